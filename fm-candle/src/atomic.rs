@@ -1,0 +1,140 @@
+//! Output files that appear whole or not at all: write beside, fsync, rename.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+
+use tempfile::{Builder, NamedTempFile};
+
+use crate::error::{Error, Result};
+
+/// What [`write_with`] hands its caller: buffered, and seekable for archive formats.
+pub type Writer<'a> = BufWriter<&'a File>;
+
+/// Writes `bytes` to `path`, replacing what was there only once all of them are on disk.
+///
+/// # Errors
+///
+/// Those of [`write_with`].
+pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    write_with(path, |out| out.write_all(bytes))
+}
+
+/// Lets `fill` write to `path`, replacing what was there only once `fill` is done and its
+/// bytes are on disk.
+///
+/// The bytes go to a temporary file in the same folder, so that the final rename cannot
+/// cross file systems. When anything fails the temporary file is removed and an older file
+/// at `path` stays as it was. The folder is checked before `fill` starts to compute.
+///
+/// # Errors
+///
+/// [`Error::File`] where `path` exists and is no regular file (a rename would replace the
+/// device or folder itself); [`Error::Io`], naming `path`, where the folder is missing or not
+/// writable, the disk is full, or `fill` fails.
+pub fn write_with(path: &Path, fill: impl FnOnce(&mut Writer<'_>) -> io::Result<()>) -> Result<()> {
+    if fs::metadata(path).is_ok_and(|found| !found.is_file()) {
+        return Err(Error::file(path, "is no regular file, so it cannot be replaced"));
+    }
+    replace(path, fill).map_err(|source| Error::io(path, source))
+}
+
+fn replace(path: &Path, fill: impl FnOnce(&mut Writer<'_>) -> io::Result<()>) -> io::Result<()> {
+    let folder = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let beside = beside(folder)?;
+    let mut out = BufWriter::new(beside.as_file());
+    fill(&mut out)?;
+    out.flush()?;
+    drop(out);
+    beside.as_file().sync_all()?;
+    beside.persist(path).map_err(|failed| failed.error)?;
+    sync_folder(folder)
+}
+
+/// A new file in `folder`, readable by whom the umask allows, as any other output.
+fn beside(folder: &Path) -> io::Result<NamedTempFile> {
+    let mut builder = Builder::new();
+    builder.prefix(".fmq-");
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        builder.permissions(fs::Permissions::from_mode(0o666));
+    }
+    builder.tempfile_in(folder)
+}
+
+/// Makes the rename itself survive a power cut; other systems have no such call.
+#[cfg(unix)]
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+#[cfg(not(unix))]
+fn sync_folder(_: &Path) -> io::Result<()> {
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names_in(folder: &Path) -> Vec<String> {
+        let entries = fs::read_dir(folder).unwrap();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    }
+
+    #[test]
+    fn replaces_an_older_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out.bin");
+        write(&path, b"old").unwrap();
+        write(&path, b"new").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+        assert_eq!(names_in(folder.path()), ["out.bin"]);
+    }
+
+    #[test]
+    fn failure_keeps_the_older_file_and_leaves_nothing_beside() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out.bin");
+        write(&path, b"old").unwrap();
+        let error = write_with(&path, |out| {
+            out.write_all(b"half of")?;
+            Err(io::Error::other("the disk is full"))
+        });
+        assert!(error.unwrap_err().to_string().ends_with("out.bin`: the disk is full"));
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+        assert_eq!(names_in(folder.path()), ["out.bin"]);
+    }
+
+    #[test]
+    fn missing_folder_is_an_io_error_that_names_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("absent").join("out.bin");
+        let error = write(&path, b"x").unwrap_err();
+        assert!(matches!(&error, Error::Io { path: named, .. } if *named == path), "{error}");
+    }
+
+    #[test]
+    fn refuses_to_replace_a_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = write(folder.path(), b"x").unwrap_err();
+        assert!(matches!(error, Error::File { .. }), "{error}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn output_has_the_permissions_of_an_ordinary_file() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let mode = |name: &str| {
+            fs::metadata(folder.path().join(name)).unwrap().permissions().mode() & 0o777
+        };
+        write(&folder.path().join("ours"), b"x").unwrap();
+        fs::write(folder.path().join("plain"), b"x").unwrap();
+        assert_eq!(mode("ours"), mode("plain"));
+    }
+}

@@ -1,0 +1,204 @@
+//! Image sets in memory, and the data sets they are read from.
+
+use core::fmt;
+use core::str::FromStr;
+use std::path::Path;
+
+use crate::error::{Error, Result};
+
+pub mod mnist;
+
+/// Labelled 8-bit images of one size, in the order of their file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Images {
+    /// Number of images.
+    pub n: usize,
+    /// Channels of an image: 1 for grey, 3 for RGB.
+    pub channels: usize,
+    /// Rows of an image.
+    pub height: usize,
+    /// Columns of an image.
+    pub width: usize,
+    /// Pixels in `[0, 255]`, `[n, channels, height, width]`.
+    pub pixels: Vec<u8>,
+    /// Class of each image, `[n]`.
+    pub labels: Vec<u8>,
+}
+
+impl Images {
+    /// As many images as there are labels, of shape `[channels, height, width]`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] when a side of the shape is 0 or `pixels` is not `[n, channels, height,
+    /// width]`.
+    pub fn new(shape: [usize; 3], pixels: Vec<u8>, labels: Vec<u8>) -> Result<Self> {
+        let [channels, height, width] = shape;
+        let n = labels.len();
+        let size = shape.iter().try_fold(n, |size, &side| size.checked_mul(side));
+        if shape.contains(&0) || size != Some(pixels.len()) {
+            return Err(Error::Config(format!(
+                "{} pixels are not {n} images of {channels} x {height} x {width}",
+                pixels.len()
+            )));
+        }
+        Ok(Self { n, channels, height, width, pixels, labels })
+    }
+
+    /// Bytes of one image.
+    pub fn image_len(&self) -> usize {
+        self.channels * self.height * self.width
+    }
+
+    /// Pixels of image `i`, `[channels, height, width]`.
+    ///
+    /// # Panics
+    ///
+    /// As a slice does, when `i` is not below `n`.
+    pub fn image(&self, i: usize) -> &[u8] {
+        let len = self.image_len();
+        &self.pixels[i * len..][..len]
+    }
+
+    /// The images at `indices`, in that order.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] when an index is not below `n`.
+    pub fn subset(&self, indices: &[usize]) -> Result<Self> {
+        if let Some(i) = indices.iter().find(|&&i| i >= self.n) {
+            return Err(Error::Config(format!("there is no image {i} among {}", self.n)));
+        }
+        Ok(Self {
+            n: indices.len(),
+            pixels: indices.iter().flat_map(|&i| self.image(i)).copied().collect(),
+            labels: indices.iter().map(|&i| self.labels[i]).collect(),
+            ..*self
+        })
+    }
+}
+
+/// A data set that `fmq` knows by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dataset {
+    /// Handwritten digits, 28 x 28, grey (`LeCun`, Cortes and Burges).
+    Mnist,
+    /// Articles of clothing, 28 x 28, grey (Xiao, Rasul and Vollgraf, 2017).
+    FashionMnist,
+}
+
+impl Dataset {
+    /// Every data set, in the order in which they are listed to users.
+    pub const ALL: [Self; 2] = [Self::Mnist, Self::FashionMnist];
+
+    /// Name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Mnist => "mnist",
+            Self::FashionMnist => "fashionmnist",
+        }
+    }
+
+    /// Number of classes; labels lie below it.
+    pub fn classes(self) -> u8 {
+        match self {
+            Self::Mnist | Self::FashionMnist => 10,
+        }
+    }
+
+    /// Reads one half of the set from `dir`, a folder as torchvision lays it out, or one that holds
+    /// the set's files themselves.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] or [`Error::File`], naming the file that is missing, unreadable or malformed.
+    pub fn load(self, dir: &Path, split: Split) -> Result<Images> {
+        match self {
+            Self::Mnist => mnist::load(dir, "MNIST", split, self.classes()),
+            Self::FashionMnist => mnist::load(dir, "FashionMNIST", split, self.classes()),
+        }
+    }
+}
+
+impl fmt::Display for Dataset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Dataset {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        Self::ALL.into_iter().find(|set| set.name() == name).ok_or_else(|| {
+            let known = Self::ALL.map(Self::name).join(", ");
+            Error::Config(format!("unknown data set `{name}`; known are {known}"))
+        })
+    }
+}
+
+/// Half of a data set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Split {
+    /// Images to learn from.
+    Train,
+    /// Images held back.
+    Test,
+}
+
+impl fmt::Display for Split {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Train => "train",
+            Self::Test => "test",
+        })
+    }
+}
+
+impl FromStr for Split {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        match name {
+            "train" => Ok(Self::Train),
+            "test" => Ok(Self::Test),
+            _ => Err(Error::Config(format!("unknown split `{name}`; known are train, test"))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn images_and_subsets_keep_pixels_with_labels() {
+        let images = Images::new([1, 1, 2], vec![1, 2, 3, 4, 5, 6], vec![7, 8, 9]).unwrap();
+        assert_eq!((images.n, images.image_len()), (3, 2));
+        assert_eq!(images.image(1), [3, 4]);
+        let subset = images.subset(&[2, 0, 2]).unwrap();
+        assert_eq!(subset, Images::new([1, 1, 2], vec![5, 6, 1, 2, 5, 6], vec![9, 7, 9]).unwrap());
+        assert_eq!(images.subset(&[]).unwrap().n, 0);
+        assert!(images.subset(&[3]).unwrap_err().to_string().contains("no image 3"));
+    }
+
+    #[test]
+    fn rejects_pixels_that_do_not_fill_the_shape() {
+        for (shape, pixels) in [([1, 2, 2], 7), ([0, 2, 2], 0), ([usize::MAX, 2, 2], 8)] {
+            assert!(Images::new(shape, vec![0; pixels], vec![0; 2]).is_err(), "{shape:?}");
+        }
+    }
+
+    #[test]
+    fn names_round_trip() {
+        for set in Dataset::ALL {
+            assert_eq!(set.to_string().parse::<Dataset>().unwrap(), set);
+        }
+        for split in [Split::Train, Split::Test] {
+            assert_eq!(split.to_string().parse::<Split>().unwrap(), split);
+        }
+        let error = "emnist".parse::<Dataset>().unwrap_err().to_string();
+        assert_eq!(error, "unknown data set `emnist`; known are mnist, fashionmnist");
+        assert!("valid".parse::<Split>().is_err());
+    }
+}

@@ -1,0 +1,62 @@
+//! The crate's error: every variant prints as one line that names what was at fault.
+
+use std::path::{Path, PathBuf};
+
+/// What can go wrong between a file on disk and an image on screen.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A tensor operation failed inside candle.
+    #[error(transparent)]
+    Candle(#[from] candle_core::Error),
+    /// The quantizer or the packed format refused its input.
+    #[error(transparent)]
+    Quant(#[from] quant_core::Error),
+    /// The operating system could not read or write a file.
+    #[error("`{}`: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A file was read, but its contents are not what they must be.
+    #[error("`{}`: {reason}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong and what would be right.
+        reason: String,
+    },
+    /// A tensor is missing, misshapen or holds values that cannot be used.
+    #[error("tensor `{name}`: {reason}")]
+    Tensor {
+        /// Name in the state dict.
+        name: String,
+        /// What is wrong and what would be right.
+        reason: String,
+    },
+    /// A setting, or a combination of settings, that makes no sense.
+    #[error("{0}")]
+    Config(String),
+}
+
+/// Result with this crate's [`Error`].
+pub type Result<T, E = Error> = core::result::Result<T, E>;
+
+impl Error {
+    /// An [`Error::Io`] for `path`.
+    pub fn io(path: &Path, source: std::io::Error) -> Self {
+        Self::Io { path: path.to_path_buf(), source }
+    }
+
+    /// An [`Error::File`] for `path`.
+    pub fn file(path: &Path, reason: impl Into<String>) -> Self {
+        Self::File { path: path.to_path_buf(), reason: reason.into() }
+    }
+
+    /// An [`Error::Tensor`] for the tensor `name`.
+    pub fn tensor(name: &str, reason: impl Into<String>) -> Self {
+        Self::Tensor { name: name.to_string(), reason: reason.into() }
+    }
+}

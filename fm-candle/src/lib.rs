@@ -1,0 +1,35 @@
+//! Flow-matching U-Nets on candle: training, sampling, quantization, and their measures.
+//!
+//! The crate knows tensors, not bytes: the packed layout is `quant_core`'s. It touches neither
+//! arguments nor standard output; that is the host's.
+//!
+//! | module | idea |
+//! |---|---|
+//! | [`ops`] | candle operations of our own, fast and with right gradients |
+//! | [`model`] | the U-Net: configuration, presets, parameters, forward pass |
+//! | [`checkpoint`] | one door for every kind of weight file |
+//! | [`path`] | the straight path and the training objective |
+//! | [`train`] | the loop's state: batches, AdamW with EMA, resuming |
+//! | [`solver`] | ODE methods and time grids; they know no net |
+//! | [`sample`] | noise to images |
+//! | [`data`] | image sets |
+//! | [`fid`] | Fréchet distance between image sets |
+//! | [`device`] | CPU or GPU |
+//! | [`random`] | who draws which random numbers |
+//! | [`atomic`] | files that appear whole or not at all |
+
+pub mod atomic;
+pub mod checkpoint;
+pub mod data;
+pub mod device;
+pub mod error;
+pub mod fid;
+pub mod model;
+pub mod ops;
+pub mod path;
+pub mod random;
+pub mod sample;
+pub mod solver;
+pub mod train;
+
+pub use error::{Error, Result};

@@ -1,0 +1,236 @@
+//! The building blocks of the U-Net: convolution, linear layer, norm, residual block.
+
+use candle_core::Tensor;
+
+use super::config::{GROUPS, UNetConfig};
+use super::unet::Mode;
+use super::weights::{Init, Weights};
+use crate::error::Result;
+use crate::ops::{Activation, conv2d, downsample2, dropout, group_norm, upsample2};
+
+/// A convolution that keeps the image size at stride 1.
+pub(super) struct Conv {
+    weight: Tensor,
+    bias: Tensor,
+    stride: usize,
+}
+
+impl Conv {
+    /// # Shapes: `weight: [o, c, size, size]`, `bias: [o]`
+    pub(super) fn new(
+        weights: &mut dyn Weights,
+        prefix: &str,
+        c: usize,
+        o: usize,
+        size: usize,
+    ) -> Result<Self> {
+        let fan = Init::Uniform { fan_in: c * size * size };
+        Self::with_init(weights, prefix, &[o, c, size, size], fan)
+    }
+
+    /// The same, starting at zero (upstream's `zero_module`).
+    pub(super) fn zero(
+        weights: &mut dyn Weights,
+        prefix: &str,
+        c: usize,
+        o: usize,
+        size: usize,
+    ) -> Result<Self> {
+        Self::with_init(weights, prefix, &[o, c, size, size], Init::Zeros)
+    }
+
+    /// A 1x1 convolution whose stored weight is that of a 1-D one, `[o, c, 1]`.
+    pub(super) fn pointwise_1d(
+        weights: &mut dyn Weights,
+        prefix: &str,
+        c: usize,
+        o: usize,
+        init: Init,
+    ) -> Result<Self> {
+        let conv = Self::with_init(weights, prefix, &[o, c, 1], init)?;
+        Ok(Self { weight: conv.weight.reshape((o, c, 1, 1))?, ..conv })
+    }
+
+    fn with_init(
+        weights: &mut dyn Weights,
+        prefix: &str,
+        shape: &[usize],
+        init: Init,
+    ) -> Result<Self> {
+        Ok(Self {
+            weight: weights.take(&format!("{prefix}.weight"), shape, init)?,
+            bias: weights.take(&format!("{prefix}.bias"), &shape[..1], init)?,
+            stride: 1,
+        })
+    }
+
+    /// The same convolution on every `stride`-th pixel.
+    pub(super) fn with_stride(self, stride: usize) -> Self {
+        Self { stride, ..self }
+    }
+
+    pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(conv2d(x, &self.weight, &self.bias, self.stride, self.weight.dim(3)? / 2)?)
+    }
+}
+
+/// `y = x W^T + b`.
+pub(super) struct Linear {
+    weight: Tensor,
+    bias: Tensor,
+}
+
+impl Linear {
+    /// # Shapes: `weight: [o, c]`, `bias: [o]`
+    pub(super) fn new(weights: &mut dyn Weights, prefix: &str, c: usize, o: usize) -> Result<Self> {
+        let fan = Init::Uniform { fan_in: c };
+        Ok(Self {
+            weight: weights.take(&format!("{prefix}.weight"), &[o, c], fan)?,
+            bias: weights.take(&format!("{prefix}.bias"), &[o], fan)?,
+        })
+    }
+
+    /// # Shapes: `x: [n, c]`, result `[n, o]`
+    pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(x.matmul(&self.weight.t()?)?.broadcast_add(&self.bias)?)
+    }
+}
+
+/// GroupNorm(32), eps 1e-5, with optional scale and shift per image, and an activation.
+pub(super) struct Norm {
+    weight: Tensor,
+    bias: Tensor,
+}
+
+impl Norm {
+    /// # Shapes: `weight, bias: [c]`
+    pub(super) fn new(weights: &mut dyn Weights, prefix: &str, c: usize) -> Result<Self> {
+        Ok(Self {
+            weight: weights.take(&format!("{prefix}.weight"), &[c], Init::Ones)?,
+            bias: weights.take(&format!("{prefix}.bias"), &[c], Init::Zeros)?,
+        })
+    }
+
+    pub(super) fn forward(&self, x: &Tensor, activation: Activation) -> Result<Tensor> {
+        let affine = (x.dim(0)?, x.dim(1)?);
+        let (a, b) = (self.weight.broadcast_as(affine)?, self.bias.broadcast_as(affine)?);
+        Ok(group_norm(x, &a, &b, GROUPS, 1e-5, activation)?)
+    }
+
+    /// `act((gamma x^ + beta) (1 + scale) + shift)`.
+    ///
+    /// # Shapes: `scale, shift: [n, c]`
+    fn scale_shift(&self, x: &Tensor, scale: &Tensor, shift: &Tensor) -> Result<Tensor> {
+        let gain = (scale + 1.0)?;
+        let a = gain.broadcast_mul(&self.weight)?;
+        let b = (gain.broadcast_mul(&self.bias)? + shift)?;
+        Ok(group_norm(x, &a, &b, GROUPS, 1e-5, Activation::Silu)?)
+    }
+}
+
+/// What a residual block does to the resolution.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Resample {
+    Keep,
+    Up,
+    Down,
+}
+
+impl Resample {
+    pub(super) fn forward(self, x: &Tensor) -> Result<Tensor> {
+        Ok(match self {
+            Self::Keep => x.clone(),
+            Self::Up => upsample2(x)?,
+            Self::Down => downsample2(x)?,
+        })
+    }
+}
+
+/// How the embedding enters a block: through a linear layer, or as a constant where there is
+/// neither time nor label.
+enum Embedding {
+    Linear(Linear),
+    Constant(Tensor),
+}
+
+/// Upstream's `ResBlock`: `skip(x) + conv(act(norm(conv(act(norm(x)))), embedding))`.
+pub(super) struct ResBlock {
+    in_norm: Norm,
+    in_conv: Conv,
+    embedding: Embedding,
+    out_norm: Norm,
+    out_conv: Conv,
+    skip: Option<Conv>,
+    resample: Resample,
+    scale_shift: bool,
+    dropout: f64,
+}
+
+impl ResBlock {
+    pub(super) fn new(
+        weights: &mut dyn Weights,
+        prefix: &str,
+        (c, o): (usize, usize),
+        resample: Resample,
+        config: &UNetConfig,
+    ) -> Result<Self> {
+        let width = if config.use_scale_shift_norm { 2 * o } else { o };
+        let in_norm = Norm::new(weights, &format!("{prefix}.in_layers.0"), c)?;
+        let in_conv = Conv::new(weights, &format!("{prefix}.in_layers.2"), c, o, 3)?;
+        let embedding = if config.ignore_time && config.num_classes.is_none() {
+            let name = format!("{prefix}.emb_layers.embedding_table");
+            Embedding::Constant(weights.take(&name, &[1, width], Init::Normal)?)
+        } else {
+            let name = format!("{prefix}.emb_layers.1");
+            Embedding::Linear(Linear::new(weights, &name, config.embedding(), width)?)
+        };
+        Ok(Self {
+            in_norm,
+            in_conv,
+            embedding,
+            out_norm: Norm::new(weights, &format!("{prefix}.out_layers.0"), o)?,
+            out_conv: Conv::zero(weights, &format!("{prefix}.out_layers.3"), o, o, 3)?,
+            skip: if c == o {
+                None
+            } else {
+                Some(Conv::new(weights, &format!("{prefix}.skip_connection"), c, o, 1)?)
+            },
+            resample,
+            scale_shift: config.use_scale_shift_norm,
+            dropout: config.dropout,
+        })
+    }
+
+    /// # Shapes
+    /// `x: [n, c, h, w]`, `embedding: [n, 4 model_channels]` after its SiLU, result
+    /// `[n, o, h', w']`.
+    pub(super) fn forward(&self, x: &Tensor, embedding: &Tensor, mode: Mode<'_>) -> Result<Tensor> {
+        let h = self.in_norm.forward(x, Activation::Silu)?;
+        let h = self.in_conv.forward(&self.resample.forward(&h)?)?;
+        let x = self.resample.forward(x)?;
+        let embedding = match &self.embedding {
+            Embedding::Linear(linear) => linear.forward(embedding)?,
+            Embedding::Constant(table) => table.broadcast_as((x.dim(0)?, table.dim(1)?))?,
+        };
+        let h = if self.scale_shift {
+            let parts = embedding.chunk(2, 1)?;
+            self.out_norm.scale_shift(&h, &parts[0], &parts[1])?
+        } else {
+            let (n, c) = embedding.dims2()?;
+            let h = h.broadcast_add(&embedding.reshape((n, c, 1, 1))?)?;
+            self.out_norm.forward(&h, Activation::Silu)?
+        };
+        let h = match mode {
+            Mode::Train(masks) if self.dropout > 0.0 => {
+                dropout(&h, &masks.next(h.shape(), h.device())?, self.dropout)?
+            }
+            _ => h,
+        };
+        let h = self.out_conv.forward(&h)?;
+        let x = match &self.skip {
+            Some(conv) => conv.forward(&x)?,
+            None => x,
+        };
+        Ok((x + h)?)
+    }
+}

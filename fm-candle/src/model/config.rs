@@ -1,0 +1,325 @@
+//! The net's configuration: upstream's fields, the presets, and the form kept in packed files.
+
+use quant_core::net::NetConfig;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+/// All that defines a U-Net, with the field names and defaults of upstream's `UNetModel`
+/// (`facebookresearch/flow_matching`, `examples/image/models/unet.py`).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct UNetConfig {
+    /// Channels of the images, and of what is concatenated to them.
+    pub in_channels: usize,
+    /// Width of the first level; the time embedding has four times as many values.
+    pub model_channels: usize,
+    /// Channels of the velocity.
+    pub out_channels: usize,
+    /// Residual blocks per level (one more on the way up).
+    pub num_res_blocks: usize,
+    /// Downsampling rates at which attention follows each residual block.
+    pub attention_resolutions: Vec<usize>,
+    /// Dropout probability in residual blocks, in training only.
+    pub dropout: f64,
+    /// Width of each level in units of `model_channels`; may be fractional.
+    pub channel_mult: Vec<f64>,
+    /// Convolutions, not averages and copies alone, change the resolution.
+    pub conv_resample: bool,
+    /// Spatial dimensions: 2.
+    pub dims: usize,
+    /// Classes of a conditional net; one more label means "none".
+    pub num_classes: Option<usize>,
+    /// Recompute activations in the backward pass (accepted for compatibility).
+    pub use_checkpoint: bool,
+    /// Attention heads, unless `num_head_channels` is set.
+    pub num_heads: usize,
+    /// Channels per attention head; -1 to use `num_heads`.
+    pub num_head_channels: i64,
+    /// Attention heads on the way up; -1 for `num_heads`.
+    pub num_heads_upsample: i64,
+    /// The embedding scales and shifts the second norm of a block, instead of being added.
+    pub use_scale_shift_norm: bool,
+    /// Residual blocks change the resolution.
+    pub resblock_updown: bool,
+    /// Attention splits q, k, v first and heads second (legacy: heads first).
+    pub use_new_attention_order: bool,
+    /// Append sines and cosines of the image's values.
+    pub with_fourier_features: bool,
+    /// Leave the time out.
+    pub ignore_time: bool,
+    /// Start with a convolution.
+    pub input_projection: bool,
+    /// Side of the square images that the net was trained on; unknown in upstream's files (-1).
+    pub image_size: i64,
+}
+
+impl Default for UNetConfig {
+    /// Upstream's defaults.
+    fn default() -> Self {
+        Self {
+            in_channels: 3,
+            model_channels: 128,
+            out_channels: 3,
+            num_res_blocks: 2,
+            attention_resolutions: vec![1, 2, 2, 2],
+            dropout: 0.0,
+            channel_mult: vec![1.0, 2.0, 4.0, 8.0],
+            conv_resample: true,
+            dims: 2,
+            num_classes: None,
+            use_checkpoint: false,
+            num_heads: 1,
+            num_head_channels: -1,
+            num_heads_upsample: -1,
+            use_scale_shift_norm: false,
+            resblock_updown: false,
+            use_new_attention_order: false,
+            with_fourier_features: false,
+            ignore_time: false,
+            input_projection: true,
+            image_size: -1,
+        }
+    }
+}
+
+impl UNetConfig {
+    /// Names that [`preset`](Self::preset) knows.
+    pub const PRESETS: [&'static str; 6] =
+        ["imagenet", "celeba", "cifar10", "fashionmnist", "mnist", "mnist-small"];
+
+    /// A named configuration: upstream's for its data sets, the paper's for the digits, ours for
+    /// `mnist-small`.
+    ///
+    /// # Errors
+    /// An unknown name.
+    pub fn preset(name: &str) -> Result<Self> {
+        let upstream = Self {
+            dropout: 0.3,
+            num_res_blocks: 4,
+            attention_resolutions: vec![2],
+            channel_mult: vec![2.0, 2.0, 2.0],
+            conv_resample: false,
+            use_scale_shift_norm: true,
+            use_new_attention_order: true,
+            image_size: 32,
+            ..Self::default()
+        };
+        let digits = Self { in_channels: 1, out_channels: 1, image_size: 28, ..upstream.clone() };
+        Ok(match name {
+            "imagenet" | "celeba" => Self {
+                model_channels: 192,
+                num_res_blocks: 3,
+                attention_resolutions: vec![2, 4, 8],
+                dropout: 0.1,
+                channel_mult: vec![1.0, 2.0, 3.0, 4.0],
+                conv_resample: true,
+                num_classes: Some(1000),
+                num_heads: 4,
+                num_head_channels: 64,
+                resblock_updown: true,
+                image_size: 64,
+                ..upstream
+            },
+            "cifar10" => upstream,
+            "mnist" | "fashionmnist" => digits,
+            "mnist-small" => Self {
+                model_channels: 32,
+                num_res_blocks: 1,
+                attention_resolutions: vec![4],
+                dropout: 0.0,
+                channel_mult: vec![1.0, 1.0, 2.0],
+                num_classes: Some(10),
+                ..digits
+            },
+            _ => {
+                return Err(Error::Config(format!(
+                    "unknown net `{name}`; known are {}",
+                    Self::PRESETS.join(", ")
+                )));
+            }
+        })
+    }
+
+    /// Reads JSON with upstream's field names.
+    ///
+    /// # Errors
+    /// A misspelt field (the message lists the right ones) or a configuration that makes no net.
+    pub fn from_json(json: &str) -> Result<Self> {
+        let config: Self = serde_json::from_str(json)
+            .map_err(|e| Error::Config(format!("net configuration: {e}")))?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// JSON with upstream's field names.
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    /// Refuses configurations that make no net.
+    ///
+    /// # Errors
+    /// The first field at fault, its value, and what would be right.
+    pub fn check(&self) -> Result<()> {
+        let fault = |what: String| Err(Error::Config(format!("net configuration: {what}")));
+        if self.dims != 2 {
+            return fault(format!("dims = {}, only 2 is supported", self.dims));
+        }
+        if self.channel_mult.is_empty() || self.num_res_blocks == 0 {
+            return fault("channel_mult must have entries and num_res_blocks be at least 1".into());
+        }
+        if self.in_channels == 0 || self.out_channels == 0 || self.model_channels == 0 {
+            return fault("in_channels, out_channels and model_channels must be at least 1".into());
+        }
+        for &mult in &self.channel_mult {
+            let channels = self.channels(mult);
+            if channels == 0 || channels % GROUPS != 0 {
+                return fault(format!(
+                    "channel_mult {mult} times model_channels {} gives {channels} channels, which \
+                     GroupNorm({GROUPS}) cannot divide",
+                    self.model_channels
+                ));
+            }
+        }
+        if !(0.0..1.0).contains(&self.dropout) {
+            return fault(format!("dropout = {} must lie in [0, 1)", self.dropout));
+        }
+        if self.num_heads == 0 || self.num_head_channels == 0 || self.num_heads_upsample == 0 {
+            return fault("num_heads, num_head_channels, num_heads_upsample must not be 0".into());
+        }
+        if self.num_classes == Some(0) {
+            return fault("num_classes = 0; leave it out for a net without classes".into());
+        }
+        if self.channel_mult.len() > 8 || self.attention_resolutions.len() > 8 {
+            return fault("at most 8 entries in channel_mult and attention_resolutions".into());
+        }
+        Ok(())
+    }
+
+    /// Channels of a level.
+    pub(crate) fn channels(&self, mult: f64) -> usize {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "upstream's int(mult * model_channels); checked to be positive"
+        )]
+        let channels = (mult * self.model_channels as f64) as usize;
+        channels
+    }
+
+    /// Length of the time embedding.
+    pub(crate) fn embedding(&self) -> usize {
+        4 * self.model_channels
+    }
+
+    /// Side of the images, where known.
+    pub fn side(&self) -> Option<usize> {
+        usize::try_from(self.image_size).ok().filter(|&side| side > 0)
+    }
+
+    /// The form that a packed file keeps.
+    ///
+    /// # Errors
+    /// A value beyond the packed form's range.
+    pub fn to_packed(&self) -> Result<NetConfig> {
+        self.check()?;
+        let narrow = |v: usize| {
+            u32::try_from(v)
+                .map_err(|_| Error::Config(format!("net configuration: {v} is out of range")))
+        };
+        let optional = |v: i64| u32::try_from(v).ok().filter(|&v| v > 0);
+        #[expect(clippy::cast_possible_truncation, reason = "small factors and a probability")]
+        let single = |v: f64| v as f32;
+        Ok(NetConfig {
+            in_channels: narrow(self.in_channels)?,
+            model_channels: narrow(self.model_channels)?,
+            out_channels: narrow(self.out_channels)?,
+            num_res_blocks: narrow(self.num_res_blocks)?,
+            // Both lists have at most 8 entries, which is their capacity: checked above.
+            attention_resolutions: self
+                .attention_resolutions
+                .iter()
+                .map(|&rate| narrow(rate))
+                .collect::<Result<_>>()?,
+            dropout: single(self.dropout),
+            channel_mult: self.channel_mult.iter().map(|&mult| single(mult)).collect(),
+            conv_resample: self.conv_resample,
+            num_classes: self.num_classes.map(narrow).transpose()?,
+            num_heads: narrow(self.num_heads)?,
+            num_head_channels: optional(self.num_head_channels),
+            num_heads_upsample: optional(self.num_heads_upsample),
+            use_scale_shift_norm: self.use_scale_shift_norm,
+            resblock_updown: self.resblock_updown,
+            use_new_attention_order: self.use_new_attention_order,
+            with_fourier_features: self.with_fourier_features,
+            ignore_time: self.ignore_time,
+            input_projection: self.input_projection,
+            image_size: optional(self.image_size),
+        })
+    }
+
+    /// The configuration that a packed file keeps.
+    ///
+    /// # Errors
+    /// A configuration that makes no net.
+    pub fn from_packed(packed: &NetConfig) -> Result<Self> {
+        let wide = |v: u32| v as usize;
+        let signed = |v: Option<u32>| v.map_or(-1, i64::from);
+        let config = Self {
+            in_channels: wide(packed.in_channels),
+            model_channels: wide(packed.model_channels),
+            out_channels: wide(packed.out_channels),
+            num_res_blocks: wide(packed.num_res_blocks),
+            attention_resolutions: packed.attention_resolutions.iter().map(|&v| wide(v)).collect(),
+            dropout: f64::from(packed.dropout),
+            channel_mult: packed.channel_mult.iter().map(|&v| f64::from(v)).collect(),
+            conv_resample: packed.conv_resample,
+            dims: 2,
+            num_classes: packed.num_classes.map(wide),
+            use_checkpoint: false,
+            num_heads: wide(packed.num_heads),
+            num_head_channels: signed(packed.num_head_channels),
+            num_heads_upsample: signed(packed.num_heads_upsample),
+            use_scale_shift_norm: packed.use_scale_shift_norm,
+            resblock_updown: packed.resblock_updown,
+            use_new_attention_order: packed.use_new_attention_order,
+            with_fourier_features: packed.with_fourier_features,
+            ignore_time: packed.ignore_time,
+            input_projection: packed.input_projection,
+            image_size: signed(packed.image_size),
+        };
+        config.check()?;
+        Ok(config)
+    }
+}
+
+/// Groups of every GroupNorm in the net.
+pub(crate) const GROUPS: usize = 32;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn presets_are_valid_and_survive_both_stored_forms() {
+        for name in UNetConfig::PRESETS {
+            let config = UNetConfig::preset(name).unwrap();
+            assert_eq!(UNetConfig::from_json(&config.to_json()).unwrap(), config);
+            let packed = UNetConfig::from_packed(&config.to_packed().unwrap()).unwrap();
+            assert_eq!(packed, UNetConfig { dropout: f64::from(config.dropout as f32), ..config });
+        }
+    }
+
+    #[test]
+    fn a_misspelt_field_is_named_with_the_right_ones() {
+        let error = UNetConfig::from_json(r#"{"chanel_mult": [1]}"#).unwrap_err().to_string();
+        assert!(error.contains("chanel_mult") && error.contains("channel_mult"), "{error}");
+    }
+
+    #[test]
+    fn widths_that_group_norm_cannot_divide_are_refused() {
+        let config = UNetConfig { model_channels: 40, ..UNetConfig::default() };
+        assert!(config.check().unwrap_err().to_string().contains("GroupNorm(32)"));
+    }
+}

@@ -1,0 +1,11 @@
+//! The guided-diffusion U-Net of `facebookresearch/flow_matching`, with its names and its numbers.
+
+mod attention;
+mod blocks;
+mod config;
+mod unet;
+mod weights;
+
+pub use config::UNetConfig;
+pub use unet::{Masks, Mode, UNet};
+pub use weights::{Init, Initial, Shapes, Stored, Weights};

@@ -1,0 +1,344 @@
+//! The whole net: embeddings, the way down, the middle, the way up.
+
+use core::cell::Cell;
+use core::f64::consts::TAU;
+
+use candle_core::{DType, Device, Shape, Tensor};
+use quant_core::noise::Stream;
+
+use super::attention::Attention;
+use super::blocks::{Conv, Linear, Norm, ResBlock, Resample};
+use super::config::UNetConfig;
+use super::weights::{Init, Shapes, Weights};
+use crate::error::{Error, Result};
+use crate::ops::Activation;
+use crate::random::Domain;
+
+/// Whether dropout is on.
+#[derive(Clone, Copy)]
+pub enum Mode<'a> {
+    /// No dropout.
+    Eval,
+    /// Dropout with these masks.
+    Train(&'a Masks),
+}
+
+/// The dropout masks of one training batch, a function of (seed, batch, image) alone.
+pub struct Masks {
+    stream: Stream,
+    batch: u64,
+    first: usize,
+    layer: Cell<u64>,
+}
+
+impl Masks {
+    /// The masks of images `first..` of batch number `batch` of the run with this seed.
+    pub fn new(seed: u64, batch: u64, first: usize) -> Self {
+        Self { stream: Domain::Dropout.stream(seed), batch, first, layer: Cell::new(0) }
+    }
+
+    /// Uniform numbers in `[0, 1)` for the next layer, whose values have this shape.
+    pub(super) fn next(&self, shape: &Shape, device: &Device) -> Result<Tensor> {
+        let mut values = vec![0f32; shape.elem_count()];
+        let layer = self.layer.replace(self.layer.get() + 1);
+        let size = shape.dims().iter().skip(1).product::<usize>().max(1);
+        for (image, values) in (self.first..).zip(values.chunks_exact_mut(size)) {
+            self.stream.fill_uniform((self.batch << 32) | (layer << 16) | image as u64, 0, values);
+        }
+        Ok(Tensor::from_vec(values, shape, device)?)
+    }
+}
+
+/// One layer inside an input, middle or output block.
+enum Layer {
+    Conv(Conv),
+    Res(ResBlock),
+    Attention(Attention),
+    Resample(Resample, Option<Conv>),
+}
+
+impl Layer {
+    fn forward(&self, x: &Tensor, embedding: &Tensor, mode: Mode<'_>) -> Result<Tensor> {
+        match self {
+            Self::Conv(conv) => conv.forward(x),
+            Self::Res(block) => block.forward(x, embedding, mode),
+            Self::Attention(attention) => attention.forward(x),
+            Self::Resample(resample, None) => resample.forward(x),
+            // A strided convolution replaces the average; it follows the copying of pixels.
+            Self::Resample(Resample::Down, Some(conv)) => conv.forward(x),
+            Self::Resample(resample, Some(conv)) => conv.forward(&resample.forward(x)?),
+        }
+    }
+}
+
+/// The velocity net `v(x, t, label)` of upstream's `UNetModel`.
+pub struct UNet {
+    config: UNetConfig,
+    time_embed: Option<(Linear, Linear)>,
+    label_emb: Option<Tensor>,
+    input_blocks: Vec<Vec<Layer>>,
+    middle_block: Vec<Layer>,
+    output_blocks: Vec<Vec<Layer>>,
+    out: (Norm, Conv),
+}
+
+impl UNet {
+    /// Builds the net, taking its parameters in state-dict order.
+    ///
+    /// # Errors
+    /// A configuration that makes no net, or a parameter that `weights` does not have.
+    pub fn new(config: &UNetConfig, weights: &mut dyn Weights) -> Result<Self> {
+        config.check()?;
+        let embedding = config.embedding();
+        let time_embed = if config.ignore_time {
+            None
+        } else {
+            let first = Linear::new(weights, "time_embed.0", config.model_channels, embedding)?;
+            Some((first, Linear::new(weights, "time_embed.2", embedding, embedding)?))
+        };
+        let label_emb = match config.num_classes {
+            Some(classes) => Some(weights.take(
+                "label_emb.weight",
+                &[classes + 1, embedding],
+                Init::NormalButRow(classes),
+            )?),
+            None => None,
+        };
+
+        let first = config.channels(config.channel_mult[0]);
+        let in_channels = config.in_channels + if config.with_fourier_features { 12 } else { 0 };
+        let mut input_blocks = vec![if config.input_projection {
+            vec![Layer::Conv(Conv::new(weights, "input_blocks.0.0", in_channels, first, 3)?)]
+        } else {
+            Vec::new()
+        }];
+        let heads = config.num_heads;
+        let mut channels = first;
+        let mut skips = vec![channels];
+        let mut rate = 1;
+        for (level, &mult) in config.channel_mult.iter().enumerate() {
+            for _ in 0..config.num_res_blocks {
+                let block = format!("input_blocks.{}", input_blocks.len());
+                let width = (channels, config.channels(mult));
+                input_blocks.push(res_layers(weights, &block, width, rate, heads, config)?);
+                channels = width.1;
+                skips.push(channels);
+            }
+            if level + 1 < config.channel_mult.len() {
+                let name = format!("input_blocks.{}.0", input_blocks.len());
+                let layer = resample_layer(weights, &name, channels, Resample::Down, config)?;
+                input_blocks.push(vec![layer]);
+                skips.push(channels);
+                rate *= 2;
+            }
+        }
+
+        let middle = (channels, channels);
+        let middle_block = vec![
+            Layer::Res(ResBlock::new(weights, "middle_block.0", middle, Resample::Keep, config)?),
+            Layer::Attention(Attention::new(weights, "middle_block.1", channels, heads, config)?),
+            Layer::Res(ResBlock::new(weights, "middle_block.2", middle, Resample::Keep, config)?),
+        ];
+
+        let heads = usize::try_from(config.num_heads_upsample).unwrap_or(heads);
+        let mut output_blocks: Vec<Vec<Layer>> = Vec::new();
+        for (level, &mult) in config.channel_mult.iter().enumerate().rev() {
+            for i in 0..=config.num_res_blocks {
+                let block = format!("output_blocks.{}", output_blocks.len());
+                let width = (channels + skips.pop().unwrap_or(0), config.channels(mult));
+                let mut layers = res_layers(weights, &block, width, rate, heads, config)?;
+                channels = width.1;
+                if level > 0 && i == config.num_res_blocks {
+                    let name = format!("{block}.{}", layers.len());
+                    layers.push(resample_layer(weights, &name, channels, Resample::Up, config)?);
+                    rate /= 2;
+                }
+                output_blocks.push(layers);
+            }
+        }
+        let out = (
+            Norm::new(weights, "out.0", channels)?,
+            Conv::zero(weights, "out.2", first, config.out_channels, 3)?,
+        );
+        let config = config.clone();
+        Ok(Self { config, time_embed, label_emb, input_blocks, middle_block, output_blocks, out })
+    }
+
+    /// Names and shapes of the parameters in state-dict order.
+    ///
+    /// # Errors
+    /// A configuration that makes no net.
+    pub fn shapes(config: &UNetConfig) -> Result<Vec<(String, Vec<usize>)>> {
+        let mut shapes = Shapes::default();
+        Self::new(config, &mut shapes)?;
+        Ok(shapes.list)
+    }
+
+    /// The configuration the net was built from.
+    pub fn config(&self) -> &UNetConfig {
+        &self.config
+    }
+
+    /// The velocity at `x` and `t`.
+    ///
+    /// # Shapes
+    /// `x: [n, c, h, w]` in the data's scale `[-1, 1]` at t = 1, `t: [n]` in `[0, 1]`, noise at
+    /// 0; `label: [n]` integers, where `num_classes` or no label at all means "unconditional";
+    /// `concat: [n, c', h, w]` for nets with more input than image channels; result
+    /// `[n, out_channels, h, w]`.
+    ///
+    /// # Errors
+    /// Shapes that do not fit, or a label for a net without classes.
+    pub fn forward(
+        &self,
+        x: &Tensor,
+        t: &Tensor,
+        label: Option<&Tensor>,
+        concat: Option<&Tensor>,
+        mode: Mode<'_>,
+    ) -> Result<Tensor> {
+        let embedding = self.embedding(x, t, label)?;
+        let mut h = match concat {
+            Some(concat) => Tensor::cat(&[x, concat], 1)?,
+            None => x.clone(),
+        };
+        if self.config.with_fourier_features {
+            h = Tensor::cat(&[&h, &fourier_features(x)?], 1)?;
+        }
+        if h.dim(1)? != self.input_channels() {
+            return Err(Error::Config(format!(
+                "the net takes {} channels, the input has {}",
+                self.input_channels(),
+                h.dim(1)?
+            )));
+        }
+        let mut skips = Vec::with_capacity(self.input_blocks.len());
+        for block in &self.input_blocks {
+            for layer in block {
+                h = layer.forward(&h, &embedding, mode)?;
+            }
+            skips.push(h.clone());
+        }
+        for layer in &self.middle_block {
+            h = layer.forward(&h, &embedding, mode)?;
+        }
+        for block in &self.output_blocks {
+            if let Some(skip) = skips.pop() {
+                if skip.dims()[2..] != h.dims()[2..] {
+                    return Err(Error::Config(format!(
+                        "an image of {} x {} cannot be halved and doubled back by this net; \
+                         use sides divisible by {}",
+                        x.dim(2)?,
+                        x.dim(3)?,
+                        1 << (self.config.channel_mult.len() - 1)
+                    )));
+                }
+                h = Tensor::cat(&[&h, &skip], 1)?;
+            }
+            for layer in block {
+                h = layer.forward(&h, &embedding, mode)?;
+            }
+        }
+        self.out.1.forward(&self.out.0.forward(&h, Activation::Silu)?)
+    }
+
+    fn input_channels(&self) -> usize {
+        self.config.in_channels + if self.config.with_fourier_features { 12 } else { 0 }
+    }
+
+    /// `SiLU(time_mlp(t) + label_row)`, the form in which every block uses it: `[n, 4m]`.
+    fn embedding(&self, x: &Tensor, t: &Tensor, label: Option<&Tensor>) -> Result<Tensor> {
+        let n = x.dim(0)?;
+        if t.dims() != [n] {
+            let found = t.dims();
+            return Err(Error::Config(format!("t has shape {found:?}, expected [{n}]")));
+        }
+        let mut embedding = match &self.time_embed {
+            Some((first, second)) => {
+                let waves = timestep_embedding(t, self.config.model_channels)?;
+                second.forward(&first.forward(&waves)?.silu()?)?
+            }
+            None => Tensor::zeros((n, self.config.embedding()), x.dtype(), x.device())?,
+        };
+        if let (Some(table), Some(classes)) = (&self.label_emb, self.config.num_classes) {
+            let rows = match label {
+                Some(label) if label.dims() != [n] => {
+                    let found = label.dims();
+                    return Err(Error::Config(format!(
+                        "label has shape {found:?}, expected [{n}]"
+                    )));
+                }
+                Some(label) => table.index_select(&label.to_dtype(DType::U32)?, 0)?,
+                None => {
+                    let row = table.narrow(0, classes, 1)?.detach();
+                    row.broadcast_as((n, self.config.embedding()))?
+                }
+            };
+            embedding = (embedding + rows)?;
+        } else if label.is_some() {
+            return Err(Error::Config("the net has no classes, but labels were given".into()));
+        }
+        Ok(embedding.silu()?)
+    }
+}
+
+/// A residual block, with attention behind it where the configuration asks for it.
+fn res_layers(
+    weights: &mut dyn Weights,
+    block: &str,
+    (c, o): (usize, usize),
+    rate: usize,
+    heads: usize,
+    config: &UNetConfig,
+) -> Result<Vec<Layer>> {
+    let res = ResBlock::new(weights, &format!("{block}.0"), (c, o), Resample::Keep, config)?;
+    let mut layers = vec![Layer::Res(res)];
+    if config.attention_resolutions.contains(&rate) {
+        let attention = Attention::new(weights, &format!("{block}.1"), o, heads, config)?;
+        layers.push(Layer::Attention(attention));
+    }
+    Ok(layers)
+}
+
+/// The change of resolution between two levels.
+fn resample_layer(
+    weights: &mut dyn Weights,
+    name: &str,
+    channels: usize,
+    resample: Resample,
+    config: &UNetConfig,
+) -> Result<Layer> {
+    let width = (channels, channels);
+    if config.resblock_updown {
+        return Ok(Layer::Res(ResBlock::new(weights, name, width, resample, config)?));
+    }
+    if !config.conv_resample {
+        return Ok(Layer::Resample(resample, None));
+    }
+    let (part, stride) = if resample == Resample::Down { ("op", 2) } else { ("conv", 1) };
+    let conv = Conv::new(weights, &format!("{name}.{part}"), channels, channels, 3)?;
+    Ok(Layer::Resample(resample, Some(conv.with_stride(stride))))
+}
+
+/// `[cos(t f_i), sin(t f_i)]` with `f_i = 10000^(-i / (dim / 2))`; a zero follows for odd `dim`.
+///
+/// # Shapes: `t: [n]` to `[n, dim]`
+fn timestep_embedding(t: &Tensor, dim: usize) -> Result<Tensor> {
+    let half = dim / 2;
+    let step = -10000f32.ln() / half.max(1) as f32;
+    let frequencies: Vec<f32> = (0..half).map(|i| (step * i as f32).exp()).collect();
+    let frequencies = Tensor::from_vec(frequencies, (1, half), t.device())?;
+    let phase = t.to_dtype(DType::F32)?.unsqueeze(1)?.broadcast_mul(&frequencies)?;
+    let waves = Tensor::cat(&[phase.cos()?, phase.sin()?], 1)?;
+    Ok(if dim % 2 == 1 { waves.pad_with_zeros(1, 0, 1)? } else { waves })
+}
+
+/// Sines, then cosines, of `2 pi 2^f x` for f = 6, 7, channel by channel.
+///
+/// # Shapes: `[n, c, h, w]` to `[n, 4c, h, w]`
+fn fourier_features(x: &Tensor) -> Result<Tensor> {
+    let (n, c, h, w) = x.dims4()?;
+    let octave = |f: i32| x * (TAU * f64::from(1 << f));
+    let phase = Tensor::stack(&[octave(6)?, octave(7)?], 2)?.reshape((n, 2 * c, h, w))?;
+    Ok(Tensor::cat(&[phase.sin()?, phase.cos()?], 1)?)
+}

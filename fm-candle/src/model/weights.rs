@@ -1,0 +1,133 @@
+//! Where a net's parameters come from: fresh random values, a stored state dict, or nowhere
+//! (shapes alone).
+
+use std::collections::HashMap;
+
+use candle_core::{DType, Device, Tensor, Var};
+
+use crate::error::{Error, Result};
+use crate::random::Domain;
+
+/// How a fresh parameter starts.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Init {
+    /// All zeros.
+    Zeros,
+    /// All ones.
+    Ones,
+    /// Uniform in `±1/sqrt(fan_in)`, torch's default for linear and convolution layers.
+    Uniform {
+        /// Inputs of one output value.
+        fan_in: usize,
+    },
+    /// Standard normal, with a zero row at this index of axis 0.
+    NormalButRow(usize),
+    /// Standard normal.
+    Normal,
+}
+
+/// Hands out the parameters of a net under construction, each once, in state-dict order.
+pub trait Weights {
+    /// The parameter `name` with `shape`.
+    ///
+    /// # Errors
+    /// The parameter is missing or has another shape.
+    fn take(&mut self, name: &str, shape: &[usize], init: Init) -> Result<Tensor>;
+}
+
+/// Fresh parameters to train: each is a function of the seed and its place in the order.
+pub struct Initial {
+    seed: u64,
+    device: Device,
+    /// Names and variables in state-dict order.
+    pub vars: Vec<(String, Var)>,
+}
+
+impl Initial {
+    /// Parameters on `device`, drawn from `seed`.
+    pub fn new(seed: u64, device: &Device) -> Self {
+        Self { seed, device: device.clone(), vars: Vec::new() }
+    }
+}
+
+impl Weights for Initial {
+    fn take(&mut self, name: &str, shape: &[usize], init: Init) -> Result<Tensor> {
+        let n: usize = shape.iter().product();
+        let mut values = vec![0f32; n];
+        let index = self.vars.len() as u64;
+        let stream = Domain::Init.stream(self.seed);
+        match init {
+            Init::Zeros => {}
+            Init::Ones => values.fill(1.0),
+            Init::Uniform { fan_in } => {
+                let bound = 1.0 / (fan_in.max(1) as f32).sqrt();
+                stream.fill_uniform(index, 0, &mut values);
+                values.iter_mut().for_each(|v| *v = (2.0 * *v - 1.0) * bound);
+            }
+            Init::NormalButRow(_) | Init::Normal => stream.fill_normal(index, 0, &mut values),
+        }
+        if let Init::NormalButRow(row) = init {
+            let width = n / shape[0];
+            values[row * width..(row + 1) * width].fill(0.0);
+        }
+        let var = Var::from_tensor(&Tensor::from_vec(values, shape, &self.device)?)?;
+        let tensor = var.as_tensor().clone();
+        self.vars.push((name.to_string(), var));
+        Ok(tensor)
+    }
+}
+
+/// Parameters of a state dict, detached: evaluating the net keeps no graph.
+pub struct Stored {
+    tensors: HashMap<String, Tensor>,
+    device: Device,
+}
+
+impl Stored {
+    /// The tensors of a state dict, to be moved to `device` as f32.
+    pub fn new(tensors: impl IntoIterator<Item = (String, Tensor)>, device: &Device) -> Self {
+        Self { tensors: tensors.into_iter().collect(), device: device.clone() }
+    }
+
+    /// Checks that the net took every tensor.
+    ///
+    /// # Errors
+    /// A tensor that the net has no place for.
+    pub fn finish(self) -> Result<()> {
+        match self.tensors.into_keys().min() {
+            Some(name) => Err(Error::tensor(&name, "the net has no such parameter")),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Weights for Stored {
+    fn take(&mut self, name: &str, shape: &[usize], _init: Init) -> Result<Tensor> {
+        let tensor = self.tensors.remove(name).ok_or_else(|| {
+            Error::tensor(name, format!("missing; the net needs it with shape {shape:?}"))
+        })?;
+        if tensor.dims() != shape {
+            let found = tensor.dims();
+            return Err(Error::tensor(
+                name,
+                format!("has shape {found:?}, the net needs {shape:?}"),
+            ));
+        }
+        Ok(tensor.detach().to_device(&self.device)?.to_dtype(DType::F32)?.contiguous()?)
+    }
+}
+
+/// Records names and shapes; the tensors handed out hold zeros.
+#[derive(Default)]
+pub struct Shapes {
+    /// Names and shapes in state-dict order.
+    pub list: Vec<(String, Vec<usize>)>,
+}
+
+impl Weights for Shapes {
+    fn take(&mut self, name: &str, shape: &[usize], _init: Init) -> Result<Tensor> {
+        self.list.push((name.to_string(), shape.to_vec()));
+        // A broadcast zero: no memory for a net that will not run.
+        Ok(Tensor::zeros(vec![1; shape.len()], DType::F32, &Device::Cpu)?.broadcast_as(shape)?)
+    }
+}

@@ -1,0 +1,20 @@
+//! Our candle operations: the ones candle does slowly, or whose gradient it gets wrong.
+//!
+//! Each op runs our CPU kernel for f32 and f64 tensors and candle's own operations elsewhere,
+//! so that one definition of the net serves every device. Gradients are held to f64 finite
+//! differences.
+
+mod conv2d;
+mod dropout;
+mod gemm;
+mod norm;
+mod real;
+mod resample;
+
+pub use conv2d::conv2d;
+pub use dropout::dropout;
+pub use norm::{Activation, group_norm};
+pub use resample::{downsample2, upsample2};
+
+#[cfg(test)]
+mod gradcheck;

@@ -1,0 +1,34 @@
+//! Who draws which random numbers: one domain of `quant_core::noise` for each use.
+//!
+//! The start noise of samples has domain 0, `quant_core::noise::NOISE_DOMAIN`.
+
+use quant_core::noise::Stream;
+
+/// A use of random numbers, independent of all the others under the same seed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Domain {
+    /// Initial parameters; index: the parameter's place in the state dict.
+    Init = 1,
+    /// Order of the training images; index: the epoch.
+    Shuffle = 2,
+    /// Horizontal flips; index: the epoch, element: the image.
+    Flip = 3,
+    /// Noise `x0` in training; index: the example's number since the start of the run.
+    TrainNoise = 4,
+    /// Times in training; index: as for the noise.
+    Time = 5,
+    /// Dropped class labels; index: the batch's number since the start of the run.
+    ClassDrop = 6,
+    /// Dropout masks; index: batch and layer.
+    Dropout = 7,
+    /// Labels of samples; index: the image.
+    SampleLabel = 8,
+}
+
+impl Domain {
+    /// The random numbers of this use under `seed`.
+    pub fn stream(self, seed: u64) -> Stream {
+        Stream::new(seed, self as u32)
+    }
+}

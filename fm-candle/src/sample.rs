@@ -1,0 +1,143 @@
+//! From noise to images: start noise, guidance, the solver, pixels.
+
+use candle_core::{DType, Device, Tensor};
+use quant_core::noise;
+use rayon::prelude::*;
+
+use crate::error::{Error, Result};
+use crate::model::{Mode, UNet};
+use crate::random::Domain;
+use crate::solver::{Method, solve};
+
+/// How samples are drawn.
+#[derive(Clone, Debug)]
+pub struct Sampler {
+    /// The one-step method.
+    pub method: Method,
+    /// Times from noise to data.
+    pub grid: Vec<f64>,
+    /// Guidance `s`: the velocity is `(1 + s) v(x, t, label) - s v(x, t, none)`; 0 is off.
+    pub cfg_scale: f64,
+    /// Images evaluated at once; it does not change the result.
+    pub batch_size: usize,
+}
+
+/// Samples and what they cost.
+pub struct Samples {
+    /// `[n, c, h, w]`, about `[-1, 1]`, not clamped.
+    pub images: Tensor,
+    /// Evaluations of the velocity per image; one with guidance counts once.
+    pub nfe: usize,
+}
+
+impl Sampler {
+    /// Evaluations of the velocity per image.
+    pub fn nfe(&self) -> usize {
+        self.grid.len().saturating_sub(1) * self.method.evaluations()
+    }
+
+    /// Solves the ODE from each row of `x0`.
+    ///
+    /// `done` is told how many images each finished batch held.
+    ///
+    /// # Shapes: `x0: [n, c, h, w]`, `labels`: `n` of them, or none
+    ///
+    /// # Errors
+    /// Shapes or labels that do not fit the net.
+    pub fn run(
+        &self,
+        net: &UNet,
+        x0: &Tensor,
+        labels: Option<&[u32]>,
+        mut done: impl FnMut(usize),
+    ) -> Result<Samples> {
+        let n = x0.dim(0)?;
+        check_labels(net, labels, n)?;
+        let mut images = Vec::new();
+        for start in (0..n).step_by(self.batch_size.max(1)) {
+            let count = self.batch_size.max(1).min(n - start);
+            let x = x0.narrow(0, start, count)?.to_dtype(DType::F32)?.contiguous()?;
+            let label = match labels {
+                Some(labels) => Some(Tensor::new(&labels[start..start + count], x0.device())?),
+                None => None,
+            };
+            let mut field = |x: &Tensor, t: f64| self.velocity(net, x, t, label.as_ref());
+            images.push(solve(self.method, &mut field, &x, &self.grid, |_, _| Ok(()))?);
+            done(count);
+        }
+        Ok(Samples { images: Tensor::cat(&images, 0)?, nfe: self.nfe() })
+    }
+
+    fn velocity(&self, net: &UNet, x: &Tensor, t: f64, label: Option<&Tensor>) -> Result<Tensor> {
+        let t = Tensor::full(t, x.dim(0)?, x.device())?.to_dtype(DType::F32)?;
+        let v = net.forward(x, &t, label, None, Mode::Eval)?;
+        if label.is_none() || self.cfg_scale == 0.0 {
+            return Ok(v);
+        }
+        let free = net.forward(x, &t, None, None, Mode::Eval)?;
+        Ok(((v * (1.0 + self.cfg_scale))? - (free * self.cfg_scale)?)?)
+    }
+}
+
+/// Refuses labels that the net has no row for.
+fn check_labels(net: &UNet, labels: Option<&[u32]>, n: usize) -> Result<()> {
+    let Some(labels) = labels else { return Ok(()) };
+    let Some(classes) = net.config().num_classes else {
+        return Err(Error::Config("the net has no classes; leave the labels out".into()));
+    };
+    if labels.len() != n {
+        return Err(Error::Config(format!("{} labels for {n} images", labels.len())));
+    }
+    match labels.iter().find(|&&label| label as usize > classes) {
+        Some(label) => Err(Error::Config(format!(
+            "label {label} is not a class; the net has 0 to {}, and {classes} for none",
+            classes - 1
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// The start noise of images `first..first + n`, a function of (seed, image, element) alone.
+///
+/// # Shapes: result `[n, shape...]`, f32
+///
+/// # Errors
+/// An allocation that fails on the device.
+pub fn start_noise(
+    seed: u64,
+    first: u64,
+    n: usize,
+    shape: (usize, usize, usize),
+    device: &Device,
+) -> Result<Tensor> {
+    let (c, h, w) = shape;
+    let size = c * h * w;
+    let mut values = vec![0f32; n * size];
+    values
+        .par_chunks_mut(size.max(1))
+        .enumerate()
+        .for_each(|(i, image)| noise::fill_normal(seed, first + i as u64, 0, image));
+    Ok(Tensor::from_vec(values, (n, c, h, w), device)?)
+}
+
+/// Labels drawn uniformly from `classes`, a function of (seed, image) alone.
+pub fn random_labels(seed: u64, first: u64, n: usize, classes: u32) -> Vec<u32> {
+    let stream = Domain::SampleLabel.stream(seed);
+    (first..first + n as u64).map(|index| stream.below(index, 0, classes)).collect()
+}
+
+/// Pixels as upstream writes them: `floor(255 clamp(x / 2 + 1/2, 0, 1))`.
+///
+/// # Shapes: `images: [n, c, h, w]`; result in the order n, h, w, c
+///
+/// # Errors
+/// A tensor that is not 4-dimensional.
+pub fn to_pixels(images: &Tensor) -> Result<Vec<u8>> {
+    let images = images.to_dtype(DType::F32)?.permute((0, 2, 3, 1))?;
+    let values = images.contiguous()?.flatten_all()?.to_vec1::<f32>()?;
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 255")]
+    Ok(values
+        .into_iter()
+        .map(|x| ((x * 0.5 + 0.5).clamp(0.0, 1.0) * 255.0).floor() as u8)
+        .collect())
+}

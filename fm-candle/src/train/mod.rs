@@ -1,0 +1,289 @@
+//! Training a velocity net on images, as upstream's `train_one_epoch` does.
+//!
+//! Every random number is a function of the seed and of the place where it is used (epoch,
+//! batch, example), so a run that was cut goes on exactly as if it had not been.
+
+mod batch;
+mod optimizer;
+mod state;
+
+use candle_core::backprop::GradStore;
+use candle_core::{Device, Tensor, Var};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::data::Images;
+use crate::error::{Error, Result};
+use crate::model::{Initial, Masks, Mode, UNet, UNetConfig};
+use crate::path::{Times, cond_ot, loss};
+use crate::random::Domain;
+
+pub use batch::{Batch, Order};
+pub use optimizer::{AdamW, AdamWConfig, Moments};
+
+/// Images of a shard; see [`Trainer::accumulate`].
+const SHARD: usize = 8;
+/// Parameters from which on a batch is not cut: summing the gradients would cost too much.
+const SMALL_NET: usize = 4_000_000;
+
+/// Settings of a run that change its numbers; names and defaults are upstream's flags.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TrainConfig {
+    /// Images per batch.
+    pub batch_size: usize,
+    /// Passes over the data.
+    pub epochs: u64,
+    /// Batches whose gradients are averaged for one update.
+    pub accum_iter: usize,
+    /// Learning rate.
+    pub lr: f64,
+    /// AdamW's decays.
+    pub optimizer_betas: (f64, f64),
+    /// Whether the learning rate falls linearly to 1e-8 over all epochs.
+    pub decay_lr: bool,
+    /// Probability that a whole batch is trained without its labels.
+    pub class_drop_prob: f64,
+    /// Whether times follow the skewed distribution.
+    pub skewed_timesteps: bool,
+    /// Whether a moving average of the weights is kept (decay at most 0.999).
+    pub use_ema: bool,
+    /// Seed of everything random.
+    pub seed: u64,
+    /// Whether images are flipped left to right with probability 1/2.
+    pub flip: bool,
+}
+
+impl Default for TrainConfig {
+    fn default() -> Self {
+        Self {
+            batch_size: 32,
+            epochs: 921,
+            accum_iter: 1,
+            lr: 1e-4,
+            optimizer_betas: (0.9, 0.95),
+            decay_lr: false,
+            class_drop_prob: 0.2,
+            skewed_timesteps: false,
+            use_ema: false,
+            seed: 0,
+            flip: true,
+        }
+    }
+}
+
+impl TrainConfig {
+    /// Refuses settings that cannot train.
+    ///
+    /// # Errors
+    /// The setting, its value, and what would be right.
+    pub fn check(&self) -> Result<()> {
+        let fault = |what: String| Err(Error::Config(what));
+        if self.batch_size == 0 || self.accum_iter == 0 {
+            return fault("batch_size and accum_iter must be at least 1".into());
+        }
+        if !(self.lr > 0.0 && self.lr.is_finite()) {
+            return fault(format!("lr {} must be a positive number", self.lr));
+        }
+        if !(0.0..=1.0).contains(&self.class_drop_prob) {
+            return fault(format!("class_drop_prob {} must lie in [0, 1]", self.class_drop_prob));
+        }
+        let (b1, b2) = self.optimizer_betas;
+        if !((0.0..1.0).contains(&b1) && (0.0..1.0).contains(&b2)) {
+            return fault(format!("optimizer_betas {b1} {b2} must lie in [0, 1)"));
+        }
+        Ok(())
+    }
+
+    /// The learning rate of an epoch: constant, or linear from `lr` to 1e-8 (torch's `LinearLR`).
+    pub fn lr_at(&self, epoch: u64) -> f64 {
+        if !self.decay_lr {
+            return self.lr;
+        }
+        let done = (epoch as f64 / self.epochs.max(1) as f64).min(1.0);
+        self.lr + (1e-8 - self.lr) * done
+    }
+}
+
+/// Where a run stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// Finished epochs.
+    pub epoch: u64,
+    /// Batches done in the epoch under way.
+    pub batch: u64,
+    /// Batches done since the start of the run.
+    pub batches: u64,
+}
+
+/// A net under training, with all that a resumed run needs.
+pub struct Trainer {
+    config: TrainConfig,
+    net: UNet,
+    vars: Vec<(String, Var)>,
+    optimizer: AdamW,
+    progress: Progress,
+    /// Gradients of the batches since the last update.
+    pending: Vec<Option<Tensor>>,
+    device: Device,
+}
+
+impl Trainer {
+    /// A fresh run.
+    ///
+    /// # Errors
+    /// Settings that cannot train.
+    pub fn new(arch: &UNetConfig, config: &TrainConfig, device: &Device) -> Result<Self> {
+        config.check()?;
+        let mut initial = Initial::new(config.seed, device);
+        let net = UNet::new(arch, &mut initial)?;
+        let vars = initial.vars;
+        let adam = AdamWConfig {
+            betas: config.optimizer_betas,
+            ema_decay: config.use_ema.then_some(0.999),
+            ..AdamWConfig::default()
+        };
+        Ok(Self {
+            optimizer: AdamW::new(adam, &vars)?,
+            pending: vec![None; vars.len()],
+            config: config.clone(),
+            net,
+            vars,
+            progress: Progress::default(),
+            device: device.clone(),
+        })
+    }
+
+    /// The net, with the weights under training.
+    pub fn net(&self) -> &UNet {
+        &self.net
+    }
+
+    /// The settings of the run.
+    pub fn config(&self) -> &TrainConfig {
+        &self.config
+    }
+
+    /// Where the run stands.
+    pub fn progress(&self) -> Progress {
+        self.progress
+    }
+
+    /// The weights to evaluate with, the moving average where one is kept, in state-dict order.
+    ///
+    /// # Errors
+    /// An allocation that fails on the device.
+    pub fn evaluation_weights(&self) -> Result<Vec<(String, Tensor)>> {
+        let vars = self.vars.iter().zip(&self.optimizer.moments);
+        vars.map(|((name, var), state)| {
+            let tensor = if self.config.use_ema {
+                Tensor::from_slice(&state.average, var.shape(), &self.device)?
+            } else {
+                var.as_tensor().detach().copy()?
+            };
+            Ok((name.clone(), tensor))
+        })
+        .collect()
+    }
+
+    /// Trains on the next batch of `order` and returns its loss; none at the end of the epoch,
+    /// which is then counted as finished.
+    ///
+    /// # Errors
+    /// A loss that is not finite.
+    pub fn next_batch(&mut self, data: &Images, order: &Order) -> Result<Option<f64>> {
+        let Some(indices) = order.batch(self.progress.batch, self.config.batch_size) else {
+            self.end_epoch();
+            return Ok(None);
+        };
+        let batch = Batch::draw(data, indices, &self.config, &self.progress, &self.device)?;
+        let value = self.accumulate(&batch)?;
+        self.progress.batch += 1;
+        self.progress.batches += 1;
+        if self.progress.batch.is_multiple_of(self.config.accum_iter as u64) {
+            self.update()?;
+        }
+        Ok(Some(value))
+    }
+
+    /// Counts the epoch under way as finished; gradients that wait for an update are dropped.
+    pub fn end_epoch(&mut self) {
+        self.pending.fill(None);
+        self.progress = Progress { epoch: self.progress.epoch + 1, batch: 0, ..self.progress };
+    }
+
+    /// The order of the images in the epoch under way.
+    pub fn order(&self, data: &Images) -> Order {
+        Order::new(data.n, self.config.seed, self.progress.epoch)
+    }
+
+    /// Adds the gradients of one batch; returns its loss.
+    ///
+    /// The batch of a small net is cut into shards of [`SHARD`] images, each with a graph of its
+    /// own: they run side by side and their activations stay in the caches.
+    ///
+    /// # Errors
+    /// A loss that is not finite.
+    pub fn accumulate(&mut self, batch: &Batch) -> Result<f64> {
+        let n = batch.len()?;
+        let small = self.vars.iter().map(|(_, var)| var.elem_count()).sum::<usize>() < SMALL_NET;
+        let shard = if small && self.device.is_cpu() { SHARD } else { n };
+        let firsts: Vec<usize> = (0..n).step_by(shard).collect();
+        let parts: Vec<(f64, GradStore)> = firsts
+            .into_par_iter()
+            .map(|first| self.gradients(&batch.narrow(first, shard.min(n - first))?, first, n))
+            .collect::<Result<_>>()?;
+        let mut value = 0.0;
+        for (part, mut grads) in parts {
+            value += part;
+            for ((_, var), pending) in self.vars.iter().zip(&mut self.pending) {
+                *pending = match (pending.take(), grads.remove(var)) {
+                    (Some(sum), Some(grad)) => Some((sum + grad)?),
+                    (sum, grad) => sum.or(grad),
+                };
+            }
+        }
+        if !value.is_finite() {
+            return Err(Error::Config(format!(
+                "the loss is {value} in epoch {}, batch {}; a lower --lr may help",
+                self.progress.epoch, self.progress.batch
+            )));
+        }
+        Ok(value)
+    }
+
+    /// Loss and gradients of a shard, images `first..` of a batch of `n`, as its part of the
+    /// batch's mean.
+    fn gradients(&self, shard: &Batch, first: usize, n: usize) -> Result<(f64, GradStore)> {
+        let (x_t, u) = cond_ot(&shard.x0, &shard.x1, &shard.t)?;
+        let masks = Masks::new(self.config.seed, self.progress.batches, first);
+        let label = shard.label.as_ref();
+        let v = self.net.forward(&x_t, &shard.t, label, None, Mode::Train(&masks))?;
+        let part = shard.len()? as f64 / n as f64;
+        let loss = (loss(&v, &u)? * part)?;
+        let grads = (&loss / self.config.accum_iter as f64)?.backward()?;
+        Ok((f64::from(loss.to_scalar::<f32>()?), grads))
+    }
+
+    /// Updates the weights by the gradients gathered since the last update.
+    ///
+    /// # Errors
+    /// An allocation that fails on the device.
+    pub fn update(&mut self) -> Result<()> {
+        let lr = self.config.lr_at(self.progress.epoch);
+        self.optimizer.step(&self.vars, &self.pending, lr)?;
+        self.pending.fill(None);
+        Ok(())
+    }
+
+    /// Whether this batch is trained without labels.
+    fn drops_labels(config: &TrainConfig, progress: &Progress) -> bool {
+        let stream = Domain::ClassDrop.stream(config.seed);
+        f64::from(stream.uniform(progress.batches, 0)) < config.class_drop_prob
+    }
+
+    /// How times are drawn.
+    fn times(config: &TrainConfig) -> Times {
+        if config.skewed_timesteps { Times::Skewed } else { Times::Uniform }
+    }
+}

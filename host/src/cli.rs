@@ -1,0 +1,89 @@
+//! The command line: what all commands share, and one line per command.
+
+use std::io::{self, Write};
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, Parser, Subcommand};
+use fm_candle::device::Device;
+
+use crate::cmd;
+use crate::progress::Progress;
+
+/// Train, quantize, judge and ship flow-matching image models.
+#[derive(Parser)]
+#[command(name = "fmq", version, propagate_version = true, max_term_width = 100)]
+struct Cli {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Options of every command.
+#[derive(Args)]
+pub(crate) struct Common {
+    /// Where to compute: cpu, cuda or cuda:N [default: cuda if built in and present, else cpu]
+    #[arg(long, global = true, value_name = "DEVICE")]
+    device: Option<String>,
+    /// CPU threads [default: all cores]
+    #[arg(long, global = true, value_name = "N")]
+    threads: Option<usize>,
+    /// Seed of everything random
+    #[arg(long, global = true, default_value_t = 0, value_name = "N")]
+    pub(crate) seed: u64,
+    /// Print errors only
+    #[arg(short, long, global = true)]
+    quiet: bool,
+    /// Say more
+    #[arg(short, long, global = true, conflicts_with = "quiet")]
+    pub(crate) verbose: bool,
+    /// No progress bars (automatic when stderr is no terminal)
+    #[arg(long, alias = "no_progress", global = true)]
+    no_progress: bool,
+}
+
+impl Common {
+    /// The device asked for.
+    pub(crate) fn device(&self) -> Result<Device> {
+        Ok(fm_candle::device::open(self.device.as_deref())?)
+    }
+
+    /// The reporter of progress.
+    pub(crate) fn progress(&self) -> Progress {
+        Progress::new(self.quiet, self.no_progress)
+    }
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Train(Box<cmd::train::Args>),
+}
+
+/// Parses the arguments (wrong usage exits with 2) and runs the command.
+pub(crate) fn run() -> Result<()> {
+    let cli = Cli::parse();
+    if let Some(threads) = cli.common.threads {
+        if threads == 0 {
+            bail!("--threads 0: at least 1 is needed");
+        }
+        rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build_global()
+            .context("starting the threads")?;
+    }
+    let mut out = io::stdout().lock();
+    match &cli.command {
+        Command::Train(args) => cmd::train::run(args, &cli.common),
+    }?;
+    out.flush().context("writing to stdout")
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

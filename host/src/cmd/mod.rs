@@ -1,0 +1,4 @@
+//! The subcommands: a file each, with its arguments and its run.
+
+pub(crate) mod arch;
+pub(crate) mod train;

@@ -1,0 +1,274 @@
+//! `fmq train`: upstream's `train.py`, its flags and its files.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use fm_candle::data::{Dataset, Images, Split};
+use fm_candle::device::Device;
+use fm_candle::model::{Stored, UNet, UNetConfig};
+use fm_candle::sample::{Sampler, start_noise, to_pixels};
+use fm_candle::solver::{Method, edm_grid, uniform_grid};
+use fm_candle::train::{TrainConfig, Trainer};
+use fm_candle::{atomic, checkpoint};
+use serde_json::json;
+
+use crate::cli::Common;
+use crate::cmd::arch;
+use crate::progress::Progress;
+use crate::report::grid;
+
+/// Train a flow-matching U-Net (upstream's flags, in snake_case or kebab-case)
+#[derive(clap::Args, Clone)]
+#[command(next_line_help = false)]
+pub(crate) struct Args {
+    /// Images per batch
+    #[arg(long = "batch_size", alias = "batch-size", default_value_t = 32)]
+    batch_size: usize,
+    /// Passes over the data
+    #[arg(long, default_value_t = 921)]
+    epochs: u64,
+    /// Batches per update
+    #[arg(long = "accum_iter", alias = "accum-iter", default_value_t = 1)]
+    accum_iter: usize,
+    /// Learning rate
+    #[arg(long, default_value_t = 1e-4)]
+    lr: f64,
+    /// AdamW's two decays
+    #[arg(long = "optimizer_betas", alias = "optimizer-betas", num_args = 2, default_values_t = [0.9, 0.95])]
+    optimizer_betas: Vec<f64>,
+    /// Let the learning rate fall linearly to 1e-8
+    #[arg(long = "decay_lr", alias = "decay-lr")]
+    decay_lr: bool,
+    /// Probability that a batch is trained without labels
+    #[arg(long = "class_drop_prob", alias = "class-drop-prob", default_value_t = 0.2)]
+    class_drop_prob: f64,
+    /// Draw times from the skewed distribution
+    #[arg(long = "skewed_timesteps", alias = "skewed-timesteps")]
+    skewed_timesteps: bool,
+    /// Sample on the EDM time grid (nfe in --ode_options)
+    #[arg(long = "edm_schedule", alias = "edm-schedule")]
+    edm_schedule: bool,
+    /// Keep a moving average of the weights and evaluate with it
+    #[arg(long = "use_ema", alias = "use-ema")]
+    use_ema: bool,
+    /// mnist or fashionmnist
+    #[arg(long, default_value = "mnist")]
+    dataset: String,
+    /// Folder of the data set
+    #[arg(long = "data_path", alias = "data-path", default_value = "./data/image_generation")]
+    data_path: PathBuf,
+    /// Folder for everything written
+    #[arg(long = "output_dir", alias = "output-dir", default_value = "./output_dir")]
+    output_dir: PathBuf,
+    /// Solver of the snapshots: euler, midpoint, heun2
+    #[arg(long = "ode_method", alias = "ode-method", default_value = "midpoint")]
+    ode_method: String,
+    /// JSON: step_size, or nfe with --edm_schedule
+    #[arg(long = "ode_options", alias = "ode-options", default_value = r#"{"step_size": 0.01}"#)]
+    ode_options: String,
+    /// Guidance of the snapshots
+    #[arg(long = "cfg_scale", alias = "cfg-scale", default_value_t = 0.2)]
+    cfg_scale: f64,
+    /// Continue from a saved run, or from the newest one in --output_dir with "auto"
+    #[arg(long, default_value = "")]
+    resume: String,
+    /// Epochs between evaluations and checkpoints
+    #[arg(long = "eval_frequency", alias = "eval-frequency", default_value_t = 50)]
+    eval_frequency: u64,
+    /// Train and evaluate on one batch
+    #[arg(long = "test_run", alias = "test-run")]
+    test_run: bool,
+    /// The net: a preset or a JSON file with upstream's fields [default: the data set's]
+    #[arg(long)]
+    arch: Option<String>,
+    /// Do not flip images left to right
+    #[arg(long = "no-flip", alias = "no_flip")]
+    no_flip: bool,
+    /// Seconds between saves of the run inside an epoch
+    #[arg(long = "save-seconds", alias = "save_seconds", default_value_t = 120)]
+    save_seconds: u64,
+}
+
+/// File names in the output folder.
+const RUN: &str = "run.safetensors";
+const MODEL: &str = "model.safetensors";
+
+pub(crate) fn run(args: &Args, common: &Common) -> Result<()> {
+    let device = common.device()?;
+    let progress = common.progress();
+    let dataset: Dataset = args.dataset.parse()?;
+    let net = arch::named(args.arch.as_deref().unwrap_or(dataset.name()))?;
+    let config = TrainConfig {
+        batch_size: args.batch_size,
+        epochs: if args.test_run { 1 } else { args.epochs },
+        accum_iter: args.accum_iter,
+        lr: args.lr,
+        optimizer_betas: (args.optimizer_betas[0], args.optimizer_betas[1]),
+        decay_lr: args.decay_lr,
+        class_drop_prob: args.class_drop_prob,
+        skewed_timesteps: args.skewed_timesteps,
+        use_ema: args.use_ema,
+        seed: common.seed,
+        flip: !args.no_flip,
+    };
+    config.check()?;
+    let sampler = sampler(args)?;
+    let data = dataset.load(&args.data_path, Split::Train)?;
+    check_fit(&net, &data, args)?;
+    if config.flip {
+        progress.line(
+            "note: images are flipped left to right, as upstream does; digits want --no-flip",
+        );
+    }
+    fs::create_dir_all(args.output_dir.join("snapshots"))
+        .with_context(|| format!("creating `{}`", args.output_dir.display()))?;
+
+    let mut trainer = match resume_path(args)? {
+        Some(path) => {
+            let trainer = Trainer::resume(&path, &net, &config, &device)?;
+            let at = trainer.progress();
+            progress.line(&format!("resumed at epoch {}, batch {}", at.epoch, at.batch));
+            trainer
+        }
+        None => Trainer::new(&net, &config, &device)?,
+    };
+    let described = json!({ "train": config, "net": net, "dataset": args.dataset });
+    atomic::write(
+        &args.output_dir.join("args.json"),
+        serde_json::to_string_pretty(&described)?.as_bytes(),
+    )?;
+    while trainer.progress().epoch < config.epochs {
+        let epoch = trainer.progress().epoch;
+        train_epoch(&mut trainer, &data, args, progress)?;
+        trainer.save(&args.output_dir.join(RUN))?;
+        let last = epoch + 1 == config.epochs;
+        if last || (epoch + 1).is_multiple_of(args.eval_frequency.max(1)) {
+            evaluate(&trainer, &data, &sampler, args, &device)?;
+        }
+    }
+    progress.line(&format!("wrote `{}`", args.output_dir.join(MODEL).display()));
+    Ok(())
+}
+
+/// One epoch, or what is left of it, with a line in `log.txt` at its end.
+fn train_epoch(
+    trainer: &mut Trainer,
+    data: &Images,
+    args: &Args,
+    progress: Progress,
+) -> Result<()> {
+    let (order, epoch) = (trainer.order(data), trainer.progress().epoch);
+    let batches = if args.test_run { 1 } else { order.batches(args.batch_size) };
+    if batches == 0 {
+        bail!("--batch_size {}: the data set has only {} images", args.batch_size, data.n);
+    }
+    let bar = progress.bar(&format!("epoch {epoch}"), batches * args.batch_size as u64, "img");
+    bar.set_position(trainer.progress().batch * args.batch_size as u64);
+    bar.reset_eta();
+    let (start, first) = (Instant::now(), trainer.progress().batch);
+    let (mut sum, mut saved) = (0.0, Instant::now());
+    while let Some(loss) = trainer.next_batch(data, &order)? {
+        sum += loss;
+        let done = trainer.progress().batch;
+        bar.set_message(format!("epoch {epoch}  loss {:.4}", sum / (done - first) as f64));
+        bar.inc(args.batch_size as u64);
+        if args.test_run {
+            break;
+        }
+        let after_update = done.is_multiple_of(args.accum_iter as u64);
+        if after_update && saved.elapsed() > Duration::from_secs(args.save_seconds) {
+            trainer.save(&args.output_dir.join(RUN))?;
+            saved = Instant::now();
+        }
+    }
+    if args.test_run {
+        trainer.end_epoch();
+    }
+    bar.finish_and_clear();
+    let (seconds, count) = (start.elapsed().as_secs_f64(), batches - first);
+    let speed = (count * args.batch_size as u64) as f64 / seconds;
+    let loss = sum / count.max(1) as f64;
+    progress.line(&format!("epoch {epoch}: loss {loss:.5}, {seconds:.0} s, {speed:.0} img/s"));
+    let path = args.output_dir.join("log.txt");
+    let line = json!({ "train_loss": loss, "epoch": epoch, "seconds": seconds, "batches": count });
+    fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(&path)
+        .and_then(|mut log| writeln!(log, "{line}"))
+        .with_context(|| format!("writing `{}`", path.display()))
+}
+
+/// Writes the evaluation weights and a grid of samples.
+fn evaluate(
+    trainer: &Trainer,
+    data: &Images,
+    sampler: &Sampler,
+    args: &Args,
+    device: &Device,
+) -> Result<()> {
+    let config = trainer.net().config();
+    let weights = trainer.evaluation_weights()?;
+    let metadata = [(checkpoint::NET_KEY, config.to_json())];
+    let metadata = metadata.each_ref().map(|(k, v)| (*k, v.as_str()));
+    checkpoint::safetensors::save(&args.output_dir.join(MODEL), &weights, &metadata)?;
+
+    let net = UNet::new(config, &mut Stored::new(weights, device))?;
+    let n = 64.min(args.batch_size.max(1));
+    let shape = (data.channels, data.height, data.width);
+    let x0 = start_noise(trainer.config().seed, 0, n, shape, device)?;
+    let labels = config
+        .num_classes
+        .map(|classes| (0..n).map(|i| u32::try_from(i % classes).unwrap_or(0)).collect::<Vec<_>>());
+    let samples = sampler.run(&net, &x0, labels.as_deref(), |_| {})?;
+    let pixels = to_pixels(&samples.images)?;
+    let png = grid::png(&pixels, [n, data.height, data.width, data.channels], 10, 2)?;
+    let at = trainer.progress();
+    let name = format!("snapshots/{}_{}.png", at.epoch - 1, at.batches);
+    Ok(atomic::write(&args.output_dir.join(name), &png)?)
+}
+
+fn sampler(args: &Args) -> Result<Sampler> {
+    let options: serde_json::Value = serde_json::from_str(&args.ode_options)
+        .with_context(|| format!("--ode_options {}", args.ode_options))?;
+    let grid = if args.edm_schedule {
+        edm_grid(usize::try_from(options["nfe"].as_u64().unwrap_or(50))?)?
+    } else {
+        uniform_grid(options["step_size"].as_f64().unwrap_or(0.01))?
+    };
+    let method: Method = args.ode_method.parse()?;
+    Ok(Sampler { method, grid, cfg_scale: args.cfg_scale, batch_size: args.batch_size })
+}
+
+/// Refuses a net that cannot take the images.
+fn check_fit(net: &UNetConfig, data: &Images, args: &Args) -> Result<()> {
+    if net.in_channels != data.channels || net.out_channels != data.channels {
+        bail!(
+            "--dataset {} has {} channel(s), the net has {} in and {} out; choose another --arch",
+            args.dataset,
+            data.channels,
+            net.in_channels,
+            net.out_channels
+        );
+    }
+    let classes = data.labels.iter().max().map_or(0, |&label| usize::from(label) + 1);
+    match net.num_classes {
+        Some(known) if known < classes => {
+            bail!("--dataset {} has {classes} classes, the net only {known}", args.dataset)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The saved run to go on with.
+fn resume_path(args: &Args) -> Result<Option<PathBuf>> {
+    match args.resume.as_str() {
+        "" => Ok(None),
+        "auto" => Ok(Some(args.output_dir.join(RUN)).filter(|path| path.exists())),
+        path if Path::new(path).is_file() => Ok(Some(path.into())),
+        path => bail!("--resume `{path}`: no such file"),
+    }
+}

@@ -1,0 +1,24 @@
+//! `fmq`: train, quantize, judge and ship flow-matching image models.
+
+mod cli;
+mod cmd;
+mod progress;
+mod report;
+
+use std::process::ExitCode;
+
+/// Tensors come and go by the megabyte; the system's allocator returns their pages each time.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    match cli::run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // One line, whatever the causes hold.
+            let line = format!("{error:#}").replace('\n', " ");
+            eprintln!("error: {line}");
+            ExitCode::FAILURE
+        }
+    }
+}

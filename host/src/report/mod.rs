@@ -1,0 +1,183 @@
+//! From measured numbers to what people look at: tables, plots, image grids and one HTML page.
+//!
+//! Everything here is a pure function of its arguments; no file is written, no net is run.
+
+use serde::{Deserialize, Deserializer, Serialize};
+
+mod axis;
+mod chart;
+pub(crate) mod grid;
+pub(crate) mod html;
+pub(crate) mod plots;
+pub(crate) mod tables;
+
+/// What one scheme at one number of bits costs and yields.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Row {
+    /// Name of the scheme, as on the command line.
+    pub(crate) scheme: String,
+    /// Bits of a code, 1 to 8.
+    pub(crate) bits: u8,
+    /// Signal to quantization noise of the weights, `10 log₁₀(Σw² / Σ(w − q)²)`, in dB.
+    #[serde(deserialize_with = "null_is_infinite")]
+    pub(crate) sqnr_db: f64,
+    /// Mean squared error of the weights.
+    pub(crate) mse: f64,
+    /// Bits per weight, codebooks and kept tensors included.
+    pub(crate) bits_per_weight: f64,
+    /// Size of the packed file, in bytes.
+    pub(crate) packed_bytes: u64,
+    /// Dense size over packed size.
+    pub(crate) ratio: f64,
+    /// PSNR of samples against those of the full-precision net from the same noise, in dB.
+    #[serde(deserialize_with = "null_is_infinite")]
+    pub(crate) psnr_db: f64,
+    /// SSIM of the same pairs, at most 1.
+    pub(crate) ssim: Option<f64>,
+    /// Fréchet distance to the reference set, on the features that the summary names.
+    pub(crate) fid: f64,
+    /// Wall-clock time to quantize, sample and score, in seconds.
+    pub(crate) seconds: f64,
+}
+
+/// What all rows have in common.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Summary {
+    /// Name of the model.
+    pub(crate) model: String,
+    /// Number of weights.
+    pub(crate) parameters: u64,
+    /// Size of the weights in `f32`, in bytes.
+    pub(crate) dense_bytes: u64,
+    /// Images sampled for each row.
+    pub(crate) n: usize,
+    /// Solver and steps, for people to read.
+    pub(crate) sampler: String,
+    /// Seed of the noise.
+    pub(crate) seed: u64,
+    /// What the Fréchet distance is called, e.g. `FID (LeNet features)`.
+    pub(crate) fid_label: String,
+    /// What it is measured against, e.g. `MNIST train`.
+    pub(crate) fid_reference: String,
+    /// Its value for the full-precision net.
+    pub(crate) fid_full: f64,
+    /// Its value for `n` real images: what a perfect model would get at this `n`.
+    pub(crate) fid_real: f64,
+    /// Further remarks, a sentence each.
+    pub(crate) notes: Vec<String>,
+}
+
+/// JSON has no infinity and `serde_json` writes null for it; decibels are infinite where there is
+/// no error at all.
+fn null_is_infinite<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or(f64::INFINITY))
+}
+
+/// `text` with the characters that XML and HTML give a meaning written as entities, and control
+/// characters, which XML has no way to write, as U+FFFD.
+fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            '\'' => out.push_str("&#39;"),
+            c if c.is_control() && !c.is_whitespace() => out.push(char::REPLACEMENT_CHARACTER),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+/// Made-up results, for the tests of the files beside this one.
+#[cfg(test)]
+mod sample {
+    use super::{Row, Summary};
+
+    pub(super) fn summary() -> Summary {
+        Summary {
+            model: "mnist-small".into(),
+            parameters: 1_234_567,
+            dense_bytes: 4_938_268,
+            n: 256,
+            sampler: "midpoint, 20 steps".into(),
+            seed: 7,
+            fid_label: "FID (LeNet features)".into(),
+            fid_reference: "MNIST train".into(),
+            fid_full: 9.41,
+            fid_real: 3.2,
+            notes: vec!["Digits 4 & 9 are <often> confused.".into()],
+        }
+    }
+
+    /// Panics unless every tag of `xml` is closed in turn.
+    pub(super) fn assert_well_formed(xml: &str) {
+        let mut open = Vec::new();
+        for tag in xml.split('<').skip(1) {
+            let (tag, text) = tag.split_once('>').expect("a tag ends");
+            assert!(!text.contains('>'), "stray > in {text}");
+            let name = tag.split([' ', '\n']).next().unwrap();
+            if let Some(name) = name.strip_prefix('/') {
+                assert_eq!(open.pop(), Some(name));
+            } else if !tag.ends_with('/') && !tag.starts_with('!') {
+                open.push(name);
+            }
+            assert!(tag.matches('"').count().is_multiple_of(2), "quotes in {tag}");
+        }
+        assert_eq!(open, [""; 0]);
+    }
+
+    /// Four schemes at 2, 3, 4, 5, 6 and 8 bits, about 6 dB a bit.
+    pub(super) fn rows() -> Vec<Row> {
+        let schemes = [("ot", 1.0), ("uniform", -4.0), ("log", -2.5), ("lloyd-max", 1.5)];
+        let row = |scheme: &str, gain: f64, bits: u8| {
+            let b = f64::from(bits);
+            let sqnr_db = 6.02 * b - 3.0 + gain;
+            Row {
+                scheme: scheme.into(),
+                bits,
+                sqnr_db,
+                mse: 0.01 * 10.0_f64.powf(-sqnr_db / 10.0),
+                bits_per_weight: b + 0.31 + 0.02 * 2.0_f64.powf(b - 4.0),
+                packed_bytes: 154_321 * u64::from(bits) + 47_813,
+                ratio: 32.0 / (b + 0.33),
+                psnr_db: 0.9 * sqnr_db + 4.0,
+                ssim: (bits > 2).then_some(1.0 - 0.9 * 10.0_f64.powf(-sqnr_db / 20.0)),
+                fid: 9.41 + 900.0 * 10.0_f64.powf(-sqnr_db / 8.0),
+                seconds: 31.25,
+            }
+        };
+        let bits = [2, 3, 4, 5, 6, 8];
+        schemes.iter().flat_map(|&(name, gain)| bits.map(|bits| row(name, gain, bits))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn infinite_decibels_survive_json() {
+        let mut row = sample::rows().remove(0);
+        row.sqnr_db = f64::INFINITY;
+        row.ssim = None;
+        let json = serde_json::to_string(&row).unwrap();
+        assert_eq!(serde_json::from_str::<Row>(&json).unwrap(), row);
+        let missing = json.replace("sqnr_db", "sqnr");
+        assert!(serde_json::from_str::<Row>(&missing).unwrap_err().to_string().contains("sqnr_db"));
+    }
+
+    #[test]
+    fn markup_in_text_is_disarmed() {
+        assert_eq!(escape("<a b='1' c=\"&\">"), "&lt;a b=&#39;1&#39; c=&quot;&amp;&quot;&gt;");
+        assert_eq!(escape("é\u{0}\n"), "é\u{fffd}\n");
+    }
+
+    #[test]
+    fn summary_survives_json() {
+        let json = serde_json::to_string(&sample::summary()).unwrap();
+        assert_eq!(serde_json::from_str::<Summary>(&json).unwrap(), sample::summary());
+    }
+}

@@ -1,0 +1,202 @@
+//! The one error type: what was read, and the numbers that made it wrong.
+
+use core::fmt;
+
+/// The result of every fallible call of this crate.
+pub type Result<T> = core::result::Result<T, Error>;
+
+/// Why an input was refused.
+///
+/// `what` names the thing being read, as in "tensor name" or "codes of a row".
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Error {
+    /// A code width outside 1..=8.
+    Bits(u8),
+    /// A code that does not fit its width, or that has no level.
+    Code {
+        /// Position of the code.
+        index: usize,
+        /// The code found.
+        code: u8,
+        /// The largest code that would be right.
+        max: u8,
+    },
+    /// A slice of the wrong length.
+    Length {
+        /// What the slice holds.
+        what: &'static str,
+        /// The length that would be right.
+        expected: usize,
+        /// The length found.
+        found: usize,
+    },
+    /// A NaN or an infinity where a finite number is needed.
+    NonFinite {
+        /// What the number is.
+        what: &'static str,
+        /// Its position.
+        index: usize,
+    },
+    /// A level too large for an f16 table.
+    F16Overflow {
+        /// Position of the weight that has this level.
+        index: usize,
+    },
+    /// A number outside its range.
+    Range {
+        /// What the number is.
+        what: &'static str,
+        /// The number found.
+        found: u64,
+        /// Its smallest right value.
+        min: u64,
+        /// Its largest right value.
+        max: u64,
+    },
+    /// A real number outside its range, or NaN.
+    Real {
+        /// What the number is.
+        what: &'static str,
+        /// Its range in words.
+        range: &'static str,
+    },
+    /// The input ends too early.
+    Truncated {
+        /// What was being read.
+        what: &'static str,
+        /// Bytes needed.
+        needed: u64,
+        /// Bytes left.
+        left: u64,
+    },
+    /// The file goes on behind its end.
+    Trailing {
+        /// Bytes too many.
+        bytes: u64,
+    },
+    /// The file does not start with the magic bytes of [`mod@crate::format`].
+    BadMagic {
+        /// The first four bytes.
+        found: [u8; 4],
+    },
+    /// A file of another version of the format.
+    UnsupportedVersion {
+        /// Version of the file.
+        found: u32,
+        /// The version this code reads.
+        supported: u32,
+    },
+    /// A file that uses features which this code does not know.
+    UnknownFeatures {
+        /// The unknown feature bits.
+        bits: u32,
+    },
+    /// The checksum does not match: the file is damaged.
+    Crc {
+        /// Checksum stored in the file.
+        stored: u32,
+        /// Checksum of the bytes.
+        computed: u32,
+    },
+    /// Bytes or bits that must be zero and are not.
+    NotZero {
+        /// What must be zero.
+        what: &'static str,
+    },
+    /// A tensor name that is not UTF-8.
+    NotUtf8 {
+        /// Position of the tensor.
+        tensor: usize,
+    },
+    /// Two tensors of one name.
+    DuplicateName {
+        /// Position of the second tensor; the writer counts those added so far.
+        tensor: usize,
+    },
+    /// A tensor whose elements are of another kind than the call needs.
+    Encoding {
+        /// The kind the call needs.
+        needed: &'static str,
+    },
+    /// A name that is no scheme.
+    UnknownScheme,
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Bits(bits) => write!(f, "codes of {bits} bits: must be 1 to 8"),
+            Self::Code { index, code, max } => {
+                write!(f, "code {code} at {index}: must be at most {max}")
+            }
+            Self::Length { what, expected, found } => {
+                write!(f, "{what}: length {found}, must be {expected}")
+            }
+            Self::NonFinite { what, index } => {
+                write!(f, "{what} {index} is not finite: must be a finite number")
+            }
+            Self::F16Overflow { index } => {
+                write!(f, "level of weight {index} overflows f16: must be below 65520")
+            }
+            Self::Range { what, found, min, max } => {
+                write!(f, "{what} is {found}: must be {min} to {max}")
+            }
+            Self::Real { what, range } => write!(f, "{what}: must be {range}"),
+            Self::Truncated { what, needed, left } => {
+                write!(f, "{what}: {left} bytes left, must be {needed}")
+            }
+            Self::Trailing { bytes } => {
+                write!(f, "{bytes} bytes behind the end of the file: must be none")
+            }
+            Self::BadMagic { found } => {
+                write!(f, "first bytes {found:02x?}: must be {:02x?}", crate::format::MAGIC)
+            }
+            Self::UnsupportedVersion { found, supported } => {
+                write!(f, "format version {found}: must be {supported}")
+            }
+            Self::UnknownFeatures { bits } => {
+                write!(f, "unknown feature bits {bits:#x}: must be none")
+            }
+            Self::Crc { stored, computed } => {
+                write!(f, "checksum {stored:#010x} stored, {computed:#010x} computed: must agree")
+            }
+            Self::NotZero { what } => write!(f, "{what}: must be zero"),
+            Self::NotUtf8 { tensor } => write!(f, "name of tensor {tensor}: must be UTF-8"),
+            Self::DuplicateName { tensor } => {
+                write!(f, "name of tensor {tensor} occurs twice: must be unique")
+            }
+            Self::Encoding { needed } => write!(f, "elements of the tensor: must be {needed}"),
+            Self::UnknownScheme => {
+                write!(f, "unknown scheme: must be one of ot, uniform, pwl, log, lloyd-max")
+            }
+        }
+    }
+}
+
+impl core::error::Error for Error {}
+
+/// Fails unless a slice has the length it must have.
+pub(crate) fn check_length(what: &'static str, expected: usize, found: usize) -> Result<()> {
+    if expected == found { Ok(()) } else { Err(Error::Length { what, expected, found }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scheme::Scheme;
+    use std::string::ToString;
+
+    #[test]
+    fn says_what_would_be_right() {
+        let error = Error::Truncated { what: "header", needed: 32, left: 7 };
+        assert_eq!(error.to_string(), "header: 7 bytes left, must be 32");
+        assert_eq!(Error::Bits(9).to_string(), "codes of 9 bits: must be 1 to 8");
+    }
+
+    #[test]
+    fn unknown_scheme_lists_every_name() {
+        let message = Error::UnknownScheme.to_string();
+        assert!(Scheme::ALL.iter().all(|scheme| message.contains(scheme.name())));
+    }
+}

@@ -1,0 +1,61 @@
+//! Low-bit codebook quantization, a packed weight file, and reproducible noise for flow-matching
+//! nets: everything that must mean the same on a PC and on a microcontroller.
+//!
+//! The crate knows bytes and numbers; it knows no tensor library, no operating system and, without
+//! the feature `alloc`, no heap. No input makes it panic: every fallible call returns [`Error`].
+//!
+//! ```
+//! # #[cfg(feature = "alloc")] fn main() -> quant_core::Result<()> {
+//! use quant_core::format::{Model, Writer};
+//! use quant_core::quantize::{Options, quantize_tensor};
+//! use quant_core::scheme::Scheme;
+//!
+//! let weights = [0.5, -1.0, 0.5, 2.0, -1.0, -1.0, 2.0, 0.5];
+//! let quantized = quantize_tensor(&weights, &[8], &Options::new(Scheme::EqualMass, 2))?;
+//! let mut writer = Writer::new(None)?;
+//! writer.quantized("out.bias", &quantized)?;
+//! let file = writer.finish();
+//!
+//! let mut read = [0.0; 8];
+//! Model::parse(&file)?.tensor("out.bias").unwrap().decode_row(0, &mut read)?;
+//! assert_eq!(read, quantized.dequantized()[..]);
+//! # Ok(()) }
+//! # #[cfg(not(feature = "alloc"))] fn main() {}
+//! ```
+//!
+//! | module | idea |
+//! |---|---|
+//! | [`error`] | the one error type |
+//! | [`num`] | every lossy cast and every libm call |
+//! | [`bits`] | codes of 1 to 8 bits in bytes |
+//! | [`scheme`] | the names of the quantizers |
+//! | [`fit`] | weights → levels and codes, one file per scheme |
+//! | [`codebook`] | a stored codebook: table or affine |
+//! | [`coded`] | rows of codes with their codebooks, decoded in place |
+//! | `quantize` | a whole tensor → its cheapest exact description (`alloc`) |
+//! | [`net`] | the configuration of a U-Net |
+//! | [`mod@format`] | the packed file, byte by byte; reader, and writer (`alloc`) |
+//! | [`noise`] | counter-based uniforms and normals |
+
+#![no_std]
+#![cfg_attr(test, allow(clippy::float_cmp, reason = "the tests want exact values"))]
+
+#[cfg(feature = "alloc")]
+extern crate alloc;
+#[cfg(any(test, feature = "std"))]
+extern crate std;
+
+pub mod bits;
+pub mod codebook;
+pub mod coded;
+pub mod error;
+pub mod fit;
+pub mod format;
+pub mod net;
+pub mod noise;
+pub mod num;
+#[cfg(feature = "alloc")]
+pub mod quantize;
+pub mod scheme;
+
+pub use error::{Error, Result};

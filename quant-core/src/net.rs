@@ -1,0 +1,291 @@
+//! The configuration of a U-Net, without a heap, and its record in the packed file.
+//!
+//! The fields are those of upstream's `UNetModel` (`facebookresearch/flow_matching`,
+//! `examples/image/models/unet.py`). The record has 112 bytes, little-endian:
+//!
+//! | offset | bytes | field | range |
+//! |---|---|---|---|
+//! | 0 | 4 | `in_channels` | 1..=65536 |
+//! | 4 | 4 | `model_channels` | 1..=65536 |
+//! | 8 | 4 | `out_channels` | 1..=65536 |
+//! | 12 | 4 | `num_res_blocks` | 1..=64 |
+//! | 16 | 4 | `num_heads` | 1..=65536 |
+//! | 20 | 4 | `num_head_channels` | 0 = none, ..=65536 |
+//! | 24 | 4 | `num_heads_upsample` | 0 = none, ..=65536 |
+//! | 28 | 4 | `num_classes` | 0 = none, ..=2^24 |
+//! | 32 | 4 | `image_size` | 0 = unknown, ..=65536 |
+//! | 36 | 4 | `dropout`, f32 | 0 to 1 |
+//! | 40 | 4 | flags, see below | other bits zero |
+//! | 44 | 1 | length of `attention_resolutions` | 0..=8 |
+//! | 45 | 1 | length of `channel_mult` | 1..=8 |
+//! | 46 | 2 | zero | |
+//! | 48 | 32 | `attention_resolutions`, then zeros | each 1..=65536 |
+//! | 80 | 32 | `channel_mult`, f32, then zeros | each above 0, to 1024 |
+//!
+//! Flags, from bit 0: `conv_resample`, `use_scale_shift_norm`, `resblock_updown`,
+//! `use_new_attention_order`, `with_fourier_features`, `ignore_time`, `input_projection`.
+
+use crate::coded::check_range;
+use crate::error::{Error, Result, check_length};
+use crate::num::{low_u8, u32_of};
+use heapless::Vec;
+
+/// The most entries of a list: the most resolutions of a net.
+pub const MAX_LEVELS: usize = 8;
+/// The bytes of the record.
+pub const RECORD_LEN: usize = 112;
+
+const MOST: u32 = 1 << 16;
+const MOST_CLASSES: u32 = 1 << 24;
+const MOST_RES_BLOCKS: u32 = 64;
+const MOST_MULT: f32 = 1024.0;
+
+/// The configuration of a U-Net.
+#[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::struct_excessive_bools, reason = "upstream's fields, one to one")]
+pub struct NetConfig {
+    /// Channels of the image.
+    pub in_channels: u32,
+    /// Channels of the first feature map.
+    pub model_channels: u32,
+    /// Channels of the velocity.
+    pub out_channels: u32,
+    /// Residual blocks per resolution.
+    pub num_res_blocks: u32,
+    /// Downsampling rates at which there is attention.
+    pub attention_resolutions: Vec<u32, MAX_LEVELS>,
+    /// Dropout probability, 0 to 1.
+    pub dropout: f32,
+    /// Channels of each resolution as a multiple of `model_channels`.
+    pub channel_mult: Vec<f32, MAX_LEVELS>,
+    /// Whether resampling uses convolutions.
+    pub conv_resample: bool,
+    /// Number of classes, none for a net without labels.
+    pub num_classes: Option<u32>,
+    /// Attention heads, unless `num_head_channels` is given.
+    pub num_heads: u32,
+    /// Channels of a head; none is upstream's -1.
+    pub num_head_channels: Option<u32>,
+    /// Attention heads of the way up; none is upstream's -1, the same as down.
+    pub num_heads_upsample: Option<u32>,
+    /// Whether the embedding scales and shifts after the norm.
+    pub use_scale_shift_norm: bool,
+    /// Whether residual blocks do the resampling.
+    pub resblock_updown: bool,
+    /// Whether attention splits q, k, v before the heads.
+    pub use_new_attention_order: bool,
+    /// Whether Fourier features of the image are appended to it.
+    pub with_fourier_features: bool,
+    /// Whether the time is ignored.
+    pub ignore_time: bool,
+    /// Whether the image is projected by a first convolution.
+    pub input_projection: bool,
+    /// Height and width of the images in pixels, where known.
+    pub image_size: Option<u32>,
+}
+
+impl NetConfig {
+    /// Reads a record.
+    ///
+    /// # Errors
+    /// [`Error::Length`] unless `record` has [`RECORD_LEN`] bytes; [`Error::Range`],
+    /// [`Error::Real`] or [`Error::NotZero`] for a field outside its range.
+    pub fn parse(record: &[u8]) -> Result<Self> {
+        check_length("net record", RECORD_LEN, record.len())?;
+        let words = record.as_chunks().0;
+        let word = |i: usize| words.get(i).map_or(0, |&bytes| u32::from_le_bytes(bytes));
+        let option = |i| Some(word(i)).filter(|&value| value != 0);
+        let flags = word(10);
+        let flag = |bit: u32| flags >> bit & 1 == 1;
+        let [resolutions, mults, zero0, zero1] = word(11).to_le_bytes();
+        check_zero("unknown flags of the net", flags >> FLAGS == 0)?;
+        check_zero("padding of the net record", zero0 == 0 && zero1 == 0)?;
+        let config = Self {
+            in_channels: word(0),
+            model_channels: word(1),
+            out_channels: word(2),
+            num_res_blocks: word(3),
+            attention_resolutions: list(resolutions, |i| word(12 + i))?,
+            dropout: f32::from_bits(word(9)),
+            channel_mult: list(mults, |i| word(20 + i))?.into_iter().map(f32::from_bits).collect(),
+            conv_resample: flag(0),
+            num_classes: option(7),
+            num_heads: word(4),
+            num_head_channels: option(5),
+            num_heads_upsample: option(6),
+            use_scale_shift_norm: flag(1),
+            resblock_updown: flag(2),
+            use_new_attention_order: flag(3),
+            with_fourier_features: flag(4),
+            ignore_time: flag(5),
+            input_projection: flag(6),
+            image_size: option(8),
+        };
+        config.check()?;
+        Ok(config)
+    }
+
+    /// The record.
+    ///
+    /// # Errors
+    /// [`Error::Range`] or [`Error::Real`] for a field outside its range.
+    pub fn emit(&self) -> Result<[u8; RECORD_LEN]> {
+        self.check()?;
+        let flags = self.flags().into_iter().rev().fold(0, |bits, on| bits << 1 | u32::from(on));
+        let lens = [self.attention_resolutions.len(), self.channel_mult.len()].map(low_u8);
+        let head = [
+            self.in_channels,
+            self.model_channels,
+            self.out_channels,
+            self.num_res_blocks,
+            self.num_heads,
+            self.num_head_channels.unwrap_or(0),
+            self.num_heads_upsample.unwrap_or(0),
+            self.num_classes.unwrap_or(0),
+            self.image_size.unwrap_or(0),
+            self.dropout.to_bits(),
+            flags,
+            u32::from_le_bytes([lens[0], lens[1], 0, 0]),
+        ];
+        let zeros = core::iter::repeat(0);
+        let resolutions = self.attention_resolutions.iter().copied().chain(zeros.clone());
+        let mults = self.channel_mult.iter().map(|mult| mult.to_bits()).chain(zeros);
+        let words = head.into_iter().chain(resolutions.take(MAX_LEVELS)).chain(mults);
+        let mut record = [0; RECORD_LEN];
+        for (bytes, word) in record.as_chunks_mut().0.iter_mut().zip(words) {
+            *bytes = word.to_le_bytes();
+        }
+        Ok(record)
+    }
+
+    const fn flags(&self) -> [bool; FLAGS] {
+        [
+            self.conv_resample,
+            self.use_scale_shift_norm,
+            self.resblock_updown,
+            self.use_new_attention_order,
+            self.with_fourier_features,
+            self.ignore_time,
+            self.input_projection,
+        ]
+    }
+
+    fn check(&self) -> Result<()> {
+        let required = [
+            ("in_channels", self.in_channels, MOST),
+            ("model_channels", self.model_channels, MOST),
+            ("out_channels", self.out_channels, MOST),
+            ("num_res_blocks", self.num_res_blocks, MOST_RES_BLOCKS),
+            ("num_heads", self.num_heads, MOST),
+            ("length of channel_mult", u32_of(self.channel_mult.len()), u32_of(MAX_LEVELS)),
+        ];
+        let optional = [
+            ("num_head_channels", self.num_head_channels, MOST),
+            ("num_heads_upsample", self.num_heads_upsample, MOST),
+            ("num_classes", self.num_classes, MOST_CLASSES),
+            ("image_size", self.image_size, MOST),
+        ];
+        let given = optional.into_iter().filter_map(|(what, x, max)| Some((what, x?, max)));
+        let listed = self.attention_resolutions.iter().map(|&x| ("attention_resolutions", x, MOST));
+        for (what, found, max) in required.into_iter().chain(given).chain(listed) {
+            check_range(what, u64::from(found), 1, u64::from(max))?;
+        }
+        if !(0.0..=1.0).contains(&self.dropout) {
+            return Err(Error::Real { what: "dropout", range: "0 to 1" });
+        }
+        if !self.channel_mult.iter().all(|&mult| mult > 0.0 && mult <= MOST_MULT) {
+            return Err(Error::Real { what: "channel_mult", range: "above 0, at most 1024" });
+        }
+        Ok(())
+    }
+}
+
+const FLAGS: usize = 7;
+
+fn check_zero(what: &'static str, is_zero: bool) -> Result<()> {
+    if is_zero { Ok(()) } else { Err(Error::NotZero { what }) }
+}
+
+/// The first `len` of the eight words of a list; the others must be zero.
+fn list(len: u8, word: impl Fn(usize) -> u32) -> Result<Vec<u32, MAX_LEVELS>> {
+    let most = u64::from(u32_of(MAX_LEVELS));
+    check_range("length of a list of the net", u64::from(len), 0, most)?;
+    check_zero(
+        "unused entries of the net record",
+        (usize::from(len)..MAX_LEVELS).all(|i| word(i) == 0),
+    )?;
+    Ok((0..usize::from(len)).map(word).collect())
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// A small net that has a value in every field.
+    pub(crate) fn example() -> NetConfig {
+        NetConfig {
+            in_channels: 3,
+            model_channels: 128,
+            out_channels: 3,
+            num_res_blocks: 4,
+            attention_resolutions: Vec::from_slice(&[2, 4]).unwrap(),
+            dropout: 0.25,
+            channel_mult: Vec::from_slice(&[2.0, 2.0, 1.5]).unwrap(),
+            conv_resample: false,
+            num_classes: Some(10),
+            num_heads: 1,
+            num_head_channels: None,
+            num_heads_upsample: Some(2),
+            use_scale_shift_norm: true,
+            resblock_updown: false,
+            use_new_attention_order: true,
+            with_fourier_features: false,
+            ignore_time: false,
+            input_projection: true,
+            image_size: Some(32),
+        }
+    }
+
+    #[test]
+    fn record_is_as_documented() {
+        let record = example().emit().unwrap();
+        assert_eq!(record[..8], [3, 0, 0, 0, 128, 0, 0, 0]);
+        assert_eq!(record[20..32], [0, 0, 0, 0, 2, 0, 0, 0, 10, 0, 0, 0]);
+        assert_eq!(record[36..48], [0, 0, 0x80, 0x3e, 0b100_1010, 0, 0, 0, 2, 3, 0, 0]);
+        assert_eq!(record[48..60], [2, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(record[88..96], [0, 0, 0xc0, 0x3f, 0, 0, 0, 0]);
+        assert_eq!(NetConfig::parse(&record), Ok(example()));
+    }
+
+    #[test]
+    fn refuses_fields_outside_their_range() {
+        let mut record = example().emit().unwrap();
+        record[0] = 0;
+        let refused = Error::Range { what: "in_channels", found: 0, min: 1, max: 65536 };
+        assert_eq!(NetConfig::parse(&record), Err(refused));
+        assert!(NetConfig::parse(&record[1..]).is_err());
+        for dropout in [f32::NAN, -0.5, 1.5] {
+            assert!(NetConfig { dropout, ..example() }.emit().is_err());
+        }
+        for mult in [0.0, f32::NAN, f32::INFINITY, -1.0] {
+            let channel_mult = Vec::from_slice(&[1.0, mult]).unwrap();
+            let refused = NetConfig { channel_mult, ..example() }.emit();
+            assert!(refused.is_err());
+        }
+        assert!(NetConfig { channel_mult: Vec::new(), ..example() }.emit().is_err());
+        assert!(NetConfig { num_classes: Some(0), ..example() }.emit().is_err());
+    }
+
+    proptest! {
+        /// What is read is written back the same: the record has one form only.
+        #[test]
+        fn emit_undoes_parse(at in 0..RECORD_LEN, byte in any::<u8>()) {
+            let mut record = example().emit().unwrap();
+            record[at] = byte;
+            if let Ok(config) = NetConfig::parse(&record) {
+                prop_assert_eq!(config.emit(), Ok(record));
+            }
+        }
+    }
+}

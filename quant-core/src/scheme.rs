@@ -1,0 +1,66 @@
+//! The quantizers by name.
+
+use crate::error::{Error, Result};
+use core::fmt;
+use core::str::FromStr;
+
+/// A way to choose levels and codes for a group of weights; [`crate::fit`] defines each exactly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Scheme {
+    /// `ot`: levels of equal mass, the paper's optimal-transport quantizer.
+    EqualMass,
+    /// `uniform`: equal steps from the least weight to the greatest.
+    Uniform,
+    /// `pwl`: midpoints between quantiles.
+    Piecewise,
+    /// `log`: geometric levels for each sign.
+    Logarithmic,
+    /// `lloyd-max`: the least mean squared error that levels can reach, which is also the least
+    /// 2-Wasserstein distance.
+    LloydMax,
+}
+
+impl Scheme {
+    /// Every scheme, in the order in which reports print them.
+    pub const ALL: [Self; 5] =
+        [Self::EqualMass, Self::Uniform, Self::Piecewise, Self::Logarithmic, Self::LloydMax];
+
+    /// The name on the command line and in file names.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::EqualMass => "ot",
+            Self::Uniform => "uniform",
+            Self::Piecewise => "pwl",
+            Self::Logarithmic => "log",
+            Self::LloydMax => "lloyd-max",
+        }
+    }
+}
+
+impl fmt::Display for Scheme {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for Scheme {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        let found = Self::ALL.into_iter().find(|scheme| scheme.name() == name);
+        found.ok_or(Error::UnknownScheme)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_read_back() {
+        for scheme in Scheme::ALL {
+            assert_eq!(scheme.name().parse(), Ok(scheme));
+        }
+        assert_eq!("OT".parse::<Scheme>(), Err(Error::UnknownScheme));
+    }
+}
