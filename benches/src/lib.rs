@@ -1,1 +1,106 @@
-//! fixtures
+//! What the benches share: seeded inputs, a packed file, and a short criterion configuration.
+//!
+//! | suite | what it times |
+//! |---|---|
+//! | `packing` | codes into bytes and back, a row to weights, a whole file checked |
+//! | `fitting` | every scheme on a group of weights |
+//! | `noise` | the counter-based generator |
+//! | `ops` | our convolution and group norm beside candle's own operations |
+//! | `unet` | the small MNIST net: velocity and training step |
+//!
+//! Names read `what/key=value/impl=.../n=...`, so a filter picks what is wanted:
+//!
+//! ```text
+//! cargo bench -p fmq-benches                              everything
+//! cargo bench -p fmq-benches --bench ops -- conv2d        one suite, one operation
+//! cargo bench -p fmq-benches --bench packing -- bits=4
+//! cargo bench -p fmq-benches -- --test                    each bench once, untimed
+//! ```
+
+use core::time::Duration;
+
+use candle_core::{Device, Tensor};
+use criterion::Criterion;
+use fm_candle::model::{Initial, Stored, UNet, UNetConfig};
+use quant_core::format::Writer;
+use quant_core::noise::Stream;
+use quant_core::quantize::{Options, quantize_tensor};
+use quant_core::scheme::Scheme;
+
+/// The allocator of the program, so that tensors cost here what they cost there.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// The one seed of all inputs.
+const SEED: u64 = 2024;
+/// A domain that the library does not draw from.
+const DOMAIN: u32 = 0xbe7c;
+
+/// Seconds, not minutes, per suite; flags such as `--measurement-time` override it.
+pub fn quick() -> Criterion {
+    Criterion::default()
+        .sample_size(20)
+        .warm_up_time(Duration::from_millis(300))
+        .measurement_time(Duration::from_secs(1))
+}
+
+/// `n` standard normals; each `index` gives others.
+pub fn normals(index: u64, n: usize) -> Vec<f32> {
+    let mut values = vec![0.0; n];
+    Stream::new(SEED, DOMAIN).fill_normal(index, 0, &mut values);
+    values
+}
+
+/// `n` normals of the size that trained weights have.
+pub fn weights(n: usize) -> Vec<f32> {
+    normals(0, n).into_iter().map(|w| 0.05 * w).collect()
+}
+
+/// `n` codes of `bits` bits.
+pub fn codes(n: usize, bits: u8) -> Vec<u8> {
+    let stream = Stream::new(SEED, DOMAIN);
+    let byte = |element| stream.word(1, element).to_le_bytes()[3] >> (8 - bits);
+    (0..).take(n).map(byte).collect()
+}
+
+/// A CPU tensor of standard normals; each `index` gives others.
+///
+/// # Errors
+/// Those of candle.
+pub fn tensor(index: u64, shape: &[usize]) -> candle_core::Result<Tensor> {
+    Tensor::from_vec(normals(index, shape.iter().product()), shape, &Device::Cpu)
+}
+
+/// The configuration of the small MNIST net.
+///
+/// # Errors
+/// None while the preset exists.
+pub fn small_config() -> fm_candle::Result<UNetConfig> {
+    UNetConfig::preset("mnist-small")
+}
+
+/// The small MNIST net with fresh weights, detached as for sampling.
+///
+/// # Errors
+/// None while the preset is a net.
+pub fn small_net() -> fm_candle::Result<UNet> {
+    let (config, mut fresh) = (small_config()?, Initial::new(SEED, &Device::Cpu));
+    UNet::new(&config, &mut fresh)?;
+    let tensors = fresh.vars.into_iter().map(|(name, var)| (name, var.as_tensor().clone()));
+    UNet::new(&config, &mut Stored::new(tensors, &Device::Cpu))
+}
+
+/// A packed file: the small MNIST net's tensors, all quantized by equal mass.
+///
+/// # Errors
+/// None while the preset is a net.
+pub fn packed_file(bits: u8) -> fm_candle::Result<Vec<u8>> {
+    let config = small_config()?;
+    let mut writer = Writer::new(Some(&config.to_packed()?))?;
+    for (name, shape) in UNet::shapes(&config)? {
+        let values = weights(shape.iter().product());
+        let options = Options::new(Scheme::EqualMass, bits);
+        writer.quantized(&name, &quantize_tensor(&values, &shape, &options)?)?;
+    }
+    Ok(writer.finish())
+}

@@ -44,6 +44,7 @@ fn replace(path: &Path, fill: impl FnOnce(&mut Writer<'_>) -> io::Result<()>) ->
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
+    fs::metadata(folder)?;
     let beside = beside(folder)?;
     let mut out = BufWriter::new(beside.as_file());
     fill(&mut out)?;

@@ -13,12 +13,12 @@ pub enum Error {
     #[error(transparent)]
     Quant(#[from] quant_core::Error),
     /// The operating system could not read or write a file.
-    #[error("`{}`: {source}", path.display())]
+    #[error("`{}`: {cause}", path.display())]
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
+        /// What the system said; part of the message, so not its source as well.
+        cause: std::io::Error,
     },
     /// A file was read, but its contents are not what they must be.
     #[error("`{}`: {reason}", path.display())]
@@ -46,8 +46,8 @@ pub type Result<T, E = Error> = core::result::Result<T, E>;
 
 impl Error {
     /// An [`Error::Io`] for `path`.
-    pub fn io(path: &Path, source: std::io::Error) -> Self {
-        Self::Io { path: path.to_path_buf(), source }
+    pub fn io(path: &Path, cause: std::io::Error) -> Self {
+        Self::Io { path: path.to_path_buf(), cause }
     }
 
     /// An [`Error::File`] for `path`.

@@ -8,6 +8,7 @@
 //! | [`ops`] | candle operations of our own, fast and with right gradients |
 //! | [`model`] | the U-Net: configuration, presets, parameters, forward pass |
 //! | [`checkpoint`] | one door for every kind of weight file |
+//! | [`quantize`] | state dict to packed file, and the error made |
 //! | [`path`] | the straight path and the training objective |
 //! | [`train`] | the loop's state: batches, AdamW with EMA, resuming |
 //! | [`solver`] | ODE methods and time grids; they know no net |
@@ -27,9 +28,11 @@ pub mod fid;
 pub mod model;
 pub mod ops;
 pub mod path;
+pub mod quantize;
 pub mod random;
 pub mod sample;
 pub mod solver;
 pub mod train;
 
+pub use candle_core::{DType, Tensor};
 pub use error::{Error, Result};

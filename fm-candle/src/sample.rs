@@ -18,7 +18,7 @@ pub struct Sampler {
     pub grid: Vec<f64>,
     /// Guidance `s`: the velocity is `(1 + s) v(x, t, label) - s v(x, t, none)`; 0 is off.
     pub cfg_scale: f64,
-    /// Images evaluated at once; it does not change the result.
+    /// Images in one tensor; on the CPU several such batches run side by side.
     pub batch_size: usize,
 }
 
@@ -26,6 +26,8 @@ pub struct Sampler {
 pub struct Samples {
     /// `[n, c, h, w]`, about `[-1, 1]`, not clamped.
     pub images: Tensor,
+    /// The states at every time of the grid, `[times, n, c, h, w]`, where asked for.
+    pub trajectory: Option<Tensor>,
     /// Evaluations of the velocity per image; one with guidance counts once.
     pub nfe: usize,
 }
@@ -49,23 +51,47 @@ impl Sampler {
         net: &UNet,
         x0: &Tensor,
         labels: Option<&[u32]>,
-        mut done: impl FnMut(usize),
+        trajectory: bool,
+        done: impl Fn(usize) + Sync,
     ) -> Result<Samples> {
         let n = x0.dim(0)?;
         check_labels(net, labels, n)?;
-        let mut images = Vec::new();
-        for start in (0..n).step_by(self.batch_size.max(1)) {
-            let count = self.batch_size.max(1).min(n - start);
+        let size = self.batch_size.max(1);
+        let batch = |start: usize| -> Result<Vec<Tensor>> {
+            let count = size.min(n - start);
             let x = x0.narrow(0, start, count)?.to_dtype(DType::F32)?.contiguous()?;
             let label = match labels {
                 Some(labels) => Some(Tensor::new(&labels[start..start + count], x0.device())?),
                 None => None,
             };
             let mut field = |x: &Tensor, t: f64| self.velocity(net, x, t, label.as_ref());
-            images.push(solve(self.method, &mut field, &x, &self.grid, |_, _| Ok(()))?);
+            let mut states = if trajectory { vec![x.clone()] } else { Vec::new() };
+            let end = solve(self.method, &mut field, &x, &self.grid, |_, x| {
+                if trajectory {
+                    states.push(x.clone());
+                }
+                Ok(())
+            })?;
+            states.push(end);
             done(count);
-        }
-        Ok(Samples { images: Tensor::cat(&images, 0)?, nfe: self.nfe() })
+            Ok(states)
+        };
+        let starts: Vec<usize> = (0..n).step_by(size).collect();
+        let batches: Vec<Vec<Tensor>> = if x0.device().is_cpu() {
+            starts.into_par_iter().map(batch).collect::<Result<_>>()?
+        } else {
+            starts.into_iter().map(batch).collect::<Result<_>>()?
+        };
+        let at = |i: usize| Tensor::cat(&batches.iter().map(|b| &b[i]).collect::<Vec<_>>(), 0);
+        let trajectory = if trajectory {
+            let states = (0..self.grid.len()).map(at).collect::<candle_core::Result<Vec<_>>>()?;
+            Some(Tensor::stack(&states, 0)?)
+        } else {
+            None
+        };
+        let last = batches.first().map_or(0, |states| states.len() - 1);
+        let images = if n == 0 { x0.clone() } else { at(last)? };
+        Ok(Samples { images, trajectory, nfe: self.nfe() })
     }
 
     fn velocity(&self, net: &UNet, x: &Tensor, t: f64, label: Option<&Tensor>) -> Result<Tensor> {

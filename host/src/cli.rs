@@ -56,7 +56,15 @@ impl Common {
 
 #[derive(Subcommand)]
 enum Command {
+    Demo(cmd::demo::Args),
     Train(Box<cmd::train::Args>),
+    Quantize(cmd::quantize::Args),
+    Unpack(cmd::unpack::Args),
+    Inspect(cmd::inspect::Args),
+    Sample(cmd::sample::Args),
+    Fid(cmd::fid::Args),
+    Sweep(cmd::sweep::Args),
+    TrainLenet(cmd::train_lenet::Args),
 }
 
 /// Parses the arguments (wrong usage exits with 2) and runs the command.
@@ -73,7 +81,15 @@ pub(crate) fn run() -> Result<()> {
     }
     let mut out = io::stdout().lock();
     match &cli.command {
+        Command::Demo(args) => cmd::demo::run(args, &cli.common, &mut out),
         Command::Train(args) => cmd::train::run(args, &cli.common),
+        Command::Quantize(args) => cmd::quantize::run(args, &cli.common, &mut out),
+        Command::Unpack(args) => cmd::unpack::run(args),
+        Command::Inspect(args) => cmd::inspect::run(args, &mut out),
+        Command::Sample(args) => cmd::sample::run(args, &cli.common, &mut out),
+        Command::Fid(args) => cmd::fid::run(args, &cli.common, &mut out),
+        Command::Sweep(args) => cmd::sweep::run(args, &cli.common, &mut out),
+        Command::TrainLenet(args) => cmd::train_lenet::run(args, &cli.common),
     }?;
     out.flush().context("writing to stdout")
 }

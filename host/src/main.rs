@@ -2,8 +2,10 @@
 
 mod cli;
 mod cmd;
+mod embedded;
 mod progress;
 mod report;
+mod study;
 
 use std::process::ExitCode;
 

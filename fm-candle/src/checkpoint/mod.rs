@@ -18,6 +18,7 @@ use candle_core::{DType, Device, Tensor};
 
 use crate::error::{Error, Result};
 
+mod packed;
 mod pth;
 pub mod safetensors;
 
@@ -33,6 +34,8 @@ pub enum Kind {
     TorchLegacy,
     /// Safetensors.
     Safetensors,
+    /// Our packed file.
+    Packed,
 }
 
 /// The weights of a net as a file holds them.
@@ -73,6 +76,7 @@ impl Checkpoint {
 pub fn load(path: &Path, raw_weights: bool) -> Result<Checkpoint> {
     let kind = kind(path)?;
     let (mut store, metadata): (Box<dyn Store>, _) = match kind {
+        Kind::Packed => return packed::load(path),
         Kind::Torch => (Box::new(pth::Archive::open_zip(path)?), Vec::new()),
         Kind::TorchLegacy => (Box::new(pth::Archive::open_legacy(path)?), Vec::new()),
         Kind::Safetensors => {
@@ -93,14 +97,19 @@ fn kind(path: &Path) -> Result<Kind> {
     let io = |source| Error::io(path, source);
     let mut head = Vec::new();
     File::open(path).map_err(io)?.take(64).read_to_end(&mut head).map_err(io)?;
-    if head.starts_with(b"PK") {
+    if head.starts_with(&quant_core::format::MAGIC) {
+        Ok(Kind::Packed)
+    } else if head.starts_with(b"PK") {
         Ok(Kind::Torch)
     } else if pth::is_legacy(&head) {
         Ok(Kind::TorchLegacy)
     } else if head.get(8) == Some(&b'{') {
         Ok(Kind::Safetensors)
     } else {
-        Err(Error::file(path, "is neither a torch checkpoint (.pth, .pt) nor a .safetensors file"))
+        Err(Error::file(
+            path,
+            "is no torch checkpoint (.pth, .pt), no .safetensors and no packed .fmq file",
+        ))
     }
 }
 

@@ -6,6 +6,7 @@
 //!
 //! Source: <https://github.com/huggingface/safetensors#format>.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -45,6 +46,15 @@ pub fn save(path: &Path, tensors: &[(String, Tensor)], metadata: &[(&str, &str)]
         }
         Ok(())
     })
+}
+
+/// The tensors of a safetensors file in memory, by name, on the CPU.
+///
+/// # Errors
+///
+/// [`Error::Candle`] where the bytes are no such file.
+pub fn decode(bytes: &[u8]) -> Result<HashMap<String, Tensor>> {
+    Ok(candle_core::safetensors::load_buffer(bytes, &Device::Cpu)?)
 }
 
 /// The header, padded with spaces to a multiple of 8 bytes; the data lie in the order `layout`.

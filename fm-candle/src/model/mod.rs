@@ -3,9 +3,11 @@
 mod attention;
 mod blocks;
 mod config;
+mod identify;
 mod unet;
 mod weights;
 
 pub use config::UNetConfig;
+pub use identify::identify;
 pub use unet::{Masks, Mode, UNet};
 pub use weights::{Init, Initial, Shapes, Stored, Weights};

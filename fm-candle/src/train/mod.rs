@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::data::Images;
 use crate::error::{Error, Result};
-use crate::model::{Initial, Masks, Mode, UNet, UNetConfig};
+use crate::model::{Init, Initial, Masks, Mode, Stored, UNet, UNetConfig, Weights};
 use crate::path::{Times, cond_ot, loss};
 use crate::random::Domain;
 
@@ -186,6 +186,28 @@ impl Trainer {
         .collect()
     }
 
+    /// Starts from these weights instead of random ones; the moving average starts there too.
+    ///
+    /// # Errors
+    /// A parameter that is missing or has another shape.
+    pub fn set_weights(&mut self, tensors: &[(String, Tensor)]) -> Result<()> {
+        let mut stored = Stored::new(tensors.iter().cloned(), &self.device);
+        for ((name, var), state) in self.vars.iter().zip(&mut self.optimizer.moments) {
+            let value = stored.take(name, var.dims(), Init::Zeros)?;
+            if self.config.use_ema {
+                state.average = value.flatten_all()?.to_vec1()?;
+            }
+            var.set(&value)?;
+        }
+        stored.finish()
+    }
+
+    /// Parameters that got no gradient since the last update.
+    pub fn without_gradient(&self) -> Vec<&str> {
+        let missing = self.vars.iter().zip(&self.pending).filter(|(_, grad)| grad.is_none());
+        missing.map(|((name, _), _)| name.as_str()).collect()
+    }
+
     /// Trains on the next batch of `order` and returns its loss; none at the end of the epoch,
     /// which is then counted as finished.
     ///
@@ -265,12 +287,20 @@ impl Trainer {
         Ok((f64::from(loss.to_scalar::<f32>()?), grads))
     }
 
-    /// Updates the weights by the gradients gathered since the last update.
+    /// Updates the weights by the gradients gathered since the last update, at the epoch's
+    /// learning rate.
     ///
     /// # Errors
     /// An allocation that fails on the device.
     pub fn update(&mut self) -> Result<()> {
-        let lr = self.config.lr_at(self.progress.epoch);
+        self.update_with(self.config.lr_at(self.progress.epoch))
+    }
+
+    /// The same at another learning rate.
+    ///
+    /// # Errors
+    /// As [`update`](Self::update).
+    pub fn update_with(&mut self, lr: f64) -> Result<()> {
         self.optimizer.step(&self.vars, &self.pending, lr)?;
         self.pending.fill(None);
         Ok(())

@@ -1,4 +1,12 @@
 //! The subcommands: a file each, with its arguments and its run.
 
-pub(crate) mod arch;
+pub(crate) mod demo;
+pub(crate) mod fid;
+pub(crate) mod inspect;
+pub(crate) mod net;
+pub(crate) mod quantize;
+pub(crate) mod sample;
+pub(crate) mod sweep;
 pub(crate) mod train;
+pub(crate) mod train_lenet;
+pub(crate) mod unpack;

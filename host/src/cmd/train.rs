@@ -16,7 +16,7 @@ use fm_candle::{atomic, checkpoint};
 use serde_json::json;
 
 use crate::cli::Common;
-use crate::cmd::arch;
+use crate::cmd::net;
 use crate::progress::Progress;
 use crate::report::grid;
 
@@ -100,7 +100,7 @@ pub(crate) fn run(args: &Args, common: &Common) -> Result<()> {
     let device = common.device()?;
     let progress = common.progress();
     let dataset: Dataset = args.dataset.parse()?;
-    let net = arch::named(args.arch.as_deref().unwrap_or(dataset.name()))?;
+    let arch = net::named(args.arch.as_deref().unwrap_or(dataset.name()))?;
     let config = TrainConfig {
         batch_size: args.batch_size,
         epochs: if args.test_run { 1 } else { args.epochs },
@@ -117,7 +117,7 @@ pub(crate) fn run(args: &Args, common: &Common) -> Result<()> {
     config.check()?;
     let sampler = sampler(args)?;
     let data = dataset.load(&args.data_path, Split::Train)?;
-    check_fit(&net, &data, args)?;
+    check_fit(&arch, &data, args)?;
     if config.flip {
         progress.line(
             "note: images are flipped left to right, as upstream does; digits want --no-flip",
@@ -128,14 +128,14 @@ pub(crate) fn run(args: &Args, common: &Common) -> Result<()> {
 
     let mut trainer = match resume_path(args)? {
         Some(path) => {
-            let trainer = Trainer::resume(&path, &net, &config, &device)?;
+            let trainer = Trainer::resume(&path, &arch, &config, &device)?;
             let at = trainer.progress();
             progress.line(&format!("resumed at epoch {}, batch {}", at.epoch, at.batch));
             trainer
         }
-        None => Trainer::new(&net, &config, &device)?,
+        None => Trainer::new(&arch, &config, &device)?,
     };
-    let described = json!({ "train": config, "net": net, "dataset": args.dataset });
+    let described = json!({ "train": config, "net": arch, "dataset": args.dataset });
     atomic::write(
         &args.output_dir.join("args.json"),
         serde_json::to_string_pretty(&described)?.as_bytes(),
@@ -223,7 +223,7 @@ fn evaluate(
     let labels = config
         .num_classes
         .map(|classes| (0..n).map(|i| u32::try_from(i % classes).unwrap_or(0)).collect::<Vec<_>>());
-    let samples = sampler.run(&net, &x0, labels.as_deref(), |_| {})?;
+    let samples = sampler.run(&net, &x0, labels.as_deref(), false, |_| {})?;
     let pixels = to_pixels(&samples.images)?;
     let png = grid::png(&pixels, [n, data.height, data.width, data.channels], 10, 2)?;
     let at = trainer.progress();
@@ -240,7 +240,7 @@ fn sampler(args: &Args) -> Result<Sampler> {
         uniform_grid(options["step_size"].as_f64().unwrap_or(0.01))?
     };
     let method: Method = args.ode_method.parse()?;
-    Ok(Sampler { method, grid, cfg_scale: args.cfg_scale, batch_size: args.batch_size })
+    Ok(Sampler { method, grid, cfg_scale: args.cfg_scale, batch_size: 8 })
 }
 
 /// Refuses a net that cannot take the images.

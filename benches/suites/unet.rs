@@ -1,0 +1,61 @@
+//! The small MNIST net: a velocity, and a training step with batch, loss, gradients and update.
+
+use candle_core::{Device, Tensor};
+use criterion::{
+    BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group, criterion_main,
+};
+use fm_candle::Result;
+use fm_candle::data::Images;
+use fm_candle::model::Mode;
+use fm_candle::train::{TrainConfig, Trainer};
+use fmq_benches::{codes, quick, small_config, small_net, tensor};
+
+fn forward(c: &mut Criterion) {
+    let net = small_net().expect("the preset is a net");
+    let mut group = c.benchmark_group("unet_forward");
+    group.sampling_mode(SamplingMode::Flat);
+    for n in [1, 8] {
+        let x = tensor(0, &[n, 1, 28, 28]).expect("a shape");
+        let t = Tensor::full(0.5_f32, n, &Device::Cpu).expect("a shape");
+        let label = Tensor::zeros(n, candle_core::DType::U32, &Device::Cpu).expect("a shape");
+        group.throughput(Throughput::Elements(n as u64));
+        let id = BenchmarkId::new("net=mnist-small/impl=ours", format!("n={n}"));
+        group.bench_function(id, |b| {
+            b.iter(|| net.forward(&x, &t, Some(&label), None, Mode::Eval));
+        });
+    }
+    group.finish();
+}
+
+fn train(c: &mut Criterion) {
+    const N: usize = 16;
+    let images = Images::new([1, 28, 28], codes(4 * N * 28 * 28, 8), codes(4 * N, 3));
+    let images = images.expect("as many pixels as the shape says");
+    let config = TrainConfig { batch_size: N, use_ema: true, ..TrainConfig::default() };
+    let arch = small_config().expect("the preset exists");
+    let mut trainer = Trainer::new(&arch, &config, &Device::Cpu).expect("settings that train");
+
+    let mut group = c.benchmark_group("train_step");
+    group.sampling_mode(SamplingMode::Flat).sample_size(10);
+    group.throughput(Throughput::Elements(N as u64));
+    let id = BenchmarkId::new("net=mnist-small/impl=ours", format!("n={N}"));
+    group.bench_function(id, |b| b.iter(|| step(&mut trainer, &images).expect("a finite loss")));
+    group.finish();
+}
+
+/// One step, in the next epoch where this one has ended.
+fn step(trainer: &mut Trainer, images: &Images) -> Result<f64> {
+    loop {
+        let order = trainer.order(images);
+        if let Some(loss) = trainer.next_batch(images, &order)? {
+            return Ok(loss);
+        }
+    }
+}
+
+criterion_group! {
+    name = benches;
+    config = quick();
+    targets = forward, train
+}
+criterion_main!(benches);

@@ -1,0 +1,57 @@
+#!/usr/bin/env bash
+# Everything that a change must pass, cheapest first; stops at the first failure.
+#
+#   ./ci.sh
+#
+# Two builds of the dependencies: checked (clippy, docs) and compiled (tests, benches), both in
+# the dev profile. The chip's builds compile quant-core and its four small dependencies only.
+#
+# FMQ_FIRMWARE_CARGO  the cargo command that builds for the chip, where it is not `cargo`
+# FMQ_ALLOW_SKIP=1    go on without the chip's builds where its core library cannot be had; the
+#                     last line then says so
+set -euo pipefail
+cd "$(dirname "$0")"
+
+chip=thumbv7em-none-eabihf
+read -ra firmware <<<"${FMQ_FIRMWARE_CARGO:-cargo}"
+skipped=
+
+step() {
+    printf '\n[%3d s] %s\n' "$SECONDS" "$*"
+    "$@"
+}
+
+# Whether the chip's core library is there, or can be fetched now.
+chip_is_ready() {
+    [[ -n ${FMQ_FIRMWARE_CARGO:-} || -d $(rustc --print target-libdir --target "$chip") ]] ||
+        rustup target add "$chip"
+}
+
+step cargo fmt --all --check
+
+# Alone, because a build of the workspace unites features and so turns `std` on; and with `build`,
+# because the dev-dependencies of a test may hide a missing feature.
+if chip_is_ready; then
+    for features in "" alloc; do
+        step "${firmware[@]}" build --locked -p quant-core --target "$chip" --features "$features"
+    done
+elif [[ -n ${FMQ_ALLOW_SKIP:-} ]]; then
+    skipped="; NOT built for $chip"
+else
+    echo "error: no core library for $chip: install it (rustup target add $chip)," \
+        "or set FMQ_ALLOW_SKIP=1 to go on without these builds" >&2
+    exit 1
+fi
+
+for features in "" alloc; do
+    step cargo clippy --locked -p quant-core --all-targets --features "$features" -- -D warnings
+done
+step cargo test --locked -p quant-core
+
+step cargo clippy --locked --workspace --all-targets -- -D warnings
+RUSTDOCFLAGS=-Dwarnings step cargo doc --locked --workspace --no-deps
+step cargo test --locked --workspace
+# Each bench once, untimed: criterion does so when `cargo test` runs it.
+step cargo test --locked --workspace --bench '*'
+
+printf '\n[%3d s] all passed%s\n' "$SECONDS" "$skipped"

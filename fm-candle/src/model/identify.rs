@@ -1,0 +1,78 @@
+//! Which net a state dict belongs to, when its file does not say.
+
+use std::collections::HashMap;
+
+use candle_core::Tensor;
+
+use super::{UNet, UNetConfig};
+use crate::error::{Error, Result};
+
+/// The preset whose parameters have the names and shapes of `tensors`.
+///
+/// # Errors
+/// No preset fits: the message names the closest and the first few differences.
+pub fn identify(tensors: &[(String, Tensor)]) -> Result<UNetConfig> {
+    let found: HashMap<&str, &[usize]> =
+        tensors.iter().map(|(name, tensor)| (name.as_str(), tensor.dims())).collect();
+    let mut closest: Option<(&str, Vec<String>)> = None;
+    for name in UNetConfig::PRESETS {
+        let config = UNetConfig::preset(name)?;
+        let differences = differences(&UNet::shapes(&config)?, &found);
+        if differences.is_empty() {
+            return Ok(config);
+        }
+        if closest.as_ref().is_none_or(|(_, fewest)| differences.len() < fewest.len()) {
+            closest = Some((name, differences));
+        }
+    }
+    let (name, differences) = closest.unwrap_or_default();
+    let first: Vec<_> = differences.iter().take(3).map(String::as_str).collect();
+    Err(Error::Config(format!(
+        "the file does not say which net it holds, and no preset fits (give --arch); the closest, \
+         {name}, differs in {} tensors: {}",
+        differences.len(),
+        first.join("; ")
+    )))
+}
+
+/// What a net's parameters and a file's tensors do not have in common.
+fn differences(needed: &[(String, Vec<usize>)], found: &HashMap<&str, &[usize]>) -> Vec<String> {
+    let mut differences = Vec::new();
+    for (name, shape) in needed {
+        match found.get(name.as_str()) {
+            None => differences.push(format!("`{name}` is missing")),
+            Some(&other) if other != shape.as_slice() => {
+                differences.push(format!("`{name}` is {other:?}, not {shape:?}"));
+            }
+            Some(_) => {}
+        }
+    }
+    let needed: HashMap<&str, ()> = needed.iter().map(|(name, _)| (name.as_str(), ())).collect();
+    let mut unknown: Vec<_> = found.keys().filter(|name| !needed.contains_key(*name)).collect();
+    unknown.sort();
+    differences.extend(unknown.into_iter().map(|name| format!("`{name}` is unknown")));
+    differences
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{DType, Device};
+
+    use super::*;
+
+    #[test]
+    fn a_preset_is_found_by_its_shapes_and_a_stranger_is_described() {
+        let config = UNetConfig::preset("mnist-small").unwrap();
+        let mut tensors: Vec<(String, Tensor)> = UNet::shapes(&config)
+            .unwrap()
+            .into_iter()
+            .map(|(name, shape)| (name, Tensor::zeros(shape, DType::F32, &Device::Cpu).unwrap()))
+            .collect();
+        assert_eq!(identify(&tensors).unwrap(), config);
+        tensors.remove(0);
+        let error = identify(&tensors).unwrap_err().to_string();
+        assert!(
+            error.contains("mnist-small") && error.contains("`time_embed.0.weight` is missing")
+        );
+    }
+}

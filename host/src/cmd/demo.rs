@@ -1,0 +1,55 @@
+//! `fmq demo`: the main job on the embedded model.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use anyhow::Result;
+use fm_candle::sample::Sampler;
+use fm_candle::solver::{Method, uniform_grid};
+use quant_core::scheme::Scheme;
+
+use crate::cli::Common;
+use crate::embedded;
+use crate::report::tables;
+use crate::study::Study;
+
+/// Quantize, pack, sample and judge the embedded MNIST model, and write a report
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Folder for everything written; an unfinished demo there is continued
+    #[arg(short, long, value_name = "DIR", default_value = "report")]
+    output: PathBuf,
+}
+
+pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<()> {
+    let progress = common.progress();
+    progress.line("demo: 5 schemes at 2, 3, 4 and 8 bits, 256 samples each from the packed files");
+    let (config, tensors) = embedded::mnist_small()?;
+    let study = Study {
+        model: "mnist-small".into(),
+        config,
+        tensors,
+        schemes: Scheme::ALL.to_vec(),
+        bits: vec![2, 3, 4, 8],
+        n: 256,
+        sampler: Sampler {
+            method: Method::Midpoint,
+            grid: uniform_grid(0.1)?,
+            cfg_scale: 0.0,
+            batch_size: 8,
+        },
+        seed: common.seed,
+        lenet: embedded::lenet()?,
+        reference: embedded::lenet_mnist_train()?,
+        reference_name: "the 60 000 images of MNIST train".into(),
+        real: embedded::mnist_test_images()?,
+        dir: args.output.clone(),
+        device: common.device()?,
+    };
+    let (summary, rows) = study.run(progress)?;
+    write!(out, "{}", tables::text(&summary, &rows))?;
+    let report = args.output.join("report.html");
+    let report = report.canonicalize().unwrap_or(report);
+    writeln!(out, "report: {}", report.display())?;
+    Ok(())
+}

@@ -1,0 +1,163 @@
+//! `fmq inspect`: what a file holds.
+
+use std::fs;
+use std::io::Write;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use fm_candle::checkpoint::{self, Checkpoint, Kind};
+use fm_candle::model::{UNetConfig, identify};
+use quant_core::format::{self, Encoding, Model};
+use serde::Serialize;
+
+/// Show what a checkpoint or a packed file holds, and check it
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Any checkpoint or packed file
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    /// Take the raw weights although the file has an EMA
+    #[arg(long = "raw-weights", alias = "raw_weights")]
+    raw_weights: bool,
+}
+
+#[derive(Serialize)]
+struct Output {
+    kind: &'static str,
+    file_bytes: u64,
+    ema: bool,
+    /// The preset with the same shapes or the configuration in the file.
+    net: Option<UNetConfig>,
+    parameters: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    packed: Option<Packed>,
+    tensors: Vec<Row>,
+}
+
+#[derive(Serialize)]
+struct Packed {
+    version: u32,
+    header_bytes: usize,
+    bits_per_weight: f64,
+    crc32: &'static str,
+}
+
+#[derive(Serialize)]
+struct Row {
+    name: String,
+    shape: Vec<usize>,
+    encoding: String,
+    bytes: usize,
+    bits_per_weight: f64,
+}
+
+pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
+    let checkpoint = checkpoint::load(&args.file, args.raw_weights)?;
+    let bytes = fs::read(&args.file).with_context(|| format!("`{}`", args.file.display()))?;
+    let net = match checkpoint.net() {
+        Some(json) => Some(UNetConfig::from_json(json)?),
+        None => identify(&checkpoint.tensors).ok(),
+    };
+    let parameters = checkpoint
+        .tensors
+        .iter()
+        .filter(|(_, tensor)| tensor.dtype().is_float())
+        .map(|(_, tensor)| tensor.elem_count() as u64)
+        .sum::<u64>();
+    let mut output = Output {
+        kind: match checkpoint.kind {
+            Kind::Torch => "torch zip",
+            Kind::TorchLegacy => "torch legacy",
+            Kind::Safetensors => "safetensors",
+            Kind::Packed => "packed",
+        },
+        file_bytes: bytes.len() as u64,
+        ema: checkpoint.ema,
+        net,
+        parameters,
+        packed: None,
+        tensors: Vec::new(),
+    };
+    if checkpoint.kind == Kind::Packed {
+        let model = Model::parse(&bytes)?;
+        output.packed = Some(Packed {
+            version: format::VERSION.into(),
+            header_bytes: model.header_bytes(),
+            bits_per_weight: 8.0 * bytes.len() as f64 / parameters.max(1) as f64,
+            crc32: "ok",
+        });
+        output.tensors = model.tensors().map(|tensor| packed_row(&tensor)).collect();
+    } else {
+        output.tensors = dense_rows(&checkpoint);
+    }
+    if args.json {
+        writeln!(out, "{}", serde_json::to_string(&output)?)?;
+    } else {
+        print(&output, out)?;
+    }
+    Ok(())
+}
+
+fn packed_row(tensor: &format::Tensor<'_>) -> Row {
+    let encoding = match tensor.encoding() {
+        Encoding::F32 => "f32".to_string(),
+        Encoding::F16 => "f16".to_string(),
+        Encoding::I64 => "i64".to_string(),
+        Encoding::Coded(coding) => format!(
+            "{} bit, {} levels {:?} per {} row(s)",
+            coding.bits, coding.levels, coding.entries, coding.rows_per_codebook
+        ),
+        other => format!("{other:?}"),
+    };
+    Row {
+        name: tensor.name().to_string(),
+        shape: tensor.shape().to_vec(),
+        encoding,
+        bytes: tensor.record_bytes(),
+        bits_per_weight: 8.0 * tensor.record_bytes() as f64 / tensor.numel().max(1) as f64,
+    }
+}
+
+fn dense_rows(checkpoint: &Checkpoint) -> Vec<Row> {
+    let row = |(name, tensor): &(String, fm_candle::Tensor)| {
+        let size = tensor.dtype().size_in_bytes();
+        Row {
+            name: name.clone(),
+            shape: tensor.dims().to_vec(),
+            encoding: tensor.dtype().as_str().to_string(),
+            bytes: size * tensor.elem_count(),
+            bits_per_weight: 8.0 * size as f64,
+        }
+    };
+    checkpoint.tensors.iter().map(row).collect()
+}
+
+fn print(output: &Output, out: &mut dyn Write) -> Result<()> {
+    let ema = if output.ema { ", EMA weights" } else { "" };
+    writeln!(out, "{} file, {} bytes{ema}", output.kind, output.file_bytes)?;
+    match &output.net {
+        Some(net) => writeln!(out, "net: {}", net.to_json())?,
+        None => writeln!(out, "net: none known")?,
+    }
+    writeln!(out, "{} weights in {} tensors", output.parameters, output.tensors.len())?;
+    if let Some(packed) = &output.packed {
+        writeln!(
+            out,
+            "format version {}, {} header bytes, {:.3} bits per weight, CRC-32 {}",
+            packed.version, packed.header_bytes, packed.bits_per_weight, packed.crc32
+        )?;
+    }
+    let width = output.tensors.iter().map(|row| row.name.len()).max().unwrap_or(0);
+    for row in &output.tensors {
+        let shape = format!("{:?}", row.shape);
+        writeln!(
+            out,
+            "{:width$}  {shape:18} {:>9} B {:>7.3} bpw  {}",
+            row.name, row.bytes, row.bits_per_weight, row.encoding
+        )?;
+    }
+    Ok(())
+}

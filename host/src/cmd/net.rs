@@ -1,0 +1,70 @@
+//! From a file to a net: the CHECKPOINT argument and its options.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use fm_candle::checkpoint::{self, Checkpoint};
+use fm_candle::device::Device;
+use fm_candle::model::{Stored, UNet, UNetConfig, identify};
+
+/// A file with weights, and how to read it.
+#[derive(clap::Args)]
+pub(crate) struct NetArgs {
+    /// Checkpoint: .pth, .safetensors or packed .fmq
+    #[arg(value_name = "CKPT")]
+    pub(crate) path: PathBuf,
+    /// The net, where the file does not say: a preset or a JSON file with upstream's fields
+    #[arg(long, value_name = "NAME|FILE.json")]
+    arch: Option<String>,
+    /// Take the raw weights although the file has an EMA
+    #[arg(long = "raw-weights", alias = "raw_weights")]
+    raw_weights: bool,
+}
+
+impl NetArgs {
+    /// A checkpoint that says itself which net it is of.
+    pub(crate) fn plain(path: &Path) -> Self {
+        Self { path: path.to_path_buf(), arch: None, raw_weights: false }
+    }
+
+    /// The weights and their net's configuration.
+    pub(crate) fn open(&self) -> Result<(Checkpoint, UNetConfig)> {
+        let checkpoint = checkpoint::load(&self.path, self.raw_weights)?;
+        let config = match (checkpoint.net(), &self.arch) {
+            (Some(json), _) => UNetConfig::from_json(json).map_err(anyhow::Error::from),
+            (None, Some(arch)) => named(arch),
+            (None, None) => identify(&checkpoint.tensors).map_err(anyhow::Error::from),
+        };
+        let config = config.with_context(|| format!("`{}`", self.path.display()))?;
+        Ok((checkpoint, config))
+    }
+
+    /// The net, ready to evaluate.
+    pub(crate) fn build(&self, device: &Device) -> Result<UNet> {
+        let (checkpoint, config) = self.open()?;
+        build(&config, checkpoint.tensors, device)
+            .with_context(|| format!("`{}`", self.path.display()))
+    }
+}
+
+/// The net of a complete state dict.
+pub(crate) fn build(
+    config: &UNetConfig,
+    tensors: Vec<(String, fm_candle::Tensor)>,
+    device: &Device,
+) -> Result<UNet> {
+    let mut weights = Stored::new(tensors, device);
+    let net = UNet::new(config, &mut weights)?;
+    weights.finish()?;
+    Ok(net)
+}
+
+/// The configuration that `--arch` names: a preset, or a JSON file with upstream's fields.
+pub(crate) fn named(arch: &str) -> Result<UNetConfig> {
+    if !UNetConfig::PRESETS.contains(&arch) && Path::new(arch).is_file() {
+        let json = fs::read_to_string(arch).with_context(|| format!("reading `{arch}`"))?;
+        return UNetConfig::from_json(&json).with_context(|| format!("`{arch}`"));
+    }
+    UNetConfig::preset(arch).context("--arch takes a preset or an existing JSON file")
+}

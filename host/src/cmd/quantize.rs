@@ -1,0 +1,191 @@
+//! `fmq quantize`: a checkpoint into low bits.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use fm_candle::atomic;
+use fm_candle::checkpoint::{self, NET_KEY};
+use fm_candle::model::UNetConfig;
+use fm_candle::quantize::{Report, Treatment, quantize};
+use globset::{Glob, GlobMatcher};
+use quant_core::quantize::{Granularity, Levels, Options};
+use quant_core::scheme::Scheme;
+use serde::Serialize;
+
+use crate::cli::Common;
+
+/// Quantize the weights of a checkpoint
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Checkpoint: .pth, .safetensors or .fmq; any state dict will do
+    #[arg(value_name = "CKPT")]
+    input: PathBuf,
+    /// ot, uniform, pwl, log (the paper's four) or lloyd-max (the exact W2 optimum)
+    #[arg(long)]
+    scheme: Scheme,
+    /// Bits per weight, 1 to 8
+    #[arg(long, value_parser = clap::value_parser!(u8).range(1..=8))]
+    bits: u8,
+    /// Output: .fmq (packed) or .safetensors (dequantized)
+    #[arg(short, long, value_name = "OUT")]
+    output: PathBuf,
+    /// Precision of the codebooks' entries
+    #[arg(long = "codebook-dtype", value_name = "f32|f16", default_value = "f32", value_parser = levels)]
+    codebook_dtype: Levels,
+    /// Which weights share a codebook: channel, group:N (channels) or tensor
+    #[arg(long, default_value = "channel", value_parser = granularity)]
+    granularity: Granularity,
+    /// Tensors to keep at other bits, GLOB=BITS with BITS 1 to 8, 16 or 32; may be repeated
+    #[arg(long, value_name = "GLOB=BITS")]
+    keep: Vec<Keep>,
+    /// Quantize only the tensors whose name matches
+    #[arg(long, value_name = "GLOB", value_parser = glob)]
+    only: Option<GlobMatcher>,
+    /// Take the raw weights although the file has an EMA
+    #[arg(long = "raw-weights", alias = "raw_weights")]
+    raw_weights: bool,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// One `--keep`.
+#[derive(Clone)]
+struct Keep {
+    glob: GlobMatcher,
+    bits: u8,
+}
+
+impl FromStr for Keep {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (pattern, bits) = text.rsplit_once('=').ok_or("expected GLOB=BITS")?;
+        let bits = bits.parse().ok().filter(|bits| matches!(bits, 1..=8 | 16 | 32));
+        let bits = bits.ok_or("BITS must be 1 to 8, 16 or 32")?;
+        Ok(Self { glob: glob(pattern)?, bits })
+    }
+}
+
+fn glob(pattern: &str) -> Result<GlobMatcher, String> {
+    Ok(Glob::new(pattern).map_err(|e| e.to_string())?.compile_matcher())
+}
+
+fn levels(text: &str) -> Result<Levels, String> {
+    match text {
+        "f32" => Ok(Levels::F32),
+        "f16" => Ok(Levels::F16),
+        _ => Err("expected f32 or f16".into()),
+    }
+}
+
+fn granularity(text: &str) -> Result<Granularity, String> {
+    match text {
+        "channel" => Ok(Granularity::Channel),
+        "tensor" => Ok(Granularity::Tensor),
+        _ => match text.strip_prefix("group:").and_then(|n| n.parse().ok()) {
+            Some(n) if n > 0 => Ok(Granularity::Group(n)),
+            _ => Err("expected channel, group:N with N at least 1, or tensor".into()),
+        },
+    }
+}
+
+/// The JSON of a quantization.
+#[derive(Serialize)]
+struct Output<'a> {
+    scheme: &'a str,
+    bits: u8,
+    seconds: f64,
+    #[serde(flatten)]
+    report: &'a Report,
+}
+
+pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<()> {
+    let kind = OutputKind::of(&args.output)?;
+    let start = Instant::now();
+    let checkpoint = checkpoint::load(&args.input, args.raw_weights)?;
+    let net = match checkpoint.net() {
+        Some(json) => Some(
+            UNetConfig::from_json(json).with_context(|| format!("`{}`", args.input.display()))?,
+        ),
+        // Any state dict can be quantized; one of a preset's shape also becomes a net.
+        None => fm_candle::model::identify(&checkpoint.tensors).ok(),
+    };
+    let packed_net = net.as_ref().map(UNetConfig::to_packed).transpose()?;
+    let quantized = quantize(&checkpoint.tensors, packed_net.as_ref(), |name, _| args.treat(name))
+        .with_context(|| format!("`{}`", args.input.display()))?;
+    match kind {
+        OutputKind::Packed => atomic::write(&args.output, quantized.packed())?,
+        OutputKind::Safetensors => {
+            let json = net.map(|net| net.to_json());
+            let metadata: Vec<_> = json.iter().map(|json| (NET_KEY, json.as_str())).collect();
+            checkpoint::safetensors::save(&args.output, &quantized.dequantized()?, &metadata)?;
+        }
+    }
+    let (report, seconds) = (quantized.report(), start.elapsed().as_secs_f64());
+    if args.json {
+        let output = Output { scheme: args.scheme.name(), bits: args.bits, seconds, report };
+        writeln!(out, "{}", serde_json::to_string(&output)?)?;
+    }
+    common.progress().line(&summary(args, report, seconds));
+    Ok(())
+}
+
+impl Args {
+    fn treat(&self, name: &str) -> Treatment {
+        let options = Options {
+            scheme: self.scheme,
+            bits: self.bits,
+            granularity: self.granularity,
+            levels: self.codebook_dtype,
+        };
+        if let Some(keep) = self.keep.iter().find(|keep| keep.glob.is_match(name)) {
+            return match keep.bits {
+                32 => Treatment::F32,
+                16 => Treatment::F16,
+                bits => Treatment::Quantize(Options { bits, ..options }),
+            };
+        }
+        match &self.only {
+            Some(only) if !only.is_match(name) => Treatment::F32,
+            _ => Treatment::Quantize(options),
+        }
+    }
+}
+
+/// What is written, by the output's extension.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OutputKind {
+    Packed,
+    Safetensors,
+}
+
+impl OutputKind {
+    pub(crate) fn of(path: &Path) -> Result<Self> {
+        match path.extension().and_then(|extension| extension.to_str()) {
+            Some("fmq") => Ok(Self::Packed),
+            Some("safetensors") => Ok(Self::Safetensors),
+            _ => bail!(
+                "`{}`: the output must end in .fmq (packed) or .safetensors (dequantized)",
+                path.display()
+            ),
+        }
+    }
+}
+
+fn summary(args: &Args, report: &Report, seconds: f64) -> String {
+    let sqnr = report.sqnr_db.map_or("exact".into(), |db| format!("{db:.2} dB"));
+    format!(
+        "{} at {} bits: SQNR {sqnr}, {:.3} bits per weight, {} bytes packed ({:.2}x smaller than \
+         f32), {seconds:.2} s; wrote `{}`",
+        args.scheme,
+        args.bits,
+        report.bits_per_weight,
+        report.packed_bytes,
+        report.ratio,
+        args.output.display()
+    )
+}

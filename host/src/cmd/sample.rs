@@ -1,0 +1,254 @@
+//! `fmq sample`: images from a net.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use fm_candle::Tensor;
+use fm_candle::checkpoint;
+use fm_candle::device::Device;
+use fm_candle::fid::npz;
+use fm_candle::model::{UNet, UNetConfig};
+use fm_candle::sample::{Sampler, Samples, random_labels, start_noise, to_pixels};
+use fm_candle::solver::{Method, edm_grid, uniform_grid};
+use fm_candle::{atomic, data::Images};
+
+use crate::cli::Common;
+use crate::cmd::net::NetArgs;
+use crate::report::grid;
+
+/// Draw images from a net, packed or not
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    net: NetArgs,
+    /// Number of images [default: as many as --x0 holds, else 64]
+    #[arg(short)]
+    n: Option<usize>,
+    /// Output: .png (a grid), .npz, .safetensors, or a folder for one PNG per image
+    #[arg(short, long, value_name = "OUT")]
+    output: PathBuf,
+    /// Start noise: a safetensors file with x0 and optionally label
+    #[arg(long, value_name = "IN.safetensors")]
+    x0: Option<PathBuf>,
+    /// Class of the images: a number, `all` (0, 1, 2, ... in turn) or `random`
+    #[arg(long, default_value = "random", value_name = "L|all|random")]
+    label: String,
+    /// Guidance; 0 is off
+    #[arg(long = "cfg-scale", alias = "cfg_scale", default_value_t = 0.0)]
+    cfg_scale: f64,
+    /// Solver: euler, midpoint or heun2
+    #[arg(long = "ode-method", alias = "ode_method", default_value = "midpoint")]
+    ode_method: Method,
+    /// JSON: {"step_size": 0.05}, or {"nfe": 50} with --edm-schedule
+    #[arg(long = "ode-options", alias = "ode_options", default_value = "{}")]
+    ode_options: String,
+    /// Use the EDM time grid
+    #[arg(long = "edm-schedule", alias = "edm_schedule")]
+    edm_schedule: bool,
+    /// Images in one tensor; the images do not depend on it
+    #[arg(long = "batch-size", alias = "batch_size", default_value_t = 8)]
+    batch_size: usize,
+    /// Also keep the states at every time (.safetensors only)
+    #[arg(long)]
+    trajectory: bool,
+}
+
+pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<()> {
+    let kind = OutputKind::of(&args.output, args.trajectory)?;
+    let sampler = Sampler {
+        method: args.ode_method,
+        grid: time_grid(&args.ode_options, args.edm_schedule, 0.05)?,
+        cfg_scale: args.cfg_scale,
+        batch_size: args.batch_size,
+    };
+    let device = common.device()?;
+    let net = args.net.build(&device)?;
+    let (x0, labels) = match &args.x0 {
+        Some(path) => given_noise(path, args, net.config(), &device)?,
+        None => {
+            let n = args.n.unwrap_or(64);
+            let x0 = start_noise(common.seed, 0, n, image_shape(net.config())?, &device)?;
+            (x0, labels(&args.label, n, common.seed, net.config())?)
+        }
+    };
+    let bar = common.progress().bar("sampling", x0.dim(0)? as u64, "img");
+    let samples =
+        sampler.run(&net, &x0, labels.as_deref(), args.trajectory, |n| bar.inc(n as u64))?;
+    bar.finish_and_clear();
+    kind.write(&args.output, &samples)?;
+    let n = x0.dim(0)?;
+    writeln!(out, "{n} images, {} evaluations each: `{}`", samples.nfe, args.output.display())?;
+    Ok(())
+}
+
+/// `n` samples of the net in the file at `path`, drawn by the command's defaults:
+/// `[n, c, h, w]`, about `[-1, 1]`.
+pub(crate) fn draw(path: &Path, n: usize, common: &Common) -> Result<Tensor> {
+    let device = common.device()?;
+    let net = NetArgs::plain(path).build(&device)?;
+    let grid = uniform_grid(0.05)?;
+    let sampler = Sampler { method: Method::Midpoint, grid, cfg_scale: 0.0, batch_size: 8 };
+    let x0 = start_noise(common.seed, 0, n, image_shape(net.config())?, &device)?;
+    let labels = labels("random", n, common.seed, net.config())?;
+    let bar = common.progress().bar("sampling", n as u64, "img");
+    let samples = sampler.run(&net, &x0, labels.as_deref(), false, |n| bar.inc(n as u64))?;
+    bar.finish_and_clear();
+    Ok(samples.images)
+}
+
+/// The time grid of `--ode-options` and `--edm-schedule`.
+pub(crate) fn time_grid(options: &str, edm: bool, step_size: f64) -> Result<Vec<f64>> {
+    let json: serde_json::Map<String, serde_json::Value> = serde_json::from_str(options)
+        .with_context(|| format!("--ode-options `{options}` must be a JSON object"))?;
+    if let Some(key) = json.keys().find(|key| !["step_size", "nfe"].contains(&key.as_str())) {
+        bail!("--ode-options: unknown `{key}`; known are step_size, and nfe for the EDM schedule");
+    }
+    let number = |key: &str, default: f64| match json.get(key) {
+        None => Ok(default),
+        Some(value) => {
+            value.as_f64().with_context(|| format!("--ode-options: {key} = {value} is no number"))
+        }
+    };
+    if edm {
+        let nfe = number("nfe", 50.0)?;
+        if nfe.fract() != 0.0 || !(2.0..=1e6).contains(&nfe) {
+            bail!("--ode-options: nfe = {nfe} must be a whole number from 2 to 1000000");
+        }
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked")]
+        return Ok(edm_grid(nfe as usize)?);
+    }
+    Ok(uniform_grid(number("step_size", step_size)?)?)
+}
+
+/// Channels, height and width of the net's images.
+pub(crate) fn image_shape(config: &UNetConfig) -> Result<(usize, usize, usize)> {
+    let side = config.side().context(
+        "the net's configuration has no image_size; give the noise with --x0, or --arch with one",
+    )?;
+    Ok((config.out_channels, side, side))
+}
+
+/// The labels that `--label` names; none for a net without classes.
+fn labels(text: &str, n: usize, seed: u64, config: &UNetConfig) -> Result<Option<Vec<u32>>> {
+    let Some(classes) = config.num_classes else {
+        if text == "random" {
+            return Ok(None);
+        }
+        bail!("--label {text}: the net has no classes");
+    };
+    let classes = u32::try_from(classes)?;
+    Ok(Some(match text {
+        "random" => random_labels(seed, 0, n, classes),
+        "all" => (0..classes).cycle().take(n).collect(),
+        number => match number.parse() {
+            Ok(label) if label < classes => vec![label; n],
+            _ => bail!("--label {number}: use 0 to {}, all or random", classes - 1),
+        },
+    }))
+}
+
+/// Noise, and labels if there are any, from a safetensors file.
+fn given_noise(
+    path: &Path,
+    args: &Args,
+    config: &UNetConfig,
+    device: &Device,
+) -> Result<(Tensor, Option<Vec<u32>>)> {
+    let file = checkpoint::load(path, true)?;
+    let find = |name: &str| file.tensors.iter().find(|(n, _)| n == name).map(|(_, t)| t);
+    let named = || format!("`{}`", path.display());
+    let x0 = find("x0").with_context(|| format!("{}: no tensor x0", named()))?;
+    if x0.rank() != 4 || x0.dim(1)? != config.out_channels {
+        let shape = x0.dims();
+        let c = config.out_channels;
+        bail!("{}: x0 has shape {shape:?}, the net needs [n, {c}, h, w]", named());
+    }
+    let n = args.n.unwrap_or(x0.dim(0)?);
+    if n > x0.dim(0)? {
+        bail!("{}: x0 holds {} images, -n asks for {n}", named(), x0.dim(0)?);
+    }
+    let labels = match find("label") {
+        Some(labels) => {
+            let values = labels.to_dtype(fm_candle::DType::I64)?.flatten_all()?.to_vec1::<i64>()?;
+            if values.len() < n {
+                bail!("{}: {} labels for {n} images", named(), values.len());
+            }
+            let checked = values.into_iter().take(n).map(u32::try_from).collect::<Result<_, _>>();
+            Some(checked.with_context(|| format!("{}: a negative label", named()))?)
+        }
+        None => labels(&args.label, n, 0, config)?,
+    };
+    Ok((x0.narrow(0, 0, n)?.to_device(device)?, labels))
+}
+
+/// What is written, by the output's extension.
+enum OutputKind {
+    Grid,
+    Npz,
+    Safetensors,
+    Folder,
+}
+
+impl OutputKind {
+    fn of(path: &Path, trajectory: bool) -> Result<Self> {
+        let kind = match path.extension().and_then(|extension| extension.to_str()) {
+            Some("png") => Self::Grid,
+            Some("npz") => Self::Npz,
+            Some("safetensors") => Self::Safetensors,
+            None => Self::Folder,
+            Some(_) => bail!(
+                "`{}`: the output must end in .png, .npz or .safetensors, or be a folder",
+                path.display()
+            ),
+        };
+        if trajectory && !matches!(kind, Self::Safetensors) {
+            bail!("--trajectory needs an output that ends in .safetensors");
+        }
+        Ok(kind)
+    }
+
+    fn write(&self, path: &Path, samples: &Samples) -> Result<()> {
+        let images = &samples.images;
+        let (n, c, h, w) = images.dims4()?;
+        match self {
+            Self::Safetensors => {
+                let nfe = Tensor::new(&[samples.nfe as i64], images.device())?;
+                let mut tensors = vec![("samples".to_string(), images.clone())];
+                tensors.push(("nfe".into(), nfe));
+                if let Some(trajectory) = &samples.trajectory {
+                    tensors.push(("trajectory".into(), trajectory.clone()));
+                }
+                checkpoint::safetensors::save(path, &tensors, &[])?;
+            }
+            Self::Grid => {
+                let columns = (1..=n).find(|k| k * k >= n).unwrap_or(1).max(1);
+                atomic::write(path, &grid::png(&to_pixels(images)?, [n, h, w, c], columns, 2)?)?;
+            }
+            Self::Npz => npz::write_images(path, &to_pixels(images)?, [n, h, w, c])?,
+            Self::Folder => {
+                fs::create_dir_all(path)
+                    .with_context(|| format!("creating `{}`", path.display()))?;
+                let pixels = to_pixels(images)?;
+                for (i, image) in pixels.chunks_exact((h * w * c).max(1)).enumerate() {
+                    let png = grid::png(image, [1, h, w, c], 1, 1)?;
+                    atomic::write(&path.join(format!("{i:06}.png")), &png)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The pixels of samples as an image set without labels.
+pub(crate) fn images(samples: &Tensor) -> Result<Images> {
+    let (n, c, h, w) = samples.dims4()?;
+    let nhwc = to_pixels(samples)?;
+    let mut nchw = vec![0; nhwc.len()];
+    for (i, &pixel) in nhwc.iter().enumerate() {
+        let (image, rest) = (i / (h * w * c), i % (h * w * c));
+        nchw[image * h * w * c + rest % c * h * w + rest / c] = pixel;
+    }
+    Ok(Images::new([c, h, w], nchw, vec![0; n])?)
+}

@@ -1,0 +1,97 @@
+//! `fmq sweep`: one model, all schemes and bits, one report.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+use fm_candle::data::{Dataset, Split};
+use fm_candle::sample::Sampler;
+use fm_candle::solver::Method;
+use quant_core::scheme::Scheme;
+
+use crate::cli::Common;
+use crate::cmd::net::NetArgs;
+use crate::cmd::sample::time_grid;
+use crate::embedded;
+use crate::report::tables;
+use crate::study::Study;
+
+/// Judge a model over schemes and bits: errors, true sizes, samples, distances, one report
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    net: NetArgs,
+    /// Data set to compare with: mnist
+    #[arg(long)]
+    data: Dataset,
+    /// Folder of the data set
+    #[arg(long = "data-path", alias = "data_path", default_value = "./data/image_generation")]
+    data_path: PathBuf,
+    /// Schemes, separated by commas
+    #[arg(long, value_delimiter = ',', default_value = "ot,uniform,pwl,log,lloyd-max")]
+    schemes: Vec<Scheme>,
+    /// Bits, separated by commas
+    #[arg(long, value_delimiter = ',', default_value = "2,3,4,8", value_parser = clap::value_parser!(u8).range(1..=8))]
+    bits: Vec<u8>,
+    /// Images sampled per row
+    #[arg(short, default_value_t = 256)]
+    n: usize,
+    /// Solver: euler, midpoint or heun2
+    #[arg(long = "ode-method", alias = "ode_method", default_value = "midpoint")]
+    ode_method: Method,
+    /// JSON: {"step_size": 0.1}, or {"nfe": 50} with --edm-schedule
+    #[arg(long = "ode-options", alias = "ode_options", default_value = "{}")]
+    ode_options: String,
+    /// Use the EDM time grid
+    #[arg(long = "edm-schedule", alias = "edm_schedule")]
+    edm_schedule: bool,
+    /// Guidance; 0 is off
+    #[arg(long = "cfg-scale", alias = "cfg_scale", default_value_t = 0.0)]
+    cfg_scale: f64,
+    /// Folder for everything written; an unfinished sweep there is continued
+    #[arg(short, long, value_name = "DIR")]
+    output: PathBuf,
+    /// Print the rows as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<()> {
+    if args.n < 2 {
+        bail!("-n {}: at least 2 images are needed", args.n);
+    }
+    if args.data != Dataset::Mnist {
+        bail!("--data {}: the embedded LeNet features are for mnist", args.data);
+    }
+    let (checkpoint, config) = args.net.open()?;
+    let device = common.device()?;
+    let study = Study {
+        model: args.net.path.display().to_string(),
+        config,
+        tensors: checkpoint.tensors,
+        schemes: args.schemes.clone(),
+        bits: args.bits.clone(),
+        n: args.n,
+        sampler: Sampler {
+            method: args.ode_method,
+            grid: time_grid(&args.ode_options, args.edm_schedule, 0.1)?,
+            cfg_scale: args.cfg_scale,
+            batch_size: 8,
+        },
+        seed: common.seed,
+        lenet: embedded::lenet()?,
+        reference: embedded::lenet_mnist_train()?,
+        reference_name: "the 60 000 images of MNIST train".into(),
+        real: args.data.load(&args.data_path, Split::Test)?,
+        dir: args.output.clone(),
+        device,
+    };
+    let (summary, rows) = study.run(common.progress())?;
+    if args.json {
+        writeln!(out, "{}", serde_json::json!({ "summary": summary, "rows": rows }))?;
+    } else {
+        write!(out, "{}", tables::text(&summary, &rows))?;
+    }
+    common.progress().line(&format!("report: `{}`", args.output.join("report.html").display()));
+    Ok(())
+}

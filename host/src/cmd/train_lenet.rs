@@ -1,0 +1,98 @@
+//! `fmq train-lenet`: the classifier whose features `fmq fid` compares digits with.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::{Result, bail, ensure};
+use fm_candle::checkpoint;
+use fm_candle::data::{Dataset, Split};
+use fm_candle::fid::lenet::{self, LeNet, TrainConfig};
+use fm_candle::fid::npz;
+
+use crate::cli::Common;
+
+/// Train the small classifier behind `fmq fid --features lenet`
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// mnist or fashionmnist
+    #[arg(long, default_value = "mnist")]
+    dataset: String,
+    /// Folder of the data set
+    #[arg(long = "data_path", alias = "data-path", default_value = "./data/image_generation")]
+    data_path: PathBuf,
+    /// Passes over the data
+    #[arg(long, default_value_t = TrainConfig::default().epochs)]
+    epochs: u64,
+    /// Images per update
+    #[arg(long = "batch_size", alias = "batch-size", default_value_t = TrainConfig::default().batch_size)]
+    batch_size: usize,
+    /// Learning rate at the start; it falls linearly to 0
+    #[arg(long, default_value_t = TrainConfig::default().lr)]
+    lr: f64,
+    /// Largest random shift of an image, in pixels
+    #[arg(long, default_value_t = TrainConfig::default().shift)]
+    shift: u8,
+    /// The weights
+    #[arg(short, long, default_value = "lenet.safetensors", value_name = "FILE")]
+    output: PathBuf,
+    /// The statistics of the features of the training images, as .npz
+    #[arg(long = "save-stats", alias = "save_stats", value_name = "FILE")]
+    save_stats: Option<PathBuf>,
+}
+
+pub(crate) fn run(args: &Args, common: &Common) -> Result<()> {
+    let (device, progress) = (common.device()?, common.progress());
+    ensure!(args.epochs > 0, "--epochs 0: at least 1 is needed");
+    ensure!(args.shift < 28, "--shift {}: images have 28 pixels a side", args.shift);
+    if !(args.lr > 0.0 && args.lr.is_finite()) {
+        bail!("--lr {}: must be a positive number", args.lr);
+    }
+    for path in [Some(&args.output), args.save_stats.as_ref()].into_iter().flatten() {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
+            bail!("`{}`: no such folder", folder.display());
+        }
+    }
+    let dataset: Dataset = args.dataset.parse()?;
+    let train = dataset.load(&args.data_path, Split::Train)?;
+    let test = dataset.load(&args.data_path, Split::Test)?;
+    let config = TrainConfig {
+        epochs: args.epochs,
+        batch_size: args.batch_size,
+        lr: args.lr,
+        shift: args.shift,
+        seed: common.seed,
+    };
+    let (mut accuracy, mut start) = (0.0, Instant::now());
+    let weights = lenet::train(&train, &config, &device, |epoch, loss, net| {
+        accuracy = net.accuracy(&test)?;
+        let seconds = start.elapsed().as_secs_f64();
+        progress.line(&format!(
+            "epoch {epoch}/{}: loss {loss:.4}, test accuracy {:.2} %, {seconds:.0} s",
+            config.epochs,
+            100.0 * accuracy
+        ));
+        start = Instant::now();
+        Ok(())
+    })?;
+    let text = |value: &dyn ToString| value.to_string();
+    let metadata = [
+        ("fmq.classifier", text(&"lenet")),
+        ("dataset", text(&dataset)),
+        ("epochs", text(&config.epochs)),
+        ("batch_size", text(&config.batch_size)),
+        ("lr", text(&config.lr)),
+        ("shift", text(&config.shift)),
+        ("seed", text(&config.seed)),
+        ("test_accuracy", text(&accuracy)),
+    ];
+    let metadata = metadata.each_ref().map(|(key, value)| (*key, value.as_str()));
+    checkpoint::safetensors::save(&args.output, &weights, &metadata)?;
+    progress.line(&format!("wrote `{}`", args.output.display()));
+    if let Some(path) = &args.save_stats {
+        let statistics = LeNet::load(weights, &device)?.statistics(&train)?;
+        npz::write_statistics(path, &statistics)?;
+        progress.line(&format!("wrote `{}`", path.display()));
+    }
+    Ok(())
+}

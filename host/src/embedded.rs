@@ -1,0 +1,75 @@
+//! What the binary carries with it, so that it works on a machine with nothing else.
+//!
+//! `assets/README.md` says what each file is and which command made it.
+
+use std::collections::HashMap;
+
+use anyhow::{Context, Result};
+use fm_candle::data::{Dataset, Images, mnist};
+use fm_candle::device::Device;
+use fm_candle::fid::lenet::LeNet;
+use fm_candle::fid::{Statistics, npz};
+use fm_candle::model::{UNet, UNetConfig};
+use fm_candle::{Tensor, checkpoint};
+
+/// A trained net of 813 601 weights that draws digits of a wanted class: its configuration and
+/// its state dict.
+pub(crate) fn mnist_small() -> Result<(UNetConfig, Vec<(String, Tensor)>)> {
+    let bytes = include_bytes!("../assets/mnist-small.safetensors");
+    let config = UNetConfig::preset("mnist-small")?;
+    let mut tensors: HashMap<String, Tensor> =
+        checkpoint::safetensors::decode(bytes).context("the embedded net")?;
+    let ordered = UNet::shapes(&config)?.into_iter().map(|(name, _)| {
+        let tensor =
+            tensors.remove(&name).with_context(|| format!("the embedded net: `{name}`"))?;
+        Ok((name, tensor))
+    });
+    Ok((config, ordered.collect::<Result<_>>()?))
+}
+
+/// The classifier whose features compare sets of digits.
+pub(crate) fn lenet() -> Result<LeNet> {
+    LeNet::decode(include_bytes!("../assets/lenet.safetensors"), &Device::Cpu)
+        .context("the embedded LeNet")
+}
+
+/// Statistics of [`lenet`]'s features over the 60 000 training images of MNIST.
+pub(crate) fn lenet_mnist_train() -> Result<Statistics> {
+    let bytes = include_bytes!("../assets/lenet-mnist-train.npz");
+    Ok(npz::decode_statistics("embedded lenet-mnist-train.npz", bytes)?)
+}
+
+/// The first 512 of MNIST's test images, with their labels.
+pub(crate) fn mnist_test_images() -> Result<Images> {
+    let images = include_bytes!("../assets/mnist-test-images.gz");
+    let labels = include_bytes!("../assets/mnist-test-labels.gz");
+    mnist::decode(images, labels, Dataset::Mnist.classes()).context("the embedded test images")
+}
+
+#[cfg(test)]
+mod tests {
+    use fm_candle::fid::fid;
+
+    use super::*;
+
+    #[test]
+    fn assets_are_what_they_claim_to_be() {
+        let images = mnist_test_images().unwrap();
+        assert_eq!((images.n, images.channels, images.height, images.width), (512, 1, 28, 28));
+        // The first labels of the test set, as every introduction to MNIST shows them.
+        assert_eq!(images.labels[..10], [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]);
+        assert_eq!(lenet_mnist_train().unwrap().n, Some(60_000));
+    }
+
+    #[test]
+    fn lenet_reads_the_digits_and_finds_them_near_the_training_images() {
+        let (net, mut images) = (lenet().unwrap(), mnist_test_images().unwrap());
+        assert!(net.accuracy(&images).unwrap() > 0.985);
+        let train = lenet_mnist_train().unwrap();
+        let distance = |images: &Images| fid(&net.statistics(images).unwrap(), &train).unwrap();
+        let near = distance(&images);
+        images.pixels.iter_mut().for_each(|pixel| *pixel = 255 - *pixel);
+        let far = distance(&images);
+        assert!(far > 20.0 * near, "{near} {far}");
+    }
+}

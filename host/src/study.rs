@@ -1,0 +1,287 @@
+//! The study behind `sweep` and `demo`: schemes times bits, each packed, sampled and scored.
+//!
+//! Every row is sampled from the packed file it wrote, from the same noise and labels. Results
+//! are saved after each row, and a study that was cut goes on where it stopped.
+
+use std::collections::hash_map::DefaultHasher;
+use std::fs;
+use std::hash::{Hash, Hasher};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use fm_candle::data::Images;
+use fm_candle::device::Device;
+use fm_candle::fid::{Statistics, fid, lenet::LeNet};
+use fm_candle::model::{UNet, UNetConfig};
+use fm_candle::quantize::{Treatment, quantize};
+use fm_candle::sample::{Sampler, start_noise, to_pixels};
+use fm_candle::{DType, Tensor, atomic};
+use indicatif::ProgressBar;
+use quant_core::quantize::Options;
+use quant_core::scheme::Scheme;
+use serde::{Deserialize, Serialize};
+
+use crate::cmd::net::{NetArgs, build};
+use crate::cmd::sample::{image_shape, images};
+use crate::progress::Progress;
+use crate::report::{Row, Summary, grid, html, plots, tables};
+
+/// Images in a sample grid of the report, and its columns.
+const SHOWN: (usize, usize) = (16, 4);
+/// Images in a line of the picture that compares bits.
+const LINE: usize = 10;
+
+/// What is studied, and how.
+pub(crate) struct Study {
+    /// Name of the model, for people.
+    pub(crate) model: String,
+    /// Its configuration.
+    pub(crate) config: UNetConfig,
+    /// Its weights in full precision.
+    pub(crate) tensors: Vec<(String, Tensor)>,
+    /// Schemes, in the report's order.
+    pub(crate) schemes: Vec<Scheme>,
+    /// Bits of the codes.
+    pub(crate) bits: Vec<u8>,
+    /// Images sampled per row.
+    pub(crate) n: usize,
+    /// How they are sampled.
+    pub(crate) sampler: Sampler,
+    /// Seed of the noise.
+    pub(crate) seed: u64,
+    /// The features of the Fréchet distance.
+    pub(crate) lenet: LeNet,
+    /// What samples are compared with.
+    pub(crate) reference: Statistics,
+    /// The reference's name, for people.
+    pub(crate) reference_name: String,
+    /// Real images that are not in the reference.
+    pub(crate) real: Images,
+    /// Folder for everything written.
+    pub(crate) dir: PathBuf,
+    /// Where to compute.
+    pub(crate) device: Device,
+}
+
+/// The contents of `results.json`.
+#[derive(Serialize, Deserialize)]
+struct Results {
+    /// Tells studies apart: weights, noise, sampler.
+    fingerprint: String,
+    #[serde(flatten)]
+    summary: Summary,
+    rows: Vec<Row>,
+}
+
+impl Study {
+    /// Runs what is not in the folder yet and writes tables, plots, grids and the report.
+    pub(crate) fn run(&self, progress: Progress) -> Result<(Summary, Vec<Row>)> {
+        for folder in ["packed", "grids"] {
+            let path = self.dir.join(folder);
+            fs::create_dir_all(&path).with_context(|| format!("creating `{}`", path.display()))?;
+        }
+        let cells: Vec<(Scheme, u8)> = self
+            .schemes
+            .iter()
+            .flat_map(|&scheme| self.bits.iter().map(move |&bits| (scheme, bits)))
+            .collect();
+        let fingerprint = self.fingerprint()?;
+        let known = self.known(&fingerprint);
+        let is_known = |&(scheme, bits): &(Scheme, u8)| {
+            known.iter().any(|row| row.scheme == scheme.name() && row.bits == bits)
+        };
+        let missing = cells.iter().filter(|cell| !is_known(cell)).count();
+        let bar = progress.bar("full precision", ((missing + 1) * self.n) as u64, "img");
+
+        let noise = self.noise()?;
+        let net = build(&self.config, self.tensors.clone(), &self.device)?;
+        let full = self.sample(&net, &noise, &bar)?;
+        atomic::write(&self.dir.join("grids/full.png"), &shown(&full)?)?;
+        let summary = self.summary(&full)?;
+
+        let mut rows = Vec::with_capacity(cells.len());
+        for (scheme, bits) in cells {
+            bar.set_message(format!("{scheme}, {bits} bits"));
+            let found = known.iter().find(|row| row.scheme == scheme.name() && row.bits == bits);
+            rows.push(match found {
+                Some(row) => row.clone(),
+                None => self.row(scheme, bits, &noise, &full, &bar)?,
+            });
+            let results =
+                Results { fingerprint: fingerprint.clone(), summary: summary.clone(), rows };
+            let json = serde_json::to_vec_pretty(&results)?;
+            atomic::write(&self.dir.join("results.json"), &json)?;
+            rows = results.rows;
+        }
+        bar.finish_and_clear();
+        self.write_report(&summary, &rows)?;
+        Ok((summary, rows))
+    }
+
+    /// Quantizes, packs, samples from the packed file, and scores.
+    fn row(
+        &self,
+        scheme: Scheme,
+        bits: u8,
+        noise: &Tensor,
+        full: &Tensor,
+        bar: &ProgressBar,
+    ) -> Result<Row> {
+        let start = Instant::now();
+        let treatment = Treatment::Quantize(Options::new(scheme, bits));
+        let quantized = quantize(&self.tensors, Some(&self.config.to_packed()?), |_, _| treatment)?;
+        let path = self.dir.join(format!("packed/{scheme}_{bits}.fmq"));
+        atomic::write(&path, quantized.packed())?;
+        let net = NetArgs::plain(&path).build(&self.device)?;
+        let samples = self.sample(&net, noise, bar)?;
+        atomic::write(&self.grid_path(scheme, bits), &shown(&samples)?)?;
+        let report = quantized.report();
+        Ok(Row {
+            scheme: scheme.name().into(),
+            bits,
+            sqnr_db: report.sqnr_db.unwrap_or(f64::INFINITY),
+            mse: report.mse,
+            bits_per_weight: report.bits_per_weight,
+            packed_bytes: report.packed_bytes,
+            ratio: report.ratio,
+            psnr_db: psnr(&samples, full)?,
+            ssim: None,
+            fid: self.fid(&images(&samples)?)?,
+            seconds: start.elapsed().as_secs_f64(),
+        })
+    }
+
+    fn noise(&self) -> Result<Tensor> {
+        Ok(start_noise(self.seed, 0, self.n, image_shape(&self.config)?, &self.device)?)
+    }
+
+    /// Classes in turn: the same for every row, and each as often as the others.
+    fn sample(&self, net: &UNet, noise: &Tensor, bar: &ProgressBar) -> Result<Tensor> {
+        let labels: Option<Vec<u32>> = match self.config.num_classes {
+            Some(classes) => Some((0..u32::try_from(classes)?).cycle().take(self.n).collect()),
+            None => None,
+        };
+        let done = |n: usize| bar.inc(n as u64);
+        Ok(self.sampler.run(net, noise, labels.as_deref(), false, done)?.images)
+    }
+
+    fn fid(&self, images: &Images) -> Result<f64> {
+        Ok(fid(&self.lenet.statistics(images)?, &self.reference)?)
+    }
+
+    fn summary(&self, full: &Tensor) -> Result<Summary> {
+        let parameters = self.tensors.iter().map(|(_, t)| t.elem_count() as u64).sum::<u64>();
+        let real: Vec<usize> = (0..self.n.min(self.real.n)).collect();
+        let mut notes = vec![
+            "SQNR (of the weights) and PSNR (of samples from the same noise, pixels in [0, 1]) \
+             decide; the Fréchet distance of so few images only illustrates."
+                .to_string(),
+            "Bits per weight count the whole packed file: codes, codebooks, names, header.".into(),
+        ];
+        if self.real.n < self.n {
+            notes.push(format!(
+                "The distance of real images is that of {} test images, not {}.",
+                self.real.n, self.n
+            ));
+        }
+        Ok(Summary {
+            model: self.model.clone(),
+            parameters,
+            dense_bytes: 4 * parameters,
+            n: self.n,
+            sampler: format!(
+                "{}, {} steps, {} evaluations",
+                self.sampler.method,
+                self.sampler.grid.len() - 1,
+                self.sampler.nfe()
+            ),
+            seed: self.seed,
+            fid_label: "FID (LeNet features)".into(),
+            fid_reference: self.reference_name.clone(),
+            fid_full: self.fid(&images(full)?)?,
+            fid_real: self.fid(&self.real.subset(&real)?)?,
+            notes,
+        })
+    }
+
+    /// Rows of an earlier run of the same study in the same folder.
+    fn known(&self, fingerprint: &str) -> Vec<Row> {
+        let results = fs::read(self.dir.join("results.json"))
+            .ok()
+            .and_then(|json| serde_json::from_slice::<Results>(&json).ok())
+            .filter(|results| results.fingerprint == fingerprint);
+        let has_grid = |row: &Row| {
+            row.scheme.parse().is_ok_and(|scheme| self.grid_path(scheme, row.bits).exists())
+        };
+        results.map_or(Vec::new(), |results| results.rows.into_iter().filter(has_grid).collect())
+    }
+
+    fn fingerprint(&self) -> Result<String> {
+        let mut hasher = DefaultHasher::new();
+        (env!("CARGO_PKG_VERSION"), self.config.to_json(), self.n, self.seed).hash(&mut hasher);
+        format!("{:?} {}", self.sampler, self.reference_name).hash(&mut hasher);
+        for (name, tensor) in &self.tensors {
+            name.hash(&mut hasher);
+            for value in tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()? {
+                value.to_bits().hash(&mut hasher);
+            }
+        }
+        Ok(format!("{:016x}", hasher.finish()))
+    }
+
+    fn grid_path(&self, scheme: Scheme, bits: u8) -> PathBuf {
+        self.dir.join(format!("grids/{scheme}_{bits}.png"))
+    }
+
+    fn write_report(&self, summary: &Summary, rows: &[Row]) -> Result<()> {
+        let read =
+            |path: &Path| fs::read(path).with_context(|| format!("reading `{}`", path.display()));
+        let grids = rows
+            .iter()
+            .map(|row| read(&self.grid_path(row.scheme.parse()?, row.bits)))
+            .collect::<Result<Vec<_>>>()?;
+        let full = read(&self.dir.join("grids/full.png"))?;
+        let real: Vec<usize> = (0..SHOWN.0.min(self.real.n)).collect();
+        let real = self.real.subset(&real)?;
+        // One channel: the order of the pixels is the same in both layouts.
+        let real = grid::png(&real.pixels, [real.n, real.height, real.width, 1], SHOWN.1, 2)?;
+        let pictures = html::Pictures { full: &full, real: Some(&real), rows: &grids };
+        let files = [
+            ("results.csv", tables::csv(rows)),
+            ("fid.svg", plots::fid(summary, rows)),
+            ("sqnr.svg", plots::sqnr(rows)),
+            ("psnr.svg", plots::psnr(rows)),
+            ("report.html", html::page(summary, rows, &pictures)),
+        ];
+        for (name, text) in files {
+            atomic::write(&self.dir.join(name), text.as_bytes())?;
+        }
+        Ok(())
+    }
+}
+
+/// The grid of the first samples.
+fn shown(samples: &Tensor) -> Result<Vec<u8>> {
+    let samples = samples.narrow(0, 0, SHOWN.0.min(samples.dim(0)?))?;
+    let (n, c, h, w) = samples.dims4()?;
+    grid::png(&to_pixels(&samples)?, [n, h, w, c], SHOWN.1, 2)
+}
+
+/// `-10 log10` of the mean squared difference of all pixels, images in `[0, 1]`.
+fn psnr(a: &Tensor, b: &Tensor) -> Result<f64> {
+    let unit = |x: &Tensor| ((x * 0.5)? + 0.5)?.clamp(0f32, 1f32)?.to_dtype(DType::F64);
+    let mse = (unit(a)? - unit(b)?)?.sqr()?.mean_all()?.to_scalar::<f64>()?;
+    Ok(-10.0 * mse.log10())
+}
+
+/// A picture that compares bits: a line of samples per entry of `files`' nets.
+pub(crate) fn lines(samples: &[Tensor]) -> Result<Vec<u8>> {
+    let lines = samples
+        .iter()
+        .map(|samples| Ok(samples.narrow(0, 0, LINE.min(samples.dim(0)?))?))
+        .collect::<Result<Vec<_>>>()?;
+    let all = Tensor::cat(&lines, 0)?;
+    let (n, c, h, w) = all.dims4()?;
+    grid::png(&to_pixels(&all)?, [n, h, w, c], LINE, 2)
+}

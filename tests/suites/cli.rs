@@ -1,0 +1,444 @@
+//! The command line as users and scripts call it: real runs of the binary.
+//!
+//! Compiled as a test of the package `fmq`, which alone is told where its binary lies.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use fm_candle::data::{Images, mnist};
+use fm_candle::model::{Initial, UNet, UNetConfig};
+use fm_candle::{DType, Tensor, checkpoint};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// Runs `fmq` in `dir`.
+fn fmq(dir: &Path, args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_fmq")).args(args).current_dir(dir).output().unwrap()
+}
+
+/// Runs `fmq` and expects success; returns what it wrote to stdout.
+fn ok(dir: &Path, args: &[&str]) -> String {
+    let output = fmq(dir, args);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "fmq {args:?}: {stderr}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Runs `fmq` and expects exit code 1, one line on stderr, and no new file; returns the line.
+fn fails(dir: &Path, args: &[&str]) -> String {
+    let before = names(dir);
+    let output = fmq(dir, args);
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "fmq {args:?}: {stderr}");
+    assert_eq!(stderr.lines().count(), 1, "fmq {args:?}: {stderr}");
+    assert!(stderr.starts_with("error: "), "fmq {args:?}: {stderr}");
+    assert_eq!(names(dir), before, "fmq {args:?} left a file");
+    stderr
+}
+
+fn names(dir: &Path) -> Vec<PathBuf> {
+    let mut names: Vec<_> = fs::read_dir(dir).unwrap().map(|e| e.unwrap().path()).collect();
+    names.sort();
+    names
+}
+
+/// The smallest conditional net that GroupNorm(32) allows, 8x8 pixels, untrained.
+fn tiny() -> UNetConfig {
+    UNetConfig {
+        in_channels: 1,
+        out_channels: 1,
+        model_channels: 32,
+        num_res_blocks: 1,
+        attention_resolutions: vec![1],
+        channel_mult: vec![1.0],
+        num_classes: Some(10),
+        use_scale_shift_norm: true,
+        use_new_attention_order: true,
+        image_size: 8,
+        ..UNetConfig::default()
+    }
+}
+
+/// A folder with `net.safetensors`, whose zero-initialized layers are filled so that it moves.
+fn folder() -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    save(&dir.path().join("net.safetensors"), |_, tensor| tensor);
+    dir
+}
+
+fn save(path: &Path, change: impl Fn(&str, Tensor) -> Tensor) {
+    let mut initial = Initial::new(7, &fm_candle::device::Device::Cpu);
+    UNet::new(&tiny(), &mut initial).unwrap();
+    let tensors: Vec<(String, Tensor)> = initial
+        .vars
+        .into_iter()
+        .map(|(name, var)| {
+            let n = var.elem_count();
+            let wave: Vec<f32> = (0..n).map(|i| 0.05 * (i as f32 * 0.37).sin()).collect();
+            let wave = Tensor::from_vec(wave, var.shape(), var.device()).unwrap();
+            let tensor = change(&name, (var.as_tensor() + wave).unwrap());
+            (name, tensor)
+        })
+        .collect();
+    let json = tiny().to_json();
+    checkpoint::safetensors::save(path, &tensors, &[(checkpoint::NET_KEY, &json)]).unwrap();
+}
+
+#[test]
+fn samples_of_a_packed_file_equal_those_of_its_unpacked_tensors() {
+    let dir = folder();
+    let dir = dir.path();
+    for scheme in ["ot", "uniform", "pwl", "log", "lloyd-max"] {
+        ok(dir, &["quantize", "net.safetensors", "--scheme", scheme, "--bits", "3", "-o", "q.fmq"]);
+        ok(dir, &["unpack", "q.fmq", "-o", "q.safetensors"]);
+        let sample = |input: &str, output: &str| {
+            ok(
+                dir,
+                &["sample", input, "-n", "3", "-o", output, "--seed", "5", "--cfg-scale", "0.5"],
+            );
+            let file = checkpoint::load(&dir.join(output), true).unwrap();
+            file.tensors.into_iter().find(|(name, _)| name == "samples").unwrap().1
+        };
+        let (packed, dense) =
+            (sample("q.fmq", "a.safetensors"), sample("q.safetensors", "b.safetensors"));
+        assert_eq!(packed.dims(), [3, 1, 8, 8]);
+        let difference = (packed - dense).unwrap().abs().unwrap().max_all().unwrap();
+        assert!(difference.to_scalar::<f32>().unwrap() < 1e-5, "{scheme}");
+    }
+}
+
+#[test]
+fn quantize_prints_the_promised_json() {
+    let dir = folder();
+    let dir = dir.path();
+    let args =
+        ["quantize", "net.safetensors", "--scheme", "ot", "--bits", "4", "-o", "q.fmq", "--json"];
+    let json: Value = serde_json::from_str(&ok(dir, &args)).unwrap();
+    for key in [
+        "parameters",
+        "quantized_parameters",
+        "mse",
+        "sqnr_db",
+        "psnr_db",
+        "w2",
+        "bits_per_weight",
+        "packed_bytes",
+        "dense_bytes",
+        "ratio",
+        "seconds",
+    ] {
+        assert!(json[key].is_number(), "{key}");
+    }
+    assert_eq!((json["scheme"].as_str(), json["bits"].as_u64()), (Some("ot"), Some(4)));
+    let bytes = fs::metadata(dir.join("q.fmq")).unwrap().len();
+    assert_eq!(json["packed_bytes"].as_u64(), Some(bytes));
+    assert_eq!(json["dense_bytes"].as_u64().unwrap(), 4 * json["parameters"].as_u64().unwrap());
+    for key in ["name", "shape", "scheme", "bits", "mse", "sqnr_db", "bits_per_weight"] {
+        assert!(!json["tensors"][0][key].is_null(), "tensors[0].{key}");
+    }
+
+    let inspected: Value = serde_json::from_str(&ok(dir, &["inspect", "q.fmq", "--json"])).unwrap();
+    let tensors = inspected["tensors"].as_array().unwrap();
+    let records: u64 = tensors.iter().map(|t| t["bytes"].as_u64().unwrap()).sum();
+    assert_eq!(records + inspected["packed"]["header_bytes"].as_u64().unwrap(), bytes);
+}
+
+#[test]
+fn keep_and_only_choose_the_tensors() {
+    let dir = folder();
+    let report = |args: &[&str]| -> Value {
+        let mut all = vec![
+            "quantize",
+            "net.safetensors",
+            "--scheme",
+            "ot",
+            "--bits",
+            "2",
+            "-o",
+            "q.fmq",
+            "--json",
+        ];
+        all.extend(args);
+        serde_json::from_str(&ok(dir.path(), &all)).unwrap()
+    };
+    let scheme = |json: &Value, name: &str| {
+        let tensors = json["tensors"].as_array().unwrap();
+        tensors.iter().find(|t| t["name"] == name).unwrap()["scheme"].as_str().unwrap().to_string()
+    };
+    let json = report(&["--keep", "time_embed.*=16", "--keep", "*.bias=32"]);
+    assert_eq!(scheme(&json, "time_embed.0.weight"), "f16");
+    assert_eq!(scheme(&json, "out.2.bias"), "f32");
+    assert_eq!(scheme(&json, "out.2.weight"), "ot");
+    let json = report(&["--only", "out.*"]);
+    assert_eq!(scheme(&json, "out.2.weight"), "ot");
+    assert_eq!(scheme(&json, "time_embed.0.weight"), "f32");
+}
+
+#[test]
+fn noise_depends_on_seed_and_image_alone() {
+    let dir = folder();
+    let dir = dir.path();
+    let sample = |n: &str, batch: &str, output: &str| {
+        ok(dir, &["sample", "net.safetensors", "-n", n, "--batch-size", batch, "-o", output]);
+        let file = checkpoint::load(&dir.join(output), true).unwrap();
+        file.tensors.into_iter().find(|(name, _)| name == "samples").unwrap().1
+    };
+    let many = sample("5", "2", "a.safetensors").narrow(0, 0, 2).unwrap();
+    let few = sample("2", "7", "b.safetensors");
+    let difference = (many - few).unwrap().abs().unwrap().max_all().unwrap();
+    assert!(difference.to_scalar::<f32>().unwrap() < 1e-5);
+}
+
+#[test]
+fn every_kind_of_sample_output_is_written() {
+    let dir = folder();
+    let dir = dir.path();
+    ok(dir, &["sample", "net.safetensors", "-n", "4", "-o", "grid.png", "--label", "3"]);
+    ok(dir, &["sample", "net.safetensors", "-n", "4", "-o", "s.npz", "--label", "all"]);
+    ok(dir, &["sample", "net.safetensors", "-n", "2", "-o", "images"]);
+    ok(dir, &["sample", "net.safetensors", "-n", "2", "-o", "t.safetensors", "--trajectory"]);
+    assert!(fs::read(dir.join("grid.png")).unwrap().starts_with(b"\x89PNG"));
+    assert!(fs::read(dir.join("s.npz")).unwrap().starts_with(b"PK"));
+    assert_eq!(names(&dir.join("images")).len(), 2);
+    let file = checkpoint::load(&dir.join("t.safetensors"), true).unwrap();
+    let find = |name: &str| file.tensors.iter().find(|(n, _)| n == name).unwrap().1.clone();
+    assert_eq!(find("trajectory").dims(), [21, 2, 1, 8, 8]);
+    assert_eq!(find("nfe").to_vec1::<i64>().unwrap(), [40]);
+}
+
+/// 20 images of 8x8 pixels in `mnist/`, as IDX files.
+fn idx(dir: &Path) {
+    let pixels = (0..20 * 64u32).map(|i| (i * 31 % 256) as u8).collect();
+    let labels = (0..20).map(|i| i % 10).collect();
+    let images = Images::new([1, 8, 8], pixels, labels).unwrap();
+    let [images, labels] = mnist::encode(&images).unwrap();
+    fs::create_dir(dir.join("mnist")).unwrap();
+    fs::write(dir.join("mnist/train-images-idx3-ubyte"), images).unwrap();
+    fs::write(dir.join("mnist/train-labels-idx1-ubyte"), labels).unwrap();
+    fs::write(dir.join("tiny.json"), tiny().to_json()).unwrap();
+}
+
+const TRAIN: [&str; 15] = [
+    "train",
+    "--data_path=mnist",
+    "--arch",
+    "tiny.json",
+    "--batch-size",
+    "5",
+    "--no-flip",
+    "--use_ema",
+    "--ode_options",
+    r#"{"step_size": 0.5}"#,
+    "--eval_frequency",
+    "1",
+    "--output_dir",
+    "run",
+    "--decay_lr",
+];
+
+#[test]
+fn train_writes_its_files_and_resumes() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    idx(dir);
+    let train = |epochs: &'static str| {
+        let mut args = TRAIN.to_vec();
+        args.extend(["--epochs", epochs, "--resume", "auto"]);
+        ok(dir, &args)
+    };
+    train("1");
+    train("2");
+    let log = fs::read_to_string(dir.join("run/log.txt")).unwrap();
+    let epochs: Vec<u64> = log
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap()["epoch"].as_u64().unwrap())
+        .collect();
+    assert_eq!(epochs, [0, 1]);
+    for file in ["args.json", "model.safetensors", "run.safetensors", "snapshots/1_8.png"] {
+        assert!(dir.join("run").join(file).exists(), "{file}");
+    }
+    ok(dir, &["sample", "run/model.safetensors", "-n", "1", "-o", "one.png"]);
+}
+
+#[test]
+fn damaged_packed_files_are_refused_wherever_the_damage_is() {
+    let dir = folder();
+    let dir = dir.path();
+    ok(dir, &["quantize", "net.safetensors", "--scheme", "ot", "--bits", "2", "-o", "q.fmq"]);
+    let good = fs::read(dir.join("q.fmq")).unwrap();
+    let bad = dir.join("bad.fmq");
+    // The same function that every command reads a file with; the binary itself a few times.
+    for at in (0..good.len()).step_by(64) {
+        let mut flipped = good.clone();
+        flipped[at] ^= 1 << (at / 64 % 8);
+        for bytes in [&good[..at], &flipped] {
+            fs::write(&bad, bytes).unwrap();
+            let error = checkpoint::load(&bad, false).unwrap_err().to_string();
+            assert!(error.contains("bad.fmq") && !error.contains('\n'), "byte {at}: {error}");
+        }
+    }
+    for at in [0, 8, 64, good.len() / 2, good.len() - 1] {
+        fs::write(&bad, &good[..at]).unwrap();
+        assert!(fails(dir, &["inspect", "bad.fmq"]).contains("bad.fmq"));
+        fails(dir, &["sample", "bad.fmq", "-n", "1", "-o", "x.png"]);
+        fails(dir, &["unpack", "bad.fmq", "-o", "x.safetensors"]);
+    }
+    let mut future = good.clone();
+    future[4] = 9;
+    fs::write(&bad, &future).unwrap();
+    let error = fails(dir, &["inspect", "bad.fmq"]);
+    assert!(error.contains("version"), "{error}");
+    fs::write(&bad, b"not a model at all").unwrap();
+    fails(dir, &["inspect", "bad.fmq"]);
+}
+
+#[test]
+fn bad_checkpoints_are_refused_by_name() {
+    let dir = folder();
+    let dir = dir.path();
+    let sample = ["sample", "bad.safetensors", "-n", "1", "-o", "x.png"];
+
+    save(&dir.join("bad.safetensors"), |name, tensor| {
+        if name == "out.2.bias" {
+            Tensor::new(&[0f32, 0.0], tensor.device()).unwrap()
+        } else {
+            tensor
+        }
+    });
+    let error = fails(dir, &sample);
+    assert!(
+        error.contains("out.2.bias") && error.contains("[2]") && error.contains("[1]"),
+        "{error}"
+    );
+
+    let all = checkpoint::load(&dir.join("net.safetensors"), false).unwrap();
+    let json = tiny().to_json();
+    let metadata = [(checkpoint::NET_KEY, json.as_str())];
+    checkpoint::safetensors::save(&dir.join("bad.safetensors"), &all.tensors[1..], &metadata)
+        .unwrap();
+    let error = fails(dir, &sample);
+    assert!(error.contains("time_embed.0.weight") && error.contains("missing"), "{error}");
+
+    save(&dir.join("bad.safetensors"), |name, tensor| {
+        if name == "out.2.bias" { (tensor * f64::NAN).unwrap() } else { tensor }
+    });
+    let quantize = ["quantize", "bad.safetensors", "--scheme", "ot", "--bits", "2", "-o", "x.fmq"];
+    let error = fails(dir, &quantize);
+    assert!(error.contains("out.2.bias") && error.contains("NaN"), "{error}");
+
+    checkpoint::safetensors::save(&dir.join("bad.safetensors"), &all.tensors, &[]).unwrap();
+    let error = fails(dir, &sample);
+    assert!(error.contains("mnist-small") && error.contains("--arch"), "{error}");
+}
+
+#[test]
+fn a_lying_idx_file_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    idx(dir);
+    let path = dir.join("mnist/train-images-idx3-ubyte");
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[7] = 21;
+    fs::write(&path, bytes).unwrap();
+    let error = fails(dir, &TRAIN);
+    assert!(error.contains("train-images-idx3-ubyte") && error.contains("21"), "{error}");
+}
+
+#[test]
+fn outputs_that_cannot_be_written_leave_nothing() {
+    let dir = folder();
+    let dir = dir.path();
+    let quantize =
+        |output| ["quantize", "net.safetensors", "--scheme", "ot", "--bits", "2", "-o", output];
+    assert!(fails(dir, &quantize("missing/q.fmq")).contains("missing/q.fmq"));
+    assert!(fails(dir, &quantize("q.bin")).contains(".fmq"));
+    assert!(fails(dir, &["inspect", "nowhere.fmq"]).contains("nowhere.fmq"));
+    fs::create_dir(dir.join("folder.fmq")).unwrap();
+    assert!(fails(dir, &quantize("folder.fmq")).contains("folder.fmq"));
+}
+
+#[test]
+fn wrong_usage_exits_with_2() {
+    let dir = folder();
+    let base = ["quantize", "net.safetensors", "-o", "q.fmq"];
+    for wrong in [
+        vec!["--scheme", "ot", "--bits", "9"],
+        vec!["--scheme", "ot", "--bits", "0"],
+        vec!["--scheme", "best", "--bits", "4"],
+        vec!["--scheme", "ot"],
+        vec!["--scheme", "ot", "--bits", "4", "--keep", "out.*=12"],
+        vec!["--scheme", "ot", "--bits", "4", "--granularity", "group:0"],
+    ] {
+        let args: Vec<&str> = base.iter().copied().chain(wrong).collect();
+        assert_eq!(fmq(dir.path(), &args).status.code(), Some(2), "{args:?}");
+    }
+    assert_eq!(fmq(dir.path(), &["paint"]).status.code(), Some(2));
+    assert!(!dir.path().join("q.fmq").exists());
+}
+
+#[test]
+fn a_sweep_scores_packed_files_and_restarts_where_it_stopped() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    // 28x28 test images and an untrained net of that size: the numbers mean nothing, the files do.
+    let pixels = (0..8 * 784u32).map(|i| (i * 13 % 256) as u8).collect();
+    let images = Images::new([1, 28, 28], pixels, vec![0, 1, 2, 3, 4, 5, 6, 7]).unwrap();
+    let [images, labels] = mnist::encode(&images).unwrap();
+    fs::write(dir.join("t10k-images-idx3-ubyte"), images).unwrap();
+    fs::write(dir.join("t10k-labels-idx1-ubyte"), labels).unwrap();
+    let config = UNetConfig { image_size: 28, ..tiny() };
+    let mut initial = Initial::new(7, &fm_candle::device::Device::Cpu);
+    UNet::new(&config, &mut initial).unwrap();
+    let tensors: Vec<(String, Tensor)> =
+        initial.vars.into_iter().map(|(name, var)| (name, var.as_detached_tensor())).collect();
+    assert!(tensors.iter().all(|(_, tensor)| tensor.dtype() == DType::F32));
+    let json = config.to_json();
+    let metadata = [(checkpoint::NET_KEY, json.as_str())];
+    checkpoint::safetensors::save(&dir.join("net.safetensors"), &tensors, &metadata).unwrap();
+
+    let sweep = |bits: &str| -> Value {
+        let args = [
+            "sweep",
+            "net.safetensors",
+            "--data",
+            "mnist",
+            "--data-path",
+            ".",
+            "--schemes",
+            "ot,lloyd-max",
+            "--bits",
+            bits,
+            "-n",
+            "4",
+            "--ode-options",
+            r#"{"step_size": 0.5}"#,
+            "-o",
+            "out",
+            "--json",
+        ];
+        serde_json::from_str(&ok(dir, &args)).unwrap()
+    };
+    let first = sweep("3");
+    let second = sweep("2,3");
+    let rows = second["rows"].as_array().unwrap();
+    assert_eq!(rows.len(), 4);
+    let seconds = |rows: &Value| rows[0]["seconds"].as_f64().unwrap();
+    let again = rows.iter().find(|row| row["bits"] == 3 && row["scheme"] == "ot").unwrap();
+    assert_eq!(again["seconds"].as_f64().unwrap(), seconds(&first["rows"]), "not computed again");
+    for file in [
+        "results.json",
+        "results.csv",
+        "report.html",
+        "fid.svg",
+        "sqnr.svg",
+        "psnr.svg",
+        "grids/full.png",
+        "grids/lloyd-max_2.png",
+        "packed/ot_2.fmq",
+    ] {
+        assert!(dir.join("out").join(file).exists(), "{file}");
+    }
+    let html = fs::read_to_string(dir.join("out/report.html")).unwrap();
+    assert!(!html.contains("<script") && !html.contains("http://") && !html.contains("src=\"http"));
+}

@@ -1,0 +1,152 @@
+//! Training steps equal upstream's: path, loss, AdamW, EMA, times, learning rates.
+
+use candle_core::{Device, IndexOp, Tensor};
+use fm_candle::path::{cond_ot, skewed};
+use fm_candle::train::{Batch, TrainConfig, Trainer};
+use fmq_tests::{config, data, formula_weights, json, max_difference};
+use serde_json::Value;
+
+fn load(name: &str) -> std::collections::HashMap<String, Tensor> {
+    candle_core::safetensors::load(data(name), &Device::Cpu).unwrap()
+}
+
+/// A run from formula weights, and its batches.
+fn run(settings: &TrainConfig) -> (Trainer, impl Fn(usize, bool) -> Batch + use<>) {
+    let reference = json("train/train.json");
+    let config = config(&reference["config"]);
+    let mut trainer = Trainer::new(&config, settings, &Device::Cpu).unwrap();
+    let salt = reference["salt"].as_u64().unwrap();
+    trainer.set_weights(&formula_weights(&config, salt)).unwrap();
+    let batches = load("train/batches.safetensors");
+    let batch = move |step: usize, labelled: bool| {
+        let at = |name: &str| batches[name].i(step).unwrap();
+        Batch {
+            x1: (at("x1") * 2.0).and_then(|x| x - 1.0).unwrap(),
+            x0: at("noise"),
+            t: at("t"),
+            label: labelled.then(|| at("labels")),
+        }
+    };
+    (trainer, batch)
+}
+
+fn floats(value: &Value) -> Vec<f64> {
+    serde_json::from_value(value.clone()).unwrap()
+}
+
+#[test]
+fn ten_steps_have_upstreams_losses() {
+    let reference = json("train/train.json");
+    let dropped: Vec<usize> =
+        serde_json::from_value(reference["label_dropped_at_steps"].clone()).unwrap();
+    let settings = TrainConfig { use_ema: true, batch_size: 4, ..TrainConfig::default() };
+    let (mut trainer, batch) = run(&settings);
+    for (step, expected) in floats(&reference["loss"]).into_iter().enumerate() {
+        let loss = trainer.accumulate(&batch(step, !dropped.contains(&step))).unwrap();
+        trainer.update().unwrap();
+        let error = (loss - expected).abs() / expected;
+        assert!(error < 5e-6, "step {step}: loss {loss} for {expected}");
+    }
+}
+
+#[test]
+fn accumulation_and_the_falling_learning_rate_equal_upstream() {
+    let reference = &json("train/train.json")["accumulation"];
+    let lrs = floats(&reference["lr_at_update"]);
+    let settings = TrainConfig { accum_iter: 2, lr: 1e-3, batch_size: 4, ..TrainConfig::default() };
+    let (mut trainer, batch) = run(&settings);
+    for (step, expected) in floats(&reference["loss"]).into_iter().enumerate() {
+        let loss = trainer.accumulate(&batch(step, true)).unwrap();
+        if step % 2 == 1 {
+            trainer.update_with(lrs[step / 2]).unwrap();
+        }
+        let error = (loss - expected).abs() / expected;
+        assert!(error < 5e-6, "step {step}: loss {loss} for {expected}");
+    }
+    let weights = trainer.evaluation_weights().unwrap();
+    let sum: f64 = weights
+        .iter()
+        .map(|(_, tensor)| {
+            let values = tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            values.into_iter().map(f64::from).sum::<f64>()
+        })
+        .sum();
+    let expected = reference["final_sum_f64"].as_f64().unwrap();
+    assert!((sum - expected).abs() < 2e-2, "sum of all weights {sum} for {expected}");
+    let (_, out) = weights.iter().find(|(name, _)| name == "out.2.weight").unwrap();
+    let out = out.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    for (w, expected) in out.into_iter().zip(floats(&reference["out2_weight_first5"])) {
+        assert!((f64::from(w) - expected).abs() < 2e-5, "{w} for {expected}");
+    }
+}
+
+#[test]
+fn learning_rates_equal_torchs_linear_schedule() {
+    for (epochs, name) in [(921, "lr0.0001_epochs921"), (10, "lr0.0001_epochs10")] {
+        let config = TrainConfig { epochs, decay_lr: true, ..TrainConfig::default() };
+        for (epoch, expected) in json("train/train.json")["linear_lr"][name].as_object().unwrap() {
+            let (lr, expected) = (config.lr_at(epoch.parse().unwrap()), expected.as_f64().unwrap());
+            assert!((lr - expected).abs() < 1e-9 * expected + 1e-18, "{name}, epoch {epoch}: {lr}");
+        }
+    }
+}
+
+#[test]
+fn path_and_times_equal_upstream() {
+    let io = load("train/samplers.safetensors");
+    let (x_t, u) = cond_ot(&io["path.x0"], &io["path.x1"], &io["path.t"]).unwrap();
+    assert!(max_difference(&x_t, &io["path.xt"]) < 1e-6);
+    assert!(max_difference(&u, &io["path.dxt"]) < 1e-6);
+    let normals = io["skew.normal"].to_vec1::<f32>().unwrap();
+    for (n, t) in normals.into_iter().zip(io["skew.time"].to_vec1::<f32>().unwrap()) {
+        assert!((skewed(n) - t).abs() < 1e-6, "n = {n}: {} for {t}", skewed(n));
+    }
+}
+
+#[test]
+fn a_resumed_run_goes_on_as_if_it_had_not_been_cut() {
+    let config = config(&json("train/train.json")["config"]);
+    let pixels = (0..40 * 3 * 64u32).map(|i| (i * 37 % 251) as u8).collect();
+    let labels = (0..40).map(|i| i % 4).collect();
+    let images = fm_candle::data::Images::new([3, 8, 8], pixels, labels).unwrap();
+    let settings = TrainConfig {
+        use_ema: true,
+        batch_size: 12,
+        accum_iter: 2,
+        skewed_timesteps: true,
+        ..TrainConfig::default()
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("run.safetensors");
+
+    let mut whole = Trainer::new(&config, &settings, &Device::Cpu).unwrap();
+    let mut part = Trainer::new(&config, &settings, &Device::Cpu).unwrap();
+    let train = |trainer: &mut Trainer, batches: usize| -> Vec<f64> {
+        let order = trainer.order(&images);
+        (0..batches).map(|_| trainer.next_batch(&images, &order).unwrap().unwrap()).collect()
+    };
+    let losses = train(&mut whole, 3);
+    train(&mut part, 1);
+    assert!(part.save(&file).is_err(), "between two updates of an accumulating run");
+    train(&mut part, 1);
+    part.save(&file).unwrap();
+    let mut resumed = Trainer::resume(&file, &config, &settings, &Device::Cpu).unwrap();
+    assert_eq!(resumed.progress(), part.progress());
+    assert_eq!(train(&mut resumed, 1), losses[2..]);
+    resumed.update().unwrap();
+    whole.update().unwrap();
+    let (a, b) = (resumed.evaluation_weights().unwrap(), whole.evaluation_weights().unwrap());
+    for ((name, a), (_, b)) in a.iter().zip(&b) {
+        assert_eq!(max_difference(a, b), 0.0, "{name}");
+    }
+
+    let other = TrainConfig { seed: 1, ..settings };
+    assert!(Trainer::resume(&file, &config, &other, &Device::Cpu).is_err(), "another seed");
+}
+
+#[test]
+fn every_parameter_gets_a_gradient() {
+    let (mut trainer, batch) = run(&TrainConfig { use_ema: false, ..TrainConfig::default() });
+    trainer.accumulate(&batch(0, true)).unwrap();
+    assert_eq!(trainer.without_gradient(), Vec::<&str>::new());
+}
