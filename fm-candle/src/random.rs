@@ -12,7 +12,7 @@ pub enum Domain {
     Init = 1,
     /// Order of the training images; index: the epoch.
     Shuffle = 2,
-    /// Horizontal flips; index: the epoch, element: the image.
+    /// Horizontal flips, and shifts in LeNet's training; index: the epoch, element: the image.
     Flip = 3,
     /// Noise `x0` in training; index: the example's number since the start of the run.
     TrainNoise = 4,

@@ -115,8 +115,28 @@ impl Study {
             rows = results.rows;
         }
         bar.finish_and_clear();
+        for &scheme in &self.schemes {
+            self.compare_bits(scheme, &noise, &full)?;
+        }
         self.write_report(&summary, &rows)?;
         Ok((summary, rows))
+    }
+
+    /// A picture with a line of samples at full precision, then one for each number of bits.
+    fn compare_bits(&self, scheme: Scheme, noise: &Tensor, full: &Tensor) -> Result<()> {
+        let count = LINE.min(self.n);
+        let noise = noise.narrow(0, 0, count)?;
+        let mut bits = self.bits.clone();
+        bits.sort_unstable_by(|a, b| b.cmp(a));
+        let mut lines = vec![full.narrow(0, 0, count)?];
+        for bits in bits {
+            let net = NetArgs::plain(&self.packed_path(scheme, bits)).build(&self.device)?;
+            lines.push(self.sample(&net, &noise, &ProgressBar::hidden())?);
+        }
+        let all = Tensor::cat(&lines, 0)?;
+        let (n, c, h, w) = all.dims4()?;
+        let png = grid::png(&to_pixels(&all)?, [n, h, w, c], count, 2)?;
+        Ok(atomic::write(&self.dir.join(format!("grids/bits_{scheme}.png")), &png)?)
     }
 
     /// Quantizes, packs, samples from the packed file, and scores.
@@ -131,7 +151,7 @@ impl Study {
         let start = Instant::now();
         let treatment = Treatment::Quantize(Options::new(scheme, bits));
         let quantized = quantize(&self.tensors, Some(&self.config.to_packed()?), |_, _| treatment)?;
-        let path = self.dir.join(format!("packed/{scheme}_{bits}.fmq"));
+        let path = self.packed_path(scheme, bits);
         atomic::write(&path, quantized.packed())?;
         let net = NetArgs::plain(&path).build(&self.device)?;
         let samples = self.sample(&net, noise, bar)?;
@@ -156,10 +176,11 @@ impl Study {
         Ok(start_noise(self.seed, 0, self.n, image_shape(&self.config)?, &self.device)?)
     }
 
-    /// Classes in turn: the same for every row, and each as often as the others.
+    /// Samples with classes in turn: the same for every row, and each as often as the others.
     fn sample(&self, net: &UNet, noise: &Tensor, bar: &ProgressBar) -> Result<Tensor> {
+        let n = noise.dim(0)?;
         let labels: Option<Vec<u32>> = match self.config.num_classes {
-            Some(classes) => Some((0..u32::try_from(classes)?).cycle().take(self.n).collect()),
+            Some(classes) => Some((0..u32::try_from(classes)?).cycle().take(n).collect()),
             None => None,
         };
         let done = |n: usize| bar.inc(n as u64);
@@ -211,10 +232,13 @@ impl Study {
             .ok()
             .and_then(|json| serde_json::from_slice::<Results>(&json).ok())
             .filter(|results| results.fingerprint == fingerprint);
-        let has_grid = |row: &Row| {
-            row.scheme.parse().is_ok_and(|scheme| self.grid_path(scheme, row.bits).exists())
+        let has_files = |row: &Row| {
+            row.scheme.parse().is_ok_and(|scheme| {
+                self.grid_path(scheme, row.bits).exists()
+                    && self.packed_path(scheme, row.bits).exists()
+            })
         };
-        results.map_or(Vec::new(), |results| results.rows.into_iter().filter(has_grid).collect())
+        results.map_or(Vec::new(), |results| results.rows.into_iter().filter(has_files).collect())
     }
 
     fn fingerprint(&self) -> Result<String> {
@@ -228,6 +252,10 @@ impl Study {
             }
         }
         Ok(format!("{:016x}", hasher.finish()))
+    }
+
+    fn packed_path(&self, scheme: Scheme, bits: u8) -> PathBuf {
+        self.dir.join(format!("packed/{scheme}_{bits}.fmq"))
     }
 
     fn grid_path(&self, scheme: Scheme, bits: u8) -> PathBuf {
@@ -273,15 +301,4 @@ fn psnr(a: &Tensor, b: &Tensor) -> Result<f64> {
     let unit = |x: &Tensor| ((x * 0.5)? + 0.5)?.clamp(0f32, 1f32)?.to_dtype(DType::F64);
     let mse = (unit(a)? - unit(b)?)?.sqr()?.mean_all()?.to_scalar::<f64>()?;
     Ok(-10.0 * mse.log10())
-}
-
-/// A picture that compares bits: a line of samples per entry of `files`' nets.
-pub(crate) fn lines(samples: &[Tensor]) -> Result<Vec<u8>> {
-    let lines = samples
-        .iter()
-        .map(|samples| Ok(samples.narrow(0, 0, LINE.min(samples.dim(0)?))?))
-        .collect::<Result<Vec<_>>>()?;
-    let all = Tensor::cat(&lines, 0)?;
-    let (n, c, h, w) = all.dims4()?;
-    grid::png(&to_pixels(&all)?, [n, h, w, c], LINE, 2)
 }

@@ -440,5 +440,7 @@ fn a_sweep_scores_packed_files_and_restarts_where_it_stopped() {
         assert!(dir.join("out").join(file).exists(), "{file}");
     }
     let html = fs::read_to_string(dir.join("out/report.html")).unwrap();
-    assert!(!html.contains("<script") && !html.contains("http://") && !html.contains("src=\"http"));
+    for foreign in ["<script", "<link", "src=\"http", "href=\"http", "url(", "@import"] {
+        assert!(!html.contains(foreign), "{foreign}");
+    }
 }

@@ -28,7 +28,7 @@ pub(crate) struct Args {
     /// The other set; not needed where A's statistics are only saved
     #[arg(value_name = "B", required_unless_present = "save_stats")]
     b: Option<String>,
-    /// Use the first N images of each set; statistics stay whole
+    /// Use the first N images of each set; statistics, mnist:train's built-in ones too, stay whole
     #[arg(short, value_name = "N")]
     n: Option<usize>,
     /// Folder of the data sets
@@ -185,15 +185,16 @@ impl Judge<'_> {
             return self.judge(dataset.load(dir, split)?);
         }
         match (dataset, split, args.n) {
-            (Dataset::Mnist, Split::Train, None) if args.weights.is_none() => {
+            // A checkpoint as the other set needs -n, so -n must not ask for the images here.
+            (Dataset::Mnist, Split::Train, _) if args.weights.is_none() => {
                 Ok(Side { statistics: embedded::lenet_mnist_train()?, judged: true })
             }
             (Dataset::Mnist, Split::Test, Some(n)) if n <= 512 => {
                 self.judge(embedded::mnist_test_images()?)
             }
             _ => bail!(
-                "needs --data-path DIR; built in are all of mnist:train on the built-in lenet, and \
-                 the first 512 of mnist:test"
+                "needs --data-path DIR; built in are the statistics of mnist:train on the built-in \
+                 lenet, and the first 512 images of mnist:test (-n 512 or less)"
             ),
         }
     }

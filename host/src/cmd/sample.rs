@@ -8,8 +8,8 @@ use anyhow::{Context, Result, bail};
 use fm_candle::Tensor;
 use fm_candle::checkpoint;
 use fm_candle::device::Device;
-use fm_candle::fid::npz;
-use fm_candle::model::{UNet, UNetConfig};
+use fm_candle::fid::{npz, planar};
+use fm_candle::model::UNetConfig;
 use fm_candle::sample::{Sampler, Samples, random_labels, start_noise, to_pixels};
 use fm_candle::solver::{Method, edm_grid, uniform_grid};
 use fm_candle::{atomic, data::Images};
@@ -244,11 +244,5 @@ impl OutputKind {
 /// The pixels of samples as an image set without labels.
 pub(crate) fn images(samples: &Tensor) -> Result<Images> {
     let (n, c, h, w) = samples.dims4()?;
-    let nhwc = to_pixels(samples)?;
-    let mut nchw = vec![0; nhwc.len()];
-    for (i, &pixel) in nhwc.iter().enumerate() {
-        let (image, rest) = (i / (h * w * c), i % (h * w * c));
-        nchw[image * h * w * c + rest % c * h * w + rest / c] = pixel;
-    }
-    Ok(Images::new([c, h, w], nchw, vec![0; n])?)
+    Ok(Images::new([c, h, w], planar(&to_pixels(samples)?, c, h * w), vec![0; n])?)
 }
