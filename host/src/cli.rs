@@ -86,7 +86,7 @@ pub(crate) fn run() -> Result<()> {
         Command::Quantize(args) => cmd::quantize::run(args, &cli.common, &mut out),
         Command::Unpack(args) => cmd::unpack::run(args),
         Command::Inspect(args) => cmd::inspect::run(args, &mut out),
-        Command::Sample(args) => cmd::sample::run(args, &cli.common, &mut out),
+        Command::Sample(args) => cmd::sample::run(args, &cli.common),
         Command::Fid(args) => cmd::fid::run(args, &cli.common, &mut out),
         Command::Sweep(args) => cmd::sweep::run(args, &cli.common, &mut out),
         Command::TrainLenet(args) => cmd::train_lenet::run(args, &cli.common),

@@ -262,6 +262,26 @@ fn train_writes_its_files_and_resumes() {
 }
 
 #[test]
+fn upstreams_launcher_flags_are_named_and_ignored() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    idx(dir);
+    let mut args = TRAIN.to_vec();
+    args.extend(["--test_run", "--nodes=1", "--num-workers", "4", "--pin_mem", "--seed", "3"]);
+    let output = fmq(dir, &args);
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{stderr}");
+    assert!(stderr.contains("ignored here: --num_workers, --nodes, --pin_mem"), "{stderr}");
+
+    let mut args = TRAIN.to_vec();
+    args.push("--discrete_flow_matching");
+    assert_eq!(fmq(dir, &args).status.code(), Some(2));
+    let mut args = TRAIN.to_vec();
+    args.push("--compute_fid");
+    assert!(fails(dir, &args).contains("Inception"));
+}
+
+#[test]
 fn damaged_packed_files_are_refused_wherever_the_damage_is() {
     let dir = folder();
     let dir = dir.path();

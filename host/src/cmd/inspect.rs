@@ -110,7 +110,6 @@ fn packed_row(tensor: &format::Tensor<'_>) -> Row {
             "{} bit, {} levels {:?} per {} row(s)",
             coding.bits, coding.levels, coding.entries, coding.rows_per_codebook
         ),
-        other => format!("{other:?}"),
     };
     Row {
         name: tensor.name().to_string(),

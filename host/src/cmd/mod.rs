@@ -3,6 +3,7 @@
 pub(crate) mod demo;
 pub(crate) mod fid;
 pub(crate) mod inspect;
+pub(crate) mod launcher;
 pub(crate) mod net;
 pub(crate) mod quantize;
 pub(crate) mod sample;

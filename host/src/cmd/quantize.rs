@@ -130,6 +130,14 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
         let output = Output { scheme: args.scheme.name(), bits: args.bits, seconds, report };
         writeln!(out, "{}", serde_json::to_string(&output)?)?;
     }
+    if common.verbose {
+        for tensor in &report.tensors {
+            let sqnr = tensor.sqnr_db.map_or("exact".into(), |db| format!("{db:.2} dB"));
+            let bits = tensor.bits_per_weight;
+            let line = format!("{:48} {sqnr:>9} {bits:7.3} bits per weight", tensor.name);
+            common.progress().line(&line);
+        }
+    }
     common.progress().line(&summary(args, report, seconds));
     Ok(())
 }

@@ -1,7 +1,6 @@
 //! `fmq sample`: images from a net.
 
 use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -55,7 +54,7 @@ pub(crate) struct Args {
     trajectory: bool,
 }
 
-pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<()> {
+pub(crate) fn run(args: &Args, common: &Common) -> Result<()> {
     let kind = OutputKind::of(&args.output, args.trajectory)?;
     let sampler = Sampler {
         method: args.ode_method,
@@ -78,8 +77,9 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
         sampler.run(&net, &x0, labels.as_deref(), args.trajectory, |n| bar.inc(n as u64))?;
     bar.finish_and_clear();
     kind.write(&args.output, &samples)?;
-    let n = x0.dim(0)?;
-    writeln!(out, "{n} images, {} evaluations each: `{}`", samples.nfe, args.output.display())?;
+    let (n, nfe) = (x0.dim(0)?, samples.nfe);
+    let text = format!("{n} images, {nfe} evaluations each: `{}`", args.output.display());
+    common.progress().line(&text);
     Ok(())
 }
 

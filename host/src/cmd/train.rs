@@ -10,19 +10,20 @@ use fm_candle::data::{Dataset, Images, Split};
 use fm_candle::device::Device;
 use fm_candle::model::{Stored, UNet, UNetConfig};
 use fm_candle::sample::{Sampler, start_noise, to_pixels};
-use fm_candle::solver::{Method, edm_grid, uniform_grid};
+use fm_candle::solver::Method;
 use fm_candle::train::{TrainConfig, Trainer};
 use fm_candle::{atomic, checkpoint};
 use serde_json::json;
 
 use crate::cli::Common;
+use crate::cmd::launcher::Launcher;
 use crate::cmd::net;
+use crate::cmd::sample::time_grid;
 use crate::progress::Progress;
 use crate::report::grid;
 
 /// Train a flow-matching U-Net (upstream's flags, in snake_case or kebab-case)
 #[derive(clap::Args, Clone)]
-#[command(next_line_help = false)]
 pub(crate) struct Args {
     /// Images per batch
     #[arg(long = "batch_size", alias = "batch-size", default_value_t = 32)]
@@ -55,8 +56,8 @@ pub(crate) struct Args {
     #[arg(long = "use_ema", alias = "use-ema")]
     use_ema: bool,
     /// mnist or fashionmnist
-    #[arg(long, default_value = "mnist")]
-    dataset: String,
+    #[arg(long, default_value_t = Dataset::Mnist)]
+    dataset: Dataset,
     /// Folder of the data set
     #[arg(long = "data_path", alias = "data-path", default_value = "./data/image_generation")]
     data_path: PathBuf,
@@ -64,8 +65,8 @@ pub(crate) struct Args {
     #[arg(long = "output_dir", alias = "output-dir", default_value = "./output_dir")]
     output_dir: PathBuf,
     /// Solver of the snapshots: euler, midpoint, heun2
-    #[arg(long = "ode_method", alias = "ode-method", default_value = "midpoint")]
-    ode_method: String,
+    #[arg(long = "ode_method", alias = "ode-method", default_value_t = Method::Midpoint)]
+    ode_method: Method,
     /// JSON: step_size, or nfe with --edm_schedule
     #[arg(long = "ode_options", alias = "ode-options", default_value = r#"{"step_size": 0.01}"#)]
     ode_options: String,
@@ -81,6 +82,20 @@ pub(crate) struct Args {
     /// Train and evaluate on one batch
     #[arg(long = "test_run", alias = "test-run")]
     test_run: bool,
+    /// Only evaluate the saved run of --resume: write its weights and a snapshot
+    #[arg(long = "eval_only", alias = "eval-only")]
+    eval_only: bool,
+    /// Needs the Inception network, which this version does not have
+    #[arg(long = "compute_fid", alias = "compute-fid", hide = true)]
+    compute_fid: bool,
+    /// Not supported
+    #[arg(long = "discrete_flow_matching", alias = "discrete-flow-matching", hide = true)]
+    discrete_flow_matching: bool,
+    /// First epoch; a resumed run knows its own
+    #[arg(long = "start_epoch", alias = "start-epoch", hide = true)]
+    start_epoch: Option<u64>,
+    #[command(flatten)]
+    launcher: Launcher,
     /// The net: a preset or a JSON file with upstream's fields [default: the data set's]
     #[arg(long)]
     arch: Option<String>,
@@ -99,7 +114,8 @@ const MODEL: &str = "model.safetensors";
 pub(crate) fn run(args: &Args, common: &Common) -> Result<()> {
     let device = common.device()?;
     let progress = common.progress();
-    let dataset: Dataset = args.dataset.parse()?;
+    check_flags(args, progress)?;
+    let dataset = args.dataset;
     let arch = net::named(args.arch.as_deref().unwrap_or(dataset.name()))?;
     let config = TrainConfig {
         batch_size: args.batch_size,
@@ -135,11 +151,14 @@ pub(crate) fn run(args: &Args, common: &Common) -> Result<()> {
         }
         None => Trainer::new(&arch, &config, &device)?,
     };
-    let described = json!({ "train": config, "net": arch, "dataset": args.dataset });
+    let described = json!({ "train": config, "net": arch, "dataset": dataset.name() });
     atomic::write(
         &args.output_dir.join("args.json"),
         serde_json::to_string_pretty(&described)?.as_bytes(),
     )?;
+    if args.eval_only {
+        return evaluate(&trainer, &data, &sampler, args, &device);
+    }
     while trainer.progress().epoch < config.epochs {
         let epoch = trainer.progress().epoch;
         train_epoch(&mut trainer, &data, args, progress)?;
@@ -150,6 +169,35 @@ pub(crate) fn run(args: &Args, common: &Common) -> Result<()> {
         }
     }
     progress.line(&format!("wrote `{}`", args.output_dir.join(MODEL).display()));
+    Ok(())
+}
+
+/// Refuses what cannot be done, before any work, and names what is ignored.
+fn check_flags(args: &Args, progress: Progress) -> Result<()> {
+    if args.discrete_flow_matching {
+        let error = clap::Error::raw(
+            clap::error::ErrorKind::ArgumentConflict,
+            "--discrete_flow_matching is not supported: fmq trains continuous flows\n",
+        );
+        error.exit();
+    }
+    if args.compute_fid {
+        bail!(
+            "--compute_fid: the Inception network is not in this version; judge the result by \
+             `fmq fid {} mnist:train --features lenet`",
+            args.output_dir.join(MODEL).display()
+        );
+    }
+    if args.eval_only && args.resume.is_empty() {
+        bail!("--eval_only needs the run to evaluate: --resume PATH or auto");
+    }
+    if args.start_epoch.is_some_and(|epoch| epoch != 0) {
+        bail!("--start_epoch: a run taken up with --resume knows its own epoch; leave it out");
+    }
+    let ignored = args.launcher.given();
+    if !ignored.is_empty() {
+        progress.line(&format!("warning: ignored here: --{}", ignored.join(", --")));
+    }
     Ok(())
 }
 
@@ -227,20 +275,13 @@ fn evaluate(
     let pixels = to_pixels(&samples.images)?;
     let png = grid::png(&pixels, [n, data.height, data.width, data.channels], 10, 2)?;
     let at = trainer.progress();
-    let name = format!("snapshots/{}_{}.png", at.epoch - 1, at.batches);
+    let name = format!("snapshots/{}_{}.png", at.epoch.saturating_sub(1), at.batches);
     Ok(atomic::write(&args.output_dir.join(name), &png)?)
 }
 
 fn sampler(args: &Args) -> Result<Sampler> {
-    let options: serde_json::Value = serde_json::from_str(&args.ode_options)
-        .with_context(|| format!("--ode_options {}", args.ode_options))?;
-    let grid = if args.edm_schedule {
-        edm_grid(usize::try_from(options["nfe"].as_u64().unwrap_or(50))?)?
-    } else {
-        uniform_grid(options["step_size"].as_f64().unwrap_or(0.01))?
-    };
-    let method: Method = args.ode_method.parse()?;
-    Ok(Sampler { method, grid, cfg_scale: args.cfg_scale, batch_size: 8 })
+    let grid = time_grid(&args.ode_options, args.edm_schedule, 0.01)?;
+    Ok(Sampler { method: args.ode_method, grid, cfg_scale: args.cfg_scale, batch_size: 8 })
 }
 
 /// Refuses a net that cannot take the images.
