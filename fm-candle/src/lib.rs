@@ -19,6 +19,23 @@
 //! | [`random`] | who draws which random numbers |
 //! | [`atomic`] | files that appear whole or not at all |
 
+#![allow(
+    clippy::cast_precision_loss,
+    reason = "counts and pixels become floats everywhere; none comes near 2^24"
+)]
+#![allow(
+    clippy::inline_always,
+    reason = "code under a SIMD dispatch must be inlined into it to be compiled for its target"
+)]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::float_cmp,
+        clippy::cast_possible_truncation,
+        reason = "the tests want exact values, and make their data by wrapping casts"
+    )
+)]
+
 pub mod atomic;
 pub mod checkpoint;
 pub mod data;

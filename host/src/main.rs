@@ -1,5 +1,8 @@
 //! `fmq`: train, quantize, judge and ship flow-matching image models.
 
+#![allow(clippy::doc_markdown, reason = "doc comments of arguments are help texts")]
+#![allow(clippy::cast_precision_loss, reason = "byte counts and times become floats for people")]
+
 mod cli;
 mod cmd;
 mod embedded;

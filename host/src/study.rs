@@ -3,13 +3,12 @@
 //! Every row is sampled from the packed file it wrote, from the same noise and labels. Results
 //! are saved after each row, and a study that was cut goes on where it stopped.
 
-use std::collections::hash_map::DefaultHasher;
 use std::fs;
-use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result};
+use crc::{CRC_64_XZ, Crc};
 use fm_candle::data::Images;
 use fm_candle::device::Device;
 use fm_candle::fid::{Statistics, fid, lenet::LeNet};
@@ -242,16 +241,25 @@ impl Study {
     }
 
     fn fingerprint(&self) -> Result<String> {
-        let mut hasher = DefaultHasher::new();
-        (env!("CARGO_PKG_VERSION"), self.config.to_json(), self.n, self.seed).hash(&mut hasher);
-        format!("{:?} {}", self.sampler, self.reference_name).hash(&mut hasher);
+        let crc = Crc::<u64>::new(&CRC_64_XZ);
+        let mut digest = crc.digest();
+        let settings = format!(
+            "{} {} {} {} {:?} {}",
+            env!("CARGO_PKG_VERSION"),
+            self.config.to_json(),
+            self.n,
+            self.seed,
+            self.sampler,
+            self.reference_name
+        );
+        digest.update(settings.as_bytes());
         for (name, tensor) in &self.tensors {
-            name.hash(&mut hasher);
+            digest.update(name.as_bytes());
             for value in tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()? {
-                value.to_bits().hash(&mut hasher);
+                digest.update(&value.to_le_bytes());
             }
         }
-        Ok(format!("{:016x}", hasher.finish()))
+        Ok(format!("{:016x}", digest.finalize()))
     }
 
     fn packed_path(&self, scheme: Scheme, bits: u8) -> PathBuf {

@@ -1,5 +1,11 @@
 //! Fixtures of the suites: reference data, formula weights, comparisons.
 
+#![allow(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    reason = "the reference's formula is made of such casts"
+)]
+
 use std::path::PathBuf;
 
 use candle_core::{DType, Device, Tensor};

@@ -2,6 +2,14 @@
 //!
 //! Compiled as a test of the package `fmq`, which alone is told where its binary lies.
 
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    clippy::float_cmp,
+    clippy::unwrap_used,
+    reason = "a suite: it panics to fail"
+)]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

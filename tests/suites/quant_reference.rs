@@ -83,7 +83,7 @@ fn compare(scheme: Scheme, max_ulps: u32) {
             assert_eq!(stored.dequantized(), all, "{case}: stored");
         }
     }
-    println!("{scheme}: {compared} weights, worst {worst} ulp");
+    eprintln!("{scheme}: {compared} weights, worst {worst} ulp");
     assert!(compared > 30_000);
 }
 
@@ -142,7 +142,7 @@ fn lloyd_max_is_the_optimum_of_k_means() {
             assert!(mse(&values) <= reference, "{case}: {rival}");
         }
     }
-    println!("lloyd-max: worst relative deviation of the mean squared error {worst:e}");
+    eprintln!("lloyd-max: worst relative deviation of the mean squared error {worst:e}");
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Samples equal those of upstream's evaluation loop: grids, guidance, labels, pixels.
 
+#![allow(clippy::unwrap_used, reason = "a suite: it panics to fail")]
+
 use candle_core::{DType, Device};
 use fm_candle::checkpoint;
 use fm_candle::model::{Stored, UNet};

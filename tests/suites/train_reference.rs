@@ -1,5 +1,12 @@
 //! Training steps equal upstream's: path, loss, AdamW, EMA, times, learning rates.
 
+#![allow(
+    clippy::float_cmp,
+    clippy::cast_possible_truncation,
+    clippy::unwrap_used,
+    reason = "a suite: it panics to fail"
+)]
+
 use candle_core::{Device, IndexOp, Tensor};
 use fm_candle::path::{cond_ot, skewed};
 use fm_candle::train::{Batch, TrainConfig, Trainer};

@@ -1,5 +1,11 @@
 //! The net gives the numbers of upstream's `UNetModel`.
 
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::unwrap_used,
+    reason = "a suite: it panics to fail"
+)]
+
 use candle_core::{Device, Tensor};
 use fm_candle::checkpoint;
 use fm_candle::model::{Mode, Stored, UNet};

@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 /// (`facebookresearch/flow_matching`, `examples/image/models/unet.py`).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[expect(clippy::struct_excessive_bools, reason = "upstream's fields, one to one")]
 pub struct UNetConfig {
     /// Channels of the images, and of what is concatenated to them.
     pub in_channels: usize,
@@ -174,7 +175,7 @@ impl UNetConfig {
         }
         for &mult in &self.channel_mult {
             let channels = self.channels(mult);
-            if channels == 0 || channels % GROUPS != 0 {
+            if channels == 0 || !channels.is_multiple_of(GROUPS) {
                 return fault(format!(
                     "channel_mult {mult} times model_channels {} gives {channels} channels, which \
                      GroupNorm({GROUPS}) cannot divide",

@@ -1,6 +1,6 @@
 //! Which net a state dict belongs to, when its file does not say.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use candle_core::Tensor;
 
@@ -47,8 +47,8 @@ fn differences(needed: &[(String, Vec<usize>)], found: &HashMap<&str, &[usize]>)
             Some(_) => {}
         }
     }
-    let needed: HashMap<&str, ()> = needed.iter().map(|(name, _)| (name.as_str(), ())).collect();
-    let mut unknown: Vec<_> = found.keys().filter(|name| !needed.contains_key(*name)).collect();
+    let needed: HashSet<&str> = needed.iter().map(|(name, _)| name.as_str()).collect();
+    let mut unknown: Vec<_> = found.keys().filter(|name| !needed.contains(*name)).collect();
     unknown.sort();
     differences.extend(unknown.into_iter().map(|name| format!("`{name}` is unknown")));
     differences

@@ -54,7 +54,8 @@ enum Layer {
     Conv(Conv),
     Res(ResBlock),
     Attention(Attention),
-    Resample(Resample, Option<Conv>),
+    Resample(Resample),
+    UpConv(Conv),
 }
 
 impl Layer {
@@ -63,10 +64,8 @@ impl Layer {
             Self::Conv(conv) => conv.forward(x),
             Self::Res(block) => block.forward(x, embedding, mode),
             Self::Attention(attention) => attention.forward(x),
-            Self::Resample(resample, None) => resample.forward(x),
-            // A strided convolution replaces the average; it follows the copying of pixels.
-            Self::Resample(Resample::Down, Some(conv)) => conv.forward(x),
-            Self::Resample(resample, Some(conv)) => conv.forward(&resample.forward(x)?),
+            Self::Resample(resample) => resample.forward(x),
+            Self::UpConv(conv) => conv.forward(&Resample::Up.forward(x)?),
         }
     }
 }
@@ -313,11 +312,13 @@ fn resample_layer(
         return Ok(Layer::Res(ResBlock::new(weights, name, width, resample, config)?));
     }
     if !config.conv_resample {
-        return Ok(Layer::Resample(resample, None));
+        return Ok(Layer::Resample(resample));
     }
-    let (part, stride) = if resample == Resample::Down { ("op", 2) } else { ("conv", 1) };
-    let conv = Conv::new(weights, &format!("{name}.{part}"), channels, channels, 3)?;
-    Ok(Layer::Resample(resample, Some(conv.with_stride(stride))))
+    if resample == Resample::Down {
+        let conv = Conv::new(weights, &format!("{name}.op"), channels, channels, 3)?;
+        return Ok(Layer::Conv(conv.with_stride(2)));
+    }
+    Ok(Layer::UpConv(Conv::new(weights, &format!("{name}.conv"), channels, channels, 3)?))
 }
 
 /// `[cos(t f_i), sin(t f_i)]` with `f_i = 10000^(-i / (dim / 2))`; a zero follows for odd `dim`.

@@ -62,7 +62,9 @@ impl Weights for Initial {
             Init::Uniform { fan_in } => {
                 let bound = 1.0 / (fan_in.max(1) as f32).sqrt();
                 stream.fill_uniform(index, 0, &mut values);
-                values.iter_mut().for_each(|v| *v = (2.0 * *v - 1.0) * bound);
+                for v in &mut values {
+                    *v = (2.0 * *v - 1.0) * bound;
+                }
             }
             Init::NormalButRow(_) | Init::Normal => stream.fill_normal(index, 0, &mut values),
         }

@@ -172,11 +172,11 @@ impl GroupNorm {
                             mean_g += a[c] * sum / count;
                             mean_gx += a[c] * product / count;
                         }
-                        for c in 0..g.channels {
-                            let row = c * g.pixels..(c + 1) * g.pixels;
-                            for (d, &x) in dx[row.clone()].iter_mut().zip(&x[row]) {
+                        let rows = dx.chunks_exact_mut(g.pixels).zip(x.chunks_exact(g.pixels));
+                        for ((dx, x), &a) in rows.zip(a) {
+                            for (d, &x) in dx.iter_mut().zip(x) {
                                 let unit = (x - mean) * rstd;
-                                *d = (*d * a[c] - mean_g - unit * mean_gx) * rstd;
+                                *d = (*d * a - mean_g - unit * mean_gx) * rstd;
                             }
                         }
                     },
@@ -203,8 +203,8 @@ fn lanes_sum<T: Real>(x: &[T], f: impl Fn(T, T) -> T, y: &[T]) -> T {
     let (xs, x_rest) = x.as_chunks::<32>();
     let (ys, y_rest) = y.as_chunks::<32>();
     for (x, y) in xs.iter().zip(ys) {
-        for i in 0..32 {
-            lanes[i] += f(x[i], y[i]);
+        for (lane, (&x, &y)) in lanes.iter_mut().zip(x.iter().zip(y)) {
+            *lane += f(x, y);
         }
     }
     for (lane, (&x, &y)) in lanes.iter_mut().zip(x_rest.iter().zip(y_rest)) {
@@ -253,7 +253,6 @@ impl CustomOp3 for GroupNorm {
 }
 
 impl GroupNorm {
-    #[expect(clippy::type_complexity, reason = "the signature of CustomOp3::bwd")]
     fn gradients<T: Real>(
         &self,
         x: &Tensor,

@@ -29,6 +29,7 @@ const SMALL_NET: usize = 4_000_000;
 /// Settings of a run that change its numbers; names and defaults are upstream's flags.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[expect(clippy::struct_excessive_bools, reason = "upstream's switches, one to one")]
 pub struct TrainConfig {
     /// Images per batch.
     pub batch_size: usize,
@@ -241,7 +242,7 @@ impl Trainer {
 
     /// Adds the gradients of one batch; returns its loss.
     ///
-    /// The batch of a small net is cut into shards of [`SHARD`] images, each with a graph of its
+    /// The batch of a small net is cut into shards of a few images, each with a graph of its
     /// own: they run side by side and their activations stay in the caches.
     ///
     /// # Errors

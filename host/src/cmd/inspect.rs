@@ -84,7 +84,7 @@ pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
     if checkpoint.kind == Kind::Packed {
         let model = Model::parse(&bytes)?;
         output.packed = Some(Packed {
-            version: format::VERSION.into(),
+            version: format::VERSION,
             header_bytes: model.header_bytes(),
             bits_per_weight: 8.0 * bytes.len() as f64 / parameters.max(1) as f64,
             crc32: "ok",

@@ -2,6 +2,7 @@
 
 /// Flags of upstream's launcher, loader workers, FID evaluation and discrete variant.
 #[derive(clap::Args, Clone, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "upstream's switches, one to one")]
 pub(crate) struct Launcher {
     #[arg(long = "num_workers", alias = "num-workers", hide = true)]
     num_workers: Option<String>,

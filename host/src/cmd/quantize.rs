@@ -1,8 +1,8 @@
 //! `fmq quantize`: a checkpoint into low bits.
 
+use core::str::FromStr;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};

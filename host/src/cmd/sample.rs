@@ -64,13 +64,12 @@ pub(crate) fn run(args: &Args, common: &Common) -> Result<()> {
     };
     let device = common.device()?;
     let net = args.net.build(&device)?;
-    let (x0, labels) = match &args.x0 {
-        Some(path) => given_noise(path, args, net.config(), &device)?,
-        None => {
-            let n = args.n.unwrap_or(64);
-            let x0 = start_noise(common.seed, 0, n, image_shape(net.config())?, &device)?;
-            (x0, labels(&args.label, n, common.seed, net.config())?)
-        }
+    let (x0, labels) = if let Some(path) = &args.x0 {
+        given_noise(path, args, net.config(), &device)?
+    } else {
+        let n = args.n.unwrap_or(64);
+        let x0 = start_noise(common.seed, 0, n, image_shape(net.config())?, &device)?;
+        (x0, labels(&args.label, n, common.seed, net.config())?)
     };
     let bar = common.progress().bar("sampling", x0.dim(0)? as u64, "img");
     let samples =
@@ -214,7 +213,7 @@ impl OutputKind {
         let (n, c, h, w) = images.dims4()?;
         match self {
             Self::Safetensors => {
-                let nfe = Tensor::new(&[samples.nfe as i64], images.device())?;
+                let nfe = Tensor::new(&[i64::try_from(samples.nfe)?], images.device())?;
                 let mut tensors = vec![("samples".to_string(), images.clone())];
                 tensors.push(("nfe".into(), nfe));
                 if let Some(trajectory) = &samples.trajectory {

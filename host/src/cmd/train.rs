@@ -1,9 +1,10 @@
 //! `fmq train`: upstream's `train.py`, its flags and its files.
 
+use core::time::Duration;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use fm_candle::data::{Dataset, Images, Split};
@@ -24,6 +25,7 @@ use crate::report::grid;
 
 /// Train a flow-matching U-Net (upstream's flags, in snake_case or kebab-case)
 #[derive(clap::Args, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "upstream's switches, one to one")]
 pub(crate) struct Args {
     /// Images per batch
     #[arg(long = "batch_size", alias = "batch-size", default_value_t = 32)]
