@@ -36,15 +36,33 @@ pub fn write_with(path: &Path, fill: impl FnOnce(&mut Writer<'_>) -> io::Result<
     if fs::metadata(path).is_ok_and(|found| !found.is_file()) {
         return Err(Error::file(path, "is no regular file, so it cannot be replaced"));
     }
+    check_target(path)?;
     replace(path, fill).map_err(|source| Error::io(path, source))
 }
 
-fn replace(path: &Path, fill: impl FnOnce(&mut Writer<'_>) -> io::Result<()>) -> io::Result<()> {
-    let folder = match path.parent() {
+/// Checks that the folder of an output is there, before the work that fills it.
+///
+/// # Errors
+///
+/// [`Error::Io`], naming `path`, where it is not.
+pub fn check_target(path: &Path) -> Result<()> {
+    match fs::metadata(folder(path)) {
+        Ok(found) if found.is_dir() => Ok(()),
+        Ok(_) => Err(Error::file(path, "its parent is no folder")),
+        Err(cause) => Err(Error::io(path, cause)),
+    }
+}
+
+/// The folder that `path` lies in.
+fn folder(path: &Path) -> &Path {
+    match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
-    };
-    fs::metadata(folder)?;
+    }
+}
+
+fn replace(path: &Path, fill: impl FnOnce(&mut Writer<'_>) -> io::Result<()>) -> io::Result<()> {
+    let folder = folder(path);
     let beside = beside(folder)?;
     let mut out = BufWriter::new(beside.as_file());
     fill(&mut out)?;

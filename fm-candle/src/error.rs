@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 #[non_exhaustive]
 pub enum Error {
     /// A tensor operation failed inside candle.
-    #[error(transparent)]
-    Candle(#[from] candle_core::Error),
+    #[error("{}", without_backtrace(.0))]
+    Candle(candle_core::Error),
     /// The quantizer or the packed format refused its input.
     #[error(transparent)]
     Quant(#[from] quant_core::Error),
@@ -41,8 +41,23 @@ pub enum Error {
     Config(String),
 }
 
+/// candle's message alone: its own display adds frames where `RUST_BACKTRACE` is set.
+fn without_backtrace(error: &candle_core::Error) -> &dyn core::fmt::Display {
+    match error {
+        candle_core::Error::WithBacktrace { inner, .. } => without_backtrace(inner),
+        other => other,
+    }
+}
+
 /// Result with this crate's [`Error`].
 pub type Result<T, E = Error> = core::result::Result<T, E>;
+
+// Not `#[from]`, which would make it the source too and print it twice.
+impl From<candle_core::Error> for Error {
+    fn from(error: candle_core::Error) -> Self {
+        Self::Candle(error)
+    }
+}
 
 impl Error {
     /// An [`Error::Io`] for `path`.

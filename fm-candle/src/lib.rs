@@ -15,6 +15,7 @@
 //! | [`sample`] | noise to images |
 //! | [`data`] | image sets |
 //! | [`fid`] | Fréchet distance between image sets |
+//! | [`paired`] | PSNR and SSIM of image pairs |
 //! | [`device`] | CPU or GPU |
 //! | [`random`] | who draws which random numbers |
 //! | [`atomic`] | files that appear whole or not at all |
@@ -44,6 +45,7 @@ pub mod error;
 pub mod fid;
 pub mod model;
 pub mod ops;
+pub mod paired;
 pub mod path;
 pub mod quantize;
 pub mod random;

@@ -175,8 +175,9 @@ fn entry(
     }
     let weights = tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
     if let Some(index) = weights.iter().position(|w| !w.is_finite()) {
-        let value = weights[index];
-        return Err(Error::tensor(name, format!("weight {index} is {value}; all must be finite")));
+        let value = tensor.to_dtype(DType::F64)?.flatten_all()?.get(index)?.to_scalar::<f64>()?;
+        let reason = format!("weight {index} is {value:e}; all must be finite and fit into f32");
+        return Err(Error::tensor(name, reason));
     }
     Ok(match treat(name, tensor.dims()) {
         Treatment::F32 => kept(Form::F32(weights), "f32", 32, ErrorSums::default()),
@@ -187,7 +188,9 @@ fn entry(
                 let reason = format!("weight {index} is {value}, beyond f16; keep it at 32 bits");
                 return Err(Error::tensor(name, reason));
             }
-            kept(Form::F16(values), "f16", 16, ErrorSums::default())
+            let rounded: Vec<f32> = values.iter().map(|v| v.to_f32()).collect();
+            let error = ErrorSums::of(&weights, &rounded);
+            kept(Form::F16(values), "f16", 16, error)
         }
         Treatment::Quantize(options) => {
             let coded = quantize_tensor(&weights, tensor.dims(), &options)
@@ -210,7 +213,8 @@ fn report(entries: &[Entry], packed: &[u8]) -> Result<Report> {
         bits_per_weight: 8.0 * stored.record_bytes() as f64 / stored.numel().max(1) as f64,
     });
     let tensors = tensors.collect();
-    let sums = entries.iter().fold(ErrorSums::default(), |sums, entry| sums.add(entry.error));
+    let coded = entries.iter().filter(|entry| matches!(entry.form, Form::Coded(_)));
+    let sums = coded.fold(ErrorSums::default(), |sums, entry| sums.add(entry.error));
     let floating = entries.iter().filter(|entry| !matches!(entry.form, Form::I64(_)));
     let parameters =
         floating.map(|entry| entry.shape.iter().product::<usize>() as u64).sum::<u64>();

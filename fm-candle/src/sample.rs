@@ -56,6 +56,13 @@ impl Sampler {
     ) -> Result<Samples> {
         let n = x0.dim(0)?;
         check_labels(net, labels, n)?;
+        if !self.cfg_scale.is_finite() {
+            let scale = self.cfg_scale;
+            return Err(Error::Config(format!("the guidance scale is {scale}; it must be finite")));
+        }
+        if n == 0 {
+            return Err(Error::Config("no images asked for; at least 1 is needed".into()));
+        }
         let size = self.batch_size.max(1);
         let batch = |start: usize| -> Result<Vec<Tensor>> {
             let count = size.min(n - start);
@@ -65,14 +72,13 @@ impl Sampler {
                 None => None,
             };
             let mut field = |x: &Tensor, t: f64| self.velocity(net, x, t, label.as_ref());
-            let mut states = if trajectory { vec![x.clone()] } else { Vec::new() };
-            let end = solve(self.method, &mut field, &x, &self.grid, |_, x| {
-                if trajectory {
-                    states.push(x.clone());
+            let mut states = vec![x.clone()];
+            solve(self.method, &mut field, &x, &self.grid, |x| {
+                if !trajectory {
+                    states.clear();
                 }
-                Ok(())
+                states.push(x.clone());
             })?;
-            states.push(end);
             done(count);
             Ok(states)
         };
@@ -89,8 +95,12 @@ impl Sampler {
         } else {
             None
         };
-        let last = batches.first().map_or(0, |states| states.len() - 1);
-        let images = if n == 0 { x0.clone() } else { at(last)? };
+        let images = at(if trajectory.is_some() { self.grid.len() - 1 } else { 0 })?;
+        if (&images - &images)?.sum_all()?.to_dtype(DType::F64)?.to_scalar::<f64>()? != 0.0 {
+            let reason =
+                "the samples are not finite; look at the noise, the weights, the step size";
+            return Err(Error::Config(reason.into()));
+        }
         Ok(Samples { images, trajectory, nfe: self.nfe() })
     }
 
@@ -138,7 +148,12 @@ pub fn start_noise(
 ) -> Result<Tensor> {
     let (c, h, w) = shape;
     let size = c * h * w;
-    let mut values = vec![0f32; n * size];
+    let mut values = Vec::new();
+    let enough = n.checked_mul(size).filter(|&len| values.try_reserve_exact(len).is_ok());
+    let Some(len) = enough else {
+        return Err(Error::Config(format!("{n} images of {c} x {h} x {w} do not fit into memory")));
+    };
+    values.resize(len, 0f32);
     values
         .par_chunks_mut(size.max(1))
         .enumerate()

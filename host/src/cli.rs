@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 use fm_candle::device::Device;
 
@@ -26,8 +26,8 @@ pub(crate) struct Common {
     #[arg(long, global = true, value_name = "DEVICE")]
     device: Option<String>,
     /// CPU threads [default: all cores]
-    #[arg(long, global = true, value_name = "N")]
-    threads: Option<usize>,
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
     /// Seed of everything random
     #[arg(long, global = true, default_value_t = 0, value_name = "N")]
     pub(crate) seed: u64,
@@ -71,11 +71,8 @@ enum Command {
 pub(crate) fn run() -> Result<()> {
     let cli = Cli::parse();
     if let Some(threads) = cli.common.threads {
-        if threads == 0 {
-            bail!("--threads 0: at least 1 is needed");
-        }
         rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
+            .num_threads(threads.into())
             .build_global()
             .context("starting the threads")?;
     }

@@ -10,15 +10,24 @@ mod progress;
 mod report;
 mod study;
 
+use std::io;
 use std::process::ExitCode;
 
 /// Tensors come and go by the megabyte; the system's allocator returns their pages each time.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// Whether the reader of stdout has gone.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let mut causes = error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>());
+    causes.any(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
+}
+
 fn main() -> ExitCode {
     match cli::run() {
         Ok(()) => ExitCode::SUCCESS,
+        // `fmq inspect FILE | head` is no failure.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             // One line, whatever the causes hold.
             let line = format!("{error:#}").replace('\n', " ");

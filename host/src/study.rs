@@ -7,22 +7,23 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use crc::{CRC_64_XZ, Crc};
 use fm_candle::data::Images;
 use fm_candle::device::Device;
-use fm_candle::fid::{Statistics, fid, lenet::LeNet};
+use fm_candle::fid::lenet::{self, LeNet};
+use fm_candle::fid::{Statistics, fid};
 use fm_candle::model::{UNet, UNetConfig};
 use fm_candle::quantize::{Treatment, quantize};
 use fm_candle::sample::{Sampler, start_noise, to_pixels};
-use fm_candle::{DType, Tensor, atomic};
+use fm_candle::{DType, Tensor, atomic, paired};
 use indicatif::ProgressBar;
 use quant_core::quantize::Options;
 use quant_core::scheme::Scheme;
 use serde::{Deserialize, Serialize};
 
 use crate::cmd::net::{NetArgs, build};
-use crate::cmd::sample::{image_shape, images};
+use crate::cmd::sample::{class_cycle, image_shape, images};
 use crate::progress::Progress;
 use crate::report::{Row, Summary, grid, html, plots, tables};
 
@@ -76,6 +77,10 @@ struct Results {
 impl Study {
     /// Runs what is not in the folder yet and writes tables, plots, grids and the report.
     pub(crate) fn run(&self, progress: Progress) -> Result<(Summary, Vec<Row>)> {
+        let shape = image_shape(&self.config)?;
+        if shape != (1, lenet::SIDE, lenet::SIDE) {
+            bail!("the net draws {shape:?} images, the LeNet features are for (1, 28, 28)");
+        }
         for folder in ["packed", "grids"] {
             let path = self.dir.join(folder);
             fs::create_dir_all(&path).with_context(|| format!("creating `{}`", path.display()))?;
@@ -107,11 +112,7 @@ impl Study {
                 Some(row) => row.clone(),
                 None => self.row(scheme, bits, &noise, &full, &bar)?,
             });
-            let results =
-                Results { fingerprint: fingerprint.clone(), summary: summary.clone(), rows };
-            let json = serde_json::to_vec_pretty(&results)?;
-            atomic::write(&self.dir.join("results.json"), &json)?;
-            rows = results.rows;
+            self.save(&fingerprint, &summary, &rows, &known)?;
         }
         bar.finish_and_clear();
         for &scheme in &self.schemes {
@@ -136,6 +137,23 @@ impl Study {
         let (n, c, h, w) = all.dims4()?;
         let png = grid::png(&to_pixels(&all)?, [n, h, w, c], count, 2)?;
         Ok(atomic::write(&self.dir.join(format!("grids/bits_{scheme}.png")), &png)?)
+    }
+
+    /// Writes `results.json`: the rows so far, and those of earlier runs that are not among them.
+    fn save(
+        &self,
+        fingerprint: &str,
+        summary: &Summary,
+        rows: &[Row],
+        known: &[Row],
+    ) -> Result<()> {
+        let is_new =
+            |old: &&Row| !rows.iter().any(|r| (&r.scheme, r.bits) == (&old.scheme, old.bits));
+        let rows = rows.iter().chain(known.iter().filter(is_new)).cloned().collect();
+        let results =
+            Results { fingerprint: fingerprint.to_string(), summary: summary.clone(), rows };
+        let json = serde_json::to_vec_pretty(&results)?;
+        Ok(atomic::write(&self.dir.join("results.json"), &json)?)
     }
 
     /// Quantizes, packs, samples from the packed file, and scores.
@@ -164,8 +182,8 @@ impl Study {
             bits_per_weight: report.bits_per_weight,
             packed_bytes: report.packed_bytes,
             ratio: report.ratio,
-            psnr_db: psnr(&samples, full)?,
-            ssim: None,
+            psnr_db: paired::psnr(&samples, full)?,
+            ssim: paired::ssim(&samples, full)?,
             fid: self.fid(&images(&samples)?)?,
             seconds: start.elapsed().as_secs_f64(),
         })
@@ -178,10 +196,7 @@ impl Study {
     /// Samples with classes in turn: the same for every row, and each as often as the others.
     fn sample(&self, net: &UNet, noise: &Tensor, bar: &ProgressBar) -> Result<Tensor> {
         let n = noise.dim(0)?;
-        let labels: Option<Vec<u32>> = match self.config.num_classes {
-            Some(classes) => Some((0..u32::try_from(classes)?).cycle().take(n).collect()),
-            None => None,
-        };
+        let labels = class_cycle(&self.config, n)?;
         let done = |n: usize| bar.inc(n as u64);
         Ok(self.sampler.run(net, noise, labels.as_deref(), false, done)?.images)
     }
@@ -193,18 +208,9 @@ impl Study {
     fn summary(&self, full: &Tensor) -> Result<Summary> {
         let parameters = self.tensors.iter().map(|(_, t)| t.elem_count() as u64).sum::<u64>();
         let real: Vec<usize> = (0..self.n.min(self.real.n)).collect();
-        let mut notes = vec![
-            "SQNR (of the weights) and PSNR (of samples from the same noise, pixels in [0, 1]) \
-             decide; the Fréchet distance of so few images only illustrates."
-                .to_string(),
-            "Bits per weight count the whole packed file: codes, codebooks, names, header.".into(),
+        let notes = vec![
+            "PSNR and SSIM (11 x 11 box window) compare samples with pixels in [0, 1].".to_string(),
         ];
-        if self.real.n < self.n {
-            notes.push(format!(
-                "The distance of real images is that of {} test images, not {}.",
-                self.real.n, self.n
-            ));
-        }
         Ok(Summary {
             model: self.model.clone(),
             parameters,
@@ -220,6 +226,7 @@ impl Study {
             fid_label: "FID (LeNet features)".into(),
             fid_reference: self.reference_name.clone(),
             fid_full: self.fid(&images(full)?)?,
+            n_real: real.len(),
             fid_real: self.fid(&self.real.subset(&real)?)?,
             notes,
         })
@@ -302,11 +309,4 @@ fn shown(samples: &Tensor) -> Result<Vec<u8>> {
     let samples = samples.narrow(0, 0, SHOWN.0.min(samples.dim(0)?))?;
     let (n, c, h, w) = samples.dims4()?;
     grid::png(&to_pixels(&samples)?, [n, h, w, c], SHOWN.1, 2)
-}
-
-/// `-10 log10` of the mean squared difference of all pixels, images in `[0, 1]`.
-fn psnr(a: &Tensor, b: &Tensor) -> Result<f64> {
-    let unit = |x: &Tensor| ((x * 0.5)? + 0.5)?.clamp(0f32, 1f32)?.to_dtype(DType::F64);
-    let mse = (unit(a)? - unit(b)?)?.sqr()?.mean_all()?.to_scalar::<f64>()?;
-    Ok(-10.0 * mse.log10())
 }

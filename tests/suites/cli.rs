@@ -250,6 +250,8 @@ fn train_writes_its_files_and_resumes() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     idx(dir);
+    let nothing = [&TRAIN[..], &["--eval_only", "--resume", "auto"]].concat();
+    assert!(fails(dir, &nothing).contains("no such run"));
     let train = |epochs: &'static str| {
         let mut args = TRAIN.to_vec();
         args.extend(["--epochs", epochs, "--resume", "auto"]);
@@ -267,6 +269,14 @@ fn train_writes_its_files_and_resumes() {
         assert!(dir.join("run").join(file).exists(), "{file}");
     }
     ok(dir, &["sample", "run/model.safetensors", "-n", "1", "-o", "one.png"]);
+
+    // Neither starting over by mistake nor other settings under the same run.
+    assert!(fails(dir, &TRAIN).contains("--resume auto"));
+    let other = [&TRAIN[..], &["--skewed_timesteps", "--resume", "auto"]].concat();
+    assert!(fails(dir, &other).contains("only epochs and lr may change"));
+    fs::remove_file(dir.join("run/model.safetensors")).unwrap();
+    train("2");
+    assert!(dir.join("run/model.safetensors").exists(), "a finished run is evaluated again");
 }
 
 #[test]
@@ -358,6 +368,55 @@ fn bad_checkpoints_are_refused_by_name() {
     checkpoint::safetensors::save(&dir.join("bad.safetensors"), &all.tensors, &[]).unwrap();
     let error = fails(dir, &sample);
     assert!(error.contains("mnist-small") && error.contains("--arch"), "{error}");
+}
+
+#[test]
+fn numbers_that_make_no_images_are_refused() {
+    let dir = folder();
+    let dir = dir.path();
+    let sample = |extra: &[&'static str]| -> Vec<&'static str> {
+        [&["sample", "net.safetensors", "-n", "2", "-o", "x.png"], extra].concat()
+    };
+    assert!(fails(dir, &sample(&["--cfg-scale", "nan"])).contains("guidance"));
+    assert!(fails(dir, &sample(&["--ode-options", r#"{"step_size": 0}"#])).contains("step_size"));
+    assert!(fails(dir, &sample(&["--ode-options", r#"{"nfe": 5}"#])).contains("nfe"));
+    assert!(fails(dir, &sample(&["--label", "10"])).contains("10"));
+    assert!(
+        fails(dir, &["sample", "net.safetensors", "-n", "99999999999999", "-o", "x.png"])
+            .contains("memory")
+    );
+    assert_eq!(
+        fmq(dir, &["sample", "net.safetensors", "-n", "0", "-o", "x.png"]).status.code(),
+        Some(2)
+    );
+
+    let x0 = Tensor::new(&[f32::NAN; 64], &fm_candle::device::Device::Cpu).unwrap();
+    let x0 = x0.reshape((1, 1, 8, 8)).unwrap();
+    checkpoint::safetensors::save(&dir.join("x0.safetensors"), &[("x0".into(), x0)], &[]).unwrap();
+    let error = fails(dir, &["sample", "net.safetensors", "--x0", "x0.safetensors", "-o", "x.png"]);
+    assert!(error.contains("not finite"), "{error}");
+}
+
+#[test]
+fn a_glob_that_matches_nothing_is_refused() {
+    let dir = folder();
+    let base = ["quantize", "net.safetensors", "--scheme", "ot", "--bits", "2", "-o", "q.fmq"];
+    for flag in [["--only", "conv.*"], ["--keep", "conv.*=16"]] {
+        let error = fails(dir.path(), &[&base[..], &flag].concat());
+        assert!(error.contains(flag[0]) && error.contains("conv.*"), "{error}");
+    }
+}
+
+#[test]
+fn fid_compares_embedded_digits() {
+    let dir = tempfile::tempdir().unwrap();
+    let args = ["fid", "mnist:test", "mnist:train", "-n", "256", "--json"];
+    let json: Value = serde_json::from_str(&ok(dir.path(), &args)).unwrap();
+    assert_eq!((json["features"].as_str(), json["n_a"].as_u64()), (Some("lenet"), Some(256)));
+    let real = json["fid"].as_f64().unwrap();
+    assert!((5.0..30.0).contains(&real), "{real}");
+    let text = ok(dir.path(), &["fid", "mnist:test", "mnist:train", "-n", "256"]);
+    assert!(text.starts_with("FID (LeNet features)"), "{text}");
 }
 
 #[test]

@@ -21,7 +21,7 @@ pub struct Images {
     pub width: usize,
     /// Pixels in `[0, 255]`, `[n, channels, height, width]`.
     pub pixels: Vec<u8>,
-    /// Class of each image, `[n]`.
+    /// Class of each image, `[n]`, or empty where it is not known.
     pub labels: Vec<u8>,
 }
 
@@ -72,7 +72,7 @@ impl Images {
         Ok(Self {
             n: indices.len(),
             pixels: indices.iter().flat_map(|&i| self.image(i)).copied().collect(),
-            labels: indices.iter().map(|&i| self.labels[i]).collect(),
+            labels: indices.iter().filter_map(|&i| self.labels.get(i)).copied().collect(),
             ..*self
         })
     }

@@ -167,15 +167,29 @@ impl UNetConfig {
         if self.dims != 2 {
             return fault(format!("dims = {}, only 2 is supported", self.dims));
         }
-        if self.channel_mult.is_empty() || self.num_res_blocks == 0 {
-            return fault("channel_mult must have entries and num_res_blocks be at least 1".into());
+        if self.channel_mult.is_empty() {
+            return fault("channel_mult must have entries".into());
         }
-        if self.in_channels == 0 || self.out_channels == 0 || self.model_channels == 0 {
-            return fault("in_channels, out_channels and model_channels must be at least 1".into());
+        for (field, value, most) in [
+            ("in_channels", self.in_channels, MOST_CHANNELS),
+            ("out_channels", self.out_channels, MOST_CHANNELS),
+            ("model_channels", self.model_channels, MOST_CHANNELS),
+            ("num_res_blocks", self.num_res_blocks, 64),
+            ("num_classes", self.num_classes.unwrap_or(1), MOST_CLASSES),
+        ] {
+            if !(1..=most).contains(&value) {
+                return fault(format!("{field} = {value} must lie in 1 to {most}"));
+            }
+        }
+        if !(-1..=MOST_PIXELS).contains(&self.image_size) || self.image_size == 0 {
+            let size = self.image_size;
+            return fault(format!(
+                "image_size = {size} must be -1 (unknown) or 1 to {MOST_PIXELS}"
+            ));
         }
         for &mult in &self.channel_mult {
             let channels = self.channels(mult);
-            if channels == 0 || !channels.is_multiple_of(GROUPS) {
+            if channels > MOST_CHANNELS || channels == 0 || !channels.is_multiple_of(GROUPS) {
                 return fault(format!(
                     "channel_mult {mult} times model_channels {} gives {channels} channels, which \
                      GroupNorm({GROUPS}) cannot divide",
@@ -188,9 +202,6 @@ impl UNetConfig {
         }
         if self.num_heads == 0 || self.num_head_channels == 0 || self.num_heads_upsample == 0 {
             return fault("num_heads, num_head_channels, num_heads_upsample must not be 0".into());
-        }
-        if self.num_classes == Some(0) {
-            return fault("num_classes = 0; leave it out for a net without classes".into());
         }
         if self.channel_mult.len() > 8 || self.attention_resolutions.len() > 8 {
             return fault("at most 8 entries in channel_mult and attention_resolutions".into());
@@ -297,6 +308,10 @@ impl UNetConfig {
 
 /// Groups of every GroupNorm in the net.
 pub(crate) const GROUPS: usize = 32;
+/// Bounds that no net comes near; beyond them a configuration is a mistake or an attack.
+const MOST_CHANNELS: usize = 1 << 14;
+const MOST_CLASSES: usize = 1 << 20;
+const MOST_PIXELS: i64 = 1 << 14;
 
 #[cfg(test)]
 mod tests {

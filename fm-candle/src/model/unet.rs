@@ -196,6 +196,14 @@ impl UNet {
         concat: Option<&Tensor>,
         mode: Mode<'_>,
     ) -> Result<Tensor> {
+        let (_, _, height, width) = x.dims4()?;
+        let multiple = 1 << (self.config.channel_mult.len() - 1);
+        if [height, width].iter().any(|side| *side == 0 || side % multiple != 0) {
+            return Err(Error::Config(format!(
+                "images of {height} x {width} cannot be halved and doubled back by this net; use \
+                 sides divisible by {multiple}"
+            )));
+        }
         let embedding = self.embedding(x, t, label)?;
         let mut h = match concat {
             Some(concat) => Tensor::cat(&[x, concat], 1)?,
@@ -223,15 +231,6 @@ impl UNet {
         }
         for block in &self.output_blocks {
             if let Some(skip) = skips.pop() {
-                if skip.dims()[2..] != h.dims()[2..] {
-                    return Err(Error::Config(format!(
-                        "an image of {} x {} cannot be halved and doubled back by this net; \
-                         use sides divisible by {}",
-                        x.dim(2)?,
-                        x.dim(3)?,
-                        1 << (self.config.channel_mult.len() - 1)
-                    )));
-                }
                 h = Tensor::cat(&[&h, &skip], 1)?;
             }
             for layer in block {

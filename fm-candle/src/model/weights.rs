@@ -115,7 +115,13 @@ impl Weights for Stored {
                 format!("has shape {found:?}, the net needs {shape:?}"),
             ));
         }
-        Ok(tensor.detach().to_device(&self.device)?.to_dtype(DType::F32)?.contiguous()?)
+        let tensor = tensor.detach().to_device(&self.device)?.to_dtype(DType::F32)?.contiguous()?;
+        // A sum is not finite if any of its terms is not: x - x is 0 or NaN.
+        let check = (&tensor - &tensor)?.sum_all()?.to_scalar::<f32>()?;
+        if check != 0.0 {
+            return Err(Error::tensor(name, "holds NaN or infinite weights"));
+        }
+        Ok(tensor)
     }
 }
 

@@ -222,7 +222,7 @@ impl Geometry {
 
     /// Images whose results are computed together, at least one.
     fn group(&self) -> usize {
-        (TILE / (self.oh() * self.line())).clamp(1, self.n.max(1))
+        (TILE / (self.oh() * self.line()).max(1)).clamp(1, self.n.max(1))
     }
 
     /// The tiles of a group of images.

@@ -80,8 +80,8 @@ impl TrainConfig {
     /// The setting, its value, and what would be right.
     pub fn check(&self) -> Result<()> {
         let fault = |what: String| Err(Error::Config(what));
-        if self.batch_size == 0 || self.accum_iter == 0 {
-            return fault("batch_size and accum_iter must be at least 1".into());
+        if self.batch_size == 0 || self.accum_iter == 0 || self.epochs == 0 {
+            return fault("batch_size, accum_iter and epochs must be at least 1".into());
         }
         if !(self.lr > 0.0 && self.lr.is_finite()) {
             return fault(format!("lr {} must be a positive number", self.lr));
@@ -107,7 +107,8 @@ impl TrainConfig {
 }
 
 /// Where a run stands.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Progress {
     /// Finished epochs.
     pub epoch: u64,
@@ -115,6 +116,15 @@ pub struct Progress {
     pub batch: u64,
     /// Batches done since the start of the run.
     pub batches: u64,
+    /// Sum of the losses of the batches done in the epoch under way.
+    pub loss_sum: f64,
+}
+
+impl Progress {
+    /// Mean loss of the batches done in the epoch under way.
+    pub fn mean_loss(&self) -> f64 {
+        self.loss_sum / self.batch.max(1) as f64
+    }
 }
 
 /// A net under training, with all that a resumed run needs.
@@ -209,20 +219,20 @@ impl Trainer {
         missing.map(|((name, _), _)| name.as_str()).collect()
     }
 
-    /// Trains on the next batch of `order` and returns its loss; none at the end of the epoch,
-    /// which is then counted as finished.
+    /// Trains on the next batch of `order` and returns its loss; none after the epoch's last one,
+    /// until [`end_epoch`](Self::end_epoch) is called.
     ///
     /// # Errors
     /// A loss that is not finite.
     pub fn next_batch(&mut self, data: &Images, order: &Order) -> Result<Option<f64>> {
         let Some(indices) = order.batch(self.progress.batch, self.config.batch_size) else {
-            self.end_epoch();
             return Ok(None);
         };
         let batch = Batch::draw(data, indices, &self.config, &self.progress, &self.device)?;
         let value = self.accumulate(&batch)?;
         self.progress.batch += 1;
         self.progress.batches += 1;
+        self.progress.loss_sum += value;
         if self.progress.batch.is_multiple_of(self.config.accum_iter as u64) {
             self.update()?;
         }
@@ -232,7 +242,8 @@ impl Trainer {
     /// Counts the epoch under way as finished; gradients that wait for an update are dropped.
     pub fn end_epoch(&mut self) {
         self.pending.fill(None);
-        self.progress = Progress { epoch: self.progress.epoch + 1, batch: 0, ..self.progress };
+        let Progress { epoch, batches, .. } = self.progress;
+        self.progress = Progress { epoch: epoch + 1, batches, ..Progress::default() };
     }
 
     /// The order of the images in the epoch under way.

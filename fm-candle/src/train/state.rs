@@ -54,7 +54,8 @@ impl Trainer {
     /// A run as it stood when [`save`](Self::save) wrote `path`, to go on under `config`.
     ///
     /// # Errors
-    /// A file that holds no such run, or one of another net, seed or batch size.
+    /// A file that holds no such run, or one of another net or with other settings than epochs
+    /// and learning rate.
     pub fn resume(
         path: &Path,
         arch: &UNetConfig,
@@ -75,15 +76,11 @@ impl Trainer {
         }
         let saved: TrainConfig =
             serde_json::from_str(field(CONFIG_KEY)?).map_err(|e| bad(CONFIG_KEY, &e))?;
-        if (saved.seed, saved.batch_size, saved.use_ema)
-            != (config.seed, config.batch_size, config.use_ema)
-        {
+        let compared = TrainConfig { epochs: config.epochs, lr: config.lr, ..saved.clone() };
+        if compared != *config {
             return Err(Error::file(
                 path,
-                format!(
-                    "the run had seed {}, batch_size {}, use_ema {}; they cannot change",
-                    saved.seed, saved.batch_size, saved.use_ema
-                ),
+                format!("only epochs and lr may change; the run had {saved:?}"),
             ));
         }
         let mut run = Self::new(arch, config, device)?;

@@ -20,12 +20,15 @@ pub(crate) struct NetArgs {
     /// Take the raw weights although the file has an EMA
     #[arg(long = "raw-weights", alias = "raw_weights")]
     raw_weights: bool,
+    /// Side of the images, where the net's configuration does not say
+    #[arg(long = "image-size", alias = "image_size", value_parser = clap::value_parser!(u16).range(1..=16384))]
+    image_size: Option<u16>,
 }
 
 impl NetArgs {
     /// A checkpoint that says itself which net it is of.
     pub(crate) fn plain(path: &Path) -> Self {
-        Self { path: path.to_path_buf(), arch: None, raw_weights: false }
+        Self { path: path.to_path_buf(), arch: None, raw_weights: false, image_size: None }
     }
 
     /// The weights and their net's configuration.
@@ -36,7 +39,10 @@ impl NetArgs {
             (None, Some(arch)) => named(arch),
             (None, None) => identify(&checkpoint.tensors).map_err(anyhow::Error::from),
         };
-        let config = config.with_context(|| format!("`{}`", self.path.display()))?;
+        let mut config = config.with_context(|| format!("`{}`", self.path.display()))?;
+        if let Some(side) = self.image_size {
+            config.image_size = side.into();
+        }
         Ok((checkpoint, config))
     }
 

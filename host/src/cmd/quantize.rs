@@ -6,16 +6,17 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use fm_candle::atomic;
 use fm_candle::checkpoint::{self, NET_KEY};
-use fm_candle::model::UNetConfig;
+use fm_candle::model::{UNetConfig, identify};
 use fm_candle::quantize::{Report, Treatment, quantize};
+use fm_candle::{Tensor, atomic};
 use globset::{Glob, GlobMatcher};
 use quant_core::quantize::{Granularity, Levels, Options};
 use quant_core::scheme::Scheme;
 use serde::Serialize;
 
 use crate::cli::Common;
+use crate::cmd::net;
 
 /// Quantize the weights of a checkpoint
 #[derive(clap::Args)]
@@ -39,11 +40,14 @@ pub(crate) struct Args {
     #[arg(long, default_value = "channel", value_parser = granularity)]
     granularity: Granularity,
     /// Tensors to keep at other bits, GLOB=BITS with BITS 1 to 8, 16 or 32; may be repeated
-    #[arg(long, value_name = "GLOB=BITS")]
+    #[arg(long, value_name = "GLOB=BITS", num_args = 1..)]
     keep: Vec<Keep>,
     /// Quantize only the tensors whose name matches
     #[arg(long, value_name = "GLOB", value_parser = glob)]
     only: Option<GlobMatcher>,
+    /// The net, where the file does not say: a preset or a JSON file with upstream's fields
+    #[arg(long, value_name = "NAME|FILE.json")]
+    arch: Option<String>,
     /// Take the raw weights although the file has an EMA
     #[arg(long = "raw-weights", alias = "raw_weights")]
     raw_weights: bool,
@@ -105,14 +109,17 @@ struct Output<'a> {
 
 pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<()> {
     let kind = OutputKind::of(&args.output)?;
+    atomic::check_target(&args.output)?;
     let start = Instant::now();
     let checkpoint = checkpoint::load(&args.input, args.raw_weights)?;
-    let net = match checkpoint.net() {
-        Some(json) => Some(
+    args.check_globs(&checkpoint.tensors)?;
+    let net = match (checkpoint.net(), &args.arch) {
+        (Some(json), _) => Some(
             UNetConfig::from_json(json).with_context(|| format!("`{}`", args.input.display()))?,
         ),
+        (None, Some(arch)) => Some(net::named(arch)?),
         // Any state dict can be quantized; one of a preset's shape also becomes a net.
-        None => fm_candle::model::identify(&checkpoint.tensors).ok(),
+        (None, None) => identify(&checkpoint.tensors).ok(),
     };
     let packed_net = net.as_ref().map(UNetConfig::to_packed).transpose()?;
     let quantized = quantize(&checkpoint.tensors, packed_net.as_ref(), |name, _| args.treat(name))
@@ -143,6 +150,17 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
 }
 
 impl Args {
+    /// Refuses globs that no tensor's name matches: they are misspelt.
+    fn check_globs(&self, tensors: &[(String, Tensor)]) -> Result<()> {
+        let keeps = self.keep.iter().map(|keep| ("--keep", &keep.glob));
+        for (flag, glob) in keeps.chain(self.only.iter().map(|glob| ("--only", glob))) {
+            if !tensors.iter().any(|(name, _)| glob.is_match(name)) {
+                bail!("{flag} {}: no tensor has such a name", glob.glob());
+            }
+        }
+        Ok(())
+    }
+
     fn treat(&self, name: &str) -> Treatment {
         let options = Options {
             scheme: self.scheme,
@@ -185,10 +203,14 @@ impl OutputKind {
 }
 
 fn summary(args: &Args, report: &Report, seconds: f64) -> String {
-    let sqnr = report.sqnr_db.map_or("exact".into(), |db| format!("{db:.2} dB"));
+    let sqnr = match report.sqnr_db {
+        _ if report.quantized_parameters == 0 => "none quantized".into(),
+        None => "exact".into(),
+        Some(db) => format!("{db:.2} dB"),
+    };
     format!(
-        "{} at {} bits: SQNR {sqnr}, {:.3} bits per weight, {} bytes packed ({:.2}x smaller than \
-         f32), {seconds:.2} s; wrote `{}`",
+        "{} at {} bits: SQNR {sqnr}; packed {:.3} bits per weight, {} bytes, {:.2}x smaller than \
+         f32; {seconds:.2} s; wrote `{}`",
         args.scheme,
         args.bits,
         report.bits_per_weight,

@@ -4,13 +4,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use fm_candle::Tensor;
 use fm_candle::checkpoint;
 use fm_candle::device::Device;
 use fm_candle::fid::{npz, planar};
 use fm_candle::model::UNetConfig;
 use fm_candle::sample::{Sampler, Samples, random_labels, start_noise, to_pixels};
 use fm_candle::solver::{Method, edm_grid, uniform_grid};
+use fm_candle::{DType, Tensor};
 use fm_candle::{atomic, data::Images};
 
 use crate::cli::Common;
@@ -23,7 +23,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     net: NetArgs,
     /// Number of images [default: as many as --x0 holds, else 64]
-    #[arg(short)]
+    #[arg(short, value_parser = at_least_1)]
     n: Option<usize>,
     /// Output: .png (a grid), .npz, .safetensors, or a folder for one PNG per image
     #[arg(short, long, value_name = "OUT")]
@@ -31,9 +31,9 @@ pub(crate) struct Args {
     /// Start noise: a safetensors file with x0 and optionally label
     #[arg(long, value_name = "IN.safetensors")]
     x0: Option<PathBuf>,
-    /// Class of the images: a number, `all` (0, 1, 2, ... in turn) or `random`
-    #[arg(long, default_value = "random", value_name = "L|all|random")]
-    label: String,
+    /// Class of the images: a number, `all` (0, 1, 2, ... in turn) or `random` [default: random]
+    #[arg(long, value_name = "L|all|random")]
+    label: Option<String>,
     /// Guidance; 0 is off
     #[arg(long = "cfg-scale", alias = "cfg_scale", default_value_t = 0.0)]
     cfg_scale: f64,
@@ -47,7 +47,7 @@ pub(crate) struct Args {
     #[arg(long = "edm-schedule", alias = "edm_schedule")]
     edm_schedule: bool,
     /// Images in one tensor; the images do not depend on it
-    #[arg(long = "batch-size", alias = "batch_size", default_value_t = 8)]
+    #[arg(long = "batch-size", alias = "batch_size", default_value = "8", value_parser = at_least_1)]
     batch_size: usize,
     /// Also keep the states at every time (.safetensors only)
     #[arg(long)]
@@ -56,6 +56,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args, common: &Common) -> Result<()> {
     let kind = OutputKind::of(&args.output, args.trajectory)?;
+    atomic::check_target(&args.output)?;
     let sampler = Sampler {
         method: args.ode_method,
         grid: time_grid(&args.ode_options, args.edm_schedule, 0.05)?,
@@ -65,11 +66,11 @@ pub(crate) fn run(args: &Args, common: &Common) -> Result<()> {
     let device = common.device()?;
     let net = args.net.build(&device)?;
     let (x0, labels) = if let Some(path) = &args.x0 {
-        given_noise(path, args, net.config(), &device)?
+        given_noise(path, args, common.seed, net.config(), &device)?
     } else {
         let n = args.n.unwrap_or(64);
         let x0 = start_noise(common.seed, 0, n, image_shape(net.config())?, &device)?;
-        (x0, labels(&args.label, n, common.seed, net.config())?)
+        (x0, labels(args.label.as_deref(), n, common.seed, net.config())?)
     };
     let bar = common.progress().bar("sampling", x0.dim(0)? as u64, "img");
     let samples =
@@ -90,7 +91,7 @@ pub(crate) fn draw(path: &Path, n: usize, common: &Common) -> Result<Tensor> {
     let grid = uniform_grid(0.05)?;
     let sampler = Sampler { method: Method::Midpoint, grid, cfg_scale: 0.0, batch_size: 8 };
     let x0 = start_noise(common.seed, 0, n, image_shape(net.config())?, &device)?;
-    let labels = labels("random", n, common.seed, net.config())?;
+    let labels = labels(None, n, common.seed, net.config())?;
     let bar = common.progress().bar("sampling", n as u64, "img");
     let samples = sampler.run(&net, &x0, labels.as_deref(), false, |n| bar.inc(n as u64))?;
     bar.finish_and_clear();
@@ -103,6 +104,10 @@ pub(crate) fn time_grid(options: &str, edm: bool, step_size: f64) -> Result<Vec<
         .with_context(|| format!("--ode-options `{options}` must be a JSON object"))?;
     if let Some(key) = json.keys().find(|key| !["step_size", "nfe"].contains(&key.as_str())) {
         bail!("--ode-options: unknown `{key}`; known are step_size, and nfe for the EDM schedule");
+    }
+    // Upstream's default options hold a step size even where the EDM schedule sets the steps.
+    if json.contains_key("nfe") && !edm {
+        bail!("--ode-options: nfe is the EDM schedule's; add --edm-schedule or give step_size");
     }
     let number = |key: &str, default: f64| match json.get(key) {
         None => Ok(default),
@@ -124,23 +129,28 @@ pub(crate) fn time_grid(options: &str, edm: bool, step_size: f64) -> Result<Vec<
 /// Channels, height and width of the net's images.
 pub(crate) fn image_shape(config: &UNetConfig) -> Result<(usize, usize, usize)> {
     let side = config.side().context(
-        "the net's configuration has no image_size; give the noise with --x0, or --arch with one",
+        "the net's configuration has no image_size; give --image-size, or the noise with --x0",
     )?;
     Ok((config.out_channels, side, side))
 }
 
 /// The labels that `--label` names; none for a net without classes.
-fn labels(text: &str, n: usize, seed: u64, config: &UNetConfig) -> Result<Option<Vec<u32>>> {
+fn labels(
+    text: Option<&str>,
+    n: usize,
+    seed: u64,
+    config: &UNetConfig,
+) -> Result<Option<Vec<u32>>> {
     let Some(classes) = config.num_classes else {
-        if text == "random" {
-            return Ok(None);
-        }
-        bail!("--label {text}: the net has no classes");
+        return match text {
+            None => Ok(None),
+            Some(text) => bail!("--label {text}: the net has no classes"),
+        };
     };
     let classes = u32::try_from(classes)?;
-    Ok(Some(match text {
+    Ok(Some(match text.unwrap_or("random") {
         "random" => random_labels(seed, 0, n, classes),
-        "all" => (0..classes).cycle().take(n).collect(),
+        "all" => return class_cycle(config, n),
         number => match number.parse() {
             Ok(label) if label < classes => vec![label; n],
             _ => bail!("--label {number}: use 0 to {}, all or random", classes - 1),
@@ -148,10 +158,17 @@ fn labels(text: &str, n: usize, seed: u64, config: &UNetConfig) -> Result<Option
     }))
 }
 
+/// The classes 0, 1, 2, ... in turn for `n` images; none for a net without classes.
+pub(crate) fn class_cycle(config: &UNetConfig, n: usize) -> Result<Option<Vec<u32>>> {
+    let Some(classes) = config.num_classes else { return Ok(None) };
+    Ok(Some((0..u32::try_from(classes)?).cycle().take(n).collect()))
+}
+
 /// Noise, and labels if there are any, from a safetensors file.
 fn given_noise(
     path: &Path,
     args: &Args,
+    seed: u64,
     config: &UNetConfig,
     device: &Device,
 ) -> Result<(Tensor, Option<Vec<u32>>)> {
@@ -159,27 +176,38 @@ fn given_noise(
     let find = |name: &str| file.tensors.iter().find(|(n, _)| n == name).map(|(_, t)| t);
     let named = || format!("`{}`", path.display());
     let x0 = find("x0").with_context(|| format!("{}: no tensor x0", named()))?;
-    if x0.rank() != 4 || x0.dim(1)? != config.out_channels {
-        let shape = x0.dims();
-        let c = config.out_channels;
-        bail!("{}: x0 has shape {shape:?}, the net needs [n, {c}, h, w]", named());
+    if x0.rank() != 4 || x0.dim(1)? != config.out_channels || !x0.dtype().is_float() {
+        let (dtype, shape, c) = (x0.dtype(), x0.dims(), config.out_channels);
+        bail!("{}: x0 is {dtype:?} {shape:?}, the net needs F32 [n, {c}, h, w]", named());
     }
     let n = args.n.unwrap_or(x0.dim(0)?);
     if n > x0.dim(0)? {
         bail!("{}: x0 holds {} images, -n asks for {n}", named(), x0.dim(0)?);
     }
-    let labels = match find("label") {
-        Some(labels) => {
-            let values = labels.to_dtype(fm_candle::DType::I64)?.flatten_all()?.to_vec1::<i64>()?;
-            if values.len() < n {
-                bail!("{}: {} labels for {n} images", named(), values.len());
+    let labels = match (find("label"), &args.label) {
+        (Some(_), Some(text)) => bail!("--label {text}: {} holds labels already", named()),
+        (Some(labels), None) => {
+            if labels.dtype() != DType::I64 || labels.dims() != [x0.dim(0)?] {
+                let (dtype, shape, count) = (labels.dtype(), labels.dims(), x0.dim(0)?);
+                bail!("{}: label is {dtype:?} {shape:?}, not I64 [{count}]", named());
             }
-            let checked = values.into_iter().take(n).map(u32::try_from).collect::<Result<_, _>>();
-            Some(checked.with_context(|| format!("{}: a negative label", named()))?)
+            let values = labels.to_vec1::<i64>()?;
+            if let Some(label) = values.iter().find(|&&label| label < 0) {
+                bail!("{}: label {label} is no class", named());
+            }
+            Some(values.into_iter().take(n).map(u32::try_from).collect::<Result<_, _>>()?)
         }
-        None => labels(&args.label, n, 0, config)?,
+        (None, text) => labels(text.as_deref(), n, seed, config)?,
     };
     Ok((x0.narrow(0, 0, n)?.to_device(device)?, labels))
+}
+
+/// A count of at least 1.
+fn at_least_1(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err("expected a whole number of at least 1".into()),
+        Ok(n) => Ok(n),
+    }
 }
 
 /// What is written, by the output's extension.
@@ -192,7 +220,9 @@ enum OutputKind {
 
 impl OutputKind {
     fn of(path: &Path, trajectory: bool) -> Result<Self> {
-        let kind = match path.extension().and_then(|extension| extension.to_str()) {
+        let extension = path.extension().and_then(|extension| extension.to_str());
+        let kind = match extension.map(str::to_ascii_lowercase).as_deref() {
+            _ if path.is_dir() => Self::Folder,
             Some("png") => Self::Grid,
             Some("npz") => Self::Npz,
             Some("safetensors") => Self::Safetensors,

@@ -56,6 +56,17 @@ pub(crate) struct Args {
     json: bool,
 }
 
+/// The values in their order, each once.
+fn distinct<T: Copy + PartialEq>(values: &[T]) -> Vec<T> {
+    let mut distinct = Vec::new();
+    for &value in values {
+        if !distinct.contains(&value) {
+            distinct.push(value);
+        }
+    }
+    distinct
+}
+
 pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<()> {
     if args.n < 2 {
         bail!("-n {}: at least 2 images are needed", args.n);
@@ -69,8 +80,8 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
         model: args.net.path.display().to_string(),
         config,
         tensors: checkpoint.tensors,
-        schemes: args.schemes.clone(),
-        bits: args.bits.clone(),
+        schemes: distinct(&args.schemes),
+        bits: distinct(&args.bits),
         n: args.n,
         sampler: Sampler {
             method: args.ode_method,

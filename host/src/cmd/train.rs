@@ -9,7 +9,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use fm_candle::data::{Dataset, Images, Split};
 use fm_candle::device::Device;
-use fm_candle::model::{Stored, UNet, UNetConfig};
+use fm_candle::model::UNetConfig;
 use fm_candle::sample::{Sampler, start_noise, to_pixels};
 use fm_candle::solver::Method;
 use fm_candle::train::{TrainConfig, Trainer};
@@ -19,12 +19,13 @@ use serde_json::json;
 use crate::cli::Common;
 use crate::cmd::launcher::Launcher;
 use crate::cmd::net;
-use crate::cmd::sample::time_grid;
+use crate::cmd::sample::{class_cycle, time_grid};
 use crate::progress::Progress;
 use crate::report::grid;
 
 /// Train a flow-matching U-Net (upstream's flags, in snake_case or kebab-case)
 #[derive(clap::Args, Clone)]
+#[command(args_override_self = true)]
 #[expect(clippy::struct_excessive_bools, reason = "upstream's switches, one to one")]
 pub(crate) struct Args {
     /// Images per batch
@@ -101,6 +102,9 @@ pub(crate) struct Args {
     /// The net: a preset or a JSON file with upstream's fields [default: the data set's]
     #[arg(long)]
     arch: Option<String>,
+    /// Side of the images; the digits have their own, 28
+    #[arg(long = "image-size", alias = "image_size")]
+    image_size: Option<usize>,
     /// Do not flip images left to right
     #[arg(long = "no-flip", alias = "no_flip")]
     no_flip: bool,
@@ -118,7 +122,7 @@ pub(crate) fn run(args: &Args, common: &Common) -> Result<()> {
     let progress = common.progress();
     check_flags(args, progress)?;
     let dataset = args.dataset;
-    let arch = net::named(args.arch.as_deref().unwrap_or(dataset.name()))?;
+    let mut arch = net::named(args.arch.as_deref().unwrap_or(dataset.name()))?;
     let config = TrainConfig {
         batch_size: args.batch_size,
         epochs: if args.test_run { 1 } else { args.epochs },
@@ -136,41 +140,42 @@ pub(crate) fn run(args: &Args, common: &Common) -> Result<()> {
     let sampler = sampler(args)?;
     let data = dataset.load(&args.data_path, Split::Train)?;
     check_fit(&arch, &data, args)?;
+    arch.image_size = i64::try_from(data.height)?;
     if config.flip {
         progress.line(
             "note: images are flipped left to right, as upstream does; digits want --no-flip",
         );
     }
-    fs::create_dir_all(args.output_dir.join("snapshots"))
-        .with_context(|| format!("creating `{}`", args.output_dir.display()))?;
-
-    let mut trainer = match resume_path(args)? {
+    let saved = resume_path(args)?;
+    let mut trainer = match &saved {
         Some(path) => {
-            let trainer = Trainer::resume(&path, &arch, &config, &device)?;
+            let trainer = Trainer::resume(path, &arch, &config, &device)?;
             let at = trainer.progress();
             progress.line(&format!("resumed at epoch {}, batch {}", at.epoch, at.batch));
             trainer
         }
         None => Trainer::new(&arch, &config, &device)?,
     };
-    let described = json!({ "train": config, "net": arch, "dataset": dataset.name() });
-    atomic::write(
-        &args.output_dir.join("args.json"),
-        serde_json::to_string_pretty(&described)?.as_bytes(),
-    )?;
+    fs::create_dir_all(args.output_dir.join("snapshots"))
+        .with_context(|| format!("creating `{}`", args.output_dir.display()))?;
+    let run = Run { args, data: &data, sampler, device, progress };
     if args.eval_only {
-        return evaluate(&trainer, &data, &sampler, args, &device);
+        return run.evaluate(&trainer);
     }
+    let described = json!({ "train": config, "net": arch, "dataset": dataset.name() });
+    let described = serde_json::to_string_pretty(&described)?;
+    atomic::write(&args.output_dir.join("args.json"), described.as_bytes())?;
+    let mut evaluated = false;
     while trainer.progress().epoch < config.epochs {
-        let epoch = trainer.progress().epoch;
-        train_epoch(&mut trainer, &data, args, progress)?;
-        trainer.save(&args.output_dir.join(RUN))?;
-        let last = epoch + 1 == config.epochs;
-        if last || (epoch + 1).is_multiple_of(args.eval_frequency.max(1)) {
-            evaluate(&trainer, &data, &sampler, args, &device)?;
+        run.epoch(&mut trainer)?;
+        evaluated = trainer.progress().epoch.is_multiple_of(args.eval_frequency.max(1));
+        if evaluated {
+            run.evaluate(&trainer)?;
         }
     }
-    progress.line(&format!("wrote `{}`", args.output_dir.join(MODEL).display()));
+    if !evaluated {
+        run.evaluate(&trainer)?;
+    }
     Ok(())
 }
 
@@ -203,82 +208,83 @@ fn check_flags(args: &Args, progress: Progress) -> Result<()> {
     Ok(())
 }
 
-/// One epoch, or what is left of it, with a line in `log.txt` at its end.
-fn train_epoch(
-    trainer: &mut Trainer,
-    data: &Images,
-    args: &Args,
+/// What training needs beside the trainer.
+struct Run<'a> {
+    args: &'a Args,
+    data: &'a Images,
+    sampler: Sampler,
+    device: Device,
     progress: Progress,
-) -> Result<()> {
-    let (order, epoch) = (trainer.order(data), trainer.progress().epoch);
-    let batches = if args.test_run { 1 } else { order.batches(args.batch_size) };
-    if batches == 0 {
-        bail!("--batch_size {}: the data set has only {} images", args.batch_size, data.n);
-    }
-    let bar = progress.bar(&format!("epoch {epoch}"), batches * args.batch_size as u64, "img");
-    bar.set_position(trainer.progress().batch * args.batch_size as u64);
-    bar.reset_eta();
-    let (start, first) = (Instant::now(), trainer.progress().batch);
-    let (mut sum, mut saved) = (0.0, Instant::now());
-    while let Some(loss) = trainer.next_batch(data, &order)? {
-        sum += loss;
-        let done = trainer.progress().batch;
-        bar.set_message(format!("epoch {epoch}  loss {:.4}", sum / (done - first) as f64));
-        bar.inc(args.batch_size as u64);
-        if args.test_run {
-            break;
-        }
-        let after_update = done.is_multiple_of(args.accum_iter as u64);
-        if after_update && saved.elapsed() > Duration::from_secs(args.save_seconds) {
-            trainer.save(&args.output_dir.join(RUN))?;
-            saved = Instant::now();
-        }
-    }
-    if args.test_run {
-        trainer.end_epoch();
-    }
-    bar.finish_and_clear();
-    let (seconds, count) = (start.elapsed().as_secs_f64(), batches - first);
-    let speed = (count * args.batch_size as u64) as f64 / seconds;
-    let loss = sum / count.max(1) as f64;
-    progress.line(&format!("epoch {epoch}: loss {loss:.5}, {seconds:.0} s, {speed:.0} img/s"));
-    let path = args.output_dir.join("log.txt");
-    let line = json!({ "train_loss": loss, "epoch": epoch, "seconds": seconds, "batches": count });
-    fs::OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(&path)
-        .and_then(|mut log| writeln!(log, "{line}"))
-        .with_context(|| format!("writing `{}`", path.display()))
 }
 
-/// Writes the evaluation weights and a grid of samples.
-fn evaluate(
-    trainer: &Trainer,
-    data: &Images,
-    sampler: &Sampler,
-    args: &Args,
-    device: &Device,
-) -> Result<()> {
-    let config = trainer.net().config();
-    let weights = trainer.evaluation_weights()?;
-    let metadata = [(checkpoint::NET_KEY, config.to_json())];
-    let metadata = metadata.each_ref().map(|(k, v)| (*k, v.as_str()));
-    checkpoint::safetensors::save(&args.output_dir.join(MODEL), &weights, &metadata)?;
+impl Run<'_> {
+    /// One epoch, or what is left of it; then the run is saved and `log.txt` gets a line.
+    fn epoch(&self, trainer: &mut Trainer) -> Result<()> {
+        let (args, batch_size) = (self.args, self.args.batch_size as u64);
+        let (order, first) = (trainer.order(self.data), trainer.progress());
+        let batches = order.batches(args.batch_size);
+        if batches == 0 {
+            bail!("--batch_size {batch_size}: the data set has only {} images", self.data.n);
+        }
+        let batches = if args.test_run { 1 } else { batches };
+        let epoch = first.epoch;
+        let bar = self.progress.bar(&format!("epoch {epoch}"), batches * batch_size, "img");
+        bar.set_position(first.batch * batch_size);
+        bar.reset_eta();
+        let (start, mut saved) = (Instant::now(), Instant::now());
+        while trainer.progress().batch < batches {
+            if trainer.next_batch(self.data, &order)?.is_none() {
+                break;
+            }
+            let at = trainer.progress();
+            bar.set_message(format!("epoch {epoch}  loss {:.4}", at.mean_loss()));
+            bar.inc(batch_size);
+            let after_update = at.batch.is_multiple_of(args.accum_iter as u64);
+            if after_update && saved.elapsed() > Duration::from_secs(args.save_seconds) {
+                trainer.save(&args.output_dir.join(RUN))?;
+                saved = Instant::now();
+            }
+        }
+        let (loss, seconds) = (trainer.progress().mean_loss(), start.elapsed().as_secs_f64());
+        let speed = ((batches - first.batch) * batch_size) as f64 / seconds;
+        trainer.end_epoch();
+        trainer.save(&args.output_dir.join(RUN))?;
+        bar.finish_and_clear();
+        let text = format!("epoch {epoch}: loss {loss:.5}, {seconds:.0} s, {speed:.0} img/s");
+        self.progress.line(&text);
+        let path = args.output_dir.join("log.txt");
+        let line = json!({ "train_loss": loss, "epoch": epoch, "seconds": seconds });
+        fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&path)
+            .and_then(|mut log| writeln!(log, "{line}"))
+            .with_context(|| format!("writing `{}`", path.display()))
+    }
 
-    let net = UNet::new(config, &mut Stored::new(weights, device))?;
-    let n = 64.min(args.batch_size.max(1));
-    let shape = (data.channels, data.height, data.width);
-    let x0 = start_noise(trainer.config().seed, 0, n, shape, device)?;
-    let labels = config
-        .num_classes
-        .map(|classes| (0..n).map(|i| u32::try_from(i % classes).unwrap_or(0)).collect::<Vec<_>>());
-    let samples = sampler.run(&net, &x0, labels.as_deref(), false, |_| {})?;
-    let pixels = to_pixels(&samples.images)?;
-    let png = grid::png(&pixels, [n, data.height, data.width, data.channels], 10, 2)?;
-    let at = trainer.progress();
-    let name = format!("snapshots/{}_{}.png", at.epoch.saturating_sub(1), at.batches);
-    Ok(atomic::write(&args.output_dir.join(name), &png)?)
+    /// Writes the evaluation weights and a grid of samples.
+    fn evaluate(&self, trainer: &Trainer) -> Result<()> {
+        let (dir, data) = (&self.args.output_dir, self.data);
+        let config = trainer.net().config();
+        let weights = trainer.evaluation_weights()?;
+        let json = config.to_json();
+        let metadata = [(checkpoint::NET_KEY, json.as_str())];
+        checkpoint::safetensors::save(&dir.join(MODEL), &weights, &metadata)?;
+
+        let net = net::build(config, weights, &self.device)?;
+        let n = 64.min(self.args.batch_size);
+        let shape = (data.channels, data.height, data.width);
+        let x0 = start_noise(trainer.config().seed, 0, n, shape, &self.device)?;
+        let labels = class_cycle(config, n)?;
+        let samples = self.sampler.run(&net, &x0, labels.as_deref(), false, |_| {})?;
+        let pixels = to_pixels(&samples.images)?;
+        let png = grid::png(&pixels, [n, data.height, data.width, data.channels], 10, 2)?;
+        let at = trainer.progress();
+        let name = format!("snapshots/{}_{}.png", at.epoch.saturating_sub(1), at.batches);
+        atomic::write(&dir.join(name), &png)?;
+        self.progress.line(&format!("wrote `{}`", dir.join(MODEL).display()));
+        Ok(())
+    }
 }
 
 fn sampler(args: &Args) -> Result<Sampler> {
@@ -297,6 +303,17 @@ fn check_fit(net: &UNetConfig, data: &Images, args: &Args) -> Result<()> {
             net.out_channels
         );
     }
+    if let Some(side) = args.image_size.filter(|&side| side != data.height) {
+        bail!("--image-size {side}: the images of {} have side {}", args.dataset, data.height);
+    }
+    if data.height != data.width {
+        bail!(
+            "--dataset {}: images of {} x {} are not square",
+            args.dataset,
+            data.height,
+            data.width
+        );
+    }
     let classes = data.labels.iter().max().map_or(0, |&label| usize::from(label) + 1);
     match net.num_classes {
         Some(known) if known < classes => {
@@ -306,11 +323,18 @@ fn check_fit(net: &UNetConfig, data: &Images, args: &Args) -> Result<()> {
     }
 }
 
-/// The saved run to go on with.
+/// The saved run to go on with; a folder that holds one is never started over by mistake.
 fn resume_path(args: &Args) -> Result<Option<PathBuf>> {
+    let own = args.output_dir.join(RUN);
     match args.resume.as_str() {
+        "" if own.exists() => bail!(
+            "`{}` is a saved run: go on with --resume auto, or choose another --output_dir",
+            own.display()
+        ),
         "" => Ok(None),
-        "auto" => Ok(Some(args.output_dir.join(RUN)).filter(|path| path.exists())),
+        "auto" if own.exists() => Ok(Some(own)),
+        "auto" if args.eval_only => bail!("`{}`: no such run to evaluate", own.display()),
+        "auto" => Ok(None),
         path if Path::new(path).is_file() => Ok(Some(path.into())),
         path => bail!("--resume `{path}`: no such file"),
     }

@@ -57,7 +57,10 @@ fn facts(out: &mut String, summary: &Summary) {
         ("Distance at full precision", format!("{:.2}", summary.fid_full)),
         (
             "Distance of real images",
-            format!("{:.2} for {} of them: the least to hope for", summary.fid_real, summary.n),
+            format!(
+                "{:.2} for {} of them: the least to hope for",
+                summary.fid_real, summary.n_real
+            ),
         ),
     ];
     out.push_str("<dl>\n");

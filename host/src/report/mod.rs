@@ -61,7 +61,9 @@ pub(crate) struct Summary {
     pub(crate) fid_reference: String,
     /// Its value for the full-precision net.
     pub(crate) fid_full: f64,
-    /// Its value for `n` real images: what a perfect model would get at this `n`.
+    /// Real images that are not in the reference; at most `n`.
+    pub(crate) n_real: usize,
+    /// The distance of these: what a perfect model would get at their number.
     pub(crate) fid_real: f64,
     /// Further remarks, a sentence each.
     pub(crate) notes: Vec<String>,
@@ -107,6 +109,7 @@ mod sample {
             fid_label: "FID (LeNet features)".into(),
             fid_reference: "MNIST train".into(),
             fid_full: 9.41,
+            n_real: 256,
             fid_real: 3.2,
             notes: vec!["Digits 4 & 9 are <often> confused.".into()],
         }

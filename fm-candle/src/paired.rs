@@ -1,0 +1,121 @@
+//! Measures of image pairs: samples of a quantized net against those of the full one, from the
+//! same noise.
+
+use candle_core::{DType, Tensor};
+
+use crate::error::{Error, Result};
+
+/// Side of SSIM's window, and its two constants for pixels in `[0, 1]`.
+const WINDOW: usize = 11;
+const C1: f64 = 0.01 * 0.01;
+const C2: f64 = 0.03 * 0.03;
+
+/// Peak signal to noise ratio in dB, `-10 log10` of the mean squared difference of all pixels,
+/// the images clamped and scaled to `[0, 1]`; infinite for equal images.
+///
+/// # Shapes: both `[n, c, h, w]` in `[-1, 1]`
+///
+/// # Errors
+/// Shapes that differ.
+pub fn psnr(a: &Tensor, b: &Tensor) -> Result<f64> {
+    let mse = (unit(a)? - unit(b)?)?.sqr()?.mean_all()?.to_scalar::<f64>()?;
+    Ok(-10.0 * mse.log10())
+}
+
+/// Structural similarity (Wang et al., 2004) with a box window of 11 x 11 pixels, the variant of
+/// the paper's code, averaged over all windows that lie inside, channels and images; at most 1.
+///
+/// ```text
+/// (2 m_a m_b + C1) (2 cov + C2) / ((m_a^2 + m_b^2 + C1) (var_a + var_b + C2))
+/// ```
+///
+/// # Shapes: both `[n, c, h, w]` in `[-1, 1]`; none where an image is smaller than the window
+///
+/// # Errors
+/// Shapes that differ.
+pub fn ssim(a: &Tensor, b: &Tensor) -> Result<Option<f64>> {
+    let (n, c, h, w) = a.dims4()?;
+    if b.dims() != a.dims() {
+        let (a, b) = (a.dims(), b.dims());
+        return Err(Error::Config(format!("image pairs of shapes {a:?} and {b:?}")));
+    }
+    if h < WINDOW || w < WINDOW || n * c == 0 {
+        return Ok(None);
+    }
+    let (a, b) = (unit(a)?.flatten_all()?.to_vec1()?, unit(b)?.flatten_all()?.to_vec1()?);
+    let planes = a.chunks_exact(h * w).zip(b.chunks_exact(h * w));
+    let sum: f64 = planes.map(|(a, b)| plane_ssim(a, b, w)).sum();
+    Ok(Some(sum / (n * c) as f64))
+}
+
+/// Mean over the windows of one plane with lines of `w` pixels.
+fn plane_ssim(a: &[f64], b: &[f64], w: usize) -> f64 {
+    let (down, across) = (a.len() / w - WINDOW + 1, w - WINDOW + 1);
+    let count = (WINDOW * WINDOW) as f64;
+    let mut sum = 0.0;
+    for corner in (0..down).flat_map(|y| (0..across).map(move |x| y * w + x)) {
+        let (mut ma, mut mb, mut aa, mut bb, mut ab) = (0.0, 0.0, 0.0, 0.0, 0.0);
+        for line in 0..WINDOW {
+            let at = corner + line * w;
+            for (&a, &b) in a[at..at + WINDOW].iter().zip(&b[at..at + WINDOW]) {
+                ma += a;
+                mb += b;
+                aa += a * a;
+                bb += b * b;
+                ab += a * b;
+            }
+        }
+        let (ma, mb) = (ma / count, mb / count);
+        let (va, vb, cov) = (aa / count - ma * ma, bb / count - mb * mb, ab / count - ma * mb);
+        sum +=
+            (2.0 * ma * mb + C1) * (2.0 * cov + C2) / ((ma * ma + mb * mb + C1) * (va + vb + C2));
+    }
+    sum / (down * across) as f64
+}
+
+/// Pixels clamped and scaled to `[0, 1]`.
+fn unit(x: &Tensor) -> Result<Tensor> {
+    Ok(((x.to_dtype(DType::F64)? * 0.5)? + 0.5)?.clamp(0.0, 1.0)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+
+    fn images(f: impl Fn(usize) -> f32) -> Tensor {
+        let values: Vec<f32> = (0..2 * 13 * 12).map(f).collect();
+        Tensor::from_vec(values, (2, 1, 13, 12), &Device::Cpu).unwrap()
+    }
+
+    #[test]
+    fn equal_images_are_perfect() {
+        let a = images(|i| (i as f32 * 0.3).sin());
+        assert_eq!(psnr(&a, &a).unwrap(), f64::INFINITY);
+        assert!((ssim(&a, &a).unwrap().unwrap() - 1.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn constant_images_have_the_closed_form() {
+        // In [0, 1]: 0.5 and 0.75.
+        let (a, b) = (images(|_| 0.0), images(|_| 0.5));
+        assert!((psnr(&a, &b).unwrap() - 10.0 * 16f64.log10()).abs() < 1e-9);
+        let expected = (2.0 * 0.5 * 0.75 + C1) / (0.25 + 0.5625 + C1);
+        assert!((ssim(&a, &b).unwrap().unwrap() - expected).abs() < 1e-9);
+    }
+
+    #[test]
+    fn opposite_images_are_dissimilar() {
+        let a = images(|i| (i as f32 * 0.7).sin());
+        let b = images(|i| -(i as f32 * 0.7).sin());
+        assert!(ssim(&a, &b).unwrap().unwrap() < 0.0);
+    }
+
+    #[test]
+    fn images_smaller_than_the_window_have_no_ssim() {
+        let a = Tensor::zeros((1, 1, 8, 8), DType::F32, &Device::Cpu).unwrap();
+        assert_eq!(ssim(&a, &a).unwrap(), None);
+        assert!(ssim(&a, &images(|_| 0.0)).is_err());
+    }
+}
