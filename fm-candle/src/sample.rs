@@ -6,6 +6,7 @@ use rayon::prelude::*;
 
 use crate::error::{Error, Result};
 use crate::model::{Mode, UNet};
+use crate::ops::is_finite;
 use crate::random::Domain;
 use crate::solver::{Method, solve};
 
@@ -96,7 +97,7 @@ impl Sampler {
             None
         };
         let images = at(if trajectory.is_some() { self.grid.len() - 1 } else { 0 })?;
-        if (&images - &images)?.sum_all()?.to_dtype(DType::F64)?.to_scalar::<f64>()? != 0.0 {
+        if !is_finite(&images)? {
             let reason =
                 "the samples are not finite; look at the noise, the weights, the step size";
             return Err(Error::Config(reason.into()));

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use candle_core::{DType, Device, Tensor, Var};
 
 use crate::error::{Error, Result};
+use crate::ops::is_finite;
 use crate::random::Domain;
 
 /// How a fresh parameter starts.
@@ -116,9 +117,7 @@ impl Weights for Stored {
             ));
         }
         let tensor = tensor.detach().to_device(&self.device)?.to_dtype(DType::F32)?.contiguous()?;
-        // A sum is not finite if any of its terms is not: x - x is 0 or NaN.
-        let check = (&tensor - &tensor)?.sum_all()?.to_scalar::<f32>()?;
-        if check != 0.0 {
+        if !is_finite(&tensor)? {
             return Err(Error::tensor(name, "holds NaN or infinite weights"));
         }
         Ok(tensor)

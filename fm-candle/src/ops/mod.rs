@@ -6,6 +6,7 @@
 
 mod conv2d;
 mod dropout;
+mod finite;
 mod gemm;
 mod norm;
 mod real;
@@ -13,6 +14,7 @@ mod resample;
 
 pub use conv2d::conv2d;
 pub use dropout::dropout;
+pub use finite::is_finite;
 pub use norm::{Activation, group_norm};
 pub use resample::{downsample2, upsample2};
 

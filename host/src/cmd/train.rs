@@ -331,10 +331,9 @@ fn resume_path(args: &Args) -> Result<Option<PathBuf>> {
             "`{}` is a saved run: go on with --resume auto, or choose another --output_dir",
             own.display()
         ),
-        "" => Ok(None),
         "auto" if own.exists() => Ok(Some(own)),
         "auto" if args.eval_only => bail!("`{}`: no such run to evaluate", own.display()),
-        "auto" => Ok(None),
+        "" | "auto" => Ok(None),
         path if Path::new(path).is_file() => Ok(Some(path.into())),
         path => bail!("--resume `{path}`: no such file"),
     }
