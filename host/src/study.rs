@@ -3,6 +3,7 @@
 //! Every row is sampled from the packed file it wrote, from the same noise and labels. Results
 //! are saved after each row, and a study that was cut goes on where it stopped.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -207,7 +208,7 @@ impl Study {
 
     fn summary(&self, full: &Tensor) -> Result<Summary> {
         let parameters = self.tensors.iter().map(|(_, t)| t.elem_count() as u64).sum::<u64>();
-        let real: Vec<usize> = (0..self.n.min(self.real.n)).collect();
+        let real = classes_in_turn(&self.real.labels, self.n);
         let notes = vec![
             "PSNR and SSIM (11 x 11 box window) compare samples with pixels in [0, 1].".to_string(),
         ];
@@ -285,7 +286,7 @@ impl Study {
             .map(|row| read(&self.grid_path(row.scheme.parse()?, row.bits)))
             .collect::<Result<Vec<_>>>()?;
         let full = read(&self.dir.join("grids/full.png"))?;
-        let real: Vec<usize> = (0..SHOWN.0.min(self.real.n)).collect();
+        let real = classes_in_turn(&self.real.labels, SHOWN.0);
         let real = self.real.subset(&real)?;
         // One channel: the order of the pixels is the same in both layouts.
         let real = grid::png(&real.pixels, [real.n, real.height, real.width, 1], SHOWN.1, 2)?;
@@ -304,9 +305,39 @@ impl Study {
     }
 }
 
+/// The indices of at most `n` images whose classes come in turn, as those of the samples do: with
+/// another mix of classes the distances could not be compared.
+fn classes_in_turn(labels: &[u8], n: usize) -> Vec<usize> {
+    let mut by_class: BTreeMap<u8, VecDeque<usize>> = BTreeMap::new();
+    for (i, &label) in labels.iter().enumerate() {
+        by_class.entry(label).or_default().push_back(i);
+    }
+    let mut indices = Vec::new();
+    // The rarest class ends the turns; without labels there are none.
+    let full = |by_class: &BTreeMap<u8, VecDeque<usize>>| by_class.values().all(|c| !c.is_empty());
+    while !by_class.is_empty() && full(&by_class) && indices.len() < n {
+        indices.extend(by_class.values_mut().filter_map(VecDeque::pop_front));
+    }
+    indices.truncate(n);
+    indices
+}
+
 /// The grid of the first samples.
 fn shown(samples: &Tensor) -> Result<Vec<u8>> {
     let samples = samples.narrow(0, 0, SHOWN.0.min(samples.dim(0)?))?;
     let (n, c, h, w) = samples.dims4()?;
     grid::png(&to_pixels(&samples)?, [n, h, w, c], SHOWN.1, 2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::classes_in_turn;
+
+    #[test]
+    fn real_images_have_the_samples_mix_of_classes() {
+        let labels = [1, 1, 0, 2, 0, 1, 2, 2, 2, 0];
+        assert_eq!(classes_in_turn(&labels, 7), [2, 0, 3, 4, 1, 6, 9]);
+        assert_eq!(classes_in_turn(&labels, 100), [2, 0, 3, 4, 1, 6, 9, 5, 7]);
+        assert_eq!(classes_in_turn(&[], 3), []);
+    }
 }

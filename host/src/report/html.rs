@@ -58,7 +58,7 @@ fn facts(out: &mut String, summary: &Summary) {
         (
             "Distance of real images",
             format!(
-                "{:.2} for {} of them: the least to hope for",
+                "{:.2} for {} that the reference does not hold",
                 summary.fid_real, summary.n_real
             ),
         ),
