@@ -19,7 +19,7 @@ use crate::path::{Times, cond_ot, loss};
 use crate::random::Domain;
 
 pub use batch::{Batch, Order};
-pub use optimizer::{AdamW, AdamWConfig, Moments};
+pub use optimizer::{AdamW, AdamWConfig, Moments, add_gradients};
 
 /// Images of a shard; see [`Trainer::accumulate`].
 const SHARD: usize = 8;
@@ -268,14 +268,9 @@ impl Trainer {
             .map(|first| self.gradients(&batch.narrow(first, shard.min(n - first))?, first, n))
             .collect::<Result<_>>()?;
         let mut value = 0.0;
-        for (part, mut grads) in parts {
+        for (part, grads) in parts {
             value += part;
-            for ((_, var), pending) in self.vars.iter().zip(&mut self.pending) {
-                *pending = match (pending.take(), grads.remove(var)) {
-                    (Some(sum), Some(grad)) => Some((sum + grad)?),
-                    (sum, grad) => sum.or(grad),
-                };
-            }
+            add_gradients(&mut self.pending, &self.vars, grads)?;
         }
         if !value.is_finite() {
             return Err(Error::Config(format!(

@@ -1,5 +1,6 @@
 //! AdamW and the moving average of the weights, in one pass over memory.
 
+use candle_core::backprop::GradStore;
 use candle_core::{Tensor, Var};
 use pulp::Arch;
 use rayon::prelude::*;
@@ -99,6 +100,24 @@ impl AdamW {
             },
         )
     }
+}
+
+/// Adds the gradients of one graph to the sums of several, parameter by parameter.
+///
+/// # Errors
+/// A gradient whose shape is not its sum's.
+pub fn add_gradients(
+    sums: &mut [Option<Tensor>],
+    vars: &[(String, Var)],
+    mut grads: GradStore,
+) -> Result<()> {
+    for ((_, var), sum) in vars.iter().zip(sums) {
+        *sum = match (sum.take(), grads.remove(var)) {
+            (Some(sum), Some(grad)) => Some((sum + grad)?),
+            (sum, grad) => sum.or(grad),
+        };
+    }
+    Ok(())
 }
 
 /// The factors of one update.

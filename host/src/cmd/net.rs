@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use fm_candle::checkpoint::{self, Checkpoint};
 use fm_candle::device::Device;
 use fm_candle::model::{Stored, UNet, UNetConfig, identify};
@@ -35,7 +35,10 @@ impl NetArgs {
     pub(crate) fn open(&self) -> Result<(Checkpoint, UNetConfig)> {
         let checkpoint = checkpoint::load(&self.path, self.raw_weights)?;
         let config = match (checkpoint.net(), &self.arch) {
-            (Some(json), _) => UNetConfig::from_json(json).map_err(anyhow::Error::from),
+            (Some(_), Some(arch)) => {
+                Err(anyhow!("the file says its own net; leave out --arch {arch}"))
+            }
+            (Some(json), None) => UNetConfig::from_json(json).map_err(anyhow::Error::from),
             (None, Some(arch)) => named(arch),
             (None, None) => identify(&checkpoint.tensors).map_err(anyhow::Error::from),
         };

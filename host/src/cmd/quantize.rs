@@ -114,7 +114,10 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
     let checkpoint = checkpoint::load(&args.input, args.raw_weights)?;
     args.check_globs(&checkpoint.tensors)?;
     let net = match (checkpoint.net(), &args.arch) {
-        (Some(json), _) => Some(
+        (Some(_), Some(arch)) => {
+            bail!("`{}`: the file says its own net; leave out --arch {arch}", args.input.display())
+        }
+        (Some(json), None) => Some(
             UNetConfig::from_json(json).with_context(|| format!("`{}`", args.input.display()))?,
         ),
         (None, Some(arch)) => Some(net::named(arch)?),
