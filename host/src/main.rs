@@ -10,6 +10,8 @@ mod progress;
 mod report;
 mod study;
 
+#[cfg(unix)]
+use std::env;
 use std::io;
 use std::process::ExitCode;
 
@@ -23,7 +25,27 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
     causes.any(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
 }
 
+/// Starts the program again with candle's own thread pool switched off, unless the user has set it.
+///
+/// That pool spins while it waits and takes the cores from our kernels: training is twice as fast
+/// without it (`docs/results/cpu.md`). candle reads the variable once, and a running process
+/// cannot set its own safely. Where the restart fails, the program goes on as it is.
+#[cfg(unix)]
+fn restart_without_candles_pool() {
+    use std::os::unix::process::CommandExt;
+    use std::process::Command;
+
+    const VARIABLE: &str = "CANDLE_NUM_THREADS";
+    if env::var_os(VARIABLE).is_none() {
+        if let Ok(program) = env::current_exe() {
+            let _ = Command::new(program).args(env::args_os().skip(1)).env(VARIABLE, "1").exec();
+        }
+    }
+}
+
 fn main() -> ExitCode {
+    #[cfg(unix)]
+    restart_without_candles_pool();
     match cli::run() {
         Ok(()) => ExitCode::SUCCESS,
         // `fmq inspect FILE | head` is no failure.
