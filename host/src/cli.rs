@@ -21,9 +21,10 @@ struct Cli {
 
 /// Options of every command.
 #[derive(Args)]
+#[command(next_help_heading = "Common options")]
 pub(crate) struct Common {
     /// Where to compute: cpu, cuda or cuda:N [default: cuda if built in and present, else cpu]
-    #[arg(long, global = true, value_name = "DEVICE")]
+    #[arg(long, global = true, value_name = "DEVICE", value_parser = device_name)]
     device: Option<String>,
     /// CPU threads [default: all cores]
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
@@ -51,6 +52,16 @@ impl Common {
     /// The reporter of progress.
     pub(crate) fn progress(&self) -> Progress {
         Progress::new(self.quiet, self.no_progress)
+    }
+}
+
+/// `cpu`, `cuda` or `cuda:N`.
+fn device_name(text: &str) -> Result<String, &'static str> {
+    let numbered = |text: &str| text.strip_prefix("cuda:").is_some_and(|n| n.parse::<u8>().is_ok());
+    if ["cpu", "cuda"].contains(&text) || numbered(text) {
+        Ok(text.to_string())
+    } else {
+        Err("expected cpu, cuda or cuda:N")
     }
 }
 

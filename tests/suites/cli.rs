@@ -365,6 +365,8 @@ fn bad_checkpoints_are_refused_by_name() {
     let error = fails(dir, &quantize);
     assert!(error.contains("out.2.bias") && error.contains("NaN"), "{error}");
 
+    assert!(ok(dir, &["inspect", "bad.safetensors"]).contains("infinite weights in: out.2.bias"));
+
     checkpoint::safetensors::save(&dir.join("bad.safetensors"), &all.tensors, &[]).unwrap();
     let error = fails(dir, &sample);
     assert!(error.contains("mnist-small") && error.contains("--arch"), "{error}");
@@ -461,6 +463,8 @@ fn wrong_usage_exits_with_2() {
         assert_eq!(fmq(dir.path(), &args).status.code(), Some(2), "{args:?}");
     }
     assert_eq!(fmq(dir.path(), &["paint"]).status.code(), Some(2));
+    let device = ["inspect", "net.safetensors", "--device", "tpu"];
+    assert_eq!(fmq(dir.path(), &device).status.code(), Some(2));
     assert!(!dir.path().join("q.fmq").exists());
 }
 

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use fm_candle::checkpoint::{self, Checkpoint, Kind};
 use fm_candle::model::{UNetConfig, identify};
+use fm_candle::ops::is_finite;
 use quant_core::format::{self, Encoding, Model};
 use serde::Serialize;
 
@@ -32,6 +33,8 @@ struct Output {
     /// The preset with the same shapes or the configuration in the file.
     net: Option<UNetConfig>,
     parameters: u64,
+    /// Tensors with NaN or infinite weights.
+    not_finite: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     packed: Option<Packed>,
     tensors: Vec<Row>,
@@ -78,6 +81,7 @@ pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
         ema: checkpoint.ema,
         net,
         parameters,
+        not_finite: not_finite(&checkpoint)?,
         packed: None,
         tensors: Vec::new(),
     };
@@ -99,6 +103,17 @@ pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
         print(&output, out)?;
     }
     Ok(())
+}
+
+/// The floating tensors that hold NaN or infinite weights.
+fn not_finite(checkpoint: &Checkpoint) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for (name, tensor) in &checkpoint.tensors {
+        if tensor.dtype().is_float() && !is_finite(tensor)? {
+            names.push(name.clone());
+        }
+    }
+    Ok(names)
 }
 
 fn packed_row(tensor: &format::Tensor<'_>) -> Row {
@@ -142,6 +157,10 @@ fn print(output: &Output, out: &mut dyn Write) -> Result<()> {
         None => writeln!(out, "net: none known")?,
     }
     writeln!(out, "{} weights in {} tensors", output.parameters, output.tensors.len())?;
+    match output.not_finite.as_slice() {
+        [] => writeln!(out, "all weights are finite")?,
+        names => writeln!(out, "NaN or infinite weights in: {}", names.join(", "))?,
+    }
     if let Some(packed) = &output.packed {
         writeln!(
             out,
