@@ -36,10 +36,10 @@ fn restart_without_candles_pool() {
     use std::process::Command;
 
     const VARIABLE: &str = "CANDLE_NUM_THREADS";
-    if env::var_os(VARIABLE).is_none() {
-        if let Ok(program) = env::current_exe() {
-            let _ = Command::new(program).args(env::args_os().skip(1)).env(VARIABLE, "1").exec();
-        }
+    if env::var_os(VARIABLE).is_none()
+        && let Ok(program) = env::current_exe()
+    {
+        let _ = Command::new(program).args(env::args_os().skip(1)).env(VARIABLE, "1").exec();
     }
 }
 
