@@ -19,6 +19,7 @@
 //! | [`device`] | CPU or GPU |
 //! | [`random`] | who draws which random numbers |
 //! | [`atomic`] | files that appear whole or not at all |
+//! | [`mapped`] | files as memory |
 
 #![allow(
     clippy::cast_precision_loss,
@@ -43,6 +44,7 @@ pub mod data;
 pub mod device;
 pub mod error;
 pub mod fid;
+pub mod mapped;
 pub mod model;
 pub mod ops;
 pub mod paired;
