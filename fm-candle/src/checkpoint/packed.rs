@@ -1,46 +1,78 @@
-//! Reading a packed file: every tensor decoded to f32, with the net's configuration.
+//! Packed files: every tensor decoded to f32 on demand, with the net's configuration.
 
-use std::fs;
-use std::path::Path;
+use std::borrow::Cow;
 
-use candle_core::{Device, Tensor};
-use quant_core::format::{self, Encoding, Model};
+use ::safetensors::Dtype;
+use quant_core::format::{Encoding, Model};
+use self_cell::self_cell;
 
-use super::{Checkpoint, Kind, NET_KEY};
-use crate::error::{Error, Result};
+use super::{Entry, NET_KEY, Store};
+use crate::mapped::Mapped;
 use crate::model::UNetConfig;
 
-/// Reads the packed file at `path`.
-///
-/// # Errors
-/// [`Error::Io`]; [`Error::File`] for a damaged file, or one whose net makes no sense.
-pub(super) fn load(path: &Path) -> Result<Checkpoint> {
-    let bytes = fs::read(path).map_err(|e| Error::io(path, e))?;
-    let model = Model::parse(&bytes).map_err(|e| Error::file(path, e.to_string()))?;
-    let mut metadata = Vec::new();
-    if let Some(net) = model.net() {
-        let config = UNetConfig::from_packed(net).map_err(|e| Error::file(path, e.to_string()))?;
-        metadata.push((NET_KEY.to_string(), config.to_json()));
+self_cell!(
+    /// A checked file, and the reader that borrows from it.
+    struct Checked {
+        owner: Mapped,
+        #[covariant]
+        dependent: Model,
     }
-    let named = |tensor: format::Tensor<'_>| {
-        let values = decode(&tensor)
-            .map_err(|e| Error::file(path, format!("tensor `{}`: {e}", tensor.name())))?;
-        Ok((tensor.name().to_string(), values))
-    };
-    let tensors = model.tensors().map(named).collect::<Result<_>>()?;
-    Ok(Checkpoint { kind: Kind::Packed, tensors, ema: false, metadata })
+
+    impl {Debug}
+);
+
+/// An opened packed file.
+#[derive(Debug)]
+pub(super) struct Packed {
+    file: Checked,
+    entries: Vec<Entry>,
+    metadata: Vec<(String, String)>,
 }
 
-/// The tensor's values: f32, or i64 as they are.
-fn decode(tensor: &format::Tensor<'_>) -> Result<Tensor> {
-    let shape = tensor.shape();
-    if tensor.encoding() == Encoding::I64 {
-        let values: Vec<i64> = tensor.integers().into_iter().flatten().collect();
-        return Ok(Tensor::from_vec(values, shape, &Device::Cpu)?);
+impl Packed {
+    /// Checks a packed file from end to end.
+    ///
+    /// # Errors
+    ///
+    /// Why a file is damaged, or its net makes no sense.
+    pub(super) fn open(file: Mapped) -> Result<Self, String> {
+        let file = Checked::try_new(file, |file| Model::parse(file)).map_err(|e| e.to_string())?;
+        let model = file.borrow_dependent();
+        let net =
+            model.net().map(UNetConfig::from_packed).transpose().map_err(|e| e.to_string())?;
+        let metadata = net.map(|net| (NET_KEY.to_string(), net.to_json())).into_iter().collect();
+        let entries = model.tensors().map(|tensor| Entry {
+            name: tensor.name().to_string(),
+            dtype: if tensor.encoding() == Encoding::I64 { Dtype::I64 } else { Dtype::F32 },
+            shape: tensor.shape().to_vec(),
+        });
+        Ok(Self { entries: entries.collect(), metadata, file })
     }
-    let mut values = vec![0f32; tensor.numel()];
-    for (row, out) in values.chunks_mut(tensor.row_len().max(1)).enumerate() {
-        tensor.decode_row(row, out)?;
+}
+
+impl Store for Packed {
+    fn entries(&self) -> &[Entry] {
+        &self.entries
     }
-    Ok(Tensor::from_vec(values, shape, &Device::Cpu)?)
+
+    fn metadata(&self) -> &[(String, String)] {
+        &self.metadata
+    }
+
+    /// The tensor's values: f32, or i64 as they are.
+    fn bytes(&self, index: usize) -> Result<Cow<'_, [u8]>, String> {
+        let tensor = self.file.borrow_dependent().tensors().nth(index);
+        let tensor = tensor.ok_or("is missing")?;
+        if let Some(integers) = tensor.integers() {
+            return Ok(Cow::Owned(integers.flat_map(i64::to_le_bytes).collect()));
+        }
+        let mut bytes = Vec::with_capacity(tensor.numel() * size_of::<f32>());
+        let mut row = vec![0.0; tensor.row_len()];
+        // As many rows as there are, but none of those without elements.
+        for index in 0..tensor.rows().min(tensor.numel()) {
+            tensor.decode_row(index, &mut row).map_err(|e| e.to_string())?;
+            bytes.extend(row.iter().flat_map(|value| value.to_le_bytes()));
+        }
+        Ok(Cow::Owned(bytes))
+    }
 }

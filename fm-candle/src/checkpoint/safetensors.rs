@@ -6,19 +6,21 @@
 //!
 //! Source: <https://github.com/huggingface/safetensors#format>.
 
+use core::ops::Range;
+use std::borrow::Cow;
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
+use std::io::{self, Write};
+use std::path::Path;
 
 use ::safetensors::Dtype;
 use ::safetensors::tensor::{Metadata, View};
 use candle_core::{DType, Device, Tensor};
 use serde_json::{Map, Value, json};
 
-use super::{Entry, Store, size_of, tensor};
+use super::{Entry, Store};
 use crate::atomic;
 use crate::error::{Error, Result};
+use crate::mapped::Mapped;
 
 /// Longest header in bytes: the format's own limit.
 const MAX_HEADER: u64 = 100_000_000;
@@ -103,61 +105,55 @@ fn is_writable(dtype: DType) -> bool {
 }
 
 /// An opened safetensors file.
+#[derive(Debug)]
 pub(super) struct Reader {
-    path: PathBuf,
-    file: BufReader<File>,
+    file: Mapped,
     entries: Vec<Entry>,
-    /// Where in the file the bytes of each entry begin.
-    begins: Vec<u64>,
+    /// Where in the file the bytes of each entry are.
+    places: Vec<Range<usize>>,
     /// The header's metadata, in its order.
-    pub(super) metadata: Vec<(String, String)>,
+    metadata: Vec<(String, String)>,
 }
 
 impl Reader {
-    /// Reads and checks the header of the file at `path`.
+    /// Reads and checks the header of a file.
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] where the file cannot be read; [`Error::File`] for a header that is longer
-    /// than the file or malformed, and for tensors that overlap, leave gaps, or do not end
-    /// where the file does.
-    pub(super) fn open(path: &Path) -> Result<Self> {
-        let io = |source| Error::io(path, source);
-        let bad = |reason: String| Error::file(path, reason);
-        let mut file = BufReader::new(File::open(path).map_err(io)?);
-        let length = file.get_ref().metadata().map_err(io)?.len();
-        let mut size = [0; 8];
-        file.read_exact(&mut size).map_err(io)?;
-        let size = u64::from_le_bytes(size);
-        let data = size.saturating_add(8);
-        if size > MAX_HEADER || data > length {
-            return Err(bad(format!("claims a header of {size} bytes in a file of {length}")));
-        }
-        let mut header = Vec::new();
-        file.by_ref().take(size).read_to_end(&mut header).map_err(io)?;
+    /// Why the header is longer than the file or malformed, or its tensors overlap, leave gaps,
+    /// or do not end where the file does.
+    pub(super) fn open(file: Mapped) -> Result<Self, String> {
+        let length = file.len();
+        let (size, behind) = file.split_first_chunk().ok_or("ends before its header")?;
+        let size = u64::from_le_bytes(*size);
+        let header = usize::try_from(size).ok().filter(|_| size <= MAX_HEADER);
+        let header = header
+            .and_then(|size| behind.get(..size))
+            .ok_or_else(|| format!("claims a header of {size} bytes in a file of {length}"))?;
+        let data = size_of_val(&size) + header.len();
 
-        let malformed = |error| bad(format!("malformed header: {error}"));
+        let malformed = |error| format!("malformed header: {error}");
         // The checked table has no order, the plain map no checks.
-        let table: Metadata = serde_json::from_slice(&header).map_err(malformed)?;
-        let order: Map<String, Value> = serde_json::from_slice(&header).map_err(malformed)?;
-        let end = data.saturating_add(table.data_len() as u64);
+        let table: Metadata = serde_json::from_slice(header).map_err(malformed)?;
+        let order: Map<String, Value> = serde_json::from_slice(header).map_err(malformed)?;
+        let end = data.saturating_add(table.data_len());
         if end != length {
-            return Err(bad(format!("ends at byte {length}, but its tensors at byte {end}")));
+            return Err(format!("ends at byte {length}, but its tensors at byte {end}"));
         }
         let mut entries = Vec::new();
-        let mut begins = Vec::new();
+        let mut places = Vec::new();
         for name in order.keys() {
             if let Some(info) = table.info(name) {
                 let (name, shape) = (name.clone(), info.shape.clone());
                 entries.push(Entry { name, dtype: info.dtype, shape });
-                begins.push(data + info.data_offsets.0 as u64);
+                // The table's check tied the offsets to the shape and to each other.
+                places.push(data + info.data_offsets.0..data + info.data_offsets.1);
             }
         }
         let text = |(key, value): (&String, &Value)| Some((key.clone(), value.as_str()?.into()));
         let metadata = order.get(METADATA).and_then(Value::as_object);
         let metadata = metadata.map(|map| map.iter().filter_map(text).collect());
-        let path = path.to_path_buf();
-        Ok(Self { path, file, entries, begins, metadata: metadata.unwrap_or_default() })
+        Ok(Self { file, entries, places, metadata: metadata.unwrap_or_default() })
     }
 }
 
@@ -166,15 +162,12 @@ impl Store for Reader {
         &self.entries
     }
 
-    fn read(&mut self, index: usize) -> Result<Tensor> {
-        let io = |source| Error::io(&self.path, source);
-        let Entry { name, dtype, shape } = &self.entries[index];
-        // The header's check tied the product to the file's length.
-        let mut bytes = vec![0; shape.iter().product::<usize>() * size_of(*dtype)];
-        self.file.seek(SeekFrom::Start(self.begins[index])).map_err(io)?;
-        self.file.read_exact(&mut bytes).map_err(io)?;
-        tensor(*dtype, shape, &bytes)
-            .map_err(|reason| Error::file(&self.path, format!("tensor `{name}`: {reason}")))
+    fn metadata(&self) -> &[(String, String)] {
+        &self.metadata
+    }
+
+    fn bytes(&self, index: usize) -> Result<Cow<'_, [u8]>, String> {
+        Ok(Cow::Borrowed(&self.file[self.places[index].clone()]))
     }
 }
 

@@ -1,0 +1,117 @@
+//! The storages of a torch file, by key.
+
+use core::ops::Range;
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::io::{self, Cursor, Read};
+
+use zip::{CompressionMethod, ZipArchive};
+
+use crate::mapped::Mapped;
+
+/// A zip archive's table of contents, and a cursor in the map.
+pub(super) type Archive = ZipArchive<Cursor<Mapped>>;
+
+/// The storages of a file.
+#[derive(Debug)]
+pub(super) struct Records {
+    pub(super) file: Mapped,
+    pub(super) layout: Layout,
+}
+
+/// Where the storages lie.
+#[derive(Debug)]
+pub(super) enum Layout {
+    Zip {
+        archive: Archive,
+        folder: String,
+    },
+    /// Behind the pickles of a legacy stream.
+    Stream(HashMap<String, Range<u64>>),
+}
+
+/// Where a storage lies.
+enum Place<'a> {
+    /// As it is, in the bytes of this range of the file, if that has them all.
+    Plain(Range<u64>),
+    /// Compressed, in the archive's record of this index.
+    Compressed(&'a Archive, usize),
+}
+
+impl Records {
+    /// Bytes to be read for `len` bytes from `start` on of the storage `key`.
+    pub(super) fn cost(&self, key: &str, start: u64, len: u64) -> Result<u64, String> {
+        match self.find(key)? {
+            Place::Plain(range) => self.part(&range, start, len).map(|_| len),
+            // What lies before has to be unpacked too.
+            Place::Compressed(..) => Ok(start.saturating_add(len)),
+        }
+        .map_err(|error| failed(key, &error))
+    }
+
+    /// The `len` bytes from `start` on of the storage `key`.
+    pub(super) fn read(&self, key: &str, start: u64, len: u64) -> Result<Cow<'_, [u8]>, String> {
+        match self.find(key)? {
+            Place::Plain(range) => self.part(&range, start, len).map(Cow::Borrowed),
+            Place::Compressed(archive, index) => unpack(archive, index, start, len).map(Cow::Owned),
+        }
+        .map_err(|error| failed(key, &error))
+    }
+
+    fn find(&self, key: &str) -> Result<Place<'_>, String> {
+        let missing = || format!("its storage `{key}` is missing");
+        match &self.layout {
+            Layout::Zip { archive, folder } => {
+                let name = format!("{folder}data/{key}");
+                let index = archive.index_for_name(&name).ok_or_else(missing)?;
+                place(archive, index).map_err(|error| failed(key, &error))
+            }
+            Layout::Stream(places) => {
+                Ok(Place::Plain(places.get(key).ok_or_else(missing)?.clone()))
+            }
+        }
+    }
+
+    /// The `len` bytes from `start` on of the file's bytes in `range`.
+    fn part(&self, range: &Range<u64>, start: u64, len: u64) -> io::Result<&[u8]> {
+        let begin = range.start.checked_add(start);
+        let end = begin.and_then(|begin| begin.checked_add(len)).filter(|&end| end <= range.end);
+        let part = begin.zip(end).and_then(|(begin, end)| {
+            self.file.get(usize::try_from(begin).ok()?..usize::try_from(end).ok()?)
+        });
+        part.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+    }
+}
+
+fn failed(key: &str, error: &io::Error) -> String {
+    format!("its storage `{key}`: {error}")
+}
+
+/// Where the record of this index lies.
+///
+/// The CRC-32 of a stored record is not looked at, as in torch, which can be told to write none
+/// (`torch.serialization.set_crc32_options`).
+fn place(archive: &Archive, index: usize) -> io::Result<Place<'_>> {
+    // A clone shares the table of contents and has a cursor of its own.
+    let mut reader = archive.clone();
+    let record = reader.by_index_raw(index)?;
+    if record.encrypted() {
+        return Err(io::Error::other("is encrypted"));
+    }
+    match (record.compression(), record.data_start()) {
+        (CompressionMethod::Stored, Some(start)) => {
+            Ok(Place::Plain(start..start.saturating_add(record.compressed_size())))
+        }
+        _ => Ok(Place::Compressed(archive, index)),
+    }
+}
+
+/// The `len` bytes from `start` on of a compressed record.
+fn unpack(archive: &Archive, index: usize, start: u64, len: u64) -> io::Result<Vec<u8>> {
+    let mut archive = archive.clone();
+    let mut record = archive.by_index(index)?;
+    io::copy(&mut record.by_ref().take(start), &mut io::sink())?;
+    let mut bytes = Vec::new();
+    record.take(len).read_to_end(&mut bytes)?;
+    if (bytes.len() as u64) < len { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(bytes) }
+}

@@ -1,0 +1,139 @@
+//! Where in its storage a tensor's elements lie: any strided view.
+
+use std::borrow::Cow;
+
+use ::safetensors::Dtype;
+
+use super::super::{count, size_of};
+use super::pickle::{Pickle, Rebuild, Value};
+
+/// Where the elements of a tensor lie, counted in elements of its storage.
+#[derive(Debug)]
+pub(super) struct View {
+    pub(super) key: String,
+    start: usize,
+    /// From the first element to behind the last, with the gaps between.
+    span: usize,
+    pub(super) elements: usize,
+    /// Per axis; 0 where the axis has one element.
+    strides: Vec<usize>,
+}
+
+impl View {
+    /// Dtype, shape and place of the tensor that `found` describes, checked against the
+    /// storage.
+    pub(super) fn check(
+        pickle: &Pickle,
+        found: Rebuild,
+    ) -> Result<(Dtype, Vec<usize>, Self), String> {
+        let storage = pickle.storage(found.storage).ok_or("it has no storage")?;
+        let number = |value| match value {
+            Value::Int(number) => usize::try_from(number).ok(),
+            _ => None,
+        };
+        let numbers = |value| -> Option<Vec<_>> {
+            pickle.items(value)?.iter().map(|&item| number(item)).collect()
+        };
+        let start = number(found.offset).ok_or("its offset is no count")?;
+        let shape = numbers(found.shape).ok_or("its shape is no list of counts")?;
+        let mut strides = numbers(found.stride).ok_or("its strides are no list of counts")?;
+        if shape.len() != strides.len() {
+            let (rank, given) = (shape.len(), strides.len());
+            return Err(format!("{rank} axes, but {given} strides"));
+        }
+        let elements = count(&shape).ok_or_else(|| format!("shape {shape:?} overflows"))?;
+        let mut span = Some(usize::from(elements > 0));
+        for (&size, stride) in shape.iter().zip(&mut strides) {
+            match size {
+                0 | 1 => *stride = 0,
+                _ if elements > 0 => {
+                    let reach = stride.checked_mul(size - 1);
+                    span = span.and_then(|span| span.checked_add(reach?));
+                }
+                _ => {}
+            }
+        }
+        let end = span.and_then(|span| span.checked_add(start)).filter(|&end| end <= storage.len);
+        let bytes = |count: usize| count.checked_mul(size_of(storage.dtype));
+        match (span, end.and_then(bytes), bytes(elements)) {
+            (Some(span), Some(_), Some(_)) => {
+                let key = storage.key.clone();
+                Ok((storage.dtype, shape, Self { key, start, span, elements, strides }))
+            }
+            _ => Err(format!("it reaches past the {} elements of its storage", storage.len)),
+        }
+    }
+
+    /// The first byte in the storage and the number of those spanned, at `size` per element.
+    pub(super) fn place(&self, size: usize) -> (u64, u64) {
+        ((self.start * size) as u64, (self.span * size) as u64)
+    }
+
+    /// The view's elements of `size` bytes each in row-major order, from the bytes that it
+    /// spans: all of them as they lie, or gathered.
+    pub(super) fn elements<'a>(
+        &self,
+        spanned: Cow<'a, [u8]>,
+        size: usize,
+        shape: &[usize],
+    ) -> Cow<'a, [u8]> {
+        if self.elements == 0 || is_row_major(shape, &self.strides) {
+            spanned
+        } else {
+            Cow::Owned(gather(&spanned, size, shape, &self.strides))
+        }
+    }
+}
+
+/// Whether the elements lie one after the other, the last axis fastest.
+fn is_row_major(shape: &[usize], strides: &[usize]) -> bool {
+    let mut expected = 1;
+    shape.iter().zip(strides).rev().all(|(&size, &stride)| {
+        let fits = size <= 1 || stride == expected;
+        expected *= size.max(1);
+        fits
+    })
+}
+
+/// The elements of a strided view, `size` bytes each, in row-major order; no axis is empty.
+fn gather(bytes: &[u8], size: usize, shape: &[usize], strides: &[usize]) -> Vec<u8> {
+    let elements = shape.iter().product::<usize>();
+    let mut gathered = Vec::with_capacity(elements * size);
+    let mut indices = vec![0; shape.len()];
+    let mut place = 0;
+    for _ in 0..elements {
+        gathered.extend_from_slice(&bytes[place * size..][..size]);
+        // Counts on like an odometer, the last axis fastest.
+        for ((index, &len), &stride) in indices.iter_mut().zip(shape).zip(strides).rev() {
+            *index += 1;
+            place += stride;
+            if *index < len {
+                break;
+            }
+            *index = 0;
+            place -= len * stride;
+        }
+    }
+    gathered
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gathers_a_transposed_view() {
+        // [[0, 1, 2], [3, 4, 5]] seen as [3, 2], of one byte and of two bytes per element.
+        assert_eq!(gather(&[0, 1, 2, 3, 4, 5], 1, &[3, 2], &[1, 3]), [0, 3, 1, 4, 2, 5]);
+        assert_eq!(gather(&[0, 9, 1, 9, 2, 9], 2, &[2], &[2]), [0, 9, 2, 9]);
+        assert_eq!(gather(&[7, 8], 1, &[2, 2], &[0, 1]), [7, 8, 7, 8]);
+    }
+
+    #[test]
+    fn tells_row_major_order_apart() {
+        assert!(is_row_major(&[], &[]));
+        assert!(is_row_major(&[2, 1, 3], &[3, 0, 1]));
+        assert!(!is_row_major(&[3, 2], &[1, 3]));
+        assert!(!is_row_major(&[2, 3], &[0, 1]));
+    }
+}
