@@ -3,12 +3,13 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use candle_core::Tensor;
-use fm_candle::checkpoint::{Checkpoint, Kind, NET_KEY, load, safetensors as container};
+use candle_core::{DType, Tensor};
+use fm_candle::checkpoint::{Checkpoint, Kind, NET_KEY, Source, load, safetensors as container};
 use safetensors::tensor::View;
 use safetensors::{Dtype, SafeTensors};
 
@@ -114,6 +115,75 @@ fn shadows_are_taken_unless_raw_weights_are_asked_for() {
             assert!(
                 values.iter().all(|&value| value.to_bits() == (f32::from(i) + shift).to_bits())
             );
+        }
+    }
+}
+
+/// Names of the tensors of `file` that have to be copied; the elements of all must be those of
+/// the tensor that is read.
+fn copied(file: &str) -> Vec<String> {
+    let source = Source::open(&data(file), false).unwrap();
+    let mut copied = Vec::new();
+    for (index, info) in source.tensors().iter().enumerate() {
+        let (elements, tensor) = (source.elements(index).unwrap(), source.read(index).unwrap());
+        assert_eq!(elements.bytes().as_ref(), bytes(&tensor), "{file}: {}", info.name);
+        assert_eq!((elements.dtype(), elements.len()), (tensor.dtype(), tensor.elem_count()));
+        assert_eq!((info.dtype, info.shape.as_slice()), (tensor.dtype(), tensor.dims()));
+        if matches!(elements.bytes(), Cow::Owned(_)) {
+            copied.push(info.name.clone());
+        }
+    }
+    copied
+}
+
+#[test]
+fn what_a_file_stores_plainly_is_borrowed_from_its_map() {
+    for file in [
+        "cuda_tagged.pth",
+        "ema.pth",
+        "protocol2.pth",
+        "handmade.pth",
+        "no_byteorder.pth",
+        "handmade.expect.safetensors",
+        "views.expect.safetensors",
+        "cuda_tagged.expect.safetensors",
+    ] {
+        assert!(copied(file).is_empty(), "{file}: {:?}", copied(file));
+    }
+    // All but the bytes that are widened.
+    for file in ["dtypes.pth", "dtypes.legacy.pth", "dtypes.expect.safetensors"] {
+        assert_eq!(copied(file), ["i8"], "{file}");
+    }
+    // Those in another order or with gaps.
+    assert_eq!(copied("views.pth"), copied("views.legacy.pth"));
+    assert!(!copied("views.pth").is_empty());
+    for file in ["deflated.pth", "big_endian.pth"] {
+        assert!(!copied(file).is_empty(), "{file}");
+    }
+}
+
+#[test]
+fn floats_of_every_width_become_f32() {
+    for file in ["dtypes.pth", "dtypes.legacy.pth", "dtypes.expect.safetensors"] {
+        let source = Source::open(&data(file), false).unwrap();
+        let mut dtypes = Vec::new();
+        for (index, info) in source.tensors().iter().enumerate() {
+            let (elements, tensor) = (source.elements(index).unwrap(), source.read(index).unwrap());
+            let flat = tensor.flatten_all().unwrap();
+            if !info.dtype.is_float() {
+                let expected = flat.to_dtype(DType::I64).unwrap().to_vec1::<i64>().unwrap();
+                assert_eq!(elements.i64s().unwrap(), expected, "{file}: {}", info.name);
+                continue;
+            }
+            dtypes.push(info.dtype);
+            let expected = flat.to_dtype(DType::F32).unwrap().to_vec1::<f32>().unwrap();
+            let mut found = vec![0.0; info.count()];
+            elements.fill_f32(0..info.count(), &mut found);
+            let bits = |values: &[f32]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+            assert_eq!(bits(&found), bits(&expected), "{file}: {}", info.name);
+        }
+        for dtype in [DType::F16, DType::BF16, DType::F32, DType::F64] {
+            assert!(dtypes.contains(&dtype), "{file} has no {dtype:?}");
         }
     }
 }
