@@ -7,12 +7,14 @@
 # the dev profile. The chip's builds compile quant-core and its four small dependencies only.
 #
 # FMQ_FIRMWARE_CARGO  the cargo command that builds for the chip, where it is not `cargo`
-# FMQ_ALLOW_SKIP=1    go on without the chip's builds where its core library cannot be had; the
-#                     last line then says so
+# FMQ_ALLOW_SKIP=1    go on without the chip's builds where its core library cannot be had, and
+#                     without the ARM tests where their library or QEMU cannot; the last line then
+#                     says so
 set -euo pipefail
 cd "$(dirname "$0")"
 
 chip=thumbv7em-none-eabihf
+arm=aarch64-unknown-linux-musl
 read -ra firmware <<<"${FMQ_FIRMWARE_CARGO:-cargo}"
 skipped=
 
@@ -25,6 +27,12 @@ step() {
 chip_is_ready() {
     [[ -n ${FMQ_FIRMWARE_CARGO:-} || -d $(rustc --print target-libdir --target "$chip") ]] ||
         rustup target add "$chip"
+}
+
+# Whether programs for 64-bit ARM can be linked and run here.
+arm_is_ready() {
+    command -v qemu-aarch64 >/dev/null &&
+        { [[ -d $(rustc --print target-libdir --target "$arm") ]] || rustup target add "$arm"; }
 }
 
 step cargo fmt --all --check
@@ -47,6 +55,19 @@ for features in "" alloc; do
     step cargo clippy --locked -p quant-core --all-targets --features "$features" -- -D warnings
 done
 step cargo test --locked -p quant-core
+
+# The NEON kernels, in an emulator; rust-lld comes with Rust and links without a C compiler.
+if arm_is_ready; then
+    CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_LINKER=rust-lld \
+        CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_RUNNER=qemu-aarch64 \
+        step cargo test --locked -p quant-core --features std --target "$arm" --lib -- kernels bits
+elif [[ -n ${FMQ_ALLOW_SKIP:-} ]]; then
+    skipped+="; NOT tested on $arm"
+else
+    echo "error: no QEMU or no standard library for $arm: install them (Debian's qemu-user;" \
+        "rustup target add $arm), or set FMQ_ALLOW_SKIP=1 to go on without these tests" >&2
+    exit 1
+fi
 
 step cargo clippy --locked --workspace --all-targets -- -D warnings
 RUSTDOCFLAGS=-Dwarnings step cargo doc --locked --workspace --no-deps

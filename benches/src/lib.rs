@@ -2,7 +2,7 @@
 //!
 //! | suite | what it times |
 //! |---|---|
-//! | `packing` | codes into bytes and back, a row to weights, a whole file checked |
+//! | `packing` | codes into bytes and back, codes and rows to weights, a whole file checked |
 //! | `fitting` | every scheme on a group of weights |
 //! | `noise` | the counter-based generator |
 //! | `ops` | our convolution and group norm beside candle's own operations |

@@ -1,35 +1,88 @@
-//! Codes into bytes and back, a row to weights, and a whole file checked.
+//! Codes into bytes and back, codes and rows to weights, and a whole file checked.
 
 use core::hint::black_box;
 
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::measurement::WallTime;
+use criterion::{
+    BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main,
+};
 use fmq_benches::{codes, packed_file, quick, weights};
 use quant_core::bits::{pack, packed_len, unpack};
 use quant_core::codebook::Entries;
 use quant_core::coded::{CodedRows, Coding};
 use quant_core::format::Model;
+use quant_core::kernels::{dequantize, scalar};
+
+type Dequantize = fn(&[u8], u8, &[f32; 256], &mut [f32]);
 
 const BITS: [u8; 4] = [2, 3, 4, 8];
+/// What the first cache holds, and what none does.
+const LENGTHS: [usize; 2] = [4096, 4 << 20];
 
+/// One loop, named by its width, implementation and length.
+fn bench<T>(
+    group: &mut BenchmarkGroup<'_, WallTime>,
+    (bits, implementation, n): (u8, &str, usize),
+    mut run: impl FnMut() -> T,
+) {
+    group.throughput(Throughput::Elements(n as u64));
+    let id = BenchmarkId::new(format!("bits={bits}/impl={implementation}"), format!("n={n}"));
+    group.bench_function(id, |b| b.iter(&mut run));
+}
+
+/// Beside copying the codes, a byte each.
 fn packing(c: &mut Criterion) {
-    const N: usize = 4096;
     for bits in BITS {
-        let codes = codes(N, bits);
-        let mut bytes = vec![0; packed_len(N, bits).expect("1 to 8 bits")];
-        let mut read = vec![0; N];
-        let id = |()| BenchmarkId::new(format!("bits={bits}/impl=scalar"), format!("n={N}"));
+        for n in LENGTHS {
+            let codes = codes(n, bits);
+            let mut bytes = vec![0; packed_len(n, bits).expect("1 to 8 bits")];
+            let mut read = vec![0; n];
 
-        let mut group = c.benchmark_group("pack");
-        group.throughput(Throughput::Elements(N as u64));
-        group.bench_function(id(()), |b| b.iter(|| pack(black_box(&codes), &mut bytes, bits)));
-        group.finish();
+            let mut group = c.benchmark_group("pack");
+            let dispatch = || pack(black_box(&codes), black_box(&mut bytes), bits);
+            bench(&mut group, (bits, "dispatch", n), dispatch);
+            let copy = || black_box(&mut read).copy_from_slice(black_box(&codes));
+            bench(&mut group, (bits, "memcpy", n), copy);
+            group.finish();
 
-        let mut group = c.benchmark_group("unpack");
-        group.throughput(Throughput::Elements(N as u64));
-        group.bench_function(id(()), |b| b.iter(|| unpack(black_box(&bytes), &mut read, bits)));
-        group.finish();
-        assert_eq!(read, codes, "what was timed must be right");
+            read.fill(0);
+            let mut group = c.benchmark_group("unpack");
+            let dispatch = || unpack(black_box(&bytes), black_box(&mut read), bits);
+            bench(&mut group, (bits, "dispatch", n), dispatch);
+            assert_eq!(read, codes, "what was timed must be right");
+            let copy = || black_box(&mut read).copy_from_slice(black_box(&codes));
+            bench(&mut group, (bits, "memcpy", n), copy);
+            group.finish();
+        }
     }
+}
+
+/// Beside copying the weights.
+fn dequantizing(c: &mut Criterion) {
+    let mut group = c.benchmark_group("dequantize");
+    for bits in BITS {
+        for n in LENGTHS {
+            let codes = codes(n, bits);
+            let mut packed = vec![0; packed_len(n, bits).expect("1 to 8 bits")];
+            pack(&codes, &mut packed, bits).expect("codes of this width");
+            let mut table = [0.0; 256];
+            table.copy_from_slice(&weights(256));
+            let expected: Vec<f32> = codes.iter().map(|&code| table[usize::from(code)]).collect();
+
+            let mut out = vec![0.0; n];
+            for (name, run) in
+                [("dispatch", dequantize as Dequantize), ("scalar", scalar::dequantize)]
+            {
+                bench(&mut group, (bits, name, n), || {
+                    run(black_box(&packed), bits, black_box(&table), black_box(&mut out));
+                });
+                assert_eq!(out, expected, "what was timed must be right");
+            }
+            let copy = || black_box(&mut out).copy_from_slice(black_box(&expected));
+            bench(&mut group, (bits, "memcpy", n), copy);
+        }
+    }
+    group.finish();
 }
 
 /// Rows of a convolution with 32 and with 128 input channels, from tables of f32.
@@ -71,6 +124,6 @@ fn parse(c: &mut Criterion) {
 criterion_group! {
     name = benches;
     config = quick();
-    targets = packing, decode_row, parse
+    targets = packing, dequantizing, decode_row, parse
 }
 criterion_main!(benches);

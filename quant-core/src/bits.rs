@@ -12,6 +12,7 @@
 //! ```
 
 use crate::error::{Error, Result, check_length};
+use crate::kernels;
 
 /// The largest width of a code in bits.
 pub const MAX_BITS: u8 = 8;
@@ -49,27 +50,11 @@ pub const fn packed_len(n: usize, bits: u8) -> Result<usize> {
 /// that does not fit, with `out` then written in part.
 pub fn pack(codes: &[u8], out: &mut [u8], bits: u8) -> Result<()> {
     check_length("packed codes", packed_len(codes.len(), bits)?, out.len())?;
-    let max = u8::MAX >> (MAX_BITS - bits);
-    let mut bytes = out.iter_mut();
-    let (mut pending, mut filled) = (0_u16, 0);
-    for (index, &code) in codes.iter().enumerate() {
-        if code > max {
-            return Err(Error::Code { index, code, max });
-        }
-        pending |= u16::from(code) << filled;
-        filled += bits;
-        if filled >= 8 {
-            let [low, high] = pending.to_le_bytes();
-            bytes.next().into_iter().for_each(|byte| *byte = low);
-            pending = u16::from(high);
-            filled -= 8;
-        }
+    let index = kernels::pack(codes, bits, out);
+    match codes.get(index) {
+        Some(&code) => Err(Error::Code { index, code, max: u8::MAX >> (MAX_BITS - bits) }),
+        None => Ok(()),
     }
-    if filled > 0 {
-        let [low, _] = pending.to_le_bytes();
-        bytes.next().into_iter().for_each(|byte| *byte = low);
-    }
-    Ok(())
 }
 
 /// Unpacks as many codes as `codes` holds; bits behind the last code are not looked at.
@@ -80,10 +65,8 @@ pub fn pack(codes: &[u8], out: &mut [u8], bits: u8) -> Result<()> {
 /// # Errors
 /// [`Error::Bits`]; [`Error::Length`] for `bytes` of another length.
 pub fn unpack(bytes: &[u8], codes: &mut [u8], bits: u8) -> Result<()> {
-    let unpacked = Codes::new(bytes, codes.len(), bits)?;
-    for (out, code) in codes.iter_mut().zip(unpacked) {
-        *out = code;
-    }
+    check_length("packed codes", packed_len(codes.len(), bits)?, bytes.len())?;
+    kernels::unpack(bytes, bits, codes);
     Ok(())
 }
 
@@ -203,7 +186,18 @@ mod tests {
         assert_eq!(get(&[0], usize::MAX, 8), None);
     }
 
+    /// Miri is slow, and lets no test read files.
+    fn config() -> ProptestConfig {
+        ProptestConfig {
+            cases: if cfg!(miri) { 8 } else { 256 },
+            failure_persistence: None,
+            ..Default::default()
+        }
+    }
+
     proptest! {
+        #![proptest_config(config())]
+
         #[test]
         fn unpack_undoes_pack(bits in 1_u8..=8, raw in proptest::collection::vec(any::<u8>(), 0..70)) {
             let codes: Vec<u8> = raw.iter().map(|code| code >> (8 - bits)).collect();

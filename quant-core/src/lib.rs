@@ -28,6 +28,7 @@
 //! | [`error`] | the one error type |
 //! | [`num`] | every lossy cast and every libm call |
 //! | [`bits`] | codes of 1 to 8 bits in bytes |
+//! | [`kernels`] | the inner loops over codes, with vector instructions where the CPU has them |
 //! | [`scheme`] | the names of the quantizers |
 //! | [`fit`] | weights → levels and codes, one file per scheme |
 //! | [`codebook`] | a stored codebook: table or affine |
@@ -51,6 +52,7 @@ pub mod coded;
 pub mod error;
 pub mod fit;
 pub mod format;
+pub mod kernels;
 pub mod net;
 pub mod noise;
 pub mod num;

@@ -1,0 +1,142 @@
+//! The inner loops over codes: packed codes → weights, packed codes ↔ codes.
+//!
+//! [`scalar`] is the specification. The files beside it do the same with the vector instructions of
+//! one CPU family each, in whole blocks of codes; what is left behind the last block goes to
+//! [`scalar`]. Which of them runs:
+//!
+//! | CPU | `dequantize` | `unpack`, `pack` | chosen |
+//! |---|---|---|---|
+//! | x86-64 with AVX-512 VBMI (Ice Lake, Zen 4 and later) | `avx512` | `avx512` | at run time, with the feature `std` |
+//! | x86-64 with AVX2 | `avx2` up to 4 bits | `scalar` | at run time, with the feature `std` |
+//! | little-endian AArch64 | `neon` up to 4 bits | `scalar` | when compiled |
+//! | any other | `scalar` | `scalar` | |
+
+/// Calls a function with the width as its constant; its default for any other width.
+macro_rules! by_width {
+    ($bits:ident in $($width:literal)*: $function:ident$arguments:tt) => {
+        match $bits {
+            $($width => $function::<$width> $arguments,)*
+            _ => Default::default(),
+        }
+    };
+}
+
+#[cfg(all(target_arch = "x86_64", feature = "std"))]
+mod avx2;
+#[cfg(all(target_arch = "x86_64", feature = "std"))]
+mod avx512;
+#[cfg(any(
+    all(target_arch = "x86_64", feature = "std"),
+    all(target_arch = "aarch64", target_endian = "little")
+))]
+mod block;
+#[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+mod neon;
+pub mod scalar;
+#[cfg(test)]
+mod tests;
+
+/// Writes the weights of packed codes: `out[i] = table[code i]`.
+///
+/// `codes` are packed as in [`bits`](crate::bits), `bits` is 1 to 8; only the first 2^bits entries
+/// of the table mean something. Nothing panics: where `codes` is too short, the weights whose codes
+/// are there are written and the others keep their values, and for another width all do.
+///
+/// ```
+/// let mut table = [0.0; 256];
+/// table[..4].copy_from_slice(&[-1.5, -0.5, 0.5, 1.5]);
+/// let mut weights = [0.0; 5];
+/// // The codes 3, 2, 1, 0 and 3.
+/// quant_core::kernels::dequantize(&[0b00_01_10_11, 0b11], 2, &table, &mut weights);
+/// assert_eq!(weights, [1.5, 0.5, -0.5, -1.5, 1.5]);
+/// ```
+pub fn dequantize(codes: &[u8], bits: u8, table: &[f32; 256], out: &mut [f32]) {
+    let done = best().dequantize(codes, bits, table, out);
+    scalar::dequantize(from(codes, done, bits), bits, table, tail(out, done));
+}
+
+/// Unpacks as many codes as both slices have room for.
+pub(crate) fn unpack(bytes: &[u8], bits: u8, codes: &mut [u8]) {
+    let done = best().unpack(bytes, bits, codes);
+    scalar::unpack(from(bytes, done, bits), bits, tail(codes, done));
+}
+
+/// Packs codes up to the first that does not fit, and returns how many those are.
+///
+/// # Shapes
+/// `out`: the bytes that the codes take.
+pub(crate) fn pack(codes: &[u8], bits: u8, out: &mut [u8]) -> usize {
+    let done = best().pack(codes, bits, out);
+    let left = codes.get(done..).unwrap_or(&[]);
+    done + scalar::pack(left, bits, tail(out, bytes_of(done, bits)))
+}
+
+/// The bytes from code `done` on, a multiple of eight.
+fn from(bytes: &[u8], done: usize, bits: u8) -> &[u8] {
+    bytes.get(bytes_of(done, bits)..).unwrap_or(&[])
+}
+
+/// The bytes of `done` codes, a multiple of eight.
+const fn bytes_of(done: usize, bits: u8) -> usize {
+    done / 8 * bits as usize
+}
+
+fn tail<T>(all: &mut [T], done: usize) -> &mut [T] {
+    all.get_mut(done..).unwrap_or(&mut [])
+}
+
+/// The largest code of `b` bits, 1 to 8.
+const fn max_code(b: usize) -> u8 {
+    u8::MAX >> (8 - b)
+}
+
+/// `n` low ones, 1 to 64.
+const fn ones(n: usize) -> u64 {
+    u64::MAX >> (64 - n)
+}
+
+/// Vector instructions that this CPU has; a value is the proof.
+///
+/// Each loop handles whole blocks from the front, as far as both slices reach, and returns the
+/// number of codes done: a multiple of eight, and 0 for a width that it leaves to [`scalar`].
+trait Kernel {
+    /// [`dequantize`].
+    fn dequantize(&self, codes: &[u8], bits: u8, table: &[f32; 256], out: &mut [f32]) -> usize;
+
+    /// [`unpack`].
+    fn unpack(&self, _bytes: &[u8], _bits: u8, _codes: &mut [u8]) -> usize {
+        0
+    }
+
+    /// [`pack`]; stops in front of a block with a code that does not fit.
+    fn pack(&self, _codes: &[u8], _bits: u8, _out: &mut [u8]) -> usize {
+        0
+    }
+}
+
+/// The best kernel that this CPU has.
+fn best() -> &'static dyn Kernel {
+    #[cfg(all(target_arch = "x86_64", feature = "std"))]
+    {
+        if let Some(kernel) = avx512::Avx512::detect() {
+            return kernel;
+        }
+        if let Some(kernel) = avx2::Avx2::detect() {
+            return kernel;
+        }
+    }
+    #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+    if let Some(kernel) = neon::Neon::detect() {
+        return kernel;
+    }
+    &NoVectors
+}
+
+/// Leaves everything to [`scalar`].
+struct NoVectors;
+
+impl Kernel for NoVectors {
+    fn dequantize(&self, _codes: &[u8], _bits: u8, _table: &[f32; 256], _out: &mut [f32]) -> usize {
+        0
+    }
+}
