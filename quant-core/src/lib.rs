@@ -30,6 +30,7 @@
 //! | [`bits`] | codes of 1 to 8 bits in bytes |
 //! | [`scheme`] | the names of the quantizers |
 //! | [`fit`] | weights → levels and codes, one file per scheme |
+//! | [`log_range`] | the levels of the scheme `log` from four numbers |
 //! | [`codebook`] | a stored codebook: table or affine |
 //! | [`coded`] | rows of codes with their codebooks, decoded in place |
 //! | `quantize` | a whole tensor → its cheapest exact description (`alloc`) |
@@ -51,6 +52,7 @@ pub mod coded;
 pub mod error;
 pub mod fit;
 pub mod format;
+pub mod log_range;
 pub mod net;
 pub mod noise;
 pub mod num;
