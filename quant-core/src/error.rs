@@ -1,5 +1,6 @@
 //! The one error type: what was read, and the numbers that made it wrong.
 
+use crate::scheme::Scheme;
 use core::fmt;
 
 /// The result of every fallible call of this crate.
@@ -33,6 +34,13 @@ pub enum Error {
     },
     /// A NaN or an infinity where a finite number is needed.
     NonFinite {
+        /// What the number is.
+        what: &'static str,
+        /// Its position.
+        index: usize,
+    },
+    /// A number below zero where none may be.
+    Negative {
         /// What the number is.
         what: &'static str,
         /// Its position.
@@ -136,6 +144,9 @@ impl fmt::Display for Error {
             Self::NonFinite { what, index } => {
                 write!(f, "{what} {index} is not finite: must be a finite number")
             }
+            Self::Negative { what, index } => {
+                write!(f, "{what} {index} is negative: must be at least 0")
+            }
             Self::F16Overflow { index } => {
                 write!(f, "level of weight {index} overflows f16: must be below 65520")
             }
@@ -168,7 +179,10 @@ impl fmt::Display for Error {
             }
             Self::Encoding { needed } => write!(f, "elements of the tensor: must be {needed}"),
             Self::UnknownScheme => {
-                write!(f, "unknown scheme: must be one of ot, uniform, pwl, log, lloyd-max")
+                f.write_str("unknown scheme: must be one of")?;
+                Scheme::ALL.iter().enumerate().try_for_each(|(i, scheme)| {
+                    write!(f, "{} {scheme}", if i == 0 { "" } else { "," })
+                })
             }
         }
     }
@@ -181,10 +195,18 @@ pub(crate) fn check_length(what: &'static str, expected: usize, found: usize) ->
     if expected == found { Ok(()) } else { Err(Error::Length { what, expected, found }) }
 }
 
+/// Fails unless a count lies within its bounds.
+pub(crate) fn check_count(what: &'static str, found: usize, min: usize, max: usize) -> Result<()> {
+    if (min..=max).contains(&found) {
+        return Ok(());
+    }
+    let [found, min, max] = [found, min, max].map(|x| u64::try_from(x).unwrap_or(u64::MAX));
+    Err(Error::Range { what, found, min, max })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scheme::Scheme;
     use std::string::ToString;
 
     #[test]

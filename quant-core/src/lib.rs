@@ -31,6 +31,7 @@
 //! | [`kernels`] | the inner loops over codes, with vector instructions where the CPU has them |
 //! | [`scheme`] | the names of the quantizers |
 //! | [`fit`] | weights → levels and codes, one file per scheme |
+//! | [`log_range`] | the levels of the scheme `log` from four numbers |
 //! | [`codebook`] | a stored codebook: table or affine |
 //! | [`coded`] | rows of codes with their codebooks, decoded in place |
 //! | `quantize` | a whole tensor → its cheapest exact description (`alloc`) |
@@ -53,6 +54,7 @@ pub mod error;
 pub mod fit;
 pub mod format;
 pub mod kernels;
+pub mod log_range;
 pub mod net;
 pub mod noise;
 pub mod num;

@@ -49,6 +49,16 @@ pub(crate) const fn index(x: u32) -> usize {
     x as usize
 }
 
+/// The whole part of `x`, 0 below 1, 2^32 - 1 beyond it.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "rounding down is the purpose; `as` saturates and makes NaN 0"
+)]
+pub(crate) const fn u32_of_real(x: f64) -> u32 {
+    x as u32
+}
+
 /// The level code of `x`, a float that holds an integer in 0..=255.
 #[expect(
     clippy::cast_possible_truncation,

@@ -15,15 +15,26 @@ pub enum Scheme {
     Piecewise,
     /// `log`: geometric levels for each sign.
     Logarithmic,
+    /// `uniform-mse`: equal steps of the least mean squared error, outliers clipped.
+    UniformMse,
     /// `lloyd-max`: the least mean squared error that levels can reach, which is also the least
     /// 2-Wasserstein distance.
     LloydMax,
+    /// `ecq`: the least mean squared error plus a price for the entropy of the codes.
+    Ecq,
 }
 
 impl Scheme {
     /// Every scheme, in the order in which reports print them.
-    pub const ALL: [Self; 5] =
-        [Self::EqualMass, Self::Uniform, Self::Piecewise, Self::Logarithmic, Self::LloydMax];
+    pub const ALL: [Self; 7] = [
+        Self::EqualMass,
+        Self::Uniform,
+        Self::Piecewise,
+        Self::Logarithmic,
+        Self::UniformMse,
+        Self::LloydMax,
+        Self::Ecq,
+    ];
 
     /// The name on the command line and in file names.
     pub const fn name(self) -> &'static str {
@@ -32,7 +43,9 @@ impl Scheme {
             Self::Uniform => "uniform",
             Self::Piecewise => "pwl",
             Self::Logarithmic => "log",
+            Self::UniformMse => "uniform-mse",
             Self::LloydMax => "lloyd-max",
+            Self::Ecq => "ecq",
         }
     }
 }

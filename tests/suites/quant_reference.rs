@@ -40,7 +40,7 @@ fn squared_error(weights: &[f32], values: &[f32]) -> f64 {
 
 fn fit(scheme: Scheme, bits: u8, weights: &[f32], numel: usize) -> (Fit, Vec<u8>, Vec<f32>) {
     let mut fitter = Fitter::new();
-    let fitted = fitter.fit(scheme, &Group { weights, bits, numel }).unwrap();
+    let fitted = fitter.fit(scheme, &Group { numel, ..Group::new(weights, bits) }).unwrap();
     (fitted.fit, fitted.codes.to_vec(), fitted.dequantized(weights).collect())
 }
 

@@ -1,8 +1,8 @@
 //! Fitting with buffers of its own.
 
-use super::{Fit, Group, Scratch, ScratchLen, fit};
-use crate::bits::code_count;
-use crate::error::Result;
+use super::{Fit, Group, Prepared, Scratch, ScratchLen, fit};
+use crate::bits::{MAX_BITS, code_count};
+use crate::error::{Result, check_count};
 use crate::scheme::Scheme;
 use alloc::vec::Vec;
 
@@ -34,20 +34,56 @@ impl Fitter {
     /// As [`fit`], less those about lengths.
     pub fn fit(&mut self, scheme: Scheme, group: &Group<'_>) -> Result<Fitted<'_>> {
         let need = ScratchLen::of(scheme, group.weights.len(), group.bits)?;
-        self.keys.resize(need.keys, 0);
-        self.reals.resize(need.reals, 0.0);
-        self.cuts.resize(need.cuts, 0);
-        self.levels.resize(code_count(group.bits)?, 0.0);
-        self.codes.resize(group.weights.len(), 0);
+        self.resize(need, code_count(group.bits)?, group.weights.len());
         let mut scratch =
             Scratch { keys: &mut self.keys, reals: &mut self.reals, cuts: &mut self.cuts };
         let fit = fit(scheme, group, &mut scratch, &mut self.levels, &mut self.codes)?;
-        let (levels, codes) = match fit {
-            Fit::Copied => (0, 0),
-            Fit::Table { levels } => (levels, self.codes.len()),
-            Fit::Affine { .. } => (self.levels.len(), self.codes.len()),
-        };
-        Ok(Fitted { fit, levels: &self.levels[..levels], codes: &self.codes[..codes] })
+        Ok(Fitted::of(fit, &self.levels, &self.codes))
+    }
+
+    /// Sorts some weights once, for fits under `lloyd-max` with any number of levels.
+    ///
+    /// # Errors
+    /// As [`Prepared::new`], less those about lengths of scratch.
+    pub fn prepare<'a>(
+        &'a mut self,
+        weights: &[f32],
+        importance: Option<&'a [f32]>,
+    ) -> Result<PreparedFitter<'a>> {
+        let need = Prepared::scratch_len(weights.len())?;
+        self.resize(need, 1 << MAX_BITS, weights.len());
+        let scratch =
+            Scratch { keys: &mut self.keys, reals: &mut self.reals, cuts: &mut self.cuts };
+        let prepared = Prepared::new(weights, importance, scratch)?;
+        Ok(PreparedFitter { prepared, levels: &mut self.levels, codes: &mut self.codes })
+    }
+
+    fn resize(&mut self, need: ScratchLen, levels: usize, codes: usize) {
+        self.keys.resize(need.keys, 0);
+        self.reals.resize(need.reals, 0.0);
+        self.cuts.resize(need.cuts, 0);
+        self.levels.resize(levels, 0.0);
+        self.codes.resize(codes, 0);
+    }
+}
+
+/// Weights sorted once by [`Fitter::prepare`], in its buffers.
+#[derive(Debug)]
+pub struct PreparedFitter<'a> {
+    prepared: Prepared<'a>,
+    levels: &'a mut [f32],
+    codes: &'a mut [u8],
+}
+
+impl PreparedFitter<'_> {
+    /// Fits the weights under `lloyd-max` with at most `levels` levels, 1 to 256.
+    ///
+    /// # Errors
+    /// [`Error::Range`](crate::Error::Range) for another number of levels.
+    pub fn lloyd_max(&mut self, levels: usize) -> Result<Fitted<'_>> {
+        check_count("number of levels", levels, 1, self.levels.len())?;
+        let fit = self.prepared.lloyd_max(&mut self.levels[..levels], self.codes)?;
+        Ok(Fitted::of(fit, &self.levels[..levels], self.codes))
     }
 }
 
@@ -63,6 +99,12 @@ pub struct Fitted<'a> {
 }
 
 impl<'a> Fitted<'a> {
+    fn of(fit: Fit, levels: &'a [f32], codes: &'a [u8]) -> Self {
+        let codes = if fit == Fit::Copied { &[] } else { codes };
+        let count = fit.level_count(levels.len(), codes.len());
+        Self { fit, levels: &levels[..count], codes }
+    }
+
     /// The values that replace `weights`, the weights which were fitted.
     pub fn dequantized(self, weights: &'a [f32]) -> impl Iterator<Item = f32> + 'a {
         let copied = if self.fit == Fit::Copied { weights } else { &[] };

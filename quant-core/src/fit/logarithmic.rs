@@ -11,10 +11,11 @@
 //! A weight takes the nearest level of its sign, of two equally near the smaller one. A zero takes
 //! the level of least magnitude that some weight uses, of two equal magnitudes the one used first;
 //! a group of zeros has the level 0. Levels and distances are f64, values are rounded to f32.
-//! A group of one weight is copied. Source: the paper's helper for `log`.
+//! A group of one weight is copied. [`LogRange`] holds all that the levels depend on. Source: the paper's helper for `log`.
 
 use super::Fit;
-use crate::num::{abs, exp2, f32_of, f64_of, log2, low_u8};
+use crate::log_range::LogRange;
+use crate::num::{abs, f32_of, low_u8};
 
 /// Fits a group that is not empty; `levels` and `reals`: `[K]`, `codes`: `[n]`.
 pub(super) fn fit(weights: &[f32], reals: &mut [f64], levels: &mut [f32], codes: &mut [u8]) -> Fit {
@@ -22,23 +23,15 @@ pub(super) fn fit(weights: &[f32], reals: &mut [f64], levels: &mut [f32], codes:
         return Fit::Copied;
     }
     let k = levels.len().min(weights.len());
-    let negatives = Magnitudes::of(weights.iter().filter(|&&w| w < 0.0));
-    let positives = Magnitudes::of(weights.iter().filter(|&&w| w > 0.0));
-    let below = negatives.map_or(0, |m| m.level_count(k / 2));
-    let above = positives.map_or(0, |m| m.level_count(if below == 0 { k } else { k / 2 }));
-
-    let (down, rest) = reals.split_at_mut(below);
-    let up = &mut rest[..above];
-    if let Some(magnitudes) = negatives {
-        magnitudes.fill(down);
-        down.reverse(); // ascending, once negative
-        for level in down.iter_mut() {
-            *level = -*level;
-        }
+    let range = LogRange::of(weights);
+    let count = range.level_count(k);
+    let exact = (0..count).map_while(|code| range.exact_level(code, k));
+    for ((real, level), exact) in reals.iter_mut().zip(levels).zip(exact) {
+        (*real, *level) = (exact, f32_of(exact));
     }
-    if let Some(magnitudes) = positives {
-        magnitudes.fill(up);
-    }
+    let used = &reals[..count];
+    let [below, _] = range.counts(k);
+    let (down, up) = used.split_at(below);
     for (code, &w) in codes.iter_mut().zip(weights) {
         if w < 0.0 {
             *code = low_u8(nearest(down, f64::from(w)));
@@ -46,49 +39,11 @@ pub(super) fn fit(weights: &[f32], reals: &mut [f64], levels: &mut [f32], codes:
             *code = low_u8(below + nearest(up, f64::from(w)));
         }
     }
-    let used = &reals[..below + above];
     let zero = smallest_used(weights, codes, used);
     for (code, _) in codes.iter_mut().zip(weights).filter(|(_, w)| **w == 0.0) {
         *code = zero;
     }
-    levels[0] = 0.0; // the level of a group of zeros
-    for (level, &real) in levels.iter_mut().zip(used) {
-        *level = f32_of(real);
-    }
-    Fit::Table { levels: used.len().max(1) }
-}
-
-/// The least and the greatest magnitude of one sign.
-#[derive(Clone, Copy)]
-struct Magnitudes {
-    least: f64,
-    greatest: f64,
-}
-
-impl Magnitudes {
-    fn of<'a>(weights: impl Iterator<Item = &'a f32>) -> Option<Self> {
-        weights.map(|&w| abs(f64::from(w))).fold(None, |range: Option<Self>, w| {
-            let Self { least, greatest } = range.unwrap_or(Self { least: w, greatest: w });
-            Some(Self { least: least.min(w), greatest: greatest.max(w) })
-        })
-    }
-
-    fn level_count(self, most: usize) -> usize {
-        if self.least < self.greatest { most } else { 1 }
-    }
-
-    /// Fills `levels` with geometric magnitudes, ascending.
-    fn fill(self, levels: &mut [f64]) {
-        if levels.len() == 1 {
-            levels[0] = self.least;
-            return;
-        }
-        let (first, last) = (log2(self.least), log2(self.greatest));
-        let gaps = f64_of(levels.len() - 1);
-        for (i, level) in levels.iter_mut().enumerate() {
-            *level = exp2(first + (last - first) * (f64_of(i) / gaps));
-        }
-    }
+    Fit::Logarithmic(range)
 }
 
 /// The position of the ascending level nearest to `w`, the smaller one on ties.
@@ -113,32 +68,34 @@ fn smallest_used(weights: &[f32], codes: &[u8], levels: &[f64]) -> u8 {
 mod tests {
     use super::*;
 
-    fn run<const N: usize, const K: usize>(weights: [f32; N]) -> (Fit, [f32; K], [u8; N]) {
+    /// The number of levels used, the levels and the codes.
+    fn run<const N: usize, const K: usize>(weights: [f32; N]) -> (usize, [f32; K], [u8; N]) {
         let (mut levels, mut codes) = ([9.0; K], [9; N]);
         let fit = fit(&weights, &mut [0.0; K], &mut levels, &mut codes);
-        (fit, levels, codes)
+        let Fit::Logarithmic(range) = fit else { return (0, levels, codes) };
+        (range.level_count(K.min(N)), levels, codes)
     }
 
     #[test]
     fn positives_alone_get_every_level() {
-        let (fit, levels, codes) = run::<5, 4>([1.0, 8.0, 2.9, 3.0, 3.1]);
-        assert_eq!(fit, Fit::Table { levels: 4 });
+        let (count, levels, codes) = run::<5, 4>([1.0, 8.0, 2.9, 3.0, 3.1]);
+        assert_eq!(count, 4);
         assert_eq!(levels, [1.0, 2.0, 4.0, 8.0]);
         assert_eq!(codes, [0, 3, 1, 1, 2]); // 3.0 is a tie: the smaller level
     }
 
     #[test]
     fn both_signs_share_the_levels() {
-        let (fit, levels, codes) = run::<6, 4>([-1.0, -4.0, 0.0, 2.0, 0.5, 0.0]);
-        assert_eq!(fit, Fit::Table { levels: 4 });
+        let (count, levels, codes) = run::<6, 4>([-1.0, -4.0, 0.0, 2.0, 0.5, 0.0]);
+        assert_eq!(count, 4);
         assert_eq!(levels, [-4.0, -1.0, 0.5, 2.0]);
         assert_eq!(codes, [1, 0, 2, 3, 2, 2]);
     }
 
     #[test]
     fn negatives_alone_get_half_the_levels() {
-        let (fit, levels, codes) = run::<4, 4>([-1.0, -16.0, -2.0, -9.0]);
-        assert_eq!(fit, Fit::Table { levels: 2 });
+        let (count, levels, codes) = run::<4, 4>([-1.0, -16.0, -2.0, -9.0]);
+        assert_eq!(count, 2);
         assert_eq!(levels[..2], [-16.0, -1.0]);
         assert_eq!(codes, [1, 0, 1, 0]);
     }
@@ -148,12 +105,12 @@ mod tests {
         let (_, levels, codes) = run::<4, 4>([0.0, -1.0, 1.0, 0.0]);
         assert_eq!(levels[..2], [-1.0, 1.0]);
         assert_eq!(codes, [0, 0, 1, 0]);
-        let (fit, levels, codes) = run::<3, 4>([0.0, -0.0, 0.0]);
-        assert_eq!((fit, levels[0], codes), (Fit::Table { levels: 1 }, 0.0, [0; 3]));
+        let (count, levels, codes) = run::<3, 4>([0.0, -0.0, 0.0]);
+        assert_eq!((count, levels[0], codes), (1, 0.0, [0; 3]));
     }
 
     #[test]
     fn a_single_weight_is_copied() {
-        assert_eq!(run::<1, 4>([3.0]).0, Fit::Copied);
+        assert_eq!(fit(&[3.0], &mut [0.0; 4], &mut [0.0; 4], &mut [9]), Fit::Copied);
     }
 }

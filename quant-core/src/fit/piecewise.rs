@@ -15,24 +15,32 @@
 use super::{Fit, rank};
 use crate::num::{f32_of, f64_of, low_u8};
 
-/// Fits a group that is not empty; `levels`: `[K]`, `breaks`: `[K+1]`, `keys` and `codes`: `[n]`.
+/// Fits a group that is not empty.
+///
+/// # Shapes
+/// `levels`: `[K]`; `breaks`: `[K+1]`; `keys` and `codes`: `[n]`; `counts`: as [`rank::sort`].
 pub(super) fn fit(
     weights: &[f32],
     keys: &mut [u64],
     breaks: &mut [f64],
+    counts: &mut [u32],
     levels: &mut [f32],
     codes: &mut [u8],
 ) -> Fit {
-    rank::sort(weights, keys);
+    rank::sort(weights, keys, counts);
     for (i, b) in breaks.iter_mut().enumerate() {
         *b = quantile(keys, i, levels.len());
     }
     for (level, pair) in levels.iter_mut().zip(breaks.windows(2)) {
         *level = f32_of(f64::midpoint(pair[0], pair[1]));
     }
-    for (code, &w) in codes.iter_mut().zip(weights) {
-        let below = breaks.partition_point(|&b| b <= f64::from(w));
-        *code = low_u8(below.saturating_sub(1).min(levels.len() - 1));
+    let mut code = 0;
+    for &key in &*keys {
+        let w = f64::from(rank::weight(key));
+        while code + 1 < levels.len() && breaks[code + 1] <= w {
+            code += 1;
+        }
+        codes[rank::position(key)] = low_u8(code);
     }
     Fit::Table { levels: levels.len() }
 }
@@ -58,7 +66,7 @@ mod tests {
         // Five weights: quartiles fall on the weights themselves.
         let weights = [4.0, 0.0, 1.0, 2.0, 8.0];
         let (mut keys, mut breaks, mut levels, mut codes) = ([0; 5], [0.0; 5], [0.0; 4], [9; 5]);
-        fit(&weights, &mut keys, &mut breaks, &mut levels, &mut codes);
+        fit(&weights, &mut keys, &mut breaks, &mut [0; 10], &mut levels, &mut codes);
         assert_eq!(breaks, [0.0, 1.0, 2.0, 4.0, 8.0]);
         assert_eq!(levels, [0.5, 1.5, 3.0, 6.0]);
         assert_eq!(codes, [3, 0, 1, 2, 3]);
@@ -67,14 +75,14 @@ mod tests {
     #[test]
     fn interpolates_between_weights() {
         let (mut keys, mut breaks) = ([0; 2], [0.0; 5]);
-        fit(&[0.0, 1.0], &mut keys, &mut breaks, &mut [0.0; 4], &mut [0; 2]);
+        fit(&[0.0, 1.0], &mut keys, &mut breaks, &mut [0; 4], &mut [0.0; 4], &mut [0; 2]);
         assert_eq!(breaks, [0.0, 0.25, 0.5, 0.75, 1.0]);
     }
 
     #[test]
     fn equal_weights_take_the_last_of_their_intervals() {
         let (mut levels, mut codes) = ([0.0; 2], [9; 3]);
-        fit(&[7.0; 3], &mut [0; 3], &mut [0.0; 3], &mut levels, &mut codes);
+        fit(&[7.0; 3], &mut [0; 3], &mut [0.0; 3], &mut [0; 6], &mut levels, &mut codes);
         assert_eq!((levels, codes), ([7.0; 2], [1; 3]));
     }
 }

@@ -183,14 +183,14 @@ fn fit_groups(
             Error::NonFinite { what, index } => Error::NonFinite { what, index: first + index },
             other => other,
         };
-        let spec = Group { weights: group, bits: options.bits, numel: weights.len() };
+        let spec = Group { numel: weights.len(), ..Group::new(group, options.bits) };
         let fitted = fitter.fit(options.scheme, &spec).map_err(in_tensor)?;
         values.extend(fitted.dequantized(group));
         let affine = match fitted.fit {
             Fit::Affine { min, step } => Some(Affine { min, step }),
             Fit::Copied if options.scheme == Scheme::Uniform => constant(group),
             Fit::Copied => None,
-            Fit::Table { .. } => {
+            Fit::Table { .. } | Fit::Logarithmic(_) => {
                 if options.levels == Levels::F16 {
                     round_to_f16(&mut values, first)?;
                 }
@@ -352,7 +352,7 @@ mod tests {
             let mut fitter = Fitter::new();
             let mut expected = Vec::new();
             for row in weights.chunks(row_len) {
-                let group = Group { weights: row, bits, numel: weights.len() };
+                let group = Group { numel: weights.len(), ..Group::new(row, bits) };
                 expected.extend(fitter.fit(scheme, &group).unwrap().dequantized(row));
             }
             let as_bits = |values: Vec<f32>| values.into_iter().map(f32::to_bits).collect::<Vec<_>>();

@@ -1,0 +1,387 @@
+//! `ecq`: entropy-constrained quantization.
+//!
+//! Codes that an entropy coder stores cost their entropy, not their width. So with at most K levels
+//!
+//! ```text
+//! minimize  J = D/σ² + λ H     D = Σ h_i (w_i - level[code_i])² / Σ h_i
+//!                              H = -Σ_c p_c log2 p_c,  p_c the part of the weights with code c
+//! ```
+//!
+//! `h` is the importance and `σ²` the variance by importance, so `λ` has no scale; `H` counts every
+//! weight once, since every code is stored. `λ = 0` is `lloyd-max`.
+//!
+//! # Descent
+//! Codes are runs of the sorted points, and `J` never rises:
+//!
+//! 1. given means `m` and parts `p`, a weight goes where `(w - m)² - λ σ² log2 p` is least. These are
+//!    parabolas of one shape, so two of them cross once, and their lower envelope takes a stack as
+//!    the hull of lines does; levels that never win are dropped;
+//! 2. given the runs, new means and parts;
+//! 3. where neither changes `J`, neighbouring runs are merged for as long as that lowers it, the
+//!    best pair first, and the descent goes on.
+//!
+//! It starts from the runs of `lloyd-max`, and again from equal steps, which are nearly best at high
+//! rates (H. Gish, J. Pierce, "Asymptotically efficient quantizing", IEEE Trans. Inf. Theory 14,
+//! 1968); the lower `J` is kept. Source: P. Chou, T. Lookabaugh, R. Gray, "Entropy-constrained vector
+//! quantization", IEEE Trans. ASSP 37, 1989.
+
+use super::partition::partition;
+use super::points::Points;
+use super::room::Room;
+use super::{Fit, lloyd_max, uniform_mse};
+use crate::num::{index, log2, u32_of};
+
+/// Rounds of descent at most.
+const ROUNDS: usize = 500;
+
+/// A fall of `J` by less than this part of it ends a descent.
+const ENOUGH: f64 = 1e-8;
+
+/// Fits the points of a group; `levels`: `[K]`, the `k` of the room; `codes`: `[n]`.
+pub(super) fn fit(room: &mut Room<'_>, lambda: f64, levels: &mut [f32], codes: &mut [u8]) -> Fit {
+    let spread = room.points.spread();
+    if !(lambda > 0.0 && spread > 0.0) {
+        return lloyd_max::fit(room, levels, codes);
+    }
+    let Room { points, links, ends: [best, rival, next], cells } = room;
+    let price = Price::new(points, lambda, spread);
+    let count = levels.len().min(points.len());
+    partition(points, links, &mut best[..count]);
+    let mut best = Runs { ends: best, count };
+    let least = price.descend(points, &mut best, next, cells);
+
+    let count = uniform_mse::best(points, levels.len()).ends(points, rival);
+    let mut rival = Runs { ends: rival, count };
+    if price.descend(points, &mut rival, next, cells) < least {
+        best = rival;
+    }
+    let ends = &best.ends[..best.count];
+    points.write_means(ends, levels);
+    points.write_codes(ends, codes);
+    Fit::Table { levels: best.count }
+}
+
+/// Runs of points by their ends, of which `count` are in use.
+struct Runs<'a> {
+    ends: &'a mut [u32],
+    count: usize,
+}
+
+impl Runs<'_> {
+    /// Start and end of each run.
+    fn iter(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
+        let mut start = 0;
+        self.ends[..self.count].iter().map(move |&end| {
+            let end = index(end);
+            (core::mem::replace(&mut start, end), end)
+        })
+    }
+
+    /// Joins run `c` with the next one.
+    fn merge(&mut self, c: usize) {
+        self.ends.copy_within(c + 1..self.count, c);
+        self.count -= 1;
+    }
+}
+
+/// What runs of points cost.
+#[derive(Clone, Copy)]
+struct Price {
+    lambda: f64,
+    /// `σ² Σ h`.
+    spread: f64,
+    /// The price of a bit of one weight of average importance, as a squared error.
+    bit: f64,
+    /// The number of weights.
+    weights: f64,
+}
+
+impl Price {
+    fn new(points: &Points<'_>, lambda: f64, spread: f64) -> Self {
+        let [mass, ..] = points.moments(0, points.len());
+        let weights = f64::from(points.count(0, points.len()));
+        Self { lambda, spread, bit: lambda * spread / mass, weights }
+    }
+
+    /// `log2 p` of a run.
+    fn log2_part(self, points: &Points<'_>, (i, j): (usize, usize)) -> f64 {
+        log2(f64::from(points.count(i, j)) / self.weights)
+    }
+
+    /// The part of `J` that a run brings.
+    fn run(self, points: &Points<'_>, (i, j): (usize, usize)) -> f64 {
+        let [mass, sum, square] = points.moments(i, j);
+        let part = f64::from(points.count(i, j)) / self.weights;
+        (square - sum * sum / mass).max(0.0) / self.spread - self.lambda * part * log2(part)
+    }
+
+    fn total(self, points: &Points<'_>, runs: &Runs<'_>) -> f64 {
+        runs.iter().map(|run| self.run(points, run)).sum()
+    }
+
+    /// Lowers `J` until it falls no more, and returns it. `next` and `cells`: `[K]` each.
+    fn descend(
+        self,
+        points: &Points<'_>,
+        runs: &mut Runs<'_>,
+        next: &mut [u32],
+        cells: &mut [&mut [f64]; 3],
+    ) -> f64 {
+        let mut least = self.total(points, runs);
+        for _ in 0..ROUNDS {
+            let rival = self.assign(points, runs, &mut *next, cells);
+            let total = self.total(points, &rival);
+            if total < least * (1.0 - ENOUGH) {
+                least = total;
+                runs.count = rival.count;
+                runs.ends[..runs.count].copy_from_slice(&rival.ends[..runs.count]);
+            } else if self.shift(points, runs) || self.merge(points, runs, cells[0]) {
+                least = self.total(points, runs);
+            } else {
+                break;
+            }
+        }
+        least
+    }
+
+    /// Gives each point to the run whose mean and price are best for it.
+    fn assign<'n>(
+        self,
+        points: &Points<'_>,
+        runs: &Runs<'_>,
+        next: &'n mut [u32],
+        [means, bits, since]: &mut [&mut [f64]; 3],
+    ) -> Runs<'n> {
+        // The lower envelope: levels that win somewhere, and from where on each does.
+        let mut winners = 0_usize;
+        for run in runs.iter() {
+            let [mass, sum, _] = points.moments(run.0, run.1);
+            let (mean, bit) = (sum / mass, -self.bit * self.log2_part(points, run));
+            let mut from = f64::NEG_INFINITY;
+            while let Some(top) = winners.checked_sub(1) {
+                let apart = mean - means[top];
+                from = f64::midpoint(means[top], mean) + (bit - bits[top]) / (2.0 * apart);
+                if from > since[top] {
+                    break;
+                }
+                winners = top;
+                from = f64::NEG_INFINITY;
+            }
+            (means[winners], bits[winners], since[winners]) = (mean, bit, from);
+            winners += 1;
+        }
+        let (mut start, mut count) = (0, 0);
+        for c in 1..=winners {
+            let end = if c < winners { points.below(start, since[c]) } else { points.len() };
+            if end > start {
+                next[count] = u32_of(end);
+                count += 1;
+                start = end;
+            }
+        }
+        Runs { ends: next, count }
+    }
+
+    /// Moves each end by powers of two while that lowers `J`; `false` if it never does.
+    fn shift(self, points: &Points<'_>, runs: &mut Runs<'_>) -> bool {
+        let mut moved = false;
+        let mut start = 0;
+        for c in 1..runs.count {
+            let stop = index(runs.ends[c]);
+            let cost = |end| self.run(points, (start, end)) + self.run(points, (end, stop));
+            let mut end = index(runs.ends[c - 1]);
+            let mut least = cost(end);
+            let mut stride = (stop - start).next_power_of_two() / 2;
+            while stride > 0 {
+                let ends = [end.saturating_sub(stride), end + stride];
+                for rival in ends.into_iter().filter(|&rival| rival > start && rival < stop) {
+                    let total = cost(rival);
+                    if total < least * (1.0 - ENOUGH) {
+                        (end, least, moved) = (rival, total, true);
+                    }
+                }
+                stride /= 2;
+            }
+            runs.ends[c - 1] = u32_of(end);
+            start = end;
+        }
+        moved
+    }
+
+    /// Merges neighbours while that lowers `J`; `false` if it never does. `costs`: `[K]`.
+    fn merge(self, points: &Points<'_>, runs: &mut Runs<'_>, costs: &mut [f64]) -> bool {
+        for (cost, run) in costs.iter_mut().zip(runs.iter()) {
+            *cost = self.run(points, run);
+        }
+        let before = runs.count;
+        loop {
+            let pairs = runs.iter().zip(runs.iter().skip(1)).zip(costs.windows(2)).enumerate();
+            let joined = pairs.map(|(c, ((one, two), apart))| {
+                let cost = self.run(points, (one.0, two.1));
+                (c, cost, cost - apart[0] - apart[1])
+            });
+            match joined.min_by(|a, b| a.2.total_cmp(&b.2)) {
+                Some((c, cost, change)) if change < 0.0 => {
+                    costs.copy_within(c + 1..runs.count, c);
+                    costs[c] = cost;
+                    runs.merge(c);
+                }
+                _ => return runs.count < before,
+            }
+        }
+    }
+}
+
+#[cfg(feature = "alloc")]
+#[cfg(test)]
+mod tests {
+    use super::super::{Fitter, Group, default_lambda};
+    use super::*;
+    use crate::noise::Stream;
+    use crate::num::f64_of;
+    use crate::scheme::Scheme;
+    use proptest::prelude::*;
+    use std::vec;
+    use std::vec::Vec;
+
+    /// Error as a part of the variance, and entropy of the codes.
+    fn judge(scheme: Scheme, group: &Group<'_>) -> (f64, f64) {
+        let mut fitter = Fitter::new();
+        let fitted = fitter.fit(scheme, group).unwrap();
+        let mut counts = [0_u32; 256];
+        for &code in fitted.codes {
+            counts[usize::from(code)] += 1;
+        }
+        let n = f64_of(group.weights.len());
+        let parts = counts.iter().filter(|&&count| count > 0).map(|&count| f64::from(count) / n);
+        let entropy = parts.map(|p| -p * log2(p)).sum();
+        let importance = group.importance.map_or(vec![1.0; group.weights.len()], Vec::from);
+        let weights: Vec<f64> = group.weights.iter().map(|&w| f64::from(w)).collect();
+        let sum = |f: &dyn Fn(usize) -> f64| -> f64 {
+            importance.iter().enumerate().map(|(i, &h)| f64::from(h) * f(i)).sum()
+        };
+        let mean = sum(&|i| weights[i]) / sum(&|_| 1.0);
+        let variance = sum(&|i| (weights[i] - mean).powi(2));
+        let values: Vec<f32> = fitted.dequantized(group.weights).collect();
+        (sum(&|i| (weights[i] - f64::from(values[i])).powi(2)) / variance, entropy)
+    }
+
+    fn total(scheme: Scheme, group: &Group<'_>) -> f64 {
+        let (error, entropy) = judge(scheme, group);
+        error + group.lambda * entropy
+    }
+
+    fn normals(n: usize) -> Vec<f32> {
+        let mut values = vec![0.0; n];
+        Stream::new(8, 3).fill_normal(0, 0, &mut values);
+        values
+    }
+
+    /// The least `J` of at most `k` runs, over all of them.
+    fn by_definition(weights: &[f32], lambda: f64, k: usize) -> f64 {
+        let mut x: Vec<f64> = weights.iter().map(|&w| f64::from(w)).collect();
+        x.sort_by(f64::total_cmp);
+        let n = x.len();
+        let error = |run: &[f64]| {
+            let mean = run.iter().sum::<f64>() / f64_of(run.len());
+            run.iter().map(|x| (x - mean).powi(2)).sum::<f64>()
+        };
+        let spread = error(&x);
+        let cost = |i: usize, j: usize| {
+            let part = f64_of(j - i) / f64_of(n);
+            error(&x[i..j]) / spread - lambda * part * log2(part)
+        };
+        let mut best = vec![f64::INFINITY; n + 1];
+        best[0] = 0.0;
+        let mut least = f64::INFINITY;
+        for _ in 0..k {
+            let add = |j: usize| (0..j).map(|i| best[i] + cost(i, j)).fold(f64::INFINITY, f64::min);
+            best = (0..=n).map(add).collect();
+            least = least.min(best[n]);
+        }
+        least
+    }
+
+    #[test]
+    fn comes_close_to_the_best_runs() {
+        let mut worst = 0.0_f64;
+        for seed in 0..4 {
+            let mut weights = vec![0.0; 150];
+            Stream::new(seed, 3).fill_normal(0, 0, &mut weights);
+            for bits in 1..=4 {
+                for scale in [0.3, 1.0, 3.0, 10.0] {
+                    let lambda = scale * default_lambda(bits);
+                    let group = Group { lambda, ..Group::new(&weights, bits) };
+                    let found = total(Scheme::Ecq, &group);
+                    let least = by_definition(&weights, lambda, 1 << bits);
+                    worst = worst.max(found / least - 1.0);
+                }
+            }
+        }
+        assert!(worst < 0.02, "{worst}");
+    }
+
+    #[test]
+    fn a_dearer_bit_is_not_bought() {
+        let weights = normals(5000);
+        for bits in [2, 4, 6] {
+            let mut before = f64::from(bits);
+            for scale in [0.0, 0.1, 0.3, 1.0, 3.0, 10.0, 1e9] {
+                let lambda = scale * default_lambda(bits);
+                let group = Group { lambda, ..Group::new(&weights, bits) };
+                let (_, entropy) = judge(Scheme::Ecq, &group);
+                assert!(entropy <= before, "{bits} bits, {scale}: {entropy} after {before}");
+                before = entropy;
+            }
+            assert!(before < 1e-9, "at last a single level");
+        }
+    }
+
+    #[test]
+    fn nears_the_bound_of_entropy_coding() {
+        // With levels enough, 1.53 dB above Shannon's bound, or 0.25 bits.
+        let weights = normals(20_000);
+        for target in [3, 4] {
+            let group = Group { lambda: default_lambda(target), ..Group::new(&weights, 8) };
+            let (error, entropy) = judge(Scheme::Ecq, &group);
+            let above = entropy + 0.5 * log2(error);
+            assert!(above > 0.2 && above < 0.27, "{target}: {above}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn is_never_worse_than_its_starts(
+            bits in 1_u8..=6,
+            raw in proptest::collection::vec((-1.0_f32..1.0, 1_u8..4), 2..200),
+            scale in 0.01_f64..20.0,
+            grid in prop_oneof![Just(4.0_f32), Just(1e6)],
+            equal in any::<bool>(),
+        ) {
+            let weights: Vec<f32> =
+                raw.iter().map(|(w, _)| (w * w * w * grid).round() / grid).collect();
+            prop_assume!(weights.iter().any(|&w| w != weights[0]));
+            let importance: Vec<f32> = raw.iter().map(|&(_, h)| f32::from(h)).collect();
+            let importance = (!equal).then_some(&importance[..]);
+            let lambda = scale * default_lambda(bits);
+            let group = Group { importance, lambda, ..Group::new(&weights, bits) };
+            let own = total(Scheme::Ecq, &group);
+            for start in [Scheme::LloydMax, Scheme::UniformMse] {
+                let rival = total(start, &group);
+                prop_assert!(own <= rival * (1.0 + 1e-6) + 1e-9, "{own}, {start} {rival}");
+            }
+        }
+
+        #[test]
+        fn a_free_bit_leaves_lloyd_max(
+            bits in 1_u8..=8,
+            weights in proptest::collection::vec(-1.0_f32..1.0, 1..100),
+        ) {
+            let group = Group { lambda: 0.0, ..Group::new(&weights, bits) };
+            let (mut one, mut two) = (Fitter::new(), Fitter::new());
+            let ecq = one.fit(Scheme::Ecq, &group).unwrap();
+            let lloyd = two.fit(Scheme::LloydMax, &group).unwrap();
+            prop_assert_eq!((ecq.levels, ecq.codes), (lloyd.levels, lloyd.codes));
+        }
+    }
+}

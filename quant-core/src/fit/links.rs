@@ -1,0 +1,166 @@
+//! The best partition of points where each cluster has a price.
+//!
+//! With `c(i, j)` the squared error of points `i..j` about their mean, and `λ` the price,
+//!
+//! ```text
+//! F(0) = 0,     F(j) = λ + min over i < j of  F(i) + c(i, j)
+//! ```
+//!
+//! and following the best `i` back from the last point gives the clusters. `c` satisfies the
+//! quadrangle inequality: once a later `i` beats an earlier one, it does so for all further `j`. So
+//! the candidates `i` form a queue, each with the `j` from which on it is the best, and a new one
+//! drives out those that it beats from the start (Z. Galil and K. Park, "Dynamic programming with
+//! convexity, concavity and sparsity", Theoret. Comput. Sci. 92, 1992). Where a new candidate takes
+//! over is searched from where the one before it did, in steps that double; that is mostly next to
+//! it, so a point costs some ten evaluations of `c` and never more than `O(log n)` on average.
+//!
+//! With `m`, `s`, `q` the prefix sums of mass, values and squares, `G = F - q` needs no squares:
+//!
+//! ```text
+//! G(j) = λ + min over i of  G(i) - (s_j - s_i)² / (m_j - m_i)
+//! ```
+//!
+//! Rounding may mislead a comparison, but never the form: `i < j` holds for each link, so the links
+//! always lead back to the first point.
+
+use super::points::Row;
+use crate::num::{f64_of, index, u32_of};
+
+/// Memory for the partitions of up to `n` points.
+///
+/// # Shapes
+/// each: `[n + 1]`
+#[derive(Debug)]
+pub(super) struct Links<'a> {
+    /// `G` of each `j`.
+    pub(super) costs: &'a mut [f64],
+    /// The best `i` of each `j`.
+    pub(super) from: &'a mut [u32],
+    /// The candidates.
+    pub(super) queue: &'a mut [u32],
+    /// For each candidate the `j` from which on it is the best.
+    pub(super) since: &'a mut [u32],
+}
+
+/// A price and what it buys.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Offer {
+    pub(super) lambda: f64,
+    /// The number of clusters.
+    pub(super) count: usize,
+    /// The squared error.
+    pub(super) error: f64,
+}
+
+impl Links<'_> {
+    /// Partitions the points of `rows` at a price; [`Self::write`] tells the clusters.
+    pub(super) fn solve(&mut self, rows: &[Row], lambda: f64) -> Offer {
+        let n = rows.len() - 1;
+        self.costs[0] = 0.0;
+        (self.queue[0], self.since[0]) = (0, 1);
+        let (mut head, mut tail) = (0, 0);
+        for j in 1..=n {
+            while head < tail && index(self.since[head + 1]) <= j {
+                head += 1;
+            }
+            let best = self.queue[head];
+            self.from[j] = best;
+            self.costs[j] = lambda + self.candidate(rows, index(best)).cost(rows[j]);
+
+            let next = self.candidate(rows, j);
+            let (mut last, mut start);
+            loop {
+                last = self.candidate(rows, index(self.queue[tail]));
+                start = index(self.since[tail]).max(j + 1);
+                if start > n || !next.beats(&last, rows[start]) {
+                    break;
+                }
+                if tail == head {
+                    // It beats every other from here on.
+                    (self.queue[head], self.since[head]) = (u32_of(j), u32_of(start));
+                    start = n + 1;
+                    break;
+                }
+                tail -= 1;
+            }
+            if let Some(start) = takeover(rows, &last, &next, start) {
+                tail += 1;
+                (self.queue[tail], self.since[tail]) = (u32_of(j), u32_of(start));
+            }
+        }
+        let count = self.path(n).count();
+        let error = self.costs[n] + rows[n][2] - lambda * f64_of(count);
+        Offer { lambda, count, error }
+    }
+
+    /// Partitions as an offer says once more; nothing is left to find at the ends of all prices.
+    pub(super) fn repeat(&mut self, rows: &[Row], offer: Offer) {
+        let n = rows.len() - 1;
+        if offer.lambda.is_infinite() {
+            self.from[n] = 0;
+        } else if offer.lambda > 0.0 {
+            self.solve(rows, offer.lambda);
+        } else {
+            for (j, from) in self.from[1..=n].iter_mut().enumerate() {
+                *from = u32_of(j);
+            }
+        }
+    }
+
+    /// Writes the ends of the clusters of `n` points, as many as [`Self::solve`] counted.
+    pub(super) fn write(&self, n: usize, ends: &mut [u32]) {
+        for (end, j) in ends.iter_mut().rev().zip(self.path(n)) {
+            *end = u32_of(j);
+        }
+    }
+
+    /// The ends of the clusters, the last first.
+    fn path(&self, n: usize) -> impl Iterator<Item = usize> + '_ {
+        let ends = core::iter::successors(Some(n), |&j| Some(index(self.from[j])));
+        ends.take_while(|&j| j > 0)
+    }
+
+    fn candidate(&self, rows: &[Row], i: usize) -> Candidate {
+        let [mass, sum, ..] = rows[i];
+        Candidate { mass, sum, cost: self.costs[i] }
+    }
+}
+
+/// A start for the last cluster.
+struct Candidate {
+    mass: f64,
+    sum: f64,
+    cost: f64,
+}
+
+impl Candidate {
+    /// The cost of ending the cluster before a row, less the price and all squares before it.
+    fn cost(&self, [mass, sum, ..]: Row) -> f64 {
+        let (mass, sum) = (mass - self.mass, sum - self.sum);
+        // A mass may be too small to change the sums.
+        self.cost - if mass > 0.0 { sum * sum / mass } else { 0.0 }
+    }
+
+    fn beats(&self, other: &Self, row: Row) -> bool {
+        self.cost(row) < other.cost(row)
+    }
+}
+
+/// The row from which on `next` beats `last`, known not to at `start`; `None` if it never does.
+fn takeover(rows: &[Row], last: &Candidate, next: &Candidate, start: usize) -> Option<usize> {
+    let (mut low, mut step) = (start, 1);
+    let mut high = loop {
+        let at = low + step;
+        match rows.get(at) {
+            Some(&row) if next.beats(last, row) => break at,
+            Some(_) => (low, step) = (at, 2 * step),
+            // Behind the end `next` counts as better.
+            None => break rows.len(),
+        }
+    };
+    while high - low > 1 {
+        let middle = usize::midpoint(low, high);
+        if next.beats(last, rows[middle]) { high = middle } else { low = middle }
+    }
+    (high < rows.len()).then_some(high)
+}

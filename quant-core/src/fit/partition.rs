@@ -1,0 +1,289 @@
+//! The best partition of points into `k` clusters, exactly, in linear memory.
+//!
+//! Price each cluster at `λ` and take the best partition into any number of clusters, which
+//! [`super::links`] finds. The least error `D(k)` of `k` clusters is convex, so a dearer cluster
+//! means fewer of them, and a search for `λ` ends at `k`:
+//!
+//! ```text
+//! D(k) - D(k+1) ≤ λ ≤ D(k-1) - D(k)
+//! ```
+//!
+//! (A. Aggarwal, B. Schieber, T. Tokuyama, "Finding a minimum-weight k-link path in graphs with the
+//! concave Monge property and applications", Discrete Comput. Geom. 12, 1994; A. Grønlund et al.,
+//! "Fast exact k-means, k-medians and Bregman divergence clustering in 1D", arXiv 1701.07204, 2017).
+//! For a smooth density `λ ∝ k⁻³`: the search interpolates between logarithms and is mostly done
+//! after three to five prices. Where `D` has a straight piece, as it has where weights lie on a
+//! grid, no price yields the `k` inside it; [`splice`] makes one of the partitions at its two ends.
+//!
+//! # Exactness
+//! Prefix sums are f64 about the mean weight, so partitions whose errors differ by less than about
+//! 1e-16 of the total squared deviation may be taken for each other. Whatever rounding does, the
+//! search ends and the result is a partition into `k` clusters.
+
+use super::links::{Links, Offer};
+use super::points::Points;
+use crate::num::{exp2, f64_of, log2};
+
+/// Prices tried at most; by then a bracket has halved some thirty times.
+const ROUNDS: usize = 64;
+
+/// Prices tried before every other one is the slope of a chord of `D`.
+const PATIENCE: usize = 8;
+
+/// Counts so close that the chord is the best guess: between two that differ by 2 it is sure.
+const NEAR: usize = 4;
+
+/// The largest step between prices where nothing bounds it, in powers of two.
+const WIDEST: f64 = 10.0;
+
+/// Fills `ends` (`[k]`, `k` from 1 to the number of points) with the ends of the best `k` clusters.
+pub(super) fn partition(points: &Points<'_>, links: &mut Links<'_>, ends: &mut [u32]) {
+    let (rows, n) = (points.rows(), points.len());
+    match search(points, links, ends.len()) {
+        Search::Found => links.write(n, ends),
+        Search::Jump { dear, cheap } => {
+            links.repeat(rows, dear);
+            links.write(n, &mut ends[..dear.count]);
+            links.repeat(rows, cheap);
+            // The queue has served: it takes the finer partition.
+            let queue = core::mem::take(&mut links.queue);
+            let fine = &mut queue[..cheap.count];
+            links.write(n, fine);
+            splice(ends, dear.count, fine);
+            links.queue = queue;
+        }
+    }
+}
+
+/// How a search ends.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Search {
+    /// At a price that buys `k` clusters, which the links hold.
+    Found,
+    /// Between two prices that buy fewer and more.
+    Jump { dear: Offer, cheap: Offer },
+}
+
+/// Looks for a price that buys `k` clusters, `k` from 1 to the number of points.
+fn search(points: &Points<'_>, links: &mut Links<'_>, k: usize) -> Search {
+    let (rows, n) = (points.rows(), points.len());
+    let spread = points.spread();
+    // The ends of all prices.
+    let mut dear = Offer { lambda: f64::INFINITY, count: 1, error: spread };
+    let mut cheap = Offer { lambda: 0.0, count: n, error: 0.0 };
+    for end in [dear, cheap] {
+        if end.count == k {
+            links.repeat(rows, end);
+            return Search::Found;
+        }
+    }
+    let mut lambda = spread * gaussian_price(k, n);
+    let (mut on_chord, mut reach, mut fewer) = (false, 1.0, k > n);
+    for round in 0..ROUNDS {
+        let inside = |lambda: f64| lambda > cheap.lambda && lambda < dear.lambda;
+        if !inside(lambda) {
+            // Rounding: the errors say too little, or the prices are all tried.
+            (on_chord, lambda) = (false, mean_price(dear, cheap));
+            if !inside(lambda) {
+                break;
+            }
+        }
+        let offer = links.solve(rows, lambda);
+        if offer.count == k {
+            return Search::Found;
+        }
+        if on_chord && (offer.count == dear.count || offer.count == cheap.count) {
+            break; // both ends are best at this price: D is straight between them
+        }
+        let same_side = round > 0 && fewer == (offer.count < k);
+        reach = if same_side { 1.5 * reach } else { 1.0 };
+        fewer = offer.count < k;
+        if fewer {
+            dear = offer;
+        } else {
+            cheap = offer;
+        }
+
+        let bracketed = dear.lambda.is_finite() && cheap.lambda > 0.0;
+        let near = bracketed && cheap.count - dear.count <= NEAR;
+        on_chord = near || (round > PATIENCE && round % 2 == 0);
+        lambda = if on_chord {
+            (dear.error - cheap.error) / f64_of(cheap.count - dear.count)
+        } else if bracketed {
+            price_between(dear, cheap, k, n)
+        } else {
+            price_beside(offer, k, n, reach)
+        };
+    }
+    Search::Jump { dear, cheap }
+}
+
+/// The price for `k` clusters of `n` Gaussian points as a part of their spread. By Panter and Dite
+/// many clusters of many points each leave `2.72 / k²`, and `λ = -dD/dk`; the corrections for few
+/// clusters and for few points per cluster are measured.
+fn gaussian_price(k: usize, n: usize) -> f64 {
+    let crowding = (f64_of(k) + 0.8) * (1.0 + 1.7 * f64_of(k) / f64_of(n));
+    5.44 / (crowding * crowding * crowding)
+}
+
+/// The price for `k` clusters if prices go as for a Gaussian, but `reach` times as far.
+fn price_beside(offer: Offer, k: usize, n: usize, reach: f64) -> f64 {
+    let step = log2(gaussian_price(k, n) / gaussian_price(offer.count, n));
+    offer.lambda * exp2((step * reach).clamp(-WIDEST, WIDEST))
+}
+
+/// The price for `k` clusters if `log λ` is a straight line in `log k`, at least a usual step away
+/// from either end.
+fn price_between(dear: Offer, cheap: Offer, k: usize, n: usize) -> f64 {
+    let (least, most) = (price_beside(cheap, k, n, 1.0), price_beside(dear, k, n, 1.0));
+    if least < most {
+        let above = |offer: Offer| log2(f64_of(offer.count) / f64_of(k));
+        let part = above(dear) / (above(dear) - above(cheap));
+        (dear.lambda * exp2(part * log2(cheap.lambda / dear.lambda))).clamp(least, most)
+    } else {
+        mean_price(dear, cheap)
+    }
+}
+
+/// A price amid two.
+fn mean_price(dear: Offer, cheap: Offer) -> f64 {
+    if dear.lambda.is_infinite() {
+        cheap.lambda * exp2(WIDEST)
+    } else if cheap.lambda > 0.0 {
+        exp2(f64::midpoint(log2(dear.lambda), log2(cheap.lambda)))
+    } else {
+        dear.lambda * exp2(-WIDEST)
+    }
+}
+
+/// Makes a partition into `ends.len()` clusters of one into fewer, which `ends` starts with, and
+/// `fine`, one into more.
+///
+/// With `K = ends.len()` and `d = K - coarse` there is a position `s` at which cluster `s` of the
+/// coarse partition contains cluster `s + d` of the fine one. Going along the fine one up to the
+/// start of its cluster, then to the end of the coarse cluster, and on along the coarse one takes
+/// `K` clusters; the two other halves take as many as are left over. By the quadrangle inequality
+/// the two new partitions together cost no more than the old ones: if these are best at one price,
+/// so are those.
+fn splice(ends: &mut [u32], coarse: usize, fine: &[u32]) {
+    let d = ends.len() - coarse;
+    let contains = |(coarse_end, fine_end): (&u32, &u32)| fine_end <= coarse_end;
+    // At the last position at the latest: there the coarse end is that of all points.
+    let s = ends.iter().zip(&fine[d..]).take(coarse).position(contains).unwrap_or(coarse - 1);
+    ends.copy_within(s..coarse, s + d);
+    ends[..s + d].copy_from_slice(&fine[..s + d]);
+}
+
+#[cfg(feature = "alloc")]
+#[cfg(test)]
+mod tests {
+    use super::super::Scratch;
+    use super::super::room::Room;
+    use super::*;
+    use crate::num::{f32_of, index, u32_of};
+    use proptest::prelude::*;
+    use std::vec;
+    use std::vec::Vec;
+
+    /// Runs `with` on the points of some weights.
+    fn on_points<T>(
+        weights: &[f32],
+        importance: Option<&[f32]>,
+        with: impl FnOnce(&mut Room<'_>) -> T,
+    ) -> T {
+        let need = Room::scratch_len(weights.len(), 256).unwrap();
+        let (mut keys, mut reals) = (vec![0; need.keys], vec![0.0; need.reals]);
+        let mut cuts = vec![0; need.cuts];
+        let scratch = Scratch { keys: &mut keys, reals: &mut reals, cuts: &mut cuts };
+        with(&mut Room::new(weights, importance, scratch, 256))
+    }
+
+    fn error_of(room: &Room<'_>, ends: &[u32]) -> f64 {
+        let mut start = 0;
+        let errors = ends.iter().map(|&end| {
+            let [mass, sum, square] = room.points.moments(start, index(end));
+            start = index(end);
+            square - sum * sum / mass
+        });
+        errors.sum()
+    }
+
+    /// The least error of `k` clusters of a grid's points, and that of `partition`.
+    fn error(room: &mut Room<'_>, k: usize) -> f64 {
+        let mut ends = vec![0; k];
+        partition(&room.points, &mut room.links, &mut ends);
+        assert!(ends.is_sorted_by(|a, b| a < b) && ends[0] > 0, "{ends:?}");
+        assert_eq!(index(ends[k - 1]), room.points.len());
+        error_of(room, &ends)
+    }
+
+    #[test]
+    fn splices_where_no_price_buys_k() {
+        // Pairs of equal gaps: D falls by the same amount for each pair that is cut.
+        let weights: Vec<f32> = (0..12_u8).map(|i| f32::from(10 * (i / 2) + i % 2)).collect();
+        on_points(&weights, None, |room| {
+            for k in 7..12 {
+                let found = search(&room.points, &mut room.links, k);
+                assert!(matches!(found, Search::Jump { .. }), "{k}: {found:?}");
+            }
+            for k in 6..=12_u8 {
+                let least = 0.5 * f64::from(12 - k);
+                let found = error(room, usize::from(k));
+                assert!((found - least).abs() < 1e-9, "{k}: {found}");
+            }
+        });
+    }
+
+    #[test]
+    fn splice_joins_a_coarse_and_a_fine_partition() {
+        let mut ends = [4, 12, 0, 0];
+        splice(&mut ends, 2, &[1, 3, 5, 7, 9, 12]);
+        assert_eq!(ends, [1, 3, 5, 12]); // 5..7 lies in 4..12
+        let mut ends = [12, 0, 0];
+        splice(&mut ends, 1, &[2, 4, 6, 8, 12]);
+        assert_eq!(ends, [2, 4, 12]);
+    }
+
+    #[test]
+    fn every_k_is_served_by_one_sort() {
+        let weights: Vec<f32> = (0..600).map(|i| f32_of(f64::from(i * i % 607))).collect();
+        on_points(&weights, None, |room| {
+            let mut before = f64::INFINITY;
+            for k in 1..=room.points.len().min(256) {
+                let found = error(room, k);
+                assert!(found < before, "{k}");
+                before = found;
+            }
+        });
+    }
+
+    proptest! {
+        /// All partitions of few points, by bits that say after which points to cut.
+        #[test]
+        fn beats_every_partition(
+            raw in proptest::collection::vec((-1.0_f32..1.0, 0_u8..4), 1..12),
+            grid in prop_oneof![Just(3.0_f32), Just(16.0), Just(1e6)],
+            equal in any::<bool>(),
+        ) {
+            let weights: Vec<f32> = raw.iter().map(|(w, _)| (w * grid).round() / grid).collect();
+            let mut importance: Vec<f32> = raw.iter().map(|&(_, h)| f32::from(h)).collect();
+            importance[0] = 1.0;
+            on_points(&weights, (!equal).then_some(&importance[..]), |room| {
+                let n = room.points.len();
+                let mut least = vec![f64::INFINITY; n + 1];
+                for cuts in 0..1_u32 << (n - 1) {
+                    let mut ends: Vec<u32> =
+                        (1..n).map(u32_of).filter(|i| cuts >> (i - 1) & 1 == 1).collect();
+                    ends.push(u32_of(n));
+                    let least = &mut least[ends.len()];
+                    *least = least.min(error_of(room, &ends));
+                }
+                for (k, least) in least.into_iter().enumerate().skip(1) {
+                    let found = error(room, k);
+                    prop_assert!(found <= least + 1e-13, "{k}: {found} {least}");
+                }
+                Ok(())
+            })?;
+        }
+    }
+}
