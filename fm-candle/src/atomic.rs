@@ -33,11 +33,30 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
 /// device or folder itself); [`Error::Io`], naming `path`, where the folder is missing or not
 /// writable, the disk is full, or `fill` fails.
 pub fn write_with(path: &Path, fill: impl FnOnce(&mut Writer<'_>) -> io::Result<()>) -> Result<()> {
+    write_through(path, |out| fill(out).map_err(|source| Error::io(path, source)))
+}
+
+/// As [`write_with`], for a `fill` that has a result and errors of its own.
+///
+/// # Errors
+///
+/// Those of [`write_with`], and those of `fill` as they are.
+pub fn write_through<T>(path: &Path, fill: impl FnOnce(&mut Writer<'_>) -> Result<T>) -> Result<T> {
     if fs::metadata(path).is_ok_and(|found| !found.is_file()) {
         return Err(Error::file(path, "is no regular file, so it cannot be replaced"));
     }
     check_target(path)?;
-    replace(path, fill).map_err(|source| Error::io(path, source))
+    let io = |source| Error::io(path, source);
+    let folder = folder(path);
+    let beside = beside(folder).map_err(io)?;
+    let mut out = BufWriter::new(beside.as_file());
+    let result = fill(&mut out)?;
+    out.flush().map_err(io)?;
+    drop(out);
+    beside.as_file().sync_all().map_err(io)?;
+    beside.persist(path).map_err(|failed| io(failed.error))?;
+    sync_folder(folder).map_err(io)?;
+    Ok(result)
 }
 
 /// Checks that the folder of an output is there, before the work that fills it.
@@ -59,18 +78,6 @@ fn folder(path: &Path) -> &Path {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     }
-}
-
-fn replace(path: &Path, fill: impl FnOnce(&mut Writer<'_>) -> io::Result<()>) -> io::Result<()> {
-    let folder = folder(path);
-    let beside = beside(folder)?;
-    let mut out = BufWriter::new(beside.as_file());
-    fill(&mut out)?;
-    out.flush()?;
-    drop(out);
-    beside.as_file().sync_all()?;
-    beside.persist(path).map_err(|failed| failed.error)?;
-    sync_folder(folder)
 }
 
 /// A new file in `folder`, readable by whom the umask allows, as any other output.

@@ -15,7 +15,7 @@ use fm_candle::device::Device;
 use fm_candle::fid::lenet::{self, LeNet};
 use fm_candle::fid::{Statistics, fid};
 use fm_candle::model::{UNet, UNetConfig};
-use fm_candle::quantize::{Treatment, quantize};
+use fm_candle::quantize::{Treatment, quantize_in_memory};
 use fm_candle::sample::{Sampler, start_noise, to_pixels};
 use fm_candle::{DType, Tensor, atomic, paired};
 use indicatif::ProgressBar;
@@ -168,13 +168,13 @@ impl Study {
     ) -> Result<Row> {
         let start = Instant::now();
         let treatment = Treatment::Quantize(Options::new(scheme, bits));
-        let quantized = quantize(&self.tensors, Some(&self.config.to_packed()?), |_, _| treatment)?;
+        let net = self.config.to_packed()?;
+        let (packed, report) = quantize_in_memory(&self.tensors, Some(&net), |_, _| treatment)?;
         let path = self.packed_path(scheme, bits);
-        atomic::write(&path, quantized.packed())?;
+        atomic::write(&path, &packed)?;
         let net = NetArgs::plain(&path).build(&self.device)?;
         let samples = self.sample(&net, noise, bar)?;
         atomic::write(&self.grid_path(scheme, bits), &shown(&samples)?)?;
-        let report = quantized.report();
         Ok(Row {
             scheme: scheme.name().into(),
             bits,

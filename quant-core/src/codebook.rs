@@ -1,14 +1,24 @@
 //! A stored codebook: code → value.
 //!
-//! | entries | bytes per codebook | value of code `c` |
+//! | entries | bytes of a codebook of `K = 2^bits` levels | value of code `c` |
 //! |---|---|---|
-//! | [`Entries::F32`] | 4 · levels | entry `c` |
-//! | [`Entries::F16`] | 2 · levels | entry `c`, widened exactly |
+//! | [`Entries::F32`] | 4K | entry `c` |
+//! | [`Entries::F16`] | 2K | entry `c`, widened exactly |
+//! | [`Entries::I16`] | 4 + 2K: scale in f32, then signed entries | `entry c · scale`, in f32 |
+//! | [`Entries::I8`] | 4 + K: likewise | `entry c · scale`, in f32 |
 //! | [`Entries::Affine`] | 8: min, then step, both f32 | `c · step + min`, in f32 |
+//! | [`Entries::Logarithmic`] | 16: a [`LogRange`] | its level `c` of `min(K, n)` |
 //!
-//! All numbers are little-endian.
+//! All numbers are little-endian, every operation is rounded on its own. `n` is the number of weights
+//! that share the codebook. Every code has a value: logarithmic codes behind the last level repeat
+//! it.
 
+use crate::log_range::LogRange;
+use crate::num::low_u8;
 use half::f16;
+
+/// The values of all codes, of which the first `2^bits` mean something.
+pub type Table = [f32; 256];
 
 /// How the codebooks of a tensor are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -17,17 +27,26 @@ pub enum Entries {
     F32,
     /// A table of f16 levels.
     F16,
+    /// A table of i16 levels in units of an f32 scale.
+    I16,
+    /// A table of i8 levels in units of an f32 scale.
+    I8,
     /// Equal steps in f32.
     Affine,
+    /// Geometric levels for each sign.
+    Logarithmic,
 }
 
 impl Entries {
     /// The bytes of one codebook of `levels` levels.
-    pub const fn codebook_len(self, levels: u16) -> usize {
+    pub const fn codebook_len(self, levels: usize) -> usize {
         match self {
-            Self::F32 => 4 * levels as usize,
-            Self::F16 => 2 * levels as usize,
+            Self::F32 => 4 * levels,
+            Self::F16 => 2 * levels,
+            Self::I16 => 4 + 2 * levels,
+            Self::I8 => 4 + levels,
             Self::Affine => 8,
+            Self::Logarithmic => 16,
         }
     }
 }
@@ -65,12 +84,15 @@ impl Affine {
 pub struct Codebook<'a> {
     entries: Entries,
     bytes: &'a [u8],
+    /// The `min(K, n)` of a logarithmic codebook.
+    most: usize,
 }
 
 impl<'a> Codebook<'a> {
-    /// The codebook that `bytes` store; any bytes are a codebook, with as many values as they have.
-    pub const fn new(entries: Entries, bytes: &'a [u8]) -> Self {
-        Self { entries, bytes }
+    /// The codebook that `bytes` store, shared by `weights` weights. Where `bytes` are too short
+    /// for a code, its value is 0.
+    pub fn new(entries: Entries, bits: u8, bytes: &'a [u8], weights: usize) -> Self {
+        Self { entries, bytes, most: weights.min(1 << bits.min(8)) }
     }
 
     /// How the codebook is stored.
@@ -83,23 +105,59 @@ impl<'a> Codebook<'a> {
         self.bytes
     }
 
-    /// The value of a code, `None` for a code behind the end of the table.
-    pub fn value(self, code: u8) -> Option<f32> {
-        let code_index = usize::from(code);
-        match self.entries {
-            Entries::F32 => {
-                self.bytes.as_chunks().0.get(code_index).map(|&b| f32::from_le_bytes(b))
-            }
+    /// The value of a code.
+    pub fn value(self, code: u8) -> f32 {
+        let i = usize::from(code);
+        let value = match self.entries {
+            Entries::F32 => self.bytes.as_chunks().0.get(i).map(|&b| f32::from_le_bytes(b)),
             Entries::F16 => {
-                self.bytes.as_chunks().0.get(code_index).map(|&b| f16::from_le_bytes(b).to_f32())
+                self.bytes.as_chunks().0.get(i).map(|&b| f16::from_le_bytes(b).to_f32())
             }
+            Entries::I16 => self.scaled().and_then(|(scale, entries)| {
+                let &entry = entries.as_chunks().0.get(i)?;
+                Some(f32::from(i16::from_le_bytes(entry)) * scale)
+            }),
+            Entries::I8 => self.scaled().and_then(|(scale, entries)| {
+                let &entry = entries.get(i)?;
+                Some(f32::from(entry.cast_signed()) * scale)
+            }),
             Entries::Affine => self.bytes.first_chunk().map(|&b| Affine::from_bytes(b).value(code)),
+            Entries::Logarithmic => self.range().and_then(|range| {
+                let last = low_u8(range.level_count(self.most) - 1);
+                range.level(code.min(last), self.most)
+            }),
+        };
+        value.unwrap_or(0.0)
+    }
+
+    /// Fills the first `2^bits` entries of `table` with the values times `scale`.
+    pub fn fill(self, bits: u8, scale: Option<f32>, table: &mut Table) {
+        for (code, value) in (0..=u8::MAX).zip(table.iter_mut().take(1 << bits.min(8))) {
+            *value = self.value(code);
+        }
+        if let Some(scale) = scale {
+            table.iter_mut().take(1 << bits.min(8)).for_each(|value| *value *= scale);
         }
     }
 
-    /// The values of the codes 0, 1, ..., as far as `levels` goes, at most 256.
-    pub fn values(self, levels: u16) -> impl Iterator<Item = f32> + 'a {
-        (0..=u8::MAX).take(usize::from(levels)).map_while(move |code| self.value(code))
+    /// Whether the stored numbers make sense: a range is a range, everything is finite.
+    pub(crate) fn is_sound(self, bits: u8) -> bool {
+        let range = match self.entries {
+            Entries::Logarithmic => self.range().is_some_and(|range| range.check().is_ok()),
+            _ => true,
+        };
+        let last = u8::MAX >> (8 - bits.clamp(1, 8));
+        range && (0..=last).all(|code| self.value(code).is_finite())
+    }
+
+    fn range(self) -> Option<LogRange> {
+        self.bytes.first_chunk().map(|&bytes| LogRange::from_bytes(bytes))
+    }
+
+    /// The scale of integer entries, and the entries.
+    fn scaled(self) -> Option<(f32, &'a [u8])> {
+        let (&scale, entries) = self.bytes.split_first_chunk()?;
+        Some((f32::from_le_bytes(scale), entries))
     }
 }
 
@@ -107,16 +165,37 @@ impl<'a> Codebook<'a> {
 mod tests {
     use super::*;
 
+    fn values<const N: usize>(entries: Entries, bytes: &[u8], codes: [u8; N]) -> [f32; N] {
+        codes.map(|code| Codebook::new(entries, 8, bytes, 1000).value(code))
+    }
+
     #[test]
     fn reads_each_stored_form() {
-        let table = Codebook::new(Entries::F32, &[0, 0, 0x80, 0x3f, 0, 0, 0, 0xc0]);
-        assert_eq!([0, 1, 2].map(|c| table.value(c)), [Some(1.0), Some(-2.0), None]);
-        let half = Codebook::new(Entries::F16, &[0x00, 0x3c, 0x00, 0xc0]);
-        assert_eq!([0, 1, 2].map(|c| half.value(c)), [Some(1.0), Some(-2.0), None]);
+        let f32_table = [0, 0, 0x80, 0x3f, 0, 0, 0, 0xc0];
+        assert_eq!(values(Entries::F32, &f32_table, [0, 1, 2]), [1.0, -2.0, 0.0]);
+        let f16_table = [0x00, 0x3c, 0x00, 0xc0];
+        assert_eq!(values(Entries::F16, &f16_table, [0, 1, 2]), [1.0, -2.0, 0.0]);
+        let i16_table = [0, 0, 0, 0x3f, 3, 0, 0xff, 0xff];
+        assert_eq!(values(Entries::I16, &i16_table, [0, 1, 2]), [1.5, -0.5, 0.0]);
+        let i8_table = [0, 0, 0, 0x3f, 3, 0xff];
+        assert_eq!(values(Entries::I8, &i8_table, [0, 1, 2]), [1.5, -0.5, 0.0]);
         let affine = Affine { min: -2.0, step: 0.5 }.to_bytes();
-        let affine = Codebook::new(Entries::Affine, &affine);
-        assert_eq!([0, 1, 255].map(|c| affine.value(c)), [Some(-2.0), Some(-1.5), Some(125.5)]);
-        assert_eq!(Codebook::new(Entries::Affine, &[0; 7]).value(0), None);
+        assert_eq!(values(Entries::Affine, &affine, [0, 1, 255]), [-2.0, -1.5, 125.5]);
+        assert_eq!(values(Entries::Affine, &[0; 7], [0]), [0.0]);
+    }
+
+    #[test]
+    fn logarithmic_codes_behind_the_last_level_repeat_it() {
+        // Positive weights from 1 to 8, four levels for five codes or more.
+        let bytes = [0.0, 0.0, 1.0, 8.0_f32].map(f32::to_le_bytes);
+        let codebook = Codebook::new(Entries::Logarithmic, 3, bytes.as_flattened(), 4);
+        let mut table = [9.0; 256];
+        codebook.fill(3, Some(0.5), &mut table);
+        assert_eq!(table[..9], [0.5, 1.0, 2.0, 4.0, 4.0, 4.0, 4.0, 4.0, 9.0]);
+        assert!(codebook.is_sound(3));
+        let upside_down = [0.0, 0.0, 8.0, 1.0_f32].map(f32::to_le_bytes);
+        let bytes = upside_down.as_flattened();
+        assert!(!Codebook::new(Entries::Logarithmic, 3, bytes, 4).is_sound(3));
     }
 
     #[test]

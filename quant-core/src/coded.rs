@@ -2,24 +2,49 @@
 //!
 //! A tensor is a matrix `[rows, row_len]`: axis 0 by the product of the other axes; a tensor of
 //! fewer than two axes is one row. `rows_per_codebook` neighbouring rows share a codebook, the last
-//! codebook may serve fewer. Each row of codes starts on a byte boundary.
+//! codebook may serve fewer. A row may have a scale of its own: its weights are then the
+//! codebook's values times the scale, in f32. Each row of codes starts on a byte boundary.
 
 use crate::bits::{Codes, code_count, packed_len, tail_is_zero};
-use crate::codebook::{Codebook, Entries};
+use crate::codebook::{Codebook, Entries, Table};
 use crate::error::{Error, Result, check_length};
-use crate::num::{index, low_u8};
+use crate::kernels;
+use crate::num::index;
+use half::f16;
+
+/// The scale of a row, in front of a codebook that rows share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RowScale {
+    /// None: the codebook's values are the weights.
+    None,
+    /// An f16 for each row.
+    F16,
+    /// An f32 for each row.
+    F32,
+}
+
+impl RowScale {
+    /// The bytes of one scale.
+    pub const fn len(self) -> usize {
+        match self {
+            Self::None => 0,
+            Self::F16 => 2,
+            Self::F32 => 4,
+        }
+    }
+}
 
 /// How the rows of a tensor are coded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Coding {
     /// Width of a code in bits, 1 to 8.
     pub bits: u8,
-    /// How the codebooks are stored.
+    /// How the codebooks are stored, each of 2^bits levels.
     pub entries: Entries,
-    /// Levels of each codebook, 1 to 2^bits, and 2^bits for [`Entries::Affine`].
-    pub levels: u16,
     /// Rows that share a codebook, at least 1; 1 is the paper's "per channel".
     pub rows_per_codebook: u32,
+    /// Whether rows have scales.
+    pub row_scale: RowScale,
 }
 
 impl Coding {
@@ -28,27 +53,45 @@ impl Coding {
     /// # Errors
     /// [`Error::Bits`] or [`Error::Range`].
     pub fn check(self) -> Result<()> {
-        let most = u64::try_from(code_count(self.bits)?).unwrap_or(u64::MAX);
-        let least = if self.entries == Entries::Affine { most } else { 1 };
-        check_range("number of levels", u64::from(self.levels), least, most)?;
+        code_count(self.bits)?;
         let rows = u64::from(self.rows_per_codebook);
         check_range("rows per codebook", rows, 1, u64::from(u32::MAX))
     }
 
-    /// The number of codebooks of `rows` rows.
-    pub const fn codebook_count(self, rows: usize) -> usize {
-        rows.div_ceil(index(self.rows_per_codebook))
+    /// The bytes of one codebook.
+    const fn codebook_len(self) -> usize {
+        self.entries.codebook_len(1 << (self.bits & 15))
     }
 
-    /// The bytes of all codebooks, and those of all codes; `None` beyond the address space or for
-    /// a coding that [`Coding::check`] refuses.
-    pub fn byte_lens(self, rows: usize, row_len: usize) -> Option<(usize, usize)> {
-        self.check().ok()?;
-        let codebook = self.entries.codebook_len(self.levels);
-        let codebooks = self.codebook_count(rows).checked_mul(codebook)?;
-        let codes = rows.checked_mul(packed_len(row_len, self.bits).ok()?)?;
-        Some((codebooks, codes))
+    /// The number of codebooks of `rows` rows.
+    pub const fn codebook_count(self, rows: usize) -> usize {
+        match index(self.rows_per_codebook) {
+            0 => 0,
+            shared => rows.div_ceil(shared),
+        }
     }
+
+    /// The bytes of each part of a tensor; `None` beyond the address space or for a coding that
+    /// [`Coding::check`] refuses.
+    pub fn byte_lens(self, rows: usize, row_len: usize) -> Option<Parts<usize>> {
+        self.check().ok()?;
+        Some(Parts {
+            codebooks: self.codebook_count(rows).checked_mul(self.codebook_len())?,
+            scales: rows.checked_mul(self.row_scale.len())?,
+            codes: rows.checked_mul(packed_len(row_len, self.bits).ok()?)?,
+        })
+    }
+}
+
+/// Something about each part of a coded tensor.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Parts<T> {
+    /// All codebooks, one after the other.
+    pub codebooks: T,
+    /// The scales of all rows.
+    pub scales: T,
+    /// The packed codes of all rows.
+    pub codes: T,
 }
 
 /// Rows and elements per row of a shape: `[shape[0], product of the rest]`, one row below rank 2.
@@ -80,12 +123,11 @@ pub struct CodedRows<'a> {
     coding: Coding,
     rows: usize,
     row_len: usize,
-    codebooks: &'a [u8],
-    codes: &'a [u8],
+    parts: Parts<&'a [u8]>,
 }
 
 impl<'a> CodedRows<'a> {
-    /// A tensor of `rows` rows whose codebooks and codes lie in two slices.
+    /// A tensor of `rows` rows whose parts lie in three slices.
     ///
     /// # Errors
     /// Those of [`Coding::check`]; [`Error::Length`] if a slice has not the length that
@@ -94,15 +136,15 @@ impl<'a> CodedRows<'a> {
         coding: Coding,
         rows: usize,
         row_len: usize,
-        codebooks: &'a [u8],
-        codes: &'a [u8],
+        parts: Parts<&'a [u8]>,
     ) -> Result<Self> {
         coding.check()?;
-        let lens = coding.byte_lens(rows, row_len);
-        let (codebooks_len, codes_len) = lens.unwrap_or((usize::MAX, usize::MAX));
-        check_length("codebooks", codebooks_len, codebooks.len())?;
-        check_length("codes", codes_len, codes.len())?;
-        Ok(Self { coding, rows, row_len, codebooks, codes })
+        let most = Parts { codebooks: usize::MAX, scales: usize::MAX, codes: usize::MAX };
+        let lens = coding.byte_lens(rows, row_len).unwrap_or(most);
+        check_length("codebooks", lens.codebooks, parts.codebooks.len())?;
+        check_length("row scales", lens.scales, parts.scales.len())?;
+        check_length("codes", lens.codes, parts.codes.len())?;
+        Ok(Self { coding, rows, row_len, parts })
     }
 
     /// How the rows are coded.
@@ -120,18 +162,36 @@ impl<'a> CodedRows<'a> {
         self.row_len
     }
 
+    /// The stored bytes.
+    pub const fn parts(self) -> Parts<&'a [u8]> {
+        self.parts
+    }
+
     /// The codebook of a row, `None` behind the last row.
     pub fn codebook(self, row: usize) -> Option<Codebook<'a>> {
-        let group = row / index(self.coding.rows_per_codebook);
-        let len = self.coding.entries.codebook_len(self.coding.levels);
-        let bytes = part(self.codebooks, group, len)?;
-        (row < self.rows).then_some(Codebook::new(self.coding.entries, bytes))
+        let shared = index(self.coding.rows_per_codebook);
+        let group = row.checked_div(shared)?;
+        let bytes = part(self.parts.codebooks, group, self.coding.codebook_len())?;
+        let rows = self.rows.checked_sub(group * shared)?.min(shared);
+        let codebook =
+            || Codebook::new(self.coding.entries, self.coding.bits, bytes, rows * self.row_len);
+        (row < self.rows).then(codebook)
+    }
+
+    /// The scale of a row, `None` behind the last row and where rows have none.
+    pub fn scale(self, row: usize) -> Option<f32> {
+        let bytes = part(self.parts.scales, row, self.coding.row_scale.len())?;
+        match self.coding.row_scale {
+            RowScale::None => None,
+            RowScale::F16 => bytes.first_chunk().map(|&b| f16::from_le_bytes(b).to_f32()),
+            RowScale::F32 => bytes.first_chunk().map(|&b| f32::from_le_bytes(b)),
+        }
     }
 
     /// The packed codes of a row, `None` behind the last row.
     pub fn packed_row(self, row: usize) -> Option<&'a [u8]> {
         let len = packed_len(self.row_len, self.coding.bits).ok()?;
-        if row < self.rows { part(self.codes, row, len) } else { None }
+        if row < self.rows { part(self.parts.codes, row, len) } else { None }
     }
 
     /// The codes of a row, `None` behind the last row.
@@ -145,60 +205,48 @@ impl<'a> CodedRows<'a> {
     /// `out`: `[row_len]`.
     ///
     /// # Errors
-    /// [`Error::Range`] behind the last row; [`Error::Length`] for an `out` of another length;
-    /// [`Error::Code`] for a code without level, which a parsed file does not contain.
+    /// [`Error::Range`] behind the last row; [`Error::Length`] for an `out` of another length.
     pub fn decode_row(self, row: usize, out: &mut [f32]) -> Result<()> {
         check_length("row to decode into", self.row_len, out.len())?;
-        let (Some(codebook), Some(codes)) = (self.codebook(row), self.codes(row)) else {
+        let (Some(codebook), Some(codes)) = (self.codebook(row), self.packed_row(row)) else {
             return Err(row_out_of_range(row, self.rows));
         };
-        // The whole table once, then one lookup per weight.
-        let mut table = [0.0; 256];
-        for (entry, value) in table.iter_mut().zip(codebook.values(self.coding.levels)) {
-            *entry = value;
-        }
-        for (index, (value, code)) in out.iter_mut().zip(codes).enumerate() {
-            if u16::from(code) >= self.coding.levels {
-                return Err(self.no_level(index, code));
-            }
-            *value = table[usize::from(code)];
-        }
+        let mut table: Table = [0.0; 256];
+        codebook.fill(self.coding.bits, self.scale(row), &mut table);
+        kernels::dequantize(codes, self.coding.bits, &table, out);
         Ok(())
     }
 
-    /// Fails unless every value is finite, every code has a level and unused bits are zero.
+    /// Fails unless every value is finite and unused bits are zero.
     ///
     /// # Errors
-    /// [`Error::NonFinite`], [`Error::Code`] or [`Error::NotZero`].
+    /// [`Error::NonFinite`] or [`Error::NotZero`].
     pub fn check(self) -> Result<()> {
-        let step = index(self.coding.rows_per_codebook);
-        for (index, row) in (0..self.rows).step_by(step).enumerate() {
-            let mut values =
-                self.codebook(row).into_iter().flat_map(|c| c.values(self.coding.levels));
-            if !values.all(f32::is_finite) {
-                return Err(Error::NonFinite { what: "codebook", index });
+        let bits = self.coding.bits;
+        for group in 0..self.coding.codebook_count(self.rows) {
+            let first = group * index(self.coding.rows_per_codebook);
+            if !self.codebook(first).is_some_and(|codebook| codebook.is_sound(bits)) {
+                return Err(Error::NonFinite { what: "codebook", index: group });
             }
         }
-        let every_code_has_a_level = u32::from(self.coding.levels) == 1 << self.coding.bits;
         for row in 0..self.rows {
-            let bytes = self.packed_row(row).unwrap_or(&[]);
-            if !tail_is_zero(bytes, self.row_len, self.coding.bits) {
+            if !tail_is_zero(self.packed_row(row).unwrap_or(&[]), self.row_len, bits) {
                 return Err(Error::NotZero { what: "unused bits of a row of codes" });
             }
-            if every_code_has_a_level {
-                continue;
-            }
-            for (index, code) in self.codes(row).into_iter().flatten().enumerate() {
-                if u16::from(code) >= self.coding.levels {
-                    return Err(self.no_level(index, code));
-                }
+        }
+        if self.coding.row_scale == RowScale::None {
+            return Ok(());
+        }
+        // Products too: a scale must not carry a level to infinity.
+        let mut table: Table = [0.0; 256];
+        for row in 0..self.rows {
+            let Some(codebook) = self.codebook(row) else { continue };
+            codebook.fill(bits, self.scale(row), &mut table);
+            if !table.iter().take(1 << bits).all(|value| value.is_finite()) {
+                return Err(Error::NonFinite { what: "scale of row", index: row });
             }
         }
         Ok(())
-    }
-
-    fn no_level(self, index: usize, code: u8) -> Error {
-        Error::Code { index, code, max: low_u8(usize::from(self.coding.levels) - 1) }
     }
 }
 
@@ -219,17 +267,20 @@ mod tests {
     use super::*;
 
     const CODING: Coding =
-        Coding { bits: 2, entries: Entries::F16, levels: 3, rows_per_codebook: 2 };
-    /// Levels 1, 2, 3 for the rows 0 and 1, and -1, -2, -3 for row 2.
-    const CODEBOOKS: [u8; 12] = [0, 0x3c, 0, 0x40, 0, 0x42, 0, 0xbc, 0, 0xc0, 0, 0xc2];
+        Coding { bits: 2, entries: Entries::F16, rows_per_codebook: 2, row_scale: RowScale::None };
+    /// Levels 1, 2, 3, 3 for the rows 0 and 1, and -1, -2, -3, -3 for row 2.
+    const CODEBOOKS: [u8; 16] =
+        [0, 0x3c, 0, 0x40, 0, 0x42, 0, 0x42, 0, 0xbc, 0, 0xc0, 0, 0xc2, 0, 0xc2];
+    /// Three codes a row: 0 1 2, 2 2 0, 1 0 3.
+    const PARTS: Parts<&[u8]> =
+        Parts { codebooks: &CODEBOOKS, scales: &[], codes: &[0x24, 0x0a, 0x31] };
 
     #[test]
     fn decodes_rows_with_their_codebooks() {
-        // Three codes a row: 0 1 2, 2 2 0, 1 0 1.
-        let rows = CodedRows::new(CODING, 3, 3, &CODEBOOKS, &[0x24, 0x0a, 0x11]).unwrap();
+        let rows = CodedRows::new(CODING, 3, 3, PARTS).unwrap();
         let mut out = [0.0; 3];
         for (row, expected) in
-            [[1.0, 2.0, 3.0], [3.0, 3.0, 1.0], [-2.0, -1.0, -2.0]].iter().enumerate()
+            [[1.0, 2.0, 3.0], [3.0, 3.0, 1.0], [-2.0, -1.0, -3.0]].iter().enumerate()
         {
             rows.decode_row(row, &mut out).unwrap();
             assert_eq!(&out, expected);
@@ -241,21 +292,37 @@ mod tests {
     }
 
     #[test]
-    fn finds_codes_without_level_and_unused_bits() {
-        let at = |codes| CodedRows::new(CODING, 3, 3, &CODEBOOKS, codes).unwrap();
-        let no_level = Err(Error::Code { index: 1, code: 3, max: 2 });
-        let rows = at(&[0x24, 0x0c, 0x11]);
-        assert_eq!(rows.check(), no_level);
-        assert_eq!(rows.decode_row(1, &mut [0.0; 3]), no_level);
+    fn row_scales_multiply() {
+        let coding = Coding { row_scale: RowScale::F16, ..CODING };
+        let scales = [0, 0x3c, 0, 0x40, 0, 0xb8]; // 1, 2, -0.5
+        let rows = CodedRows::new(coding, 3, 3, Parts { scales: &scales, ..PARTS }).unwrap();
+        let mut out = [0.0; 3];
+        for (row, expected) in
+            [[1.0, 2.0, 3.0], [6.0, 6.0, 2.0], [1.0, 0.5, 1.5]].iter().enumerate()
+        {
+            rows.decode_row(row, &mut out).unwrap();
+            assert_eq!(&out, expected);
+        }
+        assert_eq!(rows.check(), Ok(()));
+        let scales = [0, 0x3c, 0, 0x7c, 0, 0xb8]; // the second is infinite
+        let rows = CodedRows::new(coding, 3, 3, Parts { scales: &scales, ..PARTS }).unwrap();
+        assert_eq!(rows.check(), Err(Error::NonFinite { what: "scale of row", index: 1 }));
+        assert!(CodedRows::new(coding, 3, 3, PARTS).is_err());
+    }
+
+    #[test]
+    fn finds_unused_bits() {
+        let parts: Parts<&[u8]> = Parts { codes: &[0x24, 0x4a, 0x31], ..PARTS };
         let unused = Err(Error::NotZero { what: "unused bits of a row of codes" });
-        assert_eq!(at(&[0x24, 0x4a, 0x11]).check(), unused);
+        assert_eq!(CodedRows::new(CODING, 3, 3, parts).unwrap().check(), unused);
     }
 
     #[test]
     fn finds_codebooks_that_are_not_finite() {
         let mut codebooks = CODEBOOKS;
-        codebooks[11] = 0x7c; // infinity
-        let rows = CodedRows::new(CODING, 3, 3, &codebooks, &[0x24, 0x0a, 0x11]).unwrap();
+        codebooks[13] = 0x7c; // infinity
+        let parts: Parts<&[u8]> = Parts { codebooks: &codebooks, ..PARTS };
+        let rows = CodedRows::new(CODING, 3, 3, parts).unwrap();
         assert_eq!(rows.check(), Err(Error::NonFinite { what: "codebook", index: 1 }));
     }
 
@@ -264,15 +331,14 @@ mod tests {
         for bad in [
             Coding { bits: 0, ..CODING },
             Coding { bits: 9, ..CODING },
-            Coding { levels: 0, ..CODING },
-            Coding { levels: 5, ..CODING },
-            Coding { entries: Entries::Affine, ..CODING },
             Coding { rows_per_codebook: 0, ..CODING },
         ] {
-            assert!(CodedRows::new(bad, 3, 3, &CODEBOOKS, &[0; 3]).is_err(), "{bad:?}");
+            assert!(CodedRows::new(bad, 3, 3, PARTS).is_err(), "{bad:?}");
         }
-        assert!(CodedRows::new(CODING, 3, 3, &CODEBOOKS[1..], &[0; 3]).is_err());
-        assert!(CodedRows::new(CODING, 3, 3, &CODEBOOKS, &[0; 4]).is_err());
-        assert!(CodedRows::new(CODING, usize::MAX, usize::MAX, &CODEBOOKS, &[0; 4]).is_err());
+        let short: Parts<&[u8]> = Parts { codebooks: &CODEBOOKS[1..], ..PARTS };
+        assert!(CodedRows::new(CODING, 3, 3, short).is_err());
+        let long: Parts<&[u8]> = Parts { codes: &[0; 4], ..PARTS };
+        assert!(CodedRows::new(CODING, 3, 3, long).is_err());
+        assert!(CodedRows::new(CODING, usize::MAX, usize::MAX, PARTS).is_err());
     }
 }

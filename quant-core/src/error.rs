@@ -14,7 +14,7 @@ pub type Result<T> = core::result::Result<T, Error>;
 pub enum Error {
     /// A code width outside 1..=8.
     Bits(u8),
-    /// A code that does not fit its width, or that has no level.
+    /// A code that does not fit its width.
     Code {
         /// Position of the code.
         index: usize,
@@ -46,7 +46,7 @@ pub enum Error {
         /// Its position.
         index: usize,
     },
-    /// A level too large for an f16 table.
+    /// A level too large for f16.
     F16Overflow {
         /// Position of the weight that has this level.
         index: usize,
@@ -88,12 +88,12 @@ pub enum Error {
         /// The first four bytes.
         found: [u8; 4],
     },
-    /// A file of another version of the format.
+    /// A file of a version of the format that this code does not read.
     UnsupportedVersion {
-        /// Version of the file.
-        found: u32,
-        /// The version this code reads.
-        supported: u32,
+        /// Major and minor version of the file.
+        found: (u16, u16),
+        /// The version that this code writes.
+        supported: (u16, u16),
     },
     /// A file that uses features which this code does not know.
     UnknownFeatures {
@@ -102,6 +102,8 @@ pub enum Error {
     },
     /// The checksum does not match: the file is damaged.
     Crc {
+        /// The part of the file.
+        what: &'static str,
         /// Checksum stored in the file.
         stored: u32,
         /// Checksum of the bytes.
@@ -120,6 +122,11 @@ pub enum Error {
     /// Two tensors of one name.
     DuplicateName {
         /// Position of the second tensor; the writer counts those added so far.
+        tensor: usize,
+    },
+    /// A tensor that is not the net's parameter of this position.
+    NotOfTheNet {
+        /// Position of the tensor.
         tensor: usize,
     },
     /// A tensor whose elements are of another kind than the call needs.
@@ -164,18 +171,23 @@ impl fmt::Display for Error {
                 write!(f, "first bytes {found:02x?}: must be {:02x?}", crate::format::MAGIC)
             }
             Self::UnsupportedVersion { found, supported } => {
-                write!(f, "format version {found}: must be {supported}")
+                let ((a, b), (major, minor)) = (found, supported);
+                write!(f, "format version {a}.{b}: must be {major}.{minor} or a later {major}.x")
             }
             Self::UnknownFeatures { bits } => {
                 write!(f, "unknown feature bits {bits:#x}: must be none")
             }
-            Self::Crc { stored, computed } => {
-                write!(f, "checksum {stored:#010x} stored, {computed:#010x} computed: must agree")
+            Self::Crc { what, stored, computed } => {
+                write!(f, "{what}: checksum {stored:#010x} stored, {computed:#010x} computed: ")?;
+                write!(f, "must agree")
             }
             Self::NotZero { what } => write!(f, "{what}: must be zero"),
             Self::NotUtf8 { tensor } => write!(f, "name of tensor {tensor}: must be UTF-8"),
             Self::DuplicateName { tensor } => {
                 write!(f, "name of tensor {tensor} occurs twice: must be unique")
+            }
+            Self::NotOfTheNet { tensor } => {
+                write!(f, "tensor {tensor}: must be the parameter of the file's net in this place")
             }
             Self::Encoding { needed } => write!(f, "elements of the tensor: must be {needed}"),
             Self::UnknownScheme => {

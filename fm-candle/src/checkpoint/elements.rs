@@ -4,6 +4,7 @@ use core::ops::Range;
 use std::borrow::Cow;
 
 use ::safetensors::Dtype;
+use ::safetensors::tensor::View;
 use candle_core::{DType, Device, Tensor};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
@@ -33,6 +34,17 @@ impl<'a> Elements<'a> {
             bytes
         };
         Ok(Self { dtype: dtype_of(dtype)?, bytes })
+    }
+
+    /// The elements of a tensor in memory, brought to the CPU.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Candle`](crate::Error::Candle) where that fails.
+    pub fn of(tensor: &Tensor) -> crate::Result<Elements<'static>> {
+        let tensor = tensor.to_device(&Device::Cpu)?;
+        let bytes = View::data(&tensor).into_owned();
+        Ok(Elements { dtype: tensor.dtype(), bytes: Cow::Owned(bytes) })
     }
 
     /// What the elements are: an integer or floating type of whole bytes.
@@ -80,6 +92,23 @@ impl<'a> Elements<'a> {
             }
             other => panic!("{other:?} is no floating dtype"),
         }
+    }
+
+    /// The floating element at `index`, exactly; NaN for integers and where there is none.
+    pub fn f64_at(&self, index: usize) -> f64 {
+        if self.dtype == DType::F64 {
+            return self
+                .bytes
+                .as_chunks()
+                .0
+                .get(index)
+                .map_or(f64::NAN, |&b| f64::from_le_bytes(b));
+        }
+        let mut value = [f32::NAN];
+        if self.dtype.is_float() && index < self.len() {
+            self.fill_f32(index..index + 1, &mut value);
+        }
+        f64::from(value[0])
     }
 
     /// The integer elements; `None` for floating ones.
@@ -179,6 +208,20 @@ mod tests {
         let values = [0.1, -2.5, 1e300, f64::NEG_INFINITY, 1e-60];
         let found = f32s(&elements(Dtype::F64, &values.map(f64::to_le_bytes)));
         assert_eq!(found, [0.1, -2.5, f32::INFINITY, f32::NEG_INFINITY, 0.0]);
+    }
+
+    #[test]
+    fn tensors_in_memory_have_the_same_elements() {
+        let tensor = Tensor::new(&[[1.5_f32, -2.0], [0.25, 4.0]], &Device::Cpu).unwrap();
+        assert_eq!(f32s(&Elements::of(&tensor.t().unwrap()).unwrap()), [1.5, 0.25, -2.0, 4.0]);
+    }
+
+    #[test]
+    fn single_elements_are_exact() {
+        let doubles = elements(Dtype::F64, &[0.1, 1e300].map(f64::to_le_bytes));
+        assert_eq!((doubles.f64_at(0), doubles.f64_at(1)), (0.1, 1e300));
+        assert!(doubles.f64_at(2).is_nan());
+        assert_eq!(elements(Dtype::F32, &[1.5_f32.to_le_bytes()]).f64_at(0), 1.5);
     }
 
     #[test]

@@ -69,14 +69,7 @@ impl Checkpoint {
 ///
 /// Those of [`Source::open`] and [`Source::read`].
 pub fn load(path: &Path, raw_weights: bool) -> Result<Checkpoint> {
-    let source = Source::open(path, raw_weights)?;
-    let read = |(index, info): (usize, &TensorInfo)| Ok((info.name.clone(), source.read(index)?));
-    Ok(Checkpoint {
-        kind: source.kind(),
-        tensors: source.tensors().iter().enumerate().map(read).collect::<Result<_>>()?,
-        ema: source.ema(),
-        metadata: source.metadata().to_vec(),
-    })
+    Source::open(path, raw_weights)?.load()
 }
 
 /// The net's configuration in a file's metadata.

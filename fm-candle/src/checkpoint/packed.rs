@@ -8,7 +8,7 @@ use self_cell::self_cell;
 
 use super::{Entry, NET_KEY, Store};
 use crate::mapped::Mapped;
-use crate::model::UNetConfig;
+use crate::model::{UNet, UNetConfig};
 
 self_cell!(
     /// A checked file, and the reader that borrows from it.
@@ -40,9 +40,19 @@ impl Packed {
         let model = file.borrow_dependent();
         let net =
             model.net().map(UNetConfig::from_packed).transpose().map_err(|e| e.to_string())?;
+        let named = model.tensors().all(|tensor| !tensor.name().is_empty());
+        // A device needs no names; the net has them all.
+        let names = match &net {
+            _ if named => model.tensors().map(|tensor| tensor.name().to_string()).collect(),
+            Some(net) => {
+                let shapes = UNet::shapes(net).map_err(|e| e.to_string())?;
+                shapes.into_iter().map(|(name, _)| name).collect::<Vec<_>>()
+            }
+            None => return Err("holds neither names nor a net that has them".into()),
+        };
         let metadata = net.map(|net| (NET_KEY.to_string(), net.to_json())).into_iter().collect();
-        let entries = model.tensors().map(|tensor| Entry {
-            name: tensor.name().to_string(),
+        let entries = model.tensors().zip(names).map(|(tensor, name)| Entry {
+            name,
             dtype: if tensor.encoding() == Encoding::I64 { Dtype::I64 } else { Dtype::F32 },
             shape: tensor.shape().to_vec(),
         });

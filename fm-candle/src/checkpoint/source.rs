@@ -7,7 +7,7 @@ use candle_core::{DType, Tensor};
 
 use super::elements::{Elements, dtype_of};
 use super::select::select;
-use super::{Entry, Kind, Store, count, net, packed, pth, safetensors};
+use super::{Checkpoint, Entry, Kind, Store, count, net, packed, pth, safetensors};
 use crate::error::{Error, Result};
 use crate::mapped::Mapped;
 
@@ -138,6 +138,21 @@ impl Source {
         &self.tensors
     }
 
+    /// All tensors, and what else is known.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`read`](Self::read).
+    pub fn load(&self) -> Result<Checkpoint> {
+        let read = |(index, info): (usize, &TensorInfo)| Ok((info.name.clone(), self.read(index)?));
+        Ok(Checkpoint {
+            kind: self.kind,
+            tensors: self.tensors.iter().enumerate().map(read).collect::<Result<_>>()?,
+            ema: self.ema,
+            metadata: self.metadata().to_vec(),
+        })
+    }
+
     /// The elements of the tensor at `index` in [`tensors`](Self::tensors).
     ///
     /// They are borrowed from the map where the file stores them plainly, and owned where they
@@ -205,7 +220,7 @@ mod tests {
     use quant_core::scheme::Scheme;
 
     use super::*;
-    use crate::quantize::{Treatment, quantize};
+    use crate::quantize::{Packed, Treatment, quantize};
 
     /// Tensors of four bytes that cost what is said.
     #[derive(Debug)]
@@ -264,10 +279,16 @@ mod tests {
             "coded" => Treatment::Quantize(Options::new(Scheme::Uniform, 2)),
             _ => Treatment::F32,
         };
-        let quantized = quantize(&tensors, None, treat).unwrap();
-        let source = open(quantized.packed()).unwrap();
+        let mut expected = Vec::new();
+        let packed =
+            quantize(&tensors[..], &[0, 1, 2, 3], None, Vec::new(), treat, |info, treated| {
+                expected.push((info.name.clone(), treated.tensor(&info.shape)?));
+                Ok(())
+            });
+        let Packed { mut sink, head, .. } = packed.unwrap();
+        sink[..head.len()].copy_from_slice(&head);
+        let source = open(&sink).unwrap();
         assert_eq!((source.kind(), source.ema(), source.net()), (Kind::Packed, false, None));
-        let expected = quantized.dequantized().unwrap();
         assert_eq!(source.tensors().len(), expected.len());
         for (index, (info, (name, tensor))) in source.tensors().iter().zip(&expected).enumerate() {
             let TensorInfo { dtype, shape, .. } = info;

@@ -241,7 +241,7 @@ impl UNetConfig {
                 .map_err(|_| Error::Config(format!("net configuration: {v} is out of range")))
         };
         let optional = |v: i64| u32::try_from(v).ok().filter(|&v| v > 0);
-        #[expect(clippy::cast_possible_truncation, reason = "small factors and a probability")]
+        #[expect(clippy::cast_possible_truncation, reason = "a probability")]
         let single = |v: f64| v as f32;
         Ok(NetConfig {
             in_channels: narrow(self.in_channels)?,
@@ -255,7 +255,7 @@ impl UNetConfig {
                 .map(|&rate| narrow(rate))
                 .collect::<Result<_>>()?,
             dropout: single(self.dropout),
-            channel_mult: self.channel_mult.iter().map(|&mult| single(mult)).collect(),
+            channel_mult: self.channel_mult.iter().copied().collect(),
             conv_resample: self.conv_resample,
             num_classes: self.num_classes.map(narrow).transpose()?,
             num_heads: narrow(self.num_heads)?,
@@ -285,7 +285,7 @@ impl UNetConfig {
             num_res_blocks: wide(packed.num_res_blocks),
             attention_resolutions: packed.attention_resolutions.iter().map(|&v| wide(v)).collect(),
             dropout: f64::from(packed.dropout),
-            channel_mult: packed.channel_mult.iter().map(|&v| f64::from(v)).collect(),
+            channel_mult: packed.channel_mult.iter().copied().collect(),
             conv_resample: packed.conv_resample,
             dims: 2,
             num_classes: packed.num_classes.map(wide),
@@ -316,6 +316,7 @@ const MOST_PIXELS: i64 = 1 << 14;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::UNet;
 
     #[test]
     fn presets_are_valid_and_survive_both_stored_forms() {
@@ -324,6 +325,30 @@ mod tests {
             assert_eq!(UNetConfig::from_json(&config.to_json()).unwrap(), config);
             let packed = UNetConfig::from_packed(&config.to_packed().unwrap()).unwrap();
             assert_eq!(packed, UNetConfig { dropout: f64::from(config.dropout as f32), ..config });
+        }
+    }
+
+    #[test]
+    fn the_packed_form_has_the_same_parameters() {
+        let odd = UNetConfig {
+            channel_mult: vec![0.7, 1.4],
+            model_channels: 320,
+            attention_resolutions: vec![1],
+            ignore_time: true,
+            with_fourier_features: true,
+            ..UNetConfig::default()
+        };
+        let presets = UNetConfig::PRESETS.map(|name| UNetConfig::preset(name).unwrap());
+        for config in presets.into_iter().chain([odd]) {
+            let mut shapes = Vec::new();
+            let mut keep = |shape: &[u64]| {
+                shapes.push(shape.iter().map(|&dim| dim as usize).collect::<Vec<_>>());
+                Ok(())
+            };
+            config.to_packed().unwrap().parameters(&mut keep).unwrap();
+            let expected: Vec<_> =
+                UNet::shapes(&config).unwrap().into_iter().map(|(_, shape)| shape).collect();
+            assert_eq!(shapes, expected, "{}", config.to_json());
         }
     }
 

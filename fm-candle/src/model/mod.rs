@@ -8,6 +8,6 @@ mod unet;
 mod weights;
 
 pub use config::UNetConfig;
-pub use identify::identify;
+pub use identify::{identify, order};
 pub use unet::{Masks, Mode, UNet};
 pub use weights::{Init, Initial, Shapes, Stored, Weights};

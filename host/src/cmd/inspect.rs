@@ -5,9 +5,11 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use fm_candle::checkpoint::{self, Checkpoint, Kind};
+use fm_candle::checkpoint::{Checkpoint, Kind, Source};
 use fm_candle::model::{UNetConfig, identify};
 use fm_candle::ops::is_finite;
+use quant_core::codebook::Entries;
+use quant_core::coded::{Coding, RowScale};
 use quant_core::format::{self, Encoding, Model};
 use serde::Serialize;
 
@@ -42,7 +44,7 @@ struct Output {
 
 #[derive(Serialize)]
 struct Packed {
-    version: u32,
+    version: String,
     header_bytes: usize,
     bits_per_weight: f64,
     crc32: &'static str,
@@ -58,11 +60,12 @@ struct Row {
 }
 
 pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
-    let checkpoint = checkpoint::load(&args.file, args.raw_weights)?;
+    let source = Source::open(&args.file, args.raw_weights)?;
+    let checkpoint = source.load()?;
     let bytes = fs::read(&args.file).with_context(|| format!("`{}`", args.file.display()))?;
     let net = match checkpoint.net() {
         Some(json) => Some(UNetConfig::from_json(json)?),
-        None => identify(&checkpoint.tensors).ok(),
+        None => identify(source.tensors()).ok(),
     };
     let parameters = checkpoint
         .tensors
@@ -88,7 +91,7 @@ pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
     if checkpoint.kind == Kind::Packed {
         let model = Model::parse(&bytes)?;
         output.packed = Some(Packed {
-            version: format::VERSION,
+            version: format!("{}.{}", model.version().0, model.version().1),
             header_bytes: model.header_bytes(),
             bits_per_weight: 8.0 * bytes.len() as f64 / parameters.max(1) as f64,
             crc32: "ok",
@@ -121,10 +124,7 @@ fn packed_row(tensor: &format::Tensor<'_>) -> Row {
         Encoding::F32 => "f32".to_string(),
         Encoding::F16 => "f16".to_string(),
         Encoding::I64 => "i64".to_string(),
-        Encoding::Coded(coding) => format!(
-            "{} bit, {} levels {:?} per {} row(s)",
-            coding.bits, coding.levels, coding.entries, coding.rows_per_codebook
-        ),
+        Encoding::Coded(coding) => coded(coding),
     };
     Row {
         name: tensor.name().to_string(),
@@ -133,6 +133,24 @@ fn packed_row(tensor: &format::Tensor<'_>) -> Row {
         bytes: tensor.record_bytes(),
         bits_per_weight: 8.0 * tensor.record_bytes() as f64 / tensor.numel().max(1) as f64,
     }
+}
+
+/// How a tensor is coded, for people.
+fn coded(coding: Coding) -> String {
+    let book = match coding.entries {
+        Entries::F32 => "f32 table",
+        Entries::F16 => "f16 table",
+        Entries::I16 => "i16 table",
+        Entries::I8 => "i8 table",
+        Entries::Affine => "affine",
+        Entries::Logarithmic => "logarithmic",
+    };
+    let scale = match coding.row_scale {
+        RowScale::None => "",
+        RowScale::F16 => ", f16 row scales",
+        RowScale::F32 => ", f32 row scales",
+    };
+    format!("{} bit, {book} per {} row(s){scale}", coding.bits, coding.rows_per_codebook)
 }
 
 fn dense_rows(checkpoint: &Checkpoint) -> Vec<Row> {

@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow};
-use fm_candle::checkpoint::{self, Checkpoint};
+use anyhow::{Context, Result, bail};
+use fm_candle::checkpoint::{Checkpoint, Source};
 use fm_candle::device::Device;
 use fm_candle::model::{Stored, UNet, UNetConfig, identify};
 
@@ -33,20 +33,14 @@ impl NetArgs {
 
     /// The weights and their net's configuration.
     pub(crate) fn open(&self) -> Result<(Checkpoint, UNetConfig)> {
-        let checkpoint = checkpoint::load(&self.path, self.raw_weights)?;
-        let config = match (checkpoint.net(), &self.arch) {
-            (Some(_), Some(arch)) => {
-                Err(anyhow!("the file says its own net; leave out --arch {arch}"))
-            }
-            (Some(json), None) => UNetConfig::from_json(json).map_err(anyhow::Error::from),
-            (None, Some(arch)) => named(arch),
-            (None, None) => identify(&checkpoint.tensors).map_err(anyhow::Error::from),
-        };
+        let source = Source::open(&self.path, self.raw_weights)?;
+        let config = stated(&source, self.arch.as_deref())
+            .and_then(|stated| stated.map_or_else(|| Ok(identify(source.tensors())?), Ok));
         let mut config = config.with_context(|| format!("`{}`", self.path.display()))?;
         if let Some(side) = self.image_size {
             config.image_size = side.into();
         }
-        Ok((checkpoint, config))
+        Ok((source.load()?, config))
     }
 
     /// The net, ready to evaluate.
@@ -54,6 +48,16 @@ impl NetArgs {
         let (checkpoint, config) = self.open()?;
         build(&config, checkpoint.tensors, device)
             .with_context(|| format!("`{}`", self.path.display()))
+    }
+}
+
+/// The net that the file or `--arch` names, if one does.
+pub(crate) fn stated(source: &Source, arch: Option<&str>) -> Result<Option<UNetConfig>> {
+    match (source.net(), arch) {
+        (Some(_), Some(arch)) => bail!("the file says its own net; leave out --arch {arch}"),
+        (Some(json), None) => Ok(Some(UNetConfig::from_json(json)?)),
+        (None, Some(arch)) => named(arch).map(Some),
+        (None, None) => Ok(None),
     }
 }
 

@@ -1,80 +1,141 @@
 //! The packed file: a net's configuration and its tensors, read in place.
 //!
-//! Version 0. It is not promised to stay readable: a file names its version, and a reader refuses
-//! every other.
+//! Version 0.9. All numbers are little-endian and unsigned unless said otherwise; *padding* is the
+//! bytes up to the next multiple of a number, counted from the start of the file, and is zero.
 //!
-//! All numbers are little-endian and unsigned unless said otherwise. Everything starts at a multiple
-//! of 16 bytes from the start of the file; the bytes up to the next multiple are *padding* and are
-//! zero. A file is a header, the net if there is one, and one record per tensor in the order of the
-//! state dict, without gaps and with nothing behind.
+//! ```text
+//!  0 ┌───────────────────────────┐
+//!    │ header           64 bytes │  magic, version, features, lengths, checksums
+//!    ├───────────────────────────┤
+//!    │ section table   16 · S    │
+//!    ├───────────────────────────┤  the head: all that a reader must understand
+//!    │ tensor records  64 · T    │
+//!    ├───────────────────────────┤
+//!    │ sections                  │  net, names, golden pair, ...
+//!    │ padding to 64             │
+//!  H ├───────────────────────────┤
+//!    │ data of tensor 0          │  codebooks, row scales, codes; or dense elements
+//!    │ padding to 64             │
+//!    │ data of tensor 1          │  the payload
+//!    │ ...                       │
+//!    └───────────────────────────┘  the end of the last tensor's data
+//! ```
 //!
-//! # Header, 32 bytes
+//! # Header
 //!
 //! | offset | bytes | field |
 //! |---|---|---|
 //! | 0 | 4 | magic `66 6d 71 1a` ("fmq", then a control character that ends text) |
-//! | 4 | 4 | version, 0 |
-//! | 8 | 4 | feature bits; bit 0: a net follows; a reader refuses bits that it does not know |
-//! | 12 | 4 | CRC-32 (IEEE 802.3, as in zlib) of all bytes of the file but these four |
+//! | 4 | 2 | major version, 0; a reader refuses every other |
+//! | 6 | 2 | minor version, 9; a reader refuses smaller ones and reads greater ones |
+//! | 8 | 4 | required features; a reader refuses bits that it does not know. Bit 0 is reserved for entropy-coded codes; none is defined yet |
+//! | 12 | 4 | optional features, which a reader may ignore; none is defined yet |
 //! | 16 | 8 | length of the file |
-//! | 24 | 4 | number of tensors, at most 4096 |
-//! | 28 | 4 | zero |
+//! | 24 | 4 | length `H` of the head, a multiple of 64, at most 2^24 |
+//! | 28 | 4 | number `T` of tensors, at most 4096 |
+//! | 32 | 4 | number `S` of sections, at most 16 |
+//! | 36 | 4 | CRC-32 (IEEE 802.3, as in zlib) of the head but these four bytes |
+//! | 40 | 4 | CRC-32 of the payload: all bytes from `H` on |
+//! | 44 | 20 | zero |
 //!
-//! # Net, 112 bytes
-//! See [`crate::net`].
+//! # Section table
+//! An entry for each section, of strictly ascending kind:
+//!
+//! | offset | bytes | field |
+//! |---|---|---|
+//! | 0 | 4 | kind, see below |
+//! | 4 | 4 | offset of the contents |
+//! | 8 | 4 | bytes of the contents |
+//! | 12 | 4 | zero |
+//!
+//! The contents lie in the order of the table, each behind padding to 16, without gaps; the first
+//! behind the tensor records. A reader skips kinds that it does not know.
+//!
+//! | kind | contents |
+//! |---|---|
+//! | 1 | the net: see [`crate::net`]. The tensors are then its parameters in state-dict order |
+//! | 2 | names: for each tensor the length of its name (2 bytes, 1..=512) and the name in UTF-8, unlike any other. Only the host needs them |
+//! | 3 | memory plan, 4 activation scales, 5 bias corrections: reserved for the device's runtime |
+//! | 6 | golden pair: see [`Golden`] |
 //!
 //! # Tensor record
 //!
 //! | offset | bytes | field |
 //! |---|---|---|
-//! | 0 | 2 | length `m` of the name, 1..=512 |
-//! | 2 | 1 | rank `r`, 0..=6 |
-//! | 3 | 1 | encoding, see below |
-//! | 4 | 1 | bits of a code, 1..=8; 0 if dense |
-//! | 5 | 1 | zero |
-//! | 6 | 2 | levels of a codebook, 1..=2^bits, 2^bits if affine; 0 if dense |
-//! | 8 | 4 | rows per codebook, from 1; 0 if dense |
-//! | 12 | 4r | shape; the number of elements is at most 2^32 - 1 |
-//! | 12 + 4r | m | name in UTF-8, unlike that of any other tensor |
-//! | | | padding |
-//! | | | dense: elements, row-major. Coded: all codebooks, padding, all codes |
-//! | | | padding |
+//! | 0 | 8 | offset of the data: for the first tensor `H`, then the end of the data before with padding to 64 |
+//! | 8 | 8 | bytes of the data, as follows from the other fields |
+//! | 16 | 1 | encoding: 0 f32, 1 f16, 2 i64 (signed), 3 coded |
+//! | 17 | 1 | rank `r`, 0..=6 |
+//! | 18 | 1 | bits of a code, 1..=8; 0 if dense |
+//! | 19 | 1 | layout of the codes: 0, row after row as [`crate::bits`] packs them |
+//! | 20 | 1 | entries of a codebook: 0 f32, 1 f16, 2 i16, 3 i8, 4 affine, 5 logarithmic; 0 if dense |
+//! | 21 | 1 | row scales: 0 none, 1 f16, 2 f32; 0 if dense |
+//! | 22 | 2 | zero |
+//! | 24 | 4 | rows per codebook, from 1; 0 if dense |
+//! | 28 | 4 | zero |
+//! | 32 | 24 | shape: `r` numbers, then zeros; at most 2^32 - 1 elements |
+//! | 56 | 8 | zero |
 //!
-//! | encoding | elements |
-//! |---|---|
-//! | 0 | dense f32 |
-//! | 1 | dense f16 |
-//! | 2 | dense i64 (signed) |
-//! | 3 | codes with f32 tables |
-//! | 4 | codes with f16 tables |
-//! | 5 | codes with affine codebooks |
+//! # Tensor data
+//! Dense: the elements, row-major. Coded: all codebooks ([`crate::codebook`]), the scales of all
+//! rows, padding to 16 (counted from the start of the data), all codes ([`crate::coded`]). A coded
+//! tensor has at least one element, all its values are finite, and unused bits of a row are zero.
 //!
-//! A coded tensor is a matrix of `shape[0]` rows (of one row if `r < 2`); see [`crate::coded`] for
-//! its rows, [`crate::codebook`] for codebooks, [`crate::bits`] for codes. It has at least one element,
-//! codebook entries are finite, every code has a level, and unused bits of a row are zero.
-//!
-//! [`Model::parse`] checks all of this once; whatever it accepts can be read without an error.
+//! # Rules
+//! - A file is accepted as a whole or not at all: [`Model::parse`] checks everything above in one
+//!   pass, without a heap and without recursion. Whatever it accepts can be read without an error.
+//! - No alignment is assumed of the memory that a file is read from.
+//! - A writer leaves zero what is zero above; a reader checks that, so a file has one form only. In
+//!   a file of a greater minor version it ignores the header's last 20 bytes.
+//! - A change that an older reader would misread takes a required feature or a new major version.
 
+mod golden;
 mod header;
 mod reader;
 mod record;
+mod section;
 #[cfg(feature = "alloc")]
 mod writer;
 
-pub use header::{MAGIC, MAX_TENSORS, VERSION};
+pub use golden::Golden;
+pub use header::{MAGIC, MAX_HEAD_LEN, MAX_SECTIONS, MAX_TENSORS, VERSION};
 pub use reader::{Model, Tensor, Tensors};
-pub use record::{Encoding, MAX_NAME_LEN, MAX_RANK};
+pub use record::{Encoding, MAX_RANK};
+pub use section::{Kind, MAX_NAME_LEN};
 #[cfg(feature = "alloc")]
-pub use writer::{Dense, Writer};
+pub use writer::{Dense, Head, Sink, Writer, Written};
 
 #[cfg(feature = "alloc")]
 #[cfg(test)]
 mod tests;
 
-/// Everything in the file starts at a multiple of this.
-pub(crate) const ALIGN: usize = 16;
+/// The data of each tensor starts at a multiple of this.
+pub(crate) const ALIGN: usize = 64;
+/// Sections, and the codes within a tensor's data, start at a multiple of this.
+pub(crate) const INNER_ALIGN: usize = 16;
 
-/// The bytes from `len` to the next multiple of [`ALIGN`].
-const fn padding(len: usize) -> usize {
-    len.wrapping_neg() % ALIGN
+/// The bytes from `len` to the next multiple of `align`, a power of two.
+const fn padding(len: usize, align: usize) -> usize {
+    len.wrapping_neg() & (align - 1)
+}
+
+/// A length as the file stores it.
+fn wide(len: usize) -> u64 {
+    u64::try_from(len).unwrap_or(u64::MAX)
+}
+
+/// Fails unless all bytes are zero.
+fn check_zero(what: &'static str, bytes: &[u8]) -> crate::Result<()> {
+    let zero = bytes.iter().all(|&byte| byte == 0);
+    if zero { Ok(()) } else { Err(crate::Error::NotZero { what }) }
+}
+
+/// The number of four bytes at `at`, 0 behind the end.
+fn word(bytes: &[u8], at: usize) -> u32 {
+    bytes.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |&bytes| u32::from_le_bytes(bytes))
+}
+
+/// The number of eight bytes at `at`, 0 behind the end.
+fn long(bytes: &[u8], at: usize) -> u64 {
+    bytes.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |&bytes| u64::from_le_bytes(bytes))
 }

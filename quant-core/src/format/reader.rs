@@ -1,19 +1,22 @@
 //! Reading a packed file in place: no copy, no heap, no panic.
 
-use super::header::{HEADER_LEN, Header};
+use super::header::{HEADER_LEN, Header, RECORD_LEN, SECTION_LEN};
 use super::record::{Encoding, Record};
-use crate::bits::Codes;
-use crate::codebook::Codebook;
+use super::section::{Kind, Names, Sections};
+use super::{Golden, check_zero, wide};
 use crate::coded::{CodedRows, part, row_out_of_range};
 use crate::error::{Error, Result, check_length};
-use crate::net::{NetConfig, RECORD_LEN};
-use crate::num::{f64_of, index};
+use crate::net::NetConfig;
+use crate::num::f64_of;
 use half::f16;
 
 /// A packed file that has been checked from end to end.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Model<'a> {
+    version: (u16, u16),
     net: Option<NetConfig>,
+    golden: Option<Golden<'a>>,
+    sections: Sections<'a>,
     tensors: Tensors<'a>,
     header_bytes: usize,
 }
@@ -21,41 +24,38 @@ pub struct Model<'a> {
 impl<'a> Model<'a> {
     /// Checks a file and makes its contents accessible.
     ///
-    /// Time is linear in the file, and quadratic in the number of tensors, which is at most 4096.
+    /// Time is linear in the file, and quadratic in the number of names, which is at most 4096.
     ///
     /// # Errors
     /// Whatever [`mod@crate::format`] forbids, by name.
     pub fn parse(file: &'a [u8]) -> Result<Self> {
         let header = Header::parse(file)?;
-        let (_, mut left) = file.split_at(HEADER_LEN);
-        let mut net = None;
-        if header.has_net {
-            let truncated = Error::Truncated {
-                what: "net record",
-                needed: super::header::wide(RECORD_LEN),
-                left: super::header::wide(left.len()),
-            };
-            let (record, behind) = left.split_at_checked(RECORD_LEN).ok_or(truncated)?;
-            net = Some(NetConfig::parse(record)?);
-            left = behind;
+        let (head, _) = file.split_at_checked(header.head_len).unwrap_or((file, &[]));
+        let table_end = HEADER_LEN + SECTION_LEN * header.sections;
+        let records_end = table_end + RECORD_LEN * header.tensors;
+        let table = head.get(HEADER_LEN..table_end).unwrap_or(&[]);
+        let sections = Sections::parse(head, table, records_end)?;
+        let net = sections.get(Kind::NET).map(NetConfig::parse).transpose()?;
+        let golden = sections.get(Kind::GOLDEN).map(Golden::parse).transpose()?;
+        let names = sections.get(Kind::NAMES);
+        if names.is_some() {
+            Names::new(names).check(header.tensors)?;
         }
-        let tensors = Tensors { left, count: index(header.tensors) };
-        let header_bytes = file.len() - left.len();
-        for i in 0..tensors.count {
-            let (record, behind) = Record::parse(left)?;
-            let tensor = Tensor::new(record).ok_or(Error::NotUtf8 { tensor: i })?;
-            if tensors.clone().take(i).any(|other| other.name == tensor.name) {
-                return Err(Error::DuplicateName { tensor: i });
-            }
-            if let Some(coded) = tensor.coded() {
-                coded.check()?;
-            }
-            left = behind;
+        let records = head.get(table_end..records_end).unwrap_or(&[]).as_chunks().0;
+        let names = Names::new(names);
+        let tensors = Tensors { file, records, names, start: header.head_len };
+        tensors.check()?;
+        if let Some(net) = &net {
+            tensors.check_shapes(net)?;
         }
-        if !left.is_empty() {
-            return Err(Error::Trailing { bytes: super::header::wide(left.len()) });
-        }
-        Ok(Self { net, tensors, header_bytes })
+        let described: usize = tensors.clone().map(|tensor| tensor.described_bytes()).sum();
+        let header_bytes = header.head_len.saturating_sub(described);
+        Ok(Self { version: header.version, net, golden, sections, tensors, header_bytes })
+    }
+
+    /// Major and minor version of the file.
+    pub const fn version(&self) -> (u16, u16) {
+        self.version
     }
 
     /// The net's configuration, if the file has one.
@@ -63,7 +63,17 @@ impl<'a> Model<'a> {
         self.net.as_ref()
     }
 
-    /// The tensors in the order of the file.
+    /// The golden pair, if the file has one.
+    pub const fn golden(&self) -> Option<&Golden<'a>> {
+        self.golden.as_ref()
+    }
+
+    /// Kind and contents of each section, also of those that this code does not know.
+    pub fn sections(&self) -> impl Iterator<Item = (Kind, &'a [u8])> {
+        self.sections.iter().map(|section| (section.kind, section.contents))
+    }
+
+    /// The tensors in the order of the file, which is that of the state dict.
     pub fn tensors(&self) -> Tensors<'a> {
         self.tensors.clone()
     }
@@ -73,7 +83,8 @@ impl<'a> Model<'a> {
         self.tensors().find(|tensor| tensor.name == name)
     }
 
-    /// The bytes before the first tensor; with every [`Tensor::record_bytes`] they sum to the file.
+    /// The bytes of header and sections, less the names; with every [`Tensor::record_bytes`] they
+    /// sum to the file.
     pub const fn header_bytes(&self) -> usize {
         self.header_bytes
     }
@@ -82,22 +93,63 @@ impl<'a> Model<'a> {
 /// The tensors of a file in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tensors<'a> {
-    left: &'a [u8],
-    count: usize,
+    file: &'a [u8],
+    records: &'a [[u8; RECORD_LEN]],
+    names: Names<'a>,
+    /// Where the data of the first of them start.
+    start: usize,
+}
+
+impl Tensors<'_> {
+    /// Checks every record, its data, the padding between the data and the end of the file.
+    fn check(&self) -> Result<()> {
+        let (mut start, mut end) = (self.start, self.start);
+        for record in self.records {
+            let gap = self.file.get(end..start);
+            check_zero("padding before a tensor's data", gap.unwrap_or(&[]))?;
+            let record = Record::parse(record, start, self.file.len())?;
+            record.check_data(self.file.get(start..record.end).unwrap_or(&[]))?;
+            (start, end) = (record.next(), record.end);
+        }
+        match self.file.len().saturating_sub(end) {
+            0 => Ok(()),
+            bytes => Err(Error::Trailing { bytes: wide(bytes) }),
+        }
+    }
+
+    /// Fails unless the tensors are the parameters of a net.
+    fn check_shapes(&self, net: &NetConfig) -> Result<()> {
+        let mut tensors = self.clone();
+        let mut count = 0;
+        net.parameters(&mut |shape| {
+            let found = tensors.next();
+            let fits = found.is_some_and(|tensor| {
+                tensor.shape().iter().map(|&dim| wide(dim)).eq(shape.iter().copied())
+            });
+            count += 1;
+            if fits { Ok(()) } else { Err(Error::NotOfTheNet { tensor: count - 1 }) }
+        })?;
+        let left = tensors.len();
+        if left == 0 { Ok(()) } else { Err(Error::NotOfTheNet { tensor: count }) }
+    }
 }
 
 impl<'a> Iterator for Tensors<'a> {
     type Item = Tensor<'a>;
 
     fn next(&mut self) -> Option<Tensor<'a>> {
-        self.count = self.count.checked_sub(1)?;
-        let (record, left) = Record::parse(self.left).ok()?;
-        self.left = left;
-        Tensor::new(record)
+        let (record, records) = self.records.split_first()?;
+        let record = Record::parse(record, self.start, self.file.len()).ok()?;
+        let data = self.file.get(record.start..record.end)?;
+        let name = self.names.next()?;
+        self.records = records;
+        self.start = record.next();
+        let padding = if records.is_empty() { 0 } else { record.next() - record.end };
+        Some(Tensor { name, record, data, padding })
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        (self.count, Some(self.count))
+        (self.records.len(), Some(self.records.len()))
     }
 }
 
@@ -107,17 +159,14 @@ impl ExactSizeIterator for Tensors<'_> {}
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tensor<'a> {
     name: &'a str,
-    record: Record<'a>,
+    record: Record,
+    data: &'a [u8],
+    /// Bytes between its data and those of the next tensor.
+    padding: usize,
 }
 
 impl<'a> Tensor<'a> {
-    /// `None` if the name is not UTF-8.
-    fn new(record: Record<'a>) -> Option<Self> {
-        let name = core::str::from_utf8(record.name).ok()?;
-        Some(Self { name, record })
-    }
-
-    /// The name in the state dict.
+    /// The name in the state dict, empty in a file without names.
     pub const fn name(&self) -> &'a str {
         self.name
     }
@@ -129,7 +178,7 @@ impl<'a> Tensor<'a> {
 
     /// The number of elements.
     pub const fn numel(&self) -> usize {
-        self.record.shape.rows * self.record.shape.row_len
+        self.record.shape.numel()
     }
 
     /// The rows of the matrix that the tensor is: `shape[0]`, or 1 below rank 2.
@@ -149,29 +198,17 @@ impl<'a> Tensor<'a> {
 
     /// The coded rows, `None` if the tensor is dense.
     pub fn coded(&self) -> Option<CodedRows<'a>> {
-        let Encoding::Coded(coding) = self.record.encoding else { return None };
-        let Record { codebooks, elements, .. } = self.record;
-        CodedRows::new(coding, self.rows(), self.row_len(), codebooks, elements).ok()
+        self.record.coded(self.data)
     }
 
-    /// The codebook of a row, `None` if the tensor is dense or has no such row.
-    pub fn codebook(&self, row: usize) -> Option<Codebook<'a>> {
-        self.coded()?.codebook(row)
-    }
-
-    /// The codes of a row, `None` if the tensor is dense or has no such row.
-    pub fn codes(&self, row: usize) -> Option<Codes<'a>> {
-        self.coded()?.codes(row)
-    }
-
-    /// The stored elements: little-endian numbers if dense, else packed codes.
-    pub const fn element_bytes(&self) -> &'a [u8] {
-        self.record.elements
+    /// The stored bytes: codebooks, scales and codes, or little-endian numbers if dense.
+    pub const fn data(&self) -> &'a [u8] {
+        self.data
     }
 
     /// The integers of a dense i64 tensor, `None` for another.
     pub fn integers(&self) -> Option<impl ExactSizeIterator<Item = i64> + 'a> {
-        let elements = self.record.elements.as_chunks().0;
+        let elements = self.data.as_chunks().0;
         (self.record.encoding == Encoding::I64)
             .then(|| elements.iter().map(|&bytes| i64::from_le_bytes(bytes)))
     }
@@ -189,7 +226,7 @@ impl<'a> Tensor<'a> {
         if row >= self.rows() {
             return Err(row_out_of_range(row, self.rows()));
         }
-        let bytes = |size| part(self.record.elements, row, self.row_len() * size).unwrap_or(&[]);
+        let bytes = |size| part(self.data, row, self.row_len() * size).unwrap_or(&[]);
         match self.record.encoding {
             Encoding::F32 => fill(out, bytes(4), f32::from_le_bytes),
             Encoding::F16 => fill(out, bytes(2), |b| f16::from_le_bytes(b).to_f32()),
@@ -202,19 +239,24 @@ impl<'a> Tensor<'a> {
         Ok(())
     }
 
-    /// All bytes that the tensor takes in the file: its record with name, data and padding.
+    /// All bytes that the tensor takes in the file: its record, name, data, and the padding to
+    /// the next tensor's data.
     pub const fn record_bytes(&self) -> usize {
-        self.record.len
+        self.described_bytes() + self.data.len() + self.padding
     }
 
-    /// The bytes of codebooks and codes, or of dense elements, without padding.
-    pub const fn data_bytes(&self) -> usize {
-        self.record.codebooks.len() + self.record.elements.len()
-    }
-
-    /// Bits per element, codebooks included; 0 for a tensor without elements.
+    /// Bits per element of [`Tensor::record_bytes`]; 0 for a tensor without elements.
     pub fn bits_per_weight(&self) -> f64 {
-        8.0 * f64_of(self.data_bytes()) / f64_of(self.numel().max(1))
+        match self.numel() {
+            0 => 0.0,
+            n => 8.0 * f64_of(self.record_bytes()) / f64_of(n),
+        }
+    }
+
+    /// The bytes of the head that describe the tensor.
+    const fn described_bytes(&self) -> usize {
+        let name = if self.name.is_empty() { 0 } else { 2 + self.name.len() };
+        RECORD_LEN + name
     }
 }
 

@@ -1,18 +1,14 @@
-//! One tensor record: parsed from the front of a slice, without a heap.
+//! One tensor record, and the data that it describes.
 
-use super::header::wide;
-use super::padding;
+use super::header::RECORD_LEN;
+use super::{ALIGN, INNER_ALIGN, check_zero, long, padding, wide, word};
 use crate::codebook::Entries;
-use crate::coded::{Coding, check_range, rows_of};
+use crate::coded::{CodedRows, Coding, Parts, RowScale, check_range, rows_of};
 use crate::error::{Error, Result};
 use crate::num::index;
 
 /// The most axes of a tensor.
 pub const MAX_RANK: usize = 6;
-/// The most bytes of a tensor's name.
-pub const MAX_NAME_LEN: usize = 512;
-
-const HEAD_LEN: usize = 12;
 
 /// What the elements of a tensor are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -27,28 +23,25 @@ pub enum Encoding {
     Coded(Coding),
 }
 
-impl Encoding {
-    #[cfg(feature = "alloc")]
-    const fn tag(self) -> u8 {
-        match self {
-            Self::F32 => 0,
-            Self::F16 => 1,
-            Self::I64 => 2,
-            Self::Coded(Coding { entries: Entries::F32, .. }) => 3,
-            Self::Coded(Coding { entries: Entries::F16, .. }) => 4,
-            Self::Coded(Coding { entries: Entries::Affine, .. }) => 5,
-        }
-    }
+const ENTRIES: [Entries; 6] =
+    [Entries::F32, Entries::F16, Entries::I16, Entries::I8, Entries::Affine, Entries::Logarithmic];
+const ROW_SCALES: [RowScale; 3] = [RowScale::None, RowScale::F16, RowScale::F32];
 
-    /// Bytes of the codebooks and of the codes, or none and those of the elements.
-    fn byte_lens(self, rows: usize, row_len: usize) -> Option<(usize, usize)> {
+impl Encoding {
+    /// Bytes of the data of a tensor; `None` beyond the address space.
+    fn data_len(self, shape: &Shape) -> Option<usize> {
         let element = match self {
             Self::F32 => 4,
             Self::F16 => 2,
             Self::I64 => 8,
-            Self::Coded(coding) => return coding.byte_lens(rows, row_len),
+            Self::Coded(coding) => {
+                let lens = coding.byte_lens(shape.rows, shape.row_len)?;
+                let before = lens.codebooks.checked_add(lens.scales)?;
+                let before = before.checked_add(padding(before, INNER_ALIGN))?;
+                return before.checked_add(lens.codes);
+            }
         };
-        Some((0, rows.checked_mul(row_len)?.checked_mul(element)?))
+        shape.rows.checked_mul(shape.row_len)?.checked_mul(element)
     }
 }
 
@@ -66,7 +59,7 @@ impl Shape {
     pub(super) fn new(shape: impl ExactSizeIterator<Item = usize>) -> Result<Self> {
         let rank = shape.len();
         check_range("rank", wide(rank), 0, wide(MAX_RANK))?;
-        let mut dims = [1; MAX_RANK];
+        let mut dims = [0; MAX_RANK];
         dims.iter_mut().zip(shape).for_each(|(dim, given)| *dim = given);
         let (rows, row_len) = rows_of(dims.get(..rank).unwrap_or(&dims))?;
         Ok(Self { dims, rank, rows, row_len })
@@ -75,179 +68,229 @@ impl Shape {
     pub(super) fn dims(&self) -> &[usize] {
         self.dims.get(..self.rank).unwrap_or(&[])
     }
+
+    pub(super) const fn numel(&self) -> usize {
+        // Below 2^32, but that may be more than a chip's address space; then there is no data.
+        self.rows.saturating_mul(self.row_len)
+    }
 }
 
-/// A record, split into its parts.
+/// What a record says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Record<'a> {
-    pub(super) name: &'a [u8],
+pub(super) struct Record {
     pub(super) shape: Shape,
     pub(super) encoding: Encoding,
-    pub(super) codebooks: &'a [u8],
-    pub(super) elements: &'a [u8],
-    /// Bytes of the record with all padding.
-    pub(super) len: usize,
+    pub(super) start: usize,
+    pub(super) end: usize,
 }
 
-impl<'a> Record<'a> {
-    /// Splits the first record off `bytes`. The contents of codebooks and codes, and whether the
-    /// name is text, are left to the reader.
-    pub(super) fn parse(bytes: &'a [u8]) -> Result<(Self, &'a [u8])> {
-        let mut cursor = Cursor { left: bytes };
-        let &[n0, n1, rank, tag, bits, zero, l0, l1, r0, r1, r2, r3] =
-            cursor.take_array("tensor record")?;
-        let rank = usize::from(rank);
-        check_range("rank", wide(rank), 0, wide(MAX_RANK))?;
-        let name_len = usize::from(u16::from_le_bytes([n0, n1]));
-        check_range("length of a tensor name", wide(name_len), 1, wide(MAX_NAME_LEN))?;
-        if zero != 0 {
-            return Err(Error::NotZero { what: "unused byte of a tensor record" });
-        }
-        let levels = u16::from_le_bytes([l0, l1]);
-        let rows_per_codebook = u32::from_le_bytes([r0, r1, r2, r3]);
-        let coded = |entries| Coding { bits, entries, levels, rows_per_codebook };
+impl Record {
+    /// Reads a record whose data must start at `start` in a file of `file_len` bytes.
+    pub(super) fn parse(record: &[u8; RECORD_LEN], start: usize, file_len: usize) -> Result<Self> {
+        let [tag, rank, bits, layout, entries, scales, zero0, zero1] =
+            long(record, 16).to_le_bytes();
+        check_zero("unused bytes of a tensor record", &[zero0, zero1])?;
+        check_zero("unused bytes of a tensor record", record.get(28..32).unwrap_or(&[]))?;
+        check_zero("unused bytes of a tensor record", record.get(56..).unwrap_or(&[]))?;
+        let rows_per_codebook = word(record, 24);
         let encoding = match tag {
             0 => Encoding::F32,
             1 => Encoding::F16,
             2 => Encoding::I64,
-            3 => Encoding::Coded(coded(Entries::F32)),
-            4 => Encoding::Coded(coded(Entries::F16)),
-            5 => Encoding::Coded(coded(Entries::Affine)),
             _ => {
-                let found = u64::from(tag);
-                return Err(Error::Range { what: "encoding", found, min: 0, max: 5 });
+                check_range("encoding", tag.into(), 0, 3)?;
+                check_range("layout of codes", layout.into(), 0, 0)?;
+                let entries = one_of("codebook entries", &ENTRIES, entries)?;
+                let row_scale = one_of("row scales", &ROW_SCALES, scales)?;
+                let coding = Coding { bits, entries, rows_per_codebook, row_scale };
+                coding.check()?;
+                Encoding::Coded(coding)
             }
         };
-        match encoding {
-            Encoding::Coded(coding) => coding.check()?,
-            _ if (bits, levels, rows_per_codebook) != (0, 0, 0) => {
-                return Err(Error::NotZero { what: "codebook fields of a dense tensor" });
-            }
-            _ => {}
+        if !matches!(encoding, Encoding::Coded(_)) {
+            let fields = [bits, layout, entries, scales, u8::from(rows_per_codebook != 0)];
+            check_zero("codebook fields of a dense tensor", &fields)?;
         }
-        let dims = cursor.take("shape", Some(4 * rank))?.as_chunks().0;
-        let shape = Shape::new(dims.iter().map(|&dim| index(u32::from_le_bytes(dim))))?;
+        check_range("rank", rank.into(), 0, wide(MAX_RANK))?;
+        let dims = record.get(32..).unwrap_or(&[]);
+        let (dims, unused) = dims.split_at_checked(4 * usize::from(rank)).unwrap_or((&[], &[]));
+        check_zero("unused dimensions", unused)?;
+        let dims = dims.as_chunks().0.iter().map(|&dim| index(u32::from_le_bytes(dim)));
+        let shape = Shape::new(dims)?;
         if let Encoding::Coded(_) = encoding {
             // Rows without codes could be many without a byte in the file.
-            let most = u64::from(u32::MAX);
-            check_range("elements of a coded tensor", wide(shape.rows * shape.row_len), 1, most)?;
+            check_range("elements of a coded tensor", wide(shape.numel()), 1, u32::MAX.into())?;
         }
-        let name = cursor.take("tensor name", Some(name_len))?;
-        cursor.skip_padding(HEAD_LEN + 4 * rank + name_len)?;
-        let lens = encoding.byte_lens(shape.rows, shape.row_len);
-        let (codebooks_len, elements_len) = lens.unzip();
-        let codebooks = cursor.take("codebooks", codebooks_len)?;
-        cursor.skip_padding(codebooks.len())?;
-        let elements = cursor.take("elements", elements_len)?;
-        cursor.skip_padding(elements.len())?;
-        let len = bytes.len() - cursor.left.len();
-        Ok((Self { name, shape, encoding, codebooks, elements, len }, cursor.left))
+        let offset = long(record, 0);
+        check_range("offset of a tensor", offset, wide(start), wide(start))?;
+        let len = encoding.data_len(&shape).map_or(u64::MAX, wide);
+        check_range("bytes of a tensor", long(record, 8), len, len)?;
+        let left = wide(file_len.saturating_sub(start));
+        if len > left {
+            return Err(Error::Truncated { what: "tensor", needed: len, left });
+        }
+        // Not more than `left`, so it fits.
+        let end = start.saturating_add(usize::try_from(len).unwrap_or(0));
+        Ok(Self { shape, encoding, start, end })
     }
 
-    /// Appends the record to a file.
+    /// The stored form.
     #[cfg(feature = "alloc")]
-    pub(super) fn emit(&self, file: &mut alloc::vec::Vec<u8>) {
-        use crate::num::u32_of;
-        let (bits, levels, rows) = match self.encoding {
-            Encoding::Coded(coding) => (coding.bits, coding.levels, coding.rows_per_codebook),
-            _ => (0, 0, 0),
-        };
-        // The name is at most 512 bytes long, a dimension below 2^32.
-        let [n0, n1, ..] = u32_of(self.name.len()).to_le_bytes();
-        let [rank, ..] = u32_of(self.shape.rank).to_le_bytes();
-        file.extend([n0, n1, rank, self.encoding.tag(), bits, 0]);
-        file.extend(levels.to_le_bytes());
-        file.extend(rows.to_le_bytes());
-        for &dim in self.shape.dims() {
-            file.extend(u32_of(dim).to_le_bytes());
+    pub(super) fn emit(&self) -> [u8; RECORD_LEN] {
+        use crate::num::{low_u8, u32_of};
+        let mut record = [0; RECORD_LEN];
+        record[0..8].copy_from_slice(&wide(self.start).to_le_bytes());
+        record[8..16].copy_from_slice(&wide(self.end - self.start).to_le_bytes());
+        record[17] = low_u8(self.shape.rank);
+        match self.encoding {
+            Encoding::F32 => record[16] = 0,
+            Encoding::F16 => record[16] = 1,
+            Encoding::I64 => record[16] = 2,
+            Encoding::Coded(coding) => {
+                let id = |found: Option<usize>| low_u8(found.unwrap_or(usize::MAX));
+                record[16] = 3;
+                record[18] = coding.bits;
+                record[20] = id(ENTRIES.iter().position(|&entries| entries == coding.entries));
+                record[21] = id(ROW_SCALES.iter().position(|&scale| scale == coding.row_scale));
+                record[24..28].copy_from_slice(&coding.rows_per_codebook.to_le_bytes());
+            }
         }
-        for part in [self.name, self.codebooks, self.elements] {
-            file.extend(part);
-            // The file is a whole number of units before the record.
-            file.resize(file.len() + padding(file.len()), 0);
+        for (bytes, &dim) in record[32..56].as_chunks_mut().0.iter_mut().zip(self.shape.dims()) {
+            *bytes = u32_of(dim).to_le_bytes();
         }
+        record
+    }
+
+    /// A record for data that starts at `start`.
+    #[cfg(feature = "alloc")]
+    pub(super) fn new(shape: Shape, encoding: Encoding, start: usize) -> Result<Self> {
+        let len = encoding.data_len(&shape).and_then(|len| start.checked_add(len));
+        let end = len.ok_or(Error::Range {
+            what: "bytes of a tensor",
+            found: u64::MAX,
+            min: 0,
+            max: wide(usize::MAX),
+        })?;
+        Ok(Self { shape, encoding, start, end })
+    }
+
+    /// Where the data of the next tensor starts.
+    pub(super) const fn next(&self) -> usize {
+        self.end.saturating_add(padding(self.end, ALIGN))
+    }
+
+    /// The coded rows in the record's data, `None` if the tensor is dense.
+    pub(super) fn coded<'a>(&self, data: &'a [u8]) -> Option<CodedRows<'a>> {
+        let Encoding::Coded(coding) = self.encoding else { return None };
+        let Shape { rows, row_len, .. } = self.shape;
+        let lens = coding.byte_lens(rows, row_len)?;
+        let (codebooks, rest) = data.split_at_checked(lens.codebooks)?;
+        let (scales, rest) = rest.split_at_checked(lens.scales)?;
+        let codes = rest.get(padding(lens.codebooks + lens.scales, INNER_ALIGN)..)?;
+        CodedRows::new(coding, rows, row_len, Parts { codebooks, scales, codes }).ok()
+    }
+
+    /// Checks codebooks, codes and the padding between them.
+    pub(super) fn check_data(&self, data: &[u8]) -> Result<()> {
+        let Some(coded) = self.coded(data) else { return Ok(()) };
+        let Parts { codebooks, scales, codes } = coded.parts();
+        let gap = data.get(codebooks.len() + scales.len()..data.len() - codes.len());
+        check_zero("padding before codes", gap.unwrap_or(&[]))?;
+        coded.check()
     }
 }
 
-/// The bytes that are not yet read.
-struct Cursor<'a> {
-    left: &'a [u8],
-}
-
-impl<'a> Cursor<'a> {
-    /// The next bytes; a length of `None` is one beyond the address space.
-    fn take(&mut self, what: &'static str, len: Option<usize>) -> Result<&'a [u8]> {
-        let split = len.and_then(|len| self.left.split_at_checked(len));
-        let needed = len.map_or(u64::MAX, wide);
-        let (taken, left) =
-            split.ok_or(Error::Truncated { what, needed, left: wide(self.left.len()) })?;
-        self.left = left;
-        Ok(taken)
-    }
-
-    fn take_array<const N: usize>(&mut self, what: &'static str) -> Result<&'a [u8; N]> {
-        let split = self.left.split_first_chunk();
-        let (taken, left) =
-            split.ok_or(Error::Truncated { what, needed: wide(N), left: wide(self.left.len()) })?;
-        self.left = left;
-        Ok(taken)
-    }
-
-    /// Skips the padding behind `len` bytes.
-    fn skip_padding(&mut self, len: usize) -> Result<()> {
-        let zeros = self.take("padding", Some(padding(len)))?;
-        let clean = zeros.iter().all(|&byte| byte == 0);
-        if clean { Ok(()) } else { Err(Error::NotZero { what: "padding" }) }
-    }
+/// The value with an id.
+fn one_of<T: Copy>(what: &'static str, values: &[T], id: u8) -> Result<T> {
+    let max = wide(values.len()).saturating_sub(1);
+    let unknown = Error::Range { what, found: id.into(), min: 0, max };
+    values.get(usize::from(id)).copied().ok_or(unknown)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const DENSE: [u8; 32] = [
-        2, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, // name of 2 bytes, rank 1, f32
-        2, 0, 0, 0, // shape [2]
-        b'w', b'1', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, // name, padding
-    ];
+    /// f32 of shape [2, 3] at 64.
+    fn dense() -> [u8; RECORD_LEN] {
+        let mut record = [0; RECORD_LEN];
+        [record[0], record[8], record[17], record[32], record[36]] = [64, 24, 2, 2, 3];
+        record
+    }
+
+    /// Codes of 2 bits with f16 tables and f32 row scales, of shape [2, 3] at 64: 16 bytes of
+    /// codebooks, 8 of scales, 8 of padding, 2 of codes.
+    fn coded() -> [u8; RECORD_LEN] {
+        let mut record = dense();
+        [record[8], record[16], record[18], record[20], record[21], record[24]] =
+            [34, 3, 2, 1, 2, 1];
+        record
+    }
+
+    fn parse(record: &[u8; RECORD_LEN]) -> Result<Record> {
+        Record::parse(record, 64, 1000)
+    }
 
     #[test]
-    fn splits_a_dense_record() {
-        let mut bytes = [0; 64];
-        bytes[..32].copy_from_slice(&DENSE);
-        bytes[32..40].copy_from_slice(&[0, 0, 0x80, 0x3f, 0, 0, 0, 0x40]);
-        let (record, left) = Record::parse(&bytes).unwrap();
-        assert_eq!((record.name, record.shape.dims(), record.len), (&b"w1"[..], &[2][..], 48));
-        assert_eq!(record.elements, [0, 0, 0x80, 0x3f, 0, 0, 0, 0x40]);
-        assert_eq!(left.len(), 16);
+    fn reads_shapes_and_places() {
+        let record = parse(&dense()).unwrap();
+        assert_eq!((record.shape.dims(), record.start, record.end), (&[2, 3][..], 64, 88));
+        assert_eq!((record.encoding, record.next()), (Encoding::F32, 128));
+        let record = parse(&coded()).unwrap();
+        assert_eq!((record.end, record.next()), (98, 128));
+        let rows = record.coded(&[0; 34]).unwrap();
+        let Parts { codebooks, scales, codes } = rows.parts();
+        assert_eq!((codebooks.len(), scales.len(), codes.len()), (16, 8, 2));
+    }
+
+    #[cfg(feature = "alloc")]
+    #[test]
+    fn writes_what_it_reads() {
+        for bytes in [dense(), coded()] {
+            assert_eq!(parse(&bytes).unwrap().emit(), bytes);
+        }
     }
 
     #[test]
     fn refuses_fields_outside_their_range() {
-        let with = |at: usize, byte: u8| {
-            let mut bytes = [0; 48];
-            bytes[..32].copy_from_slice(&DENSE);
-            bytes[at] = byte;
-            Record::parse(&bytes).map(|_| ())
+        let with = |record: fn() -> [u8; RECORD_LEN], at: usize, byte: u8| {
+            let mut record = record();
+            record[at] = byte;
+            parse(&record)
         };
-        assert_eq!(with(0, 2), Ok(()));
-        for (at, byte) in
-            [(0, 0), (1, 3), (2, 7), (3, 6), (4, 1), (5, 1), (6, 1), (8, 1), (20, 1), (41, 1)]
-        {
-            assert!(with(at, byte).is_err(), "byte {at} = {byte}");
+        for (at, byte) in [
+            (0, 65),  // elsewhere
+            (8, 25),  // another length
+            (16, 4),  // encoding
+            (17, 7),  // rank
+            (17, 1),  // a dimension behind the rank
+            (18, 1),  // bits of a dense tensor
+            (19, 1),  // layout of one
+            (20, 1),  // codebook of one
+            (21, 1),  // row scales of one
+            (22, 1),  // zeros
+            (24, 1),  // rows per codebook of one
+            (28, 1),  // zeros
+            (35, 99), // more elements than 2^32 - 1
+            (36, 4),  // more data than the length says
+            (40, 1),  // a third dimension
+            (63, 1),  // zeros
+        ] {
+            assert!(with(dense, at, byte).is_err(), "dense, byte {at} = {byte}");
         }
-        // A shape of 2^31 + 2 elements.
-        assert!(matches!(with(15, 0x80), Err(Error::Truncated { what: "elements", .. })));
+        for (at, byte) in [(18, 0), (18, 9), (19, 1), (20, 6), (21, 3), (24, 0), (32, 0), (8, 33)] {
+            assert!(with(coded, at, byte).is_err(), "coded, byte {at} = {byte}");
+        }
+        assert!(matches!(Record::parse(&dense(), 64, 87), Err(Error::Truncated { .. })));
     }
 
     #[test]
-    fn refuses_coded_rows_that_take_no_bytes() {
-        let mut bytes = [0; 64];
-        // f32 tables, 1 bit, 1 level, one codebook for all of 2^32 - 1 rows of no elements.
-        bytes[..12].copy_from_slice(&[1, 0, 2, 3, 1, 0, 1, 0, 255, 255, 255, 255]);
-        bytes[12..21].copy_from_slice(&[255, 255, 255, 255, 0, 0, 0, 0, b'w']);
-        let refused = Record::parse(&bytes).map(|_| ());
-        assert!(matches!(refused, Err(Error::Range { what: "elements of a coded tensor", .. })));
+    fn padding_before_codes_is_zero() {
+        let record = parse(&coded()).unwrap();
+        let mut data = [0; 34];
+        assert_eq!(record.check_data(&data), Ok(()));
+        data[31] = 1;
+        assert!(matches!(record.check_data(&data), Err(Error::NotZero { .. })));
     }
 
     #[test]

@@ -1,17 +1,52 @@
-//! Writing a packed file.
+//! Writing a packed file as a stream: the payload first, the head when everything is known.
 
-use super::header::{HEADER_LEN, Header, MAX_TENSORS, wide};
-use super::record::{Encoding, MAX_NAME_LEN, Record, Shape};
-use crate::coded::check_range;
+use super::header::{
+    CRC, HEADER_LEN, Header, MAX_HEAD_LEN, MAX_TENSORS, RECORD_LEN, Running, SECTION_LEN, VERSION,
+};
+use super::record::{Encoding, Record, Shape};
+use super::section::{Kind, MAX_NAME_LEN, entry};
+use super::{ALIGN, INNER_ALIGN, padding, wide};
+use crate::coded::{Coding, Parts, check_range};
 use crate::error::{Error, Result, check_length};
 use crate::net::NetConfig;
 use crate::num::u32_of;
 use crate::quantize::{Contents, QuantizedTensor};
 use alloc::collections::BTreeSet;
-use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 use half::f16;
+
+/// Where the bytes of a file go, in order.
+pub trait Sink {
+    /// Why bytes cannot be taken.
+    type Error: From<Error>;
+
+    /// Takes the next bytes.
+    ///
+    /// # Errors
+    /// The sink's own.
+    fn put(&mut self, bytes: &[u8]) -> core::result::Result<(), Self::Error>;
+}
+
+impl Sink for Vec<u8> {
+    type Error = Error;
+
+    fn put(&mut self, bytes: &[u8]) -> Result<()> {
+        self.extend_from_slice(bytes);
+        Ok(())
+    }
+}
+
+/// What a file holds besides its tensors' data: known before the first of them.
+#[derive(Clone, Debug, Default)]
+pub struct Head<'a> {
+    /// The net, whose parameters the tensors must then be.
+    pub net: Option<&'a NetConfig>,
+    /// The name of each tensor, in order.
+    pub names: Vec<&'a str>,
+    /// Contents of other sections, of ascending kinds above [`Kind::NAMES`].
+    pub sections: Vec<(Kind, &'a [u8])>,
+}
 
 /// The elements of a dense tensor, row-major.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -24,89 +59,248 @@ pub enum Dense<'a> {
     I64(&'a [i64]),
 }
 
-/// Builds a packed file in memory, tensor by tensor in the order of the state dict.
-///
-/// A call that fails leaves the file as it was.
+/// A file that is complete but for its head.
 #[derive(Clone, Debug)]
-pub struct Writer {
-    file: Vec<u8>,
-    has_net: bool,
-    names: BTreeSet<String>,
+pub struct Written<S> {
+    /// What took the bytes.
+    pub sink: S,
+    /// The head, to be put in the place of as many zeros at the start.
+    pub head: Vec<u8>,
+    /// Bytes of each tensor in the file, as [`super::Tensor::record_bytes`] counts them.
+    pub record_bytes: Vec<usize>,
+    /// Bytes of the file.
+    pub file_bytes: usize,
 }
 
-impl Writer {
-    /// A file without tensors.
+/// Writes a packed file, tensor by tensor in the order of the names.
+///
+/// The sink first takes zeros in the place of the head, then the payload; [`Writer::finish`] gives
+/// the head, which the caller puts at the start.
+pub struct Writer<S> {
+    sink: S,
+    /// The head as far as it is known: sections, and records of the tensors so far.
+    head: Vec<u8>,
+    /// Where the next record goes.
+    record_at: usize,
+    shapes: Option<vec::IntoIter<Vec<u64>>>,
+    /// Bytes that describe each tensor in the head; then, for those added, all of its bytes.
+    record_bytes: Vec<usize>,
+    added: usize,
+    sections: usize,
+    /// Bytes given to the sink.
+    written: usize,
+    crc: Running,
+}
+
+impl<S: Sink> Writer<S> {
+    /// A file without tensors yet.
     ///
     /// # Errors
-    /// Those of [`NetConfig::emit`].
-    pub fn new(net: Option<&NetConfig>) -> Result<Self> {
-        let mut file = vec![0; HEADER_LEN];
-        if let Some(net) = net {
-            file.extend(net.emit()?);
+    /// Those of [`NetConfig::emit`]; [`Error::Range`] for a name that is empty or longer than 512
+    /// bytes, more than 4096 tensors, kinds of sections that do not ascend, or a head longer than
+    /// 2^24 bytes; [`Error::DuplicateName`]; [`Error::NotOfTheNet`] if the net has another number
+    /// of parameters; the sink's own.
+    pub fn new(mut sink: S, head: &Head<'_>) -> core::result::Result<Self, S::Error> {
+        let tensors = head.names.len();
+        check_range("number of tensors", wide(tensors), 0, MAX_TENSORS.into())?;
+        let names = names_section(&head.names)?;
+        let net = head.net.map(NetConfig::emit).transpose()?;
+        let shapes = head.net.map(parameter_shapes).transpose()?;
+        if let Some(shapes) = shapes.as_ref().filter(|shapes| shapes.len() != tensors) {
+            return Err(Error::NotOfTheNet { tensor: shapes.len().min(tensors) }.into());
         }
-        Ok(Self { file, has_net: net.is_some(), names: BTreeSet::new() })
+        let mut sections: Vec<(Kind, &[u8])> = Vec::new();
+        sections.extend(net.as_ref().map(|net| (Kind::NET, &net[..])));
+        sections.push((Kind::NAMES, &names));
+        sections.extend(&head.sections);
+        let record_at = HEADER_LEN + SECTION_LEN * sections.len();
+        let bytes = build_head(&sections, record_at + RECORD_LEN * tensors)?;
+        sink.put(&vec![0; bytes.len()])?;
+        Ok(Self {
+            sink,
+            record_at,
+            shapes: shapes.map(Vec::into_iter),
+            record_bytes: head.names.iter().map(|name| RECORD_LEN + 2 + name.len()).collect(),
+            added: 0,
+            sections: sections.len(),
+            written: bytes.len(),
+            head: bytes,
+            crc: CRC.digest(),
+        })
     }
 
     /// Adds a dense tensor.
     ///
     /// # Errors
-    /// [`Error::Range`] for a rank above 6, 2^32 elements or more, a name that is empty or longer
-    /// than 512 bytes, or more than 4096 tensors; [`Error::DuplicateName`]; [`Error::Length`] if
-    /// there are not as many elements as the shape says.
-    pub fn dense(&mut self, name: &str, shape: &[usize], elements: Dense<'_>) -> Result<()> {
-        let (encoding, count, bytes): (_, _, Vec<u8>) = match elements {
-            Dense::F32(x) => {
-                (Encoding::F32, x.len(), x.iter().flat_map(|x| x.to_le_bytes()).collect())
-            }
-            Dense::F16(x) => {
-                (Encoding::F16, x.len(), x.iter().flat_map(|x| x.to_le_bytes()).collect())
-            }
-            Dense::I64(x) => {
-                (Encoding::I64, x.len(), x.iter().flat_map(|x| x.to_le_bytes()).collect())
-            }
+    /// [`Error::Range`] for a rank above 6, 2^32 elements or more, or more tensors than names;
+    /// [`Error::Length`] if there are not as many elements as the shape says;
+    /// [`Error::NotOfTheNet`] for another shape than the net's parameter has; the sink's own.
+    pub fn dense(
+        &mut self,
+        shape: &[usize],
+        elements: Dense<'_>,
+    ) -> core::result::Result<(), S::Error> {
+        let (encoding, count) = match elements {
+            Dense::F32(x) => (Encoding::F32, x.len()),
+            Dense::F16(x) => (Encoding::F16, x.len()),
+            Dense::I64(x) => (Encoding::I64, x.len()),
         };
         let shape = Shape::new(shape.iter().copied())?;
-        check_length("elements of a dense tensor", shape.rows * shape.row_len, count)?;
-        self.add(name, shape, encoding, &[], &bytes)
+        check_length("elements of a dense tensor", shape.numel(), count)?;
+        self.start(shape, encoding)?;
+        match elements {
+            Dense::F32(x) => self.put_all(x, |x| x.to_le_bytes()),
+            Dense::F16(x) => self.put_all(x, |x| x.to_le_bytes()),
+            Dense::I64(x) => self.put_all(x, |x| x.to_le_bytes()),
+        }
+    }
+
+    /// Adds a coded tensor.
+    ///
+    /// # Errors
+    /// As [`Writer::dense`], and [`Error::Length`] for a part of another length than
+    /// [`Coding::byte_lens`] tells.
+    pub fn coded(
+        &mut self,
+        shape: &[usize],
+        coding: Coding,
+        parts: Parts<&[u8]>,
+    ) -> core::result::Result<(), S::Error> {
+        let shape = Shape::new(shape.iter().copied())?;
+        crate::coded::CodedRows::new(coding, shape.rows, shape.row_len, parts)?;
+        check_range("elements of a coded tensor", wide(shape.numel()), 1, u32::MAX.into())?;
+        self.start(shape, Encoding::Coded(coding))?;
+        self.put(parts.codebooks)?;
+        self.put(parts.scales)?;
+        self.pad(INNER_ALIGN)?;
+        self.put(parts.codes)
     }
 
     /// Adds a quantized tensor.
     ///
     /// # Errors
     /// As [`Writer::dense`].
-    pub fn quantized(&mut self, name: &str, tensor: &QuantizedTensor) -> Result<()> {
+    pub fn quantized(&mut self, tensor: &QuantizedTensor) -> core::result::Result<(), S::Error> {
         match tensor.contents() {
-            Contents::Dense(values) => self.dense(name, tensor.shape(), Dense::F32(values)),
-            Contents::Coded { coding, codebooks, codes } => {
-                let shape = Shape::new(tensor.shape().iter().copied())?;
-                self.add(name, shape, Encoding::Coded(coding), codebooks, codes)
+            Contents::Dense(values) => self.dense(tensor.shape(), Dense::F32(values)),
+            Contents::Half(values) => self.dense(tensor.shape(), Dense::F16(values)),
+            Contents::Coded { coding, parts } => self.coded(tensor.shape(), coding, parts),
+        }
+    }
+
+    /// Ends the payload.
+    ///
+    /// # Errors
+    /// [`Error::Length`] if there are fewer tensors than names.
+    pub fn finish(mut self) -> Result<Written<S>> {
+        check_length("tensors", self.record_bytes.len(), self.added)?;
+        let header = Header {
+            version: VERSION,
+            head_len: self.head.len(),
+            tensors: self.added,
+            sections: self.sections,
+        };
+        header.emit(&mut self.head, wide(self.written), self.crc.finalize());
+        let Self { sink, head, record_bytes, written: file_bytes, .. } = self;
+        Ok(Written { sink, head, record_bytes, file_bytes })
+    }
+
+    /// Writes the record of the next tensor and the padding before its data.
+    fn start(&mut self, shape: Shape, encoding: Encoding) -> core::result::Result<(), S::Error> {
+        check_range("number of tensors", wide(self.added) + 1, 1, wide(self.record_bytes.len()))?;
+        if let Some(expected) = self.shapes.as_mut().and_then(Iterator::next) {
+            let found = shape.dims().iter().map(|&dim| wide(dim));
+            if !found.eq(expected) {
+                return Err(Error::NotOfTheNet { tensor: self.added }.into());
             }
         }
-    }
-
-    /// The complete file.
-    pub fn finish(mut self) -> Vec<u8> {
-        let tensors = u32_of(self.names.len());
-        Header { has_net: self.has_net, tensors }.emit(&mut self.file);
-        self.file
-    }
-
-    fn add(
-        &mut self,
-        name: &str,
-        shape: Shape,
-        encoding: Encoding,
-        codebooks: &[u8],
-        elements: &[u8],
-    ) -> Result<()> {
-        check_range("length of a tensor name", wide(name.len()), 1, wide(MAX_NAME_LEN))?;
-        let tensor = self.names.len();
-        check_range("number of tensors", wide(tensor) + 1, 1, u64::from(MAX_TENSORS))?;
-        if !self.names.insert(name.into()) {
-            return Err(Error::DuplicateName { tensor });
-        }
-        let name = name.as_bytes();
-        Record { name, shape, encoding, codebooks, elements, len: 0 }.emit(&mut self.file);
+        self.pad(ALIGN)?;
+        let record = Record::new(shape, encoding, self.written)?;
+        let space = self.head.get_mut(self.record_at..self.record_at + RECORD_LEN);
+        space.into_iter().for_each(|space| space.copy_from_slice(&record.emit()));
+        self.record_at += RECORD_LEN;
+        self.added += 1;
         Ok(())
     }
+
+    fn put(&mut self, bytes: &[u8]) -> core::result::Result<(), S::Error> {
+        self.crc.update(bytes);
+        self.written += bytes.len();
+        let tensor = self.added.checked_sub(1).and_then(|last| self.record_bytes.get_mut(last));
+        tensor.into_iter().for_each(|size| *size += bytes.len());
+        self.sink.put(bytes)
+    }
+
+    fn pad(&mut self, align: usize) -> core::result::Result<(), S::Error> {
+        self.put(&[0; ALIGN][..padding(self.written, align)])
+    }
+
+    /// Writes numbers in pieces, so that no copy of the whole is made.
+    fn put_all<T, const N: usize>(
+        &mut self,
+        elements: &[T],
+        bytes: impl Fn(&T) -> [u8; N],
+    ) -> core::result::Result<(), S::Error> {
+        let mut piece = Vec::new();
+        for elements in elements.chunks(4096) {
+            piece.clear();
+            piece.extend(elements.iter().flat_map(&bytes));
+            self.put(&piece)?;
+        }
+        Ok(())
+    }
+}
+
+impl Writer<Vec<u8>> {
+    /// The complete file, for a file in memory.
+    ///
+    /// # Errors
+    /// As [`Writer::finish`].
+    pub fn into_file(self) -> Result<Vec<u8>> {
+        let Written { sink: mut file, head, .. } = self.finish()?;
+        file[..head.len()].copy_from_slice(&head);
+        Ok(file)
+    }
+}
+
+fn names_section(names: &[&str]) -> Result<Vec<u8>> {
+    let mut seen = BTreeSet::new();
+    let mut section = Vec::new();
+    for (tensor, name) in names.iter().enumerate() {
+        check_range("length of a tensor name", wide(name.len()), 1, wide(MAX_NAME_LEN))?;
+        if !seen.insert(name) {
+            return Err(Error::DuplicateName { tensor });
+        }
+        section.extend(&u32_of(name.len()).to_le_bytes()[..2]);
+        section.extend(name.as_bytes());
+    }
+    Ok(section)
+}
+
+fn parameter_shapes(net: &NetConfig) -> Result<Vec<Vec<u64>>> {
+    let mut shapes = Vec::new();
+    net.parameters(&mut |shape| {
+        shapes.push(shape.to_vec());
+        Ok(())
+    })?;
+    Ok(shapes)
+}
+
+/// A head whose header and records, up to `end`, are still zero.
+fn build_head(sections: &[(Kind, &[u8])], end: usize) -> Result<Vec<u8>> {
+    let mut head = vec![0; end];
+    for (i, (kind, contents)) in sections.iter().enumerate() {
+        let least =
+            i.checked_sub(1).and_then(|i| sections.get(i)).map_or(1, |(kind, _)| kind.0 + 1);
+        check_range("kind of a section", kind.0.into(), least.into(), u32::MAX.into())?;
+        head.resize(head.len() + padding(head.len(), INNER_ALIGN), 0);
+        let entry = entry(*kind, u32_of(head.len()), u32_of(contents.len()));
+        let at = HEADER_LEN + SECTION_LEN * i;
+        head[at..at + SECTION_LEN].copy_from_slice(&entry);
+        head.extend(*contents);
+        check_range("length of the head", wide(head.len()), 0, MAX_HEAD_LEN.into())?;
+    }
+    check_range("number of sections", wide(sections.len()), 0, super::MAX_SECTIONS.into())?;
+    head.resize(head.len() + padding(head.len(), ALIGN), 0);
+    Ok(head)
 }

@@ -1,9 +1,11 @@
 //! The forms in which quantized values may be stored, and the choice among them.
 
+use super::Levels;
+use super::group::{FittedGroup, GroupBook, Plan};
 use crate::bits::{MAX_BITS, pack, packed_len};
-use crate::codebook::{Affine, Entries};
-use crate::coded::Coding;
-use crate::num::{low_u8, u32_of};
+use crate::codebook::Entries;
+use crate::coded::{Coding, Parts, RowScale};
+use crate::num::{i16_of, round_even, u32_of};
 use alloc::vec;
 use alloc::vec::Vec;
 use half::f16;
@@ -12,11 +14,25 @@ use half::f16;
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Form {
     Dense(Vec<f32>),
-    Coded { coding: Coding, codebooks: Vec<u8>, codes: Vec<u8> },
+    Half(Vec<f16>),
+    Coded { coding: Coding, parts: Parts<Vec<u8>> },
+}
+
+impl Form {
+    /// The bytes of the data, without padding.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Self::Dense(values) => 4 * values.len(),
+            Self::Half(values) => 2 * values.len(),
+            Self::Coded { parts, .. } => {
+                parts.codebooks.len() + parts.scales.len() + parts.codes.len()
+            }
+        }
+    }
 }
 
 /// A tensor that is not empty as a matrix, cut into groups of rows.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Layout {
     pub(super) rows: usize,
     pub(super) row_len: usize,
@@ -27,106 +43,122 @@ impl Layout {
     pub(super) const fn group_len(self) -> usize {
         self.group_rows * self.row_len
     }
-
-    fn coding(self, bits: u8, entries: Entries, levels: usize) -> Coding {
-        let levels = u16::try_from(levels).unwrap_or(u16::MAX);
-        Coding { bits, entries, levels, rows_per_codebook: u32_of(self.group_rows) }
-    }
-
-    fn cost(self, coding: Coding) -> Option<usize> {
-        let (codebooks, codes) = coding.byte_lens(self.rows, self.row_len)?;
-        codebooks.checked_add(codes)
-    }
 }
 
-/// Stores the values in the form that takes the fewest bytes.
-pub(super) fn cheapest(
-    values: Vec<f32>,
-    affines: Option<&[Affine]>,
-    layout: Layout,
-    bits: u8,
-) -> Form {
-    let tables = Tables::of(&values, layout);
-    let affine_coding = layout.coding(bits, Entries::Affine, 1 << bits);
-    let dense_cost = 4 * values.len();
-    let table_cost = tables.as_ref().and_then(|t| layout.cost(t.coding)).unwrap_or(usize::MAX);
-    let affine_cost = affines.and_then(|_| layout.cost(affine_coding)).unwrap_or(usize::MAX);
-    match (affines, tables) {
-        (Some(affines), _) if affine_cost <= table_cost && affine_cost <= dense_cost => {
-            let codebooks = affines.iter().flat_map(|affine| affine.to_bytes()).collect();
-            let last = low_u8((1 << bits) - 1);
-            let codes =
-                values.chunks(layout.group_len()).zip(affines).flat_map(|(group, affine)| {
-                    // Values ascend with codes, so the code is the first that reaches the value.
-                    let levels: Vec<f32> = (0..=last).map(|code| affine.value(code)).collect();
-                    group.iter().map(move |v| low_u8(levels.partition_point(|level| level < v)))
-                });
-            let codes: Vec<u8> = codes.collect();
-            Form::Coded { coding: affine_coding, codebooks, codes: pack_rows(&codes, layout, bits) }
-        }
-        (_, Some(tables)) if table_cost <= dense_cost => tables.encode(&values, layout),
-        _ => Form::Dense(values),
+/// Stores fitted groups in the form that takes the fewest bytes.
+pub(super) fn assemble(mut groups: Vec<FittedGroup>, plan: &Plan) -> Form {
+    let Layout { rows, row_len, group_rows } = plan.layout;
+    if groups.iter().any(|group| matches!(group.book, GroupBook::Values(_))) {
+        return dense(&groups, plan);
     }
-}
-
-/// The distinct values of each group, ascending, by bit pattern.
-struct Tables {
-    coding: Coding,
-    groups: Vec<Vec<f32>>,
-}
-
-impl Tables {
-    /// `None` if a group has more than 256 distinct values.
-    fn of(values: &[f32], layout: Layout) -> Option<Self> {
-        let mut groups = Vec::new();
-        for group in values.chunks(layout.group_len()) {
-            let mut distinct = group.to_vec();
-            distinct.sort_unstable_by(f32::total_cmp);
-            distinct.dedup_by_key(|value| value.to_bits());
-            if distinct.len() > 1 << MAX_BITS {
-                return None;
-            }
-            groups.push(distinct);
-        }
-        let levels = groups.iter().map(Vec::len).max()?;
-        let bits = (1..MAX_BITS).find(|&bits| levels <= 1 << bits).unwrap_or(MAX_BITS);
-        let exact = |v: &f32| f16::from_f32(*v).to_f32().to_bits() == v.to_bits();
-        let halves = groups.iter().flatten().all(exact);
-        let entries = if halves { Entries::F16 } else { Entries::F32 };
-        Some(Self { coding: layout.coding(bits, entries, levels), groups })
+    let all = |test: fn(&GroupBook) -> bool| groups.iter().all(|group| test(&group.book));
+    let (entries, bits) = if all(|book| matches!(book, GroupBook::Affine(_))) {
+        (Entries::Affine, plan.bits)
+    } else if all(|book| matches!(book, GroupBook::Logarithmic(..))) {
+        (Entries::Logarithmic, plan.bits)
+    } else {
+        into_tables(&mut groups, plan.bits);
+        (table_entries(&groups, plan.levels), table_bits(&groups))
+    };
+    let row_scale = if plan.row_scales { RowScale::F16 } else { RowScale::None };
+    let coding = Coding { bits, entries, rows_per_codebook: u32_of(group_rows), row_scale };
+    let lens = coding.byte_lens(rows, row_len).unwrap_or_default();
+    if 4 * rows * row_len < lens.codebooks + lens.scales + lens.codes {
+        return dense(&groups, plan);
     }
-
-    fn encode(&self, values: &[f32], layout: Layout) -> Form {
-        let mut codebooks = Vec::new();
-        for group in &self.groups {
-            // A shorter table repeats its last level.
-            let padding = group.last().into_iter().cycle();
-            let levels = usize::from(self.coding.levels);
-            for &level in group.iter().chain(padding).take(levels) {
-                match self.coding.entries {
-                    Entries::F16 => codebooks.extend(f16::from_f32(level).to_le_bytes()),
-                    Entries::F32 | Entries::Affine => codebooks.extend(level.to_le_bytes()),
-                }
-            }
-        }
-        let groups = values.chunks(layout.group_len()).zip(&self.groups);
-        let codes = groups.flat_map(|(group, table)| {
-            let code = |v: &f32| table.partition_point(|level| level.total_cmp(v).is_lt());
-            group.iter().map(move |v| low_u8(code(v)))
-        });
-        let codes: Vec<u8> = codes.collect();
-        let codes = pack_rows(&codes, layout, self.coding.bits);
-        Form::Coded { coding: self.coding, codebooks, codes }
+    let mut parts = Parts {
+        codebooks: Vec::with_capacity(lens.codebooks),
+        scales: Vec::with_capacity(lens.scales),
+        codes: vec![0; lens.codes],
+    };
+    for group in &groups {
+        emit_codebook(&group.book, entries, 1 << bits, &mut parts.codebooks);
+        parts.scales.extend(group.scales.iter().flat_map(|scale| scale.to_le_bytes()));
     }
-}
-
-/// Packs codes row by row; each fits `bits` bits.
-fn pack_rows(codes: &[u8], layout: Layout, bits: u8) -> Vec<u8> {
-    let row_bytes = packed_len(layout.row_len, bits).unwrap_or(0);
-    let mut packed = vec![0; layout.rows * row_bytes];
-    for (out, row) in packed.chunks_mut(row_bytes.max(1)).zip(codes.chunks(layout.row_len)) {
+    let row_bytes = packed_len(row_len, bits).unwrap_or(0).max(1);
+    let codes = groups.iter().flat_map(|group| group.codes.chunks(row_len));
+    for (out, row) in parts.codes.chunks_mut(row_bytes).zip(codes) {
         let done = pack(row, out, bits);
         debug_assert!(done.is_ok(), "codes fit their width");
     }
-    packed
+    Form::Coded { coding, parts }
+}
+
+/// The values of all groups.
+fn dense(groups: &[FittedGroup], plan: &Plan) -> Form {
+    let mut all = Vec::with_capacity(plan.layout.rows * plan.layout.row_len);
+    for group in groups {
+        if let GroupBook::Values(values) = &group.book {
+            all.extend(values);
+            continue;
+        }
+        let values = group.book.values(plan.bits);
+        for (row, codes) in group.codes.chunks(plan.layout.row_len).enumerate() {
+            let scale = group.scales.get(row).map_or(1.0, |scale| scale.to_f32());
+            all.extend(codes.iter().map(|&code| values[usize::from(code)] * scale));
+        }
+    }
+    Form::Dense(all)
+}
+
+/// Turns every codebook into a table.
+fn into_tables(groups: &mut [FittedGroup], bits: u8) {
+    for group in groups {
+        if !matches!(group.book, GroupBook::Table { .. }) {
+            group.book = GroupBook::Table { levels: group.book.values(bits), unit: 0.0 };
+        }
+    }
+}
+
+/// The bits that the largest table needs.
+fn table_bits(groups: &[FittedGroup]) -> u8 {
+    let most = groups.iter().map(|group| group.book.values(MAX_BITS).len()).max().unwrap_or(1);
+    (1..MAX_BITS).find(|&bits| most <= 1 << bits).unwrap_or(MAX_BITS)
+}
+
+/// The entries that hold the levels of all tables exactly.
+fn table_entries(groups: &[FittedGroup], levels: Levels) -> Entries {
+    let halves = groups
+        .iter()
+        .flat_map(|group| group.book.values(MAX_BITS))
+        .all(|level| f16::from_f32(level).to_f32().to_bits() == level.to_bits());
+    let units = groups.iter().all(|group| match group.book {
+        GroupBook::Table { ref levels, unit } => unit > 0.0 || levels.iter().all(|l| *l == 0.0),
+        _ => false,
+    });
+    match levels {
+        Levels::I8 if units => Entries::I8,
+        Levels::I16 if units && !halves => Entries::I16,
+        _ if halves => Entries::F16,
+        _ => Entries::F32,
+    }
+}
+
+/// Appends the stored form of a codebook of `count` levels; a shorter table repeats its last one.
+fn emit_codebook(book: &GroupBook, entries: Entries, count: usize, out: &mut Vec<u8>) {
+    match book {
+        GroupBook::Affine(affine) => out.extend(affine.to_bytes()),
+        GroupBook::Logarithmic(range, _) => out.extend(range.to_bytes()),
+        GroupBook::Values(_) => {}
+        GroupBook::Table { levels, unit } => {
+            let last = levels.last().copied().unwrap_or(0.0);
+            let padded = levels.iter().copied().chain(core::iter::repeat(last)).take(count);
+            let entry = |level: f32| if *unit > 0.0 { i16_of(round_even(level / unit)) } else { 0 };
+            match entries {
+                Entries::F16 => {
+                    out.extend(padded.flat_map(|level| f16::from_f32(level).to_le_bytes()));
+                }
+                Entries::I16 => {
+                    out.extend(unit.to_le_bytes());
+                    out.extend(padded.flat_map(|level| entry(level).to_le_bytes()));
+                }
+                Entries::I8 => {
+                    out.extend(unit.to_le_bytes());
+                    // Below 128, so the low byte is the number.
+                    out.extend(padded.map(|level| entry(level).to_le_bytes()[0]));
+                }
+                _ => out.extend(padded.flat_map(f32::to_le_bytes)),
+            }
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! The configuration of a U-Net, without a heap, and its record in the packed file.
 //!
 //! The fields are those of upstream's `UNetModel` (`facebookresearch/flow_matching`,
-//! `examples/image/models/unet.py`). The record has 112 bytes, little-endian:
+//! `examples/image/models/unet.py`). The record has 160 bytes, little-endian:
 //!
 //! | offset | bytes | field | range |
 //! |---|---|---|---|
@@ -20,25 +20,30 @@
 //! | 45 | 1 | length of `channel_mult` | 1..=8 |
 //! | 46 | 2 | zero | |
 //! | 48 | 32 | `attention_resolutions`, then zeros | each 1..=65536 |
-//! | 80 | 32 | `channel_mult`, f32, then zeros | each above 0, to 1024 |
+//! | 80 | 64 | `channel_mult`, f64, then zeros | each above 0, to 1024 |
+//! | 144 | 16 | zero, reserved | |
 //!
 //! Flags, from bit 0: `conv_resample`, `use_scale_shift_norm`, `resblock_updown`,
 //! `use_new_attention_order`, `with_fourier_features`, `ignore_time`, `input_projection`.
+//!
+//! [`NetConfig::parameters`] tells the shapes that follow from it.
+
+mod parameters;
 
 use crate::coded::check_range;
 use crate::error::{Error, Result, check_length};
-use crate::num::{low_u8, u32_of};
+use crate::num::{high_u32, low_u8, low_u32, u32_of};
 use heapless::Vec;
 
 /// The most entries of a list: the most resolutions of a net.
 pub const MAX_LEVELS: usize = 8;
 /// The bytes of the record.
-pub const RECORD_LEN: usize = 112;
+pub const RECORD_LEN: usize = 160;
 
 const MOST: u32 = 1 << 16;
 const MOST_CLASSES: u32 = 1 << 24;
 const MOST_RES_BLOCKS: u32 = 64;
-const MOST_MULT: f32 = 1024.0;
+const MOST_MULT: f64 = 1024.0;
 
 /// The configuration of a U-Net.
 #[derive(Clone, Debug, PartialEq)]
@@ -57,7 +62,7 @@ pub struct NetConfig {
     /// Dropout probability, 0 to 1.
     pub dropout: f32,
     /// Channels of each resolution as a multiple of `model_channels`.
-    pub channel_mult: Vec<f32, MAX_LEVELS>,
+    pub channel_mult: Vec<f64, MAX_LEVELS>,
     /// Whether resampling uses convolutions.
     pub conv_resample: bool,
     /// Number of classes, none for a net without labels.
@@ -94,20 +99,22 @@ impl NetConfig {
         check_length("net record", RECORD_LEN, record.len())?;
         let words = record.as_chunks().0;
         let word = |i: usize| words.get(i).map_or(0, |&bytes| u32::from_le_bytes(bytes));
+        let long = |i: usize| u64::from(word(21 + 2 * i)) << 32 | u64::from(word(20 + 2 * i));
         let option = |i| Some(word(i)).filter(|&value| value != 0);
         let flags = word(10);
         let flag = |bit: u32| flags >> bit & 1 == 1;
         let [resolutions, mults, zero0, zero1] = word(11).to_le_bytes();
         check_zero("unknown flags of the net", flags >> FLAGS == 0)?;
-        check_zero("padding of the net record", zero0 == 0 && zero1 == 0)?;
+        let padding = [zero0 == 0, zero1 == 0].into_iter().chain((36..40).map(|i| word(i) == 0));
+        check_zero("padding of the net record", padding.fold(true, |all, zero| all && zero))?;
         let config = Self {
             in_channels: word(0),
             model_channels: word(1),
             out_channels: word(2),
             num_res_blocks: word(3),
-            attention_resolutions: list(resolutions, |i| word(12 + i))?,
+            attention_resolutions: list(resolutions, |i| word(12 + i), |rate| rate)?,
             dropout: f32::from_bits(word(9)),
-            channel_mult: list(mults, |i| word(20 + i))?.into_iter().map(f32::from_bits).collect(),
+            channel_mult: list(mults, long, f64::from_bits)?,
             conv_resample: flag(0),
             num_classes: option(7),
             num_heads: word(4),
@@ -149,7 +156,8 @@ impl NetConfig {
         ];
         let zeros = core::iter::repeat(0);
         let resolutions = self.attention_resolutions.iter().copied().chain(zeros.clone());
-        let mults = self.channel_mult.iter().map(|mult| mult.to_bits()).chain(zeros);
+        let mults = self.channel_mult.iter().map(|mult| mult.to_bits());
+        let mults = mults.flat_map(|bits| [low_u32(bits), high_u32(bits)]).chain(zeros);
         let words = head.into_iter().chain(resolutions.take(MAX_LEVELS)).chain(mults);
         let mut record = [0; RECORD_LEN];
         for (bytes, word) in record.as_chunks_mut().0.iter_mut().zip(words) {
@@ -206,15 +214,24 @@ fn check_zero(what: &'static str, is_zero: bool) -> Result<()> {
     if is_zero { Ok(()) } else { Err(Error::NotZero { what }) }
 }
 
-/// The first `len` of the eight words of a list; the others must be zero.
-fn list(len: u8, word: impl Fn(usize) -> u32) -> Result<Vec<u32, MAX_LEVELS>> {
+/// The first `len` of the eight entries of a list, each turned into a value; the others must be
+/// zero.
+fn list<E: PartialEq + Default, T>(
+    len: u8,
+    entry: impl Fn(usize) -> E,
+    value: impl Fn(E) -> T,
+) -> Result<Vec<T, MAX_LEVELS>> {
     let most = u64::from(u32_of(MAX_LEVELS));
     check_range("length of a list of the net", u64::from(len), 0, most)?;
-    check_zero(
-        "unused entries of the net record",
-        (usize::from(len)..MAX_LEVELS).all(|i| word(i) == 0),
-    )?;
-    Ok((0..usize::from(len)).map(word).collect())
+    let unused = usize::from(len)..MAX_LEVELS;
+    let zero = unused.into_iter().all(|i| entry(i) == E::default());
+    check_zero("unused entries of the net record", zero)?;
+    let mut list = Vec::new();
+    for i in 0..usize::from(len) {
+        let pushed = list.push(value(entry(i)));
+        debug_assert!(pushed.is_ok(), "the length is checked");
+    }
+    Ok(list)
 }
 
 #[cfg(test)]
@@ -254,7 +271,7 @@ pub(crate) mod tests {
         assert_eq!(record[20..32], [0, 0, 0, 0, 2, 0, 0, 0, 10, 0, 0, 0]);
         assert_eq!(record[36..48], [0, 0, 0x80, 0x3e, 0b100_1010, 0, 0, 0, 2, 3, 0, 0]);
         assert_eq!(record[48..60], [2, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0]);
-        assert_eq!(record[88..96], [0, 0, 0xc0, 0x3f, 0, 0, 0, 0]);
+        assert_eq!(record[96..112], [0, 0, 0, 0, 0, 0, 0xf8, 0x3f, 0, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(NetConfig::parse(&record), Ok(example()));
     }
 
@@ -268,7 +285,7 @@ pub(crate) mod tests {
         for dropout in [f32::NAN, -0.5, 1.5] {
             assert!(NetConfig { dropout, ..example() }.emit().is_err());
         }
-        for mult in [0.0, f32::NAN, f32::INFINITY, -1.0] {
+        for mult in [0.0, f64::NAN, f64::INFINITY, -1.0] {
             let channel_mult = Vec::from_slice(&[1.0, mult]).unwrap();
             let refused = NetConfig { channel_mult, ..example() }.emit();
             assert!(refused.is_err());

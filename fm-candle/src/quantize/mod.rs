@@ -1,0 +1,359 @@
+//! A state dict into its quantized form, tensor by tensor: packed bytes, values, and the error
+//! made. No more than one tensor is held at a time.
+
+use candle_core::{Device, Tensor};
+use half::f16;
+use quant_core::format::{Dense, Head, Sink, Writer};
+use quant_core::net::NetConfig;
+use quant_core::quantize::{
+    Distortion, Options, QuantizedTensor, Spread, Weights, Worker, quantize_on,
+};
+use rayon::prelude::*;
+
+use crate::checkpoint::{Elements, Source, TensorInfo};
+use crate::error::{Error, Result};
+
+mod recommended;
+mod report;
+mod sink;
+
+pub use recommended::is_sensitive;
+pub use report::{Report, TensorReport};
+pub use sink::{Discard, quantize_to_file};
+
+/// What is done with one tensor.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Treatment {
+    /// Fitted and coded.
+    Quantize(Options),
+    /// Rounded to f16.
+    F16,
+    /// Kept as f32.
+    F32,
+}
+
+/// Named tensors that can be read one by one.
+pub trait StateDict {
+    /// What is known of each tensor, in order.
+    fn tensors(&self) -> Vec<TensorInfo>;
+
+    /// The elements of the tensor at an index below their number.
+    ///
+    /// # Errors
+    /// Those of reading it.
+    fn elements(&self, index: usize) -> Result<Elements<'_>>;
+}
+
+impl StateDict for Source {
+    fn tensors(&self) -> Vec<TensorInfo> {
+        Self::tensors(self).to_vec()
+    }
+
+    fn elements(&self, index: usize) -> Result<Elements<'_>> {
+        self.elements(index)
+    }
+}
+
+impl StateDict for [(String, Tensor)] {
+    fn tensors(&self) -> Vec<TensorInfo> {
+        let info = |(name, tensor): &(String, Tensor)| TensorInfo {
+            name: name.clone(),
+            dtype: tensor.dtype(),
+            shape: tensor.dims().to_vec(),
+        };
+        self.iter().map(info).collect()
+    }
+
+    fn elements(&self, index: usize) -> Result<Elements<'_>> {
+        Elements::of(&self[index].1)
+    }
+}
+
+/// A tensor after its treatment.
+#[derive(Debug)]
+pub enum Treated {
+    /// Fitted, in its stored form.
+    Quantized(QuantizedTensor),
+    /// Kept.
+    F32(Vec<f32>),
+    /// Rounded.
+    F16(Vec<f16>),
+    /// Integers, kept.
+    I64(Vec<i64>),
+}
+
+impl Treated {
+    /// The values as the packed file decodes to them, f32 (integers: i64).
+    ///
+    /// # Errors
+    /// An allocation that fails.
+    pub fn tensor(&self, shape: &[usize]) -> Result<Tensor> {
+        let values = match self {
+            Self::Quantized(tensor) => tensor.dequantized(),
+            Self::F32(values) => values.clone(),
+            Self::F16(values) => values.iter().map(|v| v.to_f32()).collect(),
+            Self::I64(values) => return Ok(Tensor::from_slice(values, shape, &Device::Cpu)?),
+        };
+        Ok(Tensor::from_vec(values, shape, &Device::Cpu)?)
+    }
+}
+
+/// A packed file but for its head, whose place the sink has filled with as many zeros.
+pub struct Packed<S> {
+    /// What took the bytes.
+    pub sink: S,
+    /// The head.
+    pub head: Vec<u8>,
+    /// Sizes and errors.
+    pub report: Report,
+}
+
+/// Quantizes a state dict into `sink`, tensor by tensor in the order of `indices`; `treat` decides
+/// what is done with each floating one from its name and shape, `done` sees the result. Integer
+/// tensors are kept. f16, bf16 and f64 weights are taken as f32. Channels are spread over rayon's
+/// threads; the result does not depend on their number.
+///
+/// # Errors
+/// Weights that are not finite, by tensor and index; values beyond f16 where that is asked for;
+/// tensors that are not `net`'s parameters; those of reading, of the sink and of `done`.
+pub fn quantize<S>(
+    dict: &(impl StateDict + ?Sized),
+    indices: &[usize],
+    net: Option<&NetConfig>,
+    sink: S,
+    treat: impl Fn(&str, &[usize]) -> Treatment,
+    mut done: impl FnMut(&TensorInfo, &Treated) -> Result<()>,
+) -> Result<Packed<S>>
+where
+    S: Sink,
+    Error: From<S::Error>,
+{
+    let tensors = dict.tensors();
+    let names = indices.iter().map(|&index| tensors[index].name.as_str()).collect();
+    let mut writer = Writer::new(sink, &Head { net, names, sections: Vec::new() })?;
+    let mut reports = Vec::with_capacity(indices.len());
+    for &index in indices {
+        let info = &tensors[index];
+        let named = |error| match error {
+            Error::Quant(error) => Error::tensor(&info.name, error.to_string()),
+            other => other,
+        };
+        let treatment = info.dtype.is_float().then(|| treat(&info.name, &info.shape));
+        let (treated, report) = one(&dict.elements(index)?, info, treatment).map_err(named)?;
+        let written = match &treated {
+            Treated::Quantized(tensor) => writer.quantized(tensor),
+            Treated::F32(values) => writer.dense(&info.shape, Dense::F32(values)),
+            Treated::F16(values) => writer.dense(&info.shape, Dense::F16(values)),
+            Treated::I64(values) => writer.dense(&info.shape, Dense::I64(values)),
+        };
+        written.map_err(Error::from).map_err(named)?;
+        done(info, &treated)?;
+        reports.push(report);
+    }
+    let written = writer.finish()?;
+    let report = Report::new(reports, &written.record_bytes, written.file_bytes);
+    Ok(Packed { sink: written.sink, head: written.head, report })
+}
+
+/// Quantizes a state dict in memory: the packed file, and sizes and errors.
+///
+/// # Errors
+/// Those of [`quantize`].
+pub fn quantize_in_memory(
+    tensors: &[(String, Tensor)],
+    net: Option<&NetConfig>,
+    treat: impl Fn(&str, &[usize]) -> Treatment,
+) -> Result<(Vec<u8>, Report)> {
+    let all: Vec<usize> = (0..tensors.len()).collect();
+    let packed = quantize(tensors, &all, net, Vec::new(), treat, |_, _| Ok(()))?;
+    let Packed { mut sink, head, report } = packed;
+    sink[..head.len()].copy_from_slice(&head);
+    Ok((sink, report))
+}
+
+/// One tensor treated; without a treatment its integers are kept.
+fn one(
+    elements: &Elements<'_>,
+    info: &TensorInfo,
+    treatment: Option<Treatment>,
+) -> Result<(Treated, report::Entry)> {
+    let entry = |scheme, bits, coded, kept| {
+        let (name, shape) = (info.name.clone(), info.shape.clone());
+        report::Entry { name, shape, scheme, bits, coded, kept }
+    };
+    let Some(treatment) = treatment else {
+        let integers = elements.i64s().unwrap_or_default();
+        return Ok((Treated::I64(integers), entry("i64", 64, None, None)));
+    };
+    if let Treatment::Quantize(options) = treatment {
+        let tensor = quantize_on(&Threads, elements, &info.shape, &options)
+            .map_err(|error| not_finite(error, elements, info))?;
+        let distortion = *tensor.distortion();
+        let entry = entry(options.scheme.name(), options.bits, Some(distortion), None);
+        return Ok((Treated::Quantized(tensor), entry));
+    }
+    let mut weights = vec![0.0; elements.len()];
+    elements.fill_f32(0..elements.len(), &mut weights);
+    if let Some(index) = weights.iter().position(|w| !w.is_finite()) {
+        let error = quant_core::Error::NonFinite { what: "weight", index };
+        return Err(not_finite(error, elements, info));
+    }
+    if treatment == Treatment::F32 {
+        return Ok((Treated::F32(weights), entry("f32", 32, None, None)));
+    }
+    let values: Vec<f16> = weights.iter().map(|&w| f16::from_f32(w)).collect();
+    if let Some(index) = values.iter().position(|v| !v.is_finite()) {
+        let reason =
+            format!("weight {index} is {}, beyond f16; keep it at 32 bits", weights[index]);
+        return Err(Error::tensor(&info.name, reason));
+    }
+    let mut distortion = Distortion { count: weights.len(), ..Distortion::default() };
+    for (&w, value) in weights.iter().zip(&values) {
+        let error = f64::from(w) - f64::from(value.to_f32());
+        distortion.signal += f64::from(w) * f64::from(w);
+        distortion.noise += error * error;
+    }
+    Ok((Treated::F16(values), entry("f16", 16, None, Some(distortion))))
+}
+
+/// Says which weight is not finite, and its value.
+fn not_finite(error: quant_core::Error, elements: &Elements<'_>, info: &TensorInfo) -> Error {
+    match error {
+        quant_core::Error::NonFinite { index, .. } => {
+            let value = elements.f64_at(index);
+            let reason =
+                format!("weight {index} is {value:e}; all must be finite and fit into f32");
+            Error::tensor(&info.name, reason)
+        }
+        other => other.into(),
+    }
+}
+
+impl Weights for Elements<'_> {
+    fn count(&self) -> usize {
+        self.len()
+    }
+
+    fn range<'a>(&'a self, range: core::ops::Range<usize>, buffer: &'a mut Vec<f32>) -> &'a [f32] {
+        buffer.resize(range.len(), 0.0);
+        self.fill_f32(range, buffer);
+        buffer
+    }
+}
+
+/// rayon's threads, each with a worker for a run of neighbouring pieces.
+struct Threads;
+
+impl Spread for Threads {
+    fn map<T: Send>(
+        &self,
+        count: usize,
+        work: impl Fn(&mut Worker, usize) -> quant_core::Result<T> + Sync,
+    ) -> quant_core::Result<Vec<T>> {
+        // Runs small enough that no thread waits long for another, large enough to share buffers.
+        let run = count.div_ceil(4 * rayon::current_num_threads()).max(1);
+        let runs: Vec<quant_core::Result<Vec<T>>> = (0..count.div_ceil(run))
+            .into_par_iter()
+            .map(|i| {
+                let mut worker = Worker::default();
+                (i * run..count.min((i + 1) * run)).map(|piece| work(&mut worker, piece)).collect()
+            })
+            .collect();
+        let mut all = Vec::with_capacity(count);
+        for results in runs {
+            all.extend(results?);
+        }
+        Ok(all)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use quant_core::format::Model;
+    use quant_core::scheme::Scheme;
+
+    use super::*;
+
+    fn state_dict() -> Vec<(String, Tensor)> {
+        let ramp: Vec<f32> = (0..72).map(|i| (i as f32 * 0.7).sin()).collect();
+        let weight = Tensor::from_vec(ramp, (4, 2, 3, 3), &Device::Cpu).unwrap();
+        let bias = Tensor::new(&[0.5f32, -0.25, 0.125, 3.0], &Device::Cpu).unwrap();
+        let steps = Tensor::new(&[7i64], &Device::Cpu).unwrap();
+        vec![("a.weight".into(), weight), ("a.bias".into(), bias), ("steps".into(), steps)]
+    }
+
+    fn options(bits: u8) -> Treatment {
+        Treatment::Quantize(Options::new(Scheme::LloydMax, bits))
+    }
+
+    #[test]
+    fn the_packed_file_holds_the_values_that_are_reported() {
+        let dict = state_dict();
+        let mut seen = Vec::new();
+        let packed = quantize(
+            &dict[..],
+            &[1, 0, 2],
+            None,
+            Vec::new(),
+            |name, _| if name == "a.bias" { Treatment::F16 } else { options(2) },
+            |info, treated| {
+                seen.push((info.name.clone(), treated.tensor(&info.shape)?));
+                Ok(())
+            },
+        )
+        .unwrap();
+        let Packed { mut sink, head, report } = packed;
+        sink[..head.len()].copy_from_slice(&head);
+        let model = Model::parse(&sink).unwrap();
+        for ((name, tensor), stored) in seen.iter().zip(model.tensors()) {
+            assert_eq!(stored.name(), name);
+            if name == "steps" {
+                assert_eq!(stored.integers().unwrap().collect::<Vec<_>>(), [7]);
+                continue;
+            }
+            let values = tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            for (row, expected) in values.chunks(stored.row_len()).enumerate() {
+                let mut read = vec![0.0; expected.len()];
+                stored.decode_row(row, &mut read).unwrap();
+                assert_eq!(read, expected);
+            }
+        }
+        assert_eq!((report.parameters, report.quantized_parameters), (76, 72));
+        assert!(report.sqnr_db.unwrap() > 6.0 && report.tensors[2].scheme == "i64");
+        assert!(report.entropy_bits.unwrap() <= 2.0 && report.tensors[0].entropy_bits.is_none());
+    }
+
+    #[test]
+    fn sizes_are_those_of_the_file() {
+        let (file, report) = quantize_in_memory(&state_dict(), None, |_, _| options(3)).unwrap();
+        let model = Model::parse(&file).unwrap();
+        let mut sum = model.header_bytes();
+        for (row, stored) in report.tensors.iter().zip(model.tensors()) {
+            let bits = 8.0 * stored.record_bytes() as f64 / stored.numel() as f64;
+            assert!((row.bits_per_weight - bits).abs() < 1e-12, "{}", row.name);
+            sum += stored.record_bytes();
+        }
+        assert_eq!((sum, report.packed_bytes), (file.len(), file.len() as u64));
+    }
+
+    #[test]
+    fn more_bits_mean_less_error() {
+        let sqnr = |bits| {
+            let (_, report) =
+                quantize_in_memory(&state_dict(), None, |_, _| options(bits)).unwrap();
+            report.sqnr_db.unwrap()
+        };
+        assert!(sqnr(2) < sqnr(3) && sqnr(3) < sqnr(4));
+    }
+
+    #[test]
+    fn a_nan_is_refused_by_tensor_and_index() {
+        let mut tensors = state_dict();
+        tensors[1].1 = Tensor::new(&[0.0, f32::NAN], &Device::Cpu).unwrap();
+        for treatment in [options(4), Treatment::F16, Treatment::F32] {
+            let error = quantize_in_memory(&tensors, None, |_, _| treatment).err().unwrap();
+            let error = error.to_string();
+            assert!(error.contains("a.bias") && error.contains("weight 1 is NaN"), "{error}");
+        }
+    }
+}

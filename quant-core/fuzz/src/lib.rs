@@ -1,0 +1,122 @@
+//! What the fuzz targets share.
+//!
+//! ```text
+//! cargo +nightly fuzz run parse       any bytes
+//! cargo +nightly fuzz run mutate      a valid file with edited bytes and right checksums
+//! cargo +nightly fuzz run round_trip  any tensors: what is written is what is read
+//! ```
+
+use arbitrary::Arbitrary;
+use crc::{CRC_32_ISO_HDLC, Crc};
+use quant_core::Error;
+use quant_core::format::{Encoding, Golden, Head, Kind, Model, Writer};
+use quant_core::quantize::{Granularity, Levels, Options, QuantizedTensor, quantize_tensor};
+use quant_core::scheme::Scheme;
+
+const CRC: Crc<u32> = Crc::<u32>::new(&CRC_32_ISO_HDLC);
+
+/// Calls everything that a model offers; the bytes that it accounts for must be those of the file.
+pub fn read_everything(model: &Model<'_>, file_bytes: usize) {
+    let mut bytes = model.header_bytes();
+    let finite = |golden: &Golden<'_>| golden.velocity().all(f32::is_finite);
+    assert!(model.golden().is_none_or(finite));
+    for (_, contents) in model.sections() {
+        bytes += usize::from(contents.len() > file_bytes);
+    }
+    for tensor in model.tensors() {
+        bytes += tensor.record_bytes();
+        // Most names of a hostile file would make the search quadratic.
+        if model.tensors().len() < 64 && !tensor.name().is_empty() {
+            assert!(model.tensor(tensor.name()).is_some());
+        }
+        // An empty axis makes the other large without a byte in the file.
+        let mut row = vec![0.0; tensor.row_len().min(1 << 20)];
+        for i in (0..tensor.rows()).take(64) {
+            match tensor.decode_row(i, &mut row) {
+                Ok(()) => {}
+                Err(Error::Encoding { .. }) => assert_eq!(tensor.encoding(), Encoding::I64),
+                Err(error) => assert!(tensor.row_len() > row.len(), "{error}"),
+            }
+            if tensor.coded().is_some() {
+                assert!(row.iter().all(|value| value.is_finite()));
+            }
+        }
+        assert!(tensor.decode_row(tensor.rows(), &mut row).is_err());
+        assert_eq!(tensor.integers().map_or(tensor.numel(), |i| i.len()), tensor.numel());
+    }
+    assert_eq!(bytes, file_bytes);
+}
+
+/// Makes the lengths and the checksums of a damaged file right again, as far as it has a header.
+pub fn fix_up(file: &mut [u8]) {
+    if file.len() < 64 {
+        return;
+    }
+    let len = file.len();
+    file[16..24].copy_from_slice(&(len as u64).to_le_bytes());
+    let head_len = u32::from_le_bytes([file[24], file[25], file[26], file[27]]) as usize;
+    let head_len = head_len.clamp(64, len);
+    let crc = CRC.checksum(&file[head_len..]);
+    file[40..44].copy_from_slice(&crc.to_le_bytes());
+    let mut digest = CRC.digest();
+    digest.update(&file[..36]);
+    digest.update(&file[40..head_len]);
+    file[36..40].copy_from_slice(&digest.finalize().to_le_bytes());
+}
+
+/// A tensor and how to quantize it.
+#[derive(Arbitrary, Debug)]
+pub struct Spec {
+    dims: Vec<u8>,
+    weights: Vec<u32>,
+    scheme: u8,
+    bits: u8,
+    granularity: u8,
+    levels: u8,
+}
+
+impl Spec {
+    /// The quantized tensor; `None` for shapes and levels that are refused.
+    pub fn quantize(&self) -> Option<QuantizedTensor> {
+        let shape: Vec<usize> = self.dims.iter().take(4).map(|&d| usize::from(d % 12)).collect();
+        let n = shape.iter().product();
+        let finite = |bits: u32| Some(f32::from_bits(bits)).filter(|w| w.is_finite());
+        let given = self.weights.iter().map(|&bits| finite(bits).unwrap_or(0.5));
+        let weights: Vec<f32> = given.chain(std::iter::repeat(-0.25)).take(n).collect();
+        let options = Options {
+            scheme: Scheme::ALL[usize::from(self.scheme) % Scheme::ALL.len()],
+            bits: 1 + self.bits % 8,
+            granularity: match self.granularity % 4 {
+                0 => Granularity::Channel,
+                1 => Granularity::Group(1 + u32::from(self.granularity / 4)),
+                2 => Granularity::Tensor,
+                _ => Granularity::Auto,
+            },
+            levels: [Levels::F32, Levels::F16, Levels::I16, Levels::I8][usize::from(self.levels % 4)],
+            lambda: None,
+        };
+        match quantize_tensor(&weights, &shape, &options) {
+            Ok(tensor) => {
+                assert!(tensor.dequantized().iter().all(|value| value.is_finite()));
+                Some(tensor)
+            }
+            Err(Error::F16Overflow { .. }) => None,
+            Err(error) => panic!("{error}: {shape:?}, {options:?}"),
+        }
+    }
+}
+
+/// A file of some tensors, with a section that no reader knows.
+pub fn file_of(tensors: &[QuantizedTensor]) -> Vec<u8> {
+    let names: Vec<String> = (0..tensors.len()).map(|i| format!("tensor.{i}")).collect();
+    let head = Head {
+        net: None,
+        names: names.iter().map(String::as_str).collect(),
+        sections: vec![(Kind(99), b"unknown")],
+    };
+    let mut writer = Writer::new(Vec::new(), &head).expect("names are right");
+    for tensor in tensors {
+        writer.quantized(tensor).expect("tensors are right");
+    }
+    writer.into_file().expect("all tensors are there")
+}

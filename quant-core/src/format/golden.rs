@@ -1,0 +1,157 @@
+//! The golden pair: what the net answers to one input, so that a device can test itself.
+//!
+//! | offset | bytes | field |
+//! |---|---|---|
+//! | 0 | 8 | seed of the input, image 0 of [`crate::noise`] |
+//! | 8 | 4 | time `t` of the input, f32, 0 to 1 |
+//! | 12 | 4 | label, or `ff ff ff ff` for none |
+//! | 16 | 4 | tolerance, f32: the greatest difference of an element that is still right |
+//! | 20 | 2 | height |
+//! | 22 | 2 | width |
+//! | 24 | 4m | velocity, f32: the `m = channels · height · width` elements of `v(x, t, label)` |
+
+use super::{long, wide, word};
+use crate::error::{Error, Result};
+use crate::num::{index, low_u32};
+
+const HEAD_LEN: usize = 24;
+const NO_LABEL: u32 = u32::MAX;
+
+/// An input, given by its seed, and the velocity that the packed net has there.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Golden<'a> {
+    /// Seed of the noise that is the input.
+    pub seed: u64,
+    /// Time, 0 to 1.
+    pub t: f32,
+    /// Label, none for a net without classes or for "no label".
+    pub label: Option<u32>,
+    /// The greatest difference of an element that is still right, above 0.
+    pub tolerance: f32,
+    /// Height and width of the input.
+    pub size: (u16, u16),
+    velocity: &'a [u8],
+}
+
+impl<'a> Golden<'a> {
+    /// A pair; `velocity` are the little-endian f32 of `[channels, height, width]`.
+    ///
+    /// # Errors
+    /// Those of [`Golden::parse`].
+    pub fn new(
+        (seed, t, label): (u64, f32, Option<u32>),
+        tolerance: f32,
+        size: (u16, u16),
+        velocity: &'a [u8],
+    ) -> Result<Self> {
+        let golden = Self { seed, t, label, tolerance, size, velocity };
+        golden.check()?;
+        Ok(golden)
+    }
+
+    /// Reads the contents of the section.
+    ///
+    /// # Errors
+    /// [`Error::Truncated`] below 24 bytes; [`Error::Real`] for a time outside 0 to 1 or a
+    /// tolerance that is not a finite number above 0; [`Error::Range`] for a velocity that is not
+    /// a whole number of images; [`Error::NonFinite`] for an element of it.
+    pub fn parse(section: &'a [u8]) -> Result<Self> {
+        let (needed, left) = (wide(HEAD_LEN), wide(section.len()));
+        let truncated = Error::Truncated { what: "golden pair", needed, left };
+        let (head, velocity) = section.split_at_checked(HEAD_LEN).ok_or(truncated)?;
+        let [height, width] = [word(head, 20) & 0xffff, word(head, 20) >> 16];
+        let side = |x: u32| u16::try_from(x).unwrap_or(0);
+        let label = word(head, 12);
+        let label = (label != NO_LABEL).then_some(label);
+        let [t, tolerance] = [8, 16].map(|at| f32::from_bits(word(head, at)));
+        Self::new((long(head, 0), t, label), tolerance, (side(height), side(width)), velocity)
+    }
+
+    /// The contents of the section before the velocity.
+    pub fn head(&self) -> [u8; HEAD_LEN] {
+        let seed = [low_u32(self.seed), low_u32(self.seed >> 32)];
+        let size = u32::from(self.size.1) << 16 | u32::from(self.size.0);
+        let label = self.label.unwrap_or(NO_LABEL);
+        let words = [seed[0], seed[1], self.t.to_bits(), label, self.tolerance.to_bits(), size];
+        let mut head = [0; HEAD_LEN];
+        for (bytes, word) in head.as_chunks_mut().0.iter_mut().zip(words) {
+            *bytes = word.to_le_bytes();
+        }
+        head
+    }
+
+    /// The velocity, `[channels, height, width]`.
+    pub fn velocity(&self) -> impl ExactSizeIterator<Item = f32> + 'a {
+        self.velocity.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes))
+    }
+
+    fn check(&self) -> Result<()> {
+        if !(0.0..=1.0).contains(&self.t) {
+            return Err(Error::Real { what: "time of the golden pair", range: "0 to 1" });
+        }
+        if !(self.tolerance > 0.0 && self.tolerance.is_finite()) {
+            return Err(Error::Real { what: "tolerance of the golden pair", range: "above 0" });
+        }
+        let image = 4 * index(u32::from(self.size.0) * u32::from(self.size.1));
+        let rest = self.velocity.len().checked_rem(image);
+        if self.velocity.is_empty() || rest != Some(0) {
+            let found = wide(self.velocity.len());
+            let min = wide(image.max(4));
+            return Err(Error::Range {
+                what: "bytes of the golden velocity",
+                found,
+                min,
+                max: min,
+            });
+        }
+        match self.velocity().position(|v| !v.is_finite()) {
+            Some(index) => Err(Error::NonFinite { what: "golden velocity", index }),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECTION: [u8; 32] = [
+        1, 0, 0, 0, 2, 0, 0, 0, // seed
+        0, 0, 0, 0x3f, 3, 0, 0, 0, // t = 0.5, label 3
+        0, 0, 0, 0x3e, 1, 0, 2, 0, // tolerance 0.125, 1 x 2 pixels
+        0, 0, 0x80, 0x3f, 0, 0, 0, 0xc0, // velocity 1, -2
+    ];
+
+    #[test]
+    fn reads_and_writes_the_documented_bytes() {
+        let golden = Golden::parse(&SECTION).unwrap();
+        assert_eq!((golden.seed, golden.t, golden.label), (1 | 2 << 32, 0.5, Some(3)));
+        assert_eq!((golden.tolerance, golden.size), (0.125, (1, 2)));
+        assert!(golden.velocity().eq([1.0, -2.0]));
+        assert_eq!(golden.head(), SECTION[..24]);
+        let mut unlabelled = SECTION;
+        unlabelled[12..16].fill(0xff);
+        assert_eq!(Golden::parse(&unlabelled).unwrap().label, None);
+    }
+
+    #[test]
+    fn refuses_what_no_device_could_compare() {
+        let with = |at: usize, byte: u8| {
+            let mut section = SECTION;
+            section[at] = byte;
+            Golden::parse(&section).map(|_| ())
+        };
+        assert_eq!(with(0, 9), Ok(()));
+        // t = 2^125, tolerance below 0, three rows, no rows
+        for (at, byte) in [(11, 0x7e), (19, 0xbe), (20, 3), (20, 0)] {
+            assert!(with(at, byte).is_err(), "byte {at} = {byte}");
+        }
+        let mut infinite = SECTION;
+        infinite[28..32].copy_from_slice(&f32::INFINITY.to_le_bytes());
+        let refused = Err(Error::NonFinite { what: "golden velocity", index: 1 });
+        assert_eq!(Golden::parse(&infinite), refused);
+        assert!(Golden::parse(&SECTION[..23]).is_err());
+        assert!(Golden::parse(&SECTION[..24]).is_err());
+        assert!(Golden::parse(&SECTION[..31]).is_err());
+    }
+}

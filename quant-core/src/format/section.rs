@@ -1,0 +1,226 @@
+//! The section table, and the names of the tensors.
+
+use super::header::SECTION_LEN;
+use super::{INNER_ALIGN, check_zero, padding, wide, word};
+use crate::coded::check_range;
+use crate::error::{Error, Result};
+use crate::num::index;
+
+/// The most bytes of a tensor's name.
+pub const MAX_NAME_LEN: usize = 512;
+
+/// What a section holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Kind(pub u32);
+
+impl Kind {
+    /// The net's configuration.
+    pub const NET: Self = Self(1);
+    /// The tensors' names.
+    pub const NAMES: Self = Self(2);
+    /// The device's memory plan.
+    pub const MEMORY_PLAN: Self = Self(3);
+    /// Scales of the activations for integer arithmetic.
+    pub const ACTIVATION_SCALES: Self = Self(4);
+    /// What is added to biases against the mean error of the weights.
+    pub const BIAS_CORRECTIONS: Self = Self(5);
+    /// An input with its output.
+    pub const GOLDEN: Self = Self(6);
+}
+
+/// An entry of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Section<'a> {
+    pub(super) kind: Kind,
+    pub(super) contents: &'a [u8],
+}
+
+/// The sections of a head, in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Sections<'a> {
+    head: &'a [u8],
+    table: &'a [u8],
+}
+
+impl<'a> Sections<'a> {
+    /// Checks the table; `first` is where the contents start but for padding.
+    pub(super) fn parse(head: &'a [u8], table: &'a [u8], first: usize) -> Result<Self> {
+        let mut end = first;
+        let mut last = None;
+        for entry in table.as_chunks::<SECTION_LEN>().0 {
+            let [kind, offset, len, zero] = [0, 4, 8, 12].map(|at| word(entry, at));
+            check_range(
+                "kind of a section",
+                kind.into(),
+                last.map_or(1, |k| k + 1),
+                u32::MAX.into(),
+            )?;
+            last = Some(u64::from(kind));
+            let start = end.saturating_add(padding(end, INNER_ALIGN));
+            check_range("offset of a section", offset.into(), wide(start), wide(start))?;
+            let needed = u64::from(len);
+            let truncated = Error::Truncated {
+                what: "section",
+                needed,
+                left: wide(head.len().saturating_sub(start)),
+            };
+            let gap = head.get(end..start).ok_or(truncated)?;
+            check_zero("padding before a section", gap)?;
+            end = start.saturating_add(index(len));
+            head.get(start..end).ok_or(truncated)?;
+            if zero != 0 {
+                return Err(Error::NotZero { what: "last field of a section's entry" });
+            }
+        }
+        let rest = head.get(end..).unwrap_or(&[]);
+        check_range("bytes behind the last section", wide(rest.len()), 0, wide(super::ALIGN - 1))?;
+        check_zero("padding behind the last section", rest)?;
+        Ok(Self { head, table })
+    }
+
+    /// The contents of the section of a kind.
+    pub(super) fn get(&self, kind: Kind) -> Option<&'a [u8]> {
+        self.iter().find(|section| section.kind == kind).map(|section| section.contents)
+    }
+
+    pub(super) fn iter(self) -> impl Iterator<Item = Section<'a>> {
+        self.table.as_chunks::<SECTION_LEN>().0.iter().map(move |entry| {
+            let [kind, start, len] = [0, 4, 8].map(|at| word(entry, at));
+            let contents = self.head.get(index(start)..).and_then(|rest| rest.get(..index(len)));
+            Section { kind: Kind(kind), contents: contents.unwrap_or(&[]) }
+        })
+    }
+}
+
+/// The names of the tensors in order; without a section each is empty.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Names<'a> {
+    left: &'a [u8],
+}
+
+impl<'a> Names<'a> {
+    pub(super) const fn new(section: Option<&'a [u8]>) -> Self {
+        Self {
+            left: match section {
+                Some(section) => section,
+                None => &[],
+            },
+        }
+    }
+
+    /// Checks the names of `count` tensors.
+    pub(super) fn check(mut self, count: usize) -> Result<()> {
+        let all = self.clone();
+        for tensor in 0..count {
+            let left = wide(self.left.len());
+            let truncated = Error::Truncated { what: "tensor name", needed: 3, left };
+            let (&len, rest) = self.left.split_first_chunk().ok_or(truncated)?;
+            let len = usize::from(u16::from_le_bytes(len));
+            check_range("length of a tensor name", wide(len), 1, wide(MAX_NAME_LEN))?;
+            let left = wide(rest.len());
+            let truncated = Error::Truncated { what: "tensor name", needed: wide(len), left };
+            let (name, rest) = rest.split_at_checked(len).ok_or(truncated)?;
+            if core::str::from_utf8(name).is_err() {
+                return Err(Error::NotUtf8 { tensor });
+            }
+            if all.clone().take(tensor).any(|other| other.as_bytes() == name) {
+                return Err(Error::DuplicateName { tensor });
+            }
+            self.left = rest;
+        }
+        if self.left.is_empty() {
+            Ok(())
+        } else {
+            Err(Error::Trailing { bytes: wide(self.left.len()) })
+        }
+    }
+}
+
+/// Endless: behind the last name come empty ones.
+impl<'a> Iterator for Names<'a> {
+    type Item = &'a str;
+
+    fn next(&mut self) -> Option<&'a str> {
+        let next = || {
+            let (&len, rest) = self.left.split_first_chunk()?;
+            let (name, rest) = rest.split_at_checked(usize::from(u16::from_le_bytes(len)))?;
+            Some((core::str::from_utf8(name).ok()?, rest))
+        };
+        let (name, rest) = next().unwrap_or(("", &[]));
+        self.left = rest;
+        Some(name)
+    }
+}
+
+/// The entry of the table for contents at an offset.
+#[cfg(feature = "alloc")]
+pub(super) fn entry(kind: Kind, offset: u32, len: u32) -> [u8; SECTION_LEN] {
+    let mut entry = [0; SECTION_LEN];
+    for (bytes, field) in entry.as_chunks_mut().0.iter_mut().zip([kind.0, offset, len]) {
+        *bytes = field.to_le_bytes();
+    }
+    entry
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two sections of 3 and 2 bytes behind a table of 32.
+    fn head() -> [u8; 64] {
+        let mut head = [0; 64];
+        for (at, word) in [(0, 1), (4, 32), (8, 3), (16, 9), (20, 48), (24, 2_u32)] {
+            head[at..at + 4].copy_from_slice(&word.to_le_bytes());
+        }
+        head[32..35].fill(7);
+        head[48..50].fill(8);
+        head
+    }
+
+    #[test]
+    fn finds_sections_by_kind() {
+        let head = head();
+        let sections = Sections::parse(&head, &head[..32], 32).unwrap();
+        assert_eq!(sections.get(Kind::NET), Some(&[7; 3][..]));
+        assert_eq!(sections.get(Kind(9)), Some(&[8; 2][..]));
+        assert_eq!(sections.get(Kind::NAMES), None);
+    }
+
+    #[test]
+    fn refuses_gaps_overlaps_and_repeated_kinds() {
+        let with = |at: usize, byte: u8| {
+            let mut head = head();
+            head[at] = byte;
+            Sections::parse(&head, &head[..32], 32).map(|_| ())
+        };
+        assert_eq!(with(0, 1), Ok(()));
+        for (at, byte) in [
+            (0, 0),   // kind 0
+            (16, 1),  // the same kind twice
+            (4, 16),  // into the table
+            (4, 48),  // a gap
+            (8, 17),  // reaches into the next section
+            (8, 200), // reaches past the head
+            (12, 1),  // the field that is zero
+            (36, 1),  // padding between
+            (60, 1),  // padding behind
+        ] {
+            assert!(with(at, byte).is_err(), "byte {at} = {byte}");
+        }
+        let head = [0; 128];
+        assert!(Sections::parse(&head, &[], 0).is_err(), "more than padding behind");
+    }
+
+    #[test]
+    fn names_are_distinct_text_without_a_rest() {
+        let names = |bytes| Names::new(Some(bytes));
+        assert_eq!(names(b"\x01\0a\x02\0bc").check(2), Ok(()));
+        assert!(names(b"\x01\0a\x02\0bc").take(3).eq(["a", "bc", ""]));
+        assert_eq!(names(b"\x01\0a\x01\0a").check(2), Err(Error::DuplicateName { tensor: 1 }));
+        assert_eq!(names(b"\x01\0\xff").check(1), Err(Error::NotUtf8 { tensor: 0 }));
+        assert_eq!(names(b"\x01\0a\0").check(1), Err(Error::Trailing { bytes: 1 }));
+        assert!(names(b"\x02\0a").check(1).is_err());
+        assert!(names(b"\0\0").check(1).is_err());
+        assert!(names(b"").check(1).is_err());
+    }
+}

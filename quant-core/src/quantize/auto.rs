@@ -1,0 +1,95 @@
+//! The choice among descriptions by measured error and size.
+//!
+//! A bit less per weight is worth `20 log10 2 = 6.02` dB, which is what a bit more buys at any rate.
+//! So of several descriptions at the same nominal bits the best is that of the greatest
+//!
+//! ```text
+//! score = SQNR - 6.02 (bits per weight - bits)
+//! ```
+
+use super::form::{Form, Layout};
+use super::group::Plan;
+use super::{Distortion, Levels, Options, Spread, Weights, describe};
+use crate::error::{Error, Result};
+use crate::num::f64_of;
+use alloc::vec::Vec;
+use half::f16;
+
+/// What a bit is worth in decibels.
+const DB_PER_BIT: f64 = 6.020_599_913_279_624;
+/// Where more precision is worth nothing: that of f32.
+const MOST_DB: f64 = 144.0;
+/// A shared table is fitted to so many weights: at 8 bits it then costs 1/32 of a bit per weight,
+/// and more weights would not change it.
+const SHARED: usize = 1 << 17;
+
+/// The description of a tensor with the best score.
+pub(super) fn best(
+    spread: &impl Spread,
+    weights: &(impl Weights + ?Sized),
+    layout: Layout,
+    options: &Options,
+) -> Result<(Form, Distortion)> {
+    let mut best: Option<(f64, Form, Distortion)> = None;
+    let mut consider = |form: Form, distortion: Distortion| {
+        let bits = 8.0 * f64_of(form.bytes()) / f64_of(distortion.count.max(1));
+        let sqnr = distortion.sqnr_db().map_or(MOST_DB, |db| db.min(MOST_DB));
+        let score = sqnr - DB_PER_BIT * (bits - f64::from(options.bits));
+        if best.as_ref().is_none_or(|(most, ..)| score > *most) {
+            best = Some((score, form, distortion));
+        }
+    };
+    for plan in plans(options, layout) {
+        match describe(spread, weights, &plan) {
+            Ok((form, distortion)) => consider(form, distortion),
+            // Another description will do.
+            Err(Error::F16Overflow { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    if let Some((form, distortion)) = half(weights) {
+        consider(form, distortion);
+    }
+    match best {
+        Some((_, form, distortion)) => Ok((form, distortion)),
+        None => describe(spread, weights, &Plan::new(options, layout)),
+    }
+}
+
+/// What is tried, besides dense f16.
+fn plans(options: &Options, layout: Layout) -> Vec<Plan> {
+    let plan = |group_rows: usize, levels, row_scales| {
+        let layout = Layout { group_rows, ..layout };
+        Plan { levels, row_scales, ..Plan::new(options, layout) }
+    };
+    let mut plans = alloc::vec![plan(1, Levels::F16, false)];
+    // Entries of 8 bits cost less than 0.05 dB up to here.
+    if options.bits <= 5 {
+        plans.push(plan(1, Levels::I8, false));
+    }
+    let shared = (SHARED / layout.row_len.max(1)).clamp(1, layout.rows);
+    if shared > 1 {
+        plans.push(plan(shared, Levels::F16, false));
+        plans.push(plan(shared, Levels::F16, true));
+    }
+    plans
+}
+
+/// The weights as f16, none if one is beyond that.
+fn half(weights: &(impl Weights + ?Sized)) -> Option<(Form, Distortion)> {
+    let mut buffer = Vec::new();
+    let mut values = Vec::with_capacity(weights.count());
+    let mut distortion = Distortion { count: weights.count(), ..Distortion::default() };
+    for first in (0..weights.count()).step_by(4096) {
+        let end = weights.count().min(first + 4096);
+        for &w in weights.range(first..end, &mut buffer) {
+            let value = f16::from_f32(w);
+            let error = f64::from(w) - f64::from(value.to_f32());
+            distortion.signal += f64::from(w) * f64::from(w);
+            distortion.noise += error * error;
+            values.push(value);
+        }
+    }
+    distortion.entropy = 16.0 * f64_of(distortion.count);
+    values.iter().all(|value| value.is_finite()).then_some((Form::Half(values), distortion))
+}

@@ -1,0 +1,154 @@
+//! Rows of different size under one codebook: each row has a scale.
+//!
+//! ```text
+//! w[r][i] ≈ s[r] · level[code[r][i]]
+//! ```
+//!
+//! The scales start as the rows' root mean squares. The codebook is fitted to all `w / s`, weighted
+//! by `s²` so that the error counts in units of the weights. Then scales (least squares), codes
+//! (nearest, where the scheme means that) and the levels of a table (means) are improved in turn.
+
+use super::form::Layout;
+use super::group::{FittedGroup, GroupBook, Plan, distortion, merged, round_levels};
+use crate::codebook::Affine;
+use crate::error::{Error, Result};
+use crate::fit::{Fit, Fitter, Group};
+use crate::num::{f32_of, f64_of, low_u8, sqrt_f64};
+use crate::scheme::Scheme;
+use alloc::vec::Vec;
+use half::f16;
+
+/// Rounds of improvement: the error falls by less than a hundredth of a decibel after these.
+const ROUNDS: usize = 3;
+
+/// Fits a group of rows with scales; positions in errors count from its first weight.
+pub(super) fn fit_scaled(fitter: &mut Fitter, weights: &[f32], plan: &Plan) -> Result<FittedGroup> {
+    if let Some(index) = weights.iter().position(|w| !w.is_finite()) {
+        return Err(Error::NonFinite { what: "weight", index });
+    }
+    let Layout { row_len, .. } = plan.layout;
+    let mut scales: Vec<f16> = weights.chunks(row_len).map(root_mean_square).collect();
+    let greatest = scales.iter().fold(0.0_f32, |most, scale| most.max(scale.to_f32()));
+    let (mut relative, mut importance) = (Vec::new(), Vec::new());
+    for (row, scale) in weights.chunks(row_len).zip(&scales) {
+        let scale = scale.to_f32();
+        let share = if greatest > 0.0 { scale / greatest } else { 1.0 };
+        relative.extend(row.iter().map(|w| if scale > 0.0 { w / scale } else { 0.0 }));
+        importance.extend(row.iter().map(|_| share * share));
+    }
+    let group = Group { importance: Some(&importance), ..plan.group(&relative) };
+    let fitted = fitter.fit(plan.scheme, &group)?;
+    let mut codes = fitted.codes.to_vec();
+    let mut levels = fitted.levels.to_vec();
+    let book = match fitted.fit {
+        // A group of one value per row at most: a single level of one.
+        Fit::Copied if relative.iter().all(|x| *x == relative[0]) => {
+            codes = relative.iter().map(|_| 0).collect();
+            levels = alloc::vec![relative[0]];
+            None
+        }
+        Fit::Copied => return kept(weights),
+        Fit::Table { .. } => None,
+        Fit::Affine { min, step } => Some(GroupBook::Affine(Affine { min, step })),
+        Fit::Logarithmic(range) => {
+            Some(GroupBook::Logarithmic(range, weights.len().min(1 << plan.bits)))
+        }
+    };
+    let is_nearest = matches!(
+        plan.scheme,
+        Scheme::LloydMax | Scheme::UniformMse | Scheme::Uniform | Scheme::Logarithmic
+    );
+    for _ in 0..ROUNDS {
+        rescale(weights, row_len, &levels, &codes, &mut scales);
+        if is_nearest {
+            recode(weights, row_len, &levels, &scales, &mut codes);
+        }
+        if book.is_none() {
+            recentre(weights, row_len, &scales, &codes, &mut levels);
+        }
+    }
+    let book = match book {
+        Some(book) => book,
+        None => merged(round_levels(&levels, plan.levels), &mut codes),
+    };
+    let values = book.values(plan.bits);
+    rescale(weights, row_len, &values, &codes, &mut scales);
+    let of_row: Vec<f32> = scales.iter().map(|scale| scale.to_f32()).collect();
+    let distortion =
+        distortion(weights, &codes, |code, i| values[usize::from(code)] * of_row[i / row_len]);
+    Ok(FittedGroup { book, scales, codes, distortion })
+}
+
+/// A group that no scale and codebook describes.
+fn kept(weights: &[f32]) -> Result<FittedGroup> {
+    let signal = weights.iter().map(|&w| f64::from(w) * f64::from(w)).sum();
+    let (count, entropy) = (weights.len(), 32.0 * f64_of(weights.len()));
+    Ok(FittedGroup {
+        book: GroupBook::Values(weights.to_vec()),
+        scales: Vec::new(),
+        codes: Vec::new(),
+        distortion: super::Distortion { count, signal, noise: 0.0, entropy },
+    })
+}
+
+fn root_mean_square(row: &[f32]) -> f16 {
+    let sum: f64 = row.iter().map(|&w| f64::from(w) * f64::from(w)).sum();
+    storable(sqrt_f64(sum / f64_of(row.len().max(1))))
+}
+
+/// The nearest f16 that is finite.
+fn storable(scale: f64) -> f16 {
+    f16::from_f32(f32_of(scale)).min(f16::MAX)
+}
+
+/// Sets each scale to `sum w·l / sum l²` over the levels `l` of its row, where that is above 0.
+fn rescale(weights: &[f32], row_len: usize, levels: &[f32], codes: &[u8], scales: &mut [f16]) {
+    let rows = weights.chunks(row_len).zip(codes.chunks(row_len));
+    for ((row, codes), scale) in rows.zip(scales) {
+        let (mut product, mut square) = (0.0, 0.0);
+        for (&w, &code) in row.iter().zip(codes) {
+            let level = f64::from(levels[usize::from(code)]);
+            product += f64::from(w) * level;
+            square += level * level;
+        }
+        if product > 0.0 && square > 0.0 {
+            *scale = storable(product / square);
+        }
+    }
+}
+
+/// Gives each weight the code of the nearest level; levels ascend.
+fn recode(weights: &[f32], row_len: usize, levels: &[f32], scales: &[f16], codes: &mut [u8]) {
+    let between: Vec<f32> = levels.windows(2).map(|pair| f32::midpoint(pair[0], pair[1])).collect();
+    let rows = weights.chunks(row_len).zip(codes.chunks_mut(row_len));
+    for ((row, codes), scale) in rows.zip(scales) {
+        let scale = scale.to_f32();
+        if scale > 0.0 {
+            for (&w, code) in row.iter().zip(codes) {
+                let x = w / scale;
+                *code = low_u8(between.partition_point(|&threshold| threshold < x));
+            }
+        }
+    }
+}
+
+/// Moves each level to the mean of its weights, `sum s·w / sum s²`.
+fn recentre(weights: &[f32], row_len: usize, scales: &[f16], codes: &[u8], levels: &mut [f32]) {
+    let mut sums = [(0.0_f64, 0.0_f64); 256];
+    let rows = weights.chunks(row_len).zip(codes.chunks(row_len));
+    for ((row, codes), scale) in rows.zip(scales) {
+        let scale = f64::from(scale.to_f32());
+        for (&w, &code) in row.iter().zip(codes) {
+            let (product, square) = &mut sums[usize::from(code)];
+            *product += scale * f64::from(w);
+            *square += scale * scale;
+        }
+    }
+    for (level, (product, square)) in levels.iter_mut().zip(sums) {
+        if square > 0.0 {
+            *level = f32_of(product / square);
+        }
+    }
+    // An unused level may have been overtaken.
+    levels.sort_unstable_by(f32::total_cmp);
+}

@@ -1,0 +1,261 @@
+//! Forms, sizes, and what is stored: exactly what the fit says.
+
+use super::*;
+use crate::codebook::Entries;
+use crate::coded::RowScale;
+use crate::fit::Group;
+use crate::noise::Stream;
+use proptest::prelude::*;
+
+fn quantize(weights: &[f32], shape: &[usize], scheme: Scheme, bits: u8) -> QuantizedTensor {
+    quantize_tensor(weights, shape, &Options::new(scheme, bits)).unwrap()
+}
+
+fn coding(tensor: &QuantizedTensor) -> Option<Coding> {
+    match tensor.contents() {
+        Contents::Coded { coding, .. } => Some(coding),
+        Contents::Dense(_) | Contents::Half(_) => None,
+    }
+}
+
+fn ramp(n: usize) -> Vec<f32> {
+    (0..n).map(|i| crate::num::f32_of(f64_of(i * i % 977) / 977.0 - 0.3)).collect()
+}
+
+#[test]
+fn uniform_is_affine_and_keeps_constant_channels() {
+    let mut weights = ramp(64);
+    weights[16..32].fill(-0.0);
+    weights[32..48].fill(0.7);
+    let tensor = quantize(&weights, &[4, 16], Scheme::Uniform, 4);
+    assert_eq!(coding(&tensor).map(|c| c.entries), Some(Entries::Affine));
+    assert_eq!(tensor.data_bytes(), 4 * 8 + 32);
+    let bits = |values: &[f32]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+    assert_eq!(bits(&tensor.dequantized()[16..48]), bits(&weights[16..48]));
+}
+
+#[test]
+fn tables_are_trimmed_to_the_levels_used() {
+    // Three distinct values: two bits are enough, whatever was asked for.
+    let weights: Vec<f32> = (0..300).map(|i| [0.1, -0.2, 0.3][i % 3]).collect();
+    let tensor = quantize(&weights, &[300], Scheme::LloydMax, 8);
+    let coding = coding(&tensor).unwrap();
+    assert_eq!((coding.bits, coding.entries), (2, Entries::F32));
+    assert_eq!(tensor.dequantized(), weights);
+}
+
+#[test]
+fn values_that_f16_holds_are_stored_as_f16() {
+    let tensor = quantize(&[0.0; 128], &[128], Scheme::EqualMass, 8);
+    let coding = coding(&tensor).unwrap();
+    assert_eq!((coding.bits, coding.entries), (1, Entries::F16));
+    assert_eq!(tensor.data_bytes(), 4 + 16);
+}
+
+#[test]
+fn dense_where_codebooks_would_cost_more() {
+    let tensor = quantize(&ramp(300), &[3, 100], Scheme::EqualMass, 8);
+    assert_eq!(tensor.contents(), Contents::Dense(&ramp(300)));
+    assert_eq!(tensor.bits_per_weight(), 32.0);
+}
+
+#[test]
+fn f16_levels_are_rounded_and_may_not_overflow() {
+    let options = Options { levels: Levels::F16, ..Options::new(Scheme::EqualMass, 1) };
+    let tensor = quantize_tensor(&[0.1, 0.1, 0.7, 0.7], &[4], &options).unwrap();
+    let low = f16::from_f32(0.1).to_f32();
+    assert_eq!(tensor.dequantized()[..2], [low; 2]);
+    let refused = quantize_tensor(&[1.0, 1.0, 7e4, 7e4], &[4], &options);
+    assert_eq!(refused, Err(Error::F16Overflow { index: 2 }));
+}
+
+#[test]
+fn rows_share_codebooks() {
+    let weights = ramp(5 * 64);
+    for (granularity, count) in [
+        (Granularity::Channel, 5),
+        (Granularity::Group(2), 3),
+        (Granularity::Tensor, 1),
+        (Granularity::Group(99), 1),
+    ] {
+        let options = Options { granularity, ..Options::new(Scheme::LloydMax, 2) };
+        let tensor = quantize_tensor(&weights, &[5, 8, 8], &options).unwrap();
+        assert_eq!(tensor.data_bytes(), count * 16 + 5 * 16, "{granularity:?}");
+    }
+    let none = Options { granularity: Granularity::Group(0), ..Options::new(Scheme::Uniform, 2) };
+    assert!(matches!(quantize_tensor(&weights, &[5, 64], &none), Err(Error::Range { .. })));
+}
+
+#[test]
+fn wrong_input_is_refused_by_name() {
+    let options = Options::new(Scheme::Uniform, 4);
+    let mut weights = ramp(32);
+    weights[17] = f32::NAN;
+    let refused = quantize_tensor(&weights, &[4, 8], &options);
+    assert_eq!(refused, Err(Error::NonFinite { what: "weight", index: 17 }));
+    let refused = quantize_tensor(&weights, &[4, 9], &options);
+    assert_eq!(refused, Err(Error::Length { what: "weights", expected: 36, found: 32 }));
+    assert!(quantize_tensor(&[], &[usize::MAX, 2, 2], &options).is_err());
+    assert_eq!(quantize_tensor(&[], &[0], &Options::new(Scheme::Uniform, 9)), Err(Error::Bits(9)));
+}
+
+#[test]
+fn tensors_without_elements_and_scalars_are_defined() {
+    for shape in [&[0][..], &[0, 3], &[3, 0]] {
+        let tensor = quantize(&[], shape, Scheme::EqualMass, 4);
+        assert_eq!((tensor.contents(), tensor.bits_per_weight()), (Contents::Dense(&[]), 0.0));
+    }
+    assert_eq!(quantize(&[2.5], &[], Scheme::Logarithmic, 4).dequantized(), [2.5]);
+}
+
+proptest! {
+    #[test]
+    fn stores_exactly_what_the_fit_says(
+        scheme in prop::sample::select(&Scheme::ALL[..]),
+        bits in 1_u8..=8,
+        rows in 1_usize..5,
+        raw in proptest::collection::vec(-2.0_f32..2.0, 64),
+        row_len in 1_usize..16,
+        coarse in any::<bool>(),
+    ) {
+        let grid = if coarse { 4.0 } else { 1e7 };
+        let weights: Vec<f32> =
+            raw[..rows * row_len].iter().map(|w| (w * grid).round() / grid).collect();
+        let tensor = quantize(&weights, &[rows, row_len], scheme, bits);
+        let mut fitter = Fitter::new();
+        let mut expected = Vec::new();
+        for row in weights.chunks(row_len) {
+            let group = Group { numel: weights.len(), ..Group::new(row, bits) };
+            expected.extend(fitter.fit(scheme, &group).unwrap().dequantized(row));
+        }
+        let as_bits = |values: Vec<f32>| values.into_iter().map(f32::to_bits).collect::<Vec<_>>();
+        prop_assert_eq!(as_bits(tensor.dequantized()), as_bits(expected));
+        prop_assert!(tensor.data_bytes() <= 4 * weights.len());
+    }
+}
+
+/// Normal weights, each row of its own size as in a trained net.
+fn gaussian(rows: usize, row_len: usize, spread: f32) -> Vec<f32> {
+    let mut weights = vec![0.0; rows * row_len];
+    Stream::new(7, 1000).fill_normal(0, 0, &mut weights);
+    let mut sizes = vec![0.0; rows];
+    Stream::new(8, 1000).fill_normal(0, 0, &mut sizes);
+    for (row, size) in weights.chunks_mut(row_len).zip(sizes) {
+        row.iter_mut().for_each(|w| *w *= 1.0 + spread * size.abs());
+    }
+    weights
+}
+
+fn score(tensor: &QuantizedTensor, bits: u8) -> f64 {
+    // An exact copy counts as f32's precision.
+    let sqnr = tensor.distortion().sqnr_db().unwrap_or(144.0);
+    sqnr - 6.02 * (tensor.bits_per_weight() - f64::from(bits))
+}
+
+#[test]
+fn auto_is_never_below_a_plain_choice() {
+    // The rows of the published comparison, for equal and for unequal channels.
+    for (row_len, spread) in [(72, 0.0), (144, 1.0), (576, 0.0), (2304, 1.0)] {
+        let weights = gaussian(64, row_len, spread);
+        for bits in [2, 4, 6, 8] {
+            let with = |granularity, levels| {
+                let options = Options::new(Scheme::LloydMax, bits);
+                let options = Options { granularity, levels, ..options };
+                score(&quantize_tensor(&weights, &[64, row_len], &options).unwrap(), bits)
+            };
+            let auto = with(Granularity::Auto, Levels::F32);
+            for plain in [
+                with(Granularity::Channel, Levels::F16),
+                with(Granularity::Channel, Levels::F32),
+                with(Granularity::Tensor, Levels::F16),
+            ] {
+                assert!(auto >= plain - 1e-9, "{row_len} at {bits}: {auto} below {plain}");
+            }
+        }
+    }
+}
+
+#[test]
+fn auto_reaches_the_published_size_and_error() {
+    // 4 bits nominal: bits per weight and dB of a shared table with an f16 scale per channel.
+    for (row_len, bits, sqnr) in
+        [(72, 4.22, 20.5), (144, 4.11, 20.4), (576, 4.03, 20.25), (2304, 4.007, 20.22)]
+    {
+        let published = sqnr - 6.02 * (bits - 4.0);
+        let rows = (1 << 18) / row_len;
+        for (spread, row_scale) in [(0.0, RowScale::None), (1.0, RowScale::F16)] {
+            let options = Options::new(Scheme::LloydMax, 4);
+            let options = Options { granularity: Granularity::Auto, ..options };
+            let weights = gaussian(rows, row_len, spread);
+            let tensor = quantize_tensor(&weights, &[rows, row_len], &options).unwrap();
+            assert_eq!(coding(&tensor).unwrap().row_scale, row_scale);
+            let found = score(&tensor, 4);
+            assert!(found >= published - 0.05, "{row_len}, {spread}: {found} below {published}");
+        }
+    }
+}
+
+#[test]
+fn auto_spends_little_on_codebooks_at_eight_bits() {
+    for scheme in Scheme::ALL {
+        let options = Options { granularity: Granularity::Auto, ..Options::new(scheme, 8) };
+        let tensor = quantize_tensor(&gaussian(128, 1152, 0.5), &[128, 1152], &options).unwrap();
+        assert!(tensor.bits_per_weight() < 8.5, "{scheme}: {}", tensor.bits_per_weight());
+    }
+}
+
+#[test]
+fn integer_levels_are_multiples_of_their_unit() {
+    let weights = gaussian(4, 512, 0.0);
+    for (levels, entries, least_db) in
+        [(Levels::I8, Entries::I8, 20.0), (Levels::I16, Entries::I16, 20.2)]
+    {
+        let options = Options { levels, ..Options::new(Scheme::LloydMax, 4) };
+        let tensor = quantize_tensor(&weights, &[4, 512], &options).unwrap();
+        assert_eq!(coding(&tensor).unwrap().entries, entries);
+        assert!(tensor.distortion().sqnr_db().unwrap() > least_db);
+    }
+}
+
+#[test]
+fn reported_error_is_that_of_the_values() {
+    let weights = gaussian(24, 96, 1.0);
+    for scheme in Scheme::ALL {
+        for granularity in [Granularity::Channel, Granularity::Group(5), Granularity::Auto] {
+            let options = Options { granularity, ..Options::new(scheme, 3) };
+            let tensor = quantize_tensor(&weights, &[24, 96], &options).unwrap();
+            let pairs = weights.iter().zip(tensor.dequantized());
+            let noise: f64 = pairs.map(|(&w, q)| (f64::from(w) - f64::from(q)).powi(2)).sum();
+            let reported = tensor.distortion().noise;
+            assert!((noise - reported).abs() <= 1e-9 * noise, "{scheme}: {noise} {reported}");
+            let entropy = tensor.distortion().entropy_bits();
+            assert!(entropy > 1.0 && entropy <= 16.0, "{scheme}: {entropy}");
+        }
+    }
+}
+
+/// Pieces in reverse order, each with a worker of its own.
+struct Backwards;
+
+impl Spread for Backwards {
+    fn map<T: Send>(
+        &self,
+        count: usize,
+        work: impl Fn(&mut Worker, usize) -> Result<T> + Sync,
+    ) -> Result<Vec<T>> {
+        let pieces = (0..count).rev().map(|piece| work(&mut Worker::default(), piece));
+        let mut results = pieces.collect::<Result<Vec<T>>>()?;
+        results.reverse();
+        Ok(results)
+    }
+}
+
+#[test]
+fn the_order_of_work_does_not_matter() {
+    let weights = gaussian(16, 100, 1.0);
+    for scheme in Scheme::ALL {
+        let options = Options { granularity: Granularity::Auto, ..Options::new(scheme, 4) };
+        let there = quantize_tensor(&weights, &[16, 100], &options);
+        assert_eq!(quantize_on(&Backwards, &weights[..], &[16, 100], &options), there);
+    }
+}
