@@ -97,7 +97,8 @@ impl Spec {
         };
         match quantize_tensor(&weights, &shape, &options) {
             Ok(tensor) => {
-                assert!(tensor.dequantized().iter().all(|value| value.is_finite()));
+                let finite = tensor.dequantized().iter().all(|value| value.is_finite());
+                assert!(finite, "{shape:?}, {options:?}: {weights:?}");
                 Some(tensor)
             }
             Err(Error::F16Overflow { .. }) => None,

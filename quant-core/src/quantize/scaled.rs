@@ -74,8 +74,13 @@ pub(super) fn fit_scaled(fitter: &mut Fitter, weights: &[f32], plan: &Plan) -> R
     let values = book.values(plan.bits);
     rescale(weights, row_len, &values, &codes, &mut scales);
     let of_row: Vec<f32> = scales.iter().map(|scale| scale.to_f32()).collect();
-    let distortion =
-        distortion(weights, &codes, |code, i| values[usize::from(code)] * of_row[i / row_len]);
+    let value = |code: u8, i: usize| values[usize::from(code)] * of_row[i / row_len];
+    // A row too large for its scale leaves levels that f16 cannot hold.
+    let overflow = codes.iter().enumerate().position(|(i, &code)| !value(code, i).is_finite());
+    if let Some(index) = overflow {
+        return Err(Error::F16Overflow { index });
+    }
+    let distortion = distortion(weights, &codes, value);
     Ok(FittedGroup { book, scales, codes, distortion })
 }
 

@@ -196,6 +196,18 @@ fn auto_reaches_the_published_size_and_error() {
 }
 
 #[test]
+fn auto_leaves_scales_where_a_row_is_beyond_f16() {
+    // Found by fuzzing: the shared table of such rows had infinite levels.
+    let mut weights = vec![-0.25; 66];
+    weights[0] = -2.4e38;
+    for scheme in Scheme::ALL {
+        let options = Options { granularity: Granularity::Auto, ..Options::new(scheme, 7) };
+        let tensor = quantize_tensor(&weights, &[6, 11], &options).unwrap();
+        assert!(tensor.dequantized().iter().all(|value| value.is_finite()), "{scheme}");
+    }
+}
+
+#[test]
 fn auto_spends_little_on_codebooks_at_eight_bits() {
     for scheme in Scheme::ALL {
         let options = Options { granularity: Granularity::Auto, ..Options::new(scheme, 8) };
