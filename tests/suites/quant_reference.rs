@@ -154,7 +154,7 @@ fn no_scheme_beats_lloyd_max() {
         let (_, row_len) = rows_of(inputs.tensor(name).unwrap().shape()).unwrap();
         for (row, bits) in weights.chunks(row_len).flat_map(|row| (2..=8).map(move |b| (row, b))) {
             let (_, _, best) = fit(Scheme::LloydMax, bits, row, weights.len());
-            for rival in PAPER {
+            for rival in Scheme::ALL {
                 let (fit, _, values) = fit(rival, bits, row, weights.len());
                 if fit == Fit::Copied {
                     continue; // not K levels
@@ -165,6 +165,21 @@ fn no_scheme_beats_lloyd_max() {
                 let bound = rival_error * (1.0 + 1e-9) + rounding;
                 assert!(best <= bound, "{name} at {bits} bits: {best:e}, {rival} {rival_error:e}");
             }
+        }
+    }
+}
+
+#[test]
+fn clipping_never_costs() {
+    let data = read("inputs.safetensors");
+    let inputs = SafeTensors::deserialize(&data).unwrap();
+    for name in inputs.names() {
+        let weights = numbers(&inputs, name, f32::from_le_bytes);
+        let (_, row_len) = rows_of(inputs.tensor(name).unwrap().shape()).unwrap();
+        for (row, bits) in weights.chunks(row_len).flat_map(|row| (2..=8).map(move |b| (row, b))) {
+            let [own, uniform] = [Scheme::UniformMse, Scheme::Uniform]
+                .map(|scheme| squared_error(row, &fit(scheme, bits, row, weights.len()).2));
+            assert!(own <= uniform, "{name} at {bits} bits: {own:e}, uniform {uniform:e}");
         }
     }
 }

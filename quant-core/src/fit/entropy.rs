@@ -11,14 +11,13 @@
 //! weight once, since every code is stored. `λ = 0` is `lloyd-max`.
 //!
 //! # Descent
-//! Codes are runs of the sorted points, and `J` never rises:
+//! Codes are runs of the sorted points, and `J` is a sum over runs, so it never rises as in turns
 //!
-//! 1. given means `m` and parts `p`, a weight goes where `(w - m)² - λ σ² log2 p` is least. These are
-//!    parabolas of one shape, so two of them cross once, and their lower envelope takes a stack as
-//!    the hull of lines does; levels that never win are dropped;
-//! 2. given the runs, new means and parts;
-//! 3. where neither changes `J`, neighbouring runs are merged for as long as that lowers it, the
-//!    best pair first, and the descent goes on.
+//! 1. each boundary between two runs goes where the two together cost least, sought in strides that
+//!    halve down to a single point; means and parts follow at once, where Lloyd's iteration would
+//!    hold them and shift all boundaries by them;
+//! 2. where no boundary moves, neighbouring runs are merged for as long as that lowers `J`, the best
+//!    pair first.
 //!
 //! It starts from the runs of `lloyd-max`, and again from equal steps, which are nearly best at high
 //! rates (H. Gish, J. Pierce, "Asymptotically efficient quantizing", IEEE Trans. Inf. Theory 14,
@@ -34,7 +33,7 @@ use crate::num::{index, log2, u32_of};
 /// Rounds of descent at most.
 const ROUNDS: usize = 500;
 
-/// A fall of `J` by less than this part of it ends a descent.
+/// A boundary moves only if that lowers the cost of its two runs by more than this part of it.
 const ENOUGH: f64 = 1e-8;
 
 /// Fits the points of a group; `levels`: `[K]`, the `k` of the room; `codes`: `[n]`.
@@ -43,16 +42,16 @@ pub(super) fn fit(room: &mut Room<'_>, lambda: f64, levels: &mut [f32], codes: &
     if !(lambda > 0.0 && spread > 0.0) {
         return lloyd_max::fit(room, levels, codes);
     }
-    let Room { points, links, ends: [best, rival, next], cells } = room;
+    let Room { points, links, ends: [best, rival], costs } = room;
     let price = Price::new(points, lambda, spread);
     let count = levels.len().min(points.len());
     partition(points, links, &mut best[..count]);
     let mut best = Runs { ends: best, count };
-    let least = price.descend(points, &mut best, next, cells);
+    let least = price.descend(points, &mut best, costs);
 
     let count = uniform_mse::best(points, levels.len()).ends(points, rival);
     let mut rival = Runs { ends: rival, count };
-    if price.descend(points, &mut rival, next, cells) < least {
+    if price.descend(points, &mut rival, costs) < least {
         best = rival;
     }
     let ends = &best.ends[..best.count];
@@ -90,22 +89,13 @@ struct Price {
     lambda: f64,
     /// `σ² Σ h`.
     spread: f64,
-    /// The price of a bit of one weight of average importance, as a squared error.
-    bit: f64,
     /// The number of weights.
     weights: f64,
 }
 
 impl Price {
     fn new(points: &Points<'_>, lambda: f64, spread: f64) -> Self {
-        let [mass, ..] = points.moments(0, points.len());
-        let weights = f64::from(points.count(0, points.len()));
-        Self { lambda, spread, bit: lambda * spread / mass, weights }
-    }
-
-    /// `log2 p` of a run.
-    fn log2_part(self, points: &Points<'_>, (i, j): (usize, usize)) -> f64 {
-        log2(f64::from(points.count(i, j)) / self.weights)
+        Self { lambda, spread, weights: f64::from(points.count(0, points.len())) }
     }
 
     /// The part of `J` that a run brings.
@@ -115,71 +105,14 @@ impl Price {
         (square - sum * sum / mass).max(0.0) / self.spread - self.lambda * part * log2(part)
     }
 
-    fn total(self, points: &Points<'_>, runs: &Runs<'_>) -> f64 {
-        runs.iter().map(|run| self.run(points, run)).sum()
-    }
-
-    /// Lowers `J` until it falls no more, and returns it. `next` and `cells`: `[K]` each.
-    fn descend(
-        self,
-        points: &Points<'_>,
-        runs: &mut Runs<'_>,
-        next: &mut [u32],
-        cells: &mut [&mut [f64]; 3],
-    ) -> f64 {
-        let mut least = self.total(points, runs);
+    /// Lowers `J` until it falls no more, and returns it. `costs`: `[K]`.
+    fn descend(self, points: &Points<'_>, runs: &mut Runs<'_>, costs: &mut [f64]) -> f64 {
         for _ in 0..ROUNDS {
-            let rival = self.assign(points, runs, &mut *next, cells);
-            let total = self.total(points, &rival);
-            if total < least * (1.0 - ENOUGH) {
-                least = total;
-                runs.count = rival.count;
-                runs.ends[..runs.count].copy_from_slice(&rival.ends[..runs.count]);
-            } else if self.shift(points, runs) || self.merge(points, runs, cells[0]) {
-                least = self.total(points, runs);
-            } else {
+            if !self.shift(points, runs) && !self.merge(points, runs, costs) {
                 break;
             }
         }
-        least
-    }
-
-    /// Gives each point to the run whose mean and price are best for it.
-    fn assign<'n>(
-        self,
-        points: &Points<'_>,
-        runs: &Runs<'_>,
-        next: &'n mut [u32],
-        [means, bits, since]: &mut [&mut [f64]; 3],
-    ) -> Runs<'n> {
-        // The lower envelope: levels that win somewhere, and from where on each does.
-        let mut winners = 0_usize;
-        for run in runs.iter() {
-            let [mass, sum, _] = points.moments(run.0, run.1);
-            let (mean, bit) = (sum / mass, -self.bit * self.log2_part(points, run));
-            let mut from = f64::NEG_INFINITY;
-            while let Some(top) = winners.checked_sub(1) {
-                let apart = mean - means[top];
-                from = f64::midpoint(means[top], mean) + (bit - bits[top]) / (2.0 * apart);
-                if from > since[top] {
-                    break;
-                }
-                winners = top;
-                from = f64::NEG_INFINITY;
-            }
-            (means[winners], bits[winners], since[winners]) = (mean, bit, from);
-            winners += 1;
-        }
-        let (mut start, mut count) = (0, 0);
-        for c in 1..=winners {
-            let end = if c < winners { points.below(start, since[c]) } else { points.len() };
-            if end > start {
-                next[count] = u32_of(end);
-                count += 1;
-                start = end;
-            }
-        }
-        Runs { ends: next, count }
+        runs.iter().map(|run| self.run(points, run)).sum()
     }
 
     /// Moves each end by powers of two while that lowers `J`; `false` if it never does.

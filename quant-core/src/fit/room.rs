@@ -10,10 +10,10 @@ use super::{Scratch, ScratchLen};
 pub(super) struct Room<'a> {
     pub(super) points: Points<'a>,
     pub(super) links: Links<'a>,
-    /// Ends of clusters: `[k]`, thrice.
-    pub(super) ends: [&'a mut [u32]; 3],
-    /// Numbers about clusters: `[k]`, thrice.
-    pub(super) cells: [&'a mut [f64]; 3],
+    /// Ends of clusters: `[k]`, twice.
+    pub(super) ends: [&'a mut [u32]; 2],
+    /// Costs of clusters: `[k]`.
+    pub(super) costs: &'a mut [f64],
 }
 
 impl<'a> Room<'a> {
@@ -23,8 +23,8 @@ impl<'a> Room<'a> {
         let row = size_of::<Row>() / size_of::<f64>();
         Some(ScratchLen {
             keys: n,
-            reals: edges.checked_mul(row + 1)?.checked_add(3 * k)?,
-            cuts: edges.checked_mul(4)?.checked_add(3 * k)?,
+            reals: edges.checked_mul(row + 1)?.checked_add(k)?,
+            cuts: edges.checked_mul(4)?.checked_add(2 * k)?,
         })
     }
 
@@ -38,12 +38,9 @@ impl<'a> Room<'a> {
         let n = weights.len();
         let Scratch { keys, reals, cuts } = scratch;
         let (rows, reals) = reals.split_at_mut((n + 1) * size_of::<Row>() / size_of::<f64>());
-        let (costs, reals) = reals.split_at_mut(n + 1);
-        let (cells_0, reals) = reals.split_at_mut(k);
-        let (cells_1, reals) = reals.split_at_mut(k);
+        let (best, reals) = reals.split_at_mut(n + 1);
         let (ends_0, cuts) = cuts.split_at_mut(k);
         let (ends_1, cuts) = cuts.split_at_mut(k);
-        let (ends_2, cuts) = cuts.split_at_mut(k);
         let (first, cuts) = cuts.split_at_mut(n + 1);
         // Counting and linking come one after the other.
         let rows = rows.as_chunks_mut().0;
@@ -51,12 +48,7 @@ impl<'a> Room<'a> {
         let points = Points::new(weights, importance, &mut keys[..n], rows, first, counts);
         let (from, cuts) = cuts.split_at_mut(n + 1);
         let (queue, cuts) = cuts.split_at_mut(n + 1);
-        let links = Links { costs, from, queue, since: &mut cuts[..=n] };
-        Self {
-            points,
-            links,
-            ends: [ends_0, ends_1, ends_2],
-            cells: [cells_0, cells_1, &mut reals[..k]],
-        }
+        let links = Links { costs: best, from, queue, since: &mut cuts[..=n] };
+        Self { points, links, ends: [ends_0, ends_1], costs: &mut reals[..k] }
     }
 }
