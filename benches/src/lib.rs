@@ -22,9 +22,9 @@ use core::time::Duration;
 use candle_core::{Device, Tensor};
 use criterion::Criterion;
 use fm_candle::model::{Initial, Stored, UNet, UNetConfig};
-use quant_core::format::Writer;
+use fm_candle::quantize::{Treatment, quantize_in_memory};
 use quant_core::noise::Stream;
-use quant_core::quantize::{Options, quantize_tensor};
+use quant_core::quantize::Options;
 use quant_core::scheme::Scheme;
 
 /// The allocator of the program, so that tensors cost here what they cost there.
@@ -96,11 +96,12 @@ pub fn small_net() -> fm_candle::Result<UNet> {
 /// None while the preset is a net.
 pub fn packed_file(bits: u8) -> fm_candle::Result<Vec<u8>> {
     let config = small_config()?;
-    let mut writer = Writer::new(Some(&config.to_packed()?))?;
-    for (name, shape) in UNet::shapes(&config)? {
+    let tensor = |(name, shape): (String, Vec<usize>)| {
         let values = weights(shape.iter().product());
-        let options = Options::new(Scheme::EqualMass, bits);
-        writer.quantized(&name, &quantize_tensor(&values, &shape, &options)?)?;
-    }
-    Ok(writer.finish())
+        Ok((name, Tensor::from_vec(values, shape, &Device::Cpu)?))
+    };
+    let tensors =
+        UNet::shapes(&config)?.into_iter().map(tensor).collect::<fm_candle::Result<Vec<_>>>()?;
+    let treatment = Treatment::Quantize(Options::new(Scheme::EqualMass, bits));
+    Ok(quantize_in_memory(&tensors, Some(&config.to_packed()?), |_, _| treatment)?.0)
 }

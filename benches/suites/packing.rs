@@ -9,7 +9,7 @@ use criterion::{
 use fmq_benches::{codes, packed_file, quick, weights};
 use quant_core::bits::{pack, packed_len, unpack};
 use quant_core::codebook::Entries;
-use quant_core::coded::{CodedRows, Coding};
+use quant_core::coded::{CodedRows, Coding, Parts, RowScale};
 use quant_core::format::Model;
 use quant_core::kernels::{dequantize, scalar};
 
@@ -90,17 +90,18 @@ fn decode_row(c: &mut Criterion) {
     let mut group = c.benchmark_group("decode_row");
     for n in [288, 1152] {
         for bits in BITS {
-            let (levels, entries) = (1_u16 << bits, Entries::F32);
-            let table = weights(usize::from(levels));
-            let codebook: Vec<u8> = table.iter().flat_map(|w| w.to_le_bytes()).collect();
+            let table = weights(1 << bits);
+            let codebooks: Vec<u8> = table.iter().flat_map(|w| w.to_le_bytes()).collect();
             let mut packed = vec![0; packed_len(n, bits).expect("1 to 8 bits")];
             pack(&codes(n, bits), &mut packed, bits).expect("codes of this width");
-            let coding = Coding { bits, entries, levels, rows_per_codebook: 1 };
-            let rows = CodedRows::new(coding, 1, n, &codebook, &packed).expect("fitting lengths");
+            let (entries, row_scale) = (Entries::F32, RowScale::None);
+            let coding = Coding { bits, entries, rows_per_codebook: 1, row_scale };
+            let parts = Parts { codebooks: &codebooks[..], scales: &[], codes: &packed };
+            let rows = CodedRows::new(coding, 1, n, parts).expect("fitting lengths");
 
             let mut out = vec![0.0; n];
             group.throughput(Throughput::Elements(n as u64));
-            let id = BenchmarkId::new(format!("bits={bits}/impl=scalar"), format!("n={n}"));
+            let id = BenchmarkId::new(format!("bits={bits}/impl=dispatch"), format!("n={n}"));
             group.bench_function(id, |b| b.iter(|| black_box(rows).decode_row(0, &mut out)));
         }
     }

@@ -6,15 +6,16 @@
 //!
 //! ```
 //! # #[cfg(feature = "alloc")] fn main() -> quant_core::Result<()> {
-//! use quant_core::format::{Model, Writer};
+//! use quant_core::format::{Head, Model, Writer};
 //! use quant_core::quantize::{Options, quantize_tensor};
 //! use quant_core::scheme::Scheme;
 //!
 //! let weights = [0.5, -1.0, 0.5, 2.0, -1.0, -1.0, 2.0, 0.5];
 //! let quantized = quantize_tensor(&weights, &[8], &Options::new(Scheme::EqualMass, 2))?;
-//! let mut writer = Writer::new(None)?;
-//! writer.quantized("out.bias", &quantized)?;
-//! let file = writer.finish();
+//! let head = Head { names: vec!["out.bias"], ..Head::default() };
+//! let mut writer = Writer::new(Vec::new(), &head)?;
+//! writer.quantized(&quantized)?;
+//! let file = writer.into_file()?;
 //!
 //! let mut read = [0.0; 8];
 //! Model::parse(&file)?.tensor("out.bias").unwrap().decode_row(0, &mut read)?;
@@ -32,7 +33,7 @@
 //! | [`scheme`] | the names of the quantizers |
 //! | [`fit`] | weights → levels and codes, one file per scheme |
 //! | [`log_range`] | the levels of the scheme `log` from four numbers |
-//! | [`codebook`] | a stored codebook: table or affine |
+//! | [`codebook`] [`log_range`] | a stored codebook: table, affine or logarithmic |
 //! | [`coded`] | rows of codes with their codebooks, decoded in place |
 //! | `quantize` | a whole tensor → its cheapest exact description (`alloc`) |
 //! | [`net`] | the configuration of a U-Net |

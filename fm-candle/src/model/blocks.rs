@@ -48,7 +48,7 @@ impl Conv {
         init: Init,
     ) -> Result<Self> {
         let conv = Self::with_init(weights, prefix, &[o, c, 1], init)?;
-        Ok(Self { weight: conv.weight.reshape((o, c, 1, 1))?, ..conv })
+        Ok(Self { weight: conv.weight.unsqueeze(3)?, ..conv })
     }
 
     fn with_init(

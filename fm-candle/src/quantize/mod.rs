@@ -1,6 +1,8 @@
 //! A state dict into its quantized form, tensor by tensor: packed bytes, values, and the error
 //! made. No more than one tensor is held at a time.
 
+use core::cell::RefCell;
+
 use candle_core::{Device, Tensor};
 use half::f16;
 use quant_core::format::{Dense, Head, Sink, Writer};
@@ -241,7 +243,12 @@ impl Weights for Elements<'_> {
     }
 }
 
-/// rayon's threads, each with a worker for a run of neighbouring pieces.
+thread_local! {
+    /// Buffers that outlive a tensor: without them every tensor would fault its memory in anew.
+    static WORKER: RefCell<Worker> = RefCell::default();
+}
+
+/// rayon's threads, each with a worker of its own.
 struct Threads;
 
 impl Spread for Threads {
@@ -250,20 +257,10 @@ impl Spread for Threads {
         count: usize,
         work: impl Fn(&mut Worker, usize) -> quant_core::Result<T> + Sync,
     ) -> quant_core::Result<Vec<T>> {
-        // Runs small enough that no thread waits long for another, large enough to share buffers.
-        let run = count.div_ceil(4 * rayon::current_num_threads()).max(1);
-        let runs: Vec<quant_core::Result<Vec<T>>> = (0..count.div_ceil(run))
-            .into_par_iter()
-            .map(|i| {
-                let mut worker = Worker::default();
-                (i * run..count.min((i + 1) * run)).map(|piece| work(&mut worker, piece)).collect()
-            })
-            .collect();
-        let mut all = Vec::with_capacity(count);
-        for results in runs {
-            all.extend(results?);
-        }
-        Ok(all)
+        let one = |piece| WORKER.with_borrow_mut(|worker| work(worker, piece));
+        // Not collected into a result at once: the error must not depend on who came first.
+        let results: Vec<_> = (0..count).into_par_iter().map(one).collect();
+        results.into_iter().collect()
     }
 }
 

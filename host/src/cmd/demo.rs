@@ -23,7 +23,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<()> {
     let progress = common.progress();
-    progress.line("demo: 5 schemes at 2, 3, 4 and 8 bits, 256 samples each from the packed files");
+    progress.line("demo: 7 schemes at 2, 3, 4 and 8 bits, 256 samples each from the packed files");
     let (config, tensors) = embedded::mnist_small()?;
     let study = Study {
         model: "mnist-small".into(),

@@ -28,7 +28,7 @@ pub(crate) struct Args {
     #[arg(long = "data-path", alias = "data_path", default_value = "./data/image_generation")]
     data_path: PathBuf,
     /// Schemes, separated by commas
-    #[arg(long, value_delimiter = ',', default_value = "ot,uniform,pwl,log,lloyd-max")]
+    #[arg(long, value_delimiter = ',', default_value = "ot,uniform,pwl,log,uniform-mse,lloyd-max")]
     schemes: Vec<Scheme>,
     /// Bits, separated by commas
     #[arg(long, value_delimiter = ',', default_value = "2,3,4,8", value_parser = clap::value_parser!(u8).range(1..=8))]

@@ -10,6 +10,8 @@
     reason = "a suite: it panics to fail"
 )]
 
+mod quantize;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -91,96 +93,6 @@ fn save(path: &Path, change: impl Fn(&str, Tensor) -> Tensor) {
         .collect();
     let json = tiny().to_json();
     checkpoint::safetensors::save(path, &tensors, &[(checkpoint::NET_KEY, &json)]).unwrap();
-}
-
-#[test]
-fn samples_of_a_packed_file_equal_those_of_its_unpacked_tensors() {
-    let dir = folder();
-    let dir = dir.path();
-    for scheme in ["ot", "uniform", "pwl", "log", "lloyd-max"] {
-        ok(dir, &["quantize", "net.safetensors", "--scheme", scheme, "--bits", "3", "-o", "q.fmq"]);
-        ok(dir, &["unpack", "q.fmq", "-o", "q.safetensors"]);
-        let sample = |input: &str, output: &str| {
-            ok(
-                dir,
-                &["sample", input, "-n", "3", "-o", output, "--seed", "5", "--cfg-scale", "0.5"],
-            );
-            let file = checkpoint::load(&dir.join(output), true).unwrap();
-            file.tensors.into_iter().find(|(name, _)| name == "samples").unwrap().1
-        };
-        let (packed, dense) =
-            (sample("q.fmq", "a.safetensors"), sample("q.safetensors", "b.safetensors"));
-        assert_eq!(packed.dims(), [3, 1, 8, 8]);
-        let difference = (packed - dense).unwrap().abs().unwrap().max_all().unwrap();
-        assert!(difference.to_scalar::<f32>().unwrap() < 1e-5, "{scheme}");
-    }
-}
-
-#[test]
-fn quantize_prints_the_promised_json() {
-    let dir = folder();
-    let dir = dir.path();
-    let args =
-        ["quantize", "net.safetensors", "--scheme", "ot", "--bits", "4", "-o", "q.fmq", "--json"];
-    let json: Value = serde_json::from_str(&ok(dir, &args)).unwrap();
-    for key in [
-        "parameters",
-        "quantized_parameters",
-        "mse",
-        "sqnr_db",
-        "psnr_db",
-        "w2",
-        "bits_per_weight",
-        "packed_bytes",
-        "dense_bytes",
-        "ratio",
-        "seconds",
-    ] {
-        assert!(json[key].is_number(), "{key}");
-    }
-    assert_eq!((json["scheme"].as_str(), json["bits"].as_u64()), (Some("ot"), Some(4)));
-    let bytes = fs::metadata(dir.join("q.fmq")).unwrap().len();
-    assert_eq!(json["packed_bytes"].as_u64(), Some(bytes));
-    assert_eq!(json["dense_bytes"].as_u64().unwrap(), 4 * json["parameters"].as_u64().unwrap());
-    for key in ["name", "shape", "scheme", "bits", "mse", "sqnr_db", "bits_per_weight"] {
-        assert!(!json["tensors"][0][key].is_null(), "tensors[0].{key}");
-    }
-
-    let inspected: Value = serde_json::from_str(&ok(dir, &["inspect", "q.fmq", "--json"])).unwrap();
-    let tensors = inspected["tensors"].as_array().unwrap();
-    let records: u64 = tensors.iter().map(|t| t["bytes"].as_u64().unwrap()).sum();
-    assert_eq!(records + inspected["packed"]["header_bytes"].as_u64().unwrap(), bytes);
-}
-
-#[test]
-fn keep_and_only_choose_the_tensors() {
-    let dir = folder();
-    let report = |args: &[&str]| -> Value {
-        let mut all = vec![
-            "quantize",
-            "net.safetensors",
-            "--scheme",
-            "ot",
-            "--bits",
-            "2",
-            "-o",
-            "q.fmq",
-            "--json",
-        ];
-        all.extend(args);
-        serde_json::from_str(&ok(dir.path(), &all)).unwrap()
-    };
-    let scheme = |json: &Value, name: &str| {
-        let tensors = json["tensors"].as_array().unwrap();
-        tensors.iter().find(|t| t["name"] == name).unwrap()["scheme"].as_str().unwrap().to_string()
-    };
-    let json = report(&["--keep", "time_embed.*=16", "--keep", "*.bias=32"]);
-    assert_eq!(scheme(&json, "time_embed.0.weight"), "f16");
-    assert_eq!(scheme(&json, "out.2.bias"), "f32");
-    assert_eq!(scheme(&json, "out.2.weight"), "ot");
-    let json = report(&["--only", "out.*"]);
-    assert_eq!(scheme(&json, "out.2.weight"), "ot");
-    assert_eq!(scheme(&json, "time_embed.0.weight"), "f32");
 }
 
 #[test]
@@ -397,16 +309,6 @@ fn numbers_that_make_no_images_are_refused() {
     checkpoint::safetensors::save(&dir.join("x0.safetensors"), &[("x0".into(), x0)], &[]).unwrap();
     let error = fails(dir, &["sample", "net.safetensors", "--x0", "x0.safetensors", "-o", "x.png"]);
     assert!(error.contains("not finite"), "{error}");
-}
-
-#[test]
-fn a_glob_that_matches_nothing_is_refused() {
-    let dir = folder();
-    let base = ["quantize", "net.safetensors", "--scheme", "ot", "--bits", "2", "-o", "q.fmq"];
-    for flag in [["--only", "conv.*"], ["--keep", "conv.*=16"]] {
-        let error = fails(dir.path(), &[&base[..], &flag].concat());
-        assert!(error.contains(flag[0]) && error.contains("conv.*"), "{error}");
-    }
 }
 
 #[test]

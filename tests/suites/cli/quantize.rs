@@ -1,0 +1,190 @@
+//! `fmq quantize`: every scheme and description, sizes that are the file's, refusals.
+
+use serde_json::Value;
+use std::fs;
+
+use super::*;
+
+#[test]
+fn samples_of_a_packed_file_equal_those_of_its_unpacked_tensors() {
+    let dir = folder();
+    let dir = dir.path();
+    for (scheme, granularity) in [
+        ("ot", "channel"),
+        ("uniform", "channel"),
+        ("pwl", "group:3"),
+        ("log", "channel"),
+        ("uniform-mse", "tensor"),
+        ("lloyd-max", "auto"),
+        ("ecq", "channel"),
+    ] {
+        let quantize = ["quantize", "net.safetensors", "--scheme", scheme, "--bits", "3"];
+        ok(dir, &[&quantize[..], &["--granularity", granularity, "-o", "q.fmq"]].concat());
+        ok(dir, &["unpack", "q.fmq", "-o", "q.safetensors"]);
+        let sample = |input: &str, output: &str| {
+            ok(
+                dir,
+                &["sample", input, "-n", "3", "-o", output, "--seed", "5", "--cfg-scale", "0.5"],
+            );
+            let file = checkpoint::load(&dir.join(output), true).unwrap();
+            file.tensors.into_iter().find(|(name, _)| name == "samples").unwrap().1
+        };
+        let (packed, dense) =
+            (sample("q.fmq", "a.safetensors"), sample("q.safetensors", "b.safetensors"));
+        assert_eq!(packed.dims(), [3, 1, 8, 8]);
+        let difference = (packed - dense).unwrap().abs().unwrap().max_all().unwrap();
+        assert!(difference.to_scalar::<f32>().unwrap() < 1e-5, "{scheme}");
+    }
+}
+
+#[test]
+fn quantize_prints_the_promised_json() {
+    let dir = folder();
+    let dir = dir.path();
+    let args =
+        ["quantize", "net.safetensors", "--scheme", "ot", "--bits", "4", "-o", "q.fmq", "--json"];
+    let json: Value = serde_json::from_str(&ok(dir, &args)).unwrap();
+    for key in [
+        "parameters",
+        "quantized_parameters",
+        "mse",
+        "sqnr_db",
+        "psnr_db",
+        "w2",
+        "bits_per_weight",
+        "packed_bytes",
+        "dense_bytes",
+        "ratio",
+        "seconds",
+    ] {
+        assert!(json[key].is_number(), "{key}");
+    }
+    assert_eq!((json["scheme"].as_str(), json["bits"].as_u64()), (Some("ot"), Some(4)));
+    let bytes = fs::metadata(dir.join("q.fmq")).unwrap().len();
+    assert_eq!(json["packed_bytes"].as_u64(), Some(bytes));
+    assert_eq!(json["dense_bytes"].as_u64().unwrap(), 4 * json["parameters"].as_u64().unwrap());
+    for key in ["name", "shape", "scheme", "bits", "mse", "sqnr_db", "bits_per_weight"] {
+        assert!(!json["tensors"][0][key].is_null(), "tensors[0].{key}");
+    }
+
+    let inspected: Value = serde_json::from_str(&ok(dir, &["inspect", "q.fmq", "--json"])).unwrap();
+    let tensors = inspected["tensors"].as_array().unwrap();
+    let records: u64 = tensors.iter().map(|t| t["bytes"].as_u64().unwrap()).sum();
+    assert_eq!(records + inspected["packed"]["header_bytes"].as_u64().unwrap(), bytes);
+}
+
+#[test]
+fn keep_and_only_choose_the_tensors() {
+    let dir = folder();
+    let report = |args: &[&str]| -> Value {
+        let mut all = vec![
+            "quantize",
+            "net.safetensors",
+            "--scheme",
+            "ot",
+            "--bits",
+            "2",
+            "-o",
+            "q.fmq",
+            "--json",
+        ];
+        all.extend(args);
+        serde_json::from_str(&ok(dir.path(), &all)).unwrap()
+    };
+    let scheme = |json: &Value, name: &str| {
+        let tensors = json["tensors"].as_array().unwrap();
+        tensors.iter().find(|t| t["name"] == name).unwrap()["scheme"].as_str().unwrap().to_string()
+    };
+    let json = report(&["--keep", "time_embed.*=16", "--keep", "*.bias=32"]);
+    assert_eq!(scheme(&json, "time_embed.0.weight"), "f16");
+    assert_eq!(scheme(&json, "out.2.bias"), "f32");
+    assert_eq!(scheme(&json, "out.2.weight"), "ot");
+    let json = report(&["--only", "out.*"]);
+    assert_eq!(scheme(&json, "out.2.weight"), "ot");
+    assert_eq!(scheme(&json, "time_embed.0.weight"), "f32");
+}
+
+#[test]
+fn a_glob_that_matches_nothing_is_refused() {
+    let dir = folder();
+    let base = ["quantize", "net.safetensors", "--scheme", "ot", "--bits", "2", "-o", "q.fmq"];
+    for flag in [["--only", "conv.*"], ["--keep", "conv.*=16"]] {
+        let error = fails(dir.path(), &[&base[..], &flag].concat());
+        assert!(error.contains(flag[0]) && error.contains("conv.*"), "{error}");
+    }
+}
+
+/// The report of a quantization to 3 bits with these flags.
+fn report(dir: &Path, flags: &[&str]) -> Value {
+    let base = ["quantize", "net.safetensors", "--bits", "3", "-o", "q.fmq", "--json"];
+    serde_json::from_str(&ok(dir, &[&base[..], flags].concat())).unwrap()
+}
+
+#[test]
+fn better_schemes_make_less_error_and_smaller_books_less_size() {
+    let dir = folder();
+    let dir = dir.path();
+    let of = |flags: &[&str], key: &str| report(dir, flags)[key].as_f64().unwrap();
+    let mse = |scheme: &str| of(&["--scheme", scheme], "mse");
+    let best = mse("lloyd-max");
+    assert!(["ot", "uniform", "pwl", "log", "uniform-mse", "ecq"].iter().all(|s| mse(s) >= best));
+    assert!(mse("uniform-mse") < mse("uniform"));
+    let size = |flags: &[&str]| of(&[&["--scheme", "lloyd-max"], flags].concat(), "packed_bytes");
+    let books = ["f32", "f16", "i8"].map(|dtype| size(&["--codebook-dtype", dtype]));
+    assert!(books[0] > books[1] && books[1] > books[2], "{books:?}");
+    assert!(size(&["--granularity", "auto"]) < books[0]);
+}
+
+#[test]
+fn a_price_on_entropy_lowers_it() {
+    let dir = folder();
+    let entropy = |lambda: &str| {
+        let json = report(dir.path(), &["--scheme", "ecq", "--lambda", lambda]);
+        json["entropy_bits"].as_f64().unwrap()
+    };
+    let entropies = ["0", "0.05", "0.3"].map(entropy);
+    assert!(entropies[0] <= 3.0 && entropies.is_sorted_by(|a, b| a > b), "{entropies:?}");
+    let negative = ["quantize", "net.safetensors", "--scheme", "ecq", "--bits", "2", "-o", "q.fmq"];
+    let status = |lambda: &str| {
+        fmq(dir.path(), &[&negative[..], &["--lambda", lambda]].concat()).status.code()
+    };
+    assert_eq!((status("=-1"), status("x")), (Some(2), Some(2)));
+}
+
+#[test]
+fn what_is_recommended_is_kept_at_sixteen_bits() {
+    let dir = folder();
+    let json = report(dir.path(), &["--scheme", "ot", "--keep", "*.0.bias=2", "recommended"]);
+    let of = |name: &str, key: &str| {
+        let tensors = json["tensors"].as_array().unwrap();
+        tensors.iter().find(|t| t["name"] == name).unwrap()[key].clone()
+    };
+    for name in ["input_blocks.0.0.weight", "out.2.weight", "time_embed.2.weight", "out.2.bias"] {
+        assert_eq!(of(name, "scheme"), "f16", "{name}");
+    }
+    assert_eq!(of("middle_block.0.in_layers.2.weight", "scheme"), "ot");
+    // The first flag that matches counts.
+    assert_eq!((of("out.0.bias", "scheme"), of("out.0.bias", "bits")), ("ot".into(), 2.into()));
+}
+
+#[test]
+fn the_packed_file_has_the_order_of_the_net() {
+    let dir = folder();
+    let dir = dir.path();
+    let mut file = checkpoint::load(&dir.join("net.safetensors"), false).unwrap();
+    let names: Vec<String> = file.tensors.iter().map(|(name, _)| name.clone()).collect();
+    file.tensors.reverse();
+    let metadata: Vec<_> = file.metadata.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+    let reversed = dir.join("reversed.safetensors");
+    checkpoint::safetensors::save(&reversed, &file.tensors, &metadata).unwrap();
+    let base = ["quantize", "reversed.safetensors", "--scheme", "uniform", "--bits", "2"];
+    ok(dir, &[&base[..], &["-o", "q.fmq"]].concat());
+    let packed = checkpoint::load(&dir.join("q.fmq"), false).unwrap();
+    assert!(packed.tensors.iter().map(|(name, _)| name).eq(&names));
+
+    // A tensor more than the net has.
+    file.tensors.push(("extra".into(), file.tensors[0].1.clone()));
+    checkpoint::safetensors::save(&reversed, &file.tensors, &metadata).unwrap();
+    let error = fails(dir, &[&base[..], &["-o", "x.fmq"]].concat());
+    assert!(error.contains("reversed.safetensors") && error.contains("`extra`"), "{error}");
+}

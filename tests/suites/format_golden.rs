@@ -1,0 +1,141 @@
+//! Packed files written by earlier code keep reading, to the same bits.
+//!
+//! Each `NAME.fmq` in `tests/data/format` stands beside a `NAME.txt` that says what it holds. The
+//! files of a version are written once, by the code of that version:
+//!
+//! ```text
+//! cargo test -p fmq-tests --test format_golden -- --ignored
+//! ```
+
+#![allow(clippy::unwrap_used, reason = "a suite: it panics to fail")]
+
+use core::fmt::Write;
+use std::fs;
+use std::path::PathBuf;
+
+use quant_core::coded::{Coding, RowScale};
+use quant_core::format::{Dense, Encoding, Golden, Head, Kind, Model, Writer};
+use quant_core::noise::Stream;
+use quant_core::quantize::{Granularity, Levels, Options, quantize_tensor};
+use quant_core::scheme::Scheme;
+
+fn folder() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("data/format")
+}
+
+/// What a model holds, a line for each part; values by their count and a sum over their bits.
+fn describe(model: &Model<'_>) -> String {
+    let mut text = format!("version {}.{}\n", model.version().0, model.version().1);
+    for (kind, contents) in model.sections() {
+        writeln!(text, "section {} of {} bytes", kind.0, contents.len()).unwrap();
+    }
+    if let Some(golden) = model.golden() {
+        let sum = fingerprint(golden.velocity());
+        writeln!(text, "golden {} {} {:?} {sum:016x}", golden.seed, golden.t, golden.label)
+            .unwrap();
+    }
+    for tensor in model.tensors() {
+        let form = match tensor.encoding() {
+            Encoding::Coded(Coding { bits, entries, rows_per_codebook, row_scale }) => {
+                let scale = if row_scale == RowScale::None { "" } else { " scaled" };
+                format!("{bits} bits {entries:?} per {rows_per_codebook}{scale}")
+            }
+            dense => format!("{dense:?}"),
+        };
+        let sum = match tensor.integers() {
+            Some(integers) => integers.map(|i| i.cast_unsigned()).fold(0, u64::wrapping_add),
+            None => {
+                let mut row = vec![0.0; tensor.row_len()];
+                let mut values = Vec::new();
+                for i in 0..tensor.rows() {
+                    tensor.decode_row(i, &mut row).unwrap();
+                    values.extend_from_slice(&row);
+                }
+                fingerprint(values.into_iter())
+            }
+        };
+        writeln!(text, "{} {:?} {form} {sum:016x}", tensor.name(), tensor.shape()).unwrap();
+    }
+    text
+}
+
+/// FNV-1a over the bits of the values.
+fn fingerprint(values: impl Iterator<Item = f32>) -> u64 {
+    let bytes = values.flat_map(f32::to_le_bytes);
+    bytes.fold(0xcbf2_9ce4_8422_2325, |sum, byte| {
+        (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
+#[test]
+fn files_of_every_version_read_as_they_were_written() {
+    let mut count = 0;
+    for entry in fs::read_dir(folder()).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "fmq") {
+            let file = fs::read(&path).unwrap();
+            let expected = fs::read_to_string(path.with_extension("txt")).unwrap();
+            let model = Model::parse(&file).unwrap();
+            assert_eq!(describe(&model), expected, "{}", path.display());
+            count += 1;
+        }
+    }
+    assert!(count >= 2, "{count} golden files");
+}
+
+/// Weights that no later change of a library will draw differently.
+fn weights(n: usize) -> Vec<f32> {
+    let mut weights = vec![0.0; n];
+    Stream::new(9, 9).fill_normal(0, 0, &mut weights);
+    weights
+}
+
+/// Every scheme, width, kind of codebook, and section.
+fn everything() -> Vec<u8> {
+    let auto = Granularity::Auto;
+    let mut plans = Vec::new();
+    for scheme in Scheme::ALL {
+        plans.extend((1..=8).map(|bits| Options::new(scheme, bits)));
+    }
+    for (levels, granularity) in [
+        (Levels::F16, Granularity::Group(2)),
+        (Levels::I16, Granularity::Tensor),
+        (Levels::I8, auto),
+    ] {
+        plans.push(Options { levels, granularity, ..Options::new(Scheme::LloydMax, 3) });
+    }
+    let names: Vec<String> =
+        (0..plans.len()).map(|i| format!("{}.{}.{i}", plans[i].scheme, plans[i].bits)).collect();
+    let mut names: Vec<&str> = names.iter().map(String::as_str).collect();
+    names.extend(["f32", "i64", "empty"]);
+    let velocity: Vec<u8> = weights(12).iter().flat_map(|v| v.to_le_bytes()).collect();
+    let golden = Golden::new((3, 0.25, Some(7)), 1e-4, (2, 2), &velocity).unwrap();
+    let golden = [&golden.head()[..], &velocity].concat();
+    let sections = vec![(Kind::GOLDEN, &golden[..]), (Kind(1000), b"of a later version")];
+    let mut writer = Writer::new(Vec::new(), &Head { net: None, names, sections }).unwrap();
+    for options in &plans {
+        let tensor = quantize_tensor(&weights(5 * 37), &[5, 37], options).unwrap();
+        writer.quantized(&tensor).unwrap();
+    }
+    writer.dense(&[3], Dense::F32(&[f32::INFINITY, -0.0, 1e-45])).unwrap();
+    writer.dense(&[], Dense::I64(&[i64::MIN])).unwrap();
+    writer.dense(&[0, 7], Dense::F32(&[])).unwrap();
+    writer.into_file().unwrap()
+}
+
+/// No tensors and no sections but that of the names.
+fn nothing() -> Vec<u8> {
+    Writer::new(Vec::new(), &Head::default()).unwrap().into_file().unwrap()
+}
+
+#[test]
+#[ignore = "writes the files of the present version"]
+fn write_golden_files() {
+    let version = quant_core::format::VERSION;
+    for (name, file) in [("everything", everything()), ("nothing", nothing())] {
+        let path = folder().join(format!("{}.{}-{name}.fmq", version.0, version.1));
+        assert!(!path.exists(), "{}: golden files are written once", path.display());
+        fs::write(path.with_extension("txt"), describe(&Model::parse(&file).unwrap())).unwrap();
+        fs::write(path, file).unwrap();
+    }
+}
