@@ -25,7 +25,7 @@ pub enum RowScale {
 
 impl RowScale {
     /// The bytes of one scale.
-    pub const fn len(self) -> usize {
+    pub const fn byte_len(self) -> usize {
         match self {
             Self::None => 0,
             Self::F16 => 2,
@@ -77,7 +77,7 @@ impl Coding {
         self.check().ok()?;
         Some(Parts {
             codebooks: self.codebook_count(rows).checked_mul(self.codebook_len())?,
-            scales: rows.checked_mul(self.row_scale.len())?,
+            scales: rows.checked_mul(self.row_scale.byte_len())?,
             codes: rows.checked_mul(packed_len(row_len, self.bits).ok()?)?,
         })
     }
@@ -180,7 +180,7 @@ impl<'a> CodedRows<'a> {
 
     /// The scale of a row, `None` behind the last row and where rows have none.
     pub fn scale(self, row: usize) -> Option<f32> {
-        let bytes = part(self.parts.scales, row, self.coding.row_scale.len())?;
+        let bytes = part(self.parts.scales, row, self.coding.row_scale.byte_len())?;
         match self.coding.row_scale {
             RowScale::None => None,
             RowScale::F16 => bytes.first_chunk().map(|&b| f16::from_le_bytes(b).to_f32()),

@@ -33,7 +33,7 @@
 //! | [`scheme`] | the names of the quantizers |
 //! | [`fit`] | weights → levels and codes, one file per scheme |
 //! | [`log_range`] | the levels of the scheme `log` from four numbers |
-//! | [`codebook`] [`log_range`] | a stored codebook: table, affine or logarithmic |
+//! | [`codebook`] | a stored codebook: table, affine or logarithmic |
 //! | [`coded`] | rows of codes with their codebooks, decoded in place |
 //! | `quantize` | a whole tensor → its cheapest exact description (`alloc`) |
 //! | [`net`] | the configuration of a U-Net |

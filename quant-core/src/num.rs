@@ -109,17 +109,20 @@ pub(crate) const fn floor_u64(x: f64) -> u64 {
 }
 
 /// The integer that `x` holds; beyond i16 the nearest.
+#[cfg(feature = "alloc")]
 #[expect(clippy::cast_possible_truncation, reason = "the float holds a small integer")]
 pub(crate) const fn i16_of(x: f32) -> i16 {
     x as i16
 }
 
 /// The square root of `x`.
+#[cfg(feature = "alloc")]
 pub(crate) fn sqrt_f64(x: f64) -> f64 {
     libm::sqrt(x)
 }
 
 /// The decimal logarithm of `x`.
+#[cfg(feature = "alloc")]
 pub(crate) fn log10(x: f64) -> f64 {
     libm::log10(x)
 }

@@ -42,17 +42,16 @@ fn describe(model: &Model<'_>) -> String {
             }
             dense => format!("{dense:?}"),
         };
-        let sum = match tensor.integers() {
-            Some(integers) => integers.map(|i| i.cast_unsigned()).fold(0, u64::wrapping_add),
-            None => {
-                let mut row = vec![0.0; tensor.row_len()];
-                let mut values = Vec::new();
-                for i in 0..tensor.rows() {
-                    tensor.decode_row(i, &mut row).unwrap();
-                    values.extend_from_slice(&row);
-                }
-                fingerprint(values.into_iter())
+        let sum = if let Some(integers) = tensor.integers() {
+            integers.map(i64::cast_unsigned).fold(0, u64::wrapping_add)
+        } else {
+            let mut row = vec![0.0; tensor.row_len()];
+            let mut values = Vec::new();
+            for i in 0..tensor.rows() {
+                tensor.decode_row(i, &mut row).unwrap();
+                values.extend_from_slice(&row);
             }
+            fingerprint(values.into_iter())
         };
         writeln!(text, "{} {:?} {form} {sum:016x}", tensor.name(), tensor.shape()).unwrap();
     }

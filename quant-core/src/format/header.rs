@@ -34,6 +34,7 @@ pub(super) type Running = crc::Digest<'static, u32, Digest>;
 mod field {
     use core::ops::Range;
 
+    #[cfg(feature = "alloc")]
     pub(super) const VERSION: usize = 4;
     pub(super) const REQUIRED: usize = 8;
     pub(super) const LENGTH: usize = 16;
@@ -107,8 +108,9 @@ impl Header {
     pub(super) fn emit(self, head: &mut [u8], file_len: u64, payload_crc: u32) {
         use crate::num::u32_of;
         let mut put = |at: usize, bytes: &[u8]| {
-            let space = head.get_mut(at..at + bytes.len());
-            space.into_iter().for_each(|space| space.copy_from_slice(bytes));
+            if let Some(space) = head.get_mut(at..at + bytes.len()) {
+                space.copy_from_slice(bytes);
+            }
         };
         put(0, &MAGIC);
         put(field::VERSION, &self.version.0.to_le_bytes());
@@ -119,7 +121,9 @@ impl Header {
         put(field::SECTIONS, &u32_of(self.sections).to_le_bytes());
         put(field::PAYLOAD_CRC, &payload_crc.to_le_bytes());
         let crc = head_crc(head).to_le_bytes();
-        head.get_mut(field::HEAD_CRC).into_iter().for_each(|space| space.copy_from_slice(&crc));
+        if let Some(space) = head.get_mut(field::HEAD_CRC) {
+            space.copy_from_slice(&crc);
+        }
     }
 }
 

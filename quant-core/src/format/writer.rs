@@ -217,7 +217,9 @@ impl<S: Sink> Writer<S> {
         self.pad(ALIGN)?;
         let record = Record::new(shape, encoding, self.written)?;
         let space = self.head.get_mut(self.record_at..self.record_at + RECORD_LEN);
-        space.into_iter().for_each(|space| space.copy_from_slice(&record.emit()));
+        if let Some(space) = space {
+            space.copy_from_slice(&record.emit());
+        }
         self.record_at += RECORD_LEN;
         self.added += 1;
         Ok(())
@@ -227,7 +229,9 @@ impl<S: Sink> Writer<S> {
         self.crc.update(bytes);
         self.written += bytes.len();
         let tensor = self.added.checked_sub(1).and_then(|last| self.record_bytes.get_mut(last));
-        tensor.into_iter().for_each(|size| *size += bytes.len());
+        if let Some(size) = tensor {
+            *size += bytes.len();
+        }
         self.sink.put(bytes)
     }
 

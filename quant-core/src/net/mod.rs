@@ -105,8 +105,9 @@ impl NetConfig {
         let flag = |bit: u32| flags >> bit & 1 == 1;
         let [resolutions, mults, zero0, zero1] = word(11).to_le_bytes();
         check_zero("unknown flags of the net", flags >> FLAGS == 0)?;
-        let padding = [zero0 == 0, zero1 == 0].into_iter().chain((36..40).map(|i| word(i) == 0));
-        check_zero("padding of the net record", padding.fold(true, |all, zero| all && zero))?;
+        let mut padding =
+            [zero0 == 0, zero1 == 0].into_iter().chain((36..40).map(|i| word(i) == 0));
+        check_zero("padding of the net record", padding.all(|zero| zero))?;
         let config = Self {
             in_channels: word(0),
             model_channels: word(1),

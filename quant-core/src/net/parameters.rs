@@ -160,7 +160,11 @@ mod tests {
 
     fn shapes(config: &NetConfig) -> Vec<Vec<u64>> {
         let mut shapes = Vec::new();
-        config.parameters(&mut |shape| Ok(shapes.push(shape.to_vec()))).unwrap();
+        let mut keep = |shape: &[u64]| {
+            shapes.push(shape.to_vec());
+            Ok(())
+        };
+        config.parameters(&mut keep).unwrap();
         shapes
     }
 

@@ -142,7 +142,9 @@ pub(super) fn merged((levels, unit): (Vec<f32>, f32), codes: &mut [u8]) -> Group
             last += usize::from(pair[0].to_bits() != pair[1].to_bits());
             to[i + 1] = low_u8(last);
         }
-        codes.iter_mut().for_each(|code| *code = to[usize::from(*code)]);
+        for code in codes {
+            *code = to[usize::from(*code)];
+        }
     }
     GroupBook::Table { levels: distinct, unit }
 }
@@ -164,7 +166,7 @@ impl GroupBook {
 }
 
 /// The error of a group without row scales.
-fn measure(weights: &[f32], book: &GroupBook, codes: &[u8]) -> Distortion {
+pub(super) fn measure(weights: &[f32], book: &GroupBook, codes: &[u8]) -> Distortion {
     match book {
         GroupBook::Values(_) => {
             let signal = weights.iter().map(|&w| f64::from(w) * f64::from(w)).sum();

@@ -275,7 +275,9 @@ fn describe(
         fit_group(&mut worker.fitter, weights, plan).map_err(in_tensor)
     })?;
     let mut distortion = Distortion::default();
-    groups.iter().for_each(|group| distortion.add(group.distortion));
+    for group in &groups {
+        distortion.add(group.distortion);
+    }
     Ok((assemble(groups, plan), distortion))
 }
 

@@ -9,7 +9,7 @@
 //! (nearest, where the scheme means that) and the levels of a table (means) are improved in turn.
 
 use super::form::Layout;
-use super::group::{FittedGroup, GroupBook, Plan, distortion, merged, round_levels};
+use super::group::{FittedGroup, GroupBook, Plan, distortion, measure, merged, round_levels};
 use crate::codebook::Affine;
 use crate::error::{Error, Result};
 use crate::fit::{Fit, Fitter, Group};
@@ -41,13 +41,7 @@ pub(super) fn fit_scaled(fitter: &mut Fitter, weights: &[f32], plan: &Plan) -> R
     let mut codes = fitted.codes.to_vec();
     let mut levels = fitted.levels.to_vec();
     let book = match fitted.fit {
-        // A group of one value per row at most: a single level of one.
-        Fit::Copied if relative.iter().all(|x| *x == relative[0]) => {
-            codes = relative.iter().map(|_| 0).collect();
-            levels = alloc::vec![relative[0]];
-            None
-        }
-        Fit::Copied => return kept(weights),
+        Fit::Copied => return Ok(kept(weights)),
         Fit::Table { .. } => None,
         Fit::Affine { min, step } => Some(GroupBook::Affine(Affine { min, step })),
         Fit::Logarithmic(range) => {
@@ -85,15 +79,10 @@ pub(super) fn fit_scaled(fitter: &mut Fitter, weights: &[f32], plan: &Plan) -> R
 }
 
 /// A group that no scale and codebook describes.
-fn kept(weights: &[f32]) -> Result<FittedGroup> {
-    let signal = weights.iter().map(|&w| f64::from(w) * f64::from(w)).sum();
-    let (count, entropy) = (weights.len(), 32.0 * f64_of(weights.len()));
-    Ok(FittedGroup {
-        book: GroupBook::Values(weights.to_vec()),
-        scales: Vec::new(),
-        codes: Vec::new(),
-        distortion: super::Distortion { count, signal, noise: 0.0, entropy },
-    })
+fn kept(weights: &[f32]) -> FittedGroup {
+    let book = GroupBook::Values(weights.to_vec());
+    let distortion = measure(weights, &book, &[]);
+    FittedGroup { book, scales: Vec::new(), codes: Vec::new(), distortion }
 }
 
 fn root_mean_square(row: &[f32]) -> f16 {

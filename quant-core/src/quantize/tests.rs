@@ -141,7 +141,9 @@ fn gaussian(rows: usize, row_len: usize, spread: f32) -> Vec<f32> {
     let mut sizes = vec![0.0; rows];
     Stream::new(8, 1000).fill_normal(0, 0, &mut sizes);
     for (row, size) in weights.chunks_mut(row_len).zip(sizes) {
-        row.iter_mut().for_each(|w| *w *= 1.0 + spread * size.abs());
+        for w in row {
+            *w *= 1.0 + spread * size.abs();
+        }
     }
     weights
 }
