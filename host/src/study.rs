@@ -15,16 +15,16 @@ use fm_candle::device::Device;
 use fm_candle::fid::lenet::{self, LeNet};
 use fm_candle::fid::{Statistics, fid};
 use fm_candle::model::{UNet, UNetConfig};
-use fm_candle::quantize::{Treatment, quantize_in_memory};
+use fm_candle::quantize::{StateDict, quantize_in_memory};
 use fm_candle::sample::{Sampler, start_noise, to_pixels};
 use fm_candle::{DType, Tensor, atomic, paired};
 use indicatif::ProgressBar;
-use quant_core::quantize::Options;
 use quant_core::scheme::Scheme;
 use serde::{Deserialize, Serialize};
 
 use crate::cmd::net::{NetArgs, build};
 use crate::cmd::sample::{class_cycle, image_shape, images};
+use crate::cmd::treatment::TreatmentArgs;
 use crate::progress::Progress;
 use crate::report::{Row, Summary, grid, html, plots, tables};
 
@@ -45,6 +45,8 @@ pub(crate) struct Study {
     pub(crate) schemes: Vec<Scheme>,
     /// Bits of the codes.
     pub(crate) bits: Vec<u8>,
+    /// How tensors are described.
+    pub(crate) treatment: TreatmentArgs,
     /// Images sampled per row.
     pub(crate) n: usize,
     /// How they are sampled.
@@ -82,6 +84,7 @@ impl Study {
         if shape != (1, lenet::SIDE, lenet::SIDE) {
             bail!("the net draws {shape:?} images, the LeNet features are for (1, 28, 28)");
         }
+        self.treatment.check_globs(&self.tensors.as_slice().tensors())?;
         for folder in ["packed", "grids"] {
             let path = self.dir.join(folder);
             fs::create_dir_all(&path).with_context(|| format!("creating `{}`", path.display()))?;
@@ -167,9 +170,9 @@ impl Study {
         bar: &ProgressBar,
     ) -> Result<Row> {
         let start = Instant::now();
-        let treatment = Treatment::Quantize(Options::new(scheme, bits));
         let net = self.config.to_packed()?;
-        let (packed, report) = quantize_in_memory(&self.tensors, Some(&net), |_, _| treatment)?;
+        let treat = |name: &str, shape: &[usize]| self.treatment.treat(scheme, bits, name, shape);
+        let (packed, report) = quantize_in_memory(&self.tensors, Some(&net), treat)?;
         let path = self.packed_path(scheme, bits);
         atomic::write(&path, &packed)?;
         let net = NetArgs::plain(&path).build(&self.device)?;
@@ -209,9 +212,10 @@ impl Study {
     fn summary(&self, full: &Tensor) -> Result<Summary> {
         let parameters = self.tensors.iter().map(|(_, t)| t.elem_count() as u64).sum::<u64>();
         let real = classes_in_turn(&self.real.labels, self.n);
-        let notes = vec![
+        let mut notes = vec![
             "PSNR and SSIM (11 x 11 box window) compare samples with pixels in [0, 1].".to_string(),
         ];
+        notes.extend(self.treatment.differences().map(|it| format!("All rows with {it}.")));
         Ok(Summary {
             model: self.model.clone(),
             parameters,
@@ -252,14 +256,15 @@ impl Study {
         let crc = Crc::<u64>::new(&CRC_64_XZ);
         let mut digest = crc.digest();
         let settings = format!(
-            "{} {} {} {} {:?} {}",
+            "{} {:?} {} {} {} {:?} {}",
             env!("CARGO_PKG_VERSION"),
+            quant_core::format::VERSION,
             self.config.to_json(),
             self.n,
             self.seed,
             self.sampler,
             self.reference_name
-        );
+        ) + &self.treatment.differences().unwrap_or_default();
         digest.update(settings.as_bytes());
         for (name, tensor) in &self.tensors {
             digest.update(name.as_bytes());

@@ -9,6 +9,7 @@ use fm_candle::solver::{Method, uniform_grid};
 use quant_core::scheme::Scheme;
 
 use crate::cli::Common;
+use crate::cmd::treatment::TreatmentArgs;
 use crate::embedded;
 use crate::report::tables;
 use crate::study::Study;
@@ -31,6 +32,7 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
         tensors,
         schemes: Scheme::ALL.to_vec(),
         bits: vec![2, 3, 4, 8],
+        treatment: TreatmentArgs::default(),
         n: 256,
         sampler: Sampler {
             method: Method::Midpoint,

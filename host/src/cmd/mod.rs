@@ -10,4 +10,5 @@ pub(crate) mod sample;
 pub(crate) mod sweep;
 pub(crate) mod train;
 pub(crate) mod train_lenet;
+pub(crate) mod treatment;
 pub(crate) mod unpack;

@@ -12,6 +12,7 @@ use quant_core::scheme::Scheme;
 use crate::cli::Common;
 use crate::cmd::net::NetArgs;
 use crate::cmd::sample::time_grid;
+use crate::cmd::treatment::TreatmentArgs;
 use crate::embedded;
 use crate::report::tables;
 use crate::study::Study;
@@ -33,6 +34,8 @@ pub(crate) struct Args {
     /// Bits, separated by commas
     #[arg(long, value_delimiter = ',', default_value = "2,3,4,8", value_parser = clap::value_parser!(u8).range(1..=8))]
     bits: Vec<u8>,
+    #[command(flatten)]
+    treatment: TreatmentArgs,
     /// Images sampled per row
     #[arg(short, default_value_t = 256)]
     n: usize,
@@ -82,6 +85,7 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
         tensors: checkpoint.tensors,
         schemes: distinct(&args.schemes),
         bits: distinct(&args.bits),
+        treatment: args.treatment.clone(),
         n: args.n,
         sampler: Sampler {
             method: args.ode_method,

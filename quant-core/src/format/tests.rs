@@ -45,6 +45,9 @@ fn small_file() -> Vec<u8> {
     writer.into_file().unwrap()
 }
 
+/// Every how many-th position is tried: all, but for the interpreter.
+const STRIDE: usize = if cfg!(miri) { 101 } else { 1 };
+
 /// Calls everything that a model offers; the bytes that it accounts for.
 fn read_everything(model: &Model<'_>) -> Result<usize> {
     let mut bytes = model.header_bytes();
@@ -141,7 +144,7 @@ fn reads_at_every_alignment() {
 #[test]
 fn every_flipped_bit_is_an_error() {
     let mut file = small_file();
-    for at in 0..file.len() {
+    for at in (0..file.len()).step_by(STRIDE) {
         for bit in 0..8 {
             file[at] ^= 1 << bit;
             assert!(Model::parse(&file).is_err(), "bit {bit} of byte {at}");
@@ -153,7 +156,7 @@ fn every_flipped_bit_is_an_error() {
 #[test]
 fn every_other_length_is_an_error() {
     let mut file = small_file();
-    for len in 0..file.len() {
+    for len in (0..file.len()).step_by(STRIDE) {
         assert!(Model::parse(&file[..len]).is_err(), "length {len}");
         // Even with lengths and checksums made right.
         let mut short = file[..len].to_vec();
@@ -197,6 +200,7 @@ fn writer_refuses_what_the_reader_would() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "quadratic in the names")]
 fn the_most_tensors_are_read() {
     let names: Vec<String> = (0..MAX_TENSORS).map(|i| std::format!("{i}")).collect();
     let mut writer = writer(&names.iter().map(String::as_str).collect::<Vec<_>>());
@@ -350,7 +354,7 @@ proptest! {
 #[test]
 fn every_byte_of_many_values_is_read_without_panic() {
     let file = small_file();
-    for at in 0..file.len() {
+    for at in (0..file.len()).step_by(STRIDE) {
         for byte in [0, 1, 2, 3, 5, 6, 7, 8, 9, 15, 16, 63, 64, 127, 128, 254, 255] {
             let mut damaged = file.clone();
             damaged[at] = byte;

@@ -1,0 +1,167 @@
+//! What is done with each tensor: the options that `quantize` and `sweep` share.
+
+use core::str::FromStr;
+
+use anyhow::{Result, bail};
+use fm_candle::checkpoint::TensorInfo;
+use fm_candle::quantize::{Treatment, is_sensitive};
+use globset::{Glob, GlobMatcher};
+use quant_core::quantize::{Granularity, Levels, Options};
+use quant_core::scheme::Scheme;
+
+/// How tensors are described.
+#[derive(clap::Args, Clone, Debug)]
+pub(crate) struct TreatmentArgs {
+    /// Precision of the codebooks' entries
+    #[arg(
+        long = "codebook-dtype",
+        value_name = "f32|f16|i16|i8",
+        default_value = "f32",
+        value_parser = levels
+    )]
+    codebook_dtype: Levels,
+    /// Which weights share a codebook: channel, group:N (channels), tensor, or auto (for each
+    /// tensor whatever has the best error for its true size)
+    #[arg(long, default_value = "channel", value_parser = granularity)]
+    granularity: Granularity,
+    /// Tensors to keep at other bits, GLOB=BITS with BITS 1 to 8, 16 or 32; or `recommended`: first
+    /// and last convolution, time and label embedding, norms and biases at 16 bits. May be
+    /// repeated; the first that matches counts
+    #[arg(long, value_name = "recommended|GLOB=BITS", num_args = 1..)]
+    keep: Vec<Keep>,
+    /// Price of a bit of entropy under ecq, in units of a channel's variance [default: the slope of
+    /// Shannon's bound at BITS, 2 ln 2 / 4^BITS]
+    #[arg(long, value_parser = price)]
+    lambda: Option<f64>,
+}
+
+/// One `--keep`.
+#[derive(Clone, Debug)]
+enum Keep {
+    /// The usual sensitive tensors, at 16 bits.
+    Recommended,
+    /// Those of a name.
+    Named { glob: GlobMatcher, bits: u8 },
+}
+
+impl Default for TreatmentArgs {
+    /// The paper's way: an f32 codebook per channel for every tensor.
+    fn default() -> Self {
+        let (codebook_dtype, granularity) = (Levels::F32, Granularity::Channel);
+        Self { codebook_dtype, granularity, keep: Vec::new(), lambda: None }
+    }
+}
+
+impl TreatmentArgs {
+    /// What is done with the tensor of a name and shape.
+    pub(crate) fn treat(&self, scheme: Scheme, bits: u8, name: &str, shape: &[usize]) -> Treatment {
+        let options = |bits| Options {
+            scheme,
+            bits,
+            granularity: self.granularity,
+            levels: self.codebook_dtype,
+            lambda: self.lambda,
+        };
+        match self.keep.iter().find_map(|keep| keep.bits(name, shape)) {
+            Some(32) => Treatment::F32,
+            Some(16) => Treatment::F16,
+            kept => Treatment::Quantize(options(kept.unwrap_or(bits))),
+        }
+    }
+
+    /// Whether `--keep` names the tensor.
+    pub(crate) fn keeps(&self, name: &str, shape: &[usize]) -> bool {
+        self.keep.iter().any(|keep| keep.bits(name, shape).is_some())
+    }
+
+    /// The options that differ from the paper's way, for people; none if none does.
+    pub(crate) fn differences(&self) -> Option<String> {
+        let mut flags = Vec::new();
+        if self.granularity != Granularity::Channel {
+            flags.push(format!("granularity {:?}", self.granularity).to_lowercase());
+        }
+        if self.codebook_dtype != Levels::F32 && self.granularity != Granularity::Auto {
+            flags.push(format!("codebook entries {:?}", self.codebook_dtype).to_lowercase());
+        }
+        flags.extend(self.keep.iter().map(|keep| match keep {
+            Keep::Recommended => "sensitive tensors kept at 16 bits".to_string(),
+            Keep::Named { glob, bits } => format!("{} kept at {bits} bits", glob.glob()),
+        }));
+        flags.extend(self.lambda.map(|lambda| format!("lambda {lambda}")));
+        (!flags.is_empty()).then(|| flags.join(", "))
+    }
+
+    /// Refuses globs that no tensor's name matches: they are misspelt.
+    pub(crate) fn check_globs(&self, tensors: &[TensorInfo]) -> Result<()> {
+        for keep in &self.keep {
+            if let Keep::Named { glob, .. } = keep {
+                check_glob("--keep", glob, tensors)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Refuses a glob that no tensor's name matches.
+pub(crate) fn check_glob(flag: &str, glob: &GlobMatcher, tensors: &[TensorInfo]) -> Result<()> {
+    if !tensors.iter().any(|tensor| glob.is_match(&tensor.name)) {
+        bail!("{flag} {}: no tensor has such a name", glob.glob());
+    }
+    Ok(())
+}
+
+impl FromStr for Keep {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "recommended" {
+            return Ok(Self::Recommended);
+        }
+        let (pattern, bits) = text.rsplit_once('=').ok_or("expected recommended or GLOB=BITS")?;
+        let bits = bits.parse().ok().filter(|bits| matches!(bits, 1..=8 | 16 | 32));
+        let bits = bits.ok_or("BITS must be 1 to 8, 16 or 32")?;
+        Ok(Self::Named { glob: glob(pattern)?, bits })
+    }
+}
+
+impl Keep {
+    /// The bits that a tensor is kept at, if it is.
+    fn bits(&self, name: &str, shape: &[usize]) -> Option<u8> {
+        match self {
+            Self::Recommended => is_sensitive(name, shape).then_some(16),
+            Self::Named { glob, bits } => glob.is_match(name).then_some(*bits),
+        }
+    }
+}
+
+/// A pattern of tensor names.
+pub(crate) fn glob(pattern: &str) -> Result<GlobMatcher, String> {
+    Ok(Glob::new(pattern).map_err(|e| e.to_string())?.compile_matcher())
+}
+
+fn price(text: &str) -> Result<f64, String> {
+    let price = text.parse().ok().filter(|price: &f64| *price >= 0.0 && price.is_finite());
+    price.ok_or_else(|| "expected a number of at least 0".into())
+}
+
+fn levels(text: &str) -> Result<Levels, String> {
+    match text {
+        "f32" => Ok(Levels::F32),
+        "f16" => Ok(Levels::F16),
+        "i16" => Ok(Levels::I16),
+        "i8" => Ok(Levels::I8),
+        _ => Err("expected f32, f16, i16 or i8".into()),
+    }
+}
+
+fn granularity(text: &str) -> Result<Granularity, String> {
+    match text {
+        "channel" => Ok(Granularity::Channel),
+        "tensor" => Ok(Granularity::Tensor),
+        "auto" => Ok(Granularity::Auto),
+        _ => match text.strip_prefix("group:").and_then(|n| n.parse().ok()) {
+            Some(n) if n > 0 => Ok(Granularity::Group(n)),
+            _ => Err("expected channel, group:N with N at least 1, tensor or auto".into()),
+        },
+    }
+}
