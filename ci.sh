@@ -7,9 +7,9 @@
 # the dev profile. The chip's builds compile quant-core and its four small dependencies only.
 #
 # FMQ_FIRMWARE_CARGO  the cargo command that builds for the chip, where it is not `cargo`
-# FMQ_ALLOW_SKIP=1    go on without the chip's builds where its core library cannot be had, and
-#                     without the ARM tests where their library or QEMU cannot; the last line then
-#                     says so
+# FMQ_ALLOW_SKIP=1    go on without the chip's builds where its core library cannot be had
+#
+# The tests in an ARM emulator are left out where there is none. The last line says what was left out.
 set -euo pipefail
 cd "$(dirname "$0")"
 

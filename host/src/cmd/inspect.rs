@@ -46,8 +46,16 @@ struct Output {
 struct Packed {
     version: String,
     header_bytes: usize,
+    sections: Vec<Section>,
     bits_per_weight: f64,
     crc32: &'static str,
+}
+
+/// A part of the head of a packed file.
+#[derive(Serialize)]
+struct Section {
+    name: String,
+    bytes: usize,
 }
 
 #[derive(Serialize)]
@@ -93,6 +101,7 @@ pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
         output.packed = Some(Packed {
             version: format!("{}.{}", model.version().0, model.version().1),
             header_bytes: model.header_bytes(),
+            sections: model.sections().map(|(kind, bytes)| section(kind, bytes)).collect(),
             bits_per_weight: 8.0 * bytes.len() as f64 / parameters.max(1) as f64,
             crc32: "ok",
         });
@@ -117,6 +126,19 @@ fn not_finite(checkpoint: &Checkpoint) -> Result<Vec<String>> {
         }
     }
     Ok(names)
+}
+
+fn section(kind: format::Kind, contents: &[u8]) -> Section {
+    let name = match kind {
+        format::Kind::NET => "net".into(),
+        format::Kind::NAMES => "names".into(),
+        format::Kind::MEMORY_PLAN => "memory plan".into(),
+        format::Kind::ACTIVATION_SCALES => "activation scales".into(),
+        format::Kind::BIAS_CORRECTIONS => "bias corrections".into(),
+        format::Kind::GOLDEN => "golden pair".into(),
+        format::Kind(other) => format!("unknown ({other})"),
+    };
+    Section { name, bytes: contents.len() }
 }
 
 fn packed_row(tensor: &format::Tensor<'_>) -> Row {
@@ -185,6 +207,9 @@ fn print(output: &Output, out: &mut dyn Write) -> Result<()> {
             "format version {}, {} header bytes, {:.3} bits per weight, CRC-32 {}",
             packed.version, packed.header_bytes, packed.bits_per_weight, packed.crc32
         )?;
+        for Section { name, bytes } in &packed.sections {
+            writeln!(out, "section {name}: {bytes} bytes")?;
+        }
     }
     let width = output.tensors.iter().map(|row| row.name.len()).max().unwrap_or(0);
     for row in &output.tensors {
