@@ -1,10 +1,19 @@
 //! What the fuzz targets share.
 //!
 //! ```text
-//! cargo +nightly fuzz run parse       any bytes
-//! cargo +nightly fuzz run mutate      a valid file with edited bytes and right checksums
-//! cargo +nightly fuzz run round_trip  any tensors: what is written is what is read
+//! parse       any bytes
+//! mutate      a valid file with edited bytes and right checksums
+//! round_trip  any tensors: what is written is what is read
 //! ```
+//!
+//! In `quant-core`, with a nightly compiler and `cargo install cargo-fuzz`:
+//!
+//! ```text
+//! cargo +nightly fuzz run mutate fuzz/corpus/mutate fuzz/seeds/mutate
+//! cargo +nightly fuzz run parse fuzz/corpus/parse fuzz/seeds/parse ../tests/data/format -- -max_len=32768
+//! ```
+//!
+//! An input that crashes becomes a plain test in `quant-core/src`.
 
 use arbitrary::Arbitrary;
 use crc::{CRC_32_ISO_HDLC, Crc};

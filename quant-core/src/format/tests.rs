@@ -230,6 +230,7 @@ fn net_file(net: &NetConfig) -> Result<Vec<u8>> {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "a net has too many weights to interpret")]
 fn tensors_are_the_parameters_of_the_net() {
     let net = NetConfig {
         model_channels: 32,
