@@ -20,13 +20,22 @@ use super::bins::Bins;
 use super::{Fit, rank};
 use crate::num::{f32_of, f64_of, index, low_u8, u32_of};
 
+/// Bins per level: the more, the fewer weights need a sort, but each bin takes time of its own.
+const BINS_PER_LEVEL: usize = 64;
+
+/// The bins for `n` weights and `k` levels.
+pub(super) const fn bins(n: usize, k: usize) -> usize {
+    let (most, enough) = (Bins::number(n), BINS_PER_LEVEL * k);
+    if most < enough { most } else { enough }
+}
+
 /// What `counts` says of a bin that lies in two chunks or more, from its first such bin on.
 const CUT: u32 = 1 << 8;
 
 /// Fits a group that is not empty.
 ///
 /// # Shapes
-/// `keys` and `codes`: `[n]`; `sums` and `levels`: `[K]`; `counts`: [`Bins::number`]`(n)`;
+/// `keys` and `codes`: `[n]`; `sums` and `levels`: `[K]`; `counts`: [`bins`]`(n, K)`;
 /// `starts`: `[K]`.
 pub(super) fn fit(
     weights: &[f32],
@@ -103,7 +112,7 @@ impl Chunks {
         let (mut start, mut chunk, mut chunk_end, mut cuts) = (0, 0, self.len(0), 0);
         for count in counts {
             let end = start + index(*count);
-            if end < chunk_end || *count == 0 {
+            if end < chunk_end {
                 *count = chunk;
             } else if end == chunk_end {
                 *count = chunk;
@@ -137,7 +146,7 @@ mod tests {
             weights,
             &mut vec![0; n],
             &mut vec![0.0; k],
-            &mut vec![0; Bins::number(n)],
+            &mut vec![0; bins(n, k)],
             &mut vec![0; k],
             &mut levels,
             &mut codes,

@@ -159,7 +159,7 @@ impl ScratchLen {
         }
         match scheme {
             Scheme::EqualMass => {
-                let cuts = Bins::number(n).checked_add(k).ok_or(too_many)?;
+                let cuts = equal_mass::bins(n, k).checked_add(k).ok_or(too_many)?;
                 Ok(Self { keys: n, reals: k, cuts })
             }
             Scheme::Uniform => Ok(Self::default()),
