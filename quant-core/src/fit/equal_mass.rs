@@ -112,20 +112,16 @@ impl Chunks {
         let (mut start, mut chunk, mut chunk_end, mut cuts) = (0, 0, self.len(0), 0);
         for count in counts {
             let end = start + index(*count);
-            if end < chunk_end {
-                *count = chunk;
-            } else if end == chunk_end {
-                *count = chunk;
-                chunk += 1;
-                chunk_end += self.len(index(chunk));
-            } else {
+            if end > chunk_end {
                 *count = CUT + cuts;
                 starts[index(cuts)] = u32_of(start);
                 cuts += 1;
-                while chunk_end <= end {
-                    chunk += 1;
-                    chunk_end += self.len(index(chunk));
-                }
+            } else {
+                *count = chunk;
+            }
+            while chunk_end <= end {
+                chunk += 1;
+                chunk_end += self.len(index(chunk));
             }
             start = end;
         }

@@ -59,12 +59,18 @@ impl Fitter {
     }
 
     fn resize(&mut self, need: ScratchLen, levels: usize, codes: usize) {
-        self.keys.resize(need.keys, 0);
-        self.reals.resize(need.reals, 0.0);
-        self.cuts.resize(need.cuts, 0);
-        self.levels.resize(levels, 0.0);
-        self.codes.resize(codes, 0);
+        resize(&mut self.keys, need.keys);
+        resize(&mut self.reals, need.reals);
+        resize(&mut self.cuts, need.cuts);
+        resize(&mut self.levels, levels);
+        resize(&mut self.codes, codes);
     }
+}
+
+/// Sets the length, without the room to spare that a vector would otherwise take.
+fn resize<T: Clone + Default>(buffer: &mut Vec<T>, len: usize) {
+    buffer.reserve_exact(len.saturating_sub(buffer.len()));
+    buffer.resize(len, T::default());
 }
 
 /// Weights sorted once by [`Fitter::prepare`], in its buffers.

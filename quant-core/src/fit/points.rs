@@ -103,9 +103,17 @@ impl<'a> Points<'a> {
         self.first[j] - self.first[i]
     }
 
-    /// The first point from `start` on of a value not below `x`, or the number of points.
+    /// The first point from `start` on of a value not below `x`, or the number of points. The nearer
+    /// it is, the sooner it is found.
     pub(super) fn below(&self, start: usize, x: f64) -> usize {
-        start + self.rows[start..self.len()].partition_point(|row| row[3] < x)
+        let rows = &self.rows[start..self.len()];
+        let mut reach = 1;
+        while reach < rows.len() && rows[reach - 1][3] < x {
+            reach *= 2;
+        }
+        let passed = reach / 2;
+        let within = &rows[passed..reach.min(rows.len())];
+        start + passed + within.partition_point(|row| row[3] < x)
     }
 
     /// The least and the greatest value.

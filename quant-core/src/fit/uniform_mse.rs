@@ -98,13 +98,26 @@ pub(super) struct Grid {
 }
 
 impl Grid {
-    /// The grid between two levels, which may be given in any order, and its error.
-    fn new(points: &Points<'_>, a: f64, b: f64, levels: usize) -> Self {
+    /// The grid between the least and the greatest weight, and its error.
+    fn whole(points: &Points<'_>, levels: usize) -> Self {
+        let (first, last) = points.range();
+        let grid = Self { first, last, levels, error: 0.0 };
+        Self { error: grid.cells(points).map(|cell| cell.error).sum(), ..grid }
+    }
+
+    /// The grid of as many levels between two, which may be given in any order; its error counts as
+    /// infinite once it exceeds that of this grid.
+    fn rival(&self, points: &Points<'_>, a: f64, b: f64) -> Self {
         let (least, greatest) = points.range();
-        let first = a.min(b).max(least);
-        let last = a.max(b).min(greatest);
-        let mut grid = Self { first, last, levels, error: 0.0 };
-        grid.error = grid.cells(points).map(|cell| cell.error).sum();
+        let (first, last) = (a.min(b).max(least), a.max(b).min(greatest));
+        let mut grid = Self { first, last, error: 0.0, ..*self };
+        for cell in grid.cells(points) {
+            grid.error += cell.error;
+            if grid.error > self.error {
+                grid.error = f64::INFINITY;
+                break;
+            }
+        }
         grid
     }
 
@@ -152,7 +165,7 @@ impl Grid {
         let step = (products - codes * sum / mass) / spread;
         let first = (sum - step * codes) / mass;
         let last = first + step * f64_of(self.levels - 1);
-        (spread > 0.0 && step > 0.0).then(|| Self::new(points, first, last, self.levels))
+        (spread > 0.0 && step > 0.0).then(|| self.rival(points, first, last))
     }
 
     /// Writes the ends of the runs of points that levels take, less those that take none; `ends`: at
@@ -185,8 +198,7 @@ struct Cell {
 
 /// A grid of little error.
 pub(super) fn best(points: &Points<'_>, levels: usize) -> Grid {
-    let (least, greatest) = points.range();
-    let mut best = Grid::new(points, least, greatest, levels);
+    let mut best = Grid::whole(points, levels);
     let rarest = 1.0 / f64_of(points.len());
     let tails = || {
         core::iter::successors(Some(0.5), |tail| Some(0.5 * tail)).take_while(|&tail| tail > rarest)
@@ -194,7 +206,7 @@ pub(super) fn best(points: &Points<'_>, levels: usize) -> Grid {
     for below in tails() {
         for above in tails() {
             let (first, last) = (points.quantile(below), points.quantile(1.0 - above));
-            best.improve(Grid::new(points, first, last, levels));
+            best.improve(best.rival(points, first, last));
         }
     }
     let mut move_by = (best.last - best.first) / 16.0;
@@ -202,8 +214,7 @@ pub(super) fn best(points: &Points<'_>, levels: usize) -> Grid {
         let Grid { first, last, .. } = best;
         let mut better = false;
         for (a, b) in DIRECTIONS {
-            better |=
-                best.improve(Grid::new(points, first + a * move_by, last + b * move_by, levels));
+            better |= best.improve(best.rival(points, first + a * move_by, last + b * move_by));
         }
         if !better {
             move_by *= 0.5;
