@@ -140,14 +140,17 @@ impl<'a> Codebook<'a> {
         }
     }
 
-    /// Whether the stored numbers make sense: a range is a range, everything is finite.
+    /// Whether the stored numbers make sense: a range is a range, every value is finite.
     pub(crate) fn is_sound(self, bits: u8) -> bool {
-        let range = match self.entries {
-            Entries::Logarithmic => self.range().is_some_and(|range| range.check().is_ok()),
-            _ => true,
-        };
         let last = u8::MAX >> (8 - bits.clamp(1, 8));
-        range && (0..=last).all(|code| self.value(code).is_finite())
+        let finite = |code| self.value(code).is_finite();
+        match self.entries {
+            // The levels lie between the magnitudes of the range, which are finite.
+            Entries::Logarithmic => self.range().is_some_and(|range| range.check().is_ok()),
+            // The others lie between these two.
+            Entries::Affine => finite(0) && finite(last),
+            _ => (0..=last).all(finite),
+        }
     }
 
     fn range(self) -> Option<LogRange> {
@@ -196,6 +199,29 @@ mod tests {
         let upside_down = [0.0, 0.0, 8.0, 1.0_f32].map(f32::to_le_bytes);
         let bytes = upside_down.as_flattened();
         assert!(!Codebook::new(Entries::Logarithmic, 3, bytes, 4).is_sound(3));
+    }
+
+    #[test]
+    fn soundness_is_that_every_value_is_finite() {
+        let affine = |min, step| Affine { min, step }.to_bytes();
+        for (min, step) in [
+            (0.0, 1.0),
+            (f32::MAX, 0.0),
+            (f32::MAX, f32::MAX),
+            (-f32::MAX, f32::MAX),
+            (0.0, f32::INFINITY),
+            (f32::NAN, 0.0),
+            (1.0, f32::NAN),
+        ] {
+            let bytes = affine(min, step);
+            let codebook = Codebook::new(Entries::Affine, 2, &bytes, 9);
+            let finite = (0..4).all(|code| codebook.value(code).is_finite());
+            assert_eq!(codebook.is_sound(2), finite, "{min} {step}");
+        }
+        // The widest range there is.
+        let bytes = [1e-45, f32::MAX, f32::MIN_POSITIVE, f32::MAX].map(f32::to_le_bytes);
+        let codebook = Codebook::new(Entries::Logarithmic, 8, bytes.as_flattened(), 1000);
+        assert!(codebook.is_sound(8) && (0..=255).all(|code| codebook.value(code).is_finite()));
     }
 
     #[test]
