@@ -12,3 +12,4 @@ pub(crate) mod train;
 pub(crate) mod train_lenet;
 pub(crate) mod treatment;
 pub(crate) mod unpack;
+pub(crate) mod velocity;

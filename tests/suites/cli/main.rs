@@ -11,6 +11,7 @@
 )]
 
 mod quantize;
+mod velocity;
 
 use std::fs;
 use std::path::{Path, PathBuf};

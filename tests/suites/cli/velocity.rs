@@ -1,0 +1,55 @@
+//! `fmq velocity`: upstream's numbers from upstream's file, and refusals.
+
+use super::*;
+
+/// A file of the reference data.
+fn data(name: &str) -> String {
+    format!("{}/../tests/data/unet/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+#[test]
+fn equals_upstream_on_its_own_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let cases: Value = serde_json::from_slice(&fs::read(data("unet.json")).unwrap()).unwrap();
+    let arch = dir.join("net.json");
+    // Upstream has no field for the size of the images; whatever is absent has its default.
+    fs::write(&arch, cases["cifar_like"]["config"].to_string()).unwrap();
+    let (net, io) = (data("cifar_like.bare.pth"), data("cifar_like.io.safetensors"));
+    ok(dir, &["velocity", &net, "--arch", "net.json", "--inputs", &io, "-o", "v.safetensors"]);
+    let read = |path: &Path, name: &str| {
+        let file = checkpoint::load(path, true).unwrap();
+        file.tensors.into_iter().find(|(found, _)| found == name).unwrap().1
+    };
+    let (v, y) = (read(&dir.join("v.safetensors"), "v"), read(Path::new(&io), "y"));
+    let difference = (v - y).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
+    assert!(difference < 1e-5, "{difference}");
+}
+
+#[test]
+fn inputs_that_do_not_fit_are_refused() {
+    let dir = folder();
+    let dir = dir.path();
+    let cpu = &fm_candle::device::Device::Cpu;
+    let x = || ("x".to_string(), Tensor::zeros((2, 1, 8, 8), DType::F32, cpu).unwrap());
+    let t = |n: usize| ("t".to_string(), Tensor::zeros(n, DType::F32, cpu).unwrap());
+    let label = |labels: &[i64]| ("label".to_string(), Tensor::new(labels, cpu).unwrap());
+    let run = |tensors: &[(String, Tensor)]| {
+        checkpoint::safetensors::save(&dir.join("in.safetensors"), tensors, &[]).unwrap();
+        ["velocity", "net.safetensors", "--inputs", "in.safetensors", "-o", "v.safetensors"]
+    };
+    ok(dir, &run(&[x(), t(2), label(&[3, 10])]));
+    fs::remove_file(dir.join("v.safetensors")).unwrap();
+    for (tensors, fault) in [
+        (vec![x()], "no tensor t"),
+        (vec![t(2)], "no tensor x"),
+        (vec![x(), t(3)], "[3], expected [2]"),
+        (vec![x(), t(2), label(&[1])], "expected I64 [2]"),
+        (vec![x(), t(2), label(&[1, 11])], "label 11 is no class"),
+        (vec![("x".into(), Tensor::new(&[f32::NAN], cpu).unwrap()), t(1)], "not finite"),
+    ] {
+        let args = run(&tensors);
+        let error = fails(dir, &args);
+        assert!(error.contains("in.safetensors") && error.contains(fault), "{error}");
+    }
+}
