@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use anyhow::{Context, Result};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use fm_candle::device::Device;
 
 use crate::cmd;
@@ -77,6 +77,8 @@ enum Command {
     Fid(cmd::fid::Args),
     Sweep(cmd::sweep::Args),
     TrainLenet(cmd::train_lenet::Args),
+    Completions(cmd::shell::Completions),
+    Man(cmd::shell::Manual),
 }
 
 /// Parses the arguments (wrong usage exits with 2) and runs the command.
@@ -100,6 +102,8 @@ pub(crate) fn run() -> Result<()> {
         Command::Fid(args) => cmd::fid::run(args, &cli.common, &mut out),
         Command::Sweep(args) => cmd::sweep::run(args, &cli.common, &mut out),
         Command::TrainLenet(args) => cmd::train_lenet::run(args, &cli.common),
+        Command::Completions(args) => cmd::shell::completions(args, Cli::command(), &mut out),
+        Command::Man(args) => cmd::shell::manual(args, Cli::command()),
     }?;
     out.flush().context("writing to stdout")
 }

@@ -7,6 +7,7 @@ pub(crate) mod launcher;
 pub(crate) mod net;
 pub(crate) mod quantize;
 pub(crate) mod sample;
+pub(crate) mod shell;
 pub(crate) mod sweep;
 pub(crate) mod train;
 pub(crate) mod train_lenet;

@@ -313,6 +313,18 @@ fn numbers_that_make_no_images_are_refused() {
 }
 
 #[test]
+fn completions_and_manual_cover_every_command() {
+    let dir = tempfile::tempdir().unwrap();
+    let script = ok(dir.path(), &["completions", "bash"]);
+    assert!(["quantize", "velocity", "--granularity"].iter().all(|word| script.contains(word)));
+    ok(dir.path(), &["man", "pages"]);
+    let page = |name: &str| fs::read_to_string(dir.path().join("pages").join(name)).unwrap();
+    assert!(page("fmq.1").contains("quantize"));
+    assert!(page("fmq-quantize.1").contains("codebook"));
+    assert_eq!(fmq(dir.path(), &["completions", "tcsh"]).status.code(), Some(2));
+}
+
+#[test]
 fn fid_compares_embedded_digits() {
     let dir = tempfile::tempdir().unwrap();
     let args = ["fid", "mnist:test", "mnist:train", "-n", "256", "--json"];
