@@ -1,12 +1,15 @@
-//! Every solver equals torchdiffeq's: states, evaluations and their times, steps.
+//! Every solver equals torchdiffeq's: states, evaluations, steps; and `dopri5` on a net too.
 
 #![allow(clippy::unwrap_used, reason = "a suite: it panics to fail")]
 
 use std::collections::{BTreeMap, HashMap};
 
 use candle_core::{DType, Device, Result, Tensor};
+use fm_candle::checkpoint;
+use fm_candle::model::{Stored, UNet};
+use fm_candle::sample::{Sampler, Samples};
 use fm_candle::solver::{Control, Method, Options, Trace, solve};
-use fmq_tests::{data, json, max_difference};
+use fmq_tests::{config, data, json, max_difference};
 use serde_json::Value;
 
 /// Methods of the reference that are not built here.
@@ -224,4 +227,38 @@ fn what_torchdiffeq_refuses_is_refused() {
     assert!(run("linear", Method::Dopri5, &[0.0, 0.5, 0.25]).is_err());
     assert!(run("linear", Method::Euler, &[0.0, 0.5, 0.5, 1.0]).is_err());
     assert!("edm_heun".parse::<Method>().is_err());
+}
+
+#[test]
+fn dopri5_on_a_net_equals_upstream() {
+    let weights = checkpoint::load(&data("sampling/cond.weights.safetensors"), false).unwrap();
+    let config = config(&json("sampling/sampling.json")["config"]);
+    let net = UNet::new(&config, &mut Stored::new(weights.tensors, &Device::Cpu)).unwrap();
+    let io = data("sampling/cond.samples.safetensors");
+    let io = candle_core::safetensors::load(io, &Device::Cpu).unwrap();
+    let labels = io["label"].to_dtype(DType::U32).unwrap().to_vec1::<u32>().unwrap();
+    let name = |scale: f64| format!("cond.dopri5.cfg{scale:.1}");
+    let run = |grid: [f64; 2], cfg_scale: f64, x0: &Tensor| {
+        let sampler = Sampler {
+            method: Method::Dopri5,
+            grid: grid.to_vec(),
+            control: Control::default(),
+            cfg_scale,
+            // The error is that of a whole batch: as many as the reference solved together.
+            batch_size: labels.len(),
+        };
+        sampler.run(&net, x0, Some(&labels), false, |_| {}).unwrap()
+    };
+    // The reference's evaluations, and how far a change of the last bits of x0 moves its result.
+    let check = |what: &str, samples: &Samples, nfe: usize, moved: f64| {
+        assert!(samples.nfe.abs_diff(nfe) <= 6, "{what}: {} evaluations for {nfe}", samples.nfe);
+        let off = max_difference(&samples.images, &io[what]);
+        assert!(off < (20.0 * moved).max(2e-4), "{what}: {off}");
+        println!("{what}: off by {off:e}, {} evaluations for {nfe}", samples.nfe);
+    };
+    for (scale, moved) in [(0.0, 2.6e-5), (0.2, 1.1e-5)] {
+        check(&name(scale), &run([0.0, 1.0], scale, &io["x0"]), 26, moved);
+    }
+    let encoded = run([1.0, 0.0], 0.2, &io[&name(0.2)]);
+    check(&format!("{}.encoded", name(0.2)), &encoded, 32, 1.2e-4);
 }
