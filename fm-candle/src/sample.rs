@@ -8,18 +8,21 @@ use crate::error::{Error, Result};
 use crate::model::{Mode, UNet};
 use crate::ops::is_finite;
 use crate::random::Domain;
-use crate::solver::{Method, solve};
+use crate::solver::{Control, Method, Options, solve};
 
 /// How samples are drawn.
 #[derive(Clone, Debug)]
 pub struct Sampler {
-    /// The one-step method.
+    /// The solver's method.
     pub method: Method,
-    /// Times from noise to data.
+    /// Times from noise to data: a fixed-step method's grid; an adaptive one only reports there.
     pub grid: Vec<f64>,
+    /// Tolerances of an adaptive method.
+    pub control: Control,
     /// Guidance `s`: the velocity is `(1 + s) v(x, t, label) - s v(x, t, none)`; 0 is off.
     pub cfg_scale: f64,
-    /// Images in one tensor; on the CPU several such batches run side by side.
+    /// Images in one tensor; on the CPU several such batches run side by side. An adaptive method
+    /// chooses its steps for the whole of a batch.
     pub batch_size: usize,
 }
 
@@ -29,14 +32,15 @@ pub struct Samples {
     pub images: Tensor,
     /// The states at every time of the grid, `[times, n, c, h, w]`, where asked for.
     pub trajectory: Option<Tensor>,
-    /// Evaluations of the velocity per image; one with guidance counts once.
+    /// Evaluations of the velocity per image; one with guidance counts once. Batches of an adaptive
+    /// method may differ: that of the one with the most.
     pub nfe: usize,
 }
 
 impl Sampler {
-    /// Evaluations of the velocity per image.
-    pub fn nfe(&self) -> usize {
-        self.grid.len().saturating_sub(1) * self.method.evaluations()
+    /// Evaluations of the velocity per image; an adaptive method's are known only afterwards.
+    pub fn nfe(&self) -> Option<usize> {
+        Some(self.grid.len().saturating_sub(1) * self.method.evaluations()?)
     }
 
     /// Solves the ODE from each row of `x0`.
@@ -65,7 +69,7 @@ impl Sampler {
             return Err(Error::Config("no images asked for; at least 1 is needed".into()));
         }
         let size = self.batch_size.max(1);
-        let batch = |start: usize| -> Result<Vec<Tensor>> {
+        let batch = |start: usize| -> Result<(Vec<Tensor>, usize)> {
             let count = size.min(n - start);
             let x = x0.narrow(0, start, count)?.to_dtype(DType::F32)?.contiguous()?;
             let label = match labels {
@@ -74,22 +78,23 @@ impl Sampler {
             };
             let mut field = |x: &Tensor, t: f64| self.velocity(net, x, t, label.as_ref());
             let mut states = vec![x.clone()];
-            solve(self.method, &mut field, &x, &self.grid, |x| {
+            let options = Options { control: self.control, ..Options::default() };
+            let trace = solve(self.method, &mut field, &x, &self.grid, &options, |x| {
                 if !trajectory {
                     states.clear();
                 }
-                states.push(x.clone());
+                states.push(x);
             })?;
             done(count);
-            Ok(states)
+            Ok((states, trace.evaluations.len()))
         };
         let starts: Vec<usize> = (0..n).step_by(size).collect();
-        let batches: Vec<Vec<Tensor>> = if x0.device().is_cpu() {
+        let batches: Vec<(Vec<Tensor>, usize)> = if x0.device().is_cpu() {
             starts.into_par_iter().map(batch).collect::<Result<_>>()?
         } else {
             starts.into_iter().map(batch).collect::<Result<_>>()?
         };
-        let at = |i: usize| Tensor::cat(&batches.iter().map(|b| &b[i]).collect::<Vec<_>>(), 0);
+        let at = |i: usize| Tensor::cat(&batches.iter().map(|(b, _)| &b[i]).collect::<Vec<_>>(), 0);
         let trajectory = if trajectory {
             let states = (0..self.grid.len()).map(at).collect::<candle_core::Result<Vec<_>>>()?;
             Some(Tensor::stack(&states, 0)?)
@@ -102,7 +107,8 @@ impl Sampler {
                 "the samples are not finite; look at the noise, the weights, the step size";
             return Err(Error::Config(reason.into()));
         }
-        Ok(Samples { images, trajectory, nfe: self.nfe() })
+        let nfe = batches.iter().map(|(_, nfe)| *nfe).max().unwrap_or(0);
+        Ok(Samples { images, trajectory, nfe })
     }
 
     fn velocity(&self, net: &UNet, x: &Tensor, t: f64, label: Option<&Tensor>) -> Result<Tensor> {

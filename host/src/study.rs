@@ -221,12 +221,7 @@ impl Study {
             parameters,
             dense_bytes: 4 * parameters,
             n: self.n,
-            sampler: format!(
-                "{}, {} steps, {} evaluations",
-                self.sampler.method,
-                self.sampler.grid.len() - 1,
-                self.sampler.nfe()
-            ),
+            sampler: described(&self.sampler),
             seed: self.seed,
             fid_label: "FID (LeNet features)".into(),
             fid_reference: self.reference_name.clone(),
@@ -332,6 +327,15 @@ fn shown(samples: &Tensor) -> Result<Vec<u8>> {
     let samples = samples.narrow(0, 0, SHOWN.0.min(samples.dim(0)?))?;
     let (n, c, h, w) = samples.dims4()?;
     grid::png(&to_pixels(&samples)?, [n, h, w, c], SHOWN.1, 2)
+}
+
+/// A sampler in words: its method, and its cost or what that follows from.
+fn described(sampler: &Sampler) -> String {
+    let (method, control) = (sampler.method, sampler.control);
+    match sampler.nfe() {
+        Some(nfe) => format!("{method}, {} steps, {nfe} evaluations", sampler.grid.len() - 1),
+        None => format!("{method}, atol {}, rtol {}", control.atol, control.rtol),
+    }
 }
 
 #[cfg(test)]

@@ -1,12 +1,32 @@
 //! Ordinary differential equations `dx/dt = v(x, t)`: grids and methods; they know no net.
+//!
+//! | file | idea |
+//! |---|---|
+//! | `method` | the methods by name |
+//! | `fixed` | one-step methods on a given grid |
+//! | `adaptive`, `control`, `dense` | embedded pairs: the step, its length, what lies between |
+//! | `tableau`, `dopri8` | the pairs' coefficients |
+//! | `field` | time as the solver and as the field see it |
+//!
+//! The methods, their numbers and the times they evaluate at are those of torchdiffeq 0.2.5.
 
+mod adaptive;
+mod control;
+mod dense;
+mod dopri8;
+mod field;
 mod fixed;
+mod method;
+mod tableau;
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 
 use crate::error::{Error, Result};
+use field::{Field, round};
+use method::Scheme;
 
-pub use fixed::{Method, solve};
+pub use control::Control;
+pub use method::Method;
 
 /// A velocity field.
 pub trait Velocity {
@@ -23,6 +43,89 @@ impl<F: FnMut(&Tensor, f64) -> Result<Tensor>> Velocity for F {
     }
 }
 
+/// Settings of [`solve`].
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Steps of a fixed-step method; without it the asked times are the grid.
+    pub step_size: Option<f64>,
+    /// Precision of a fixed-step method's times, F32 or F64 (torch's type of the time grid).
+    pub time: DType,
+    /// Tolerances and step control of an adaptive method.
+    pub control: Control,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { step_size: None, time: DType::F64, control: Control::default() }
+    }
+}
+
+/// A step that an adaptive method tried.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Step {
+    /// Where it starts.
+    pub t: f64,
+    /// Its length, negative backward in time.
+    pub h: f64,
+    /// Whether its error was small enough.
+    pub accepted: bool,
+}
+
+/// What a solution cost.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Trace {
+    /// Every time at which the field was evaluated, in order.
+    pub evaluations: Vec<f64>,
+    /// The steps of an adaptive method.
+    pub steps: Vec<Step>,
+}
+
+/// Solves `dx/dt = v(x, t)` from `x` at the first of `times`, which grow or shrink; `each` gets the
+/// state at every time after the first.
+///
+/// An adaptive method goes past the last time and comes back by interpolation: the field must
+/// stand times beyond it.
+///
+/// # Shapes: `x`, the states: any, F32 or F64
+///
+/// # Errors
+/// Times that neither grow nor shrink, options that make no sense, a state that is not F32 or F64,
+/// whatever evaluating the field may meet; and, of an adaptive method, a step too short to move on
+/// or an error or a state that is not finite, with the time and the number of the step.
+pub fn solve(
+    method: Method,
+    v: &mut dyn Velocity,
+    x: &Tensor,
+    times: &[f64],
+    options: &Options,
+    mut each: impl FnMut(Tensor),
+) -> Result<Trace> {
+    let sign = if times.len() > 1 && times[0] > times[1] { -1.0 } else { 1.0 };
+    let grows = |w: &[f64]| sign * w[0] < sign * w[1];
+    if !times.iter().all(|t| t.is_finite()) || !times.windows(2).all(grows) {
+        return Err(Error::Config("times must be finite, and all grow or all shrink".into()));
+    }
+    if !matches!(options.time, DType::F32 | DType::F64) {
+        return Err(Error::Config(format!("times are F32 or F64, not {:?}", options.time)));
+    }
+    if times.len() < 2 {
+        return Ok(Trace { evaluations: Vec::new(), steps: Vec::new() });
+    }
+    let mut field = Field::new(v, x.dtype(), sign)?;
+    let times: Vec<f64> = times.iter().map(|t| sign * t).collect();
+    let steps = match method.scheme() {
+        Scheme::Fixed(step) => {
+            let Options { step_size, time, .. } = *options;
+            fixed::solve(step, &mut field, x, &times, step_size, time, &mut each)?;
+            Vec::new()
+        }
+        Scheme::Adaptive(pair) => {
+            adaptive::solve(pair, &mut field, x, &times, &options.control, &mut each)?
+        }
+    };
+    Ok(Trace { evaluations: field.times, steps })
+}
+
 /// The grid `0, h, 2h, ..., 1`; the last step is shorter where `h` does not divide 1
 /// (torchdiffeq's `step_size`).
 ///
@@ -32,14 +135,24 @@ pub fn uniform_grid(step_size: f64) -> Result<Vec<f64>> {
     if !(step_size > 0.0 && step_size <= 1.0) {
         return Err(Error::Config(format!("step_size {step_size} must lie in (0, 1]")));
     }
-    let points = (1.0 / step_size + 1.0).ceil();
-    if points > 1e6 {
-        return Err(Error::Config(format!("step_size {step_size} is below 1e-6")));
+    step_grid(0.0, 1.0, step_size, DType::F64)
+}
+
+/// The grid `start, start + h, start + 2h, ..., end`, calculated in the precision of `dtype`; the
+/// last step is shorter where `h` does not divide the way.
+fn step_grid(start: f64, end: f64, step_size: f64, dtype: DType) -> Result<Vec<f64>> {
+    let round = |x: f64| round(dtype, x);
+    let h = round(step_size);
+    let points = round(round(round(end - start) / h) + 1.0).ceil().max(2.0);
+    if !(step_size > 0.0 && step_size.is_finite() && points <= 1e6) {
+        return Err(Error::Config(format!(
+            "step_size {step_size} must be above 0 and lead from {start} to {end} in 10^6 steps"
+        )));
     }
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "at most 1e6")]
     let points = points as usize;
-    let mut grid: Vec<f64> = (0..points).map(|i| i as f64 * step_size).collect();
-    grid[points - 1] = 1.0;
+    let mut grid: Vec<f64> = (0..points).map(|i| round(round(i as f64 * h) + start)).collect();
+    grid[points - 1] = end;
     Ok(grid)
 }
 
@@ -74,6 +187,29 @@ mod tests {
         assert_eq!(uniform_grid(0.05).unwrap().len(), 21);
         for bad in [0.0, -0.1, 1.5, f64::NAN, 1e-9] {
             assert!(uniform_grid(bad).is_err());
+        }
+    }
+
+    #[test]
+    fn a_step_longer_than_the_way_is_one_step() {
+        assert_eq!(step_grid(0.0, 1.0, 2.0, DType::F32).unwrap(), [0.0, 1.0]);
+        assert_eq!(step_grid(0.0, 1.0, 1e30, DType::F32).unwrap(), [0.0, 1.0]);
+        assert!(step_grid(0.0, 1.0, f64::INFINITY, DType::F64).is_err());
+        assert_eq!(step_grid(-1.0, 0.0, 0.75, DType::F64).unwrap(), [-1.0, -0.25, 0.0]);
+    }
+
+    #[test]
+    fn times_must_grow_or_shrink() {
+        let x = Tensor::new(&[1f32], &candle_core::Device::Cpu).unwrap();
+        for method in [Method::Euler, Method::Dopri5] {
+            let run = |times: &[f64]| {
+                let mut v = |x: &Tensor, _: f64| Ok(x.clone());
+                solve(method, &mut v, &x, times, &Options::default(), |_| ())
+            };
+            for bad in [&[0.0, 0.5, 0.25][..], &[0.0, 0.5, 0.5, 1.0], &[0.0, f64::NAN]] {
+                assert!(run(bad).is_err(), "{method}: {bad:?}");
+            }
+            assert!(run(&[1.0, 0.5, 0.0]).is_ok() && run(&[0.0]).unwrap().steps.is_empty());
         }
     }
 

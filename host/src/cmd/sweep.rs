@@ -11,7 +11,7 @@ use quant_core::scheme::Scheme;
 
 use crate::cli::Common;
 use crate::cmd::net::NetArgs;
-use crate::cmd::sample::time_grid;
+use crate::cmd::sample::steps;
 use crate::cmd::treatment::TreatmentArgs;
 use crate::embedded;
 use crate::report::tables;
@@ -39,10 +39,10 @@ pub(crate) struct Args {
     /// Images sampled per row
     #[arg(short, default_value_t = 256)]
     n: usize,
-    /// Solver: euler, midpoint or heun2
+    /// Solver: euler, midpoint, heun2, heun3, rk4; adaptive_heun, fehlberg2, bosh3, dopri5, dopri8
     #[arg(long = "ode-method", alias = "ode_method", default_value = "midpoint")]
     ode_method: Method,
-    /// JSON: {"step_size": 0.1}, or {"nfe": 50} with --edm-schedule
+    /// JSON: {"step_size": 0.1}, {"nfe": 50} with --edm-schedule, {"atol": 1e-5, "rtol": 1e-5}
     #[arg(long = "ode-options", alias = "ode_options", default_value = "{}")]
     ode_options: String,
     /// Use the EDM time grid
@@ -79,6 +79,7 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
     }
     let (checkpoint, config) = args.net.open()?;
     let device = common.device()?;
+    let (grid, control) = steps(args.ode_method, &args.ode_options, args.edm_schedule, 0.1)?;
     let study = Study {
         model: args.net.path.display().to_string(),
         config,
@@ -89,7 +90,8 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
         n: args.n,
         sampler: Sampler {
             method: args.ode_method,
-            grid: time_grid(&args.ode_options, args.edm_schedule, 0.1)?,
+            grid,
+            control,
             cfg_scale: args.cfg_scale,
             batch_size: 8,
         },

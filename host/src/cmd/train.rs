@@ -19,7 +19,7 @@ use serde_json::json;
 use crate::cli::Common;
 use crate::cmd::launcher::Launcher;
 use crate::cmd::net;
-use crate::cmd::sample::{class_cycle, time_grid};
+use crate::cmd::sample::{class_cycle, steps};
 use crate::progress::Progress;
 use crate::report::grid;
 
@@ -67,10 +67,10 @@ pub(crate) struct Args {
     /// Folder for everything written
     #[arg(long = "output_dir", alias = "output-dir", default_value = "./output_dir")]
     output_dir: PathBuf,
-    /// Solver of the snapshots: euler, midpoint, heun2
+    /// Solver of the snapshots, as `fmq sample` knows them
     #[arg(long = "ode_method", alias = "ode-method", default_value_t = Method::Midpoint)]
     ode_method: Method,
-    /// JSON: step_size, or nfe with --edm_schedule
+    /// JSON: step_size; nfe with --edm_schedule; atol and rtol of an adaptive solver
     #[arg(long = "ode_options", alias = "ode-options", default_value = r#"{"step_size": 0.01}"#)]
     ode_options: String,
     /// Guidance of the snapshots
@@ -288,8 +288,9 @@ impl Run<'_> {
 }
 
 fn sampler(args: &Args) -> Result<Sampler> {
-    let grid = time_grid(&args.ode_options, args.edm_schedule, 0.01)?;
-    Ok(Sampler { method: args.ode_method, grid, cfg_scale: args.cfg_scale, batch_size: 8 })
+    let method = args.ode_method;
+    let (grid, control) = steps(method, &args.ode_options, args.edm_schedule, 0.01)?;
+    Ok(Sampler { method, grid, control, cfg_scale: args.cfg_scale, batch_size: 8 })
 }
 
 /// Refuses a net that cannot take the images.

@@ -1,0 +1,256 @@
+//! Embedded Runge-Kutta methods with steps of their own (torchdiffeq's `RKAdaptiveStepsizeODESolver`).
+//!
+//! ```text
+//! f = v(x, t), h from the first slopes
+//! until the asked time lies behind:
+//!     x1, error, slopes = the tableau's step of length h
+//!     ratio = |error / (atol + rtol max(|x|, |x1|))|, root of the mean square
+//!     ratio <= 1: x = x1, t = t + h, f = the last slope
+//!     h = h min(10, max(0.9 / ratio^(1/order), 0.2; 1 where ratio < 1))
+//! ```
+//! The last step goes past the last time, and a polynomial of degree 4 leads back to it. Stages at
+//! the end of a step see the last float before its time. Time is double, whatever the state is.
+
+use candle_core::Tensor;
+
+use super::Step;
+use super::control::Control;
+use super::dense::{Knots, Quartic};
+use super::field::Field;
+use super::tableau::Tableau;
+use crate::error::{Error, Result};
+use crate::ops::is_finite;
+
+/// Carries `x` along `times`, the solver's, growing; `each` gets the state at every time after the
+/// first. Returns the steps, in true time.
+pub(super) fn solve(
+    pair: &'static Tableau,
+    field: &mut Field<'_>,
+    x: &Tensor,
+    times: &[f64],
+    control: &Control,
+    each: &mut dyn FnMut(Tensor),
+) -> Result<Vec<Step>> {
+    control.check()?;
+    let [start, asked @ ..] = times else { return Ok(Vec::new()) };
+    let start = *start;
+    let f = field.at(x, start)?;
+    let h = match control.first_step {
+        Some(h) => h,
+        None => control.initial_step(field, start, x, &f, pair.order)?,
+    };
+    let mut run = Run {
+        pair,
+        control,
+        now: Point { t: start, x: x.clone(), f },
+        last: None,
+        h,
+        steps: Vec::new(),
+    };
+    for &t in asked {
+        while t > run.now.t {
+            run.step(field)?;
+        }
+        each(run.between(field, t)?);
+    }
+    Ok(run.steps)
+}
+
+/// A state, its time and its slope.
+struct Point {
+    t: f64,
+    x: Tensor,
+    f: Tensor,
+}
+
+/// The last accepted step: its start and its slopes, for what lies between.
+struct Span {
+    t0: f64,
+    h: f64,
+    x0: Tensor,
+    slopes: Vec<Tensor>,
+}
+
+struct Run<'a> {
+    pair: &'static Tableau,
+    control: &'a Control,
+    now: Point,
+    last: Option<Span>,
+    /// The length of the next step.
+    h: f64,
+    steps: Vec<Step>,
+}
+
+impl Run<'_> {
+    /// Tries one step, and takes it if its error is small enough.
+    fn step(&mut self, field: &mut Field<'_>) -> Result<()> {
+        let Control { min_step, max_step, .. } = *self.control;
+        let t0 = self.now.t;
+        let h = if self.h.is_finite() { self.h } else { min_step }.clamp(min_step, max_step);
+        let t1 = t0 + h;
+        if t1 <= t0 {
+            let reason = format!("the step of {h:e} is too short to move on");
+            return Err(self.failure(field, &reason));
+        }
+        let rounded = field.round(h);
+        let (slopes, end) = self.slopes(field, t1, rounded)?;
+        let x1 = match self.pair.solution {
+            Some(weights) => (&self.now.x + combine(&slopes, weights, field, rounded)?)?,
+            None => end,
+        };
+        let error = combine(&slopes, self.pair.error, field, rounded)?;
+        let ratio = self.control.ratio(&error, &self.now.x, &x1)?;
+        if ratio.is_nan() {
+            let reason = format!("the error of a step of {h:e} is not a number");
+            return Err(self.failure(field, &reason));
+        }
+        let accepted = ratio <= 1.0 || h <= min_step;
+        if accepted && !is_finite(&x1)? {
+            let reason = format!("the state after a step of {h:e} is not finite");
+            return Err(self.failure(field, &reason));
+        }
+        self.steps.push(Step { t: field.flip(t0), h: field.flip(h), accepted });
+        self.h = self.control.next_step(h, ratio, self.pair.order);
+        if accepted {
+            let f = slopes[slopes.len() - 1].clone();
+            let x0 = core::mem::replace(&mut self.now, Point { t: t1, x: x1, f }).x;
+            self.last = Some(Span { t0, h: rounded, x0, slopes });
+        }
+        Ok(())
+    }
+
+    /// The slopes of a step, and the state of the last stage.
+    fn slopes(&self, field: &mut Field<'_>, t1: f64, h: f64) -> Result<(Vec<Tensor>, Tensor)> {
+        let Point { t: t0, x, f } = &self.now;
+        let (mut slopes, mut stage) = (vec![f.clone()], x.clone());
+        for (&node, weights) in self.pair.nodes.iter().zip(self.pair.stages) {
+            stage = (x + combine(&slopes, weights, field, h)?)?;
+            slopes.push(if node < 1.0 {
+                let passed = field.round(field.round(node) * h);
+                field.at(&stage, field.round(*t0) + passed)?
+            } else {
+                field.before(&stage, t1)?
+            });
+        }
+        Ok((slopes, stage))
+    }
+
+    /// The state at a time of the last step.
+    fn between(&self, field: &Field<'_>, t: f64) -> Result<Tensor> {
+        let Some(Span { t0, h, x0, slopes }) = &self.last else { return Ok(self.now.x.clone()) };
+        let middle = (x0 + combine(slopes, self.pair.middle, field, *h)?)?;
+        let (f0, f1) = (&slopes[0], &slopes[slopes.len() - 1]);
+        let knots = Knots { y0: x0, middle: &middle, y1: &self.now.x, f0, f1 };
+        Quartic::fit(&knots, *h)?.at((t - t0) / (self.now.t - t0))
+    }
+
+    /// An error at the present time and step.
+    fn failure(&self, field: &Field<'_>, reason: &str) -> Error {
+        let (t, step) = (field.flip(self.now.t), self.steps.len());
+        Error::Config(format!("solving the ODE failed at t = {t}, step {step}: {reason}"))
+    }
+}
+
+/// `h sum_j weights_j slopes_j`; the weights count in the state's precision.
+fn combine(slopes: &[Tensor], weights: &[f64], field: &Field<'_>, h: f64) -> Result<Tensor> {
+    let mut sum: Option<Tensor> = None;
+    for (slope, &weight) in slopes.iter().zip(weights) {
+        if weight != 0.0 {
+            let term = (slope * (field.round(weight) * h))?;
+            sum = Some(match sum {
+                Some(sum) => (sum + term)?,
+                None => term,
+            });
+        }
+    }
+    match sum {
+        Some(sum) => Ok(sum),
+        None => Ok(slopes[0].zeros_like()?),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{Device, Tensor};
+
+    use crate::error::Result;
+    use crate::solver::{Control, Method, Options, solve};
+
+    const ADAPTIVE: [(Method, u32); 5] = [
+        (Method::AdaptiveHeun, 2),
+        (Method::Fehlberg2, 2),
+        (Method::Bosh3, 3),
+        (Method::Dopri5, 5),
+        (Method::Dopri8, 8),
+    ];
+
+    /// Error at t = 4 of `x' = -x`, `x(0) = 1`, in steps of one length.
+    fn error(method: Method, steps: u32) -> f64 {
+        let x = Tensor::new(&[1f64], &Device::Cpu).unwrap();
+        let h = 4.0 / f64::from(steps);
+        let control =
+            Control { first_step: Some(h), max_step: h, min_step: h, ..Control::default() };
+        let mut field = |x: &Tensor, _t: f64| -> Result<Tensor> { Ok(x.neg()?) };
+        let options = Options { control, ..Options::default() };
+        let mut end = x.clone();
+        let trace = solve(method, &mut field, &x, &[0.0, 4.0], &options, |x| end = x).unwrap();
+        assert_eq!(trace.steps.len(), steps as usize);
+        (end.to_vec1::<f64>().unwrap()[0] - (-4f64).exp()).abs()
+    }
+
+    #[test]
+    fn errors_shrink_with_the_order_of_the_method() {
+        for (method, order) in ADAPTIVE {
+            // Few steps at high order: the error must stay above that of rounding.
+            let steps = if order == 8 { 8 } else { 64 };
+            let ratio = error(method, steps) / error(method, 2 * steps);
+            let expected = f64::from(1 << order);
+            assert!(ratio > 0.8 * expected, "{method}: {ratio} for {expected}");
+            assert!(ratio < 4.0 * expected, "{method}: {ratio} for {expected}");
+        }
+    }
+
+    #[test]
+    fn there_and_back_again_within_the_tolerance() {
+        let x = Tensor::new(&[[1f64, -0.5], [0.25, 2.0]], &Device::Cpu).unwrap();
+        let mut field = |x: &Tensor, t: f64| -> Result<Tensor> { Ok((x.sin()? * (1.0 + t))?) };
+        let control = Control { atol: 1e-7, rtol: 1e-7, ..Control::default() };
+        let options = Options { control, ..Options::default() };
+        for (method, _) in ADAPTIVE {
+            let mut through = |x: &Tensor, times: [f64; 2]| {
+                let mut end = x.clone();
+                solve(method, &mut field, x, &times, &options, |x| end = x).unwrap();
+                end
+            };
+            let end = through(&x, [0.0, 1.0]);
+            let again = through(&end, [1.0, 0.0]);
+            let off = (again - &x).unwrap().abs().unwrap().max_all().unwrap();
+            assert!(off.to_scalar::<f64>().unwrap() < 1e-3, "{method}");
+        }
+    }
+
+    #[test]
+    fn a_blow_up_is_an_error_that_says_where() {
+        // x' = x², x(0) = 1 has a pole at t = 1.
+        let x = Tensor::new(&[1f64], &Device::Cpu).unwrap();
+        let mut field = |x: &Tensor, _t: f64| -> Result<Tensor> { Ok(x.sqr()?) };
+        for (method, _) in ADAPTIVE {
+            let times = [0.0, 2.0];
+            let control = Control { atol: 1e-3, rtol: 1e-3, ..Control::default() };
+            let options = Options { control, ..Options::default() };
+            let error = solve(method, &mut field, &x, &times, &options, |_| ()).unwrap_err();
+            let text = error.to_string();
+            assert!(text.contains("failed at t = ") && text.contains(", step "), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_field_without_values_is_an_error() {
+        let x = Tensor::new(&[1f32], &Device::Cpu).unwrap();
+        let mut field = |x: &Tensor, _t: f64| -> Result<Tensor> { Ok((x * f64::NAN)?) };
+        let times = [0.0, 1.0];
+        assert!(
+            solve(Method::Dopri5, &mut field, &x, &times, &Options::default(), |_| ()).is_err()
+        );
+    }
+}

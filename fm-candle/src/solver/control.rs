@@ -1,0 +1,147 @@
+//! What an adaptive solver steers by: tolerances, the first step, the next step.
+
+use candle_core::{DType, Tensor};
+
+use super::field::Field;
+use crate::error::{Error, Result};
+
+/// Settings of the adaptive methods; the defaults are torchdiffeq's, the tolerances upstream's.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Control {
+    /// Absolute error allowed per step.
+    pub atol: f64,
+    /// Error allowed per step, relative to the state.
+    pub rtol: f64,
+    /// The first step to try; chosen from the field where there is none.
+    pub first_step: Option<f64>,
+    /// Steps are no shorter, and accepted whatever their error once they are this short.
+    pub min_step: f64,
+    /// Steps are no longer.
+    pub max_step: f64,
+    /// The share of the step that the error estimate would allow.
+    pub safety: f64,
+    /// A step is at most this many times the last one.
+    pub ifactor: f64,
+    /// After a rejected step, the next is at least this many times it.
+    pub dfactor: f64,
+}
+
+impl Default for Control {
+    fn default() -> Self {
+        Self {
+            atol: 1e-5,
+            rtol: 1e-5,
+            first_step: None,
+            min_step: 0.0,
+            max_step: f64::INFINITY,
+            safety: 0.9,
+            ifactor: 10.0,
+            dfactor: 0.2,
+        }
+    }
+}
+
+impl Control {
+    /// Refuses settings that no solver can work with.
+    pub(super) fn check(&self) -> Result<()> {
+        let Self { atol, rtol, .. } = *self;
+        let tolerance = |x: f64| x.is_finite() && x >= 0.0;
+        if !tolerance(atol) || !tolerance(rtol) || atol + rtol == 0.0 {
+            return Err(Error::Config(format!(
+                "atol {atol} and rtol {rtol} must be finite and at least 0, one of them above"
+            )));
+        }
+        if self.first_step.is_some_and(|step| !(step.is_finite() && step > 0.0)) {
+            return Err(Error::Config("first_step must be finite and above 0".into()));
+        }
+        if !(self.min_step >= 0.0 && self.min_step <= self.max_step && self.max_step > 0.0) {
+            let (min, max) = (self.min_step, self.max_step);
+            return Err(Error::Config(format!("steps from {min} to {max} make no sense")));
+        }
+        let factors = [self.safety, self.ifactor, self.dfactor];
+        if factors.iter().any(|f| !(f.is_finite() && *f > 0.0)) {
+            let reason = "safety, ifactor and dfactor must be finite and above 0";
+            return Err(Error::Config(reason.into()));
+        }
+        Ok(())
+    }
+
+    /// `|error / (atol + rtol max(|y0|, |y1|))|`, root of the mean square; a step is good up to 1.
+    pub(super) fn ratio(&self, error: &Tensor, y0: &Tensor, y1: &Tensor) -> Result<f64> {
+        let allowed = y0.abs()?.maximum(&y1.abs()?)?.affine(self.rtol, self.atol)?;
+        rms(&(error / allowed)?)
+    }
+
+    /// The first step (Hairer, Nørsett and Wanner, Solving Ordinary Differential Equations I,
+    /// section II.4), for a method of the given order that starts with slope `f0` from `y0`.
+    pub(super) fn initial_step(
+        &self,
+        field: &mut Field<'_>,
+        t0: f64,
+        y0: &Tensor,
+        f0: &Tensor,
+        order: i32,
+    ) -> Result<f64> {
+        let scale = y0.abs()?.affine(self.rtol, self.atol)?;
+        let d0 = field.round(rms(&(y0 / &scale)?)?);
+        let d1 = field.round(rms(&(f0 / &scale)?)?);
+        let h0 = if d0 < 1e-5 || d1 < 1e-5 { 1e-6 } else { 0.01 * d0 / d1 };
+        let h0 = field.round(h0);
+        let f1 = field.at(&(y0 + (f0 * h0)?)?, t0 + h0)?;
+        let d2 = field.round(rms(&((f1 - f0)? / scale)?)? / h0);
+        let h1 = if d1 <= 1e-15 && d2 <= 1e-15 {
+            (h0 * 1e-3).max(1e-6)
+        } else {
+            (0.01 / d1.max(d2)).powf(1.0 / f64::from(order))
+        };
+        Ok(field.round((100.0 * h0).min(h1)))
+    }
+
+    /// The step after one of length `dt` whose error ratio was `ratio`.
+    pub(super) fn next_step(&self, dt: f64, ratio: f64, order: i32) -> f64 {
+        let factor = if ratio == 0.0 {
+            self.ifactor
+        } else {
+            let least = if ratio < 1.0 { 1.0 } else { self.dfactor };
+            (self.safety / ratio.powf(1.0 / f64::from(order))).max(least).min(self.ifactor)
+        };
+        (dt * factor).clamp(self.min_step, self.max_step)
+    }
+}
+
+/// Root of the mean square; the sum runs in double.
+fn rms(x: &Tensor) -> Result<f64> {
+    Ok(x.to_dtype(DType::F64)?.sqr()?.mean_all()?.to_scalar::<f64>()?.sqrt())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_step_is_bounded_by_the_factors() {
+        let control = Control { max_step: 4.0, ..Control::default() };
+        assert_eq!(control.next_step(0.1, 0.0, 5), 1.0);
+        assert_eq!(control.next_step(1.0, 0.0, 5), 4.0);
+        assert_eq!(control.next_step(1.0, 1e30, 5), 0.2);
+        // An accepted step never shrinks the next one.
+        assert_eq!(control.next_step(1.0, 0.99, 5), 1.0);
+        assert!((control.next_step(1.0, 4.0, 2) - 0.45).abs() < 1e-15);
+    }
+
+    #[test]
+    fn senseless_settings_are_refused() {
+        let good = Control::default();
+        assert!(good.check().is_ok());
+        for bad in [
+            Control { atol: 0.0, rtol: 0.0, ..good },
+            Control { rtol: f64::NAN, ..good },
+            Control { atol: -1.0, ..good },
+            Control { first_step: Some(0.0), ..good },
+            Control { min_step: 1.0, max_step: 0.5, ..good },
+            Control { safety: 0.0, ..good },
+        ] {
+            assert!(bad.check().is_err(), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! Every solver equals torchdiffeq's: states, evaluations, steps; and `dopri5` on a net too.
+
+#![allow(clippy::unwrap_used, reason = "a suite: it panics to fail")]
+
+use std::collections::{BTreeMap, HashMap};
+
+use candle_core::{DType, Device, Result, Tensor};
+use fm_candle::checkpoint;
+use fm_candle::model::{Stored, UNet};
+use fm_candle::sample::{Sampler, Samples};
+use fm_candle::solver::{Control, Method, Options, Trace, solve};
+use fmq_tests::{config, data, json, max_difference};
+use serde_json::Value;
+
+/// Methods of the reference that are not built here.
+const METHODS_SKIPPED: [&str; 2] = ["explicit_adams", "implicit_adams"];
+
+/// Options of the reference that are not built here: prescribed steps and jumps, cubic
+/// interpolation, evaluations beside the ends of a fixed step.
+const OPTIONS_SKIPPED: [&str; 4] = ["step_t", "jump_t", "interp", "perturb"];
+
+type Tensors = HashMap<String, Tensor>;
+
+/// The reference's fields, in the precision of the state.
+fn field<'a>(name: &str, inputs: &'a Tensors) -> impl FnMut(&Tensor, f64) -> Result<Tensor> + 'a {
+    let name = name.to_string();
+    move |x, t| {
+        let input = |name: &str| inputs[name].to_dtype(x.dtype());
+        match name.as_str() {
+            "linear" => x.matmul(&input("A")?.t()?),
+            "nonlinear" => {
+                let swing = (x * (3.0 * t).sin())?;
+                let damp = ((x * 2.0)?.sin()? * 0.8)?;
+                (swing - damp)?.broadcast_add(&(input("w")? * (5.0 * t).cos())?)
+            }
+            "stiff" => x.affine(-30.0, 30.0 * t.cos() - t.sin()),
+            "blowup" => x.powf(3.0)? + 1.0,
+            "kink" => (input("w")? * (t - 0.37).abs())?.broadcast_sub(x),
+            other => panic!("unknown field {other}"),
+        }
+    }
+}
+
+fn times(case: &Value) -> Vec<f64> {
+    case["time_grid"].as_array().unwrap().iter().map(|t| t.as_f64().unwrap()).collect()
+}
+
+fn dtype(name: &Value) -> DType {
+    if name == "float64" { DType::F64 } else { DType::F32 }
+}
+
+fn options(case: &Value) -> Options {
+    let number = |key: &str| case["options"][key].as_f64();
+    let base = Control::default();
+    let control = Control {
+        atol: case["atol"].as_f64().unwrap(),
+        rtol: case["rtol"].as_f64().unwrap(),
+        first_step: number("first_step"),
+        min_step: number("min_step").unwrap_or(base.min_step),
+        max_step: number("max_step").unwrap_or(base.max_step),
+        safety: number("safety").unwrap_or(base.safety),
+        ifactor: number("ifactor").unwrap_or(base.ifactor),
+        dfactor: number("dfactor").unwrap_or(base.dfactor),
+    };
+    Options { step_size: case["step_size"].as_f64(), time: dtype(&case["grid_dtype"]), control }
+}
+
+/// The case's start: zeros for the cases named so.
+fn start(name: &str, case: &Value, inputs: &Tensors) -> Tensor {
+    let x0 = inputs["x0"].to_dtype(dtype(&case["dtype"])).unwrap();
+    if name.contains(".zero_") { x0.zeros_like().unwrap() } else { x0 }
+}
+
+/// What differs from the reference, or nothing.
+fn differences(
+    name: &str,
+    case: &Value,
+    states: &[Tensor],
+    trace: &Trace,
+    expected: &Tensors,
+) -> Vec<String> {
+    let mut found = Vec::new();
+    let double = case["dtype"] == "float64";
+    let adaptive = case["accepted"].is_u64();
+    let moved = 20.0 * case["y_change_under_last_bit_perturbation"].as_f64().unwrap();
+    let tolerance = match (double, adaptive) {
+        (true, _) => moved.max(1e-10 * case["y_abs_max"].as_f64().unwrap().max(1.0)),
+        (false, true) => moved.max(1e-4),
+        (false, false) => moved.max(1e-5),
+    };
+    if let Some(solution) = expected.get(name) {
+        let off = max_difference(&Tensor::stack(states, 0).unwrap(), solution);
+        if off.is_nan() || off > tolerance {
+            found.push(format!("states off by {off:e}, {tolerance:e} allowed"));
+        }
+    } else {
+        found.push("no states in the reference".into());
+    }
+
+    let nfe = trace.evaluations.len() as u64;
+    let expected_nfe = case["nfe"].as_u64().unwrap();
+    if double || !adaptive {
+        if nfe != expected_nfe {
+            found.push(format!("{nfe} evaluations for {expected_nfe}"));
+        }
+    } else {
+        // A borderline step may fall to either side in single precision.
+        let known = case["nfe_under_last_bit_perturbation"].as_array().unwrap();
+        let step = match case["method"].as_str().unwrap() {
+            "dopri8" => 13,
+            "dopri5" => 6,
+            "bosh3" => 3,
+            "fehlberg2" => 2,
+            _ => 1,
+        };
+        if !known.iter().any(|it| it.as_u64().unwrap().abs_diff(nfe) <= step) {
+            found.push(format!("{nfe} evaluations for {known:?}"));
+        }
+    }
+
+    if double {
+        let exact = time_tolerance(case["method"].as_str().unwrap());
+        if let Some(t_evals) = expected.get(&format!("{name}.t_evals")) {
+            let t_evals = t_evals.to_vec1::<f64>().unwrap();
+            let off = apart(&trace.evaluations, &t_evals);
+            if off > exact {
+                found.push(format!("evaluated up to {off:e} beside the times"));
+            }
+        }
+        if let Some(steps) = expected.get(&format!("{name}.steps")) {
+            let steps = steps.to_vec2::<f64>().unwrap();
+            let column = |i: usize| steps.iter().map(|row| row[i]).collect::<Vec<_>>();
+            let starts: Vec<f64> = trace.steps.iter().map(|step| step.t).collect();
+            let lengths: Vec<f64> = trace.steps.iter().map(|step| step.h.abs()).collect();
+            let taken: Vec<f64> =
+                trace.steps.iter().map(|step| f64::from(u8::from(step.accepted))).collect();
+            let off = apart(&starts, &column(0)).max(apart(&lengths, &column(1)));
+            if off > exact || apart(&taken, &column(2)) > 0.0 {
+                found.push(format!("steps off by {off:e}, or accepted otherwise"));
+            }
+        }
+    }
+    if double && adaptive {
+        let accepted = trace.steps.iter().filter(|step| step.accepted).count() as u64;
+        let rejected = trace.steps.len() as u64 - accepted;
+        let (a, r) = (case["accepted"].as_u64().unwrap(), case["rejected"].as_u64().unwrap());
+        if (accepted, rejected) != (a, r) {
+            found.push(format!("{accepted} steps and {rejected} rejected for {a} and {r}"));
+        }
+    }
+    found
+}
+
+/// How far the times of evaluations and steps may lie apart.
+///
+/// An error estimate is a sum that nearly cancels, most of all that of `dopri8`; the digits lost
+/// there, which depend on the order of summation, move the length of the next step. They hardly
+/// move the states, whose error the estimate bounds.
+fn time_tolerance(method: &str) -> f64 {
+    match method {
+        "dopri8" => 2e-6,
+        "dopri5" | "bosh3" | "fehlberg2" | "adaptive_heun" => 2e-9,
+        _ => 1e-12,
+    }
+}
+
+/// The largest difference; infinite for lists of different lengths.
+fn apart(a: &[f64], b: &[f64]) -> f64 {
+    if a.len() != b.len() {
+        return f64::INFINITY;
+    }
+    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max)
+}
+
+#[test]
+fn solutions_and_their_cost_equal_torchdiffeq() {
+    let reference = json("solver/solver.json");
+    let load = |name: &str| candle_core::safetensors::load(data(name), &Device::Cpu).unwrap();
+    let (inputs, expected) =
+        (load("solver/inputs.safetensors"), load("solver/solutions.safetensors"));
+    let (mut wrong, mut counts) = (Vec::new(), BTreeMap::<&str, [usize; 3]>::new());
+    for (name, case) in reference["cases"].as_object().unwrap() {
+        let key = case["method"].as_str().unwrap();
+        let skipped = METHODS_SKIPPED.contains(&key)
+            || OPTIONS_SKIPPED.iter().any(|key| !case["options"][key].is_null());
+        counts.entry(key).or_default()[usize::from(skipped)] += 1;
+        if skipped {
+            continue;
+        }
+        let x0 = start(name, case, &inputs);
+        let mut field = field(case["field"].as_str().unwrap(), &inputs);
+        let mut field = |x: &Tensor, t: f64| Ok(field(x, t)?);
+        let mut states = vec![x0.clone()];
+        let method: Method = key.parse().unwrap();
+        let times = times(case);
+        let solved = solve(method, &mut field, &x0, &times, &options(case), |x| states.push(x));
+        match solved {
+            Ok(trace) => {
+                let found = differences(name, case, &states, &trace, &expected);
+                wrong.extend(found.into_iter().map(|found| format!("{name}: {found}")));
+                let equal = case["nfe"] == trace.evaluations.len();
+                counts.entry(key).or_default()[2] += usize::from(equal);
+            }
+            Err(error) => wrong.push(format!("{name}: {error}")),
+        }
+    }
+    for (method, [run, skipped, equal]) in &counts {
+        println!("{method}: {run} cases, {equal} with the same evaluations, {skipped} skipped");
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    let sum = |i: usize| counts.values().map(|count| count[i]).sum::<usize>();
+    assert_eq!((sum(0), sum(1)), (156, 31), "cases run and skipped");
+}
+
+#[test]
+fn what_torchdiffeq_refuses_is_refused() {
+    let inputs = data("solver/inputs.safetensors");
+    let inputs = candle_core::safetensors::load(inputs, &Device::Cpu).unwrap();
+    let x0 = inputs["x0"].to_dtype(DType::F64).unwrap();
+    let run = |name: &str, method: Method, times: &[f64]| {
+        let mut field = field(name, &inputs);
+        let mut field = |x: &Tensor, t: f64| Ok(field(x, t)?);
+        solve(method, &mut field, &x0, times, &Options::default(), |_| ())
+    };
+    let blowup = run("blowup", Method::Dopri5, &[0.0, 1.0]).unwrap_err().to_string();
+    assert!(blowup.contains("failed at t = 0."), "{blowup}");
+    assert!(run("linear", Method::Dopri5, &[0.0, 0.5, 0.25]).is_err());
+    assert!(run("linear", Method::Euler, &[0.0, 0.5, 0.5, 1.0]).is_err());
+    assert!("edm_heun".parse::<Method>().is_err());
+}
+
+#[test]
+fn dopri5_on_a_net_equals_upstream() {
+    let weights = checkpoint::load(&data("sampling/cond.weights.safetensors"), false).unwrap();
+    let config = config(&json("sampling/sampling.json")["config"]);
+    let net = UNet::new(&config, &mut Stored::new(weights.tensors, &Device::Cpu)).unwrap();
+    let io = data("sampling/cond.samples.safetensors");
+    let io = candle_core::safetensors::load(io, &Device::Cpu).unwrap();
+    let labels = io["label"].to_dtype(DType::U32).unwrap().to_vec1::<u32>().unwrap();
+    let name = |scale: f64| format!("cond.dopri5.cfg{scale:.1}");
+    let run = |grid: [f64; 2], cfg_scale: f64, x0: &Tensor| {
+        let sampler = Sampler {
+            method: Method::Dopri5,
+            grid: grid.to_vec(),
+            control: Control::default(),
+            cfg_scale,
+            // The error is that of a whole batch: as many as the reference solved together.
+            batch_size: labels.len(),
+        };
+        sampler.run(&net, x0, Some(&labels), false, |_| {}).unwrap()
+    };
+    // The reference's evaluations, and how far a change of the last bits of x0 moves its result.
+    let check = |what: &str, samples: &Samples, nfe: usize, moved: f64| {
+        assert!(samples.nfe.abs_diff(nfe) <= 6, "{what}: {} evaluations for {nfe}", samples.nfe);
+        let off = max_difference(&samples.images, &io[what]);
+        assert!(off < (20.0 * moved).max(2e-4), "{what}: {off}");
+        println!("{what}: off by {off:e}, {} evaluations for {nfe}", samples.nfe);
+    };
+    for (scale, moved) in [(0.0, 2.6e-5), (0.2, 1.1e-5)] {
+        check(&name(scale), &run([0.0, 1.0], scale, &io["x0"]), 26, moved);
+    }
+    let encoded = run([1.0, 0.0], 0.2, &io[&name(0.2)]);
+    check(&format!("{}.encoded", name(0.2)), &encoded, 32, 1.2e-4);
+}
