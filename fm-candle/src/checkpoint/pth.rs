@@ -22,8 +22,11 @@ use self::view::View;
 use super::{Entry, Store, size_of};
 use crate::mapped::Mapped;
 
+mod checksum;
+pub(super) mod fresh;
 mod pickle;
 mod records;
+pub(super) mod rewrite;
 mod view;
 
 /// The legacy format's magic number, as a pickle writes it.
@@ -105,6 +108,10 @@ impl Store for Archive {
             bytes.to_mut().chunks_exact_mut(size).for_each(<[u8]>::reverse);
         }
         Ok(bytes)
+    }
+
+    fn torch(&self) -> Option<&Archive> {
+        Some(self)
     }
 }
 

@@ -58,6 +58,21 @@ impl Records {
         .map_err(|error| failed(key, &error))
     }
 
+    /// Where in the file the storage `key` lies, as it is.
+    pub(super) fn plain(&self, key: &str) -> Result<Range<u64>, String> {
+        match self.find(key)? {
+            Place::Plain(range) => {
+                let len = range.end.saturating_sub(range.start);
+                self.part(&range, 0, len).map_err(|error| failed(key, &error))?;
+                Ok(range)
+            }
+            Place::Compressed(..) => Err(format!(
+                "its storage `{key}` is compressed and cannot be replaced in place; load and save \
+                 the file with torch, which compresses nothing"
+            )),
+        }
+    }
+
     fn find(&self, key: &str) -> Result<Place<'_>, String> {
         let missing = || format!("its storage `{key}` is missing");
         match &self.layout {
