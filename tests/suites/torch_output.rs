@@ -134,9 +134,10 @@ fn floats_of_every_dtype_take_their_values_and_nothing_else_changes() {
     ] {
         let source = Source::open_whole(&data(file)).unwrap();
         let infos = source.tensors();
-        // Infinities cannot be quantized.
+        // Infinities and NaN cannot be quantized.
         let names: Vec<&str> = infos.iter().map(|info| info.name.as_str()).collect();
-        let finite: Vec<&str> = names.into_iter().filter(|name| *name != "special").collect();
+        let finite: Vec<&str> =
+            names.into_iter().filter(|name| !name.ends_with("special")).collect();
         let made = make(file, Some(&finite), |_, _| bits(1));
         let made = made.unwrap_or_else(|error| panic!("{file}: {error}"));
         assert!(made.report.mse > 0.0, "{file}");

@@ -55,11 +55,11 @@ pub fn write<T>(
     })
 }
 
-/// Writes all tensors of `source` to the file at `path`, as [`write`] does.
+/// Writes all tensors of `source` to the file at `path`, as [`write()`] does.
 ///
 /// # Errors
 ///
-/// Those of [`write`] and of [`Source::elements`].
+/// Those of [`write()`] and of [`Source::elements`].
 pub fn save(path: &Path, source: &Source) -> Result<()> {
     let indices: Vec<usize> = (0..source.tensors().len()).collect();
     write(path, source, &indices, |put| {
@@ -67,7 +67,7 @@ pub fn save(path: &Path, source: &Source) -> Result<()> {
     })
 }
 
-/// The elements of the tensor at `index` as [`write`] takes them: a torch file's in its own
+/// The elements of the tensor at `index` as [`write()`] takes them: a torch file's in its own
 /// dtype, others as they are read.
 ///
 /// # Errors
@@ -94,7 +94,7 @@ pub(crate) fn kept(source: &Source, index: usize) -> Result<Cow<'_, [u8]>> {
 /// If the dtype is not floating.
 pub(crate) fn encode(values: &[f32], dtype: DType) -> Result<Vec<u8>, String> {
     Ok(match dtype {
-        DType::F32 => bytes(values, |value| value.to_le_bytes()),
+        DType::F32 => bytes(values, f32::to_le_bytes),
         DType::F64 => bytes(values, |value| f64::from(value).to_le_bytes()),
         DType::BF16 => bytes(values, |value| bf16::from_f32(value).to_le_bytes()),
         DType::F16 => {
@@ -111,4 +111,26 @@ pub(crate) fn encode(values: &[f32], dtype: DType) -> Result<Vec<u8>, String> {
 
 fn bytes<const N: usize>(values: &[f32], bytes: impl Fn(f32) -> [u8; N]) -> Vec<u8> {
     values.iter().flat_map(|&value| bytes(value)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_rounded_to_the_dtype() {
+        let value = 1.0 + 1.0 / 512.0;
+        let encoded = |dtype| encode(&[-2.0, value], dtype).unwrap();
+        assert_eq!(encoded(DType::F32), [[0, 0, 0, 0xc0], [0, 0x40, 0x80, 0x3f]].concat());
+        assert_eq!(encoded(DType::F64)[8..], (1.0_f64 + 1.0 / 512.0).to_le_bytes());
+        assert_eq!(encoded(DType::F16), [0, 0xc0, 2, 0x3c]);
+        assert_eq!(encoded(DType::BF16), [0, 0xc0, 0x80, 0x3f]);
+    }
+
+    #[test]
+    fn a_value_beyond_f16_is_refused() {
+        assert!(encode(&[65_504.0], DType::F16).is_ok());
+        let error = encode(&[0.0, -65_520.0], DType::F16).unwrap_err();
+        assert_eq!(error, "weight 1 becomes -65520, beyond its dtype f16");
+    }
 }

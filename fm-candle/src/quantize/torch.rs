@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 
 /// Quantizes the tensors of `source` at `indices` as [`quantize`] does and writes their values,
 /// in the dtypes that they have in the source, to the torch file at `path`, as
-/// [`torch::write`] does.
+/// [`torch::write()`] does.
 ///
 /// Integers and what is kept at 32 bits keep their bits. `treat` gets the net's names, so that
 /// shadows of [`Source::open_whole`] are treated as their parameters are. The report's sizes are
@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 ///
 /// # Errors
 ///
-/// Those of [`quantize`] and of [`torch::write`]; values beyond f16 where that is the dtype.
+/// Those of [`quantize`] and of [`torch::write()`]; values beyond f16 where that is the dtype.
 pub fn quantize_to_torch(
     path: &Path,
     source: &Source,

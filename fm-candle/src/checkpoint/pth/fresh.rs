@@ -158,7 +158,9 @@ fn number(out: &mut Vec<u8>, number: usize) {
 /// MARK, the numbers, TUPLE.
 fn numbers(out: &mut Vec<u8>, values: &[usize]) {
     out.push(b'(');
-    values.iter().for_each(|&value| number(out, value));
+    for &value in values {
+        number(out, value);
+    }
     out.push(b't');
 }
 
