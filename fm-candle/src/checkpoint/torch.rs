@@ -13,7 +13,7 @@ use half::{bf16, f16};
 
 use super::Store;
 use super::pth::fresh::{Fresh, pickle};
-use super::pth::rewrite::Rewrite;
+use super::pth::rewrite::{Failure, Rewrite};
 use super::source::Source;
 use crate::atomic;
 use crate::error::{Error, Result};
@@ -27,7 +27,7 @@ use crate::error::{Error, Result};
 /// Those of `fill`, of names and dtypes that torch cannot hold, and of
 /// [`atomic::write_through`]; [`Error::Tensor`] where the storage of a torch file cannot take
 /// the elements: it is compressed, or tensors that share it differ.
-pub fn write<T>(
+pub(crate) fn write<T>(
     path: &Path,
     source: &Source,
     indices: &[usize],
@@ -39,8 +39,10 @@ pub fn write<T>(
         return atomic::write_through(path, |out| {
             let mut copy = Rewrite::start(archive, out).map_err(io)?;
             let result = fill(&mut |index, bytes| {
-                let put = copy.put(out, source.entry(index), bytes);
-                put.map_err(|cause| Error::tensor(&tensors[index].name, cause.to_string()))
+                copy.put(out, source.entry(index), bytes).map_err(|failure| match failure {
+                    Failure::Io(cause) => io(cause),
+                    Failure::Refused(reason) => Error::tensor(&tensors[index].name, reason),
+                })
             })?;
             copy.finish(out).map_err(io)?;
             Ok(result)
@@ -55,11 +57,13 @@ pub fn write<T>(
     })
 }
 
-/// Writes all tensors of `source` to the file at `path`, as [`write()`] does.
+/// Writes all tensors of `source` to the torch file at `path`, whole or not at all: a bare state
+/// dict, or from a torch file a copy.
 ///
 /// # Errors
 ///
-/// Those of [`write()`] and of [`Source::elements`].
+/// Those of [`Source::elements`] and of [`atomic::write_through`]; [`Error::Tensor`] for names and
+/// dtypes that torch cannot hold.
 pub fn save(path: &Path, source: &Source) -> Result<()> {
     let indices: Vec<usize> = (0..source.tensors().len()).collect();
     write(path, source, &indices, |put| {

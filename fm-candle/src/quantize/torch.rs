@@ -8,8 +8,11 @@ use crate::checkpoint::{Source, TensorInfo, torch};
 use crate::error::{Error, Result};
 
 /// Quantizes the tensors of `source` at `indices` as [`quantize`] does and writes their values,
-/// in the dtypes that they have in the source, to the torch file at `path`, as
-/// [`torch::write()`] does.
+/// in the dtypes that they have in the source, to the torch file at `path`, whole or not at all.
+///
+/// From a torch file comes one of the same layout, bit for bit but for these values; from any
+/// other a bare state dict. No more than one tensor is held at a time, except for storages that
+/// several share.
 ///
 /// Integers and what is kept at 32 bits keep their bits. `treat` gets the net's names, so that
 /// shadows of [`Source::open_whole`] are treated as their parameters are. The report's sizes are
@@ -17,7 +20,9 @@ use crate::error::{Error, Result};
 ///
 /// # Errors
 ///
-/// Those of [`quantize`] and of [`torch::write()`]; values beyond f16 where that is the dtype.
+/// Those of [`quantize`] and of [`atomic::write_through`](crate::atomic::write_through);
+/// [`Error::Tensor`] for values beyond f16 where that is the dtype, and where the storage of a
+/// torch file cannot take them: it is compressed, or tensors that share it would differ.
 pub fn quantize_to_torch(
     path: &Path,
     source: &Source,

@@ -37,10 +37,25 @@ struct Shared {
     put: Vec<bool>,
 }
 
-/// Why an element cannot be put.
-enum Refusal {
-    Conflict,
-    Outside,
+/// Why a tensor did not get its elements.
+#[derive(Debug)]
+pub(in crate::checkpoint) enum Failure {
+    /// The file cannot be written.
+    Io(io::Error),
+    /// The tensor's storage cannot take them, for this reason.
+    Refused(String),
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl From<String> for Failure {
+    fn from(reason: String) -> Self {
+        Self::Refused(reason)
+    }
 }
 
 impl<'a> Rewrite<'a> {
@@ -72,8 +87,8 @@ impl<'a> Rewrite<'a> {
         out: &mut Writer<'_>,
         index: usize,
         bytes: &[u8],
-    ) -> io::Result<()> {
-        let (archive, refuse) = (self.archive, io::Error::other::<String>);
+    ) -> Result<(), Failure> {
+        let archive = self.archive;
         let (entry, view) = (&archive.entries[index], &archive.views[index]);
         let (size, key) = (size_of(entry.dtype), view.key.as_str());
         assert_eq!(bytes.len(), view.elements * size, "elements given and held");
@@ -88,7 +103,7 @@ impl<'a> Rewrite<'a> {
         } else {
             bytes
         };
-        let range = archive.records.plain(key).map_err(refuse)?;
+        let range = archive.records.plain(key)?;
         if self.views[key] == 1 && view.is_plain(&entry.shape) {
             out.seek(SeekFrom::Start(range.start + view.place(size).0))?;
             out.write_all(bytes)?;
@@ -104,22 +119,15 @@ impl<'a> Rewrite<'a> {
                 {
                     let name = &other.name;
                     let reason = format!("shares a storage with `{name}`, which has another dtype");
-                    return Err(refuse(reason));
+                    return Err(reason.into());
                 }
                 let len = range.end - range.start;
-                let bytes = archive.records.read(key, 0, len).map_err(refuse)?.into_owned();
+                let bytes = archive.records.read(key, 0, len)?.into_owned();
                 slot.insert(Shared { put: vec![false; bytes.len() / size], bytes })
             }
         };
         for (element, place) in bytes.chunks_exact(size).zip(view.places(&entry.shape)) {
-            shared.put(element, place).map_err(|refusal| {
-                refuse(match refusal {
-                    Refusal::Outside => format!("its storage `{key}` is cut off"),
-                    Refusal::Conflict => "shares memory with another tensor or within itself, \
-                         and quantized both would differ; clone() it before saving"
-                        .to_string(),
-                })
-            })?;
+            shared.put(element, place)?;
         }
         Ok(())
     }
@@ -148,12 +156,14 @@ impl<'a> Rewrite<'a> {
 
 impl Shared {
     /// Sets the element at `place`, which keeps the value once it has one.
-    fn put(&mut self, element: &[u8], place: usize) -> Result<(), Refusal> {
+    fn put(&mut self, element: &[u8], place: usize) -> Result<(), String> {
         let size = element.len();
-        let put = self.put.get_mut(place).ok_or(Refusal::Outside)?;
+        let put = self.put.get_mut(place).ok_or("its storage is cut off")?;
         let old = &mut self.bytes[place * size..][..size];
-        if core::mem::replace(put, true) {
-            return if old == element { Ok(()) } else { Err(Refusal::Conflict) };
+        if core::mem::replace(put, true) && old != element {
+            return Err("shares memory with another tensor or within itself, and quantized both \
+                        would differ; clone() it before saving"
+                .into());
         }
         old.copy_from_slice(element);
         Ok(())
@@ -169,8 +179,8 @@ mod tests {
         let mut shared = Shared { bytes: vec![0; 4], put: vec![false; 2] };
         assert!(shared.put(&[1, 2], 1).is_ok());
         assert!(shared.put(&[1, 2], 1).is_ok());
-        assert!(matches!(shared.put(&[1, 3], 1), Err(Refusal::Conflict)));
-        assert!(matches!(shared.put(&[1, 3], 2), Err(Refusal::Outside)));
+        assert!(shared.put(&[1, 3], 1).unwrap_err().starts_with("shares memory"));
+        assert!(shared.put(&[1, 3], 2).unwrap_err().contains("cut off"));
         assert_eq!(shared.bytes, [0, 0, 1, 2]);
     }
 }
