@@ -235,6 +235,13 @@ fn one_element_cannot_have_two_values() {
 }
 
 #[test]
+fn an_archive_without_sums_is_as_good() {
+    let made = make("no_sums.pth", None, |_, _| bits(1)).unwrap();
+    assert_eq!(made.report.quantized_parameters, 55);
+    assert_holds(&made, "no_sums.pth");
+}
+
+#[test]
 fn compressed_storages_are_refused() {
     let error = make("deflated.pth", None, |_, _| bits(1)).err().unwrap().to_string();
     assert!(error.contains("is compressed") && error.contains("tensor `"), "{error}");

@@ -121,6 +121,24 @@ fn place(archive: &Archive, index: usize) -> io::Result<Place<'_>> {
     }
 }
 
+/// The record of this index in the archive that `file` is; of a compressed one at most `limit`
+/// bytes.
+pub(super) fn whole<'a>(
+    file: &'a Mapped,
+    archive: &Archive,
+    index: usize,
+    limit: u64,
+) -> io::Result<Cow<'a, [u8]>> {
+    if let Place::Plain(range) = place(archive, index)? {
+        let bounds = usize::try_from(range.start).ok().zip(usize::try_from(range.end).ok());
+        let bytes = bounds.and_then(|(start, end)| file.get(start..end));
+        return bytes.map(Cow::Borrowed).ok_or_else(|| io::ErrorKind::UnexpectedEof.into());
+    }
+    let mut bytes = Vec::new();
+    archive.clone().by_index(index)?.take(limit).read_to_end(&mut bytes)?;
+    Ok(Cow::Owned(bytes))
+}
+
 /// The `len` bytes from `start` on of a compressed record.
 fn unpack(archive: &Archive, index: usize, start: u64, len: u64) -> io::Result<Vec<u8>> {
     let mut archive = archive.clone();
