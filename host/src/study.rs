@@ -15,7 +15,7 @@ use fm_candle::device::Device;
 use fm_candle::fid::lenet::{self, LeNet};
 use fm_candle::fid::{Statistics, fid};
 use fm_candle::model::{UNet, UNetConfig};
-use fm_candle::quantize::{StateDict, quantize_in_memory};
+use fm_candle::quantize::quantize_in_memory;
 use fm_candle::sample::{Sampler, start_noise, to_pixels};
 use fm_candle::{DType, Tensor, atomic, paired};
 use indicatif::ProgressBar;
@@ -84,7 +84,8 @@ impl Study {
         if shape != (1, lenet::SIDE, lenet::SIDE) {
             bail!("the net draws {shape:?} images, the LeNet features are for (1, 28, 28)");
         }
-        self.treatment.check_globs(&self.tensors.as_slice().tensors())?;
+        let names: Vec<_> = self.tensors.iter().map(|(name, _)| name.clone()).collect();
+        self.treatment.check_globs(&names)?;
         for folder in ["packed", "grids"] {
             let path = self.dir.join(folder);
             fs::create_dir_all(&path).with_context(|| format!("creating `{}`", path.display()))?;

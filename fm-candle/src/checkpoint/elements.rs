@@ -67,6 +67,11 @@ impl<'a> Elements<'a> {
         &self.bytes
     }
 
+    /// The little-endian bytes.
+    pub fn into_bytes(self) -> Cow<'a, [u8]> {
+        self.bytes
+    }
+
     /// Writes the floating elements of a `range` as f32.
     ///
     /// f32 keeps its bits, f16 and bf16 their values; f64 is rounded to nearest, to infinity

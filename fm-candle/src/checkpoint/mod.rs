@@ -26,6 +26,7 @@ mod pth;
 pub mod safetensors;
 mod select;
 mod source;
+pub mod torch;
 
 /// Key of the net's configuration (JSON) in a file's metadata.
 pub const NET_KEY: &str = "fmq.net";
@@ -106,6 +107,11 @@ trait Store: Debug + Send + Sync {
     /// The elements of the entry at `index`, which is below the number of entries:
     /// little-endian, row-major, as many as its shape says.
     fn bytes(&self, index: usize) -> Result<Cow<'_, [u8]>, String>;
+
+    /// The store, if its file is one of torch.
+    fn torch(&self) -> Option<&pth::Archive> {
+        None
+    }
 }
 
 /// Bytes of one element.

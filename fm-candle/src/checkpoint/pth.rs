@@ -12,7 +12,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::io::{self, BufReader, Cursor, Read};
+use std::io::{Cursor, Read};
 
 use zip::ZipArchive;
 
@@ -22,8 +22,11 @@ use self::view::View;
 use super::{Entry, Store, size_of};
 use crate::mapped::Mapped;
 
+mod checksum;
+pub(super) mod fresh;
 mod pickle;
 mod records;
+pub(super) mod rewrite;
 mod view;
 
 /// The legacy format's magic number, as a pickle writes it.
@@ -106,6 +109,10 @@ impl Store for Archive {
         }
         Ok(bytes)
     }
+
+    fn torch(&self) -> Option<&Archive> {
+        Some(self)
+    }
 }
 
 /// What either layout consists of.
@@ -116,22 +123,21 @@ struct Contents {
 }
 
 fn read_zip(file: Mapped) -> Result<Contents, String> {
-    let mut archive = ZipArchive::new(Cursor::new(file.clone()))
+    let archive = ZipArchive::new(Cursor::new(file.clone()))
         .map_err(|error| format!("damaged archive: {error}"))?;
     let folder = |name: &str| name.strip_suffix("data.pkl").map(str::to_string);
     let folder = archive.file_names().find_map(|name| folder(&name.ok()?));
     let folder = folder.ok_or("is a zip archive, but without the data.pkl of torch")?;
-    let mut order = String::new();
-    if let Some(index) = archive.index_for_name(&format!("{folder}byteorder")) {
-        let record = archive.by_index(index).map_err(io::Error::from);
-        let read = record.and_then(|record| record.take(8).read_to_string(&mut order));
-        read.map_err(|error| format!("byteorder: {error}"))?;
-    }
-    let pickle = archive.by_name(&format!("{folder}data.pkl"));
-    let pickle = pickle.map_err(|error| format!("data.pkl: {error}"))?;
-    let pickle = Pickle::load(BufReader::new(pickle))?;
+    let record = |name: &str, limit| {
+        let Some(index) = archive.index_for_name(&format!("{folder}{name}")) else {
+            return Ok(Cow::Borrowed(&[][..]));
+        };
+        records::whole(&file, &archive, index, limit).map_err(|error| format!("{name}: {error}"))
+    };
+    let big_endian = *record("byteorder", 8)? == *b"big";
+    let pickle = Pickle::load(&*record("data.pkl", pickle::MAX_BYTES)?)?;
     let records = Records { file, layout: Layout::Zip { archive, folder } };
-    Ok(Contents { records, pickle, big_endian: order == "big" })
+    Ok(Contents { records, pickle, big_endian })
 }
 
 fn read_legacy(file: Mapped) -> Result<Contents, String> {

@@ -38,6 +38,8 @@ pub struct Source {
     kind: Kind,
     store: Box<dyn Store>,
     tensors: Vec<TensorInfo>,
+    /// What the net calls each of `tensors`.
+    net_names: Vec<String>,
     /// Where in the store's entries each of `tensors` is.
     picks: Vec<usize>,
     ema: bool,
@@ -61,6 +63,9 @@ impl TensorInfo {
     }
 }
 
+/// The name of each tensor that is taken, and its index in the store's entries.
+type Picks = Vec<(String, usize)>;
+
 impl Source {
     /// Opens the file at `path` for the weights to evaluate.
     ///
@@ -78,25 +83,59 @@ impl Source {
     /// there is one, for a file that is none of the known kinds, damaged, hostile, without
     /// tensors, or whose averages do not fit its parameters.
     pub fn open(path: &Path, raw_weights: bool) -> Result<Self> {
+        Self::with(path, |kind, store| {
+            if kind == Kind::Packed {
+                let names = store.entries().iter().map(|entry| entry.name.clone());
+                return Ok((names.zip(0..).collect(), None, false));
+            }
+            let (named, ema) = select(store.entries(), raw_weights)?;
+            Ok((named, None, ema))
+        })
+    }
+
+    /// Opens the file at `path` for all tensors of its state dict, under the file's own names:
+    /// with EMA the raw weights, the shadows and their counter.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`open`](Self::open); shadows that fit no parameters are no error here.
+    pub fn open_whole(path: &Path) -> Result<Self> {
+        Self::with(path, |_, store| {
+            let entries = store.entries();
+            let mut net_names: Vec<_> = entries.iter().map(|entry| entry.name.clone()).collect();
+            let named: Picks = net_names.iter().cloned().zip(0..).collect();
+            let averaged = select(entries, false).ok();
+            let ema = averaged.as_ref().is_some_and(|(_, ema)| *ema);
+            for (name, index) in
+                averaged.into_iter().chain([select(entries, true)?]).flat_map(|(picks, _)| picks)
+            {
+                net_names[index] = name;
+            }
+            Ok((named, Some(net_names), ema))
+        })
+    }
+
+    /// Opens the file at `path` for the tensors that `pick` finds.
+    fn with(
+        path: &Path,
+        pick: impl FnOnce(Kind, &dyn Store) -> Result<(Picks, Option<Vec<String>>, bool), String>,
+    ) -> Result<Self> {
         let file = Mapped::open(path)?;
         let budget = (file.len() as u64).saturating_mul(MAX_UNFOLDING).max(MIN_BUDGET);
         let bad = |reason| Error::file(path, reason);
         let (kind, store) = store(file).map_err(bad)?;
-        let (named, ema) = if kind == Kind::Packed {
-            let names = store.entries().iter().map(|entry| entry.name.clone());
-            (names.zip(0..).collect(), false)
-        } else {
-            select(store.entries(), raw_weights).map_err(bad)?
-        };
+        let (named, net_names, ema) = pick(kind, &*store).map_err(bad)?;
+        let own_names = || named.iter().map(|(name, _)| name.clone()).collect();
+        let net_names = net_names.unwrap_or_else(own_names);
         let picks = named.iter().map(|&(_, index)| index).collect();
         let path = path.to_path_buf();
-        let mut source = Self { path, kind, store, tensors: Vec::new(), picks, ema };
+        let mut source = Self { path, kind, store, tensors: Vec::new(), net_names, picks, ema };
         source.tensors = source.admit(named, budget)?;
         Ok(source)
     }
 
     /// What is known of the tensors taken, unless all together cost more than the budget.
-    fn admit(&self, named: Vec<(String, usize)>, mut budget: u64) -> Result<Vec<TensorInfo>> {
+    fn admit(&self, named: Picks, mut budget: u64) -> Result<Vec<TensorInfo>> {
         let admit = |(name, index): (String, usize)| {
             let Entry { dtype, shape, .. } = &self.store.entries()[index];
             let dtype = dtype_of(*dtype).map_err(self.of_tensor(index))?;
@@ -136,6 +175,13 @@ impl Source {
     /// The tensors in the order of the state dict.
     pub fn tensors(&self) -> &[TensorInfo] {
         &self.tensors
+    }
+
+    /// What the net calls each of [`tensors`](Self::tensors): their own names, but those of the
+    /// parameters for what [`open_whole`](Self::open_whole) finds as `model.NAME` and
+    /// `shadow_params.N`.
+    pub fn net_names(&self) -> &[String] {
+        &self.net_names
     }
 
     /// All tensors, and what else is known.
@@ -187,8 +233,18 @@ impl Source {
         tensor.map_err(self.of_tensor(self.picks[index]))
     }
 
+    /// The torch file that is read, if it is one.
+    pub(super) fn torch(&self) -> Option<&pth::Archive> {
+        self.store.torch()
+    }
+
+    /// Where in the store's entries the tensor at `index` is.
+    pub(super) fn entry(&self, index: usize) -> usize {
+        self.picks[index]
+    }
+
     /// Makes a reason the error of the entry at `index`, under the file's own name for it.
-    fn of_tensor<R: Display>(&self, index: usize) -> impl Fn(R) -> Error {
+    pub(super) fn of_tensor<R: Display>(&self, index: usize) -> impl Fn(R) -> Error {
         let name = &self.store.entries()[index].name;
         move |reason| Error::file(&self.path, format!("tensor `{name}`: {reason}"))
     }
@@ -248,7 +304,8 @@ mod tests {
             let store = Box::new(Costly(names.clone().map(entry).collect(), costs.to_vec()));
             let (path, kind, ema) = ("net".into(), Kind::Torch, false);
             let picks = (0..costs.len()).collect();
-            let source = Source { path, kind, store, tensors: Vec::new(), picks, ema };
+            let (tensors, net_names) = (Vec::new(), Vec::new());
+            let source = Source { path, kind, store, tensors, net_names, picks, ema };
             source.admit(names.zip(0..).collect(), 10)
         };
         assert_eq!(admit(&[6, 4]).unwrap().len(), 2);

@@ -18,10 +18,12 @@ use crate::error::{Error, Result};
 mod recommended;
 mod report;
 mod sink;
+mod torch;
 
 pub use recommended::is_sensitive;
 pub use report::{Report, TensorReport};
 pub use sink::{Discard, quantize_to_file};
+pub use torch::quantize_to_torch;
 
 /// What is done with one tensor.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -6,9 +6,11 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use fm_candle::atomic;
-use fm_candle::checkpoint::{self, NET_KEY, Source, TensorInfo};
+use fm_candle::checkpoint::{self, Kind, NET_KEY, Source, TensorInfo};
 use fm_candle::model::{UNetConfig, identify, order};
-use fm_candle::quantize::{Discard, Report, Treatment, quantize, quantize_to_file};
+use fm_candle::quantize::{
+    Discard, Report, Treatment, quantize, quantize_to_file, quantize_to_torch,
+};
 use globset::GlobMatcher;
 use quant_core::scheme::Scheme;
 use serde::Serialize;
@@ -30,7 +32,8 @@ pub(crate) struct Args {
     /// Bits per weight, 1 to 8
     #[arg(long, value_parser = clap::value_parser!(u8).range(1..=8))]
     bits: u8,
-    /// Output: .fmq (packed) or .safetensors (dequantized)
+    /// Output: .fmq (packed), .safetensors (dequantized) or .pth (dequantized, of the input's layout
+    /// if that is a .pth: raw weights, EMA and all else)
     #[arg(short, long, value_name = "OUT")]
     output: PathBuf,
     #[command(flatten)]
@@ -63,10 +66,10 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
     let kind = OutputKind::of(&args.output)?;
     atomic::check_target(&args.output)?;
     let start = Instant::now();
-    let source = Source::open(&args.input, args.raw_weights)?;
-    args.treatment.check_globs(source.tensors())?;
+    let source = args.open(kind)?;
+    args.treatment.check_globs(source.net_names())?;
     if let Some(only) = &args.only {
-        check_glob("--only", only, source.tensors())?;
+        check_glob("--only", only, source.net_names())?;
     }
     let report = args
         .quantize(&source, kind, common)
@@ -90,9 +93,25 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
 }
 
 impl Args {
+    /// Opens the input: from torch to torch with all that its state dict holds.
+    fn open(&self, kind: OutputKind) -> Result<Source> {
+        if kind == OutputKind::Torch {
+            let whole = Source::open_whole(&self.input)?;
+            if is_torch(&whole) {
+                if self.raw_weights {
+                    bail!("--raw-weights: a .pth made from a .pth holds all weights, quantized");
+                }
+                return Ok(whole);
+            }
+        }
+        Ok(Source::open(&self.input, self.raw_weights)?)
+    }
+
     /// Quantizes and writes the output.
     fn quantize(&self, source: &Source, kind: OutputKind, common: &Common) -> Result<Report> {
         let net = match net::stated(source, self.arch.as_deref())? {
+            // All that the file holds is more than the net.
+            _ if kind == OutputKind::Torch && is_torch(source) => None,
             Some(net) => Some(net),
             // Any state dict can be quantized; one of a preset's shape also becomes a net.
             None => identify(source.tensors()).ok(),
@@ -106,6 +125,12 @@ impl Args {
         let bar = common.progress().bar("quantizing", weights as u64, "weights");
         let treat = |name: &str, shape: &[usize]| self.treat(name, shape);
         let report = match kind {
+            OutputKind::Torch => {
+                quantize_to_torch(&self.output, source, &indices, treat, |info, _| {
+                    bar.inc(info.count() as u64);
+                    Ok(())
+                })?
+            }
             OutputKind::Packed => quantize_to_file(
                 &self.output,
                 source,
@@ -155,6 +180,7 @@ impl Args {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum OutputKind {
     Packed,
+    Torch,
     Safetensors,
 }
 
@@ -162,13 +188,19 @@ impl OutputKind {
     pub(crate) fn of(path: &Path) -> Result<Self> {
         match path.extension().and_then(|extension| extension.to_str()) {
             Some("fmq") => Ok(Self::Packed),
+            Some("pth" | "pt") => Ok(Self::Torch),
             Some("safetensors") => Ok(Self::Safetensors),
             _ => bail!(
-                "`{}`: the output must end in .fmq (packed) or .safetensors (dequantized)",
+                "`{}`: the output must end in .fmq (packed), .safetensors or .pth (dequantized)",
                 path.display()
             ),
         }
     }
+}
+
+/// Whether the file is one of torch.
+fn is_torch(source: &Source) -> bool {
+    matches!(source.kind(), Kind::Torch | Kind::TorchLegacy)
 }
 
 fn summary(args: &Args, report: &Report, seconds: f64) -> String {

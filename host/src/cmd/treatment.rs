@@ -3,7 +3,6 @@
 use core::str::FromStr;
 
 use anyhow::{Result, bail};
-use fm_candle::checkpoint::TensorInfo;
 use fm_candle::quantize::{Treatment, is_sensitive};
 use globset::{Glob, GlobMatcher};
 use quant_core::quantize::{Granularity, Levels, Options};
@@ -92,10 +91,10 @@ impl TreatmentArgs {
     }
 
     /// Refuses globs that no tensor's name matches: they are misspelt.
-    pub(crate) fn check_globs(&self, tensors: &[TensorInfo]) -> Result<()> {
+    pub(crate) fn check_globs(&self, names: &[String]) -> Result<()> {
         for keep in &self.keep {
             if let Keep::Named { glob, .. } = keep {
-                check_glob("--keep", glob, tensors)?;
+                check_glob("--keep", glob, names)?;
             }
         }
         Ok(())
@@ -103,8 +102,8 @@ impl TreatmentArgs {
 }
 
 /// Refuses a glob that no tensor's name matches.
-pub(crate) fn check_glob(flag: &str, glob: &GlobMatcher, tensors: &[TensorInfo]) -> Result<()> {
-    if !tensors.iter().any(|tensor| glob.is_match(&tensor.name)) {
+pub(crate) fn check_glob(flag: &str, glob: &GlobMatcher, names: &[String]) -> Result<()> {
+    if !names.iter().any(|name| glob.is_match(name)) {
         bail!("{flag} {}: no tensor has such a name", glob.glob());
     }
     Ok(())

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
-use fm_candle::checkpoint::{self, Kind};
+use fm_candle::checkpoint::{self, Kind, Source};
 
 use crate::cmd::quantize::OutputKind;
 
@@ -13,19 +13,24 @@ pub(crate) struct Args {
     /// Packed file
     #[arg(value_name = "IN.fmq")]
     input: PathBuf,
-    /// Output: .safetensors
+    /// Output: .safetensors, or .pth (a bare state dict)
     #[arg(short, long, value_name = "OUT")]
     output: PathBuf,
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    if OutputKind::of(&args.output).ok() != Some(OutputKind::Safetensors) {
-        bail!("`{}`: the output must end in .safetensors", args.output.display());
-    }
-    let checkpoint = checkpoint::load(&args.input, false)?;
-    if checkpoint.kind != Kind::Packed {
+    let kind = OutputKind::of(&args.output).ok().filter(|&kind| kind != OutputKind::Packed);
+    let Some(kind) = kind else {
+        bail!("`{}`: the output must end in .safetensors or .pth", args.output.display());
+    };
+    let source = Source::open(&args.input, false)?;
+    if source.kind() != Kind::Packed {
         bail!("`{}`: is not a packed .fmq file", args.input.display());
     }
+    if kind == OutputKind::Torch {
+        return Ok(checkpoint::torch::save(&args.output, &source)?);
+    }
+    let checkpoint = source.load()?;
     let metadata: Vec<_> =
         checkpoint.metadata.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
     Ok(checkpoint::safetensors::save(&args.output, &checkpoint.tensors, &metadata)?)

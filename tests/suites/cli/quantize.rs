@@ -188,3 +188,63 @@ fn the_packed_file_has_the_order_of_the_net() {
     let error = fails(dir, &[&base[..], &["-o", "x.fmq"]].concat());
     assert!(error.contains("reversed.safetensors") && error.contains("`extra`"), "{error}");
 }
+
+/// The tensors of a file by name, with their bytes.
+fn values(path: &Path, raw_weights: bool) -> Vec<(String, Vec<u8>)> {
+    let file = checkpoint::load(path, raw_weights).unwrap();
+    let bytes = |tensor: &Tensor| checkpoint::Elements::of(tensor).unwrap().bytes().to_vec();
+    file.tensors.iter().map(|(name, tensor)| (name.clone(), bytes(tensor))).collect()
+}
+
+#[test]
+fn a_torch_file_has_the_values_of_the_safetensors_file() {
+    let dir = folder();
+    let dir = dir.path();
+    let base = ["--scheme", "ot", "--bits", "2", "--keep", "*.bias=16", "-o"];
+    let quantize =
+        |from: &str, to: &str| ok(dir, &[&["quantize", from], &base[..], &[to]].concat());
+    quantize("net.safetensors", "a.safetensors");
+    quantize("net.safetensors", "a.pth");
+    quantize("net.safetensors", "q.fmq");
+    ok(dir, &["unpack", "q.fmq", "-o", "b.pth"]);
+    let expected = values(&dir.join("a.safetensors"), false);
+    assert!(values(&dir.join("a.pth"), false) == expected);
+    assert!(values(&dir.join("b.pth"), false) == expected);
+    // And once more, from torch to torch.
+    quantize("b.pth", "c.safetensors");
+    quantize("b.pth", "c.pth");
+    let mut again = values(&dir.join("c.pth"), false);
+    let mut expected = values(&dir.join("c.safetensors"), false);
+    again.sort();
+    expected.sort();
+    assert!(again == expected);
+}
+
+#[test]
+fn a_torch_file_has_raw_weights_and_average_quantized() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/data/checkpoint/training.pth");
+    let input = data.to_str().unwrap();
+    let base = ["--scheme", "uniform", "--bits", "2", "--only", "conv.*"];
+    ok(dir, &[&["quantize", input, "-o", "q.pth"], &base[..]].concat());
+    for raw_weights in [false, true] {
+        let flags: &[&str] = if raw_weights { &["--raw-weights"] } else { &[] };
+        ok(dir, &[&["quantize", input, "-o", "q.safetensors"], &base[..], flags].concat());
+        let dense = values(&dir.join("q.safetensors"), true);
+        let (was, is) = (values(&data, raw_weights), values(&dir.join("q.pth"), raw_weights));
+        for ((name, was), (_, is)) in was.iter().zip(&is) {
+            if name.starts_with("conv.") {
+                assert!(is != was, "{name}");
+                let (_, expected) = dense.iter().find(|(other, _)| other == name).unwrap();
+                assert!(is == expected, "{name}");
+            } else {
+                assert!(is == was, "{name}");
+            }
+        }
+    }
+    let refused = [&["quantize", input, "-o", "x.pth", "--raw-weights"], &base[..]].concat();
+    assert!(fails(dir, &refused).contains("--raw-weights"));
+    let refused = ["quantize", input, "-o", "x.bin", "--scheme", "ot", "--bits", "2"];
+    assert!(fails(dir, &refused).contains(".safetensors or .pth"));
+}

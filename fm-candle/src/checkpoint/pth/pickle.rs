@@ -21,7 +21,7 @@ use ::safetensors::Dtype;
 type Result<T> = core::result::Result<T, String>;
 
 /// Longest pickle in bytes; upstream's largest checkpoint needs half of one MiB.
-const MAX_BYTES: u64 = 16 << 20;
+pub(super) const MAX_BYTES: u64 = 16 << 20;
 /// Most values in the arena, on the stack and in the memo; a tensor takes about nine.
 const MAX_VALUES: usize = 1 << 20;
 /// Deepest container around a tensor.

@@ -58,6 +58,21 @@ impl Records {
         .map_err(|error| failed(key, &error))
     }
 
+    /// Where in the file the storage `key` lies, as it is.
+    pub(super) fn plain(&self, key: &str) -> Result<Range<u64>, String> {
+        match self.find(key)? {
+            Place::Plain(range) => {
+                let len = range.end.saturating_sub(range.start);
+                self.part(&range, 0, len).map_err(|error| failed(key, &error))?;
+                Ok(range)
+            }
+            Place::Compressed(..) => Err(format!(
+                "its storage `{key}` is compressed and cannot be replaced in place; load and save \
+                 the file with torch, which compresses nothing"
+            )),
+        }
+    }
+
     fn find(&self, key: &str) -> Result<Place<'_>, String> {
         let missing = || format!("its storage `{key}` is missing");
         match &self.layout {
@@ -104,6 +119,24 @@ fn place(archive: &Archive, index: usize) -> io::Result<Place<'_>> {
         }
         _ => Ok(Place::Compressed(archive, index)),
     }
+}
+
+/// The record of this index in the archive that `file` is; of a compressed one at most `limit`
+/// bytes.
+pub(super) fn whole<'a>(
+    file: &'a Mapped,
+    archive: &Archive,
+    index: usize,
+    limit: u64,
+) -> io::Result<Cow<'a, [u8]>> {
+    if let Place::Plain(range) = place(archive, index)? {
+        let bounds = usize::try_from(range.start).ok().zip(usize::try_from(range.end).ok());
+        let bytes = bounds.and_then(|(start, end)| file.get(start..end));
+        return bytes.map(Cow::Borrowed).ok_or_else(|| io::ErrorKind::UnexpectedEof.into());
+    }
+    let mut bytes = Vec::new();
+    archive.clone().by_index(index)?.take(limit).read_to_end(&mut bytes)?;
+    Ok(Cow::Owned(bytes))
 }
 
 /// The `len` bytes from `start` on of a compressed record.

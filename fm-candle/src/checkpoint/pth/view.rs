@@ -83,6 +83,16 @@ impl View {
             Cow::Owned(gather(&spanned, size, shape, &self.strides))
         }
     }
+
+    /// Whether the elements lie one after the other in their storage, in row-major order.
+    pub(super) fn is_plain(&self, shape: &[usize]) -> bool {
+        is_row_major(shape, &self.strides)
+    }
+
+    /// Where in the storage the elements lie, in row-major order; the view is not empty.
+    pub(super) fn places(&self, shape: &[usize]) -> impl Iterator<Item = usize> {
+        places(shape, &self.strides).map(|place| self.start + place)
+    }
 }
 
 /// Whether the elements lie one after the other, the last axis fastest.
@@ -97,24 +107,31 @@ fn is_row_major(shape: &[usize], strides: &[usize]) -> bool {
 
 /// The elements of a strided view, `size` bytes each, in row-major order; no axis is empty.
 fn gather(bytes: &[u8], size: usize, shape: &[usize], strides: &[usize]) -> Vec<u8> {
-    let elements = shape.iter().product::<usize>();
-    let mut gathered = Vec::with_capacity(elements * size);
-    let mut indices = vec![0; shape.len()];
-    let mut place = 0;
-    for _ in 0..elements {
+    let mut gathered = Vec::with_capacity(shape.iter().product::<usize>() * size);
+    for place in places(shape, strides) {
         gathered.extend_from_slice(&bytes[place * size..][..size]);
+    }
+    gathered
+}
+
+/// Where the elements of a strided view lie, in row-major order, counted from the first.
+fn places(shape: &[usize], strides: &[usize]) -> impl Iterator<Item = usize> {
+    let mut indices = vec![0; shape.len()];
+    let mut next = 0;
+    (0..shape.iter().product()).map(move |_: usize| {
+        let place = next;
         // Counts on like an odometer, the last axis fastest.
         for ((index, &len), &stride) in indices.iter_mut().zip(shape).zip(strides).rev() {
             *index += 1;
-            place += stride;
+            next += stride;
             if *index < len {
                 break;
             }
             *index = 0;
-            place -= len * stride;
+            next -= len * stride;
         }
-    }
-    gathered
+        place
+    })
 }
 
 #[cfg(test)]

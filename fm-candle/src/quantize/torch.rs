@@ -1,0 +1,56 @@
+//! A state dict into a torch file of its dequantized values.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use super::{Discard, Report, Treated, Treatment, quantize};
+use crate::checkpoint::{Source, TensorInfo, torch};
+use crate::error::{Error, Result};
+
+/// Quantizes the tensors of `source` at `indices` as [`quantize`] does and writes their values,
+/// in the dtypes that they have in the source, to the torch file at `path`, whole or not at all.
+///
+/// From a torch file comes one of the same layout, bit for bit but for these values; from any
+/// other a bare state dict. No more than one tensor is held at a time, except for storages that
+/// several share.
+///
+/// Integers and what is kept at 32 bits keep their bits. `treat` gets the net's names, so that
+/// shadows of [`Source::open_whole`] are treated as their parameters are. The report's sizes are
+/// those of a packed file of these tensors.
+///
+/// # Errors
+///
+/// Those of [`quantize`] and of [`atomic::write_through`](crate::atomic::write_through);
+/// [`Error::Tensor`] for values beyond f16 where that is the dtype, and where the storage of a
+/// torch file cannot take them: it is compressed, or tensors that share it would differ.
+pub fn quantize_to_torch(
+    path: &Path,
+    source: &Source,
+    indices: &[usize],
+    treat: impl Fn(&str, &[usize]) -> Treatment,
+    mut done: impl FnMut(&TensorInfo, &Treated) -> Result<()>,
+) -> Result<Report> {
+    let own_names = source.tensors().iter().map(|info| info.name.as_str());
+    let net_names: HashMap<_, _> = own_names.zip(source.net_names()).collect();
+    let treat = |name: &str, shape: &[usize]| treat(net_names[name], shape);
+    torch::write(path, source, indices, |put| {
+        let mut order = indices.iter();
+        let packed = quantize(source, indices, None, Discard, treat, |info, treated| {
+            let Some(&index) = order.next() else { return Ok(()) };
+            let encode = |values: &[f32]| {
+                let bytes = torch::encode(values, info.dtype);
+                bytes.map_err(|reason| Error::tensor(&info.name, reason))
+            };
+            match treated {
+                Treated::Quantized(tensor) => put(index, &encode(&tensor.dequantized())?)?,
+                Treated::F16(values) => {
+                    let values: Vec<f32> = values.iter().map(|value| value.to_f32()).collect();
+                    put(index, &encode(&values)?)?;
+                }
+                Treated::F32(_) | Treated::I64(_) => put(index, &torch::kept(source, index)?)?,
+            }
+            done(info, treated)
+        })?;
+        Ok(packed.report)
+    })
+}
