@@ -16,11 +16,11 @@ use crate::cmd::net::{NetArgs, build};
 pub(crate) struct Args {
     #[command(flatten)]
     net: NetArgs,
-    /// Safetensors with x [n,c,h,w], t [n], and where wanted label [n] (i64; left out: no label) and
-    /// concat_conditioning [n,c,h,w]
+    /// Safetensors with x (n, c, h, w), t (n), and where wanted label (n, i64; left out: no label) and
+    /// concat_conditioning (n, c, h, w)
     #[arg(long, value_name = "IN.safetensors")]
     inputs: PathBuf,
-    /// Output: .safetensors with v [n,c,h,w]
+    /// Output: .safetensors with v (n, c, h, w)
     #[arg(short, long, value_name = "OUT.safetensors")]
     output: PathBuf,
 }
