@@ -49,6 +49,11 @@ impl Common {
         Ok(fm_candle::device::open(self.device.as_deref())?)
     }
 
+    /// The device's name as it was given, else what upstream's training calls a CPU.
+    pub(crate) fn device_name(&self) -> &str {
+        self.device.as_deref().unwrap_or("cpu")
+    }
+
     /// The reporter of progress.
     pub(crate) fn progress(&self) -> Progress {
         Progress::new(self.quiet, self.no_progress)

@@ -18,6 +18,7 @@ use candle_core::Tensor;
 use crate::error::Result;
 
 pub use elements::Elements;
+pub(crate) use pth::METADATA_KEY;
 pub use source::{Source, TensorInfo};
 
 mod elements;
@@ -53,7 +54,7 @@ pub struct Checkpoint {
     pub tensors: Vec<(String, Tensor)>,
     /// Whether `tensors` are the shadows of an exponential moving average.
     pub ema: bool,
-    /// The file's metadata, in its order; torch files have none.
+    /// The file's metadata, in its order; of torch files only those of our training have any.
     pub metadata: Vec<(String, String)>,
 }
 

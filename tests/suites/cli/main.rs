@@ -178,15 +178,23 @@ fn train_writes_its_files_and_resumes() {
         .map(|line| serde_json::from_str::<Value>(line).unwrap()["epoch"].as_u64().unwrap())
         .collect();
     assert_eq!(epochs, [0, 1]);
-    for file in ["args.json", "model.safetensors", "run.safetensors", "snapshots/1_8.png"] {
+    for file in [
+        "args.json",
+        "model.safetensors",
+        "checkpoint.pth",
+        "checkpoint-1.pth",
+        "snapshots/1_8.png",
+    ] {
         assert!(dir.join("run").join(file).exists(), "{file}");
     }
-    ok(dir, &["sample", "run/model.safetensors", "-n", "1", "-o", "one.png"]);
+    for file in ["run/model.safetensors", "run/checkpoint.pth"] {
+        ok(dir, &["sample", file, "-n", "1", "-o", "one.png"]);
+    }
 
     // Neither starting over by mistake nor other settings under the same run.
     assert!(fails(dir, &TRAIN).contains("--resume auto"));
     let other = [&TRAIN[..], &["--skewed_timesteps", "--resume", "auto"]].concat();
-    assert!(fails(dir, &other).contains("only epochs and lr may change"));
+    assert!(fails(dir, &other).contains("only epochs may change"));
     fs::remove_file(dir.join("run/model.safetensors")).unwrap();
     train("2");
     assert!(dir.join("run/model.safetensors").exists(), "a finished run is evaluated again");

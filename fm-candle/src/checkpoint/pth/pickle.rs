@@ -2,7 +2,7 @@
 //!
 //! A pickle is a program for a stack machine. This one knows the opcodes of protocols 2 to 5
 //! and a closed list of [`Global`]s: containers, the functions that rebuild tensors (noted
-//! down, not called), and harmless types that appear in training arguments (kept as
+//! down, not called), a namespace of arguments, and harmless types that appear in it (kept as
 //! [`Value::Other`]). Any other name is refused, as is anything that calls a value.
 //!
 //! Values live in an arena and refer to each other by index: sharing costs nothing, nesting
@@ -87,7 +87,7 @@ impl<R: Read> Machine<R> {
             b'M' => self.unsigned(2)?,                   // BININT2
             0x8a => self.sized(1, Self::int)?,           // LONG1
             0x8b => self.sized(4, Self::int)?,           // LONG4
-            b'G' => self.other(8)?,                      // BINFLOAT
+            b'G' => self.float()?,                       // BINFLOAT
             b'C' => self.sized(1, Self::other)?,         // SHORT_BINBYTES
             b'B' => self.sized(4, Self::other)?,         // BINBYTES
             0x8e | 0x96 => self.sized(8, Self::other)?,  // BINBYTES8, BYTEARRAY8
@@ -127,7 +127,8 @@ impl<R: Read> Machine<R> {
             0x80 => _ = self.other(1)?,                                   // PROTO
             0x95 => _ = self.other(8)?,                                   // FRAME
             b'(' => self.marks.push(self.stack.len()),                    // MARK
-            b'0' | b'b' => _ = self.pop()?,                               // POP, BUILD (an object)
+            b'0' => _ = self.pop()?,                                      // POP
+            b'b' => self.pop().and_then(|state| self.build(state))?,      // BUILD
             b'1' | 0x90 => _ = self.pop_mark()?, // POP_MARK, ADDITEMS (a set)
             b'a' => self.pop().and_then(|v| self.append(&[v]))?, // APPEND
             b'e' => self.pop_mark().and_then(|v| self.append(&v))?, // APPENDS
@@ -149,6 +150,7 @@ impl<R: Read> Machine<R> {
         let arguments = self.pickle.items(arguments).unwrap_or_default();
         match (global, arguments) {
             (Global::Dict, _) => Ok(self.add(Node::Dict(Vec::new()))),
+            (Global::Namespace, _) => Ok(self.add(Node::Namespace(Vec::new()))),
             (Global::Tensor, &[storage, offset, shape, stride, ..]) => {
                 Ok(self.add(Node::Tensor(Rebuild { storage, offset, shape, stride })))
             }
@@ -195,6 +197,15 @@ impl<R: Read> Machine<R> {
     fn insert(&mut self, new: &[Value]) -> Result<()> {
         if let Some(Node::Dict(held)) = self.top_node()? {
             held.extend(pairs(new));
+        }
+        Ok(())
+    }
+
+    /// Gives the object on top its state: a namespace its attributes, any other none.
+    fn build(&mut self, state: Value) -> Result<()> {
+        let attributes = self.pickle.dict(state).map(<[_]>::to_vec);
+        if let (Some(Node::Namespace(held)), Some(attributes)) = (self.top_node()?, attributes) {
+            held.extend(attributes);
         }
         Ok(())
     }
@@ -285,6 +296,10 @@ impl<R: Read> Machine<R> {
         let mut wide = [if negative { 0xff } else { 0 }; 8];
         wide[..bytes.len()].copy_from_slice(&bytes);
         Ok(Value::Int(i64::from_le_bytes(wide)))
+    }
+
+    fn float(&mut self) -> Result<Value> {
+        self.uint(8).map(|bits| Value::Float(f64::from_bits(bits.swap_bytes())))
     }
 
     fn string(&mut self, len: u64) -> Result<Value> {

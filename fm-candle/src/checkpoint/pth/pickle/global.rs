@@ -9,6 +9,8 @@ use super::{Result, Value};
 pub(in super::super) enum Global {
     /// A class of dictionaries.
     Dict,
+    /// `argparse.Namespace`, the arguments of a command line.
+    Namespace,
     /// `torch._utils._rebuild_tensor_v2` and its forerunner.
     Tensor,
     /// `torch._utils._rebuild_parameter`: its first argument is the tensor.
@@ -23,6 +25,7 @@ pub(in super::super) enum Global {
 pub(super) fn global(module: &str, name: &str) -> Result<Value> {
     let global = match (module, name) {
         ("collections", "OrderedDict" | "defaultdict" | "Counter") => Global::Dict,
+        ("argparse", "Namespace") => Global::Namespace,
         ("torch._utils", "_rebuild_tensor" | "_rebuild_tensor_v2") => Global::Tensor,
         ("torch._utils", "_rebuild_parameter") => Global::Parameter,
         ("torch", "BoolStorage") => Global::Storage(Dtype::BOOL),
@@ -36,7 +39,6 @@ pub(super) fn global(module: &str, name: &str) -> Result<Value> {
         ("torch", "FloatStorage") => Global::Storage(Dtype::F32),
         ("torch", "DoubleStorage") => Global::Storage(Dtype::F64),
         ("torch", "Size" | "device" | "float16" | "bfloat16" | "float32" | "float64")
-        | ("argparse", "Namespace")
         | (
             "pathlib" | "pathlib._local",
             "Path" | "PosixPath" | "WindowsPath" | "PurePosixPath" | "PureWindowsPath",

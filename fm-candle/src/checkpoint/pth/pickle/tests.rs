@@ -89,3 +89,26 @@ fn shared_containers_cannot_multiply_without_bound() {
     let pickle = load(&bytes).unwrap();
     assert!(pickle.tensors(pickle.root()).unwrap_err().contains("too often"));
 }
+
+#[test]
+fn what_is_no_tensor_becomes_json() {
+    // {"lr": 0.5, "betas": (1, None), "args": Namespace(ema=True), "n": {3: "x"}}
+    let pickle = b"\x80\x02}(X\x02\0\0\0lrG\x3f\xe0\0\0\0\0\0\0X\x05\0\0\0betasK\x01N\x86\
+        X\x04\0\0\0argscargparse\nNamespace\n)\x81}X\x03\0\0\0ema\x88sbX\x01\0\0\0n}K\x03X\x01\0\0\0xsu.";
+    let pickle = load(pickle).unwrap();
+    let json = pickle.json(pickle.root()).unwrap().to_string();
+    assert_eq!(json, r#"{"lr":0.5,"betas":[1,null],"args":{"ema":true},"n":{"3":"x"}}"#);
+}
+
+#[test]
+fn json_of_cycles_and_of_bombs_is_refused() {
+    let cycle = load(b"]q\0h\0a.").unwrap();
+    assert!(cycle.json(cycle.root()).unwrap_err().contains("too deep"));
+    let wide =
+        [&b"]q\0("[..], &b"N".repeat(1000), b"e]q\x01(", &b"h\0".repeat(1100), b"e."].concat();
+    let long = [&b"X\0\0\x10\0"[..], &b"x".repeat(1 << 20), b"q\0]h\0ah\0a."].concat();
+    for bomb in [wide, long] {
+        let bomb = load(&bomb).unwrap();
+        assert!(bomb.json(bomb.root()).unwrap_err().contains("too often"));
+    }
+}

@@ -1,6 +1,7 @@
 //! What a pickle holds: values in an arena, and the tensors among them.
 
 use ::safetensors::Dtype;
+use serde_json::{Map, Value as Json};
 
 use super::global::Global;
 use super::{MAX_DEPTH, MAX_NAME, MAX_VALUES, Result};
@@ -11,10 +12,11 @@ pub(in super::super) enum Value {
     None,
     Bool(bool),
     Int(i64),
+    Float(f64),
     /// Index into the arena.
     Node(usize),
     Global(Global),
-    /// A float, bytes, a set, an object: nothing that leads to a tensor.
+    /// Bytes, a set, an object of an opaque class: nothing that leads to a tensor.
     Other,
 }
 
@@ -26,6 +28,8 @@ pub(super) enum Node {
     Items(Vec<Value>),
     /// Keys and values in the order of insertion.
     Dict(Vec<(Value, Value)>),
+    /// The attributes of an `argparse.Namespace`.
+    Namespace(Vec<(Value, Value)>),
     Storage(Storage),
     Tensor(Rebuild),
 }
@@ -132,6 +136,46 @@ impl Pickle {
             todo[from..].reverse();
         }
         Ok(found)
+    }
+
+    /// What is in and below `root` beside tensors, as JSON: a namespace becomes an object, a tuple
+    /// a list; tensors, opaque values and numbers that JSON lacks become null.
+    pub(in super::super) fn json(&self, root: Value) -> Result<Json> {
+        self.json_below(root, 0, &mut 0)
+    }
+
+    fn json_below(&self, value: Value, depth: usize, visits: &mut usize) -> Result<Json> {
+        *visits += 1;
+        if depth > MAX_DEPTH || *visits > MAX_VALUES {
+            return Err("its containers are nested too deep or too often".into());
+        }
+        Ok(match (value, self.node(value)) {
+            (Value::Bool(value), _) => value.into(),
+            (Value::Int(value), _) => value.into(),
+            (Value::Float(value), _) => value.into(),
+            (_, Some(Node::Text(text))) => {
+                *visits += text.len();
+                text.as_str().into()
+            }
+            (_, Some(Node::Items(items))) => {
+                let items = items.iter().map(|&item| self.json_below(item, depth + 1, visits));
+                Json::Array(items.collect::<Result<_>>()?)
+            }
+            (_, Some(Node::Dict(pairs) | Node::Namespace(pairs))) => {
+                let mut object = Map::new();
+                for &(key, item) in pairs {
+                    let key = match (key, self.text(key)) {
+                        (_, Some(text)) => text.to_string(),
+                        (Value::Int(number), _) => number.to_string(),
+                        _ => continue,
+                    };
+                    *visits += key.len();
+                    object.insert(key, self.json_below(item, depth + 1, visits)?);
+                }
+                Json::Object(object)
+            }
+            _ => Json::Null,
+        })
     }
 
     /// Whether `value` is, or may contain, a tensor.
