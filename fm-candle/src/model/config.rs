@@ -53,6 +53,15 @@ pub struct UNetConfig {
     pub input_projection: bool,
     /// Side of the square images that the net was trained on; unknown in upstream's files (-1).
     pub image_size: i64,
+    /// Side of the patches of the image that are one pixel of the net, whose first and last
+    /// convolutions have `patch^2` times the image's channels; ours, upstream has none (1).
+    #[serde(skip_serializing_if = "is_one")]
+    pub patch: usize,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_one(patch: &usize) -> bool {
+    *patch == 1
 }
 
 impl Default for UNetConfig {
@@ -80,17 +89,18 @@ impl Default for UNetConfig {
             ignore_time: false,
             input_projection: true,
             image_size: -1,
+            patch: 1,
         }
     }
 }
 
 impl UNetConfig {
     /// Names that [`preset`](Self::preset) knows.
-    pub const PRESETS: [&'static str; 6] =
-        ["imagenet", "celeba", "cifar10", "fashionmnist", "mnist", "mnist-small"];
+    pub const PRESETS: [&'static str; 7] =
+        ["imagenet", "celeba", "cifar10", "fashionmnist", "mnist", "mnist-small", "mnist-micro"];
 
     /// A named configuration: upstream's for its data sets, the paper's for the digits, ours for
-    /// `mnist-small`.
+    /// `mnist-small` and, for microcontrollers, `mnist-micro`.
     ///
     /// # Errors
     /// An unknown name.
@@ -131,6 +141,16 @@ impl UNetConfig {
                 dropout: 0.0,
                 channel_mult: vec![1.0, 1.0, 2.0],
                 num_classes: Some(10),
+                ..digits
+            },
+            "mnist-micro" => Self {
+                model_channels: 32,
+                num_res_blocks: 1,
+                attention_resolutions: Vec::new(),
+                dropout: 0.0,
+                channel_mult: vec![1.0, 1.0],
+                num_classes: Some(10),
+                patch: 2,
                 ..digits
             },
             _ => {
@@ -176,6 +196,7 @@ impl UNetConfig {
             ("model_channels", self.model_channels, MOST_CHANNELS),
             ("num_res_blocks", self.num_res_blocks, 64),
             ("num_classes", self.num_classes.unwrap_or(1), MOST_CLASSES),
+            ("patch", self.patch, MOST_PATCH),
         ] {
             if !(1..=most).contains(&value) {
                 return fault(format!("{field} = {value} must lie in 1 to {most}"));
@@ -196,6 +217,12 @@ impl UNetConfig {
                     self.model_channels
                 ));
             }
+        }
+        if self.patch > 1 && self.with_fourier_features {
+            return fault(format!(
+                "patch = {} and with_fourier_features exclude each other",
+                self.patch
+            ));
         }
         if !(0.0..1.0).contains(&self.dropout) {
             return fault(format!("dropout = {} must lie in [0, 1)", self.dropout));
@@ -223,6 +250,13 @@ impl UNetConfig {
     /// Length of the time embedding.
     pub(crate) fn embedding(&self) -> usize {
         4 * self.model_channels
+    }
+
+    /// Channels of what the first convolution takes: the image's, as patches, and its Fourier
+    /// features.
+    pub(crate) fn input_channels(&self) -> usize {
+        let fourier = if self.with_fourier_features { 12 } else { 0 };
+        self.in_channels * self.patch * self.patch + fourier
     }
 
     /// Side of the images, where known.
@@ -268,6 +302,7 @@ impl UNetConfig {
             ignore_time: self.ignore_time,
             input_projection: self.input_projection,
             image_size: optional(self.image_size),
+            patch: Some(narrow(self.patch)?).filter(|&patch| patch > 1),
         })
     }
 
@@ -300,6 +335,7 @@ impl UNetConfig {
             ignore_time: packed.ignore_time,
             input_projection: packed.input_projection,
             image_size: signed(packed.image_size),
+            patch: packed.patch.map_or(1, wide),
         };
         config.check()?;
         Ok(config)
@@ -312,6 +348,7 @@ pub(crate) const GROUPS: usize = 32;
 const MOST_CHANNELS: usize = 1 << 14;
 const MOST_CLASSES: usize = 1 << 20;
 const MOST_PIXELS: i64 = 1 << 14;
+const MOST_PATCH: usize = 16;
 
 #[cfg(test)]
 mod tests {

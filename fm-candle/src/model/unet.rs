@@ -11,7 +11,7 @@ use super::blocks::{Conv, Linear, Norm, ResBlock, Resample};
 use super::config::UNetConfig;
 use super::weights::{Init, Shapes, Weights};
 use crate::error::{Error, Result};
-use crate::ops::Activation;
+use crate::ops::{Activation, shuffle, unshuffle};
 use crate::random::Domain;
 
 /// Whether dropout is on.
@@ -105,7 +105,7 @@ impl UNet {
         };
 
         let first = config.channels(config.channel_mult[0]);
-        let in_channels = config.in_channels + if config.with_fourier_features { 12 } else { 0 };
+        let in_channels = config.input_channels();
         let mut input_blocks = vec![if config.input_projection {
             vec![Layer::Conv(Conv::new(weights, "input_blocks.0.0", in_channels, first, 3)?)]
         } else {
@@ -157,7 +157,7 @@ impl UNet {
         }
         let out = (
             Norm::new(weights, "out.0", channels)?,
-            Conv::zero(weights, "out.2", first, config.out_channels, 3)?,
+            Conv::zero(weights, "out.2", first, config.out_channels * config.patch.pow(2), 3)?,
         );
         let config = config.clone();
         Ok(Self { config, time_embed, label_emb, input_blocks, middle_block, output_blocks, out })
@@ -197,7 +197,8 @@ impl UNet {
         mode: Mode<'_>,
     ) -> Result<Tensor> {
         let (_, _, height, width) = x.dims4()?;
-        let multiple = 1 << (self.config.channel_mult.len() - 1);
+        let patch = self.config.patch;
+        let multiple = patch << (self.config.channel_mult.len() - 1);
         if [height, width].iter().any(|side| *side == 0 || side % multiple != 0) {
             return Err(Error::Config(format!(
                 "images of {height} x {width} cannot be halved and doubled back by this net; use \
@@ -212,11 +213,14 @@ impl UNet {
         if self.config.with_fourier_features {
             h = Tensor::cat(&[&h, &fourier_features(x)?], 1)?;
         }
-        if h.dim(1)? != self.input_channels() {
+        if patch > 1 {
+            h = unshuffle(&h, patch)?;
+        }
+        let (needed, found) = (self.config.input_channels(), h.dim(1)?);
+        if needed != found {
+            let [needed, found] = [needed, found].map(|channels| channels / patch.pow(2));
             return Err(Error::Config(format!(
-                "the net takes {} channels, the input has {}",
-                self.input_channels(),
-                h.dim(1)?
+                "the net takes {needed} channels, the input has {found}"
             )));
         }
         let mut skips = Vec::with_capacity(self.input_blocks.len());
@@ -237,11 +241,8 @@ impl UNet {
                 h = layer.forward(&h, &embedding, mode)?;
             }
         }
-        self.out.1.forward(&self.out.0.forward(&h, Activation::Silu)?)
-    }
-
-    fn input_channels(&self) -> usize {
-        self.config.in_channels + if self.config.with_fourier_features { 12 } else { 0 }
+        let v = self.out.1.forward(&self.out.0.forward(&h, Activation::Silu)?)?;
+        if patch > 1 { Ok(shuffle(&v, patch)?) } else { Ok(v) }
     }
 
     /// `SiLU(time_mlp(t) + label_row)`, the form in which every block uses it: `[n, 4m]`.
