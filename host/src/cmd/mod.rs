@@ -2,6 +2,7 @@
 
 pub(crate) mod demo;
 pub(crate) mod fid;
+pub(crate) mod images;
 pub(crate) mod inspect;
 pub(crate) mod launcher;
 pub(crate) mod net;
