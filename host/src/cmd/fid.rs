@@ -186,14 +186,13 @@ impl Judge<'_> {
     }
 
     fn safetensors(&self, path: &Path) -> Result<Side> {
-        let tensors = checkpoint::load(path, true)?.tensors;
-        let find = |wanted| tensors.iter().find(|(name, _)| name == wanted).map(|(_, t)| t);
-        if let Some(features) = find("features") {
+        let file = checkpoint::load(path, true)?;
+        if let Some(features) = file.tensor("features") {
             let (mut rows, d) = fid::rows(features)?;
             rows.truncate(self.args.n.unwrap_or(usize::MAX).saturating_mul(d));
             return Ok(Side::given(Statistics::of_rows(&rows, d)?));
         }
-        match find("samples") {
+        match file.tensor("samples") {
             Some(samples) => self.judge(sample::images(samples)?),
             None => self.sampled(path),
         }

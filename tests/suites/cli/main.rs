@@ -11,6 +11,7 @@
 )]
 
 mod quantize;
+mod sample;
 mod velocity;
 
 use std::fs;
@@ -109,23 +110,6 @@ fn noise_depends_on_seed_and_image_alone() {
     let few = sample("2", "7", "b.safetensors");
     let difference = (many - few).unwrap().abs().unwrap().max_all().unwrap();
     assert!(difference.to_scalar::<f32>().unwrap() < 1e-5);
-}
-
-#[test]
-fn every_kind_of_sample_output_is_written() {
-    let dir = folder();
-    let dir = dir.path();
-    ok(dir, &["sample", "net.safetensors", "-n", "4", "-o", "grid.png", "--label", "3"]);
-    ok(dir, &["sample", "net.safetensors", "-n", "4", "-o", "s.npz", "--label", "all"]);
-    ok(dir, &["sample", "net.safetensors", "-n", "2", "-o", "images"]);
-    ok(dir, &["sample", "net.safetensors", "-n", "2", "-o", "t.safetensors", "--trajectory"]);
-    assert!(fs::read(dir.join("grid.png")).unwrap().starts_with(b"\x89PNG"));
-    assert!(fs::read(dir.join("s.npz")).unwrap().starts_with(b"PK"));
-    assert_eq!(names(&dir.join("images")).len(), 2);
-    let file = checkpoint::load(&dir.join("t.safetensors"), true).unwrap();
-    let find = |name: &str| file.tensors.iter().find(|(n, _)| n == name).unwrap().1.clone();
-    assert_eq!(find("trajectory").dims(), [21, 2, 1, 8, 8]);
-    assert_eq!(find("nfe").to_vec1::<i64>().unwrap(), [40]);
 }
 
 /// 20 images of 8x8 pixels in `mnist/`, as IDX files.
