@@ -15,6 +15,8 @@ pub(crate) enum Label {
     Random,
     /// The classes 0, 1, 2, ... in turn.
     All,
+    /// No class: the net's row for that.
+    None,
     /// The same class for every image.
     Class(u32),
 }
@@ -29,17 +31,30 @@ pub(crate) fn of_samples(text: &str) -> Result<Label, &'static str> {
     }
 }
 
+/// The `--label` of images that there are.
+pub(crate) fn of_images(text: &str) -> Result<Label, &'static str> {
+    match (text, text.parse()) {
+        ("none", _) => Ok(Label::None),
+        ("all", _) => Ok(Label::All),
+        (_, Ok(class)) => Ok(Label::Class(class)),
+        _ => Err("expected a class's number, all or none"),
+    }
+}
+
 impl fmt::Display for Label {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Random => f.write_str("random"),
             Self::All => f.write_str("all"),
+            Self::None => f.write_str("none"),
             Self::Class(class) => write!(f, "{class}"),
         }
     }
 }
 
 /// The labels of `n` images, random ones where nothing is wanted; none for a net without classes.
+///
+/// "No class" is the number after the last class.
 pub(crate) fn labels(
     wanted: Option<Label>,
     n: usize,
@@ -48,7 +63,7 @@ pub(crate) fn labels(
 ) -> Result<Option<Vec<u32>>> {
     let Some(classes) = config.num_classes else {
         return match wanted {
-            None => Ok(None),
+            None | Some(Label::None) => Ok(None),
             Some(label) => bail!("--label {label}: the net has no classes"),
         };
     };
@@ -56,6 +71,7 @@ pub(crate) fn labels(
     Ok(Some(match wanted.unwrap_or(Label::Random) {
         Label::Random => random_labels(seed, 0, n, classes),
         Label::All => return class_cycle(config, n),
+        Label::None => vec![classes; n],
         Label::Class(class) if class < classes => vec![class; n],
         Label::Class(class) => {
             bail!("--label {class}: the net has the classes 0 to {}", classes - 1)
@@ -89,7 +105,11 @@ mod tests {
         for label in [Label::Random, Label::All, Label::Class(3)] {
             assert_eq!(of_samples(&label.to_string()), Ok(label));
         }
+        for label in [Label::None, Label::All, Label::Class(3)] {
+            assert_eq!(of_images(&label.to_string()), Ok(label));
+        }
         assert!(of_samples("none").is_err() && of_samples("-1").is_err());
+        assert!(of_images("random").is_err() && of_images("").is_err());
     }
 
     #[test]
@@ -97,10 +117,12 @@ mod tests {
         let net = UNetConfig { num_classes: Some(3), ..UNetConfig::default() };
         let of = |label| labels(Some(label), 4, 0, &net).unwrap().unwrap();
         assert_eq!(of(Label::All), [0, 1, 2, 0]);
+        assert_eq!(of(Label::None), [3; 4]);
         assert_eq!(of(Label::Class(2)), [2; 4]);
         assert!(labels(Some(Label::Class(3)), 4, 0, &net).is_err());
         let free = UNetConfig { num_classes: None, ..UNetConfig::default() };
         assert_eq!(labels(None, 4, 0, &free).unwrap(), None);
+        assert_eq!(labels(Some(Label::None), 4, 0, &free).unwrap(), None);
         assert!(labels(Some(Label::All), 4, 0, &free).is_err());
     }
 }

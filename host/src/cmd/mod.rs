@@ -1,6 +1,7 @@
 //! The subcommands: a file each, with its arguments and its run.
 
 pub(crate) mod demo;
+pub(crate) mod encode;
 pub(crate) mod fid;
 pub(crate) mod folder;
 pub(crate) mod images;

@@ -10,6 +10,7 @@
     reason = "a suite: it panics to fail"
 )]
 
+mod encode;
 mod quantize;
 mod sample;
 mod velocity;
