@@ -19,7 +19,7 @@ use crate::cmd::images::{self, Kind};
 use crate::cmd::label::{self, Label};
 use crate::cmd::net::NetArgs;
 use crate::cmd::output;
-use crate::cmd::sample::{at_least_1, steps};
+use crate::cmd::sample::{at_least_1, finite, steps};
 
 /// Find the noise of images: the ODE backward, from t = 1 to 0
 #[derive(clap::Args)]
@@ -63,7 +63,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "L|all|none", value_parser = label::of_images)]
     label: Option<Label>,
     /// Guidance; 0 is off
-    #[arg(long = "cfg-scale", alias = "cfg_scale", default_value_t = 0.0)]
+    #[arg(long = "cfg-scale", alias = "cfg_scale", default_value = "0", value_name = "S", value_parser = finite)]
     cfg_scale: f64,
     /// Solver, as of `fmq sample`
     ///

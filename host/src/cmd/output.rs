@@ -38,13 +38,12 @@ fn extension(path: &Path) -> String {
     path.extension().map(|end| end.to_string_lossy().to_ascii_lowercase()).unwrap_or_default()
 }
 
-/// A path that ends in `.safetensors`.
+/// A path of a file that ends in `.safetensors`.
 pub(crate) fn safetensors(path: PathBuf) -> Result<PathBuf, &'static str> {
-    if extension(&path) == "safetensors" {
-        Ok(path)
-    } else {
-        Err("the output must end in .safetensors")
+    if extension(&path) != "safetensors" {
+        return Err("the output must end in .safetensors");
     }
+    if path.is_dir() { Err("the output is a folder") } else { Ok(path) }
 }
 
 impl Output {
@@ -202,6 +201,8 @@ mod tests {
         let dir = tempfile::Builder::new().suffix(".png").tempdir().unwrap();
         assert_eq!(Output::of(dir.path().into()).unwrap().kind, Kind::Folder);
         assert!(safetensors("x.safetensors".into()).is_ok());
+        let dir = tempfile::Builder::new().suffix(".safetensors").tempdir().unwrap();
+        assert!(safetensors(dir.path().into()).is_err());
         assert!(safetensors("safetensors".into()).is_err());
     }
 

@@ -45,7 +45,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "L|all|random", value_parser = label::of_samples)]
     label: Option<Label>,
     /// Guidance; 0 is off
-    #[arg(long = "cfg-scale", alias = "cfg_scale", default_value_t = 0.0)]
+    #[arg(long = "cfg-scale", alias = "cfg_scale", default_value = "0", value_name = "S", value_parser = finite)]
     cfg_scale: f64,
     /// Solver: euler, midpoint, heun2, heun3, rk4; adaptive_heun, fehlberg2, bosh3, dopri5, dopri8
     #[arg(long = "ode-method", alias = "ode_method", default_value = "midpoint")]
@@ -205,6 +205,11 @@ fn given_noise(
         (None, label) => label::labels(label, n, seed, config)?,
     };
     Ok((x0.narrow(0, 0, n)?.to_device(device)?, labels))
+}
+
+/// A number that is neither infinite nor none.
+pub(crate) fn finite(text: &str) -> Result<f64, &'static str> {
+    text.parse().ok().filter(|number: &f64| number.is_finite()).ok_or("expected a finite number")
 }
 
 /// A count of at least 1.

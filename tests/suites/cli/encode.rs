@@ -204,7 +204,9 @@ fn images_that_do_not_fit_are_refused() {
     }
     let label = [&encode("large.npz")[..], &["--image-size", "9", "--label", "10"]].concat();
     assert!(fails(dir, &label).contains("--label 10"));
-    for wrong in [&["-o", "x.npz"][..], &["--label", "random"], &["-n", "0"]] {
+    for wrong in
+        [&["-o", "x.npz"][..], &["--label", "random"], &["-n", "0"], &["--cfg-scale", "inf"]]
+    {
         let out: &[&str] = if wrong[0] == "-o" { &[] } else { &["-o", "x.safetensors"] };
         let args = [&["encode", "net.safetensors", "colour.npz"], out, wrong].concat();
         assert_eq!(fmq(dir, &args).status.code(), Some(2), "{wrong:?}");
