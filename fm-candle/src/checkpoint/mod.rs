@@ -63,6 +63,11 @@ impl Checkpoint {
     pub fn net(&self) -> Option<&str> {
         net(&self.metadata)
     }
+
+    /// The tensor of this name, if there is one.
+    pub fn tensor(&self, name: &str) -> Option<&Tensor> {
+        self.tensors.iter().find(|(found, _)| found == name).map(|(_, tensor)| tensor)
+    }
 }
 
 /// Reads the weights to evaluate from the file at `path`: all tensors of a [`Source`].

@@ -17,9 +17,10 @@ use fm_candle::{atomic, checkpoint};
 use serde_json::{Map, Value, json};
 
 use crate::cli::Common;
+use crate::cmd::label::class_cycle;
 use crate::cmd::launcher::Launcher;
 use crate::cmd::net;
-use crate::cmd::sample::{class_cycle, steps};
+use crate::cmd::sample::steps;
 use crate::progress::Progress;
 use crate::report::grid;
 
