@@ -38,6 +38,7 @@
 //! | `quantize` | a whole tensor → its cheapest exact description (`alloc`) |
 //! | [`net`] | the configuration of a U-Net |
 //! | [`mod@format`] | the packed file, byte by byte; reader, and writer (`alloc`) |
+//! | [`infer`] | the net and its solver without a heap |
 //! | [`noise`] | counter-based uniforms and normals |
 
 #![no_std]
@@ -54,6 +55,7 @@ pub mod coded;
 pub mod error;
 pub mod fit;
 pub mod format;
+pub mod infer;
 pub mod kernels;
 pub mod log_range;
 pub mod net;

@@ -15,6 +15,12 @@ pub(crate) const fn f32_of_u32(x: u32) -> f32 {
     x as f32
 }
 
+/// `x` rounded to the nearest f32, ties to even; exact up to 2^24.
+#[expect(clippy::cast_precision_loss, reason = "rounding is the purpose")]
+pub(crate) const fn f32_of_usize(x: usize) -> f32 {
+    x as f32
+}
+
 /// `x` as f64; exact up to 2^53, which no length in memory reaches.
 #[expect(clippy::cast_precision_loss, reason = "lengths stay below 2^53")]
 pub(crate) const fn f64_of(x: usize) -> f64 {
@@ -88,6 +94,10 @@ pub(crate) fn abs(x: f64) -> f64 {
 
 pub(crate) fn ln(x: f32) -> f32 {
     libm::logf(x)
+}
+
+pub(crate) fn exp(x: f32) -> f32 {
+    libm::expf(x)
 }
 
 pub(crate) fn sqrt(x: f32) -> f32 {

@@ -123,7 +123,7 @@ impl NetConfig {
     }
 
     /// Channels of a level: upstream's `int(mult * model_channels)`.
-    fn channels(&self, mult: f64) -> u64 {
+    pub(crate) fn channels(&self, mult: f64) -> u64 {
         floor_u64(mult * f64::from(self.model_channels))
     }
 

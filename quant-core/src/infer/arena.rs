@@ -1,0 +1,98 @@
+//! The memory of an evaluation: one slice, cut into what the layers need.
+//!
+//! ```text
+//! maps         feature maps, a stack: the skips of the way down, the present map, temporaries
+//! gathered     what a convolution is about to read: channels with their margins, or rows
+//! row          one row of weights
+//! vector       one bias or gain
+//! affine       gain and offset of each channel behind a norm
+//! embedding    time and label
+//! modulation   the embedding as one block sees it
+//! ```
+
+use super::map::Map;
+use crate::error::{Error, Result};
+
+/// A number of floats for each part of the memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Sizes {
+    pub(super) maps: usize,
+    pub(super) gathered: usize,
+    pub(super) row: usize,
+    pub(super) vector: usize,
+    pub(super) affine: usize,
+    pub(super) embedding: usize,
+    pub(super) modulation: usize,
+}
+
+impl Sizes {
+    /// All parts together, `None` beyond the address space.
+    pub(super) fn total(&self) -> Option<usize> {
+        let Self { maps, gathered, row, vector, affine, embedding, modulation } = *self;
+        let parts = [maps, gathered, row, vector, affine, embedding, modulation];
+        parts.iter().try_fold(0usize, |sum, &part| sum.checked_add(part))
+    }
+}
+
+/// The parts of the memory.
+#[derive(Debug, Default)]
+pub(super) struct Memory<'a> {
+    pub(super) maps: &'a mut [f32],
+    pub(super) gathered: &'a mut [f32],
+    pub(super) row: &'a mut [f32],
+    pub(super) vector: &'a mut [f32],
+    pub(super) affine: &'a mut [f32],
+    pub(super) embedding: &'a mut [f32],
+    pub(super) modulation: &'a mut [f32],
+}
+
+impl<'a> Memory<'a> {
+    /// Cuts `arena` up.
+    ///
+    /// # Errors
+    /// [`Error::Length`] where it is shorter than all parts together.
+    pub(super) fn new(sizes: &Sizes, arena: &'a mut [f32]) -> Result<Self> {
+        let (expected, found) = (sizes.total().unwrap_or(usize::MAX), arena.len());
+        let mut left = arena;
+        let mut next = |len: usize| {
+            let (part, rest) = core::mem::take(&mut left).split_at_mut_checked(len)?;
+            left = rest;
+            Some(part)
+        };
+        let mut cut = || {
+            Some(Self {
+                maps: next(sizes.maps)?,
+                gathered: next(sizes.gathered)?,
+                row: next(sizes.row)?,
+                vector: next(sizes.vector)?,
+                affine: next(sizes.affine)?,
+                embedding: next(sizes.embedding)?,
+                modulation: next(sizes.modulation)?,
+            })
+        };
+        cut().ok_or(Error::Length { what: "arena in floats", expected, found })
+    }
+}
+
+/// The stack of maps.
+#[derive(Debug, Default)]
+pub(super) struct Stack {
+    end: usize,
+    /// The highest end so far.
+    pub(super) peak: usize,
+}
+
+impl Stack {
+    /// A map above all others.
+    pub(super) fn push(&mut self, channels: usize, height: usize, width: usize) -> Map {
+        let map = Map { at: self.end, channels, height, width };
+        self.end = map.end();
+        self.peak = self.peak.max(self.end);
+        map
+    }
+
+    /// Gives up all maps above `end`.
+    pub(super) fn cut(&mut self, end: usize) {
+        self.end = end;
+    }
+}

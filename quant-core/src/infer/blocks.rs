@@ -1,0 +1,162 @@
+//! The blocks of the net: residual block, attention, change of resolution.
+
+use super::machine::{Entry, Machine, Params, Put};
+use super::map::{Map, Source};
+use super::unet::Net;
+use crate::coded::check_range;
+use crate::error::Result;
+use crate::num;
+
+/// What a residual block does to the resolution.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Resample {
+    Keep,
+    Up,
+    Down,
+}
+
+impl Net<'_> {
+    /// `skip(x) + conv(SiLU(norm(conv(SiLU(norm(x))), embedding)))`, the result above `x`; in its
+    /// place where that can be and it is not to be kept.
+    pub(super) fn res_block(
+        &self,
+        machine: &mut Machine<'_, '_>,
+        x: Map,
+        channels: usize,
+        resample: Resample,
+        keep: bool,
+    ) -> Result<Map> {
+        let (height, width) = match resample {
+            Resample::Keep => (x.height, x.width),
+            Resample::Up => (2 * x.height, 2 * x.width),
+            Resample::Down => (x.height / 2, x.width / 2),
+        };
+        let in_place = !keep && resample == Resample::Keep && channels == x.channels;
+        let out = if in_place { x } else { machine.stack.push(channels, height, width) };
+        let source = Source { up: resample == Resample::Up, ..x.into() };
+        let norm = machine.params()?;
+        machine.norm(&norm, source, false)?;
+        let conv = machine.params()?;
+        let hidden = if resample == Resample::Down {
+            let pooled = machine.stack.push(x.channels, height, width);
+            let hidden = machine.stack.push(channels, height, width);
+            machine.pool(x, Entry::NormSilu, pooled);
+            machine.conv(&conv, pooled.into(), Entry::Plain, hidden, Put::Set)?;
+            hidden
+        } else {
+            let hidden = machine.stack.push(channels, height, width);
+            machine.conv(&conv, source, Entry::NormSilu, hidden, Put::Set)?;
+            hidden
+        };
+        let conv = self.second_norm(machine, hidden)?;
+        if channels != x.channels {
+            let skip = machine.params()?;
+            machine.pointwise(&skip, source, Entry::Plain, out, Put::Set)?;
+        } else if resample == Resample::Down {
+            machine.pool(x, Entry::Plain, out);
+        } else if !in_place {
+            machine.copy(source, out);
+        }
+        machine.conv(&conv, hidden.into(), Entry::NormSilu, out, Put::Add)?;
+        machine.stack.cut(out.end());
+        Ok(out)
+    }
+
+    /// The same for a block of the way up, whose result has a place of its own.
+    pub(super) fn up_block(
+        &self,
+        machine: &mut Machine<'_, '_>,
+        source: Source,
+        out: Map,
+    ) -> Result<Map> {
+        let norm = machine.params()?;
+        machine.norm(&norm, source, false)?;
+        let conv = machine.params()?;
+        let hidden = machine.stack.push(out.channels, out.height, out.width);
+        machine.conv(&conv, source, Entry::NormSilu, hidden, Put::Set)?;
+        let conv = self.second_norm(machine, hidden)?;
+        let skip = machine.params()?;
+        machine.pointwise(&skip, source, Entry::Plain, out, Put::Set)?;
+        machine.conv(&conv, hidden.into(), Entry::NormSilu, out, Put::Add)?;
+        Ok(out)
+    }
+
+    /// The embedding's part in a block, and its second norm; returns its second convolution.
+    fn second_norm<'m>(&self, machine: &mut Machine<'m, '_>, hidden: Map) -> Result<Params<'m>> {
+        let constant = self.config.ignore_time && self.config.num_classes.is_none();
+        let weight = machine.tensor()?;
+        let bias = if constant { None } else { Some(machine.tensor()?) };
+        machine.modulate(weight, bias)?;
+        let scale_shift = self.config.use_scale_shift_norm;
+        if !scale_shift {
+            machine.add_modulation(hidden);
+        }
+        let norm = machine.params()?;
+        machine.norm(&norm, hidden.into(), scale_shift)?;
+        machine.params()
+    }
+
+    /// `x + proj(attention(qkv(norm(x))))`, in its place.
+    pub(super) fn attention(
+        &self,
+        machine: &mut Machine<'_, '_>,
+        x: Map,
+        heads: u32,
+    ) -> Result<()> {
+        let channels = x.channels;
+        let heads = match self.config.num_head_channels {
+            Some(width) => channels.checked_div(num::index(width)).unwrap_or(0),
+            None => num::index(heads),
+        };
+        let width = channels.checked_div(heads).unwrap_or(0);
+        let left = u64::try_from(channels - heads.saturating_mul(width)).unwrap_or(u64::MAX);
+        check_range("channels that attention's heads leave over", left, 0, 0)?;
+        let norm = machine.params()?;
+        machine.norm(&norm, x.into(), false)?;
+        let (qkv, proj) = (machine.params()?, machine.params()?);
+        let all = machine.stack.push(channels.saturating_mul(3), x.height, x.width);
+        machine.pointwise(&qkv, x.into(), Entry::Norm, all, Put::Set)?;
+        let new_order = self.config.use_new_attention_order;
+        machine.attend(all, heads, new_order);
+        let mixed = if new_order {
+            Map { channels, ..all }.into()
+        } else {
+            Source { every_third: Some(width), ..all.into() }
+        };
+        machine.pointwise(&proj, mixed, Entry::Plain, x, Put::Add)?;
+        machine.stack.cut(x.end());
+        Ok(())
+    }
+
+    /// Half the resolution, above `x`.
+    pub(super) fn step_down(&self, machine: &mut Machine<'_, '_>, x: Map) -> Result<Map> {
+        if self.config.resblock_updown {
+            return self.res_block(machine, x, x.channels, Resample::Down, true);
+        }
+        let out = machine.stack.push(x.channels, x.height / 2, x.width / 2);
+        if self.config.conv_resample {
+            let conv = machine.params()?;
+            machine.conv(&conv, x.into(), Entry::Plain, out, Put::Set)?;
+        } else {
+            machine.pool(x, Entry::Plain, out);
+        }
+        Ok(out)
+    }
+
+    /// Twice the resolution, in the place of `x`; without a layer of its own the next block reads
+    /// `x` doubled, which the second value says.
+    pub(super) fn step_up(&self, machine: &mut Machine<'_, '_>, x: Map) -> Result<(Map, bool)> {
+        let out = if self.config.resblock_updown {
+            self.res_block(machine, x, x.channels, Resample::Up, false)?
+        } else if self.config.conv_resample {
+            let conv = machine.params()?;
+            let out = machine.stack.push(x.channels, 2 * x.height, 2 * x.width);
+            let doubled = Source { up: true, ..x.into() };
+            machine.conv(&conv, doubled, Entry::Plain, out, Put::Set)?;
+            out
+        } else {
+            return Ok((x, true));
+        };
+        Ok((machine.move_to(out, x.at), false))
+    }
+}

@@ -1,0 +1,155 @@
+//! Inference without a heap: the velocity of a packed U-Net, and the solver that draws an image.
+//!
+//! Weights stay packed and are decoded a row at a time. All else lives in one slice of floats, the
+//! arena, whose length [`Plan`] tells exactly before anything is computed:
+//!
+//! ```no_run
+//! # fn main() -> quant_core::Result<()> {
+//! use quant_core::format::Model;
+//! use quant_core::infer::{Method, Plan, Sampler, Settings};
+//!
+//! let file: &[u8] = &[]; // in flash
+//! let model = Model::parse(file)?;
+//! let plan = Plan::new(&model)?;
+//! let settings = Settings { steps: 16, label: Some(7), ..Settings::default() };
+//! let mut arena = [0.0; 1 << 15];
+//! let mut sampler = Sampler::new(&model, &plan, settings, &mut arena)?;
+//! sampler.noise(42, 0);
+//! while sampler.step()? {} // feed the watchdog here
+//! let image = sampler.image();
+//! # Ok(()) }
+//! ```
+//!
+//! The same bits on every target: sums are added in one fixed order, products and sums are rounded
+//! apart, and all functions come from [`num`](crate::num).
+//!
+//! | file | idea |
+//! |---|---|
+//! | `unet` | the way through the net |
+//! | `blocks` | residual block, attention, change of resolution |
+//! | `machine` | what runs the layers, or measures them |
+//! | `conv` `norm` `attention` `embedding` | the layers |
+//! | `map` | feature maps, and what a layer reads of them |
+//! | `arena` | the memory's parts |
+//! | `sampler` | the solver |
+
+mod arena;
+mod attention;
+mod blocks;
+mod conv;
+mod embedding;
+mod machine;
+mod map;
+mod norm;
+mod sampler;
+mod unet;
+
+use crate::coded::check_range;
+use crate::error::{Error, Result};
+use crate::format::Model;
+use crate::num;
+use arena::{Memory, Sizes};
+use machine::Machine;
+use unet::Net;
+
+pub use sampler::{Method, Sampler, Settings};
+pub use unet::Input;
+
+/// What an evaluation of a net takes, for images of one size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plan {
+    sizes: Sizes,
+    macs: u64,
+    /// Sides of the images in patches.
+    height: usize,
+    width: usize,
+    patch: usize,
+}
+
+impl Plan {
+    /// The plan for images of the size that the file names.
+    ///
+    /// # Errors
+    /// [`Error::Encoding`] for a file without a net or without the size of its images; those of
+    /// [`Plan::with_size`].
+    pub fn new(model: &Model<'_>) -> Result<Self> {
+        let side = model.net().and_then(|net| net.image_size);
+        let side = side.ok_or(Error::Encoding { needed: "a net with its image size" })?;
+        Self::with_size(model, num::index(side), num::index(side))
+    }
+
+    /// The plan for images of `height` x `width` pixels.
+    ///
+    /// # Errors
+    /// [`Error::Encoding`] for a file without a net; [`Error::Range`] for sides that the net cannot
+    /// halve as often as it does; [`Error::Encoding`] for weights that are integers.
+    pub fn with_size(model: &Model<'_>, height: usize, width: usize) -> Result<Self> {
+        let config = model.net().ok_or(Error::Encoding { needed: "the parameters of a net" })?;
+        let patch = num::index(config.patch.unwrap_or(1)).max(1);
+        let multiple = (patch << config.channel_mult.len().saturating_sub(1)).max(1);
+        for side in [height, width] {
+            let left = u64::try_from(side % multiple).unwrap_or(u64::MAX);
+            check_range("rest of an image's side by what the net halves", left, 0, 0)?;
+            check_range("side of an image", u64::try_from(side).unwrap_or(u64::MAX), 1, 1 << 16)?;
+        }
+        for (i, tensor) in model.tensors().enumerate() {
+            if tensor.integers().is_some() {
+                return Err(Error::NotOfTheNet { tensor: i });
+            }
+        }
+        let net = Net { config, height: height / patch, width: width / patch };
+        let mut machine = Machine::new(model.tensors(), None);
+        net.forward(&mut machine, &Input { x: &[], concat: &[], t: 0.0, label: None })?;
+        let (sizes, macs) = (machine.sizes, machine.macs);
+        Ok(Self { sizes, macs, height: net.height, width: net.width, patch })
+    }
+
+    /// The floats that an evaluation needs, without images.
+    pub fn arena_len(&self) -> usize {
+        self.sizes.total().unwrap_or(usize::MAX)
+    }
+
+    /// Multiplications of weights or of attention in one evaluation.
+    pub const fn macs(&self) -> u64 {
+        self.macs
+    }
+
+    /// Height and width of the images in pixels.
+    pub const fn image_size(&self) -> (usize, usize) {
+        (self.height * self.patch, self.width * self.patch)
+    }
+
+    /// Writes the velocity `v(x, t, label)`.
+    ///
+    /// # Shapes
+    /// `input.x`: `[c, h, w]`; `out`: `[out_channels, h, w]`; `arena`: at least
+    /// [`Plan::arena_len`].
+    ///
+    /// # Errors
+    /// [`Error::Length`] for slices of other lengths; [`Error::Range`] for a label that the net does
+    /// not have; [`Error::NotOfTheNet`] for a model that the plan is not of.
+    pub fn velocity(
+        &self,
+        model: &Model<'_>,
+        input: &Input<'_>,
+        arena: &mut [f32],
+        out: &mut [f32],
+    ) -> Result<()> {
+        let config = model.net().ok_or(Error::Encoding { needed: "the parameters of a net" })?;
+        let net = Net { config, height: self.height, width: self.width };
+        net.check(input)?;
+        let pixels = self.height * self.width * self.patch * self.patch;
+        let expected = num::index(config.out_channels).saturating_mul(pixels);
+        crate::error::check_length("velocity", expected, out.len())?;
+        let memory = Memory::new(&self.sizes, arena)?;
+        let mut machine = Machine::new(model.tensors(), Some(memory));
+        let v = net.forward(&mut machine, input)?;
+        let plane = v.plane_len().max(1);
+        for (i, &value) in machine.values(v).iter().enumerate() {
+            if let Some(out) = out.get_mut(net.pixel(i / plane, i % plane)) {
+                *out = value;
+            }
+        }
+        Ok(())
+    }
+}

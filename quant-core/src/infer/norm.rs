@@ -1,0 +1,75 @@
+//! The norm of 32 groups, as a gain and an offset per channel.
+
+use super::arena::Memory;
+use super::machine::{Machine, Params, grow};
+use super::map::{Source, part_mut};
+use crate::error::Result;
+use crate::num;
+
+/// Groups of every norm of the net, and what is added to a group's variance.
+const GROUPS: usize = 32;
+const EPS: f32 = 1e-5;
+
+impl Machine<'_, '_> {
+    /// Gains and offsets of a norm over what a layer reads, for the layers that take
+    /// [`Entry::Norm`](super::machine::Entry): `y = gain x + offset` with
+    ///
+    /// ```text
+    /// gain = gamma / sqrt(var + 1e-5)        offset = beta - mean gain
+    /// gain, offset <- gain (1 + scale), offset (1 + scale) + shift        where modulated
+    /// ```
+    pub(super) fn norm(
+        &mut self,
+        params: &Params<'_>,
+        source: Source,
+        modulated: bool,
+    ) -> Result<()> {
+        let channels = source.channels();
+        grow(&mut self.sizes.affine, channels.saturating_mul(2));
+        if self.measured(&[0]) {
+            return Ok(());
+        }
+        let Memory { maps, vector, affine, modulation, .. } = &mut self.memory;
+        let affine = part_mut(affine, 0, 2 * channels).as_chunks_mut::<2>().0;
+        for (group, members) in affine.chunks_mut((channels / GROUPS).max(1)).enumerate() {
+            let first = group * members.len();
+            let planes = (first..first + members.len()).map(|channel| {
+                let repeats = num::f32_of_usize(source.repeats(channel));
+                (source.plane(maps, channel), repeats)
+            });
+            let over = |f: &dyn Fn(f32) -> f32| {
+                planes.clone().fold(0.0, |all, (plane, repeats)| all + repeats * sum(plane, f))
+            };
+            let lens =
+                planes.clone().map(|(plane, repeats)| repeats * num::f32_of_usize(plane.len()));
+            let count = lens.fold(0.0, |all, len| all + len);
+            let mean = over(&|x| x) / count;
+            let var = over(&|x| (x - mean) * (x - mean)) / count;
+            let rate = 1.0 / num::sqrt(var + EPS);
+            members.fill([rate, -mean * rate]);
+        }
+        let vector = part_mut(vector, 0, channels);
+        params.weight.decode_row(0, vector)?;
+        for ([gain, offset], &gamma) in affine.iter_mut().zip(&*vector) {
+            (*gain, *offset) = (*gain * gamma, *offset * gamma);
+        }
+        params.bias.decode_row(0, vector)?;
+        affine.iter_mut().zip(&*vector).for_each(|([_, offset], &beta)| *offset += beta);
+        if modulated {
+            let (scales, shifts) = modulation.split_at_checked(channels).unwrap_or_default();
+            for ([gain, offset], (&scale, &shift)) in
+                affine.iter_mut().zip(scales.iter().zip(shifts))
+            {
+                (*gain, *offset) = (*gain * (1.0 + scale), *offset * (1.0 + scale) + shift);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// `sum f(x)`, in parts of 32 whose sums are added: the rounding error grows with the parts, not
+/// with the values.
+fn sum(values: &[f32], f: &dyn Fn(f32) -> f32) -> f32 {
+    let parts = values.chunks(32).map(|part| part.iter().fold(0.0, |sum, &x| sum + f(x)));
+    parts.fold(0.0, |all, sum| all + sum)
+}

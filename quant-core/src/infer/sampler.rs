@@ -1,0 +1,209 @@
+//! From noise to an image: a solver whose steps are calls of their own.
+
+use super::{Input, Plan};
+use crate::coded::check_range;
+use crate::error::{Error, Result};
+use crate::format::Model;
+use crate::noise;
+use crate::num;
+
+/// How a step goes from `t` to `t + h`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Method {
+    /// `x + h v(x, t)`.
+    #[default]
+    Euler,
+    /// `x + h v(x + h/2 v(x, t), t + h/2)`.
+    Midpoint,
+    /// `x + h/2 (k1 + k2)`, `k1 = v(x, t)`, `k2 = v(x + h k1, t + h)`.
+    Heun2,
+}
+
+/// How an image is drawn.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Settings {
+    /// The solver.
+    pub method: Method,
+    /// Its steps from noise at t = 0 to data at t = 1, all of one length.
+    pub steps: u32,
+    /// The class; none for "no label".
+    pub label: Option<u32>,
+    /// Guidance `s`: the velocity is `(1 + s) v(x, t, label) - s v(x, t, none)`; 0 is off.
+    pub guidance: f32,
+}
+
+impl Default for Settings {
+    /// 16 steps of Euler's method, without label and guidance.
+    fn default() -> Self {
+        Self { method: Method::Euler, steps: 16, label: None, guidance: 0.0 }
+    }
+}
+
+impl Settings {
+    fn guides(&self) -> bool {
+        self.guidance != 0.0 && self.label.is_some()
+    }
+
+    /// Images beside that which is drawn: a slope, another state or slope, one without the label.
+    fn buffers(&self) -> usize {
+        1 + usize::from(self.method != Method::Euler) + usize::from(self.guides())
+    }
+
+    /// The floats of the arena that a [`Sampler`] needs.
+    pub fn arena_len(&self, plan: &Plan, model: &Model<'_>) -> usize {
+        let images = image_len(plan, model).saturating_mul(1 + self.buffers());
+        plan.arena_len().saturating_add(images)
+    }
+}
+
+fn image_len(plan: &Plan, model: &Model<'_>) -> usize {
+    let (height, width) = plan.image_size();
+    let channels = model.net().map_or(0, |net| num::index(net.out_channels));
+    height.saturating_mul(width).saturating_mul(channels)
+}
+
+/// An image on its way from noise to data.
+#[derive(Debug)]
+pub struct Sampler<'m, 'a> {
+    model: &'m Model<'m>,
+    plan: Plan,
+    settings: Settings,
+    done: u32,
+    x: &'a mut [f32],
+    /// Slopes and states of a step.
+    buffers: &'a mut [f32],
+    arena: &'a mut [f32],
+}
+
+impl<'m, 'a> Sampler<'m, 'a> {
+    /// A sampler in an arena; its image is all zeros.
+    ///
+    /// # Shapes
+    /// `arena`: at least [`Settings::arena_len`].
+    ///
+    /// # Errors
+    /// [`Error::Length`] for a shorter arena; [`Error::Range`] for no steps or a label that the net
+    /// does not have; [`Error::Real`] for a guidance that is not finite.
+    pub fn new(
+        model: &'m Model<'m>,
+        plan: &Plan,
+        settings: Settings,
+        arena: &'a mut [f32],
+    ) -> Result<Self> {
+        check_range("steps of the solver", u64::from(settings.steps), 1, 1 << 24)?;
+        if !settings.guidance.is_finite() {
+            return Err(Error::Real { what: "guidance", range: "finite" });
+        }
+        let (expected, found) = (settings.arena_len(plan, model), arena.len());
+        let image = image_len(plan, model);
+        let (x, rest) = arena.split_at_mut_checked(image).unwrap_or_default();
+        let buffers = image.saturating_mul(settings.buffers());
+        let (buffers, arena) = rest.split_at_mut_checked(buffers).unwrap_or_default();
+        if found < expected {
+            return Err(Error::Length { what: "arena in floats", expected, found });
+        }
+        let sampler = Self { model, plan: *plan, settings, done: 0, x, buffers, arena };
+        sampler.x.fill(0.0);
+        Ok(sampler)
+    }
+
+    /// Starts from the noise of an image, that of [`noise::fill_normal`].
+    pub fn noise(&mut self, seed: u64, image: u64) {
+        noise::fill_normal(seed, image, 0, self.x);
+        self.done = 0;
+    }
+
+    /// Starts from given noise.
+    ///
+    /// # Errors
+    /// [`Error::Length`] unless it has as many values as an image.
+    pub fn start(&mut self, x0: &[f32]) -> Result<()> {
+        crate::error::check_length("noise", self.x.len(), x0.len())?;
+        self.x.iter_mut().zip(x0).for_each(|(x, &x0)| *x = x0);
+        self.done = 0;
+        Ok(())
+    }
+
+    /// Does one step; whether there are more.
+    ///
+    /// # Errors
+    /// Those of [`Plan::velocity`]; [`Error::NonFinite`] for a state that is not finite, with the
+    /// number of the step.
+    pub fn step(&mut self) -> Result<bool> {
+        let steps = self.settings.steps;
+        if self.done >= steps {
+            return Ok(false);
+        }
+        let time = |step: u32| num::f32_of_u32(step) / num::f32_of_u32(steps);
+        let (t, end) = (time(self.done), time(self.done + 1));
+        let h = end - t;
+        let (slope, rest) = self.buffers.split_at_mut_checked(self.x.len()).unwrap_or_default();
+        let field = Field { model: self.model, plan: &self.plan, settings: &self.settings };
+        if self.settings.method == Method::Euler {
+            field.velocity(self.x, t, self.arena, slope, rest)?;
+            add(self.x, h, slope);
+        } else {
+            let (other, rest) = rest.split_at_mut_checked(self.x.len()).unwrap_or_default();
+            field.velocity(self.x, t, self.arena, slope, rest)?;
+            other.iter_mut().zip(&*self.x).for_each(|(other, &x)| *other = x);
+            if self.settings.method == Method::Midpoint {
+                add(other, 0.5 * h, slope);
+                field.velocity(other, t + 0.5 * h, self.arena, slope, rest)?;
+                add(self.x, h, slope);
+            } else {
+                add(other, h, slope);
+                add(self.x, 0.5 * h, slope);
+                field.velocity(other, end, self.arena, slope, rest)?;
+                add(self.x, 0.5 * h, slope);
+            }
+        }
+        self.done += 1;
+        if self.x.iter().all(|x| x.is_finite()) {
+            Ok(self.done < steps)
+        } else {
+            Err(Error::NonFinite { what: "state after step", index: num::index(self.done) })
+        }
+    }
+
+    /// The image as it stands, `[c, h, w]`, about -1 to 1 once all steps are done.
+    pub fn image(&self) -> &[f32] {
+        self.x
+    }
+}
+
+/// The velocity with guidance.
+struct Field<'s, 'm> {
+    model: &'m Model<'m>,
+    plan: &'s Plan,
+    settings: &'s Settings,
+}
+
+impl Field<'_, '_> {
+    /// # Shapes
+    /// `free`: as `out` with guidance, empty without.
+    fn velocity(
+        &self,
+        x: &[f32],
+        t: f32,
+        arena: &mut [f32],
+        out: &mut [f32],
+        free: &mut [f32],
+    ) -> Result<()> {
+        let label = self.settings.label;
+        let input = Input { x, concat: &[], t, label };
+        self.plan.velocity(self.model, &input, arena, out)?;
+        if self.settings.guides() {
+            let scale = self.settings.guidance;
+            self.plan.velocity(self.model, &Input { label: None, ..input }, arena, free)?;
+            for (v, &free) in out.iter_mut().zip(&*free) {
+                *v = *v * (1.0 + scale) - free * scale;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// `x += h slope`.
+fn add(x: &mut [f32], h: f32, slope: &[f32]) {
+    x.iter_mut().zip(slope).for_each(|(x, &slope)| *x += h * slope);
+}

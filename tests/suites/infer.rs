@@ -1,0 +1,259 @@
+//! The core's engine gives candle's numbers, in the memory that its plan tells.
+
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::unwrap_used,
+    reason = "a suite: it panics to fail"
+)]
+
+use candle_core::{Device, Tensor};
+use fm_candle::checkpoint;
+use fm_candle::model::{Mode, Stored, UNet, UNetConfig};
+use fm_candle::quantize::{Treatment, quantize_in_memory};
+use fm_candle::sample::{Sampler, start_noise};
+use fm_candle::solver::{self, Control, uniform_grid};
+use fmq_tests::{formula, formula_weights};
+use quant_core::format::Model;
+use quant_core::infer::{self, Input, Method, Plan, Settings};
+use quant_core::quantize::Options;
+use quant_core::scheme::Scheme;
+
+/// A packed file of formula weights, every tensor treated alike, and the net of what it holds.
+fn packed(config: &UNetConfig, treatment: Treatment) -> (Vec<u8>, UNet) {
+    let weights = formula_weights(config, 3);
+    let net = config.to_packed().unwrap();
+    let (file, _) = quantize_in_memory(&weights, Some(&net), |_, _| treatment).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("net.fmq");
+    std::fs::write(&path, &file).unwrap();
+    let decoded = checkpoint::load(&path, false).unwrap();
+    (file, UNet::new(config, &mut Stored::new(decoded.tensors, &Device::Cpu)).unwrap())
+}
+
+fn values(seed: u64, len: usize) -> Vec<f32> {
+    (0..len as u64).map(|i| 1.5 * formula(seed, i, 9) as f32).collect()
+}
+
+/// The largest difference between both engines, over the largest value.
+fn off(config: &UNetConfig, treatment: Treatment, (height, width): (usize, usize)) -> f32 {
+    let (file, net) = packed(config, treatment);
+    let model = Model::parse(&file).unwrap();
+    let plan = Plan::with_size(&model, height, width).unwrap();
+    let concat = config.in_channels.saturating_sub(config.out_channels);
+    let own = config.in_channels - concat;
+    let pixels = height * width;
+    let (x, extra) = (values(1, own * pixels), values(2, concat * pixels));
+    let mut arena = vec![f32::NAN; plan.arena_len()];
+    let mut worst = 0f32;
+    for (t, label) in [(0.0, None), (0.37, config.num_classes.map(|n| n as u32 / 2))] {
+        let input = Input { x: &x, concat: &extra, t, label };
+        let mut v = vec![f32::NAN; config.out_channels * pixels];
+        plan.velocity(&model, &input, &mut arena, &mut v).unwrap();
+
+        let tensor = |values: &[f32], c: usize| {
+            Tensor::from_slice(values, (1, c, height, width), &Device::Cpu).unwrap()
+        };
+        let label = label.map(|label| Tensor::new(&[label], &Device::Cpu).unwrap());
+        let t = Tensor::new(&[t], &Device::Cpu).unwrap();
+        let extra = (concat > 0).then(|| tensor(&extra, concat));
+        let expected =
+            net.forward(&tensor(&x, own), &t, label.as_ref(), extra.as_ref(), Mode::Eval).unwrap();
+        let expected = expected.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let scale = expected.iter().fold(0f32, |most, v| most.max(v.abs()));
+        assert_eq!(v.len(), expected.len());
+        for (v, expected) in v.iter().zip(&expected) {
+            worst = worst.max((v - expected).abs() / scale);
+            assert!(v.is_finite());
+        }
+    }
+    worst
+}
+
+/// Nets that differ from each other in every field.
+fn nets() -> Vec<(&'static str, UNetConfig, (usize, usize))> {
+    let base = UNetConfig {
+        model_channels: 32,
+        num_res_blocks: 1,
+        channel_mult: vec![1.0, 2.0],
+        attention_resolutions: vec![2],
+        conv_resample: false,
+        use_scale_shift_norm: true,
+        use_new_attention_order: true,
+        num_classes: Some(10),
+        ..UNetConfig::default()
+    };
+    let with = |change: fn(&mut UNetConfig)| {
+        let mut config = base.clone();
+        change(&mut config);
+        config
+    };
+    vec![
+        ("average and copy", base.clone(), (8, 8)),
+        ("not square", base.clone(), (6, 14)),
+        ("convolutions resample", with(|c| c.conv_resample = true), (8, 12)),
+        ("blocks resample", with(|c| c.resblock_updown = true), (8, 8)),
+        ("no scale-shift", with(|c| c.use_scale_shift_norm = false), (8, 8)),
+        ("legacy attention", with(|c| c.use_new_attention_order = false), (4, 6)),
+        (
+            "heads",
+            with(|c| {
+                c.use_new_attention_order = false;
+                (c.num_heads, c.num_heads_upsample) = (2, 4);
+                c.attention_resolutions = vec![1, 2];
+            }),
+            (4, 4),
+        ),
+        ("head channels", with(|c| c.num_head_channels = 16), (4, 4)),
+        ("no classes", with(|c| c.num_classes = None), (8, 8)),
+        ("no time", with(|c| c.ignore_time = true), (8, 8)),
+        (
+            "neither time nor classes",
+            with(|c| (c.ignore_time, c.num_classes) = (true, None)),
+            (8, 8),
+        ),
+        ("concatenated", with(|c| c.in_channels = 5), (8, 8)),
+        ("one level, odd", with(|c| c.channel_mult = vec![1.0]), (5, 7)),
+        (
+            "three levels, two blocks",
+            with(|c| {
+                c.channel_mult = vec![2.0, 1.0, 1.5];
+                (c.model_channels, c.num_res_blocks) = (64, 2);
+            }),
+            (16, 8),
+        ),
+        ("no projection", with(|c| (c.input_projection, c.in_channels) = (false, 32)), (6, 6)),
+        ("patches", with(|c| (c.patch, c.in_channels) = (2, 3)), (16, 8)),
+        ("mnist-micro", UNetConfig::preset("mnist-micro").unwrap(), (28, 28)),
+        ("mnist-small", UNetConfig::preset("mnist-small").unwrap(), (28, 28)),
+    ]
+}
+
+#[test]
+fn velocities_equal_candles() {
+    for (name, config, size) in nets() {
+        let size = (size.0, size.1);
+        if name == "no projection" {
+            // 32 image channels, none of them concatenated.
+            let config = UNetConfig { out_channels: 32, ..config };
+            assert!(off(&config, Treatment::F32, size) < 1e-5, "{name}");
+            continue;
+        }
+        let off = off(&config, Treatment::F32, size);
+        println!("{name}: {off:.1e}");
+        assert!(off < 1e-5, "{name}: {off}");
+    }
+    // The sine of 2 pi 2^7 x amplifies the rounding of its argument.
+    let fourier =
+        UNetConfig { with_fourier_features: true, conv_resample: false, ..nets()[0].1.clone() };
+    assert!(off(&fourier, Treatment::F32, (8, 8)) < 5e-4);
+}
+
+#[test]
+fn packed_weights_are_read_as_they_are() {
+    let config = UNetConfig::preset("mnist-micro").unwrap();
+    for bits in [2, 3, 4, 8] {
+        let treatment = Treatment::Quantize(Options::new(Scheme::EqualMass, bits));
+        let off = off(&config, treatment, (28, 28));
+        assert!(off < 1e-5, "{bits} bits: {off}");
+    }
+    assert!(off(&config, Treatment::F16, (28, 28)) < 1e-5);
+}
+
+#[test]
+fn the_plan_is_exact() {
+    for (name, config, (height, width)) in nets() {
+        let (file, _) = packed(&config, Treatment::F16);
+        let model = Model::parse(&file).unwrap();
+        let plan = Plan::with_size(&model, height, width).unwrap();
+        let concat = vec![0.5; config.in_channels * height * width];
+        let input = Input { x: &[], concat: &concat, t: 0.5, label: None };
+        let mut v = vec![0.0; config.out_channels * height * width];
+        let mut arena = vec![0.0; plan.arena_len()];
+        let mut run = |arena: &mut [f32]| plan.velocity(&model, &input, arena, &mut v);
+        assert!(run(&mut arena).is_ok(), "{name}");
+        let short = arena.len() - 1;
+        assert!(run(&mut arena[..short]).is_err(), "{name}: an arena that is too short");
+    }
+}
+
+#[test]
+fn the_micro_net_fits_a_microcontroller() {
+    let config = UNetConfig::preset("mnist-micro").unwrap();
+    let treatment = Treatment::Quantize(Options::new(Scheme::EqualMass, 4));
+    let (file, _) = packed(&config, treatment);
+    let model = Model::parse(&file).unwrap();
+    let plan = Plan::new(&model).unwrap();
+    let settings = Settings { label: Some(3), ..Settings::default() };
+    let arena = 4 * settings.arena_len(&plan, &model);
+    println!("arena {arena} B, {} MAC, file {} B", plan.macs(), file.len());
+    assert!(arena <= 112 << 10, "{arena}");
+    assert!(plan.macs() <= 25_000_000, "{}", plan.macs());
+}
+
+#[test]
+fn the_solver_equals_candles() {
+    let config = UNetConfig::preset("mnist-micro").unwrap();
+    let treatment = Treatment::Quantize(Options::new(Scheme::LloydMax, 3));
+    let (file, net) = packed(&config, treatment);
+    let model = Model::parse(&file).unwrap();
+    let plan = Plan::new(&model).unwrap();
+    let x0 = start_noise(5, 2, 1, (1, 28, 28), &Device::Cpu).unwrap();
+    for (method, theirs, guidance) in [
+        (Method::Euler, solver::Method::Euler, 0.0),
+        (Method::Midpoint, solver::Method::Midpoint, 0.5),
+        (Method::Heun2, solver::Method::Heun2, 0.0),
+    ] {
+        let settings = Settings { method, steps: 4, label: Some(7), guidance };
+        let mut arena = vec![f32::NAN; settings.arena_len(&plan, &model)];
+        let short = arena.len() - 1;
+        assert!(infer::Sampler::new(&model, &plan, settings, &mut arena[..short]).is_err());
+        let mut sampler = infer::Sampler::new(&model, &plan, settings, &mut arena).unwrap();
+        sampler.noise(5, 2);
+        let mut steps = 1;
+        while sampler.step().unwrap() {
+            steps += 1;
+        }
+        assert_eq!(steps, 4);
+        let sampler_of_candle = Sampler {
+            method: theirs,
+            grid: uniform_grid(0.25).unwrap(),
+            control: Control::default(),
+            cfg_scale: f64::from(guidance),
+            batch_size: 1,
+        };
+        let expected = sampler_of_candle.run(&net, &x0, Some(&[7]), false, |_| {}).unwrap();
+        let expected = expected.images.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let pairs = sampler.image().iter().zip(&expected);
+        let off = pairs.map(|(a, b)| (a - b).abs()).fold(0f32, f32::max);
+        println!("{method:?}: {off:.1e}");
+        assert!(off < 1e-4, "{method:?}: {off}");
+    }
+}
+
+#[test]
+fn what_makes_no_image_is_refused() {
+    let config = UNetConfig::preset("mnist-micro").unwrap();
+    let (file, _) = packed(&config, Treatment::F16);
+    let model = Model::parse(&file).unwrap();
+    assert!(Plan::with_size(&model, 28, 26).is_err(), "26 is no multiple of 4");
+    assert!(Plan::with_size(&model, 0, 28).is_err());
+    let plan = Plan::new(&model).unwrap();
+    let (mut arena, mut v) = (vec![0.0; plan.arena_len()], vec![0.0; 784]);
+    let x = vec![0.0; 784];
+    let input = Input { x: &x, concat: &[], t: 0.0, label: Some(11) };
+    assert!(plan.velocity(&model, &input, &mut arena, &mut v).is_err(), "label 11");
+    let input = Input { label: Some(10), ..input };
+    assert!(plan.velocity(&model, &input, &mut arena, &mut v).is_ok());
+    assert!(plan.velocity(&model, &input, &mut arena, &mut v[1..]).is_err());
+    assert!(plan.velocity(&model, &Input { x: &x[1..], ..input }, &mut arena, &mut v).is_err());
+    for settings in [
+        Settings { steps: 0, ..Settings::default() },
+        Settings { guidance: f32::NAN, ..Settings::default() },
+    ] {
+        let mut arena = vec![0.0; 1 << 16];
+        assert!(infer::Sampler::new(&model, &plan, settings, &mut arena).is_err());
+    }
+    let without = UNetConfig { image_size: -1, ..config };
+    let (file, _) = packed(&without, Treatment::F16);
+    assert!(Plan::new(&Model::parse(&file).unwrap()).is_err(), "a net of unknown size");
+}
