@@ -7,7 +7,7 @@
 
 use crate::bits::{Codes, code_count, packed_len, tail_is_zero};
 use crate::codebook::{Codebook, Entries, Table};
-use crate::error::{Error, Result, check_length};
+use crate::error::{Error, Result, check_count, check_length};
 use crate::kernels;
 use crate::num::index;
 use half::f16;
@@ -208,7 +208,23 @@ impl<'a> CodedRows<'a> {
     /// [`Error::Range`] behind the last row; [`Error::Length`] for an `out` of another length.
     pub fn decode_row(self, row: usize, out: &mut [f32]) -> Result<()> {
         check_length("row to decode into", self.row_len, out.len())?;
-        let (Some(codebook), Some(codes)) = (self.codebook(row), self.packed_row(row)) else {
+        self.decode_part(row, 0, out)
+    }
+
+    /// Writes as many values of a row as `out` holds, from `start` on.
+    ///
+    /// # Errors
+    /// [`Error::Range`] behind the last row, behind its end, or for a `start` that is no multiple of 8:
+    /// there codes start in the middle of a byte.
+    pub fn decode_part(self, row: usize, start: usize, out: &mut [f32]) -> Result<()> {
+        check_part(self.row_len, start, out.len())?;
+        check_count("rest of the first value by 8", start % 8, 0, 0)?;
+        let bits = self.coding.bits;
+        let codes = || {
+            let skipped = packed_len(start, bits).ok()?;
+            self.packed_row(row)?.get(skipped..)?.get(..packed_len(out.len(), bits).ok()?)
+        };
+        let (Some(codebook), Some(codes)) = (self.codebook(row), codes()) else {
             return Err(row_out_of_range(row, self.rows));
         };
         let mut table: Table = [0.0; 256];
@@ -250,6 +266,11 @@ impl<'a> CodedRows<'a> {
     }
 }
 
+/// Fails unless a row has values `start..start + len`.
+pub(crate) fn check_part(row_len: usize, start: usize, len: usize) -> Result<()> {
+    check_count("end of the values to decode", start.saturating_add(len), 0, row_len)
+}
+
 /// The error for a row behind the last one.
 pub(crate) fn row_out_of_range(row: usize, rows: usize) -> Error {
     let [found, rows] = [row, rows].map(|x| u64::try_from(x).unwrap_or(u64::MAX));
@@ -274,6 +295,29 @@ mod tests {
     /// Three codes a row: 0 1 2, 2 2 0, 1 0 3.
     const PARTS: Parts<&[u8]> =
         Parts { codebooks: &CODEBOOKS, scales: &[], codes: &[0x24, 0x0a, 0x31] };
+
+    #[test]
+    fn decodes_any_part_that_starts_with_a_byte() {
+        let bytes: [u8; 35] = core::array::from_fn(|i| crate::num::low_u8(i * 37));
+        for bits in 1..=8 {
+            let coding = Coding { bits, entries: Entries::Affine, ..CODING };
+            let codes = &bytes[..packed_len(35, bits).unwrap()];
+            let parts: Parts<&[u8]> =
+                Parts { codebooks: &[0, 0, 0, 0, 0, 0, 0x80, 0x3f], scales: &[], codes };
+            let rows = CodedRows::new(coding, 1, 35, parts).unwrap();
+            let mut all = [0.0; 35];
+            rows.decode_row(0, &mut all).unwrap();
+            for (start, len) in [(0, 35), (0, 9), (8, 8), (16, 19), (32, 3), (32, 0)] {
+                let mut out = [9.0; 35];
+                rows.decode_part(0, start, &mut out[..len]).unwrap();
+                assert_eq!(out[..len], all[start..start + len], "{bits} bits from {start}");
+            }
+            let mut out = [0.0; 8];
+            for (row, start) in [(0, 4), (0, 32), (0, usize::MAX - 7), (1, 0)] {
+                assert!(rows.decode_part(row, start, &mut out).is_err(), "{row}, {start}");
+            }
+        }
+    }
 
     #[test]
     fn decodes_rows_with_their_codebooks() {

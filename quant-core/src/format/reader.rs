@@ -4,7 +4,7 @@ use super::header::{HEADER_LEN, Header, RECORD_LEN, SECTION_LEN};
 use super::record::{Encoding, Record};
 use super::section::{Kind, Names, Sections};
 use super::{Golden, check_zero, wide};
-use crate::coded::{CodedRows, part, row_out_of_range};
+use crate::coded::{CodedRows, check_part, part, row_out_of_range};
 use crate::error::{Error, Result, check_length};
 use crate::net::NetConfig;
 use crate::num::f64_of;
@@ -223,17 +223,30 @@ impl<'a> Tensor<'a> {
     /// [`Error::Encoding`] for integers, see [`Tensor::integers`].
     pub fn decode_row(&self, row: usize, out: &mut [f32]) -> Result<()> {
         check_length("row to decode into", self.row_len(), out.len())?;
+        self.decode_part(row, 0, out)
+    }
+
+    /// Writes as many values of a row as `out` holds, from `start` on.
+    ///
+    /// # Errors
+    /// [`Error::Range`] behind the last row, behind its end, or for a `start` in codes that is no
+    /// multiple of 8; [`Error::Encoding`] for integers.
+    pub fn decode_part(&self, row: usize, start: usize, out: &mut [f32]) -> Result<()> {
+        check_part(self.row_len(), start, out.len())?;
         if row >= self.rows() {
             return Err(row_out_of_range(row, self.rows()));
         }
-        let bytes = |size| part(self.data, row, self.row_len() * size).unwrap_or(&[]);
+        let bytes = |size| {
+            let row = part(self.data, row, self.row_len() * size).unwrap_or(&[]);
+            row.get(start * size..).unwrap_or(&[])
+        };
         match self.record.encoding {
             Encoding::F32 => fill(out, bytes(4), f32::from_le_bytes),
             Encoding::F16 => fill(out, bytes(2), |b| f16::from_le_bytes(b).to_f32()),
             Encoding::I64 => return Err(Error::Encoding { needed: "floating point" }),
             Encoding::Coded(_) => {
                 let coded = self.coded().ok_or(Error::Encoding { needed: "codes" })?;
-                coded.decode_row(row, out)?;
+                coded.decode_part(row, start, out)?;
             }
         }
         Ok(())

@@ -3,7 +3,7 @@
 //! ```text
 //! maps         feature maps, a stack: the skips of the way down, the present map, temporaries
 //! gathered     what a convolution is about to read: channels with their margins, or rows
-//! row          one row of weights
+//! row          one row of weights, or the part of it that meets the gathered channels
 //! vector       one bias or gain
 //! affine       gain and offset of each channel behind a norm
 //! embedding    time and label

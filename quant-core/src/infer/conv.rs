@@ -2,11 +2,11 @@
 //!
 //! What a layer reads is gathered first: the norm and `SiLU` are applied once per value, two maps side
 //! by side and doubled ones become plain planes, and margins of zeros leave the inner loop without
-//! a question. A row of weights is decoded once per gathered block.
+//! a question. Of a row of weights, what meets a gathered block is decoded with it.
 
 use super::arena::Memory;
 use super::machine::{Enter, Entry, Machine, Params, Put, grow};
-use super::map::{Map, Source, part, part_mut};
+use super::map::{Map, Source, part_mut};
 use crate::error::Result;
 use crate::format::Tensor;
 
@@ -30,6 +30,7 @@ impl Machine<'_, '_> {
         let step = (BLOCK / margined / CHANNELS).max(1) * CHANNELS;
         let step = step.min(channels.max(1));
         grow(&mut self.sizes.gathered, step.saturating_mul(margined));
+        grow(&mut self.sizes.row, step.saturating_mul(9));
         if self.measured(&[to.len(), channels, 9]) {
             return Ok(());
         }
@@ -40,10 +41,10 @@ impl Machine<'_, '_> {
             self.gather(source, entry, start, count);
             let Memory { maps, gathered, row, .. } = &mut self.memory;
             for o in 0..to.channels {
-                let row = part_mut(row, 0, channels * 9);
-                params.weight.decode_row(o, row)?;
+                let row = part_mut(row, 0, count * 9);
+                params.weight.decode_part(o, start * 9, row)?;
                 let plane = to.plane_mut(maps, o);
-                let taps = part(row, start * 9, count * 9).as_chunks().0;
+                let taps = row.as_chunks().0.as_chunks().0;
                 for (taps, input) in taps.iter().zip(gathered.chunks_exact(margined)) {
                     correlate(plane, to.width, input, width + 2, stride, taps);
                 }
@@ -84,6 +85,7 @@ impl Machine<'_, '_> {
         let (channels, height, width) = (source.channels(), source.height(), source.width());
         let rows = (BLOCK / channels.saturating_mul(width).max(1)).min(height).max(1);
         grow(&mut self.sizes.gathered, channels.saturating_mul(width).saturating_mul(rows));
+        grow(&mut self.sizes.row, channels);
         if self.measured(&[to.len(), channels]) {
             return Ok(());
         }
@@ -112,9 +114,7 @@ impl Machine<'_, '_> {
                     Put::Set => out.fill(bias),
                     Put::Add => out.iter_mut().for_each(|out| *out += bias),
                 }
-                for (&weight, input) in row.iter().zip(block.chunks_exact(len)) {
-                    out.iter_mut().zip(input).for_each(|(out, &x)| *out += weight * x);
-                }
+                mix(out, row, block);
             }
         }
         Ok(())
@@ -135,27 +135,96 @@ impl Machine<'_, '_> {
     }
 }
 
+/// Adds weighted planes to a plane, in their order; four at a time, so that a sum is read and written
+/// less often.
+///
+/// # Shapes
+/// `out`: `[n]`; `planes`: `[weights, n]`.
+fn mix(out: &mut [f32], weights: &[f32], planes: &[f32]) {
+    let len = out.len().max(1);
+    let (fours, rest) = weights.as_chunks();
+    let mut planes = planes;
+    for &[a, b, c, d] in fours {
+        let mut next = || {
+            let (plane, rest) = planes.split_at_checked(len).unwrap_or_default();
+            planes = rest;
+            plane.iter()
+        };
+        let values = next().zip(next()).zip(next().zip(next()));
+        for (out, ((x, y), (z, w))) in out.iter_mut().zip(values) {
+            *out = *out + a * x + b * y + c * z + d * w;
+        }
+    }
+    for (&weight, plane) in rest.iter().zip(planes.chunks_exact(len)) {
+        out.iter_mut().zip(plane).for_each(|(out, &x)| *out += weight * x);
+    }
+}
+
+/// Pixels of a row that are computed together: weights and what neighbours share stay in registers.
+const TOGETHER: usize = 7;
+
 /// Adds to each pixel of a plane the nine products around it, in the order of the taps.
 ///
 /// # Shapes
-/// `plane`: `[h, width]`; `input`: rows of `stride`, with a margin of one on each side.
+/// `plane`: `[h, width]`; `input`: rows of `input_width`, with a margin of one on each side.
 fn correlate(
     plane: &mut [f32],
     width: usize,
     input: &[f32],
     input_width: usize,
     stride: usize,
-    taps: &[f32; 9],
+    taps: &[[f32; 3]; 3],
 ) {
-    let &[a, b, c, d, e, f, g, h, i] = taps;
-    for (y, out) in plane.chunks_exact_mut(width.max(1)).enumerate() {
-        let row = |dy: usize| part(input, (y * stride + dy) * input_width, input_width).windows(3);
-        let rows = row(0).zip(row(1)).zip(row(2)).step_by(stride.max(1));
-        for (out, ((above, here), below)) in out.iter_mut().zip(rows) {
-            if let (&[x0, x1, x2], &[x3, x4, x5], &[x6, x7, x8]) = (above, here, below) {
-                let sum = *out + a * x0 + b * x1 + c * x2 + d * x3 + e * x4 + f * x5;
-                *out = sum + g * x6 + h * x7 + i * x8;
+    let &[a, b, c] = taps;
+    let mut from = input;
+    for out in plane.chunks_exact_mut(width.max(1)) {
+        let mut at = from;
+        from = from.get(stride * input_width..).unwrap_or_default();
+        let (blocks, rest) = if stride == 1 { out.as_chunks_mut() } else { (&mut [][..], out) };
+        for out in blocks {
+            if let Some((xs, ys, zs)) = around(at, input_width) {
+                *out = seven(seven(seven(*out, a, xs), b, ys), c, zs);
             }
+            at = at.get(TOGETHER..).unwrap_or_default();
+        }
+        for out in rest {
+            if let Some((xs, ys, zs)) = around(at, input_width) {
+                *out = one(one(one(*out, a, xs), b, ys), c, zs);
+            }
+            at = at.get(stride..).unwrap_or_default();
         }
     }
+}
+
+/// The starts of three rows.
+#[inline]
+fn around<const N: usize>(at: &[f32], width: usize) -> Option<(&[f32; N], &[f32; N], &[f32; N])> {
+    let (above, rest) = at.split_at_checked(width)?;
+    let (here, below) = rest.split_at_checked(width)?;
+    Some((above.first_chunk()?, here.first_chunk()?, below.first_chunk()?))
+}
+
+/// Adds the products of a row of taps to a pixel.
+#[inline]
+fn one(sum: f32, [a, b, c]: [f32; 3], &[x0, x1, x2]: &[f32; 3]) -> f32 {
+    sum + a * x0 + b * x1 + c * x2
+}
+
+/// The same for neighbours, written out: a compiler that wants small code keeps a loop.
+#[inline]
+fn seven(
+    sums: [f32; TOGETHER],
+    taps: [f32; 3],
+    &[x0, x1, x2, x3, x4, x5, x6, x7, x8]: &[f32; TOGETHER + 2],
+) -> [f32; TOGETHER] {
+    let [s0, s1, s2, s3, s4, s5, s6] = sums;
+    [
+        one(s0, taps, &[x0, x1, x2]),
+        one(s1, taps, &[x1, x2, x3]),
+        one(s2, taps, &[x2, x3, x4]),
+        one(s3, taps, &[x3, x4, x5]),
+        one(s4, taps, &[x4, x5, x6]),
+        one(s5, taps, &[x5, x6, x7]),
+        one(s6, taps, &[x6, x7, x8]),
+    ]
 }

@@ -24,6 +24,7 @@ impl Machine<'_, '_> {
     pub(super) fn modulate(&mut self, weight: Tensor<'_>, bias: Option<Tensor<'_>>) -> Result<()> {
         let len = bias.map_or(weight.row_len(), |bias| bias.numel());
         grow(&mut self.sizes.modulation, len);
+        grow(&mut self.sizes.row, weight.row_len());
         if self.measured(&[len, if bias.is_some() { weight.row_len() } else { 0 }]) {
             return Ok(());
         }
@@ -47,6 +48,7 @@ impl Machine<'_, '_> {
         grow(&mut self.sizes.gathered, waves);
         grow(&mut self.sizes.modulation, len);
         grow(&mut self.sizes.embedding, len);
+        grow(&mut self.sizes.row, waves.max(len));
         if self.measured(&[len, waves.saturating_add(len)]) {
             return Ok(());
         }
@@ -76,6 +78,7 @@ impl Machine<'_, '_> {
 
     /// Adds the row of a label to the embedding.
     pub(super) fn embed_label(&mut self, table: Tensor<'_>, label: usize) -> Result<()> {
+        grow(&mut self.sizes.row, table.row_len());
         if self.measured(&[0]) {
             return Ok(());
         }

@@ -63,9 +63,7 @@ impl<'m, 'a> Machine<'m, 'a> {
 
     /// The next parameter.
     pub(super) fn tensor(&mut self) -> Result<Tensor<'m>> {
-        let tensor = self.tensors.next().ok_or(Error::NotOfTheNet { tensor: 0 })?;
-        grow(&mut self.sizes.row, tensor.row_len());
-        Ok(tensor)
+        self.tensors.next().ok_or(Error::NotOfTheNet { tensor: 0 })
     }
 
     /// The next weight and bias.
