@@ -4,17 +4,19 @@
 #   ./ci.sh
 #
 # Two builds of the dependencies: checked (clippy, docs) and compiled (tests, benches), both in
-# the dev profile. The chip's builds compile quant-core and its four small dependencies only.
+# the dev profile. The chips' builds compile quant-core and its four small dependencies only.
 #
 # FMQ_FIRMWARE_CARGO  the cargo command that builds for the chip, where it is not `cargo`
 # FMQ_ALLOW_SKIP=1    go on without the chip's builds where its core library cannot be had
 #
-# The tests in an ARM emulator are left out where there is none. The last line says what was left out.
+# Other targets that cannot be had, and the tests in an ARM emulator where there is none, are left
+# out. The last line says what was left out.
 set -euo pipefail
 cd "$(dirname "$0")"
 
 chip=thumbv7em-none-eabihf
 arm=aarch64-unknown-linux-musl
+others="thumbv6m-none-eabi thumbv8m.main-none-eabihf riscv32imac-unknown-none-elf wasm32-unknown-unknown $arm"
 read -ra firmware <<<"${FMQ_FIRMWARE_CARGO:-cargo}"
 skipped=
 
@@ -23,16 +25,18 @@ step() {
     "$@"
 }
 
-# Whether the chip's core library is there, or can be fetched now.
+# Whether a target's core library is there, or can be fetched now.
+target_is_ready() {
+    [[ -d $(rustc --print target-libdir --target "$1") ]] || rustup target add "$1"
+}
+
 chip_is_ready() {
-    [[ -n ${FMQ_FIRMWARE_CARGO:-} || -d $(rustc --print target-libdir --target "$chip") ]] ||
-        rustup target add "$chip"
+    [[ -n ${FMQ_FIRMWARE_CARGO:-} ]] || target_is_ready "$chip"
 }
 
 # Whether programs for 64-bit ARM can be linked and run here.
 arm_is_ready() {
-    command -v qemu-aarch64 >/dev/null &&
-        { [[ -d $(rustc --print target-libdir --target "$arm") ]] || rustup target add "$arm"; }
+    command -v qemu-aarch64 >/dev/null && target_is_ready "$arm"
 }
 
 step cargo fmt --all --check
@@ -43,12 +47,20 @@ if chip_is_ready; then
     for features in "" alloc; do
         step "${firmware[@]}" build --locked -p quant-core --target "$chip" --features "$features"
     done
-    # Links only if no input can make the reader of packed files panic; it takes Rust's own core,
+    # One program links only if no input can make the reader of packed files panic; the other draws
+    # digits, which the suite `firmware` below compares with the host's. Both take Rust's own core,
     # which holds the bitcode that the linker optimizes.
     if [[ -z ${FMQ_FIRMWARE_CARGO:-} ]]; then
+        step env -C tests/firmware cargo fmt --all --check
+        step env -C tests/firmware cargo clippy --locked --release --target "$chip" -- -D warnings
         step env -C tests/firmware cargo build --locked --release --target "$chip"
+        if command -v qemu-system-arm >/dev/null; then
+            export FMQ_FIRMWARE=required
+        else
+            skipped+="; the firmware was NOT run (needs Debian's qemu-system-arm)"
+        fi
     else
-        skipped+="; the absence of panics was NOT linked"
+        skipped+="; the absence of panics was NOT linked; the firmware was NOT run"
     fi
 elif [[ -n ${FMQ_ALLOW_SKIP:-} ]]; then
     skipped="; NOT built for $chip"
@@ -57,6 +69,14 @@ else
         "or set FMQ_ALLOW_SKIP=1 to go on without these builds" >&2
     exit 1
 fi
+
+for target in $others; do
+    if target_is_ready "$target"; then
+        step cargo build --locked -p quant-core --target "$target"
+    else
+        skipped+="; NOT built for $target"
+    fi
+done
 
 for features in "" alloc; do
     step cargo clippy --locked -p quant-core --all-targets --features "$features" -- -D warnings

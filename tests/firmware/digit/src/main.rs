@@ -1,0 +1,141 @@
+//! Draws a digit on a microcontroller: no heap, no operating system, one packed model in flash.
+//!
+//! ```text
+//! cargo build --release --target thumbv7em-none-eabihf
+//! qemu-system-arm -M mps2-an386 -nographic -monitor none -serial none -icount shift=8,sleep=off \
+//!     -chardev stdio,id=console \
+//!     -semihosting-config enable=on,target=native,chardev=console,arg=digit,arg=3,arg=42,arg=16 \
+//!     -device loader,file=models/micro-4bit.fmq,addr=0x100000,force-raw=on \
+//!     -kernel target/thumbv7em-none-eabihf/release/digit
+//! ```
+//!
+//! The words behind the program's name are the class, the seed and the steps, then `bits` to have
+//! the image's values too. The model lies where `memory.x` says, so one program serves all models.
+//!
+//! The code it ends with: 0 as asked, 1 for an error, which it prints, 101 for a panic, 102 for a
+//! fault of the memory.
+
+#![no_std]
+#![no_main]
+
+mod chip;
+mod picture;
+
+use core::panic::PanicInfo;
+use cortex_m_rt::entry;
+use quant_core::Result;
+use quant_core::format::Model;
+use quant_core::infer::{Plan, Sampler, Settings};
+
+/// Floats of the arena, all the memory that computing takes: 112 KiB.
+const ARENA_LEN: usize = 28 << 10;
+
+/// What is asked for where the command line does not say.
+const CLASS: u64 = 3;
+const SEED: u64 = 42;
+const STEPS: u64 = 16;
+
+/// Nanoseconds of a tick of the timer, and of an instruction under `-icount shift=8`.
+const TICK: u64 = 40;
+const INSTRUCTION: u64 = 256;
+
+#[entry]
+fn main() -> ! {
+    // The attribute makes it a reference, the only one.
+    static mut ARENA: [f32; ARENA_LEN] = [0.0; ARENA_LEN];
+    chip::start_timer();
+    let mut line = [0; 128];
+    let Some(order) = Order::read(chip::command_line(&mut line)) else {
+        say!("error: the words must be CLASS SEED STEPS bits, of which the last may be left out");
+        chip::exit(1)
+    };
+    match draw(ARENA, &order) {
+        Ok(()) => chip::exit(0),
+        Err(error) => {
+            say!("error: {error}");
+            chip::exit(1)
+        }
+    }
+}
+
+/// What to draw.
+struct Order {
+    class: u32,
+    seed: u64,
+    steps: u32,
+    bits: bool,
+}
+
+impl Order {
+    /// Reads the words behind the program's name; none where one is not what it should be.
+    fn read(line: &[u8]) -> Option<Self> {
+        let mut words = line.split(u8::is_ascii_whitespace).skip(1);
+        let mut next = |default| words.next().map_or(Some(default), number);
+        let [class, seed, steps] = [next(CLASS)?, next(SEED)?, next(STEPS)?];
+        let bits = match words.next() {
+            None => false,
+            Some(b"bits") => true,
+            Some(_) => return None,
+        };
+        Some(Self { class: class.try_into().ok()?, seed, steps: steps.try_into().ok()?, bits })
+    }
+}
+
+/// The number that decimal digits make.
+fn number(digits: &[u8]) -> Option<u64> {
+    let all = digits.iter().try_fold(0u64, |all, &digit| {
+        let digit = u64::from(digit.checked_sub(b'0').filter(|&digit| digit < 10)?);
+        all.checked_mul(10)?.checked_add(digit)
+    });
+    all.filter(|_| !digits.is_empty())
+}
+
+/// Prints the digit that is asked for, and says what it took.
+fn draw(arena: &mut [f32], order: &Order) -> Result<()> {
+    let model = Model::parse(file(chip::model_flash()))?;
+    let plan = Plan::new(&model)?;
+    let settings = Settings { steps: order.steps, label: Some(order.class), ..Settings::default() };
+    // Here, with model, plan and arena at hand, a file's golden pair is to be checked.
+    let (needed, there) = (settings.arena_len(&plan, &model), arena.len());
+    let mut sampler = Sampler::new(&model, &plan, settings, arena)?;
+
+    let mut ticks = 0;
+    sampler.noise(order.seed, 0);
+    loop {
+        let start = chip::ticks();
+        let more = sampler.step()?;
+        ticks += u64::from(chip::ticks().wrapping_sub(start));
+        if !more {
+            break;
+        }
+    }
+
+    let (_, width) = plan.image_size();
+    picture::print(sampler.image(), width);
+    let stack = chip::stack();
+    say!("class {} seed {} steps {}", order.class, order.seed, order.steps);
+    say!("arena {} of {} bytes", size_of::<f32>() * needed, size_of::<f32>() * there);
+    say!("stack {} of {} bytes", stack.0, stack.1);
+    say!("macs {}", plan.macs() * u64::from(order.steps));
+    say!("instructions {}", (ticks * TICK + INSTRUCTION / 2) / INSTRUCTION);
+    if order.bits {
+        picture::print_bits(sampler.image(), width);
+    }
+    Ok(())
+}
+
+/// The file at the start of a flash, as long as its header says; all of the flash if it says more.
+fn file(flash: &[u8]) -> &[u8] {
+    let len =
+        flash.get(16..).and_then(|flash| flash.first_chunk()).map(|&len| u64::from_le_bytes(len));
+    len.and_then(|len| flash.get(..usize::try_from(len).ok()?)).unwrap_or(flash)
+}
+
+#[panic_handler]
+fn panic(info: &PanicInfo<'_>) -> ! {
+    match info.location() {
+        Some(place) => say!("error: panic in line {} of {}", place.line(), place.file()),
+        None => say!("error: panic"),
+    }
+    chip::exit(101)
+}
