@@ -9,11 +9,12 @@
 use candle_core::{Device, Tensor};
 use fm_candle::checkpoint;
 use fm_candle::model::{Mode, Stored, UNet, UNetConfig};
-use fm_candle::quantize::{Treatment, quantize_in_memory};
+use fm_candle::quantize::{PackedNet, Treatment, quantize_in_memory, quantize_to_file};
 use fm_candle::sample::{Sampler, start_noise};
 use fm_candle::solver::{self, Control, uniform_grid};
 use fmq_tests::{formula, formula_weights};
-use quant_core::format::Model;
+use quant_core::Error;
+use quant_core::format::{Kind, Model, fill_section};
 use quant_core::infer::{self, Input, Method, Plan, Settings};
 use quant_core::quantize::Options;
 use quant_core::scheme::Scheme;
@@ -256,4 +257,45 @@ fn what_makes_no_image_is_refused() {
     let without = UNetConfig { image_size: -1, ..config };
     let (file, _) = packed(&without, Treatment::F16);
     assert!(Plan::new(&Model::parse(&file).unwrap()).is_err(), "a net of unknown size");
+}
+
+#[test]
+fn a_file_with_a_golden_pair_tests_its_device() {
+    let config = UNetConfig::preset("mnist-micro").unwrap();
+    let net = config.to_packed().unwrap();
+    let weights = formula_weights(&config, 3);
+    let treat = |_: &str, _: &[usize]| Treatment::Quantize(Options::new(Scheme::EqualMass, 3));
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("net.fmq");
+    let all: Vec<usize> = (0..weights.len()).collect();
+    let packed = PackedNet { config: &net, golden: true };
+    quantize_to_file(&path, &weights[..], &all, Some(packed), treat, |_, _| Ok(())).unwrap();
+    let mut file = std::fs::read(&path).unwrap();
+
+    let model = Model::parse(&file).unwrap();
+    let plan = Plan::new(&model).unwrap();
+    assert_eq!(model.memory_plan(), Some(plan.stored()));
+    let mut arena = vec![f32::NAN; Settings::default().arena_len(&plan, &model)];
+    assert_eq!(plan.self_test(&model, &mut arena), Ok(Some(0.0)), "the engine that wrote it");
+    assert!(plan.self_test(&model, &mut arena[1..]).is_err());
+
+    // A wrong element, with right checksums.
+    let golden = model.sections().find(|(kind, _)| *kind == Kind::GOLDEN).unwrap().1;
+    let mut wrong = golden.to_vec();
+    wrong[24 + 4 * 5 + 3] ^= 0x80;
+    let head_len = file.len() - payload_len(&file);
+    let (head, _) = file.split_at_mut(head_len);
+    fill_section(head, Kind::GOLDEN, &wrong).unwrap();
+    let model = Model::parse(&file).unwrap();
+    assert_eq!(plan.self_test(&model, &mut arena), Err(Error::SelfTest { index: 5 }));
+
+    let (file, _) = quantize_in_memory(&weights, Some(&net), treat).unwrap();
+    let model = Model::parse(&file).unwrap();
+    assert_eq!(model.memory_plan(), Some(plan.stored()));
+    assert_eq!(plan.self_test(&model, &mut arena), Ok(None), "no pair, no test");
+}
+
+/// Bytes behind the head, whose length is at byte 24.
+fn payload_len(file: &[u8]) -> usize {
+    file.len() - u32::from_le_bytes(file[24..28].try_into().unwrap()) as usize
 }
