@@ -1,6 +1,7 @@
 //! The net's configuration: upstream's fields, the presets, and the form kept in packed files.
 
 use quant_core::net::NetConfig;
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -53,6 +54,9 @@ pub struct UNetConfig {
     pub input_projection: bool,
     /// Side of the square images that the net was trained on; unknown in upstream's files (-1).
     pub image_size: i64,
+    /// The name of a class, which upstream keeps among the fields; ignored.
+    #[serde(rename = "_target_", skip_serializing)]
+    pub target: IgnoredAny,
 }
 
 impl Default for UNetConfig {
@@ -80,6 +84,7 @@ impl Default for UNetConfig {
             ignore_time: false,
             input_projection: true,
             image_size: -1,
+            target: IgnoredAny,
         }
     }
 }
@@ -174,12 +179,15 @@ impl UNetConfig {
             ("in_channels", self.in_channels, MOST_CHANNELS),
             ("out_channels", self.out_channels, MOST_CHANNELS),
             ("model_channels", self.model_channels, MOST_CHANNELS),
-            ("num_res_blocks", self.num_res_blocks, 64),
             ("num_classes", self.num_classes.unwrap_or(1), MOST_CLASSES),
         ] {
             if !(1..=most).contains(&value) {
                 return fault(format!("{field} = {value} must lie in 1 to {most}"));
             }
+        }
+        if self.num_res_blocks > 64 {
+            let blocks = self.num_res_blocks;
+            return fault(format!("num_res_blocks = {blocks} must lie in 0 to 64"));
         }
         if !(-1..=MOST_PIXELS).contains(&self.image_size) || self.image_size == 0 {
             let size = self.image_size;
@@ -200,8 +208,16 @@ impl UNetConfig {
         if !(0.0..1.0).contains(&self.dropout) {
             return fault(format!("dropout = {} must lie in [0, 1)", self.dropout));
         }
-        if self.num_heads == 0 || self.num_head_channels == 0 || self.num_heads_upsample == 0 {
-            return fault("num_heads, num_head_channels, num_heads_upsample must not be 0".into());
+        if self.num_heads == 0 {
+            return fault("num_heads must not be 0".into());
+        }
+        for (field, value) in [
+            ("num_head_channels", self.num_head_channels),
+            ("num_heads_upsample", self.num_heads_upsample),
+        ] {
+            if value == 0 || value < -1 {
+                return fault(format!("{field} = {value} must be -1 (unset) or above 0"));
+            }
         }
         if self.channel_mult.len() > 8 || self.attention_resolutions.len() > 8 {
             return fault("at most 8 entries in channel_mult and attention_resolutions".into());
@@ -218,6 +234,17 @@ impl UNetConfig {
         )]
         let channels = (mult * self.model_channels as f64) as usize;
         channels
+    }
+
+    /// Channels of what enters the first block: the images, their Fourier features (upstream counts
+    /// on three channels of images) and what is concatenated.
+    pub(crate) fn input_channels(&self) -> usize {
+        let fourier = if self.with_fourier_features { 12 } else { 0 };
+        if self.input_projection {
+            self.in_channels + fourier
+        } else {
+            self.channels(self.channel_mult[0])
+        }
     }
 
     /// Length of the time embedding.
@@ -300,6 +327,7 @@ impl UNetConfig {
             ignore_time: packed.ignore_time,
             input_projection: packed.input_projection,
             image_size: signed(packed.image_size),
+            target: IgnoredAny,
         };
         config.check()?;
         Ok(config)
@@ -338,8 +366,9 @@ mod tests {
             with_fourier_features: true,
             ..UNetConfig::default()
         };
+        let bare = UNetConfig { num_res_blocks: 0, ..UNetConfig::default() };
         let presets = UNetConfig::PRESETS.map(|name| UNetConfig::preset(name).unwrap());
-        for config in presets.into_iter().chain([odd]) {
+        for config in presets.into_iter().chain([odd, bare]) {
             let mut shapes = Vec::new();
             let mut keep = |shape: &[u64]| {
                 shapes.push(shape.iter().map(|&dim| dim as usize).collect::<Vec<_>>());
@@ -356,6 +385,22 @@ mod tests {
     fn a_misspelt_field_is_named_with_the_right_ones() {
         let error = UNetConfig::from_json(r#"{"chanel_mult": [1]}"#).unwrap_err().to_string();
         assert!(error.contains("chanel_mult") && error.contains("channel_mult"), "{error}");
+    }
+
+    #[test]
+    fn upstreams_own_name_of_its_class_is_ignored() {
+        let json = r#"{"_target_": "lib.models.gd_unet.UNetModel", "num_heads": 2}"#;
+        let config = UNetConfig::from_json(json).unwrap();
+        assert_eq!(config, UNetConfig { num_heads: 2, ..UNetConfig::default() });
+        assert!(!config.to_json().contains("_target_"));
+    }
+
+    #[test]
+    fn heads_below_zero_are_refused() {
+        for json in [r#"{"num_head_channels": -2}"#, r#"{"num_heads_upsample": -2}"#] {
+            let error = UNetConfig::from_json(json).unwrap_err().to_string();
+            assert!(error.contains("= -2 must be -1"), "{error}");
+        }
     }
 
     #[test]

@@ -10,9 +10,11 @@
     reason = "a suite: it panics to fail"
 )]
 
+mod misfits;
 mod quantize;
 mod velocity;
 
+use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
