@@ -56,7 +56,7 @@ pub fn formula_weights(config: &UNetConfig, salt: u64) -> Vec<(String, Tensor)> 
     (0..).zip(shapes).map(tensor).collect()
 }
 
-/// The numbers of a tensor or of an array of the reference, as f64.
+/// The numbers of a tensor as f64.
 ///
 /// # Panics
 /// If it holds others.

@@ -120,6 +120,8 @@ fn the_first_gradients_equal_upstream() {
             assert!((g - first).abs() <= 1e-5 * expected, "{name}: {g} for {first}");
         }
     }
+    let all = reference["params"].as_object().unwrap().len();
+    ran("first gradients", initial.vars.len(), all, all);
     let (norm, expected) = (squares.sqrt(), floats(&reference["grad_norm"])[0]);
     assert!((norm - expected).abs() <= 1e-5 * expected, "norm {norm} for {expected}");
 }

@@ -104,11 +104,13 @@ fn full_size(name: &str) {
     let t = Tensor::new(parsed::<Vec<f32>>(&case["t"]), &Device::Cpu).unwrap();
     let label: Option<Vec<i64>> = parsed(&case["label"]);
     let label = label.map(|label| Tensor::new(label, &Device::Cpu).unwrap());
-    for (output, expected) in case["outputs"].as_object().unwrap() {
+    let outputs = case["outputs"].as_object().unwrap();
+    for (output, expected) in outputs {
         let label = label.as_ref().filter(|_| output == "y");
         let y = net.forward(&x, &t, label, None, Mode::Eval).unwrap();
         assert_statistics(&format!("{name}, {output}"), &y, expected);
     }
+    ran(&format!("outputs of {name}"), outputs.len(), outputs.len(), outputs.len());
 }
 
 /// Holds a number to the reference's; returns how far it is off.
