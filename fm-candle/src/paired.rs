@@ -22,6 +22,19 @@ pub fn psnr(a: &Tensor, b: &Tensor) -> Result<f64> {
     Ok(-10.0 * mse.log10())
 }
 
+/// Peak signal to noise ratio of each pair in dB, `10 log10(4 / mse)` for the peak of 2 between -1
+/// and 1, nothing clamped; infinite for equal images.
+///
+/// # Shapes: both `[n, c, h, w]`; result `[n]`, f64
+///
+/// # Errors
+/// Shapes that differ.
+pub fn psnr_of_each(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    let difference = (a.to_dtype(DType::F64)? - b.to_dtype(DType::F64)?)?;
+    let mse = difference.sqr()?.flatten_from(1)?.mean(1)?;
+    Ok((((mse / 4.0)?.log()?) * (-10.0 / core::f64::consts::LN_10))?)
+}
+
 /// Structural similarity (Wang et al., 2004) with a box window of 11 x 11 pixels, the variant of
 /// the paper's code, averaged over all windows that lie inside, channels and images; at most 1.
 ///
@@ -103,6 +116,17 @@ mod tests {
         assert!((psnr(&a, &b).unwrap() - 10.0 * 16f64.log10()).abs() < 1e-9);
         let expected = (2.0 * 0.5 * 0.75 + C1) / (0.25 + 0.5625 + C1);
         assert!((ssim(&a, &b).unwrap().unwrap() - expected).abs() < 1e-9);
+    }
+
+    #[test]
+    fn each_pair_has_its_own_ratio_and_is_not_clamped() {
+        let a = images(|_| 0.0);
+        let b = images(|i| if i < 156 { 0.5 } else { 3.0 });
+        let each = psnr_of_each(&a, &b).unwrap().to_vec1::<f64>().unwrap();
+        for (found, mse) in each.iter().zip([0.25, 9.0]) {
+            assert!((found - 10.0 * (4.0f64 / mse).log10()).abs() < 1e-12, "{found}");
+        }
+        assert_eq!(psnr_of_each(&a, &a).unwrap().to_vec1::<f64>().unwrap(), [f64::INFINITY; 2]);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use candle_core::{DType, Device, Tensor};
 use quant_core::noise;
 use rayon::prelude::*;
 
+use crate::data::Images;
 use crate::error::{Error, Result};
 use crate::model::{Mode, UNet};
 use crate::ops::is_finite;
@@ -15,7 +16,8 @@ use crate::solver::{Control, Method, Options, solve};
 pub struct Sampler {
     /// The solver's method.
     pub method: Method,
-    /// Times from noise to data: a fixed-step method's grid; an adaptive one only reports there.
+    /// Times from noise to data, or back: a fixed-step method's grid; an adaptive one only reports
+    /// there.
     pub grid: Vec<f64>,
     /// Tolerances of an adaptive method.
     pub control: Control,
@@ -28,7 +30,7 @@ pub struct Sampler {
 
 /// Samples and what they cost.
 pub struct Samples {
-    /// `[n, c, h, w]`, about `[-1, 1]`, not clamped.
+    /// `[n, c, h, w]`, about `[-1, 1]`, not clamped; the noise, where the grid leads back.
     pub images: Tensor,
     /// The states at every time of the grid, `[times, n, c, h, w]`, where asked for.
     pub trajectory: Option<Tensor>,
@@ -172,6 +174,18 @@ pub fn start_noise(
 pub fn random_labels(seed: u64, first: u64, n: usize, classes: u32) -> Vec<u32> {
     let stream = Domain::SampleLabel.stream(seed);
     (first..first + n as u64).map(|index| stream.below(index, 0, classes)).collect()
+}
+
+/// Images as nets are trained on them: `2 pixel / 255 - 1`, in `[-1, 1]`.
+///
+/// # Shapes: result `[n, c, h, w]`, f32
+///
+/// # Errors
+/// An allocation that fails on the device.
+pub fn from_pixels(images: &Images, device: &Device) -> Result<Tensor> {
+    let values = images.pixels.par_iter().map(|&pixel| f32::from(pixel) / 255.0 * 2.0 - 1.0);
+    let shape = (images.n, images.channels, images.height, images.width);
+    Ok(Tensor::from_vec(values.collect::<Vec<_>>(), shape, device)?)
 }
 
 /// Pixels as upstream writes them: `floor(255 clamp(x / 2 + 1/2, 0, 1))`.

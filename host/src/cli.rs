@@ -49,6 +49,11 @@ impl Common {
         Ok(fm_candle::device::open(self.device.as_deref())?)
     }
 
+    /// The device's name as it was given, else what upstream's training calls a CPU.
+    pub(crate) fn device_name(&self) -> &str {
+        self.device.as_deref().unwrap_or("cpu")
+    }
+
     /// The reporter of progress.
     pub(crate) fn progress(&self) -> Progress {
         Progress::new(self.quiet, self.no_progress)
@@ -74,6 +79,7 @@ enum Command {
     Inspect(cmd::inspect::Args),
     Velocity(cmd::velocity::Args),
     Sample(cmd::sample::Args),
+    Encode(cmd::encode::Args),
     Fid(cmd::fid::Args),
     Sweep(cmd::sweep::Args),
     TrainLenet(cmd::train_lenet::Args),
@@ -99,6 +105,7 @@ pub(crate) fn run() -> Result<()> {
         Command::Inspect(args) => cmd::inspect::run(args, &mut out),
         Command::Velocity(args) => cmd::velocity::run(args, &cli.common),
         Command::Sample(args) => cmd::sample::run(args, &cli.common),
+        Command::Encode(args) => cmd::encode::run(args, &cli.common, &mut out),
         Command::Fid(args) => cmd::fid::run(args, &cli.common, &mut out),
         Command::Sweep(args) => cmd::sweep::run(args, &cli.common, &mut out),
         Command::TrainLenet(args) => cmd::train_lenet::run(args, &cli.common),

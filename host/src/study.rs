@@ -22,8 +22,9 @@ use indicatif::ProgressBar;
 use quant_core::scheme::Scheme;
 use serde::{Deserialize, Serialize};
 
+use crate::cmd::label::class_cycle;
 use crate::cmd::net::{NetArgs, build};
-use crate::cmd::sample::{class_cycle, image_shape, images};
+use crate::cmd::sample::{image_shape, images};
 use crate::cmd::treatment::TreatmentArgs;
 use crate::progress::Progress;
 use crate::report::{Row, Summary, grid, html, plots, tables};

@@ -12,7 +12,7 @@ use candle_core::{DType, Device, Tensor};
 use fm_candle::model::{UNet, UNetConfig};
 use serde_json::Value;
 
-pub use reference::{data, json, ran, reference, tensors};
+pub use reference::{data, json, own, ran, reference, tensors};
 
 /// A configuration as the reference stores it.
 ///

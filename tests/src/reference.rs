@@ -39,8 +39,19 @@ pub fn reference(name: &str) -> PathBuf {
 /// # Panics
 /// If there is none.
 pub fn json(name: &str) -> Value {
-    let path = reference(name);
-    let text = std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    parsed(&reference(name))
+}
+
+/// A JSON file of ours, which no reference has.
+///
+/// # Panics
+/// If there is none.
+pub fn own(name: &str) -> Value {
+    parsed(&data(name))
+}
+
+fn parsed(path: &Path) -> Value {
+    let text = std::fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     serde_json::from_slice(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 

@@ -10,7 +10,7 @@
 use candle_core::{Device, IndexOp};
 use fm_candle::model::{Initial, Masks, Mode, UNet};
 use fm_candle::path::{cond_ot, loss, skewed};
-use fm_candle::train::{Batch, TrainConfig, Trainer};
+use fm_candle::train::{Batch, Schedule, TrainConfig, Trainer};
 use fmq_tests::{config, formula_weights, json, max_difference, numbers, ran, reference, tensors};
 use serde_json::Value;
 
@@ -162,7 +162,8 @@ fn learning_rates_equal_torchs_linear_schedule() {
     for (epochs, name) in [(921, "lr0.0001_epochs921"), (10, "lr0.0001_epochs10")] {
         let config = TrainConfig { epochs, decay_lr: true, ..TrainConfig::default() };
         for (epoch, expected) in json("train/train.json")["linear_lr"][name].as_object().unwrap() {
-            let (lr, expected) = (config.lr_at(epoch.parse().unwrap()), expected.as_f64().unwrap());
+            let lr = Schedule::new(&config).lr(epoch.parse().unwrap());
+            let expected = expected.as_f64().unwrap();
             assert!((lr - expected).abs() < 1e-9 * expected + 1e-18, "{name}, epoch {epoch}: {lr}");
         }
     }
@@ -178,47 +179,6 @@ fn path_and_times_equal_upstream() {
     for (n, t) in normals.into_iter().zip(io["skew.time"].to_vec1::<f32>().unwrap()) {
         assert!((skewed(n) - t).abs() < 1e-6, "n = {n}: {} for {t}", skewed(n));
     }
-}
-
-#[test]
-fn a_resumed_run_goes_on_as_if_it_had_not_been_cut() {
-    let config = config(&json("train/train.json")["config"]);
-    let pixels = (0..40 * 3 * 64u32).map(|i| (i * 37 % 251) as u8).collect();
-    let labels = (0..40).map(|i| i % 4).collect();
-    let images = fm_candle::data::Images::new([3, 8, 8], pixels, labels).unwrap();
-    let settings = TrainConfig {
-        use_ema: true,
-        batch_size: 12,
-        accum_iter: 2,
-        skewed_timesteps: true,
-        ..TrainConfig::default()
-    };
-    let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("run.safetensors");
-
-    let mut whole = Trainer::new(&config, &settings, &Device::Cpu).unwrap();
-    let mut part = Trainer::new(&config, &settings, &Device::Cpu).unwrap();
-    let train = |trainer: &mut Trainer, batches: usize| -> Vec<f64> {
-        let order = trainer.order(&images);
-        (0..batches).map(|_| trainer.next_batch(&images, &order).unwrap().unwrap()).collect()
-    };
-    let losses = train(&mut whole, 3);
-    train(&mut part, 1);
-    assert!(part.save(&file).is_err(), "between two updates of an accumulating run");
-    train(&mut part, 1);
-    part.save(&file).unwrap();
-    let mut resumed = Trainer::resume(&file, &config, &settings, &Device::Cpu).unwrap();
-    assert_eq!(resumed.progress(), part.progress());
-    assert_eq!(train(&mut resumed, 1), losses[2..]);
-    resumed.update().unwrap();
-    whole.update().unwrap();
-    let (a, b) = (resumed.evaluation_weights().unwrap(), whole.evaluation_weights().unwrap());
-    for ((name, a), (_, b)) in a.iter().zip(&b) {
-        assert_eq!(max_difference(a, b), 0.0, "{name}");
-    }
-
-    let other = TrainConfig { seed: 1, ..settings };
-    assert!(Trainer::resume(&file, &config, &other, &Device::Cpu).is_err(), "another seed");
 }
 
 #[test]

@@ -12,7 +12,7 @@ use candle_core::{Device, Tensor};
 use fm_candle::checkpoint;
 use fm_candle::model::{Mode, Stored, UNet, UNetConfig};
 use fmq_tests::{
-    config, formula, formula_weights, json, max_difference, numbers, ran, reference, tensors,
+    config, formula, formula_weights, json, max_difference, numbers, own, ran, reference, tensors,
 };
 use serde_json::Value;
 
@@ -95,12 +95,10 @@ fn full_size(name: &str) {
     assert_close(name, "sum of all weights", sum, &case["weight_sum_f64"], 1e-6 * sum.abs());
     let net = UNet::new(&config, &mut Stored::new(weights, &Device::Cpu)).unwrap();
 
-    let shape: Vec<usize> = parsed(&case["x_shape"]);
-    let n = shape.iter().product::<usize>() as u64;
-    let root3 = 1.732_050_807_568_877_2;
-    let x: Vec<f32> = (0..n).map(|i| (formula(1_000_000, i, salt) * root3) as f32).collect();
-    assert_eq!(x[..8], parsed::<Vec<f32>>(&case["x_first8"]), "{name}: x");
-    let x = Tensor::from_vec(x, shape, &Device::Cpu).unwrap();
+    let x = formula_tensor(1_000_000, &case["x_shape"], salt);
+    let first = x.flatten_all().unwrap().narrow(0, 0, 8).unwrap();
+    let expected: Vec<f32> = parsed(&case["x_first8"]);
+    assert_eq!(first.to_vec1::<f32>().unwrap(), expected, "{name}: x");
     let t = Tensor::new(parsed::<Vec<f32>>(&case["t"]), &Device::Cpu).unwrap();
     let label: Option<Vec<i64>> = parsed(&case["label"]);
     let label = label.map(|label| Tensor::new(label, &Device::Cpu).unwrap());
@@ -120,9 +118,19 @@ fn assert_close(name: &str, what: &str, found: f64, expected: &Value, tolerance:
     off
 }
 
+/// Holds an output to the single values that are kept of it.
+fn assert_elements(name: &str, y: &Tensor, expected: &Value, tolerance: f64) {
+    assert_eq!(y.dims(), parsed::<Vec<usize>>(&expected["shape"]), "{name}");
+    let values = numbers(y);
+    let indices: Vec<usize> = parsed(&expected["sample_index"]);
+    let samples = indices.iter().zip(expected["sample_value"].as_array().unwrap());
+    let offs = samples.map(|(&i, y)| assert_close(name, "an element", values[i], y, tolerance));
+    println!("{name}: {} elements off by {:.1e} at most", indices.len(), offs.fold(0.0, f64::max));
+}
+
 /// Holds an output to the moments and the single values that the reference keeps of it.
 fn assert_statistics(name: &str, y: &Tensor, expected: &Value) {
-    assert_eq!(y.dims(), parsed::<Vec<usize>>(&expected["shape"]), "{name}");
+    assert_elements(name, y, expected, 2e-5);
     let values = numbers(y);
     let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
     let squares: f64 = values.iter().map(|y| y * y).sum();
@@ -136,10 +144,36 @@ fn assert_statistics(name: &str, y: &Tensor, expected: &Value) {
         let channel = numbers(&y.narrow(1, c, 1).unwrap());
         assert_close(name, "mean of a channel", mean(&channel), expected, 1e-5);
     }
-    let indices: Vec<usize> = parsed(&expected["sample_index"]);
-    let samples = indices.iter().zip(expected["sample_value"].as_array().unwrap());
-    let offs = samples.map(|(&i, y)| assert_close(name, "an element", values[i], y, 2e-5));
-    println!("{name}: {} elements off by {:.1e} at most", indices.len(), offs.fold(0.0, f64::max));
+}
+
+/// A tensor of numbers by the reference's formula, of variance 1.
+fn formula_tensor(p: u64, shape: &Value, salt: u64) -> Tensor {
+    let shape: Vec<usize> = parsed(shape);
+    let n = shape.iter().product::<usize>() as u64;
+    let root3 = 1.732_050_807_568_877_2;
+    let x: Vec<f32> = (0..n).map(|i| (formula(p, i, salt) * root3) as f32).collect();
+    Tensor::from_vec(x, shape, &Device::Cpu).unwrap()
+}
+
+#[test]
+fn nets_of_every_option_equal_upstream() {
+    let cases = own("nets/nets.json");
+    for (name, case) in cases["cases"].as_object().unwrap() {
+        let config = config(&case["config"]);
+        let weights = formula_weights(&config, 1);
+        let net = UNet::new(&config, &mut Stored::new(weights, &Device::Cpu)).unwrap();
+        let x = formula_tensor(1_000_000, &case["x_shape"], 1);
+        let concat = &case["concat_shape"];
+        let concat = concat.is_array().then(|| formula_tensor(1_000_001, concat, 1));
+        let t = Tensor::new(parsed::<Vec<f32>>(&case["t"]), &Device::Cpu).unwrap();
+        let label: Option<Vec<i64>> = parsed(&case["label"]);
+        let label = label.map(|label| Tensor::new(label, &Device::Cpu).unwrap());
+        for (output, expected) in case["outputs"].as_object().unwrap() {
+            let label = label.as_ref().filter(|_| output == "y");
+            let y = net.forward(&x, &t, label, concat.as_ref(), Mode::Eval).unwrap();
+            assert_elements(&format!("{name}, {output}"), &y, expected, tolerance(name));
+        }
+    }
 }
 
 #[test]

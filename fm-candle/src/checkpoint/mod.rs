@@ -18,6 +18,7 @@ use candle_core::Tensor;
 use crate::error::Result;
 
 pub use elements::Elements;
+pub(crate) use pth::METADATA_KEY;
 pub use source::{Source, TensorInfo};
 
 mod elements;
@@ -53,7 +54,7 @@ pub struct Checkpoint {
     pub tensors: Vec<(String, Tensor)>,
     /// Whether `tensors` are the shadows of an exponential moving average.
     pub ema: bool,
-    /// The file's metadata, in its order; torch files have none.
+    /// The file's metadata, in its order; of torch files only those of our training have any.
     pub metadata: Vec<(String, String)>,
 }
 
@@ -61,6 +62,11 @@ impl Checkpoint {
     /// The net's configuration, as JSON, if the file carries it.
     pub fn net(&self) -> Option<&str> {
         net(&self.metadata)
+    }
+
+    /// The tensor of this name, if there is one.
+    pub fn tensor(&self, name: &str) -> Option<&Tensor> {
+        self.tensors.iter().find(|(found, _)| found == name).map(|(_, tensor)| tensor)
     }
 }
 

@@ -14,6 +14,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::io::{Cursor, Read};
 
+use serde_json::Value as Json;
 use zip::ZipArchive;
 
 use self::pickle::{Pickle, Value};
@@ -24,6 +25,7 @@ use crate::mapped::Mapped;
 
 mod checksum;
 pub(super) mod fresh;
+pub(super) mod object;
 mod pickle;
 mod records;
 pub(super) mod rewrite;
@@ -45,7 +47,23 @@ pub(super) struct Archive {
     entries: Vec<Entry>,
     /// Where the elements of each entry lie.
     views: Vec<View>,
+    metadata: Vec<(String, String)>,
+    /// What is beside the tensors of a training run; null where there is none or only its net was
+    /// asked for.
+    rest: Json,
 }
+
+/// Which part of a torch file is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    /// The state dict of the net.
+    Net,
+    /// In upstream's training layout, that of the optimizer, and all that is no tensor.
+    Training,
+}
+
+/// Key of our metadata in the dictionary of a training run.
+pub(crate) const METADATA_KEY: &str = "fmq";
 
 impl Archive {
     /// Reads the pickle of a zip archive.
@@ -54,8 +72,8 @@ impl Archive {
     ///
     /// Why an archive or pickle is damaged, hostile or no checkpoint, or where a tensor does
     /// not fit its storage.
-    pub(super) fn open_zip(file: Mapped) -> Result<Self, String> {
-        Self::open(read_zip(file)?)
+    pub(super) fn open_zip(file: Mapped, part: Part) -> Result<Self, String> {
+        Self::open(read_zip(file)?, part)
     }
 
     /// Reads the pickles of a legacy stream.
@@ -63,29 +81,58 @@ impl Archive {
     /// # Errors
     ///
     /// Those of [`Archive::open_zip`].
-    pub(super) fn open_legacy(file: Mapped) -> Result<Self, String> {
-        Self::open(read_legacy(file)?)
+    pub(super) fn open_legacy(file: Mapped, part: Part) -> Result<Self, String> {
+        Self::open(read_legacy(file)?, part)
     }
 
-    fn open(contents: Contents) -> Result<Self, String> {
+    fn open(contents: Contents, part: Part) -> Result<Self, String> {
         let Contents { records, pickle, big_endian } = contents;
-        // Upstream's training layout keeps the state dict beside the optimizer's state.
         let root = pickle.root();
-        let model = pickle.get(root, "model").filter(|&model| pickle.dict(model).is_some());
+        let dict = |key| pickle.get(root, key).filter(|&value| pickle.dict(value).is_some());
+        let (from, rest) = match (part, dict("optimizer")) {
+            // Upstream's training layout keeps the state dict beside the optimizer's state.
+            (Part::Net, _) => (dict("model").unwrap_or(root), Json::Null),
+            (Part::Training, Some(optimizer)) => (optimizer, rest(&pickle)?),
+            (Part::Training, None) => (Value::None, Json::Null),
+        };
         let (mut entries, mut views) = (Vec::new(), Vec::new());
-        for (name, found) in pickle.tensors(model.unwrap_or(root))? {
+        for (name, found) in pickle.tensors(from)? {
             let (dtype, shape, view) = View::check(&pickle, found)
                 .map_err(|reason| format!("tensor `{name}`: {reason}"))?;
             entries.push(Entry { name, dtype, shape });
             views.push(view);
         }
-        Ok(Self { records, big_endian, entries, views })
+        let own = dict(METADATA_KEY).and_then(|own| pickle.dict(own)).unwrap_or_default();
+        let text = |value| pickle.text(value).map(str::to_string);
+        let metadata = own.iter().filter_map(|&(key, value)| Some((text(key)?, text(value)?)));
+        let metadata = metadata.collect();
+        Ok(Self { records, big_endian, entries, views, metadata, rest })
     }
+
+    /// What is beside the tensors of a training run, with the keys of its dictionary.
+    pub(super) fn rest(&self) -> &Json {
+        &self.rest
+    }
+}
+
+/// What the root's dictionary holds beside the net's state dict, without tensors.
+fn rest(pickle: &Pickle) -> Result<Json, String> {
+    let mut rest = serde_json::Map::new();
+    for &(key, value) in pickle.dict(pickle.root()).unwrap_or_default() {
+        if let Some(key) = pickle.text(key).filter(|&key| key != "model") {
+            rest.insert(key.to_string(), pickle.json(value)?);
+        }
+    }
+    Ok(Json::Object(rest))
 }
 
 impl Store for Archive {
     fn entries(&self) -> &[Entry] {
         &self.entries
+    }
+
+    fn metadata(&self) -> &[(String, String)] {
+        &self.metadata
     }
 
     /// The elements of the tensor, and those of its storage that have to be read for them.

@@ -4,8 +4,10 @@ use core::fmt::Display;
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Tensor};
+use serde_json::Value as Json;
 
 use super::elements::{Elements, dtype_of};
+use super::pth::Part;
 use super::select::select;
 use super::{Checkpoint, Entry, Kind, Store, count, net, packed, pth, safetensors};
 use crate::error::{Error, Result};
@@ -83,7 +85,7 @@ impl Source {
     /// there is one, for a file that is none of the known kinds, damaged, hostile, without
     /// tensors, or whose averages do not fit its parameters.
     pub fn open(path: &Path, raw_weights: bool) -> Result<Self> {
-        Self::with(path, |kind, store| {
+        Self::with(path, Part::Net, |kind, store| {
             if kind == Kind::Packed {
                 let names = store.entries().iter().map(|entry| entry.name.clone());
                 return Ok((names.zip(0..).collect(), None, false));
@@ -100,7 +102,7 @@ impl Source {
     ///
     /// Those of [`open`](Self::open); shadows that fit no parameters are no error here.
     pub fn open_whole(path: &Path) -> Result<Self> {
-        Self::with(path, |_, store| {
+        Self::with(path, Part::Net, |_, store| {
             let entries = store.entries();
             let mut net_names: Vec<_> = entries.iter().map(|entry| entry.name.clone()).collect();
             let named: Picks = net_names.iter().cloned().zip(0..).collect();
@@ -115,15 +117,32 @@ impl Source {
         })
     }
 
+    /// Opens the file at `path` for the optimizer's tensors of upstream's training layout, under names
+    /// such as `state.0.exp_avg`, and gives all beside tensors that the file holds, as JSON: a
+    /// namespace as an object, a tuple as a list, a tensor as null. None for any other file.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`open`](Self::open).
+    pub fn open_training(path: &Path) -> Result<Option<(Self, Json)>> {
+        let source = Self::with(path, Part::Training, |_, store| {
+            let names = store.entries().iter().map(|entry| entry.name.clone());
+            Ok((names.zip(0..).collect(), None, false))
+        })?;
+        let rest = source.torch().map_or(Json::Null, |archive| archive.rest().clone());
+        Ok((!rest.is_null()).then_some((source, rest)))
+    }
+
     /// Opens the file at `path` for the tensors that `pick` finds.
     fn with(
         path: &Path,
+        part: Part,
         pick: impl FnOnce(Kind, &dyn Store) -> Result<(Picks, Option<Vec<String>>, bool), String>,
     ) -> Result<Self> {
         let file = Mapped::open(path)?;
         let budget = (file.len() as u64).saturating_mul(MAX_UNFOLDING).max(MIN_BUDGET);
         let bad = |reason| Error::file(path, reason);
-        let (kind, store) = store(file).map_err(bad)?;
+        let (kind, store) = store(file, part).map_err(bad)?;
         let (named, net_names, ema) = pick(kind, &*store).map_err(bad)?;
         let own_names = || named.iter().map(|(name, _)| name.clone()).collect();
         let net_names = net_names.unwrap_or_else(own_names);
@@ -162,7 +181,7 @@ impl Source {
         self.ema
     }
 
-    /// The file's metadata, in its order; torch files have none.
+    /// The file's metadata, in its order; of torch files only those of our training have any.
     pub fn metadata(&self) -> &[(String, String)] {
         self.store.metadata()
     }
@@ -251,13 +270,13 @@ impl Source {
 }
 
 /// Opens a file as what its first bytes say.
-fn store(file: Mapped) -> Result<(Kind, Box<dyn Store>), String> {
+fn store(file: Mapped, part: Part) -> Result<(Kind, Box<dyn Store>), String> {
     if file.starts_with(&quant_core::format::MAGIC) {
         Ok((Kind::Packed, Box::new(packed::Packed::open(file)?)))
     } else if file.starts_with(b"PK") {
-        Ok((Kind::Torch, Box::new(pth::Archive::open_zip(file)?)))
+        Ok((Kind::Torch, Box::new(pth::Archive::open_zip(file, part)?)))
     } else if pth::is_legacy(&file[..file.len().min(64)]) {
-        Ok((Kind::TorchLegacy, Box::new(pth::Archive::open_legacy(file)?)))
+        Ok((Kind::TorchLegacy, Box::new(pth::Archive::open_legacy(file, part)?)))
     } else if file.get(8) == Some(&b'{') {
         Ok((Kind::Safetensors, Box::new(safetensors::Reader::open(file)?)))
     } else {

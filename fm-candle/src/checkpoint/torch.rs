@@ -3,20 +3,24 @@
 //! From a torch file comes a file of the same layout: everything but the values of the tensors
 //! taken stays as it is, bit for bit. From any other comes a bare state dict. Tensors elsewhere
 //! in a torch file that view the storage of one taken show its new values, as they would in
-//! torch.
+//! torch. [`save_object`] writes any other object, such as a training run.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::path::Path;
 
 use candle_core::DType;
 use half::{bf16, f16};
 
-use super::Store;
-use super::pth::fresh::{Fresh, pickle};
+use super::pth::fresh::Fresh;
+use super::pth::object::{pickle, storage};
 use super::pth::rewrite::{Failure, Rewrite};
 use super::source::Source;
+use super::{Store, TensorInfo};
 use crate::atomic;
 use crate::error::{Error, Result};
+
+pub(crate) use super::pth::object::{Object, attributes};
 
 /// Writes the tensors of `source` at `indices` to the file at `path`, whole or not at all, one
 /// at a time: `fill` gets a function that takes the elements of each, in that order, as many as
@@ -48,13 +52,58 @@ pub(crate) fn write<T>(
             Ok(result)
         });
     }
-    let pickle = pickle(indices.iter().map(|&index| &tensors[index]))?;
+    let object = state_dict(indices.iter().map(|&index| &tensors[index]))?;
+    fresh(path, &object, |put| fill(&mut |_, bytes| put(bytes)))
+}
+
+/// Writes a Python object to the torch file at `path`, whole or not at all; `elements` gives those
+/// of its tensors in their order, as many as each has, little-endian, in row-major order.
+///
+/// # Errors
+///
+/// Those of `elements` and of [`atomic::write_through`].
+pub(crate) fn save_object(
+    path: &Path,
+    object: &Object,
+    elements: impl IntoIterator<Item = Result<Vec<u8>>>,
+) -> Result<()> {
+    fresh(path, object, |put| elements.into_iter().try_for_each(|bytes| put(&bytes?)))
+}
+
+/// Writes an object; `fill` gets a function that takes the elements of each tensor.
+fn fresh<T>(
+    path: &Path,
+    object: &Object,
+    fill: impl FnOnce(&mut dyn FnMut(&[u8]) -> Result<()>) -> Result<T>,
+) -> Result<T> {
+    let io = |cause| Error::io(path, cause);
+    let pickle = pickle(object);
     atomic::write_through(path, |out| {
         let mut file = Fresh::start(out, &pickle).map_err(io)?;
-        let result = fill(&mut |_, bytes| file.put(bytes).map_err(io))?;
+        let result = fill(&mut |bytes| file.put(bytes).map_err(io))?;
         file.finish().map_err(io)?;
         Ok(result)
     })
+}
+
+/// A state dict of these tensors.
+///
+/// # Errors
+///
+/// [`Error::Tensor`] for a name used twice and a dtype that torch has no storage for.
+fn state_dict<'a>(tensors: impl IntoIterator<Item = &'a TensorInfo>) -> Result<Object> {
+    let mut seen = HashSet::new();
+    let entry = |info: &'a TensorInfo| {
+        let TensorInfo { name, dtype, shape } = info;
+        if !seen.insert(name) {
+            return Err(Error::tensor(name, "the name is already taken in the file"));
+        }
+        if storage(*dtype).is_none() {
+            return Err(Error::tensor(name, format!("dtype {dtype:?} cannot be written")));
+        }
+        Ok((Object::Text(name.clone()), Object::Tensor(*dtype, shape.clone())))
+    };
+    Ok(Object::Ordered(tensors.into_iter().map(entry).collect::<Result<_>>()?))
 }
 
 /// Writes all tensors of `source` to the torch file at `path`, whole or not at all: a bare state
@@ -129,6 +178,15 @@ mod tests {
         assert_eq!(encoded(DType::F64)[8..], (1.0_f64 + 1.0 / 512.0).to_le_bytes());
         assert_eq!(encoded(DType::F16), [0, 0xc0, 2, 0x3c]);
         assert_eq!(encoded(DType::BF16), [0, 0xc0, 0x80, 0x3f]);
+    }
+
+    #[test]
+    fn refuses_names_twice_and_dtypes_without_a_storage() {
+        let info = |name: &str, dtype| TensorInfo { name: name.into(), dtype, shape: vec![2] };
+        let refused = |infos: &[TensorInfo]| state_dict(infos).unwrap_err().to_string();
+        let twice = [info("w", DType::F32), info("w", DType::F32)];
+        assert!(refused(&twice).contains("`w`: the name"));
+        assert!(refused(&[info("w", DType::U32)]).contains("`w`: dtype"));
     }
 
     #[test]

@@ -60,6 +60,28 @@ impl Images {
         &self.pixels[i * len..][..len]
     }
 
+    /// Keeps the first `n` images, or all where there are no more.
+    pub fn truncate(&mut self, n: usize) {
+        self.n = self.n.min(n);
+        self.pixels.truncate(self.n * self.image_len());
+        self.labels.truncate(self.n);
+    }
+
+    /// One channel of images whose channels are all equal, as grey images saved as RGB are; none
+    /// where a pixel has a colour.
+    pub fn grey(&self) -> Option<Self> {
+        let area = self.height * self.width;
+        let mut pixels = Vec::with_capacity(self.n * area);
+        for image in (0..self.n).map(|i| self.image(i)) {
+            let (first, others) = image.split_at(area);
+            if others.chunks_exact(area).any(|channel| channel != first) {
+                return None;
+            }
+            pixels.extend(first);
+        }
+        Some(Self { channels: 1, pixels, labels: self.labels.clone(), ..*self })
+    }
+
     /// The images at `indices`, in that order.
     ///
     /// # Errors
@@ -180,6 +202,26 @@ mod tests {
         assert_eq!(subset, Images::new([1, 1, 2], vec![5, 6, 1, 2, 5, 6], vec![9, 7, 9]).unwrap());
         assert_eq!(images.subset(&[]).unwrap().n, 0);
         assert!(images.subset(&[3]).unwrap_err().to_string().contains("no image 3"));
+    }
+
+    #[test]
+    fn truncating_drops_pixels_with_labels() {
+        let all = Images::new([1, 1, 2], vec![1, 2, 3, 4], vec![7, 8]).unwrap();
+        let mut images = all.clone();
+        images.truncate(3);
+        assert_eq!(images, all);
+        images.truncate(1);
+        assert_eq!(images, Images::new([1, 1, 2], vec![1, 2], vec![7]).unwrap());
+    }
+
+    #[test]
+    fn equal_channels_are_one_grey_channel() {
+        let rgb = Images::new([3, 1, 2], vec![1, 2, 1, 2, 1, 2], vec![7]).unwrap();
+        let grey = Images::new([1, 1, 2], vec![1, 2], vec![7]).unwrap();
+        assert_eq!(rgb.grey().as_ref(), Some(&grey));
+        assert_eq!(grey.grey().as_ref(), Some(&grey));
+        let red = Images::new([3, 1, 2], vec![1, 2, 1, 2, 1, 3], vec![7]).unwrap();
+        assert_eq!(red.grey(), None);
     }
 
     #[test]

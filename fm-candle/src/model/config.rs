@@ -57,6 +57,15 @@ pub struct UNetConfig {
     /// The name of a class, which upstream keeps among the fields; ignored.
     #[serde(rename = "_target_", skip_serializing)]
     pub target: IgnoredAny,
+    /// Side of the patches of the image that are one pixel of the net, whose first and last
+    /// convolutions have `patch^2` times the image's channels; ours, upstream has none (1).
+    #[serde(skip_serializing_if = "is_one")]
+    pub patch: usize,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_one(patch: &usize) -> bool {
+    *patch == 1
 }
 
 impl Default for UNetConfig {
@@ -85,17 +94,18 @@ impl Default for UNetConfig {
             input_projection: true,
             image_size: -1,
             target: IgnoredAny,
+            patch: 1,
         }
     }
 }
 
 impl UNetConfig {
     /// Names that [`preset`](Self::preset) knows.
-    pub const PRESETS: [&'static str; 6] =
-        ["imagenet", "celeba", "cifar10", "fashionmnist", "mnist", "mnist-small"];
+    pub const PRESETS: [&'static str; 7] =
+        ["imagenet", "celeba", "cifar10", "fashionmnist", "mnist", "mnist-small", "mnist-micro"];
 
     /// A named configuration: upstream's for its data sets, the paper's for the digits, ours for
-    /// `mnist-small`.
+    /// `mnist-small` and, for microcontrollers, `mnist-micro`.
     ///
     /// # Errors
     /// An unknown name.
@@ -136,6 +146,16 @@ impl UNetConfig {
                 dropout: 0.0,
                 channel_mult: vec![1.0, 1.0, 2.0],
                 num_classes: Some(10),
+                ..digits
+            },
+            "mnist-micro" => Self {
+                model_channels: 32,
+                num_res_blocks: 1,
+                attention_resolutions: Vec::new(),
+                dropout: 0.0,
+                channel_mult: vec![1.0, 1.0],
+                num_classes: Some(10),
+                patch: 2,
                 ..digits
             },
             _ => {
@@ -181,6 +201,7 @@ impl UNetConfig {
             ("model_channels", self.model_channels, 1..=MOST_CHANNELS),
             ("num_res_blocks", self.num_res_blocks, 0..=64),
             ("num_classes", self.num_classes.unwrap_or(1), 1..=MOST_CLASSES),
+            ("patch", self.patch, 1..=MOST_PATCH),
         ] {
             if !range.contains(&value) {
                 let (least, most) = range.into_inner();
@@ -202,6 +223,12 @@ impl UNetConfig {
                     self.model_channels
                 ));
             }
+        }
+        if self.patch > 1 && self.with_fourier_features {
+            return fault(format!(
+                "patch = {} and with_fourier_features exclude each other",
+                self.patch
+            ));
         }
         if !(0.0..1.0).contains(&self.dropout) {
             return fault(format!("dropout = {} must lie in [0, 1)", self.dropout));
@@ -234,20 +261,20 @@ impl UNetConfig {
         channels
     }
 
-    /// Channels of what enters the first block: the images, their Fourier features (upstream counts
-    /// on three channels of images) and what is concatenated.
-    pub(crate) fn input_channels(&self) -> usize {
-        let fourier = if self.with_fourier_features { 12 } else { 0 };
-        if self.input_projection {
-            self.in_channels + fourier
-        } else {
-            self.channels(self.channel_mult[0])
-        }
-    }
-
     /// Length of the time embedding.
     pub(crate) fn embedding(&self) -> usize {
         4 * self.model_channels
+    }
+
+    /// Channels of what enters the first block: the image's, as patches, its Fourier features
+    /// (upstream counts on three channels of images) and what is concatenated.
+    pub(crate) fn input_channels(&self) -> usize {
+        let fourier = if self.with_fourier_features { 12 } else { 0 };
+        if self.input_projection {
+            self.in_channels * self.patch * self.patch + fourier
+        } else {
+            self.channels(self.channel_mult[0])
+        }
     }
 
     /// Side of the images, where known.
@@ -293,6 +320,7 @@ impl UNetConfig {
             ignore_time: self.ignore_time,
             input_projection: self.input_projection,
             image_size: optional(self.image_size),
+            patch: Some(narrow(self.patch)?).filter(|&patch| patch > 1),
         })
     }
 
@@ -326,6 +354,7 @@ impl UNetConfig {
             input_projection: packed.input_projection,
             image_size: signed(packed.image_size),
             target: IgnoredAny,
+            patch: packed.patch.map_or(1, wide),
         };
         config.check()?;
         Ok(config)
@@ -338,6 +367,7 @@ pub(crate) const GROUPS: usize = 32;
 const MOST_CHANNELS: usize = 1 << 14;
 const MOST_CLASSES: usize = 1 << 20;
 const MOST_PIXELS: i64 = 1 << 14;
+const MOST_PATCH: usize = 16;
 
 #[cfg(test)]
 mod tests {

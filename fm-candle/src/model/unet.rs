@@ -11,7 +11,7 @@ use super::blocks::{Conv, Linear, Norm, ResBlock, Resample};
 use super::config::UNetConfig;
 use super::weights::{Init, Shapes, Weights};
 use crate::error::{Error, Result};
-use crate::ops::Activation;
+use crate::ops::{Activation, shuffle, unshuffle};
 use crate::random::Domain;
 
 /// Whether dropout is on.
@@ -157,7 +157,7 @@ impl UNet {
         }
         let out = (
             Norm::new(weights, "out.0", channels)?,
-            Conv::zero(weights, "out.2", first, config.out_channels, 3)?,
+            Conv::zero(weights, "out.2", first, config.out_channels * config.patch.pow(2), 3)?,
         );
         let config = config.clone();
         Ok(Self { config, time_embed, label_emb, input_blocks, middle_block, output_blocks, out })
@@ -197,7 +197,8 @@ impl UNet {
         mode: Mode<'_>,
     ) -> Result<Tensor> {
         let (_, _, height, width) = x.dims4()?;
-        let multiple = 1 << (self.config.channel_mult.len() - 1);
+        let patch = self.config.patch;
+        let multiple = patch << (self.config.channel_mult.len() - 1);
         if [height, width].iter().any(|side| *side == 0 || side % multiple != 0) {
             return Err(Error::Config(format!(
                 "images of {height} x {width} cannot be halved and doubled back by this net; use \
@@ -206,10 +207,14 @@ impl UNet {
         }
         let embedding = self.embedding(x, t, label)?;
         let mut h = self.input(x, concat)?;
-        let (found, expected) = (h.dim(1)?, self.config.input_channels());
-        if found != expected {
+        if patch > 1 {
+            h = unshuffle(&h, patch)?;
+        }
+        let (needed, found) = (self.config.input_channels(), h.dim(1)?);
+        if needed != found {
+            let [needed, found] = [needed, found].map(|channels| channels / patch.pow(2));
             return Err(Error::Config(format!(
-                "the net takes {expected} channels, the input has {found}"
+                "the net takes {needed} channels, the input has {found}"
             )));
         }
         let mut skips = Vec::with_capacity(self.input_blocks.len());
@@ -230,7 +235,8 @@ impl UNet {
                 h = layer.forward(&h, &embedding, mode)?;
             }
         }
-        self.out.1.forward(&self.out.0.forward(&h, Activation::Silu)?)
+        let v = self.out.1.forward(&self.out.0.forward(&h, Activation::Silu)?)?;
+        if patch > 1 { Ok(shuffle(&v, patch)?) } else { Ok(v) }
     }
 
     /// What enters the first block: the images, their Fourier features, what is concatenated.

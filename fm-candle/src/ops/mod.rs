@@ -16,7 +16,7 @@ pub use conv2d::conv2d;
 pub use dropout::dropout;
 pub use finite::is_finite;
 pub use norm::{Activation, group_norm};
-pub use resample::{downsample2, upsample2};
+pub use resample::{downsample2, shuffle, unshuffle, upsample2};
 
 #[cfg(test)]
 mod gradcheck;

@@ -4,7 +4,9 @@
 //! batch, example), so a run that was cut goes on exactly as if it had not been.
 
 mod batch;
+mod layout;
 mod optimizer;
+mod schedule;
 mod state;
 
 use candle_core::backprop::GradStore;
@@ -20,6 +22,7 @@ use crate::random::Domain;
 
 pub use batch::{Batch, Order};
 pub use optimizer::{AdamW, AdamWConfig, Moments, add_gradients};
+pub use schedule::Schedule;
 
 /// Images of a shard; see [`Trainer::accumulate`].
 const SHARD: usize = 8;
@@ -95,15 +98,6 @@ impl TrainConfig {
         }
         Ok(())
     }
-
-    /// The learning rate of an epoch: constant, or linear from `lr` to 1e-8 (torch's `LinearLR`).
-    pub fn lr_at(&self, epoch: u64) -> f64 {
-        if !self.decay_lr {
-            return self.lr;
-        }
-        let done = (epoch as f64 / self.epochs.max(1) as f64).min(1.0);
-        self.lr + (1e-8 - self.lr) * done
-    }
 }
 
 /// Where a run stands.
@@ -133,6 +127,7 @@ pub struct Trainer {
     net: UNet,
     vars: Vec<(String, Var)>,
     optimizer: AdamW,
+    schedule: Schedule,
     progress: Progress,
     /// Gradients of the batches since the last update.
     pending: Vec<Option<Tensor>>,
@@ -156,6 +151,7 @@ impl Trainer {
         };
         Ok(Self {
             optimizer: AdamW::new(adam, &vars)?,
+            schedule: Schedule::new(config),
             pending: vec![None; vars.len()],
             config: config.clone(),
             net,
@@ -173,6 +169,16 @@ impl Trainer {
     /// The settings of the run.
     pub fn config(&self) -> &TrainConfig {
         &self.config
+    }
+
+    /// The optimizer and its state.
+    pub fn optimizer(&self) -> &AdamW {
+        &self.optimizer
+    }
+
+    /// The learning rate over the epochs.
+    pub fn schedule(&self) -> &Schedule {
+        &self.schedule
     }
 
     /// Where the run stands.
@@ -300,7 +306,7 @@ impl Trainer {
     /// # Errors
     /// An allocation that fails on the device.
     pub fn update(&mut self) -> Result<()> {
-        self.update_with(self.config.lr_at(self.progress.epoch))
+        self.update_with(self.schedule.lr(self.progress.epoch))
     }
 
     /// The same at another learning rate.

@@ -43,12 +43,15 @@ pub struct Moments {
 /// w <- w (1 - lr weight_decay)
 /// m <- b1 m + (1 - b1) g          s <- b2 s + (1 - b2) g^2
 /// w <- w - lr / (1 - b1^k) m / (sqrt(s / (1 - b2^k)) + eps)
-/// a <- a - (1 - d) (a - w),       d = min(ema_decay, (1 + k) / (10 + k))
+/// a <- a - (1 - d) (a - w),       d = min(ema_decay, (1 + n) / (10 + n))
 /// ```
 pub struct AdamW {
     config: AdamWConfig,
     /// Updates so far, `k`.
     pub updates: u64,
+    /// Updates that the average has seen, `n`: those of the run, but for checkpoints of training in
+    /// half precision, where an update may be skipped.
+    pub averaged: u64,
     /// One state per parameter, in the parameters' order.
     pub moments: Vec<Moments>,
 }
@@ -68,7 +71,17 @@ impl AdamW {
                 Ok(Moments { mean: zeros.clone(), square: zeros, average })
             })
             .collect::<Result<_>>()?;
-        Ok(Self { config, updates: 0, moments })
+        Ok(Self { config, updates: 0, averaged: 0, moments })
+    }
+
+    /// The settings.
+    pub fn config(&self) -> &AdamWConfig {
+        &self.config
+    }
+
+    /// Goes on with these settings, but for the average's.
+    pub(super) fn take_up(&mut self, config: &AdamWConfig) {
+        self.config = AdamWConfig { ema_decay: self.config.ema_decay, ..*config };
     }
 
     /// One update; a parameter without a gradient is treated as having a zero one, as upstream's
@@ -83,7 +96,8 @@ impl AdamW {
         lr: f64,
     ) -> Result<()> {
         self.updates += 1;
-        let step = Coefficients::new(&self.config, self.updates, lr);
+        self.averaged += 1;
+        let step = Coefficients::new(&self.config, self.updates, self.averaged, lr);
         vars.par_iter().zip(grads).zip(&mut self.moments).try_for_each(
             |(((_, var), grad), state)| {
                 let mut values = var.flatten_all()?.to_vec1::<f32>()?;
@@ -133,10 +147,10 @@ struct Coefficients {
 
 impl Coefficients {
     #[expect(clippy::cast_possible_truncation, reason = "factors near 1")]
-    fn new(config: &AdamWConfig, updates: u64, lr: f64) -> Self {
+    fn new(config: &AdamWConfig, updates: u64, averaged: u64, lr: f64) -> Self {
         let k = i32::try_from(updates).unwrap_or(i32::MAX);
         let (b1, b2) = config.betas;
-        let n = updates as f64;
+        let n = averaged as f64;
         let decay = config.ema_decay.unwrap_or(1.0).min((1.0 + n) / (10.0 + n));
         Self {
             shrink: (1.0 - lr * config.weight_decay) as f32,

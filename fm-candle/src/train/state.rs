@@ -3,10 +3,13 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use candle_core::{DType, Device, Shape, Tensor};
+use candle_core::{DType, Device};
+use serde_json::{Map, Value as Json};
 
+use super::layout::{Found, Layout};
 use super::{Moments, Progress, TrainConfig, Trainer};
-use crate::checkpoint::{self, NET_KEY, safetensors};
+use crate::checkpoint::torch::save_object;
+use crate::checkpoint::{NET_KEY, Source};
 use crate::error::{Error, Result};
 use crate::model::UNetConfig;
 
@@ -14,106 +17,133 @@ use crate::model::UNetConfig;
 const CONFIG_KEY: &str = "fmq.train.config";
 /// Metadata key of the position, JSON of [`Progress`].
 const PROGRESS_KEY: &str = "fmq.train.progress";
-/// Metadata key of the number of updates.
-const UPDATES_KEY: &str = "fmq.train.updates";
 
 impl Trainer {
-    /// Writes weights, moments, average and position to a safetensors file: tensors
-    /// `model.NAME`, `exp_avg.NAME`, `exp_avg_sq.NAME` and, with an average, `ema.NAME`.
+    /// Writes the run as a checkpoint of upstream's layout, which upstream's loader reads, with our
+    /// own keys for an exact resume; `args` is the command line that it keeps.
     ///
     /// # Errors
     /// A file that cannot be written; or a call between two updates of a run with accumulation.
-    pub fn save(&self, path: &Path) -> Result<()> {
+    pub fn save(&self, path: &Path, args: &Map<String, Json>) -> Result<()> {
         if self.pending.iter().any(Option::is_some) {
             return Err(Error::Config("a run can only be saved after an update".into()));
         }
-        let mut tensors = Vec::with_capacity(4 * self.vars.len());
-        for ((name, var), state) in self.vars.iter().zip(&self.optimizer.moments) {
-            tensors.push((format!("model.{name}"), var.as_tensor().detach()));
-            let kept = [("exp_avg", &state.mean), ("exp_avg_sq", &state.square)];
-            for (kind, values) in kept.into_iter().chain([("ema", &state.average)]) {
-                if !values.is_empty() {
-                    let values = Tensor::from_slice(values, var.shape(), var.device())?;
-                    tensors.push((format!("{kind}.{name}"), values));
-                }
-            }
-        }
-        let net = self.net.config().to_json();
-        let config = serde_json::to_string(&self.config).unwrap_or_default();
+        let (adam, ema) = (&self.optimizer, self.config.use_ema);
+        let json = |value| serde_json::to_string(value).unwrap_or_default();
         let progress = serde_json::to_string(&self.progress).unwrap_or_default();
-        let updates = self.optimizer.updates.to_string();
         let metadata = [
-            (NET_KEY, net.as_str()),
-            (CONFIG_KEY, &config),
-            (PROGRESS_KEY, &progress),
-            (UPDATES_KEY, &updates),
+            (NET_KEY, self.net.config().to_json()),
+            (CONFIG_KEY, json(&self.config)),
+            (PROGRESS_KEY, progress),
         ];
-        safetensors::save(path, &tensors, &metadata)
+        let layout = Layout {
+            parameters: self.vars.iter().map(|(name, var)| (&**name, var.dims())).collect(),
+            ema,
+            moments: adam.updates > 0,
+            adam: adam.config(),
+            schedule: &self.schedule,
+            epochs: self.progress.epoch,
+            args,
+            metadata: &metadata,
+        };
+        let averaged = adam.averaged.cast_signed().to_le_bytes().to_vec();
+        let weights = self.vars.iter().map(|(_, var)| {
+            let values = var.as_tensor().flatten_all()?.to_vec1::<f32>()?;
+            Ok(bytes(&values))
+        });
+        let shadows = adam.moments.iter().filter(|_| ema).map(|state| Ok(bytes(&state.average)));
+        #[expect(clippy::cast_precision_loss, reason = "torch counts in f32")]
+        let step = adam.updates as f32;
+        let moments = adam.moments.iter().filter(|_| layout.moments).flat_map(|state| {
+            [&[step][..], &state.mean, &state.square].map(|values| Ok(bytes(values)))
+        });
+        let counter = ema.then_some(Ok(averaged));
+        save_object(
+            path,
+            &layout.object(),
+            counter.into_iter().chain(weights).chain(shadows).chain(moments),
+        )
     }
 
-    /// A run as it stood when [`save`](Self::save) wrote `path`, to go on under `config`.
+    /// A run as it stands in the checkpoint at `path`, to go on under `config`: one of our own
+    /// exactly where it stood, one of upstream behind its last epoch, and from a file with weights
+    /// alone at the start. As upstream's loader does, it takes AdamW's settings and the schedule
+    /// from the checkpoint.
     ///
     /// # Errors
-    /// A file that holds no such run, or one of another net or with other settings than epochs
-    /// and learning rate.
+    /// A file that is no checkpoint of this net; one with an average where none is to be kept, or
+    /// without; one of our own of other settings than epochs, learning rate and decays.
     pub fn resume(
         path: &Path,
         arch: &UNetConfig,
         config: &TrainConfig,
         device: &Device,
     ) -> Result<Self> {
-        let file = checkpoint::load(path, true)?;
-        let field = |key: &str| {
-            let found = file.metadata.iter().find(|(k, _)| k == key);
-            found.map(|(_, value)| value.as_str()).ok_or_else(|| {
-                Error::file(path, format!("no `{key}` in the metadata; not a saved run"))
-            })
-        };
-        let bad = |key: &str, e: &dyn core::fmt::Display| Error::file(path, format!("{key}: {e}"));
-        let saved_arch = UNetConfig::from_json(field(NET_KEY)?)?;
-        if saved_arch != *arch {
-            return Err(Error::file(path, "the run was of another net than asked for"));
-        }
-        let saved: TrainConfig =
-            serde_json::from_str(field(CONFIG_KEY)?).map_err(|e| bad(CONFIG_KEY, &e))?;
-        let compared = TrainConfig { epochs: config.epochs, lr: config.lr, ..saved.clone() };
-        if compared != *config {
-            return Err(Error::file(
-                path,
-                format!("only epochs and lr may change; the run had {saved:?}"),
-            ));
-        }
         let mut run = Self::new(arch, config, device)?;
-        let progress = serde_json::from_str::<Progress>(field(PROGRESS_KEY)?)
-            .map_err(|e| bad(PROGRESS_KEY, &e))?;
-        let updates = field(UPDATES_KEY)?.parse().map_err(|e| bad(UPDATES_KEY, &e))?;
-        let mut tensors: HashMap<_, _> = file.tensors.into_iter().collect();
-        let mut take = |kind: &str, name: &str, shape: &Shape| {
-            let name = format!("{kind}.{name}");
-            let tensor: Tensor = tensors
-                .remove(&name)
-                .ok_or_else(|| Error::file(path, format!("tensor `{name}` is missing")))?;
-            if tensor.shape() != shape || tensor.dtype() != DType::F32 {
-                return Err(Error::file(
-                    path,
-                    format!(
-                        "tensor `{name}` is {:?} {:?}, not F32 {shape:?}",
-                        tensor.dtype(),
-                        tensor.dims()
-                    ),
-                ));
-            }
-            Ok(tensor)
+        let Some(found) = Found::open(path)? else {
+            run.set_weights(&Source::open(path, false)?.load()?.tensors)?;
+            return Ok(run);
         };
-        for ((name, var), state) in run.vars.iter().zip(&mut run.optimizer.moments) {
-            var.set(&take("model", name, var.shape())?.to_device(device)?)?;
-            let mut values = |kind| -> Result<Vec<f32>> {
-                Ok(take(kind, name, var.shape())?.flatten_all()?.to_vec1()?)
-            };
-            let average = if config.use_ema { values("ema")? } else { Vec::new() };
-            *state = Moments { mean: values("exp_avg")?, square: values("exp_avg_sq")?, average };
+        match (&found.average, config.use_ema) {
+            (Some(_), false) => return Err(Error::file(path, "keeps an average; add --use_ema")),
+            (None, true) => return Err(Error::file(path, "keeps no average; leave out --use_ema")),
+            _ => {}
         }
-        (run.progress, run.optimizer.updates) = (progress, updates);
+        run.progress = progress(path, &found, arch, config)?;
+        run.set_weights(&found.weights.load()?.tensors)?;
+        let average = found.average.as_ref().map(|(average, _)| average.load()).transpose()?;
+        let average: HashMap<_, _> = average.map(|a| a.tensors).into_iter().flatten().collect();
+        for (index, ((name, var), state)) in
+            run.vars.iter().zip(&mut run.optimizer.moments).enumerate()
+        {
+            let len = var.elem_count();
+            let moment = |kind| -> Result<Vec<f32>> {
+                Ok(found.moment(index, kind, len)?.unwrap_or_else(|| vec![0.0; len]))
+            };
+            let average = match average.get(name) {
+                Some(average) => average.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?,
+                None => Vec::new(),
+            };
+            *state = Moments { mean: moment("exp_avg")?, square: moment("exp_avg_sq")?, average };
+        }
+        run.optimizer.take_up(&found.adam);
+        run.optimizer.updates = found.updates;
+        run.optimizer.averaged = found.average.map_or(0, |(_, updates)| updates);
+        run.schedule = found.schedule;
         Ok(run)
     }
+}
+
+/// Where the run in a checkpoint stands.
+fn progress(
+    path: &Path,
+    found: &Found,
+    arch: &UNetConfig,
+    config: &TrainConfig,
+) -> Result<Progress> {
+    let metadata = found.weights.metadata();
+    let field = |key: &str| metadata.iter().find(|(k, _)| k == key).map(|(_, value)| &**value);
+    let bad = |key: &str, e: &dyn core::fmt::Display| Error::file(path, format!("{key}: {e}"));
+    if let Some(net) = field(NET_KEY)
+        && UNetConfig::from_json(net)? != *arch
+    {
+        return Err(Error::file(path, "the run was of another net than asked for"));
+    }
+    let (Some(saved), Some(progress)) = (field(CONFIG_KEY), field(PROGRESS_KEY)) else {
+        let (epoch, batches) = (found.epochs, found.updates * config.accum_iter as u64);
+        return Ok(Progress { epoch, batches, ..Progress::default() });
+    };
+    let saved: TrainConfig = serde_json::from_str(saved).map_err(|e| bad(CONFIG_KEY, &e))?;
+    let TrainConfig { epochs, lr, optimizer_betas, decay_lr, .. } = *config;
+    let compared = TrainConfig { epochs, lr, optimizer_betas, decay_lr, ..saved.clone() };
+    if compared != *config {
+        let reason = format!("only epochs may change; the run had {saved:?}");
+        return Err(Error::file(path, reason));
+    }
+    serde_json::from_str(progress).map_err(|e| bad(PROGRESS_KEY, &e))
+}
+
+/// Little-endian.
+fn bytes(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|value| value.to_le_bytes()).collect()
 }

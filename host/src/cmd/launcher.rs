@@ -1,5 +1,7 @@
 //! Upstream's flags that say nothing to us: accepted, so that old command lines go on working.
 
+use serde_json::{Map, Value, json};
+
 /// Flags of upstream's launcher, loader workers, FID evaluation and discrete variant.
 #[derive(clap::Args, Clone, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "upstream's switches, one to one")]
@@ -57,30 +59,35 @@ pub(crate) struct Launcher {
 }
 
 impl Launcher {
+    /// The flags that take a value: name, what was given, and upstream's default where its training
+    /// itself has the flag.
+    fn values(&self) -> [(&'static str, &Option<String>, Value); 20] {
+        [
+            ("num_workers", &self.num_workers, json!(10)),
+            ("world_size", &self.world_size, json!(1)),
+            ("local_rank", &self.local_rank, json!(-1)),
+            ("dist_url", &self.dist_url, json!("env://")),
+            ("fid_samples", &self.fid_samples, json!(50_000)),
+            ("discrete_fm_steps", &self.discrete_fm_steps, json!(1024)),
+            ("sym", &self.sym, json!(0.0)),
+            ("temp", &self.temp, json!(1.0)),
+            ("sampling_dtype", &self.sampling_dtype, json!("float32")),
+            ("nodes", &self.nodes, Value::Null),
+            ("ngpus", &self.ngpus, Value::Null),
+            ("timeout", &self.timeout, Value::Null),
+            ("job_dir", &self.job_dir, Value::Null),
+            ("shared_dir", &self.shared_dir, Value::Null),
+            ("partition", &self.partition, Value::Null),
+            ("constraint", &self.constraint, Value::Null),
+            ("comment", &self.comment, Value::Null),
+            ("qos", &self.qos, Value::Null),
+            ("account", &self.account, Value::Null),
+            ("exclude", &self.exclude, Value::Null),
+        ]
+    }
+
     /// The names of the flags that were given.
     pub(crate) fn given(&self) -> Vec<&'static str> {
-        let values = [
-            ("num_workers", &self.num_workers),
-            ("world_size", &self.world_size),
-            ("local_rank", &self.local_rank),
-            ("dist_url", &self.dist_url),
-            ("nodes", &self.nodes),
-            ("ngpus", &self.ngpus),
-            ("timeout", &self.timeout),
-            ("job_dir", &self.job_dir),
-            ("shared_dir", &self.shared_dir),
-            ("partition", &self.partition),
-            ("constraint", &self.constraint),
-            ("comment", &self.comment),
-            ("qos", &self.qos),
-            ("account", &self.account),
-            ("exclude", &self.exclude),
-            ("fid_samples", &self.fid_samples),
-            ("discrete_fm_steps", &self.discrete_fm_steps),
-            ("sym", &self.sym),
-            ("temp", &self.temp),
-            ("sampling_dtype", &self.sampling_dtype),
-        ];
         let switches = [
             ("pin_mem", self.pin_mem),
             ("no_pin_mem", self.no_pin_mem),
@@ -88,7 +95,27 @@ impl Launcher {
             ("save_fid_samples", self.save_fid_samples),
             ("sym_func", self.sym_func),
         ];
-        let values = values.into_iter().filter(|(_, value)| value.is_some()).map(|(name, _)| name);
-        values.chain(switches.into_iter().filter(|(_, on)| *on).map(|(name, _)| name)).collect()
+        let values = self.values().into_iter().filter(|(_, value, _)| value.is_some());
+        let switches = switches.into_iter().filter(|(_, on)| *on).map(|(name, _)| name);
+        values.map(|(name, ..)| name).chain(switches).collect()
+    }
+
+    /// The flags as upstream's training keeps them: what was given, else its defaults.
+    pub(crate) fn attributes(&self) -> Map<String, Value> {
+        let values = self.values().into_iter().map(|(name, given, default)| {
+            let number = |text: &String| serde_json::from_str(text).ok().filter(Value::is_number);
+            let given = given.as_ref().map(|text| number(text).unwrap_or_else(|| json!(text)));
+            (name.to_string(), given.unwrap_or(default))
+        });
+        let mut all: Map<_, _> = values.filter(|(_, value)| !value.is_null()).collect();
+        let switches = [
+            ("pin_mem", !self.no_pin_mem),
+            ("dist_on_itp", self.dist_on_itp),
+            ("save_fid_samples", self.save_fid_samples),
+            ("sym_func", self.sym_func),
+            ("distributed", false),
+        ];
+        all.extend(switches.map(|(name, on)| (name.to_string(), json!(on))));
+        all
     }
 }

@@ -1,10 +1,15 @@
 //! The subcommands: a file each, with its arguments and its run.
 
 pub(crate) mod demo;
+pub(crate) mod encode;
 pub(crate) mod fid;
+pub(crate) mod folder;
+pub(crate) mod images;
 pub(crate) mod inspect;
+pub(crate) mod label;
 pub(crate) mod launcher;
 pub(crate) mod net;
+pub(crate) mod output;
 pub(crate) mod quantize;
 pub(crate) mod sample;
 pub(crate) mod shell;

@@ -1,21 +1,21 @@
 //! `fmq sample`: images from a net.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use fm_candle::checkpoint;
+use clap::builder::{PathBufValueParser, TypedValueParser};
+use fm_candle::data::Images;
 use fm_candle::device::Device;
-use fm_candle::fid::{npz, planar};
+use fm_candle::fid::planar;
 use fm_candle::model::UNetConfig;
-use fm_candle::sample::{Sampler, Samples, random_labels, start_noise, to_pixels};
+use fm_candle::sample::{Sampler, start_noise, to_pixels};
 use fm_candle::solver::{Control, Method, edm_grid, uniform_grid};
-use fm_candle::{DType, Tensor};
-use fm_candle::{atomic, data::Images};
+use fm_candle::{Tensor, checkpoint};
 
 use crate::cli::Common;
+use crate::cmd::label::{self, Label};
 use crate::cmd::net::NetArgs;
-use crate::report::grid;
+use crate::cmd::output::Output;
 
 /// Draw images from a net, packed or not
 #[derive(clap::Args)]
@@ -26,16 +26,26 @@ pub(crate) struct Args {
     #[arg(short, value_parser = at_least_1)]
     n: Option<usize>,
     /// Output: .png (a grid), .npz, .safetensors, or a folder for one PNG per image
-    #[arg(short, long, value_name = "OUT")]
-    output: PathBuf,
+    ///
+    /// PNGs are RGB, three equal channels for a net of one; .npz keeps the net's channels.
+    /// .safetensors holds samples (n, c, h, w; about -1 to 1, not clamped), nfe, and of a net with
+    /// classes label (n). A folder must be new, empty, or of an earlier run, whose pictures are
+    /// replaced: those in excess go once all new ones are written.
+    #[arg(
+        short,
+        long,
+        value_name = "OUT",
+        value_parser = PathBufValueParser::new().try_map(Output::of),
+    )]
+    output: Output,
     /// Start noise: a safetensors file with x0 and optionally label
     #[arg(long, value_name = "IN.safetensors")]
     x0: Option<PathBuf>,
     /// Class of the images: a number, `all` (0, 1, 2, ... in turn) or `random` [default: random]
-    #[arg(long, value_name = "L|all|random")]
-    label: Option<String>,
+    #[arg(long, value_name = "L|all|random", value_parser = label::of_samples)]
+    label: Option<Label>,
     /// Guidance; 0 is off
-    #[arg(long = "cfg-scale", alias = "cfg_scale", default_value_t = 0.0)]
+    #[arg(long = "cfg-scale", alias = "cfg_scale", default_value = "0", value_name = "S", value_parser = finite)]
     cfg_scale: f64,
     /// Solver: euler, midpoint, heun2, heun3, rk4; adaptive_heun, fehlberg2, bosh3, dopri5, dopri8
     #[arg(long = "ode-method", alias = "ode_method", default_value = "midpoint")]
@@ -50,14 +60,24 @@ pub(crate) struct Args {
     /// Images in one tensor; the images do not depend on it, but for an adaptive solver's steps
     #[arg(long = "batch-size", alias = "batch_size", default_value = "8", value_parser = at_least_1)]
     batch_size: usize,
-    /// Also keep the states at every time (.safetensors only)
+    /// Also write the way from noise to images
+    ///
+    /// OUT.png: OUT.trajectory.png, the grid (of at most 100 images) as an animated PNG. A folder:
+    /// frames/0000.png ... and the animation frames/trajectory.png. Both show at most 50 of the
+    /// times, evenly chosen, and rest on the last. .safetensors: trajectory (times, n, c, h, w) and
+    /// times (f64), all of them. Not with .npz.
     #[arg(long)]
     trajectory: bool,
 }
 
 pub(crate) fn run(args: &Args, common: &Common) -> Result<()> {
-    let kind = OutputKind::of(&args.output, args.trajectory)?;
-    atomic::check_target(&args.output)?;
+    if args.trajectory && args.output.is_npz() {
+        let kind = clap::error::ErrorKind::ArgumentConflict;
+        let reason = "--trajectory: .npz holds finished images alone; take .safetensors for the \
+                      states, .png or a folder for pictures of them\n";
+        clap::Error::raw(kind, reason).exit();
+    }
+    args.output.check()?;
     let (grid, control) = steps(args.ode_method, &args.ode_options, args.edm_schedule, 0.05)?;
     let sampler = Sampler {
         method: args.ode_method,
@@ -73,15 +93,15 @@ pub(crate) fn run(args: &Args, common: &Common) -> Result<()> {
     } else {
         let n = args.n.unwrap_or(64);
         let x0 = start_noise(common.seed, 0, n, image_shape(net.config())?, &device)?;
-        (x0, labels(args.label.as_deref(), n, common.seed, net.config())?)
+        (x0, label::labels(args.label, n, common.seed, net.config())?)
     };
     let bar = common.progress().bar("sampling", x0.dim(0)? as u64, "img");
     let samples =
         sampler.run(&net, &x0, labels.as_deref(), args.trajectory, |n| bar.inc(n as u64))?;
     bar.finish_and_clear();
-    kind.write(&args.output, &samples)?;
+    args.output.write(&samples, labels.as_deref(), &sampler.grid)?;
     let (n, nfe) = (x0.dim(0)?, samples.nfe);
-    let text = format!("{n} images, {nfe} evaluations each: `{}`", args.output.display());
+    let text = format!("{n} images, {nfe} evaluations each: {}", args.output);
     common.progress().line(&text);
     Ok(())
 }
@@ -95,7 +115,7 @@ pub(crate) fn draw(path: &Path, n: usize, common: &Common) -> Result<Tensor> {
     let (method, control) = (Method::Midpoint, Control::default());
     let sampler = Sampler { method, grid, control, cfg_scale: 0.0, batch_size: 8 };
     let x0 = start_noise(common.seed, 0, n, image_shape(net.config())?, &device)?;
-    let labels = labels(None, n, common.seed, net.config())?;
+    let labels = label::labels(None, n, common.seed, net.config())?;
     let bar = common.progress().bar("sampling", n as u64, "img");
     let samples = sampler.run(&net, &x0, labels.as_deref(), false, |n| bar.inc(n as u64))?;
     bar.finish_and_clear();
@@ -157,36 +177,6 @@ pub(crate) fn image_shape(config: &UNetConfig) -> Result<(usize, usize, usize)> 
     Ok((config.out_channels, side, side))
 }
 
-/// The labels that `--label` names; none for a net without classes.
-fn labels(
-    text: Option<&str>,
-    n: usize,
-    seed: u64,
-    config: &UNetConfig,
-) -> Result<Option<Vec<u32>>> {
-    let Some(classes) = config.num_classes else {
-        return match text {
-            None => Ok(None),
-            Some(text) => bail!("--label {text}: the net has no classes"),
-        };
-    };
-    let classes = u32::try_from(classes)?;
-    Ok(Some(match text.unwrap_or("random") {
-        "random" => random_labels(seed, 0, n, classes),
-        "all" => return class_cycle(config, n),
-        number => match number.parse() {
-            Ok(label) if label < classes => vec![label; n],
-            _ => bail!("--label {number}: use 0 to {}, all or random", classes - 1),
-        },
-    }))
-}
-
-/// The classes 0, 1, 2, ... in turn for `n` images; none for a net without classes.
-pub(crate) fn class_cycle(config: &UNetConfig, n: usize) -> Result<Option<Vec<u32>>> {
-    let Some(classes) = config.num_classes else { return Ok(None) };
-    Ok(Some((0..u32::try_from(classes)?).cycle().take(n).collect()))
-}
-
 /// Noise, and labels if there are any, from a safetensors file.
 fn given_noise(
     path: &Path,
@@ -196,9 +186,8 @@ fn given_noise(
     device: &Device,
 ) -> Result<(Tensor, Option<Vec<u32>>)> {
     let file = checkpoint::load(path, true)?;
-    let find = |name: &str| file.tensors.iter().find(|(n, _)| n == name).map(|(_, t)| t);
     let named = || format!("`{}`", path.display());
-    let x0 = find("x0").with_context(|| format!("{}: no tensor x0", named()))?;
+    let x0 = file.tensor("x0").with_context(|| format!("{}: no tensor x0", named()))?;
     if x0.rank() != 4 || x0.dim(1)? != config.out_channels || !x0.dtype().is_float() {
         let (dtype, shape, c) = (x0.dtype(), x0.dims(), config.out_channels);
         bail!("{}: x0 is {dtype:?} {shape:?}, the net needs F32 [n, {c}, h, w]", named());
@@ -207,89 +196,27 @@ fn given_noise(
     if n > x0.dim(0)? {
         bail!("{}: x0 holds {} images, -n asks for {n}", named(), x0.dim(0)?);
     }
-    let labels = match (find("label"), &args.label) {
-        (Some(_), Some(text)) => bail!("--label {text}: {} holds labels already", named()),
-        (Some(labels), None) => {
-            if labels.dtype() != DType::I64 || labels.dims() != [x0.dim(0)?] {
-                let (dtype, shape, count) = (labels.dtype(), labels.dims(), x0.dim(0)?);
-                bail!("{}: label is {dtype:?} {shape:?}, not I64 [{count}]", named());
-            }
-            let values = labels.to_vec1::<i64>()?;
-            if let Some(label) = values.iter().find(|&&label| label < 0) {
-                bail!("{}: label {label} is no class", named());
-            }
-            Some(values.into_iter().take(n).map(u32::try_from).collect::<Result<_, _>>()?)
+    let labels = match (label::in_file(&file, x0.dim(0)?).with_context(named)?, args.label) {
+        (Some(_), Some(label)) => bail!("--label {label}: {} holds labels already", named()),
+        (Some(mut labels), None) => {
+            labels.truncate(n);
+            Some(labels)
         }
-        (None, text) => labels(text.as_deref(), n, seed, config)?,
+        (None, label) => label::labels(label, n, seed, config)?,
     };
     Ok((x0.narrow(0, 0, n)?.to_device(device)?, labels))
 }
 
+/// A number that is neither infinite nor none.
+pub(crate) fn finite(text: &str) -> Result<f64, &'static str> {
+    text.parse().ok().filter(|number: &f64| number.is_finite()).ok_or("expected a finite number")
+}
+
 /// A count of at least 1.
-fn at_least_1(text: &str) -> Result<usize, String> {
+pub(crate) fn at_least_1(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(0) | Err(_) => Err("expected a whole number of at least 1".into()),
         Ok(n) => Ok(n),
-    }
-}
-
-/// What is written, by the output's extension.
-enum OutputKind {
-    Grid,
-    Npz,
-    Safetensors,
-    Folder,
-}
-
-impl OutputKind {
-    fn of(path: &Path, trajectory: bool) -> Result<Self> {
-        let extension = path.extension().and_then(|extension| extension.to_str());
-        let kind = match extension.map(str::to_ascii_lowercase).as_deref() {
-            _ if path.is_dir() => Self::Folder,
-            Some("png") => Self::Grid,
-            Some("npz") => Self::Npz,
-            Some("safetensors") => Self::Safetensors,
-            None => Self::Folder,
-            Some(_) => bail!(
-                "`{}`: the output must end in .png, .npz or .safetensors, or be a folder",
-                path.display()
-            ),
-        };
-        if trajectory && !matches!(kind, Self::Safetensors) {
-            bail!("--trajectory needs an output that ends in .safetensors");
-        }
-        Ok(kind)
-    }
-
-    fn write(&self, path: &Path, samples: &Samples) -> Result<()> {
-        let images = &samples.images;
-        let (n, c, h, w) = images.dims4()?;
-        match self {
-            Self::Safetensors => {
-                let nfe = Tensor::new(&[i64::try_from(samples.nfe)?], images.device())?;
-                let mut tensors = vec![("samples".to_string(), images.clone())];
-                tensors.push(("nfe".into(), nfe));
-                if let Some(trajectory) = &samples.trajectory {
-                    tensors.push(("trajectory".into(), trajectory.clone()));
-                }
-                checkpoint::safetensors::save(path, &tensors, &[])?;
-            }
-            Self::Grid => {
-                let columns = (1..=n).find(|k| k * k >= n).unwrap_or(1).max(1);
-                atomic::write(path, &grid::png(&to_pixels(images)?, [n, h, w, c], columns, 2)?)?;
-            }
-            Self::Npz => npz::write_images(path, &to_pixels(images)?, [n, h, w, c])?,
-            Self::Folder => {
-                fs::create_dir_all(path)
-                    .with_context(|| format!("creating `{}`", path.display()))?;
-                let pixels = to_pixels(images)?;
-                for (i, image) in pixels.chunks_exact((h * w * c).max(1)).enumerate() {
-                    let png = grid::png(image, [1, h, w, c], 1, 1)?;
-                    atomic::write(&path.join(format!("{i:06}.png")), &png)?;
-                }
-            }
-        }
-        Ok(())
     }
 }
 

@@ -14,14 +14,17 @@ use fm_candle::sample::{Sampler, start_noise, to_pixels};
 use fm_candle::solver::Method;
 use fm_candle::train::{TrainConfig, Trainer};
 use fm_candle::{atomic, checkpoint};
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use crate::cli::Common;
+use crate::cmd::label::class_cycle;
 use crate::cmd::launcher::Launcher;
 use crate::cmd::net;
-use crate::cmd::sample::{class_cycle, steps};
+use crate::cmd::sample::steps;
 use crate::progress::Progress;
 use crate::report::grid;
+
+mod namespace;
 
 /// Train a flow-matching U-Net (upstream's flags, in snake_case or kebab-case)
 #[derive(clap::Args, Clone)]
@@ -76,7 +79,8 @@ pub(crate) struct Args {
     /// Guidance of the snapshots
     #[arg(long = "cfg_scale", alias = "cfg-scale", default_value_t = 0.2)]
     cfg_scale: f64,
-    /// Continue from a saved run, or from the newest one in --output_dir with "auto"
+    /// Go on from a checkpoint, ours or upstream's (checkpoint.pth, checkpoint-N.pth), or with
+    /// "auto" from the one in --output_dir; from a file with weights alone, start from them
     #[arg(long, default_value = "")]
     resume: String,
     /// Epochs between evaluations and checkpoints
@@ -114,7 +118,7 @@ pub(crate) struct Args {
 }
 
 /// File names in the output folder.
-const RUN: &str = "run.safetensors";
+const RUN: &str = "checkpoint.pth";
 const MODEL: &str = "model.safetensors";
 
 pub(crate) fn run(args: &Args, common: &Common) -> Result<()> {
@@ -125,7 +129,7 @@ pub(crate) fn run(args: &Args, common: &Common) -> Result<()> {
     let mut arch = net::named(args.arch.as_deref().unwrap_or(dataset.name()))?;
     let config = TrainConfig {
         batch_size: args.batch_size,
-        epochs: if args.test_run { 1 } else { args.epochs },
+        epochs: args.epochs,
         accum_iter: args.accum_iter,
         lr: args.lr,
         optimizer_betas: (args.optimizer_betas[0], args.optimizer_betas[1]),
@@ -149,27 +153,32 @@ pub(crate) fn run(args: &Args, common: &Common) -> Result<()> {
     let saved = resume_path(args)?;
     let mut trainer = match &saved {
         Some(path) => {
-            let trainer = Trainer::resume(path, &arch, &config, &device)?;
-            let at = trainer.progress();
-            progress.line(&format!("resumed at epoch {}, batch {}", at.epoch, at.batch));
+            let trainer = Trainer::resume(path, &arch, &config, &device)
+                .with_context(|| format!("--resume `{}`", path.display()))?;
+            tell_resumed(&trainer, args, progress);
             trainer
         }
         None => Trainer::new(&arch, &config, &device)?,
     };
     fs::create_dir_all(args.output_dir.join("snapshots"))
         .with_context(|| format!("creating `{}`", args.output_dir.display()))?;
-    let run = Run { args, data: &data, sampler, device, progress };
+    let namespace = namespace::namespace(args, common, &arch);
+    let run = Run { args, data: &data, sampler, device, progress, namespace };
     if args.eval_only {
         return run.evaluate(&trainer);
     }
-    let described = json!({ "train": config, "net": arch, "dataset": dataset.name() });
-    let described = serde_json::to_string_pretty(&described)?;
+    let described = serde_json::to_string_pretty(&run.namespace)?;
     atomic::write(&args.output_dir.join("args.json"), described.as_bytes())?;
     let mut evaluated = false;
-    while trainer.progress().epoch < config.epochs {
+    let first = trainer.progress().epoch;
+    let last = if args.test_run { config.epochs.min(first + 1) } else { config.epochs };
+    while trainer.progress().epoch < last {
         run.epoch(&mut trainer)?;
-        evaluated = trainer.progress().epoch.is_multiple_of(args.eval_frequency.max(1));
+        let epochs = trainer.progress().epoch;
+        evaluated =
+            args.test_run || args.eval_frequency > 0 && epochs.is_multiple_of(args.eval_frequency);
         if evaluated {
+            run.save(&trainer, &format!("checkpoint-{}.pth", epochs - 1))?;
             run.evaluate(&trainer)?;
         }
     }
@@ -208,6 +217,22 @@ fn check_flags(args: &Args, progress: Progress) -> Result<()> {
     Ok(())
 }
 
+/// Says where a run goes on, and which of its own settings stand against the command line's.
+fn tell_resumed(trainer: &Trainer, args: &Args, progress: Progress) {
+    let (at, schedule) = (trainer.progress(), trainer.schedule());
+    progress.line(&format!("resumed at epoch {}, batch {}", at.epoch, at.batch));
+    let (beta1, beta2) = trainer.optimizer().config().betas;
+    let asked = (args.lr, args.decay_lr, &args.optimizer_betas[..]);
+    if asked != (schedule.initial, schedule.falls(), &[beta1, beta2][..]) {
+        let decay = if schedule.falls() { " --decay_lr" } else { "" };
+        progress.line(&format!(
+            "note: the checkpoint's optimizer goes on as it was, as upstream's does: \
+             --lr {}{decay} --optimizer_betas {beta1} {beta2}",
+            schedule.initial
+        ));
+    }
+}
+
 /// What training needs beside the trainer.
 struct Run<'a> {
     args: &'a Args,
@@ -215,9 +240,16 @@ struct Run<'a> {
     sampler: Sampler,
     device: Device,
     progress: Progress,
+    /// The command line as upstream's checkpoints keep it.
+    namespace: Map<String, Value>,
 }
 
 impl Run<'_> {
+    /// Writes the run to a file of the output folder.
+    fn save(&self, trainer: &Trainer, name: &str) -> Result<()> {
+        Ok(trainer.save(&self.args.output_dir.join(name), &self.namespace)?)
+    }
+
     /// One epoch, or what is left of it; then the run is saved and `log.txt` gets a line.
     fn epoch(&self, trainer: &mut Trainer) -> Result<()> {
         let (args, batch_size) = (self.args, self.args.batch_size as u64);
@@ -241,14 +273,14 @@ impl Run<'_> {
             bar.inc(batch_size);
             let after_update = at.batch.is_multiple_of(args.accum_iter as u64);
             if after_update && saved.elapsed() > Duration::from_secs(args.save_seconds) {
-                trainer.save(&args.output_dir.join(RUN))?;
+                self.save(trainer, RUN)?;
                 saved = Instant::now();
             }
         }
         let (loss, seconds) = (trainer.progress().mean_loss(), start.elapsed().as_secs_f64());
         let speed = ((batches - first.batch) * batch_size) as f64 / seconds;
         trainer.end_epoch();
-        trainer.save(&args.output_dir.join(RUN))?;
+        self.save(trainer, RUN)?;
         bar.finish_and_clear();
         let text = format!("epoch {epoch}: loss {loss:.5}, {seconds:.0} s, {speed:.0} img/s");
         self.progress.line(&text);

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use clap::builder::{PathBufValueParser, TypedValueParser};
 use fm_candle::checkpoint::{self, Checkpoint};
 use fm_candle::model::{Mode, UNetConfig};
 use fm_candle::ops::is_finite;
@@ -10,6 +11,7 @@ use fm_candle::{DType, Tensor, atomic};
 
 use crate::cli::Common;
 use crate::cmd::net::{NetArgs, build};
+use crate::cmd::output;
 
 /// Evaluate the velocity v(x, t, label) at given points
 #[derive(clap::Args)]
@@ -21,14 +23,16 @@ pub(crate) struct Args {
     #[arg(long, value_name = "IN.safetensors")]
     inputs: PathBuf,
     /// Output: .safetensors with v (n, c, h, w)
-    #[arg(short, long, value_name = "OUT.safetensors")]
+    #[arg(
+        short,
+        long,
+        value_name = "OUT.safetensors",
+        value_parser = PathBufValueParser::new().try_map(output::safetensors),
+    )]
     output: PathBuf,
 }
 
 pub(crate) fn run(args: &Args, common: &Common) -> Result<()> {
-    if args.output.extension().is_none_or(|extension| extension != "safetensors") {
-        bail!("`{}`: the output must end in .safetensors", args.output.display());
-    }
     atomic::check_target(&args.output)?;
     let device = common.device()?;
     let (checkpoint, config) = args.net.open()?;
@@ -77,7 +81,7 @@ impl Inputs {
         if t.dims() != [n] {
             bail!("{}: t has shape {:?}, expected [{n}]", named(), t.dims());
         }
-        let label = find(&file, "label").cloned();
+        let label = file.tensor("label").cloned();
         if let Some(label) = &label {
             let Some(classes) = config.num_classes else {
                 bail!("{}: label was given, but the net has no classes", named());
@@ -98,13 +102,9 @@ impl Inputs {
     }
 }
 
-fn find<'a>(file: &'a Checkpoint, name: &str) -> Option<&'a Tensor> {
-    file.tensors.iter().find(|(found, _)| found == name).map(|(_, tensor)| tensor)
-}
-
 /// A floating tensor as f32.
 fn real(file: &Checkpoint, name: &str) -> Result<Option<Tensor>> {
-    let Some(tensor) = find(file, name) else { return Ok(None) };
+    let Some(tensor) = file.tensor(name) else { return Ok(None) };
     if !tensor.dtype().is_float() {
         bail!("tensor {name} is {:?}, expected F32", tensor.dtype());
     }

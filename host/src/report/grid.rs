@@ -2,13 +2,29 @@
 
 use anyhow::{Context, Result, ensure};
 
+use super::picture::Picture;
+
 /// Pixels between neighbouring images.
 const GAP: usize = 2;
 
 /// Grey of the gaps, and of the places that a last row leaves empty.
 const BACKGROUND: u8 = 0xff;
 
-/// A PNG of images in rows of `columns`, each pixel drawn as `scale × scale`.
+/// The PNG of what [`draw`] draws.
+///
+/// # Errors
+///
+/// Those of [`draw`].
+pub(crate) fn png(
+    pixels: &[u8],
+    shape: [usize; 4],
+    columns: usize,
+    scale: usize,
+) -> Result<Vec<u8>> {
+    draw(pixels, shape, columns, scale)?.png()
+}
+
+/// Draws images in rows of `columns`, each pixel as `scale × scale`.
 ///
 /// The picture is `columns (w·scale + 2) − 2` wide, grey for one channel and RGB for three.
 ///
@@ -20,12 +36,12 @@ const BACKGROUND: u8 = 0xff;
 ///
 /// When `pixels` does not have that shape, a side, `columns` or `scale` is 0, `c` is neither 1 nor
 /// 3, or the picture would be too large for a PNG.
-pub(crate) fn png(
+pub(crate) fn draw(
     pixels: &[u8],
     shape: [usize; 4],
     columns: usize,
     scale: usize,
-) -> Result<Vec<u8>> {
+) -> Result<Picture> {
     let [n, h, w, c] = shape;
     let color = match c {
         1 => png::ColorType::Grayscale,
@@ -62,13 +78,7 @@ pub(crate) fn png(
             }
         }
     }
-
-    let mut bytes = Vec::new();
-    let mut encoder = png::Encoder::new(&mut bytes, width, height);
-    encoder.set_color(color);
-    encoder.set_depth(png::BitDepth::Eight);
-    encoder.write_header()?.write_image_data(&canvas)?;
-    Ok(bytes)
+    Ok(Picture { width, height, color, pixels: canvas })
 }
 
 /// Length of `count` images of `side` pixels with gaps between, if it fits a PNG's 31 bits.

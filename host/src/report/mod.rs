@@ -8,6 +8,7 @@ mod axis;
 mod chart;
 pub(crate) mod grid;
 pub(crate) mod html;
+pub(crate) mod picture;
 pub(crate) mod plots;
 pub(crate) mod tables;
 

@@ -21,7 +21,8 @@
 //! | 46 | 2 | zero | |
 //! | 48 | 32 | `attention_resolutions`, then zeros | each 1..=65536 |
 //! | 80 | 64 | `channel_mult`, f64, then zeros | each above 0, to 1024 |
-//! | 144 | 16 | zero, reserved | |
+//! | 144 | 4 | `patch` | 0 = 1, 2..=16 |
+//! | 148 | 12 | zero, reserved | |
 //!
 //! Flags, from bit 0: `conv_resample`, `use_scale_shift_norm`, `resblock_updown`,
 //! `use_new_attention_order`, `with_fourier_features`, `ignore_time`, `input_projection`.
@@ -44,6 +45,7 @@ const MOST: u32 = 1 << 16;
 const MOST_CLASSES: u32 = 1 << 24;
 const MOST_RES_BLOCKS: u32 = 64;
 const MOST_MULT: f64 = 1024.0;
+const MOST_PATCH: u64 = 16;
 
 /// The configuration of a U-Net.
 #[derive(Clone, Debug, PartialEq)]
@@ -87,6 +89,8 @@ pub struct NetConfig {
     pub input_projection: bool,
     /// Height and width of the images in pixels, where known.
     pub image_size: Option<u32>,
+    /// Side of the patches that are one pixel of the net; none is 1.
+    pub patch: Option<u32>,
 }
 
 impl NetConfig {
@@ -106,7 +110,7 @@ impl NetConfig {
         let [resolutions, mults, zero0, zero1] = word(11).to_le_bytes();
         check_zero("unknown flags of the net", flags >> FLAGS == 0)?;
         let mut padding =
-            [zero0 == 0, zero1 == 0].into_iter().chain((36..40).map(|i| word(i) == 0));
+            [zero0 == 0, zero1 == 0].into_iter().chain((37..40).map(|i| word(i) == 0));
         check_zero("padding of the net record", padding.all(|zero| zero))?;
         let config = Self {
             in_channels: word(0),
@@ -128,6 +132,7 @@ impl NetConfig {
             ignore_time: flag(5),
             input_projection: flag(6),
             image_size: option(8),
+            patch: option(36),
         };
         config.check()?;
         Ok(config)
@@ -159,7 +164,8 @@ impl NetConfig {
         let resolutions = self.attention_resolutions.iter().copied().chain(zeros.clone());
         let mults = self.channel_mult.iter().map(|mult| mult.to_bits());
         let mults = mults.flat_map(|bits| [low_u32(bits), high_u32(bits)]).chain(zeros);
-        let words = head.into_iter().chain(resolutions.take(MAX_LEVELS)).chain(mults);
+        let words = head.into_iter().chain(resolutions.take(MAX_LEVELS));
+        let words = words.chain(mults.take(2 * MAX_LEVELS)).chain(self.patch);
         let mut record = [0; RECORD_LEN];
         for (bytes, word) in record.as_chunks_mut().0.iter_mut().zip(words) {
             *bytes = word.to_le_bytes();
@@ -193,6 +199,11 @@ impl NetConfig {
             ("num_classes", self.num_classes, MOST_CLASSES),
             ("image_size", self.image_size, MOST),
         ];
+        if let Some(patch) = self.patch {
+            check_range("patch", u64::from(patch), 2, MOST_PATCH)?;
+            let fourier = u64::from(self.with_fourier_features);
+            check_range("Fourier features of a net with patches", fourier, 0, 0)?;
+        }
         let given = optional.into_iter().filter_map(|(what, x, max)| Some((what, x?, max)));
         let listed = self.attention_resolutions.iter().map(|&x| ("attention_resolutions", x, MOST));
         for (what, found, max) in required.into_iter().chain(given).chain(listed) {
@@ -263,6 +274,7 @@ pub(crate) mod tests {
             ignore_time: false,
             input_projection: true,
             image_size: Some(32),
+            patch: Some(2),
         }
     }
 
@@ -274,7 +286,10 @@ pub(crate) mod tests {
         assert_eq!(record[36..48], [0, 0, 0x80, 0x3e, 0b100_1010, 0, 0, 0, 2, 3, 0, 0]);
         assert_eq!(record[48..60], [2, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(record[96..112], [0, 0, 0, 0, 0, 0, 0xf8, 0x3f, 0, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(record[144..], [2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(NetConfig::parse(&record), Ok(example()));
+        let whole = NetConfig { patch: None, ..example() };
+        assert_eq!(whole.emit().unwrap()[144..], [0; 16]);
     }
 
     #[test]
@@ -294,6 +309,10 @@ pub(crate) mod tests {
         }
         assert!(NetConfig { channel_mult: Vec::new(), ..example() }.emit().is_err());
         assert!(NetConfig { num_classes: Some(0), ..example() }.emit().is_err());
+        for patch in [0, 1, 17] {
+            assert!(NetConfig { patch: Some(patch), ..example() }.emit().is_err());
+        }
+        assert!(NetConfig { with_fourier_features: true, ..example() }.emit().is_err());
     }
 
     proptest! {

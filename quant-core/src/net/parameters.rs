@@ -37,7 +37,7 @@ impl NetConfig {
         let first = self.channel_mult.first().map_or(0, |&mult| self.channels(mult));
         if self.input_projection {
             let fourier = if self.with_fourier_features { 12 } else { 0 };
-            conv(u64::from(self.in_channels) + fourier, first, visit)?;
+            conv(self.patched(self.in_channels) + fourier, first, visit)?;
         }
         let channels = self.way_down(first, visit)?;
         self.res_block(channels, channels, visit)?;
@@ -45,7 +45,7 @@ impl NetConfig {
         self.res_block(channels, channels, visit)?;
         let channels = self.way_up(first, channels, visit)?;
         norm(channels, visit)?;
-        conv(first, u64::from(self.out_channels), visit)
+        conv(first, self.patched(self.out_channels), visit)
     }
 
     /// The blocks of the way down, and the channels behind them.
@@ -118,6 +118,12 @@ impl NetConfig {
         }
     }
 
+    /// Channels of an image whose patches are pixels.
+    fn patched(&self, channels: u32) -> u64 {
+        let patch = u64::from(self.patch.unwrap_or(1));
+        u64::from(channels) * patch * patch
+    }
+
     /// Channels of a level: upstream's `int(mult * model_channels)`.
     fn channels(&self, mult: f64) -> u64 {
         floor_u64(mult * f64::from(self.model_channels))
@@ -181,6 +187,7 @@ mod tests {
             channel_mult: heapless::Vec::from_slice(&[1.0]).unwrap(),
             num_classes: Some(10),
             use_scale_shift_norm: false,
+            patch: None,
             ..example()
         };
         let res = |c: u64| {
@@ -201,6 +208,12 @@ mod tests {
         expected.extend(res(64));
         expected.extend([vec![32], vec![32], vec![1, 32, 3, 3], vec![1]]);
         assert_eq!(shapes(&config), expected);
+
+        // Patches of 4 x 4 pixels: 16 times the channels at both ends.
+        expected[5] = vec![32, 32, 3, 3];
+        let last = expected.len() - 2;
+        expected[last..].clone_from_slice(&[vec![16, 32, 3, 3], vec![16]]);
+        assert_eq!(shapes(&NetConfig { patch: Some(4), ..config }), expected);
     }
 
     #[test]

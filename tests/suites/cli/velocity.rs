@@ -12,7 +12,7 @@ fn equals_upstream_on_its_own_files() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     let cases: Value = serde_json::from_slice(&fs::read(data("unet.json")).unwrap()).unwrap();
-    for case in ["concat_cond", "ignore_time", "no_ssn_resample"] {
+    for case in ["concat_cond", "ignore_time", "no_input_proj"] {
         // Upstream has no field for the size of the images; whatever is absent has its default.
         fs::write(dir.join("net.json"), cases[case]["config"].to_string()).unwrap();
         let [net, io] = ["bare.pth", "io.safetensors"].map(|kind| data(&format!("{case}.{kind}")));

@@ -2,7 +2,7 @@
 //!
 //! A pickle is a program for a stack machine. This one knows the opcodes of protocols 2 to 5
 //! and a closed list of [`Global`]s: containers, the functions that rebuild tensors (noted
-//! down, not called), and harmless types that appear in training arguments (kept as
+//! down, not called), a namespace of arguments, and harmless types that appear in it (kept as
 //! [`Value::Other`]). Any other name is refused, as is anything that calls a value.
 //!
 //! Values live in an arena and refer to each other by index: sharing costs nothing, nesting
@@ -15,7 +15,15 @@
 use std::collections::HashMap;
 use std::io::{self, Read};
 
-use ::safetensors::Dtype;
+use self::global::{Global, global};
+use self::value::Node;
+
+pub(super) use self::value::{Pickle, Rebuild, Storage, Value};
+
+mod global;
+#[cfg(test)]
+mod tests;
+mod value;
 
 /// Why a pickle, or a value in it, is refused.
 type Result<T> = core::result::Result<T, String>;
@@ -29,72 +37,6 @@ const MAX_DEPTH: usize = 64;
 /// Longest dotted name of a tensor in bytes.
 const MAX_NAME: usize = 1024;
 
-/// A value on the stack: small, copied freely.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Value {
-    None,
-    Bool(bool),
-    Int(i64),
-    /// Index into the arena.
-    Node(usize),
-    Global(Global),
-    /// A float, bytes, a set, an object: nothing that leads to a tensor.
-    Other,
-}
-
-/// A name that a pickle may mention.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Global {
-    /// A class of dictionaries.
-    Dict,
-    /// `torch._utils._rebuild_tensor_v2` and its forerunner.
-    Tensor,
-    /// `torch._utils._rebuild_parameter`: its first argument is the tensor.
-    Parameter,
-    /// A class of typed storages, such as `torch.FloatStorage`.
-    Storage(Dtype),
-    /// A class or function whose results lead to no tensor.
-    Other,
-}
-
-/// A value in the arena.
-#[derive(Debug)]
-enum Node {
-    Text(String),
-    /// A list or tuple.
-    Items(Vec<Value>),
-    /// Keys and values in the order of insertion.
-    Dict(Vec<(Value, Value)>),
-    Storage(Storage),
-    Tensor(Rebuild),
-}
-
-/// Where the elements of tensors lie.
-#[derive(Debug)]
-pub(super) struct Storage {
-    /// Name of the record in the file.
-    pub(super) key: String,
-    pub(super) dtype: Dtype,
-    /// Elements that the pickle claims.
-    pub(super) len: usize,
-}
-
-/// The arguments of `_rebuild_tensor_v2` as found, in elements.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Rebuild {
-    pub(super) storage: Value,
-    pub(super) offset: Value,
-    pub(super) shape: Value,
-    pub(super) stride: Value,
-}
-
-/// A finished pickle.
-#[derive(Debug)]
-pub(super) struct Pickle {
-    root: Value,
-    nodes: Vec<Node>,
-}
-
 impl Pickle {
     /// Runs the pickle at the start of `input`, reading not past its end.
     pub(super) fn load(input: impl Read) -> Result<Self> {
@@ -104,88 +46,6 @@ impl Pickle {
         let mut machine = Machine { input, stack, marks, memo, pickle };
         let root = machine.run()?;
         Ok(Self { root, ..machine.pickle })
-    }
-
-    pub(super) fn root(&self) -> Value {
-        self.root
-    }
-
-    /// What a dictionary holds under a textual key.
-    pub(super) fn get(&self, dict: Value, key: &str) -> Option<Value> {
-        let pairs = self.dict(dict)?;
-        pairs.iter().find(|&&(name, _)| self.text(name) == Some(key)).map(|&(_, value)| value)
-    }
-
-    pub(super) fn dict(&self, value: Value) -> Option<&[(Value, Value)]> {
-        if let Some(Node::Dict(pairs)) = self.node(value) { Some(pairs) } else { None }
-    }
-
-    pub(super) fn items(&self, value: Value) -> Option<&[Value]> {
-        if let Some(Node::Items(items)) = self.node(value) { Some(items) } else { None }
-    }
-
-    pub(super) fn text(&self, value: Value) -> Option<&str> {
-        if let Some(Node::Text(text)) = self.node(value) { Some(text) } else { None }
-    }
-
-    pub(super) fn storage(&self, value: Value) -> Option<&Storage> {
-        if let Some(Node::Storage(storage)) = self.node(value) { Some(storage) } else { None }
-    }
-
-    /// All storages that the pickle mentions.
-    pub(super) fn storages(&self) -> impl Iterator<Item = &Storage> {
-        self.nodes.iter().filter_map(|node| match node {
-            Node::Storage(storage) => Some(storage),
-            _ => None,
-        })
-    }
-
-    fn node(&self, value: Value) -> Option<&Node> {
-        if let Value::Node(index) = value { self.nodes.get(index) } else { None }
-    }
-
-    /// The tensors in and below `root`, depth first, under names such as `a.b[0].c`.
-    pub(super) fn tensors(&self, root: Value) -> Result<Vec<(String, Rebuild)>> {
-        let mut found = Vec::new();
-        let mut visits = 0;
-        let mut todo = vec![(String::new(), 0, root)];
-        while let Some((name, depth, value)) = todo.pop() {
-            let from = todo.len();
-            match self.node(value) {
-                Some(&Node::Tensor(tensor)) => found.push((name, tensor)),
-                Some(Node::Items(items)) => {
-                    visits += items.len();
-                    let inner = items.iter().enumerate().filter(|(_, item)| self.leads_on(**item));
-                    todo.extend(inner.map(|(i, &item)| (format!("{name}[{i}]"), depth + 1, item)));
-                }
-                Some(Node::Dict(pairs)) => {
-                    visits += pairs.len();
-                    for &(key, item) in pairs.iter().filter(|(_, item)| self.leads_on(*item)) {
-                        let key = match (key, self.text(key)) {
-                            (_, Some(text)) => text.to_string(),
-                            (Value::Int(number), _) => number.to_string(),
-                            _ => return Err(format!("`{name}` has a key that is no text")),
-                        };
-                        let dot = if name.is_empty() { "" } else { "." };
-                        if name.len() + key.len() > MAX_NAME {
-                            return Err(format!("a name is longer than {MAX_NAME} bytes"));
-                        }
-                        todo.push((format!("{name}{dot}{key}"), depth + 1, item));
-                    }
-                }
-                _ => {}
-            }
-            if depth > MAX_DEPTH || visits > MAX_VALUES {
-                return Err("its containers are nested too deep or too often".into());
-            }
-            todo[from..].reverse();
-        }
-        Ok(found)
-    }
-
-    /// Whether `value` is, or may contain, a tensor.
-    fn leads_on(&self, value: Value) -> bool {
-        matches!(self.node(value), Some(Node::Tensor(_) | Node::Items(_) | Node::Dict(_)))
     }
 }
 
@@ -227,7 +87,7 @@ impl<R: Read> Machine<R> {
             b'M' => self.unsigned(2)?,                   // BININT2
             0x8a => self.sized(1, Self::int)?,           // LONG1
             0x8b => self.sized(4, Self::int)?,           // LONG4
-            b'G' => self.other(8)?,                      // BINFLOAT
+            b'G' => self.float()?,                       // BINFLOAT
             b'C' => self.sized(1, Self::other)?,         // SHORT_BINBYTES
             b'B' => self.sized(4, Self::other)?,         // BINBYTES
             0x8e | 0x96 => self.sized(8, Self::other)?,  // BINBYTES8, BYTEARRAY8
@@ -267,7 +127,8 @@ impl<R: Read> Machine<R> {
             0x80 => _ = self.other(1)?,                                   // PROTO
             0x95 => _ = self.other(8)?,                                   // FRAME
             b'(' => self.marks.push(self.stack.len()),                    // MARK
-            b'0' | b'b' => _ = self.pop()?,                               // POP, BUILD (an object)
+            b'0' => _ = self.pop()?,                                      // POP
+            b'b' => self.pop().and_then(|state| self.build(state))?,      // BUILD
             b'1' | 0x90 => _ = self.pop_mark()?, // POP_MARK, ADDITEMS (a set)
             b'a' => self.pop().and_then(|v| self.append(&[v]))?, // APPEND
             b'e' => self.pop_mark().and_then(|v| self.append(&v))?, // APPENDS
@@ -289,6 +150,7 @@ impl<R: Read> Machine<R> {
         let arguments = self.pickle.items(arguments).unwrap_or_default();
         match (global, arguments) {
             (Global::Dict, _) => Ok(self.add(Node::Dict(Vec::new()))),
+            (Global::Namespace, _) => Ok(self.add(Node::Namespace(Vec::new()))),
             (Global::Tensor, &[storage, offset, shape, stride, ..]) => {
                 Ok(self.add(Node::Tensor(Rebuild { storage, offset, shape, stride })))
             }
@@ -335,6 +197,15 @@ impl<R: Read> Machine<R> {
     fn insert(&mut self, new: &[Value]) -> Result<()> {
         if let Some(Node::Dict(held)) = self.top_node()? {
             held.extend(pairs(new));
+        }
+        Ok(())
+    }
+
+    /// Gives the object on top its state: a namespace its attributes, any other none.
+    fn build(&mut self, state: Value) -> Result<()> {
+        let attributes = self.pickle.dict(state).map(<[_]>::to_vec);
+        if let (Some(Node::Namespace(held)), Some(attributes)) = (self.top_node()?, attributes) {
+            held.extend(attributes);
         }
         Ok(())
     }
@@ -427,6 +298,10 @@ impl<R: Read> Machine<R> {
         Ok(Value::Int(i64::from_le_bytes(wide)))
     }
 
+    fn float(&mut self) -> Result<Value> {
+        self.uint(8).map(|bits| Value::Float(f64::from_bits(bits.swap_bytes())))
+    }
+
     fn string(&mut self, len: u64) -> Result<Value> {
         let text = String::from_utf8_lossy(&self.bytes(len)?).into_owned();
         Ok(self.add(Node::Text(text)))
@@ -466,142 +341,5 @@ fn ended(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::UnexpectedEof => "the pickle ends early".into(),
         _ => format!("the pickle cannot be read: {error}"),
-    }
-}
-
-/// What a pickle may mean by `module.name`.
-fn global(module: &str, name: &str) -> Result<Value> {
-    let global = match (module, name) {
-        ("collections", "OrderedDict" | "defaultdict" | "Counter") => Global::Dict,
-        ("torch._utils", "_rebuild_tensor" | "_rebuild_tensor_v2") => Global::Tensor,
-        ("torch._utils", "_rebuild_parameter") => Global::Parameter,
-        ("torch", "BoolStorage") => Global::Storage(Dtype::BOOL),
-        ("torch", "ByteStorage") => Global::Storage(Dtype::U8),
-        ("torch", "CharStorage") => Global::Storage(Dtype::I8),
-        ("torch", "ShortStorage") => Global::Storage(Dtype::I16),
-        ("torch", "IntStorage") => Global::Storage(Dtype::I32),
-        ("torch", "LongStorage") => Global::Storage(Dtype::I64),
-        ("torch", "HalfStorage") => Global::Storage(Dtype::F16),
-        ("torch", "BFloat16Storage") => Global::Storage(Dtype::BF16),
-        ("torch", "FloatStorage") => Global::Storage(Dtype::F32),
-        ("torch", "DoubleStorage") => Global::Storage(Dtype::F64),
-        ("torch", "Size" | "device" | "float16" | "bfloat16" | "float32" | "float64")
-        | ("argparse", "Namespace")
-        | (
-            "pathlib" | "pathlib._local",
-            "Path" | "PosixPath" | "WindowsPath" | "PurePosixPath" | "PureWindowsPath",
-        )
-        | ("_codecs", "encode")
-        | ("copyreg" | "copy_reg", "_reconstructor")
-        | ("datetime", "date" | "datetime" | "time" | "timedelta")
-        | ("numpy", "dtype" | "ndarray")
-        | ("numpy.core.multiarray" | "numpy._core.multiarray", "scalar" | "_reconstruct")
-        | (
-            "builtins" | "__builtin__",
-            "bool" | "int" | "float" | "complex" | "str" | "bytes" | "bytearray" | "list" | "tuple"
-            | "dict" | "set" | "frozenset" | "range" | "slice" | "object",
-        ) => Global::Other,
-        _ if module.starts_with("torch.nn.modules") => {
-            let advice = "save its state_dict() instead";
-            return Err(format!("holds a whole module (`{module}.{name}`): {advice}"));
-        }
-        _ => return Err(format!("asks for `{module}.{name}`, which belongs to no checkpoint")),
-    };
-    Ok(Value::Global(global))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn load(pickle: &[u8]) -> Result<Pickle> {
-        Pickle::load(pickle)
-    }
-
-    #[test]
-    fn keeps_the_order_of_a_dictionary() {
-        // {"b": 1, "a": 2}
-        let pickle = load(b"\x80\x02}(X\x01\0\0\0bK\x01X\x01\0\0\0aK\x02u.").unwrap();
-        let pairs = pickle.dict(pickle.root()).unwrap();
-        let keys: Vec<_> = pairs.iter().map(|&(key, _)| pickle.text(key).unwrap()).collect();
-        assert_eq!(keys, ["b", "a"]);
-        assert_eq!(pickle.get(pickle.root(), "a"), Some(Value::Int(2)));
-    }
-
-    #[test]
-    fn reads_numbers_of_every_width() {
-        for (pickle, value) in [
-            (&b"J\xfe\xff\xff\xff."[..], Value::Int(-2)),
-            (b"K\xff.", Value::Int(255)),
-            (b"M\xff\xff.", Value::Int(65_535)),
-            (b"\x8a\x00.", Value::Int(0)),
-            (b"\x8a\x02\xff\x00.", Value::Int(255)),
-            (b"\x8a\x01\xff.", Value::Int(-1)),
-            (b"\x8a\x09\0\0\0\0\0\0\0\0\x01.", Value::Other),
-        ] {
-            assert_eq!(load(pickle).unwrap().root(), value);
-        }
-    }
-
-    #[test]
-    fn refuses_code_by_name_without_running_it() {
-        for pickle in [
-            &b"cposix\nsystem\n(X\x04\0\0\0truetR."[..],
-            b"\x8c\x05posix\x8c\x06system\x93.",
-            b"c__builtin__\ngetattr\n.",
-            b"ctorch.utilz\n_rebuild_tensor_v2\n.",
-        ] {
-            assert!(load(pickle).unwrap_err().contains("belongs to no checkpoint"));
-        }
-        assert!(load(b"K\x01)R.").unwrap_err().contains("calls a value"));
-        assert!(load(b"(S'true'\niposix\nsystem\n.").is_err());
-    }
-
-    #[test]
-    fn every_cut_of_a_pickle_is_an_error() {
-        let whole = b"\x80\x02}(X\x01\0\0\0bK\x01X\x01\0\0\0aG\0\0\0\0\0\0\0\0u.";
-        assert!(load(whole).is_ok());
-        for end in 0..whole.len() {
-            assert!(load(&whole[..end]).is_err(), "{end}");
-        }
-    }
-
-    #[test]
-    fn underflow_and_unset_memo_are_errors() {
-        for pickle in
-            [&b"."[..], b"0.", b"a.", b"(.", b"K\x01(0.", b"t.", b"h\x05.", b"\x86.", b"q\0."]
-        {
-            assert!(load(pickle).is_err(), "{pickle:?}");
-        }
-    }
-
-    #[test]
-    fn claims_of_length_are_not_believed() {
-        let claim = b"\x8d\xff\xff\xff\xff\xff\xff\xff\x3fabc.";
-        assert!(load(claim).unwrap_err().contains("ends early"));
-    }
-
-    #[test]
-    fn nesting_and_cycles_are_bounded() {
-        let deep = [&b"]".repeat(100_000)[..], &b"a".repeat(99_999), b"."].concat();
-        let pickle = load(&deep).unwrap();
-        assert!(pickle.tensors(pickle.root()).unwrap_err().contains("too deep"));
-        let cycle = load(b"]q\0h\0a.").unwrap();
-        assert!(cycle.tensors(cycle.root()).is_err());
-        assert!(load(&b"N".repeat(MAX_VALUES + 2)).unwrap_err().contains("more than"));
-    }
-
-    #[test]
-    fn shared_containers_cannot_multiply_without_bound() {
-        // Each list holds the one before ten times.
-        let mut bytes = b"]q\0".to_vec();
-        for _ in 0..30 {
-            bytes.extend(b"0](");
-            bytes.extend(b"h\0".repeat(10));
-            bytes.extend(b"eq\0");
-        }
-        bytes.push(b'.');
-        let pickle = load(&bytes).unwrap();
-        assert!(pickle.tensors(pickle.root()).unwrap_err().contains("too often"));
     }
 }

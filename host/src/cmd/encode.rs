@@ -1,0 +1,252 @@
+//! `fmq encode`: from images back to the noise that they come from.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::builder::{PathBufValueParser, TypedValueParser};
+use fm_candle::fid::npz;
+use fm_candle::model::UNetConfig;
+use fm_candle::ops::is_finite;
+use fm_candle::paired::psnr_of_each;
+use fm_candle::sample::{Sampler, Samples, from_pixels};
+use fm_candle::solver::Method;
+use fm_candle::{DType, Tensor, atomic, checkpoint, data};
+use serde_json::json;
+
+use crate::cli::Common;
+use crate::cmd::images::{self, Kind};
+use crate::cmd::label::{self, Label};
+use crate::cmd::net::NetArgs;
+use crate::cmd::output;
+use crate::cmd::sample::{at_least_1, finite, steps};
+
+/// Find the noise of images: the ODE backward, from t = 1 to 0
+#[derive(clap::Args)]
+#[command(
+    after_help = "IMAGES: a folder of PNG images, .npz of images (arr_0), .safetensors with \
+    `samples` (n, c, h, w; from -1 to 1, as `fmq sample` writes) and where wanted `label` (n), or \
+    a data set (mnist:train, mnist:test, ...). A net of one channel takes RGB images whose \
+    channels are equal."
+)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    net: NetArgs,
+    /// The images
+    #[arg(value_name = "IMAGES")]
+    images: String,
+    /// Output: .safetensors with x0 (n, c, h, w), and of a net with classes label (n, i64)
+    ///
+    /// `fmq sample --x0` goes on from it. The label of an image without a class is the number of
+    /// classes.
+    #[arg(
+        short,
+        long,
+        value_name = "OUT.safetensors",
+        value_parser = PathBufValueParser::new().try_map(output::safetensors),
+    )]
+    output: PathBuf,
+    /// Encode the first N images, or all where there are fewer [default: all]
+    #[arg(short, value_name = "N", value_parser = at_least_1)]
+    n: Option<usize>,
+    /// Folder of the data sets; without it there are the first 512 images of mnist:test
+    #[arg(long = "data-path", alias = "data_path", value_name = "DIR")]
+    data_path: Option<PathBuf>,
+    /// Also solve forward again, by the same method, and compare
+    ///
+    /// Writes reconstruction (n, c, h, w) and psnr (n), in dB: 10 log10(4 / mean squared error),
+    /// the peak of 2 being that of images from -1 to 1; nothing is clamped.
+    #[arg(long = "round-trip", alias = "round_trip")]
+    round_trip: bool,
+    /// Class of the images: a number, `all` (0, 1, 2, ... in turn) or `none` [default: the classes
+    /// that come with the images, else none]
+    #[arg(long, value_name = "L|all|none", value_parser = label::of_images)]
+    label: Option<Label>,
+    /// Guidance; 0 is off
+    #[arg(long = "cfg-scale", alias = "cfg_scale", default_value = "0", value_name = "S", value_parser = finite)]
+    cfg_scale: f64,
+    /// Solver, as of `fmq sample`
+    ///
+    /// The default holds its error to a tolerance: the noise then is the flow's own, and leads back
+    /// to the images whatever solves forward. A step of the fixed-step methods has no exact inverse,
+    /// so that what they encode is off by as much as their samples are.
+    #[arg(long = "ode-method", alias = "ode_method", default_value = "dopri5")]
+    ode_method: Method,
+    /// JSON, as of `fmq sample`: {"atol": 1e-5, "rtol": 1e-5} is the default solver's
+    #[arg(long = "ode-options", alias = "ode_options", default_value = "{}")]
+    ode_options: String,
+    /// Use the EDM time grid, backward; x0 then is the state at its first time, 0.0123, as
+    /// `fmq sample --edm-schedule` takes it
+    #[arg(long = "edm-schedule", alias = "edm_schedule")]
+    edm_schedule: bool,
+    /// Images in one tensor; the result does not depend on it, but for an adaptive solver's steps
+    #[arg(long = "batch-size", alias = "batch_size", default_value = "8", value_parser = at_least_1)]
+    batch_size: usize,
+    /// Print one JSON object: n, method, nfe, mean and std of x0 (near 0 and 1 where the net knows
+    /// such images); of a round trip nfe_reconstruction, mse, and psnr_db, the mean over the images
+    /// (null where one comes back exactly)
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<()> {
+    atomic::check_target(&args.output)?;
+    let (grid, control) = steps(args.ode_method, &args.ode_options, args.edm_schedule, 0.05)?;
+    let device = common.device()?;
+    let net = args.net.build(&device)?;
+    let set = Set::read(args, net.config()).map_err(|error| images::named(&args.images, error))?;
+    let x1 = set.images.to_device(&device)?;
+    let n = x1.dim(0)?;
+    let labels = match (args.label, set.labels, net.config().num_classes) {
+        (None, Some(labels), Some(_)) => Some(labels),
+        (wanted, ..) => label::labels(wanted.or(Some(Label::None)), n, 0, net.config())?,
+    };
+
+    let mut sampler = Sampler {
+        method: args.ode_method,
+        grid: grid.iter().rev().copied().collect(),
+        control,
+        cfg_scale: args.cfg_scale,
+        batch_size: args.batch_size,
+    };
+    let solve = |sampler: &Sampler, what: &str, from: &Tensor| -> Result<Samples> {
+        let bar = common.progress().bar(what, n as u64, "img");
+        let result = sampler
+            .run(&net, from, labels.as_deref(), false, |n| bar.inc(n as u64))
+            .with_context(|| format!("`{}`", args.images))?;
+        bar.finish_and_clear();
+        Ok(result)
+    };
+    let encoded = solve(&sampler, "encoding", &x1)?;
+    let x0 = encoded.images;
+    let mut tensors = vec![("x0".to_string(), x0.clone())];
+    if let Some(labels) = &labels {
+        tensors.push(("label".into(), output::label_tensor(labels)?));
+    }
+    sampler.grid = grid;
+    let again = if args.round_trip {
+        let decoded = solve(&sampler, "decoding", &x0)?;
+        let psnr = psnr_of_each(&decoded.images, &x1)?;
+        tensors.push(("reconstruction".into(), decoded.images.clone()));
+        tensors.push(("psnr".into(), psnr.to_dtype(DType::F32)?));
+        let difference = (decoded.images - &x1)?;
+        let mse = mean(&difference.sqr()?)?;
+        Some(RoundTrip { nfe: decoded.nfe, mse, psnr_db: mean(&psnr)? })
+    } else {
+        None
+    };
+    checkpoint::safetensors::save(&args.output, &tensors, &[])?;
+
+    let center = mean(&x0)?;
+    let std = mean(&(x0.to_dtype(DType::F64)? - center)?.sqr()?)?.sqrt();
+    let round = again.as_ref();
+    if args.json {
+        let result = json!({
+            "n": n,
+            "method": args.ode_method.to_string(),
+            "nfe": encoded.nfe,
+            "mean": center,
+            "std": std,
+            "nfe_reconstruction": round.map(|round| round.nfe),
+            "mse": round.map(|round| round.mse),
+            "psnr_db": round.map(|round| round.psnr_db),
+        });
+        writeln!(out, "{result}")?;
+    }
+    let back = round.map_or_else(String::new, |round| {
+        format!(", back again with {:.2} dB (peak 2)", round.psnr_db)
+    });
+    common.progress().line(&format!(
+        "{n} images, {} evaluations each, x0 of mean {center:.3} and deviation {std:.3}{back}: `{}`",
+        encoded.nfe,
+        args.output.display()
+    ));
+    Ok(())
+}
+
+/// What solving forward again gave.
+struct RoundTrip {
+    nfe: usize,
+    mse: f64,
+    /// Mean over the images.
+    psnr_db: f64,
+}
+
+/// Mean of all elements.
+fn mean(x: &Tensor) -> Result<f64> {
+    Ok(x.to_dtype(DType::F64)?.mean_all()?.to_scalar()?)
+}
+
+/// Images as the net takes them.
+struct Set {
+    /// `[n, c, h, w]`, f32, in `[-1, 1]`.
+    images: Tensor,
+    /// The classes that came with them.
+    labels: Option<Vec<u32>>,
+}
+
+impl Set {
+    /// Reads the images that the arguments name, and checks that they fit the net.
+    fn read(args: &Args, config: &UNetConfig) -> Result<Self> {
+        let (name, n) = (&args.images, args.n);
+        let path = Path::new(name);
+        let set = match Kind::of(name)? {
+            Kind::DataSet(dataset, split) => {
+                let images = images::data_set(dataset, split, args.data_path.as_deref(), n)?;
+                Self::of(images.context(
+                    "needs --data-path DIR; built in are the first 512 images of mnist:test (-n \
+                     512 or less)",
+                )?, n, config)?
+            }
+            Kind::Folder => Self::of(images::folder(path, n)?, n, config)?,
+            Kind::Npz => match npz::read(path)? {
+                npz::Content::Images(images) => Self::of(images, n, config)?,
+                npz::Content::Statistics(_) => bail!("holds statistics; images are needed"),
+            },
+            Kind::Safetensors => Self::given(path, n)?,
+            Kind::Other => {
+                bail!("is no set of images: neither a folder, .npz nor .safetensors of images")
+            }
+        };
+        let (n, c, h, w) = set.images.dims4()?;
+        ensure!(n > 0, "holds no images");
+        let wanted = config.out_channels;
+        ensure!(c == wanted, "the images have {c} channel(s), the net's have {wanted}");
+        if let Some(side) = config.side() {
+            ensure!((h, w) == (side, side), "the images are {h} x {w}, the net's {side} x {side}");
+        }
+        Ok(set)
+    }
+
+    /// Images of 8 bits.
+    fn of(mut images: data::Images, n: Option<usize>, config: &UNetConfig) -> Result<Self> {
+        images.truncate(n.unwrap_or(usize::MAX));
+        if config.out_channels == 1 && images.channels > 1 {
+            images = images.grey().context("the images have colours, but the net is grey")?;
+        }
+        let labels = (!images.labels.is_empty())
+            .then(|| images.labels.iter().map(|&label| label.into()).collect());
+        Ok(Self { images: from_pixels(&images, &fm_candle::device::Device::Cpu)?, labels })
+    }
+
+    /// Samples in a file of tensors.
+    fn given(path: &Path, n: Option<usize>) -> Result<Self> {
+        let file = checkpoint::load(path, true)?;
+        let samples = file.tensor("samples").context("no tensor samples (n, c, h, w)")?;
+        ensure!(
+            samples.rank() == 4 && samples.dtype().is_float(),
+            "samples is {:?} {:?}, needed is F32 [n, c, h, w]",
+            samples.dtype(),
+            samples.dims()
+        );
+        ensure!(is_finite(samples)?, "samples holds values that are not finite");
+        let labels = label::in_file(&file, samples.dim(0)?)?;
+        let n = n.unwrap_or(usize::MAX).min(samples.dim(0)?);
+        let images = samples.narrow(0, 0, n)?.to_dtype(DType::F32)?;
+        let labels = labels.map(|mut labels| {
+            labels.truncate(n);
+            labels
+        });
+        Ok(Self { images, labels })
+    }
+}

@@ -1,0 +1,224 @@
+//! Where samples go: one picture, a folder of them, or a file of numbers, by the output's name.
+
+use core::fmt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use fm_candle::fid::npz;
+use fm_candle::sample::{Samples, to_pixels};
+use fm_candle::{Tensor, atomic, checkpoint};
+
+use crate::cmd::folder;
+use crate::report::grid;
+use crate::report::picture::{self, Picture};
+
+/// Most frames that show a trajectory.
+const FRAMES: usize = 50;
+
+/// Most images in a frame.
+const SHOWN: usize = 100;
+
+/// An output and what it becomes.
+#[derive(Clone, Debug)]
+pub(crate) struct Output {
+    path: PathBuf,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Grid,
+    Npz,
+    Safetensors,
+    Folder,
+}
+
+/// The extension of a path in small letters; empty where there is none.
+fn extension(path: &Path) -> String {
+    path.extension().map(|end| end.to_string_lossy().to_ascii_lowercase()).unwrap_or_default()
+}
+
+/// A path of a file that ends in `.safetensors`.
+pub(crate) fn safetensors(path: PathBuf) -> Result<PathBuf, &'static str> {
+    if extension(&path) != "safetensors" {
+        return Err("the output must end in .safetensors");
+    }
+    if path.is_dir() { Err("the output is a folder") } else { Ok(path) }
+}
+
+impl Output {
+    /// The output of this name: what it ends in decides, but for a folder that is there already.
+    pub(crate) fn of(path: PathBuf) -> Result<Self, &'static str> {
+        let kind = match extension(&path).as_str() {
+            _ if path.is_dir() => Kind::Folder,
+            "png" => Kind::Grid,
+            "npz" => Kind::Npz,
+            "safetensors" => Kind::Safetensors,
+            "" => Kind::Folder,
+            _ => return Err("the output must end in .png, .npz or .safetensors, or be a folder"),
+        };
+        Ok(Self { path, kind })
+    }
+
+    pub(crate) fn is_npz(&self) -> bool {
+        self.kind == Kind::Npz
+    }
+
+    /// Refuses, before any work, an output that cannot be written.
+    pub(crate) fn check(&self) -> Result<()> {
+        match self.kind {
+            Kind::Folder => folder::check(&self.path),
+            _ => Ok(atomic::check_target(&self.path)?),
+        }
+    }
+
+    /// Writes samples, their labels, and their trajectory at `times` where they have one.
+    pub(crate) fn write(
+        &self,
+        samples: &Samples,
+        labels: Option<&[u32]>,
+        times: &[f64],
+    ) -> Result<()> {
+        let (path, images) = (&self.path, &samples.images);
+        let (n, c, h, w) = images.dims4()?;
+        let frames = samples.trajectory.as_ref().map(|states| Frames { states });
+        match self.kind {
+            Kind::Safetensors => {
+                let tensors = tensors(samples, labels, times)?;
+                checkpoint::safetensors::save(path, &tensors, &[])?;
+            }
+            Kind::Npz => npz::write_images(path, &to_pixels(images)?, [n, h, w, c])?,
+            Kind::Grid => {
+                let grid = square(images)?.png()?;
+                let animation = frames.map(|frames| frames.animation()).transpose()?;
+                atomic::write(path, &grid)?;
+                if let Some(animation) = animation {
+                    atomic::write(&path.with_extension("trajectory.png"), &animation)?;
+                }
+            }
+            Kind::Folder => {
+                let pixels = to_pixels(images)?;
+                let one = |(i, image)| {
+                    let png = grid::draw(image, [1, h, w, c], 1, 1)?.rgb().png()?;
+                    Ok((folder::image(i), png))
+                };
+                let images = pixels.chunks_exact((h * w * c).max(1)).enumerate().map(one);
+                let steps = frames.iter().flat_map(|frames| {
+                    let frame = move |i| Ok((folder::frame(i), frames.draw(i)?.png()?));
+                    (0..frames.count()).map(frame)
+                });
+                let animation =
+                    frames.iter().map(|frames| Ok((folder::animation(), frames.animation()?)));
+                folder::write(path, images.chain(steps).chain(animation))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Output {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}`", self.path.display())
+    }
+}
+
+/// What a `.safetensors` file holds.
+fn tensors(
+    samples: &Samples,
+    labels: Option<&[u32]>,
+    times: &[f64],
+) -> Result<Vec<(String, Tensor)>> {
+    let device = samples.images.device();
+    let mut tensors = vec![("samples".to_string(), samples.images.clone())];
+    tensors.push(("nfe".into(), Tensor::new(&[i64::try_from(samples.nfe)?], device)?));
+    if let Some(labels) = labels {
+        tensors.push(("label".into(), label_tensor(labels)?));
+    }
+    if let Some(trajectory) = &samples.trajectory {
+        tensors.push(("trajectory".into(), trajectory.clone()));
+        tensors.push(("times".into(), Tensor::new(times, device)?));
+    }
+    Ok(tensors)
+}
+
+/// Labels as files hold them: `[n]`, i64.
+pub(crate) fn label_tensor(labels: &[u32]) -> Result<Tensor> {
+    let labels: Vec<i64> = labels.iter().map(|&label| label.into()).collect();
+    Ok(Tensor::new(labels, &fm_candle::device::Device::Cpu)?)
+}
+
+/// A grid of all images, as many rows as columns, in RGB.
+fn square(images: &Tensor) -> Result<Picture> {
+    let (n, c, h, w) = images.dims4()?;
+    let columns = (1..=n).find(|k| k * k >= n).unwrap_or(1);
+    Ok(grid::draw(&to_pixels(images)?, [n, h, w, c], columns, 2)?.rgb())
+}
+
+/// The pictures of a trajectory, `[times, n, c, h, w]`.
+struct Frames<'a> {
+    states: &'a Tensor,
+}
+
+impl Frames<'_> {
+    fn count(&self) -> usize {
+        self.times().min(FRAMES)
+    }
+
+    fn times(&self) -> usize {
+        self.states.dims()[0]
+    }
+
+    /// The grid of the first images at the time of frame `i`.
+    fn draw(&self, i: usize) -> Result<Picture> {
+        let state = self.states.get(time_of(i, self.count(), self.times()))?;
+        square(&state.narrow(0, 0, SHOWN.min(state.dim(0)?))?)
+    }
+
+    fn animation(&self) -> Result<Vec<u8>> {
+        picture::animation(self.count(), |i| self.draw(i)).context("the animation")
+    }
+}
+
+/// The time that frame `i` of `count` shows: the frames are spread evenly over all `times`, from
+/// the first to the last.
+fn time_of(i: usize, count: usize, times: usize) -> usize {
+    let gaps = count.saturating_sub(1).max(1);
+    (i * times.saturating_sub(1) + gaps / 2) / gaps
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn outputs_go_by_their_names() {
+        let kind = |path: &str| Output::of(path.into()).map(|output| output.kind);
+        assert_eq!(kind("a/b.PNG"), Ok(Kind::Grid));
+        assert_eq!(kind("b.npz"), Ok(Kind::Npz));
+        assert_eq!(kind("b.v2.safetensors"), Ok(Kind::Safetensors));
+        assert_eq!(kind("new"), Ok(Kind::Folder));
+        assert!(kind("b.jpg").is_err());
+        let dir = tempfile::Builder::new().suffix(".png").tempdir().unwrap();
+        assert_eq!(Output::of(dir.path().into()).unwrap().kind, Kind::Folder);
+        assert!(safetensors("x.safetensors".into()).is_ok());
+        let dir = tempfile::Builder::new().suffix(".safetensors").tempdir().unwrap();
+        assert!(safetensors(dir.path().into()).is_err());
+        assert!(safetensors("safetensors".into()).is_err());
+    }
+
+    #[test]
+    fn frames_are_spread_from_the_first_time_to_the_last() {
+        let shown = |times: usize| -> Vec<usize> {
+            let count = times.min(FRAMES);
+            (0..count).map(|i| time_of(i, count, times)).collect()
+        };
+        assert_eq!(shown(1), [0]);
+        assert_eq!(shown(3), [0, 1, 2]);
+        assert_eq!(shown(50), (0..50).collect::<Vec<_>>());
+        for times in [51, 99, 100, 1001] {
+            let shown = shown(times);
+            assert_eq!((shown.len(), shown[0], shown[49]), (50, 0, times - 1));
+            assert!(shown.windows(2).all(|pair| pair[0] < pair[1]));
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! The command line as upstream keeps it: in `args.json` and in its checkpoints.
+
+use fm_candle::model::UNetConfig;
+use serde_json::{Map, Value, json};
+
+use super::Args;
+use crate::cli::Common;
+
+/// Upstream's flags by their names, in its order, then ours.
+pub(super) fn namespace(args: &Args, common: &Common, net: &UNetConfig) -> Map<String, Value> {
+    // Upstream parses the JSON on its command line; what is none was refused before.
+    let ode_options: Value = serde_json::from_str(&args.ode_options).unwrap_or_default();
+    let net: Value = serde_json::from_str(&net.to_json()).unwrap_or_default();
+    let flags = json!({
+        "batch_size": args.batch_size,
+        "epochs": args.epochs,
+        "accum_iter": args.accum_iter,
+        "lr": args.lr,
+        "optimizer_betas": args.optimizer_betas,
+        "decay_lr": args.decay_lr,
+        "class_drop_prob": args.class_drop_prob,
+        "skewed_timesteps": args.skewed_timesteps,
+        "edm_schedule": args.edm_schedule,
+        "use_ema": args.use_ema,
+        "dataset": args.dataset.name(),
+        "data_path": args.data_path.to_string_lossy(),
+        "output_dir": args.output_dir.to_string_lossy(),
+        "ode_method": args.ode_method.name(),
+        "ode_options": ode_options,
+        "cfg_scale": args.cfg_scale,
+        "device": common.device_name(),
+        "seed": common.seed,
+        "resume": args.resume,
+        "start_epoch": args.start_epoch.unwrap_or(0),
+        "eval_only": args.eval_only,
+        "eval_frequency": args.eval_frequency,
+        "compute_fid": args.compute_fid,
+        "test_run": args.test_run,
+        "discrete_flow_matching": args.discrete_flow_matching,
+    });
+    let ours = json!({ "arch": args.arch, "no_flip": args.no_flip, "net": net });
+    let launcher = Value::Object(args.launcher.attributes());
+    let parts = [flags, launcher, ours].into_iter();
+    parts
+        .filter_map(|part| if let Value::Object(map) = part { Some(map) } else { None })
+        .flatten()
+        .collect()
+}
