@@ -277,7 +277,7 @@ fn bad_checkpoints_are_refused_by_name() {
 
     checkpoint::safetensors::save(&dir.join("bad.safetensors"), &all.tensors, &[]).unwrap();
     let error = fails(dir, &sample);
-    assert!(error.contains("mnist-small") && error.contains("--arch"), "{error}");
+    assert!(error.contains("mnist-micro") && error.contains("--arch"), "{error}");
 }
 
 #[test]
