@@ -11,10 +11,12 @@
 )]
 
 mod encode;
+mod misfits;
 mod quantize;
 mod sample;
 mod velocity;
 
+use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -275,7 +277,7 @@ fn bad_checkpoints_are_refused_by_name() {
 
     checkpoint::safetensors::save(&dir.join("bad.safetensors"), &all.tensors, &[]).unwrap();
     let error = fails(dir, &sample);
-    assert!(error.contains("mnist-small") && error.contains("--arch"), "{error}");
+    assert!(error.contains("mnist-micro") && error.contains("--arch"), "{error}");
 }
 
 #[test]
