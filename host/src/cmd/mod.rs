@@ -5,6 +5,7 @@ pub(crate) mod fid;
 pub(crate) mod inspect;
 pub(crate) mod launcher;
 pub(crate) mod net;
+pub(crate) mod ode;
 pub(crate) mod quantize;
 pub(crate) mod sample;
 pub(crate) mod shell;

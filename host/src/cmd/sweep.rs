@@ -11,7 +11,7 @@ use quant_core::scheme::Scheme;
 
 use crate::cli::Common;
 use crate::cmd::net::NetArgs;
-use crate::cmd::sample::steps;
+use crate::cmd::ode::steps;
 use crate::cmd::treatment::TreatmentArgs;
 use crate::embedded;
 use crate::report::tables;

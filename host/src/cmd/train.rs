@@ -19,7 +19,8 @@ use serde_json::json;
 use crate::cli::Common;
 use crate::cmd::launcher::Launcher;
 use crate::cmd::net;
-use crate::cmd::sample::{class_cycle, steps};
+use crate::cmd::ode::steps;
+use crate::cmd::sample::class_cycle;
 use crate::progress::Progress;
 use crate::report::grid;
 
