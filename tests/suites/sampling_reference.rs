@@ -6,7 +6,7 @@ use candle_core::{DType, Device};
 use fm_candle::checkpoint;
 use fm_candle::model::{Stored, UNet};
 use fm_candle::sample::{Sampler, to_pixels};
-use fm_candle::solver::{Control, edm_grid, uniform_grid};
+use fm_candle::solver::{Options, edm_grid, uniform_grid};
 use fmq_tests::{config, data, json, max_difference};
 
 #[test]
@@ -29,7 +29,7 @@ fn fixed_step_samples_equal_upstream() {
         let sampler = Sampler {
             method: case["method"].as_str().unwrap().parse().unwrap(),
             grid,
-            control: Control::default(),
+            options: Options::default(),
             cfg_scale: case["cfg_scale"].as_f64().unwrap(),
             batch_size: 2,
         };

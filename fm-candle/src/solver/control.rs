@@ -5,7 +5,7 @@ use candle_core::{DType, Tensor};
 use super::field::Field;
 use crate::error::{Error, Result};
 
-/// Settings of the adaptive methods; the defaults are torchdiffeq's, the tolerances upstream's.
+/// Tolerances, and settings of the adaptive methods; the defaults are torchdiffeq's, the tolerances upstream's.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Control {
     /// Absolute error allowed per step.
@@ -43,7 +43,10 @@ impl Default for Control {
 
 impl Control {
     /// Refuses settings that no solver can work with.
-    pub(super) fn check(&self) -> Result<()> {
+    ///
+    /// # Errors
+    /// Says which settings, and what they must be.
+    pub fn check(&self) -> Result<()> {
         let Self { atol, rtol, .. } = *self;
         let tolerance = |x: f64| x.is_finite() && x >= 0.0;
         if !tolerance(atol) || !tolerance(rtol) || atol + rtol == 0.0 {
@@ -68,8 +71,18 @@ impl Control {
 
     /// `|error / (atol + rtol max(|y0|, |y1|))|`, root of the mean square; a step is good up to 1.
     pub(super) fn ratio(&self, error: &Tensor, y0: &Tensor, y1: &Tensor) -> Result<f64> {
-        let allowed = y0.abs()?.maximum(&y1.abs()?)?.affine(self.rtol, self.atol)?;
-        rms(&(error / allowed)?)
+        rms(&(error / self.allowed(y0, y1)?)?)
+    }
+
+    /// Whether `|error / (atol + rtol max(|y0|, |y1|))| < 1` for every element.
+    pub(super) fn is_within(&self, error: &Tensor, y0: &Tensor, y1: &Tensor) -> Result<bool> {
+        let within = (error / self.allowed(y0, y1)?)?.abs()?.lt(1.0)?;
+        Ok(within.min_all()?.to_scalar::<u8>()? == 1)
+    }
+
+    /// `atol + rtol max(|y0|, |y1|)`.
+    fn allowed(&self, y0: &Tensor, y1: &Tensor) -> Result<Tensor> {
+        Ok(y0.abs()?.maximum(&y1.abs()?)?.affine(self.rtol, self.atol)?)
     }
 
     /// The first step (Hairer, Nørsett and Wanner, Solving Ordinary Differential Equations I,

@@ -9,13 +9,13 @@ use fm_candle::device::Device;
 use fm_candle::fid::{npz, planar};
 use fm_candle::model::UNetConfig;
 use fm_candle::sample::{Sampler, Samples, random_labels, start_noise, to_pixels};
-use fm_candle::solver::{Control, Method, uniform_grid};
+use fm_candle::solver::{Method, Options, uniform_grid};
 use fm_candle::{DType, Tensor};
 use fm_candle::{atomic, data::Images};
 
 use crate::cli::Common;
 use crate::cmd::net::NetArgs;
-use crate::cmd::ode::steps;
+use crate::cmd::ode::OdeArgs;
 use crate::report::grid;
 
 /// Draw images from a net, packed or not
@@ -38,16 +38,8 @@ pub(crate) struct Args {
     /// Guidance; 0 is off
     #[arg(long = "cfg-scale", alias = "cfg_scale", default_value_t = 0.0)]
     cfg_scale: f64,
-    /// Solver: euler, midpoint, heun2, heun3, rk4; adaptive_heun, fehlberg2, bosh3, dopri5, dopri8
-    #[arg(long = "ode-method", alias = "ode_method", default_value = "midpoint")]
-    ode_method: Method,
-    /// JSON: {"step_size": 0.05}, {"nfe": 50} with --edm-schedule, or, of an adaptive solver,
-    /// {"atol": 1e-5, "rtol": 1e-5}
-    #[arg(long = "ode-options", alias = "ode_options", default_value = "{}")]
-    ode_options: String,
-    /// Use the EDM time grid
-    #[arg(long = "edm-schedule", alias = "edm_schedule")]
-    edm_schedule: bool,
+    #[command(flatten)]
+    ode: OdeArgs,
     /// Images in one tensor; the images do not depend on it, but for an adaptive solver's steps
     #[arg(long = "batch-size", alias = "batch_size", default_value = "8", value_parser = at_least_1)]
     batch_size: usize,
@@ -59,11 +51,11 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args, common: &Common) -> Result<()> {
     let kind = OutputKind::of(&args.output, args.trajectory)?;
     atomic::check_target(&args.output)?;
-    let (grid, control) = steps(args.ode_method, &args.ode_options, args.edm_schedule, 0.05)?;
+    let (grid, options) = args.ode.steps(0.05)?;
     let sampler = Sampler {
-        method: args.ode_method,
+        method: args.ode.ode_method,
         grid,
-        control,
+        options,
         cfg_scale: args.cfg_scale,
         batch_size: args.batch_size,
     };
@@ -81,6 +73,9 @@ pub(crate) fn run(args: &Args, common: &Common) -> Result<()> {
         sampler.run(&net, &x0, labels.as_deref(), args.trajectory, |n| bar.inc(n as u64))?;
     bar.finish_and_clear();
     kind.write(&args.output, &samples)?;
+    if let Some(warning) = &samples.warning {
+        common.progress().line(&format!("warning: {warning}"));
+    }
     let (n, nfe) = (x0.dim(0)?, samples.nfe);
     let text = format!("{n} images, {nfe} evaluations each: `{}`", args.output.display());
     common.progress().line(&text);
@@ -93,8 +88,8 @@ pub(crate) fn draw(path: &Path, n: usize, common: &Common) -> Result<Tensor> {
     let device = common.device()?;
     let net = NetArgs::plain(path).build(&device)?;
     let grid = uniform_grid(0.05)?;
-    let (method, control) = (Method::Midpoint, Control::default());
-    let sampler = Sampler { method, grid, control, cfg_scale: 0.0, batch_size: 8 };
+    let (method, options) = (Method::Midpoint, Options::default());
+    let sampler = Sampler { method, grid, options, cfg_scale: 0.0, batch_size: 8 };
     let x0 = start_noise(common.seed, 0, n, image_shape(net.config())?, &device)?;
     let labels = labels(None, n, common.seed, net.config())?;
     let bar = common.progress().bar("sampling", n as u64, "img");
