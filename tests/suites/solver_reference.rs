@@ -54,6 +54,7 @@ fn options(case: &Value) -> Options {
         safety: number("safety").unwrap_or(base.safety),
         ifactor: number("ifactor").unwrap_or(base.ifactor),
         dfactor: number("dfactor").unwrap_or(base.dfactor),
+        ..base
     };
     let whole = |key: &str, default: usize| {
         case["options"][key].as_u64().map_or(default, |it| usize::try_from(it).unwrap())

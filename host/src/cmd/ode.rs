@@ -125,6 +125,7 @@ impl OdeOptions {
                 safety: self.safety.unwrap_or(control.safety),
                 ifactor: self.ifactor.unwrap_or(control.ifactor),
                 dfactor: self.dfactor.unwrap_or(control.dfactor),
+                ..control
             },
             step_t: self.step_t.clone().unwrap_or_default(),
             jump_t: self.jump_t.clone().unwrap_or_default(),

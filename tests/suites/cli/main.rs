@@ -316,6 +316,22 @@ fn numbers_that_make_no_images_are_refused() {
 }
 
 #[test]
+fn a_solver_that_does_not_converge_is_named_with_time_and_step() {
+    let dir = folder();
+    let dir = dir.path();
+    let sample = |options: &str| {
+        let mut args = vec!["sample", "net.safetensors", "-n", "1", "-o", "x.png"];
+        args.extend(["--ode-method", "implicit_adams", "--ode-options", options]);
+        let output = fmq(dir, &args);
+        assert!(output.status.success(), "{options}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let warned = sample(r#"{"step_size": 0.25, "max_iters": 1, "atol": 1e-12, "rtol": 1e-12}"#);
+    assert!(warned.contains("2 of 4 steps, first at t = 0.5, step 2"), "{warned}");
+    assert!(!sample(r#"{"step_size": 0.1, "max_order": 5}"#).contains("warning"));
+}
+
+#[test]
 fn completions_and_manual_cover_every_command() {
     let dir = tempfile::tempdir().unwrap();
     let script = ok(dir.path(), &["completions", "bash"]);
