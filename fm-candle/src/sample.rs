@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use crate::error::{Error, Result};
 use crate::model::{Mode, UNet};
 use crate::random::Domain;
-use crate::solver::{Method, Options, Trace, Unconverged, solve};
+use crate::solver::{Interpolation, Method, Options, Trace, Unconverged, solve};
 
 /// How samples are drawn.
 #[derive(Clone, Debug)]
@@ -39,8 +39,13 @@ pub struct Samples {
 }
 
 impl Sampler {
-    /// Evaluations of the velocity per image; an adaptive method's are known only afterwards.
+    /// Evaluations of the velocity per image, where they are known beforehand: not of an adaptive
+    /// method, nor of Adams, nor where the options hold a step size or interpolate by cubics.
     pub fn nfe(&self) -> Option<usize> {
+        let Options { step_size, interpolation, .. } = self.options;
+        if step_size.is_some() || interpolation == Interpolation::Cubic {
+            return None;
+        }
         Some(self.grid.len().saturating_sub(1) * self.method.evaluations()?)
     }
 

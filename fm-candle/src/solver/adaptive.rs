@@ -293,8 +293,8 @@ mod tests {
     fn prescribed_times_end_steps_and_jumps_are_seen_from_behind() {
         let x = Tensor::new(&[0f64], &Device::Cpu).unwrap();
         let run = |step_t: &[f64], jump_t: &[f64], times: [f64; 2]| {
-            // 1 up to t = 1/2, 2 from there on.
-            let jump = |t: f64| if t < 0.5 { 1.0 } else { 2.0 };
+            // 1 up to t = 1/2, 2 behind it.
+            let jump = |t: f64| if t <= 0.5 { 1.0 } else { 2.0 };
             let mut field = |x: &Tensor, t: f64| -> Result<Tensor> { Ok(x.affine(0.0, jump(t))?) };
             let control = Control { first_step: Some(0.25), ..Control::default() };
             let (step_t, jump_t) = (step_t.to_vec(), jump_t.to_vec());
@@ -318,5 +318,16 @@ mod tests {
         let twice = run(&[0.5], &[0.5], [0.0, 1.0]).unwrap_err().to_string();
         assert!(twice.contains("0.5 twice"), "{twice}");
         assert!(run(&[f64::NAN], &[], [0.0, 1.0]).is_err());
+    }
+
+    #[test]
+    fn a_step_that_ends_on_a_prescribed_time_does_not_hide_the_next() {
+        let x = Tensor::new(&[0f64], &Device::Cpu).unwrap();
+        let mut field = |x: &Tensor, _: f64| -> Result<Tensor> { Ok(x.affine(0.0, 1.0)?) };
+        let control = Control { first_step: Some(0.25), max_step: 0.25, ..Control::default() };
+        let options = Options { control, step_t: vec![0.25, 0.6], ..Options::default() };
+        let trace = solve(Method::Dopri5, &mut field, &x, &[0.0, 0.7], &options, |_| ()).unwrap();
+        let starts: Vec<f64> = trace.steps.iter().map(|step| step.t).collect();
+        assert_eq!(starts, [0.0, 0.25, 0.5, 0.6]);
     }
 }
