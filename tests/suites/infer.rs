@@ -11,7 +11,7 @@ use fm_candle::checkpoint;
 use fm_candle::model::{Mode, Stored, UNet, UNetConfig};
 use fm_candle::quantize::{PackedNet, Treatment, quantize_in_memory, quantize_to_file};
 use fm_candle::sample::{Sampler, start_noise};
-use fm_candle::solver::{self, Control, uniform_grid};
+use fm_candle::solver::{self, uniform_grid};
 use fmq_tests::{formula, formula_weights};
 use quant_core::Error;
 use quant_core::format::{Kind, Model, fill_section};
@@ -218,7 +218,7 @@ fn the_solver_equals_candles() {
         let sampler_of_candle = Sampler {
             method: theirs,
             grid: uniform_grid(0.25).unwrap(),
-            control: Control::default(),
+            options: solver::Options::default(),
             cfg_scale: f64::from(guidance),
             batch_size: 1,
         };

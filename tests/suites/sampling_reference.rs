@@ -8,7 +8,7 @@ use candle_core::{DType, Device, IndexOp, Tensor};
 use fm_candle::checkpoint;
 use fm_candle::model::{Mode, Stored, UNet};
 use fm_candle::sample::{Sampler, Samples, to_pixels};
-use fm_candle::solver::{Control, Method, Options, edm_grid, solve, uniform_grid};
+use fm_candle::solver::{Method, Options, edm_grid, solve, uniform_grid};
 use fmq_tests::{config, json, max_difference, numbers, ran, reference, tensors};
 use serde_json::Value;
 
@@ -54,7 +54,7 @@ fn samples(of: &Fixture, case: &Value, cfg_scale: f64) -> Samples {
     let sampler = Sampler {
         method,
         grid,
-        control: Control::default(),
+        options: Options::default(),
         cfg_scale,
         // The error of an adaptive step is that of a whole batch: as many as were solved together.
         batch_size: if method.is_adaptive() { x0.dim(0).unwrap() } else { 2 },
@@ -78,7 +78,8 @@ fn between_steps(
     let options = Options { step_size, ..Options::default() };
     let trace = solve(method, &mut field, x0, times, &options, |x| states.push(x)).unwrap();
     let (images, trajectory) = (states[states.len() - 1].clone(), Tensor::stack(&states, 0));
-    Samples { images, trajectory: Some(trajectory.unwrap()), nfe: trace.evaluations.len() }
+    let nfe = trace.evaluations.len();
+    Samples { images, trajectory: Some(trajectory.unwrap()), nfe, warning: None }
 }
 
 /// Holds pixels to the reference's; one within 1e-3 of a whole number may fall to either side.

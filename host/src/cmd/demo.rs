@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use fm_candle::sample::Sampler;
-use fm_candle::solver::{Control, Method, uniform_grid};
+use fm_candle::solver::{Method, Options, uniform_grid};
 use quant_core::scheme::Scheme;
 
 use crate::cli::Common;
@@ -37,7 +37,7 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
         sampler: Sampler {
             method: Method::Midpoint,
             grid: uniform_grid(0.1)?,
-            control: Control::default(),
+            options: Options::default(),
             cfg_scale: 0.0,
             batch_size: 8,
         },
