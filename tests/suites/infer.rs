@@ -123,6 +123,14 @@ fn nets() -> Vec<(&'static str, UNetConfig, (usize, usize))> {
             (16, 8),
         ),
         ("no projection", with(|c| (c.input_projection, c.in_channels) = (false, 32)), (6, 6)),
+        (
+            "no residual blocks",
+            with(|c| {
+                c.channel_mult = vec![2.0, 1.0, 3.0];
+                (c.num_res_blocks, c.attention_resolutions) = (0, vec![1, 4]);
+            }),
+            (8, 12),
+        ),
         ("patches", with(|c| (c.patch, c.in_channels) = (2, 3)), (16, 8)),
         ("mnist-micro", UNetConfig::preset("mnist-micro").unwrap(), (28, 28)),
         ("mnist-small", UNetConfig::preset("mnist-small").unwrap(), (28, 28)),
@@ -132,21 +140,15 @@ fn nets() -> Vec<(&'static str, UNetConfig, (usize, usize))> {
 #[test]
 fn velocities_equal_candles() {
     for (name, config, size) in nets() {
-        let size = (size.0, size.1);
-        if name == "no projection" {
-            // 32 image channels, none of them concatenated.
-            let config = UNetConfig { out_channels: 32, ..config };
-            assert!(off(&config, Treatment::F32, size) < 1e-5, "{name}");
-            continue;
-        }
         let off = off(&config, Treatment::F32, size);
         println!("{name}: {off:.1e}");
         assert!(off < 1e-5, "{name}: {off}");
     }
     // The sine of 2 pi 2^7 x amplifies the rounding of its argument.
-    let fourier =
-        UNetConfig { with_fourier_features: true, conv_resample: false, ..nets()[0].1.clone() };
+    let fourier = UNetConfig { with_fourier_features: true, ..nets()[0].1.clone() };
     assert!(off(&fourier, Treatment::F32, (8, 8)) < 5e-4);
+    let both = UNetConfig { in_channels: 5, ..fourier };
+    assert!(off(&both, Treatment::F32, (8, 8)) < 5e-4);
 }
 
 #[test]

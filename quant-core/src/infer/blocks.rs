@@ -62,17 +62,25 @@ impl Net<'_> {
         Ok(out)
     }
 
-    /// The same for a block of the way up, whose result has a place of its own.
+    /// The same for a block of the way up, which reads a map and a skip; its result lies where one of
+    /// them does, if that has room for it, else above.
     pub(super) fn up_block(
         &self,
         machine: &mut Machine<'_, '_>,
         source: Source,
-        out: Map,
+        channels: usize,
     ) -> Result<Map> {
+        let (height, width) = (source.height(), source.width());
+        let parts = [source.second, Some(source.first).filter(|_| !source.up)];
+        let room = parts.into_iter().flatten().find(|map| map.channels >= channels);
+        let out = match room {
+            Some(map) => Map { channels, ..map },
+            None => machine.stack.push(channels, height, width),
+        };
         let norm = machine.params()?;
         machine.norm(&norm, source, false)?;
         let conv = machine.params()?;
-        let hidden = machine.stack.push(out.channels, out.height, out.width);
+        let hidden = machine.stack.push(channels, height, width);
         machine.conv(&conv, source, Entry::NormSilu, hidden, Put::Set)?;
         let conv = self.second_norm(machine, hidden)?;
         let skip = machine.params()?;
