@@ -117,7 +117,9 @@ impl Net<'_> {
             None => num::index(heads),
         };
         let width = channels.checked_div(heads).unwrap_or(0);
-        let left = u64::try_from(channels - heads.saturating_mul(width)).unwrap_or(u64::MAX);
+        let width = self.config.num_head_channels.map_or(width, num::index);
+        let left = channels.saturating_sub(heads.saturating_mul(width));
+        let left = u64::try_from(left).unwrap_or(u64::MAX);
         check_range("channels that attention's heads leave over", left, 0, 0)?;
         let norm = machine.params()?;
         machine.norm(&norm, x.into(), false)?;

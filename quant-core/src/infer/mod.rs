@@ -55,6 +55,9 @@ use unet::Net;
 pub use sampler::{Method, Sampler, Settings};
 pub use unet::Input;
 
+/// The bytes of stack that a [`Sampler`] takes, about: as measured on a Cortex-M4.
+pub const STACK_BYTES: usize = 8 << 10;
+
 /// What an evaluation of a net takes, for images of one size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Plan {
@@ -144,7 +147,9 @@ impl Plan {
         check_length("rows of the golden pair", height, golden.size.0.into())?;
         check_length("columns of the golden pair", width, golden.size.1.into())?;
         let short = Error::Length { what: "arena in floats", expected: self.arena_len(), found };
-        let (x, rest) = arena.split_at_mut_checked(channels * height * width).ok_or(short)?;
+        let (x, rest) = arena
+            .split_at_mut_checked(channels.saturating_mul(height).saturating_mul(width))
+            .ok_or(short)?;
         let (v, arena) = rest.split_at_mut_checked(expected).ok_or(short)?;
         noise::fill_normal(golden.seed, 0, 0, x);
         let input = Input { x, concat: &[], t: golden.t, label: golden.label };
@@ -180,7 +185,8 @@ impl Plan {
         let config = model.net().ok_or(Error::Encoding { needed: "the parameters of a net" })?;
         let net = Net { config, height: self.height, width: self.width };
         net.check(input)?;
-        let pixels = self.height * self.width * self.patch * self.patch;
+        let (height, width) = self.image_size();
+        let pixels = height.saturating_mul(width);
         let expected = num::index(config.out_channels).saturating_mul(pixels);
         check_length("velocity", expected, out.len())?;
         let memory = Memory::new(&self.sizes, arena)?;

@@ -193,11 +193,11 @@ impl Net<'_> {
     /// Fails unless the net can halve the images and they are as large as said.
     pub(super) fn check(&self, input: &Input<'_>) -> Result<()> {
         let config = self.config;
-        let plane = self.height * self.width;
-        let expected = self.planes().saturating_sub(self.fourier()) * plane;
+        let plane = self.height.saturating_mul(self.width);
+        let expected = self.planes().saturating_sub(self.fourier()).saturating_mul(plane);
         check_length("image", expected, input.x.len() + input.concat.len())?;
         if self.fourier() > 0 {
-            check_length("image with Fourier features", 3 * plane, input.x.len())?;
+            check_length("image with Fourier features", plane.saturating_mul(3), input.x.len())?;
         }
         match (input.label, config.num_classes) {
             (Some(label), classes) if label > classes.unwrap_or(0) || classes.is_none() => {
