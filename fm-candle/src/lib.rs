@@ -12,6 +12,7 @@
 //! | [`path`] | the straight path and the training objective |
 //! | [`train`] | the loop's state: batches, AdamW with EMA, resuming |
 //! | [`solver`] | ODE methods and time grids; they know no net |
+//! | [`likelihood`] | how likely data are: the change of volume along the path |
 //! | [`sample`] | noise to images |
 //! | [`data`] | image sets |
 //! | [`fid`] | Fréchet distance between image sets |
@@ -44,6 +45,7 @@ pub mod data;
 pub mod device;
 pub mod error;
 pub mod fid;
+pub mod likelihood;
 pub mod mapped;
 pub mod model;
 pub mod ops;

@@ -32,11 +32,16 @@ impl Mapped {
         if !std::fs::metadata(path).map_err(io)?.is_file() {
             return Err(Error::file(path, "is no regular file"));
         }
-        Self::map(&File::open(path).map_err(io)?).map_err(io)
+        Self::of(&File::open(path).map_err(io)?).map_err(io)
     }
 
+    /// Maps an open file, as long as it is now.
+    ///
+    /// # Errors
+    ///
+    /// What the system says where it cannot be mapped.
     #[expect(unsafe_code, reason = "every call that maps a file is unsafe")]
-    fn map(file: &File) -> std::io::Result<Self> {
+    pub fn of(file: &File) -> std::io::Result<Self> {
         // SAFETY: the map is private to this type, which hands out shared slices of bytes only.
         // Every value of a byte is valid, so the slices are sound as long as nobody changes the
         // file meanwhile; that cannot be enforced, as for every reader of maps: a change by

@@ -24,6 +24,8 @@ pub enum Domain {
     Dropout = 7,
     /// Labels of samples; index: the image.
     SampleLabel = 8,
+    /// Probes of the divergence; index: the row.
+    Probe = 9,
 }
 
 impl Domain {

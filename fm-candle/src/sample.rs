@@ -7,9 +7,8 @@ use rayon::prelude::*;
 use crate::data::Images;
 use crate::error::{Error, Result};
 use crate::model::{Mode, UNet};
-use crate::ops::is_finite;
 use crate::random::Domain;
-use crate::solver::{Control, Method, Options, solve};
+use crate::solver::{Interpolation, Method, Options, Trace, Unconverged, solve};
 
 /// How samples are drawn.
 #[derive(Clone, Debug)]
@@ -19,8 +18,8 @@ pub struct Sampler {
     /// Times from noise to data, or back: a fixed-step method's grid; an adaptive one only reports
     /// there.
     pub grid: Vec<f64>,
-    /// Tolerances of an adaptive method.
-    pub control: Control,
+    /// The solver's settings.
+    pub options: Options,
     /// Guidance `s`: the velocity is `(1 + s) v(x, t, label) - s v(x, t, none)`; 0 is off.
     pub cfg_scale: f64,
     /// Images in one tensor; on the CPU several such batches run side by side. An adaptive method
@@ -37,11 +36,18 @@ pub struct Samples {
     /// Evaluations of the velocity per image; one with guidance counts once. Batches of an adaptive
     /// method may differ: that of the one with the most.
     pub nfe: usize,
+    /// Where the solver went on without having met its tolerances, in words.
+    pub warning: Option<String>,
 }
 
 impl Sampler {
-    /// Evaluations of the velocity per image; an adaptive method's are known only afterwards.
+    /// Evaluations of the velocity per image, where they are known beforehand: not of an adaptive
+    /// method, nor of Adams, nor where the options hold a step size or interpolate by cubics.
     pub fn nfe(&self) -> Option<usize> {
+        let Options { step_size, interpolation, .. } = self.options;
+        if step_size.is_some() || interpolation == Interpolation::Cubic {
+            return None;
+        }
         Some(self.grid.len().saturating_sub(1) * self.method.evaluations()?)
     }
 
@@ -71,7 +77,7 @@ impl Sampler {
             return Err(Error::Config("no images asked for; at least 1 is needed".into()));
         }
         let size = self.batch_size.max(1);
-        let batch = |start: usize| -> Result<(Vec<Tensor>, usize)> {
+        let batch = |start: usize| -> Result<(Vec<Tensor>, Trace)> {
             let count = size.min(n - start);
             let x = x0.narrow(0, start, count)?.to_dtype(DType::F32)?.contiguous()?;
             let label = match labels {
@@ -80,18 +86,17 @@ impl Sampler {
             };
             let mut field = |x: &Tensor, t: f64| self.velocity(net, x, t, label.as_ref());
             let mut states = vec![x.clone()];
-            let options = Options { control: self.control, ..Options::default() };
-            let trace = solve(self.method, &mut field, &x, &self.grid, &options, |x| {
+            let trace = solve(self.method, &mut field, &x, &self.grid, &self.options, |x| {
                 if !trajectory {
                     states.clear();
                 }
                 states.push(x);
             })?;
             done(count);
-            Ok((states, trace.evaluations.len()))
+            Ok((states, trace))
         };
         let starts: Vec<usize> = (0..n).step_by(size).collect();
-        let batches: Vec<(Vec<Tensor>, usize)> = if x0.device().is_cpu() {
+        let batches: Vec<(Vec<Tensor>, Trace)> = if x0.device().is_cpu() {
             starts.into_par_iter().map(batch).collect::<Result<_>>()?
         } else {
             starts.into_iter().map(batch).collect::<Result<_>>()?
@@ -104,13 +109,20 @@ impl Sampler {
             None
         };
         let images = at(if trajectory.is_some() { self.grid.len() - 1 } else { 0 })?;
-        if !is_finite(&images)? {
-            let reason =
-                "the samples are not finite; look at the noise, the weights, the step size";
-            return Err(Error::Config(reason.into()));
-        }
-        let nfe = batches.iter().map(|(_, nfe)| *nfe).max().unwrap_or(0);
-        Ok(Samples { images, trajectory, nfe })
+        let traces = || batches.iter().map(|(_, trace)| trace);
+        let nfe = traces().map(|trace| trace.evaluations.len()).max().unwrap_or(0);
+        let warning = traces().find_map(|trace| self.warning(&trace.unconverged));
+        Ok(Samples { images, trajectory, nfe, warning })
+    }
+
+    fn warning(&self, unconverged: &[Unconverged]) -> Option<String> {
+        let [Unconverged { t, step }, ..] = unconverged else { return None };
+        let (method, count) = (self.method, unconverged.len());
+        Some(format!(
+            "{method} did not converge in {count} of {} steps, first at t = {t}, step {step}; the \
+             images may be wrong: try a smaller step, a larger max_iters, a smaller max_order",
+            self.grid.len() - 1
+        ))
     }
 
     fn velocity(&self, net: &UNet, x: &Tensor, t: f64, label: Option<&Tensor>) -> Result<Tensor> {

@@ -87,6 +87,18 @@ enum Command {
     Man(cmd::shell::Manual),
 }
 
+/// Arguments that do not go together; the program exits with 2, as for those that are wrong alone.
+#[derive(Debug)]
+pub(crate) struct Usage(pub(crate) String);
+
+impl core::fmt::Display for Usage {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl core::error::Error for Usage {}
+
 /// Parses the arguments (wrong usage exits with 2) and runs the command.
 pub(crate) fn run() -> Result<()> {
     let cli = Cli::parse();

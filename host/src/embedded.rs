@@ -12,11 +12,32 @@ use fm_candle::fid::{Statistics, npz};
 use fm_candle::model::{UNet, UNetConfig};
 use fm_candle::{Tensor, checkpoint};
 
-/// A trained net of 813 601 weights that draws digits of a wanted class: its configuration and
-/// its state dict.
-pub(crate) fn mnist_small() -> Result<(UNetConfig, Vec<(String, Tensor)>)> {
-    let bytes = include_bytes!("../assets/mnist-small.safetensors");
-    let config = UNetConfig::preset("mnist-small")?;
+/// The trained nets that draw digits of a wanted class; each is of the preset of its name.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Net {
+    /// 813 601 weights
+    MnistSmall,
+    /// 289 316 weights, for microcontrollers
+    MnistMicro,
+}
+
+impl Net {
+    /// The name of its preset.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::MnistSmall => "mnist-small",
+            Self::MnistMicro => "mnist-micro",
+        }
+    }
+}
+
+/// The configuration and the state dict of an embedded net.
+pub(crate) fn net(net: Net) -> Result<(UNetConfig, Vec<(String, Tensor)>)> {
+    let bytes: &[u8] = match net {
+        Net::MnistSmall => include_bytes!("../assets/mnist-small.safetensors"),
+        Net::MnistMicro => include_bytes!("../assets/mnist-micro.safetensors"),
+    };
+    let config = UNetConfig::preset(net.name())?;
     let mut tensors: HashMap<String, Tensor> =
         checkpoint::safetensors::decode(bytes).context("the embedded net")?;
     let ordered = UNet::shapes(&config)?.into_iter().map(|(name, _)| {
@@ -51,6 +72,15 @@ mod tests {
     use fm_candle::fid::fid;
 
     use super::*;
+
+    #[test]
+    fn nets_have_as_many_weights_as_they_say() {
+        for (name, weights) in [(Net::MnistSmall, 813_601), (Net::MnistMicro, 289_316)] {
+            let (_, tensors) = net(name).unwrap();
+            let count: usize = tensors.iter().map(|(_, tensor)| tensor.elem_count()).sum();
+            assert_eq!(count, weights, "{}", name.name());
+        }
+    }
 
     #[test]
     fn assets_are_what_they_claim_to_be() {

@@ -54,7 +54,7 @@ fn main() -> ExitCode {
             // One line, whatever the causes hold.
             let line = format!("{error:#}").replace('\n', " ");
             eprintln!("error: {line}");
-            ExitCode::FAILURE
+            if error.is::<cli::Usage>() { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
     }
 }

@@ -106,7 +106,7 @@ impl Study {
 
         let noise = self.noise()?;
         let net = build(&self.config, self.tensors.clone(), &self.device)?;
-        let full = self.sample(&net, &noise, &bar)?;
+        let full = self.sample(&net, &noise, &bar, progress)?;
         atomic::write(&self.dir.join("grids/full.png"), &shown(&full)?)?;
         let summary = self.summary(&full)?;
 
@@ -116,20 +116,26 @@ impl Study {
             let found = known.iter().find(|row| row.scheme == scheme.name() && row.bits == bits);
             rows.push(match found {
                 Some(row) => row.clone(),
-                None => self.row(scheme, bits, &noise, &full, &bar)?,
+                None => self.row(scheme, bits, &noise, &full, &bar, progress)?,
             });
             self.save(&fingerprint, &summary, &rows, &known)?;
         }
         bar.finish_and_clear();
         for &scheme in &self.schemes {
-            self.compare_bits(scheme, &noise, &full)?;
+            self.compare_bits(scheme, &noise, &full, progress)?;
         }
         self.write_report(&summary, &rows)?;
         Ok((summary, rows))
     }
 
     /// A picture with a line of samples at full precision, then one for each number of bits.
-    fn compare_bits(&self, scheme: Scheme, noise: &Tensor, full: &Tensor) -> Result<()> {
+    fn compare_bits(
+        &self,
+        scheme: Scheme,
+        noise: &Tensor,
+        full: &Tensor,
+        progress: Progress,
+    ) -> Result<()> {
         let count = LINE.min(self.n);
         let noise = noise.narrow(0, 0, count)?;
         let mut bits = self.bits.clone();
@@ -137,7 +143,7 @@ impl Study {
         let mut lines = vec![full.narrow(0, 0, count)?];
         for bits in bits {
             let net = NetArgs::plain(&self.packed_path(scheme, bits)).build(&self.device)?;
-            lines.push(self.sample(&net, &noise, &ProgressBar::hidden())?);
+            lines.push(self.sample(&net, &noise, &ProgressBar::hidden(), progress)?);
         }
         let all = Tensor::cat(&lines, 0)?;
         let (n, c, h, w) = all.dims4()?;
@@ -170,6 +176,7 @@ impl Study {
         noise: &Tensor,
         full: &Tensor,
         bar: &ProgressBar,
+        progress: Progress,
     ) -> Result<Row> {
         let start = Instant::now();
         let net = self.config.to_packed()?;
@@ -178,7 +185,7 @@ impl Study {
         let path = self.packed_path(scheme, bits);
         atomic::write(&path, &packed)?;
         let net = NetArgs::plain(&path).build(&self.device)?;
-        let samples = self.sample(&net, noise, bar)?;
+        let samples = self.sample(&net, noise, bar, progress)?;
         atomic::write(&self.grid_path(scheme, bits), &shown(&samples)?)?;
         Ok(Row {
             scheme: scheme.name().into(),
@@ -200,11 +207,21 @@ impl Study {
     }
 
     /// Samples with classes in turn: the same for every row, and each as often as the others.
-    fn sample(&self, net: &UNet, noise: &Tensor, bar: &ProgressBar) -> Result<Tensor> {
+    fn sample(
+        &self,
+        net: &UNet,
+        noise: &Tensor,
+        bar: &ProgressBar,
+        progress: Progress,
+    ) -> Result<Tensor> {
         let n = noise.dim(0)?;
         let labels = class_cycle(&self.config, n)?;
         let done = |n: usize| bar.inc(n as u64);
-        Ok(self.sampler.run(net, noise, labels.as_deref(), false, done)?.images)
+        let samples = self.sampler.run(net, noise, labels.as_deref(), false, done)?;
+        if let Some(warning) = &samples.warning {
+            bar.suspend(|| progress.line(&format!("warning: {warning}")));
+        }
+        Ok(samples.images)
     }
 
     fn fid(&self, images: &Images) -> Result<f64> {
@@ -333,10 +350,14 @@ fn shown(samples: &Tensor) -> Result<Vec<u8>> {
 
 /// A sampler in words: its method, and its cost or what that follows from.
 fn described(sampler: &Sampler) -> String {
-    let (method, control) = (sampler.method, sampler.control);
+    let (method, control) = (sampler.method, &sampler.options.control);
+    let steps = sampler.grid.len() - 1;
     match sampler.nfe() {
-        Some(nfe) => format!("{method}, {} steps, {nfe} evaluations", sampler.grid.len() - 1),
-        None => format!("{method}, atol {}, rtol {}", control.atol, control.rtol),
+        Some(nfe) => format!("{method}, {steps} steps, {nfe} evaluations"),
+        None if method.is_adaptive() => {
+            format!("{method}, atol {}, rtol {}", control.atol, control.rtol)
+        }
+        None => format!("{method}, {steps} steps"),
     }
 }
 

@@ -134,6 +134,11 @@ pub enum Error {
         /// The kind the call needs.
         needed: &'static str,
     },
+    /// The device does not compute what the file says the net does.
+    SelfTest {
+        /// The first element of the velocity that is too far off.
+        index: usize,
+    },
     /// A name that is no scheme.
     UnknownScheme,
 }
@@ -190,6 +195,12 @@ impl fmt::Display for Error {
                 write!(f, "tensor {tensor}: must be the parameter of the file's net in this place")
             }
             Self::Encoding { needed } => write!(f, "elements of the tensor: must be {needed}"),
+            Self::SelfTest { index } => {
+                write!(
+                    f,
+                    "self-test: element {index} of the velocity is off: must be the golden one"
+                )
+            }
             Self::UnknownScheme => {
                 f.write_str("unknown scheme: must be one of")?;
                 Scheme::ALL.iter().enumerate().try_for_each(|(i, scheme)| {

@@ -92,6 +92,10 @@ pub(crate) fn abs(x: f64) -> f64 {
     libm::fabs(x)
 }
 
+pub(crate) fn abs_f32(x: f32) -> f32 {
+    libm::fabsf(x)
+}
+
 pub(crate) fn ln(x: f32) -> f32 {
     libm::logf(x)
 }

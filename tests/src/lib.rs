@@ -6,25 +6,13 @@
     reason = "the reference's formula is made of such casts"
 )]
 
-use std::path::PathBuf;
+mod reference;
 
 use candle_core::{DType, Device, Tensor};
 use fm_candle::model::{UNet, UNetConfig};
 use serde_json::Value;
 
-/// A file below `tests/data`.
-pub fn data(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("data").join(name)
-}
-
-/// A JSON file below `tests/data`.
-///
-/// # Panics
-/// If there is none.
-pub fn json(name: &str) -> Value {
-    let text = std::fs::read_to_string(data(name)).expect("the file is committed");
-    serde_json::from_str(&text).expect("the file is JSON")
-}
+pub use reference::{data, json, own, ran, reference, tensors};
 
 /// A configuration as the reference stores it.
 ///
@@ -66,6 +54,15 @@ pub fn formula_weights(config: &UNetConfig, salt: u64) -> Vec<(String, Tensor)> 
         (name, Tensor::from_vec(values, shape, &Device::Cpu).expect("as many as the shape says"))
     };
     (0..).zip(shapes).map(tensor).collect()
+}
+
+/// The numbers of a tensor as f64.
+///
+/// # Panics
+/// If it holds others.
+pub fn numbers(x: &Tensor) -> Vec<f64> {
+    let flat = x.flatten_all().and_then(|x| x.to_dtype(DType::F64)).expect("numbers");
+    flat.to_vec1().expect("f64")
 }
 
 /// The largest difference of two tensors' elements.

@@ -14,7 +14,11 @@ use std::fs;
 use std::path::PathBuf;
 
 use quant_core::coded::{Coding, RowScale};
-use quant_core::format::{Dense, Encoding, Golden, Head, Kind, Model, Writer};
+use quant_core::format::{
+    Dense, Encoding, Golden, Head, Kind, MemoryPlan, Model, Writer, fill_section,
+};
+use quant_core::infer::{Input, Plan, Settings};
+use quant_core::net::NetConfig;
 use quant_core::noise::Stream;
 use quant_core::quantize::{Granularity, Levels, Options, quantize_tensor};
 use quant_core::scheme::Scheme;
@@ -28,6 +32,9 @@ fn describe(model: &Model<'_>) -> String {
     let mut text = format!("version {}.{}\n", model.version().0, model.version().1);
     for (kind, contents) in model.sections() {
         writeln!(text, "section {} of {} bytes", kind.0, contents.len()).unwrap();
+    }
+    if let Some(MemoryPlan { size, arena_bytes, macs }) = model.memory_plan() {
+        writeln!(text, "plan {size:?} {arena_bytes} {macs}").unwrap();
     }
     if let Some(golden) = model.golden() {
         let sum = fingerprint(golden.velocity());
@@ -76,10 +83,16 @@ fn files_of_every_version_read_as_they_were_written() {
             let expected = fs::read_to_string(path.with_extension("txt")).unwrap();
             let model = Model::parse(&file).unwrap();
             assert_eq!(describe(&model), expected, "{}", path.display());
+            if model.golden().is_some() && model.net().is_some() {
+                let plan = Plan::new(&model).unwrap();
+                let mut arena = vec![0.0; Settings::default().arena_len(&plan, &model)];
+                // What another engine may be off by is not asked: the same bits.
+                assert_eq!(plan.self_test(&model, &mut arena), Ok(Some(0.0)), "{}", path.display());
+            }
             count += 1;
         }
     }
-    assert!(count >= 2, "{count} golden files");
+    assert!(count >= 5, "{count} golden files");
 }
 
 /// Weights that no later change of a library will draw differently.
@@ -122,6 +135,71 @@ fn everything() -> Vec<u8> {
     writer.into_file().unwrap()
 }
 
+/// A net of patches with all that a device reads.
+fn net() -> Vec<u8> {
+    let net = NetConfig {
+        in_channels: 1,
+        model_channels: 32,
+        out_channels: 1,
+        num_res_blocks: 1,
+        attention_resolutions: heapless::Vec::new(),
+        dropout: 0.0,
+        channel_mult: [1.0].into_iter().collect(),
+        conv_resample: false,
+        num_classes: Some(3),
+        num_heads: 2,
+        num_head_channels: None,
+        num_heads_upsample: None,
+        use_scale_shift_norm: true,
+        resblock_updown: false,
+        use_new_attention_order: true,
+        with_fourier_features: false,
+        ignore_time: false,
+        input_projection: true,
+        image_size: Some(8),
+        patch: Some(2),
+    };
+    let mut shapes: Vec<Vec<usize>> = Vec::new();
+    let mut keep = |shape: &[u64]| {
+        shapes.push(shape.iter().map(|&dim| usize::try_from(dim).unwrap()).collect());
+        Ok(())
+    };
+    net.parameters(&mut keep).unwrap();
+    let names: Vec<String> = (0..shapes.len()).map(|i| format!("p{i}")).collect();
+    let golden = |velocity: &[f32]| {
+        let velocity: Vec<u8> = velocity.iter().flat_map(|v| v.to_le_bytes()).collect();
+        let golden = Golden::new((5, 0.5, Some(1)), 1e-3, (8, 8), &velocity).unwrap();
+        [&golden.head()[..], &velocity].concat()
+    };
+    let plan = MemoryPlan { size: (8, 8), arena_bytes: 0, macs: 0 }.emit();
+    let empty = golden(&[0.0; 64]);
+    let sections = vec![(Kind::MEMORY_PLAN, &plan[..]), (Kind::GOLDEN, &empty)];
+    let names = names.iter().map(String::as_str).collect();
+    let mut writer = Writer::new(Vec::new(), &Head { net: Some(&net), names, sections }).unwrap();
+    for shape in &shapes {
+        let fan_in: usize = shape[1..].iter().product();
+        let scale = 1.0 / f64::from(u32::try_from(fan_in).unwrap()).sqrt();
+        #[expect(clippy::cast_possible_truncation, reason = "weights are f32")]
+        let weights: Vec<f32> =
+            weights(shape.iter().product()).iter().map(|w| w * scale as f32).collect();
+        let options = Options { levels: Levels::F16, ..Options::new(Scheme::UniformMse, 2) };
+        writer.quantized(&quantize_tensor(&weights, shape, &options).unwrap()).unwrap();
+    }
+    let written = writer.finish().unwrap();
+    let (mut file, mut head) = (written.sink, written.head);
+    file[..head.len()].copy_from_slice(&head);
+    let model = Model::parse(&file).unwrap();
+    let plan = Plan::new(&model).unwrap();
+    let (mut x, mut v) = (vec![0.0; 64], vec![0.0; 64]);
+    quant_core::noise::fill_normal(5, 0, 0, &mut x);
+    let input = Input { x: &x, concat: &[], t: 0.5, label: Some(1) };
+    plan.velocity(&model, &input, &mut vec![0.0; plan.arena_len()], &mut v).unwrap();
+    fill_section(&mut head, Kind::MEMORY_PLAN, &plan.stored().emit()).unwrap();
+    fill_section(&mut head, Kind::GOLDEN, &golden(&v)).unwrap();
+    file[..head.len()].copy_from_slice(&head);
+    file
+}
+
 /// No tensors and no sections but that of the names.
 fn nothing() -> Vec<u8> {
     Writer::new(Vec::new(), &Head::default()).unwrap().into_file().unwrap()
@@ -131,7 +209,7 @@ fn nothing() -> Vec<u8> {
 #[ignore = "writes the files of the present version"]
 fn write_golden_files() {
     let version = quant_core::format::VERSION;
-    for (name, file) in [("everything", everything()), ("nothing", nothing())] {
+    for (name, file) in [("everything", everything()), ("net", net()), ("nothing", nothing())] {
         let path = folder().join(format!("{}.{}-{name}.fmq", version.0, version.1));
         assert!(!path.exists(), "{}: golden files are written once", path.display());
         fs::write(path.with_extension("txt"), describe(&Model::parse(&file).unwrap())).unwrap();

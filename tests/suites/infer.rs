@@ -9,11 +9,12 @@
 use candle_core::{Device, Tensor};
 use fm_candle::checkpoint;
 use fm_candle::model::{Mode, Stored, UNet, UNetConfig};
-use fm_candle::quantize::{Treatment, quantize_in_memory};
+use fm_candle::quantize::{PackedNet, Treatment, quantize_in_memory, quantize_to_file};
 use fm_candle::sample::{Sampler, start_noise};
-use fm_candle::solver::{self, Control, uniform_grid};
+use fm_candle::solver::{self, uniform_grid};
 use fmq_tests::{formula, formula_weights};
-use quant_core::format::Model;
+use quant_core::Error;
+use quant_core::format::{Kind, Model, fill_section};
 use quant_core::infer::{self, Input, Method, Plan, Settings};
 use quant_core::quantize::Options;
 use quant_core::scheme::Scheme;
@@ -122,6 +123,14 @@ fn nets() -> Vec<(&'static str, UNetConfig, (usize, usize))> {
             (16, 8),
         ),
         ("no projection", with(|c| (c.input_projection, c.in_channels) = (false, 32)), (6, 6)),
+        (
+            "no residual blocks",
+            with(|c| {
+                c.channel_mult = vec![2.0, 1.0, 3.0];
+                (c.num_res_blocks, c.attention_resolutions) = (0, vec![1, 4]);
+            }),
+            (8, 12),
+        ),
         ("patches", with(|c| (c.patch, c.in_channels) = (2, 3)), (16, 8)),
         ("mnist-micro", UNetConfig::preset("mnist-micro").unwrap(), (28, 28)),
         ("mnist-small", UNetConfig::preset("mnist-small").unwrap(), (28, 28)),
@@ -131,21 +140,15 @@ fn nets() -> Vec<(&'static str, UNetConfig, (usize, usize))> {
 #[test]
 fn velocities_equal_candles() {
     for (name, config, size) in nets() {
-        let size = (size.0, size.1);
-        if name == "no projection" {
-            // 32 image channels, none of them concatenated.
-            let config = UNetConfig { out_channels: 32, ..config };
-            assert!(off(&config, Treatment::F32, size) < 1e-5, "{name}");
-            continue;
-        }
         let off = off(&config, Treatment::F32, size);
         println!("{name}: {off:.1e}");
         assert!(off < 1e-5, "{name}: {off}");
     }
     // The sine of 2 pi 2^7 x amplifies the rounding of its argument.
-    let fourier =
-        UNetConfig { with_fourier_features: true, conv_resample: false, ..nets()[0].1.clone() };
+    let fourier = UNetConfig { with_fourier_features: true, ..nets()[0].1.clone() };
     assert!(off(&fourier, Treatment::F32, (8, 8)) < 5e-4);
+    let both = UNetConfig { in_channels: 5, ..fourier };
+    assert!(off(&both, Treatment::F32, (8, 8)) < 5e-4);
 }
 
 #[test]
@@ -217,7 +220,7 @@ fn the_solver_equals_candles() {
         let sampler_of_candle = Sampler {
             method: theirs,
             grid: uniform_grid(0.25).unwrap(),
-            control: Control::default(),
+            options: solver::Options::default(),
             cfg_scale: f64::from(guidance),
             batch_size: 1,
         };
@@ -256,4 +259,45 @@ fn what_makes_no_image_is_refused() {
     let without = UNetConfig { image_size: -1, ..config };
     let (file, _) = packed(&without, Treatment::F16);
     assert!(Plan::new(&Model::parse(&file).unwrap()).is_err(), "a net of unknown size");
+}
+
+#[test]
+fn a_file_with_a_golden_pair_tests_its_device() {
+    let config = UNetConfig::preset("mnist-micro").unwrap();
+    let net = config.to_packed().unwrap();
+    let weights = formula_weights(&config, 3);
+    let treat = |_: &str, _: &[usize]| Treatment::Quantize(Options::new(Scheme::EqualMass, 3));
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("net.fmq");
+    let all: Vec<usize> = (0..weights.len()).collect();
+    let packed = PackedNet { config: &net, golden: true };
+    quantize_to_file(&path, &weights[..], &all, Some(packed), treat, |_, _| Ok(())).unwrap();
+    let mut file = std::fs::read(&path).unwrap();
+
+    let model = Model::parse(&file).unwrap();
+    let plan = Plan::new(&model).unwrap();
+    assert_eq!(model.memory_plan(), Some(plan.stored()));
+    let mut arena = vec![f32::NAN; Settings::default().arena_len(&plan, &model)];
+    assert_eq!(plan.self_test(&model, &mut arena), Ok(Some(0.0)), "the engine that wrote it");
+    assert!(plan.self_test(&model, &mut arena[1..]).is_err());
+
+    // A wrong element, with right checksums.
+    let golden = model.sections().find(|(kind, _)| *kind == Kind::GOLDEN).unwrap().1;
+    let mut wrong = golden.to_vec();
+    wrong[24 + 4 * 5 + 3] ^= 0x80;
+    let head_len = file.len() - payload_len(&file);
+    let (head, _) = file.split_at_mut(head_len);
+    fill_section(head, Kind::GOLDEN, &wrong).unwrap();
+    let model = Model::parse(&file).unwrap();
+    assert_eq!(plan.self_test(&model, &mut arena), Err(Error::SelfTest { index: 5 }));
+
+    let (file, _) = quantize_in_memory(&weights, Some(&net), treat).unwrap();
+    let model = Model::parse(&file).unwrap();
+    assert_eq!(model.memory_plan(), Some(plan.stored()));
+    assert_eq!(plan.self_test(&model, &mut arena), Ok(None), "no pair, no test");
+}
+
+/// Bytes behind the head, whose length is at byte 24.
+fn payload_len(file: &[u8]) -> usize {
+    file.len() - u32::from_le_bytes(file[24..28].try_into().unwrap()) as usize
 }

@@ -2,22 +2,23 @@
 //! one-dimensional k-means. `data/quant/README.md` tells where the numbers come from.
 
 #![allow(clippy::float_cmp, reason = "results are compared exactly where they are exact")]
-#![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+#![allow(clippy::cast_precision_loss, reason = "lengths of small tensors")]
+#![allow(clippy::print_stdout, clippy::unwrap_used, reason = "helpers of tests do as tests do")]
 
+use fmq_tests::{json, ran, reference};
 use quant_core::coded::rows_of;
 use quant_core::fit::{Fit, Fitter, Group};
 use quant_core::quantize::{Options, quantize_tensor};
 use quant_core::scheme::Scheme;
 use safetensors::SafeTensors;
-use serde_json::Value;
 use std::fs;
 
 const PAPER: [Scheme; 4] =
     [Scheme::Uniform, Scheme::EqualMass, Scheme::Piecewise, Scheme::Logarithmic];
 
 fn read(name: &str) -> Vec<u8> {
-    let path = format!("{}/data/quant/{name}", env!("CARGO_MANIFEST_DIR"));
-    fs::read(&path).unwrap_or_else(|error| panic!("reading {path}: {error}"))
+    let path = reference(&format!("quant/{name}"));
+    fs::read(&path).unwrap_or_else(|error| panic!("reading {}: {error}", path.display()))
 }
 
 fn numbers<T, const N: usize>(file: &SafeTensors<'_>, name: &str, of: fn([u8; N]) -> T) -> Vec<T> {
@@ -50,6 +51,7 @@ fn compare(scheme: Scheme, max_ulps: u32) {
     let (inputs, expected) = (read("inputs.safetensors"), read(&format!("{scheme}.safetensors")));
     let inputs = SafeTensors::deserialize(&inputs).unwrap();
     let expected = SafeTensors::deserialize(&expected).unwrap();
+    let facts = json("quant/quant.json");
     let (mut worst, mut compared) = (0, 0);
     for name in inputs.names() {
         let weights = numbers(&inputs, name, f32::from_le_bytes);
@@ -59,6 +61,7 @@ fn compare(scheme: Scheme, max_ulps: u32) {
             let case = format!("{scheme} {name} at {bits} bits");
             let deq = numbers(&expected, &format!("{name}.b{bits}.deq"), f32::from_le_bytes);
             let idx = numbers(&expected, &format!("{name}.b{bits}.idx"), i16::from_le_bytes);
+            let errors = &facts["mse"][format!("{scheme}.{name}.b{bits}")];
             let mut all = Vec::new();
             for (at, row) in weights.chunks(row_len).enumerate() {
                 let (fit, codes, values) = fit(scheme, bits, row, weights.len());
@@ -77,14 +80,22 @@ fn compare(scheme: Scheme, max_ulps: u32) {
                     worst = worst.max(ulps(value, deq));
                     assert!(ulps(value, deq) <= max_ulps, "{case}: {value:e}, not {deq:e}");
                 }
+                // None is kept of `wide_range`.
+                if let Some(expected) = errors[at].as_f64() {
+                    let mse = squared_error(row, &values) / row.len() as f64;
+                    // A last place more or less of each value.
+                    let same = (mse - expected).abs() <= 1e-6 * expected;
+                    assert!(same, "{case}: mean squared error {mse:e}, not {expected:e}");
+                }
                 all.extend(values);
             }
             let stored = quantize_tensor(&weights, &shape, &Options::new(scheme, bits)).unwrap();
             assert_eq!(stored.dequantized(), all, "{case}: stored");
         }
     }
-    eprintln!("{scheme}: {compared} weights, worst {worst} ulp");
-    assert!(compared > 30_000);
+    println!("{scheme}: {compared} weights, worst {worst} ulp");
+    let all = facts["tensors"].as_object().unwrap().len();
+    ran(scheme.name(), inputs.len(), all, all);
 }
 
 #[test]
@@ -111,7 +122,7 @@ fn log_has_the_same_codes() {
 fn lloyd_max_is_the_optimum_of_k_means() {
     let data = read("kmeans.safetensors");
     let channels = SafeTensors::deserialize(&data).unwrap();
-    let cases: Value = serde_json::from_slice(&read("quant.json")).unwrap();
+    let cases = json("quant/quant.json");
     let mut worst = 0.0_f64;
     for (case, facts) in cases["kmeans"].as_object().unwrap() {
         let (channel, _) = case.split_once('.').unwrap();
@@ -142,7 +153,9 @@ fn lloyd_max_is_the_optimum_of_k_means() {
             assert!(mse(&values) <= reference, "{case}: {rival}");
         }
     }
-    eprintln!("lloyd-max: worst relative deviation of the mean squared error {worst:e}");
+    let all = cases["kmeans"].as_object().unwrap().len();
+    ran("k-means", all, all, all);
+    println!("lloyd-max: worst relative deviation of the mean squared error {worst:e}");
 }
 
 #[test]

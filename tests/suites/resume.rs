@@ -13,7 +13,7 @@ use candle_core::{Device, Tensor};
 use fm_candle::checkpoint::{self, Source};
 use fm_candle::data::Images;
 use fm_candle::train::{Batch, TrainConfig, Trainer};
-use fmq_tests::{config, data, formula, json, max_difference};
+use fmq_tests::{config, data, formula, json, max_difference, own};
 use serde_json::{Map, Value};
 
 /// A checkpoint of upstream after epoch 9, with an average and a falling learning rate.
@@ -38,13 +38,13 @@ fn batch() -> Batch {
 }
 
 fn resume(path: &Path, settings: &TrainConfig) -> fm_candle::Result<Trainer> {
-    let config = config(&json("train/resume.json")["config"]);
+    let config = config(&own("train/resume.json")["config"]);
     Trainer::resume(path, &config, settings, &Device::Cpu)
 }
 
 /// Trains as the reference did: two updates, an epoch ends between them.
 fn train(trainer: &mut Trainer) {
-    let reference = json("train/resume.json");
+    let reference = own("train/resume.json");
     for step in 0..2 {
         let lr = trainer.schedule().lr(trainer.progress().epoch);
         let expected = reference["lr"][step].as_f64().unwrap();
@@ -61,7 +61,7 @@ fn train(trainer: &mut Trainer) {
 
 /// Compares the first elements of each parameter with the reference's.
 fn assert_close(what: &str, tensors: &[(String, Tensor)], tolerance: f64) {
-    let reference = json("train/resume.json");
+    let reference = own("train/resume.json");
     let expected = reference[what].as_object().unwrap();
     assert_eq!(tensors.len(), expected.len());
     for ((name, tensor), (expected_name, expected)) in tensors.iter().zip(expected) {
@@ -105,10 +105,10 @@ fn upstreams_run_goes_on_as_upstream_would() {
     let (moments, rest) = Source::open_training(&file).unwrap().unwrap();
     let whole = Source::open_whole(&file).unwrap();
     let counter = whole.read(0).unwrap().to_scalar::<i64>().unwrap();
-    assert_eq!(counter, json("train/resume.json")["num_updates"].as_i64().unwrap());
+    assert_eq!(counter, own("train/resume.json")["num_updates"].as_i64().unwrap());
     let find = |name: &str| moments.tensors().iter().position(|info| info.name == name).unwrap();
     let step = moments.read(find("state.0.step")).unwrap();
-    assert_eq!(f64::from(step.to_scalar::<f32>().unwrap()), json("train/resume.json")["steps"][0]);
+    assert_eq!(f64::from(step.to_scalar::<f32>().unwrap()), own("train/resume.json")["steps"][0]);
     let names = raw.tensors.iter().enumerate();
     let means = names.map(|(i, (name, _))| {
         (name.clone(), moments.read(find(&format!("state.{i}.exp_avg"))).unwrap())
@@ -151,7 +151,7 @@ fn a_checkpoint_of_ours_has_upstreams_layout() {
 fn a_checkpoint_that_does_not_fit_is_refused() {
     let without = resume(&upstream(), &TrainConfig { use_ema: false, ..ema() }).err().unwrap();
     assert!(without.to_string().contains("add --use_ema"), "{without}");
-    let text = json("train/resume.json")["config"].to_string();
+    let text = own("train/resume.json")["config"].to_string();
     let other = config(&serde_json::from_str(&text.replace("[1]", "[2]")).unwrap());
     assert!(Trainer::resume(&upstream(), &other, &ema(), &Device::Cpu).is_err());
 }

@@ -12,13 +12,17 @@ use candle_core::{DType, Device, Tensor};
 use fm_candle::Result;
 use fm_candle::checkpoint::{Kind, Source, load, safetensors as container, torch};
 use fm_candle::quantize::{Report, Treatment, quantize_to_torch};
+use fmq_tests::{ran, reference};
 use quant_core::quantize::Options;
 use quant_core::scheme::Scheme;
 use safetensors::tensor::View;
 use zip::ZipArchive;
 
+/// A torch file of ours, or of the reference.
 fn data(file: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("data/checkpoint").join(file)
+    let ours = fmq_tests::data("checkpoint").join(file);
+    let theirs = ["pth", "unet"].map(|folder| reference(folder).join(file));
+    [ours].into_iter().chain(theirs).find(|path| path.exists()).unwrap_or_default()
 }
 
 fn bits(bits: u8) -> Treatment {
@@ -109,6 +113,14 @@ const FILES: [&str; 15] = [
     "shared.pth",
 ];
 
+/// Checkpoints of real runs of upstream's training, where the whole reference is.
+fn upstreams() -> impl Iterator<Item = &'static str> {
+    let files = ["ema_class.checkpoint-9.pth", "train_ckpt.checkpoint-9.pth"];
+    let present = files.into_iter().filter(|file| data(file).exists());
+    ran("checkpoints of upstream's training", present.clone().count(), files.len(), 1);
+    present
+}
+
 #[test]
 fn values_that_stay_the_same_give_the_same_file() {
     for file in FILES {
@@ -131,7 +143,11 @@ fn floats_of_every_dtype_take_their_values_and_nothing_else_changes() {
         "handmade.pth",
         "big_endian.pth",
         "no_byteorder.pth",
-    ] {
+        "legacy_attn.legacy.pth",
+    ]
+    .into_iter()
+    .chain(upstreams())
+    {
         let source = Source::open_whole(&data(file)).unwrap();
         let infos = source.tensors();
         // Infinities and NaN cannot be quantized.

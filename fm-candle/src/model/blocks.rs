@@ -179,7 +179,8 @@ impl ResBlock {
         let in_conv = Conv::new(weights, &format!("{prefix}.in_layers.2"), c, o, 3)?;
         let embedding = if config.ignore_time && config.num_classes.is_none() {
             let name = format!("{prefix}.emb_layers.embedding_table");
-            Embedding::Constant(weights.take(&name, &[1, width], Init::Normal)?)
+            let init = Init::Wide { width: config.embedding() };
+            Embedding::Constant(weights.take(&name, &[1, width], init)?)
         } else {
             let name = format!("{prefix}.emb_layers.1");
             Embedding::Linear(Linear::new(weights, &name, config.embedding(), width)?)

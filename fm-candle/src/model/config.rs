@@ -1,6 +1,7 @@
 //! The net's configuration: upstream's fields, the presets, and the form kept in packed files.
 
 use quant_core::net::NetConfig;
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -53,6 +54,9 @@ pub struct UNetConfig {
     pub input_projection: bool,
     /// Side of the square images that the net was trained on; unknown in upstream's files (-1).
     pub image_size: i64,
+    /// The name of a class, which upstream keeps among the fields; ignored.
+    #[serde(rename = "_target_", skip_serializing)]
+    pub target: IgnoredAny,
     /// Side of the patches of the image that are one pixel of the net, whose first and last
     /// convolutions have `patch^2` times the image's channels; ours, upstream has none (1).
     #[serde(skip_serializing_if = "is_one")]
@@ -89,79 +93,13 @@ impl Default for UNetConfig {
             ignore_time: false,
             input_projection: true,
             image_size: -1,
+            target: IgnoredAny,
             patch: 1,
         }
     }
 }
 
 impl UNetConfig {
-    /// Names that [`preset`](Self::preset) knows.
-    pub const PRESETS: [&'static str; 7] =
-        ["imagenet", "celeba", "cifar10", "fashionmnist", "mnist", "mnist-small", "mnist-micro"];
-
-    /// A named configuration: upstream's for its data sets, the paper's for the digits, ours for
-    /// `mnist-small` and, for microcontrollers, `mnist-micro`.
-    ///
-    /// # Errors
-    /// An unknown name.
-    pub fn preset(name: &str) -> Result<Self> {
-        let upstream = Self {
-            dropout: 0.3,
-            num_res_blocks: 4,
-            attention_resolutions: vec![2],
-            channel_mult: vec![2.0, 2.0, 2.0],
-            conv_resample: false,
-            use_scale_shift_norm: true,
-            use_new_attention_order: true,
-            image_size: 32,
-            ..Self::default()
-        };
-        let digits = Self { in_channels: 1, out_channels: 1, image_size: 28, ..upstream.clone() };
-        Ok(match name {
-            "imagenet" | "celeba" => Self {
-                model_channels: 192,
-                num_res_blocks: 3,
-                attention_resolutions: vec![2, 4, 8],
-                dropout: 0.1,
-                channel_mult: vec![1.0, 2.0, 3.0, 4.0],
-                conv_resample: true,
-                num_classes: Some(1000),
-                num_heads: 4,
-                num_head_channels: 64,
-                resblock_updown: true,
-                image_size: 64,
-                ..upstream
-            },
-            "cifar10" => upstream,
-            "mnist" | "fashionmnist" => digits,
-            "mnist-small" => Self {
-                model_channels: 32,
-                num_res_blocks: 1,
-                attention_resolutions: vec![4],
-                dropout: 0.0,
-                channel_mult: vec![1.0, 1.0, 2.0],
-                num_classes: Some(10),
-                ..digits
-            },
-            "mnist-micro" => Self {
-                model_channels: 32,
-                num_res_blocks: 1,
-                attention_resolutions: Vec::new(),
-                dropout: 0.0,
-                channel_mult: vec![1.0, 1.0],
-                num_classes: Some(10),
-                patch: 2,
-                ..digits
-            },
-            _ => {
-                return Err(Error::Config(format!(
-                    "unknown net `{name}`; known are {}",
-                    Self::PRESETS.join(", ")
-                )));
-            }
-        })
-    }
-
     /// Reads JSON with upstream's field names.
     ///
     /// # Errors
@@ -190,16 +128,17 @@ impl UNetConfig {
         if self.channel_mult.is_empty() {
             return fault("channel_mult must have entries".into());
         }
-        for (field, value, most) in [
-            ("in_channels", self.in_channels, MOST_CHANNELS),
-            ("out_channels", self.out_channels, MOST_CHANNELS),
-            ("model_channels", self.model_channels, MOST_CHANNELS),
-            ("num_res_blocks", self.num_res_blocks, 64),
-            ("num_classes", self.num_classes.unwrap_or(1), MOST_CLASSES),
-            ("patch", self.patch, MOST_PATCH),
+        for (field, value, range) in [
+            ("in_channels", self.in_channels, 1..=MOST_CHANNELS),
+            ("out_channels", self.out_channels, 1..=MOST_CHANNELS),
+            ("model_channels", self.model_channels, 1..=MOST_CHANNELS),
+            ("num_res_blocks", self.num_res_blocks, 0..=64),
+            ("num_classes", self.num_classes.unwrap_or(1), 1..=MOST_CLASSES),
+            ("patch", self.patch, 1..=MOST_PATCH),
         ] {
-            if !(1..=most).contains(&value) {
-                return fault(format!("{field} = {value} must lie in 1 to {most}"));
+            if !range.contains(&value) {
+                let (least, most) = range.into_inner();
+                return fault(format!("{field} = {value} must lie in {least} to {most}"));
             }
         }
         if !(-1..=MOST_PIXELS).contains(&self.image_size) || self.image_size == 0 {
@@ -227,8 +166,16 @@ impl UNetConfig {
         if !(0.0..1.0).contains(&self.dropout) {
             return fault(format!("dropout = {} must lie in [0, 1)", self.dropout));
         }
-        if self.num_heads == 0 || self.num_head_channels == 0 || self.num_heads_upsample == 0 {
-            return fault("num_heads, num_head_channels, num_heads_upsample must not be 0".into());
+        if self.num_heads == 0 {
+            return fault("num_heads must not be 0".into());
+        }
+        for (field, value) in [
+            ("num_head_channels", self.num_head_channels),
+            ("num_heads_upsample", self.num_heads_upsample),
+        ] {
+            if value == 0 || value < -1 {
+                return fault(format!("{field} = {value} must be -1 (unset) or above 0"));
+            }
         }
         if self.channel_mult.len() > 8 || self.attention_resolutions.len() > 8 {
             return fault("at most 8 entries in channel_mult and attention_resolutions".into());
@@ -252,11 +199,15 @@ impl UNetConfig {
         4 * self.model_channels
     }
 
-    /// Channels of what the first convolution takes: the image's, as patches, and its Fourier
-    /// features.
+    /// Channels of what enters the first block: the image's, as patches, its Fourier features
+    /// (upstream counts on three channels of images) and what is concatenated.
     pub(crate) fn input_channels(&self) -> usize {
         let fourier = if self.with_fourier_features { 12 } else { 0 };
-        self.in_channels * self.patch * self.patch + fourier
+        if self.input_projection {
+            self.in_channels * self.patch * self.patch + fourier
+        } else {
+            self.channels(self.channel_mult[0])
+        }
     }
 
     /// Side of the images, where known.
@@ -335,6 +286,7 @@ impl UNetConfig {
             ignore_time: packed.ignore_time,
             input_projection: packed.input_projection,
             image_size: signed(packed.image_size),
+            target: IgnoredAny,
             patch: packed.patch.map_or(1, wide),
         };
         config.check()?;
@@ -375,8 +327,9 @@ mod tests {
             with_fourier_features: true,
             ..UNetConfig::default()
         };
+        let bare = UNetConfig { num_res_blocks: 0, ..UNetConfig::default() };
         let presets = UNetConfig::PRESETS.map(|name| UNetConfig::preset(name).unwrap());
-        for config in presets.into_iter().chain([odd]) {
+        for config in presets.into_iter().chain([odd, bare]) {
             let mut shapes = Vec::new();
             let mut keep = |shape: &[u64]| {
                 shapes.push(shape.iter().map(|&dim| dim as usize).collect::<Vec<_>>());
@@ -393,6 +346,21 @@ mod tests {
     fn a_misspelt_field_is_named_with_the_right_ones() {
         let error = UNetConfig::from_json(r#"{"chanel_mult": [1]}"#).unwrap_err().to_string();
         assert!(error.contains("chanel_mult") && error.contains("channel_mult"), "{error}");
+    }
+
+    #[test]
+    fn upstreams_own_name_of_its_class_is_ignored() {
+        let config = UNetConfig::from_json(r#"{"_target_": "lib.X", "num_heads": 2}"#).unwrap();
+        assert_eq!(config, UNetConfig { num_heads: 2, ..UNetConfig::default() });
+        assert!(!config.to_json().contains("_target_"));
+    }
+
+    #[test]
+    fn heads_below_zero_are_refused() {
+        for field in ["num_head_channels", "num_heads_upsample"] {
+            let error = UNetConfig::from_json(&format!(r#"{{"{field}": -2}}"#)).unwrap_err();
+            assert!(error.to_string().contains(&format!("{field} = -2 must be -1")), "{error}");
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@ mod attention;
 mod blocks;
 mod config;
 mod identify;
+mod presets;
 mod unet;
 mod weights;
 

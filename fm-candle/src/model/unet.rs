@@ -105,9 +105,9 @@ impl UNet {
         };
 
         let first = config.channels(config.channel_mult[0]);
-        let in_channels = config.input_channels();
         let mut input_blocks = vec![if config.input_projection {
-            vec![Layer::Conv(Conv::new(weights, "input_blocks.0.0", in_channels, first, 3)?)]
+            let c = config.input_channels();
+            vec![Layer::Conv(Conv::new(weights, "input_blocks.0.0", c, first, 3)?)]
         } else {
             Vec::new()
         }];
@@ -206,13 +206,7 @@ impl UNet {
             )));
         }
         let embedding = self.embedding(x, t, label)?;
-        let mut h = match concat {
-            Some(concat) => Tensor::cat(&[x, concat], 1)?,
-            None => x.clone(),
-        };
-        if self.config.with_fourier_features {
-            h = Tensor::cat(&[&h, &fourier_features(x)?], 1)?;
-        }
+        let mut h = self.input(x, concat)?;
         if patch > 1 {
             h = unshuffle(&h, patch)?;
         }
@@ -243,6 +237,14 @@ impl UNet {
         }
         let v = self.out.1.forward(&self.out.0.forward(&h, Activation::Silu)?)?;
         if patch > 1 { Ok(shuffle(&v, patch)?) } else { Ok(v) }
+    }
+
+    /// What enters the first block: the images, their Fourier features, what is concatenated.
+    fn input(&self, x: &Tensor, concat: Option<&Tensor>) -> Result<Tensor> {
+        let fourier = self.config.with_fourier_features.then(|| fourier_features(x)).transpose()?;
+        let parts: Vec<&Tensor> =
+            [Some(x), fourier.as_ref(), concat].into_iter().flatten().collect();
+        Ok(Tensor::cat(&parts, 1)?)
     }
 
     /// `SiLU(time_mlp(t) + label_row)`, the form in which every block uses it: `[n, 4m]`.
@@ -342,4 +344,53 @@ fn fourier_features(x: &Tensor) -> Result<Tensor> {
     let octave = |f: i32| x * (TAU * f64::from(1 << f));
     let phase = Tensor::stack(&[octave(6)?, octave(7)?], 2)?.reshape((n, 2 * c, h, w))?;
     Ok(Tensor::cat(&[phase.sin()?, phase.cos()?], 1)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Initial;
+
+    fn net(config: &UNetConfig) -> UNet {
+        let config = UNetConfig {
+            model_channels: 32,
+            channel_mult: vec![1.0],
+            num_res_blocks: 1,
+            attention_resolutions: vec![],
+            ..config.clone()
+        };
+        UNet::new(&config, &mut Initial::new(0, &Device::Cpu)).unwrap()
+    }
+
+    fn zeros(channels: usize) -> Tensor {
+        Tensor::zeros((2, channels, 3, 5), DType::F32, &Device::Cpu).unwrap()
+    }
+
+    #[test]
+    fn fourier_features_come_before_what_is_concatenated() {
+        let config =
+            UNetConfig { in_channels: 4, with_fourier_features: true, ..UNetConfig::default() };
+        let net = net(&config);
+        let input = net.input(&zeros(3), Some(&(zeros(1) + 2.0).unwrap())).unwrap();
+        let pixel = input.narrow(2, 0, 1).unwrap().narrow(3, 0, 1).unwrap();
+        let pixel = pixel.narrow(0, 0, 1).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let expected = [vec![0.0; 3], vec![0.0; 6], vec![1.0; 6], vec![2.0]].concat();
+        assert_eq!(pixel, expected);
+        let t = Tensor::zeros(2, DType::F32, &Device::Cpu).unwrap();
+        let forward =
+            |concat: Option<Tensor>| net.forward(&zeros(3), &t, None, concat.as_ref(), Mode::Eval);
+        assert_eq!(forward(Some(zeros(1))).unwrap().dims(), [2, 3, 3, 5]);
+        let error = forward(None).unwrap_err().to_string();
+        assert!(error.contains("takes 16 channels, the input has 15"), "{error}");
+    }
+
+    #[test]
+    fn without_a_first_convolution_the_input_has_the_width_of_the_first_level() {
+        let net = net(&UNetConfig { input_projection: false, ..UNetConfig::default() });
+        let t = Tensor::zeros(2, DType::F32, &Device::Cpu).unwrap();
+        let forward = |x: Tensor| net.forward(&x, &t, None, None, Mode::Eval);
+        assert_eq!(forward(zeros(32)).unwrap().dims(), [2, 3, 3, 5]);
+        let error = forward(zeros(3)).unwrap_err().to_string();
+        assert!(error.contains("takes 32 channels, the input has 3"), "{error}");
+    }
 }

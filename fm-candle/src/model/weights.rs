@@ -21,10 +21,13 @@ pub enum Init {
         /// Inputs of one output value.
         fan_in: usize,
     },
+    /// Uniform in `±sqrt(width)`, upstream's constant embeddings.
+    Wide {
+        /// Values of the embedding that the constant stands for.
+        width: usize,
+    },
     /// Standard normal, with a zero row at this index of axis 0.
     NormalButRow(usize),
-    /// Standard normal.
-    Normal,
 }
 
 /// Hands out the parameters of a net under construction, each once, in state-dict order.
@@ -57,17 +60,18 @@ impl Weights for Initial {
         let mut values = vec![0f32; n];
         let index = self.vars.len() as u64;
         let stream = Domain::Init.stream(self.seed);
+        let within = |bound: f32, values: &mut [f32]| {
+            stream.fill_uniform(index, 0, values);
+            for v in values {
+                *v = (2.0 * *v - 1.0) * bound;
+            }
+        };
         match init {
             Init::Zeros => {}
             Init::Ones => values.fill(1.0),
-            Init::Uniform { fan_in } => {
-                let bound = 1.0 / (fan_in.max(1) as f32).sqrt();
-                stream.fill_uniform(index, 0, &mut values);
-                for v in &mut values {
-                    *v = (2.0 * *v - 1.0) * bound;
-                }
-            }
-            Init::NormalButRow(_) | Init::Normal => stream.fill_normal(index, 0, &mut values),
+            Init::Uniform { fan_in } => within(1.0 / (fan_in.max(1) as f32).sqrt(), &mut values),
+            Init::Wide { width } => within((width as f32).sqrt(), &mut values),
+            Init::NormalButRow(_) => stream.fill_normal(index, 0, &mut values),
         }
         if let Init::NormalButRow(row) = init {
             let width = n / shape[0];

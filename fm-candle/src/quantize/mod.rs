@@ -15,11 +15,13 @@ use rayon::prelude::*;
 use crate::checkpoint::{Elements, Source, TensorInfo};
 use crate::error::{Error, Result};
 
+mod device;
 mod recommended;
 mod report;
 mod sink;
 mod torch;
 
+pub use device::PackedNet;
 pub use recommended::is_sensitive;
 pub use report::{Report, TensorReport};
 pub use sink::{Discard, quantize_to_file};
@@ -102,7 +104,8 @@ impl Treated {
     }
 }
 
-/// A packed file but for its head, whose place the sink has filled with as many zeros.
+/// A packed file but for its head, whose place the sink has filled with as many zeros. The head's
+/// memory plan and golden pair are not known yet: they are of their length, and empty.
 pub struct Packed<S> {
     /// What took the bytes.
     pub sink: S,
@@ -123,7 +126,7 @@ pub struct Packed<S> {
 pub fn quantize<S>(
     dict: &(impl StateDict + ?Sized),
     indices: &[usize],
-    net: Option<&NetConfig>,
+    net: Option<PackedNet<'_>>,
     sink: S,
     treat: impl Fn(&str, &[usize]) -> Treatment,
     mut done: impl FnMut(&TensorInfo, &Treated) -> Result<()>,
@@ -134,7 +137,10 @@ where
 {
     let tensors = dict.tensors();
     let names = indices.iter().map(|&index| tensors[index].name.as_str()).collect();
-    let mut writer = Writer::new(sink, &Head { net, names, sections: Vec::new() })?;
+    let sections = net.map(PackedNet::sections).transpose()?.unwrap_or_default();
+    let sections = sections.iter().map(|(kind, contents)| (*kind, &contents[..])).collect();
+    let net = net.map(|net| net.config);
+    let mut writer = Writer::new(sink, &Head { net, names, sections })?;
     let mut reports = Vec::with_capacity(indices.len());
     for &index in indices {
         let info = &tensors[index];
@@ -169,8 +175,10 @@ pub fn quantize_in_memory(
     treat: impl Fn(&str, &[usize]) -> Treatment,
 ) -> Result<(Vec<u8>, Report)> {
     let all: Vec<usize> = (0..tensors.len()).collect();
-    let packed = quantize(tensors, &all, net, Vec::new(), treat, |_, _| Ok(()))?;
-    let Packed { mut sink, head, report } = packed;
+    let packed = quantize(tensors, &all, net.map(Into::into), Vec::new(), treat, |_, _| Ok(()))?;
+    let Packed { mut sink, mut head, report } = packed;
+    sink[..head.len()].copy_from_slice(&head);
+    device::fill(&sink, &mut head)?;
     sink[..head.len()].copy_from_slice(&head);
     Ok((sink, report))
 }

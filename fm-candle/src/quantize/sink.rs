@@ -4,12 +4,12 @@ use std::io::{Seek, SeekFrom, Write};
 use std::path::Path;
 
 use quant_core::format::Sink;
-use quant_core::net::NetConfig;
 
-use super::{Packed, Report, StateDict, Treated, Treatment, quantize};
+use super::{Packed, PackedNet, Report, StateDict, Treated, Treatment, device, quantize};
 use crate::atomic;
 use crate::checkpoint::TensorInfo;
 use crate::error::{Error, Result};
+use crate::mapped::Mapped;
 
 /// Takes bytes and forgets them: for sizes and errors alone.
 #[derive(Clone, Copy, Debug)]
@@ -45,18 +45,24 @@ pub fn quantize_to_file(
     path: &Path,
     dict: &(impl StateDict + ?Sized),
     indices: &[usize],
-    net: Option<&NetConfig>,
+    net: Option<PackedNet<'_>>,
     treat: impl Fn(&str, &[usize]) -> Treatment,
     done: impl FnMut(&TensorInfo, &Treated) -> Result<()>,
 ) -> Result<Report> {
     atomic::write_through(path, |out| {
         let sink = FileSink { out, path };
-        let Packed { sink, head, report } = quantize(dict, indices, net, sink, treat, done)?;
-        let put_head = |out: &mut atomic::Writer<'_>| {
+        let Packed { sink, mut head, report } = quantize(dict, indices, net, sink, treat, done)?;
+        let io = |cause| Error::io(path, cause);
+        let put_head = |out: &mut atomic::Writer<'_>, head: &[u8]| {
             out.seek(SeekFrom::Start(0))?;
-            out.write_all(&head)
+            out.write_all(head)?;
+            out.flush()
         };
-        put_head(sink.out).map_err(|cause| Error::io(path, cause))?;
+        put_head(sink.out, &head).map_err(io)?;
+        if net.is_some() {
+            device::fill(&Mapped::of(sink.out.get_ref()).map_err(io)?, &mut head)?;
+            put_head(sink.out, &head).map_err(io)?;
+        }
         Ok(report)
     })
 }

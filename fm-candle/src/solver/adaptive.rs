@@ -9,15 +9,17 @@
 //!     h = h min(10, max(0.9 / ratio^(1/order), 0.2; 1 where ratio < 1))
 //! ```
 //! The last step goes past the last time, and a polynomial of degree 4 leads back to it. Stages at
-//! the end of a step see the last float before its time. Time is double, whatever the state is.
+//! the end of a step see the last float before its time. Time is double, whatever the state is. A
+//! step that would pass a prescribed time ends there; where the field jumps at that time, the next
+//! step starts with the slope at the first float behind it.
 
 use candle_core::Tensor;
 
-use super::Step;
 use super::control::Control;
 use super::dense::{Knots, Quartic};
 use super::field::Field;
 use super::tableau::Tableau;
+use super::{Options, Step};
 use crate::error::{Error, Result};
 use crate::ops::is_finite;
 
@@ -28,9 +30,10 @@ pub(super) fn solve(
     field: &mut Field<'_>,
     x: &Tensor,
     times: &[f64],
-    control: &Control,
+    options: &Options,
     each: &mut dyn FnMut(Tensor),
 ) -> Result<Vec<Step>> {
+    let control = &options.control;
     control.check()?;
     let [start, asked @ ..] = times else { return Ok(Vec::new()) };
     let start = *start;
@@ -42,6 +45,7 @@ pub(super) fn solve(
     let mut run = Run {
         pair,
         control,
+        stops: stops(field, options, start)?,
         now: Point { t: start, x: x.clone(), f },
         last: None,
         h,
@@ -54,6 +58,32 @@ pub(super) fn solve(
         each(run.between(field, t)?);
     }
     Ok(run.steps)
+}
+
+/// A time at which a step must end.
+#[derive(Clone, Copy)]
+struct Stop {
+    t: f64,
+    /// Whether the field jumps there.
+    jump: bool,
+}
+
+/// The prescribed times from `start` on, in the solver's time and order.
+fn stops(field: &Field<'_>, options: &Options, start: f64) -> Result<Vec<Stop>> {
+    let all = |times: &[f64], jump| -> Vec<Stop> {
+        times.iter().map(|&t| Stop { t: field.flip(t), jump }).collect()
+    };
+    let mut stops = [all(&options.step_t, false), all(&options.jump_t, true)].concat();
+    stops.retain(|stop| stop.t >= start || stop.t.is_nan());
+    stops.sort_by(|a, b| a.t.total_cmp(&b.t));
+    if let Some(stop) = stops.iter().find(|stop| !stop.t.is_finite()) {
+        return Err(Error::Config(format!("step_t and jump_t hold {}, not a time", stop.t)));
+    }
+    if let Some(pair) = stops.windows(2).find(|pair| pair[0].t >= pair[1].t) {
+        let t = field.flip(pair[0].t);
+        return Err(Error::Config(format!("step_t and jump_t hold {t} twice; give it once")));
+    }
+    Ok(stops)
 }
 
 /// A state, its time and its slope.
@@ -74,6 +104,7 @@ struct Span {
 struct Run<'a> {
     pair: &'static Tableau,
     control: &'a Control,
+    stops: Vec<Stop>,
     now: Point,
     last: Option<Span>,
     /// The length of the next step.
@@ -92,6 +123,8 @@ impl Run<'_> {
             let reason = format!("the step of {h:e} is too short to move on");
             return Err(self.failure(field, &reason));
         }
+        let stop = self.stops.iter().copied().find(|stop| stop.t > t0).filter(|stop| stop.t < t1);
+        let (t1, h) = stop.map_or((t1, h), |stop| (stop.t, stop.t - t0));
         let rounded = field.round(h);
         let (slopes, end) = self.slopes(field, t1, rounded)?;
         let x1 = match self.pair.solution {
@@ -112,7 +145,10 @@ impl Run<'_> {
         self.steps.push(Step { t: field.flip(t0), h: field.flip(h), accepted });
         self.h = self.control.next_step(h, ratio, self.pair.order);
         if accepted {
-            let f = slopes[slopes.len() - 1].clone();
+            let f = match stop {
+                Some(Stop { t, jump: true }) => field.after(&x1, t)?,
+                _ => slopes[slopes.len() - 1].clone(),
+            };
             let x0 = core::mem::replace(&mut self.now, Point { t: t1, x: x1, f }).x;
             self.last = Some(Span { t0, h: rounded, x0, slopes });
         }
@@ -146,8 +182,7 @@ impl Run<'_> {
 
     /// An error at the present time and step.
     fn failure(&self, field: &Field<'_>, reason: &str) -> Error {
-        let (t, step) = (field.flip(self.now.t), self.steps.len());
-        Error::Config(format!("solving the ODE failed at t = {t}, step {step}: {reason}"))
+        field.failure(self.now.t, self.steps.len(), reason)
     }
 }
 
@@ -173,7 +208,7 @@ fn combine(slopes: &[Tensor], weights: &[f64], field: &Field<'_>, h: f64) -> Res
 mod tests {
     use candle_core::{Device, Tensor};
 
-    use crate::error::Result;
+    use crate::error::{Error, Result};
     use crate::solver::{Control, Method, Options, solve};
 
     const ADAPTIVE: [(Method, u32); 5] = [
@@ -252,5 +287,47 @@ mod tests {
         assert!(
             solve(Method::Dopri5, &mut field, &x, &times, &Options::default(), |_| ()).is_err()
         );
+    }
+
+    #[test]
+    fn prescribed_times_end_steps_and_jumps_are_seen_from_behind() {
+        let x = Tensor::new(&[0f64], &Device::Cpu).unwrap();
+        let run = |step_t: &[f64], jump_t: &[f64], times: [f64; 2]| {
+            // 1 up to t = 1/2, 2 behind it.
+            let jump = |t: f64| if t <= 0.5 { 1.0 } else { 2.0 };
+            let mut field = |x: &Tensor, t: f64| -> Result<Tensor> { Ok(x.affine(0.0, jump(t))?) };
+            let control = Control { first_step: Some(0.25), ..Control::default() };
+            let (step_t, jump_t) = (step_t.to_vec(), jump_t.to_vec());
+            let options = Options { control, step_t, jump_t, ..Options::default() };
+            let mut end = x.clone();
+            let trace = solve(Method::Dopri5, &mut field, &x, &times, &options, |x| end = x)?;
+            let end = end.to_vec1::<f64>().unwrap()[0];
+            let starts: Vec<f64> = trace.steps.iter().map(|step| step.t).collect();
+            let accepted = trace.steps.iter().all(|step| step.accepted);
+            Ok::<_, Error>((end, starts, accepted))
+        };
+        let (end, starts, accepted) = run(&[0.75], &[0.5], [0.0, 1.0]).unwrap();
+        assert!(accepted && (end - 1.5).abs() < 1e-12, "{end}");
+        assert_eq!(starts, [0.0, 0.25, 0.5, 0.75]);
+        let (end, starts, accepted) = run(&[0.75, 2.0], &[0.5], [1.0, 0.0]).unwrap();
+        assert!(accepted && (end + 1.5).abs() < 1e-12, "{end}");
+        assert_eq!(starts, [1.0, 0.75, 0.5]);
+        // Without them the jump has to be found by steps that fail.
+        assert!(!run(&[], &[], [0.0, 1.0]).unwrap().2);
+
+        let twice = run(&[0.5], &[0.5], [0.0, 1.0]).unwrap_err().to_string();
+        assert!(twice.contains("0.5 twice"), "{twice}");
+        assert!(run(&[f64::NAN], &[], [0.0, 1.0]).is_err());
+    }
+
+    #[test]
+    fn a_step_that_ends_on_a_prescribed_time_does_not_hide_the_next() {
+        let x = Tensor::new(&[0f64], &Device::Cpu).unwrap();
+        let mut field = |x: &Tensor, _: f64| -> Result<Tensor> { Ok(x.affine(0.0, 1.0)?) };
+        let control = Control { first_step: Some(0.25), max_step: 0.25, ..Control::default() };
+        let options = Options { control, step_t: vec![0.25, 0.6], ..Options::default() };
+        let trace = solve(Method::Dopri5, &mut field, &x, &[0.0, 0.7], &options, |_| ()).unwrap();
+        let starts: Vec<f64> = trace.steps.iter().map(|step| step.t).collect();
+        assert_eq!(starts, [0.0, 0.25, 0.5, 0.6]);
     }
 }

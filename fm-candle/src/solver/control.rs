@@ -5,7 +5,7 @@ use candle_core::{DType, Tensor};
 use super::field::Field;
 use crate::error::{Error, Result};
 
-/// Settings of the adaptive methods; the defaults are torchdiffeq's, the tolerances upstream's.
+/// Tolerances, and settings of the adaptive methods; the defaults are torchdiffeq's, the tolerances upstream's.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Control {
     /// Absolute error allowed per step.
@@ -24,6 +24,9 @@ pub struct Control {
     pub ifactor: f64,
     /// After a rejected step, the next is at least this many times it.
     pub dfactor: f64,
+    /// Length of the first part of a state in one dimension that has two parts: the larger of the
+    /// parts' errors counts (torchdiffeq's norm of a tuple). Without it the state is one.
+    pub split: Option<usize>,
 }
 
 impl Default for Control {
@@ -37,13 +40,17 @@ impl Default for Control {
             safety: 0.9,
             ifactor: 10.0,
             dfactor: 0.2,
+            split: None,
         }
     }
 }
 
 impl Control {
     /// Refuses settings that no solver can work with.
-    pub(super) fn check(&self) -> Result<()> {
+    ///
+    /// # Errors
+    /// Says which settings, and what they must be.
+    pub fn check(&self) -> Result<()> {
         let Self { atol, rtol, .. } = *self;
         let tolerance = |x: f64| x.is_finite() && x >= 0.0;
         if !tolerance(atol) || !tolerance(rtol) || atol + rtol == 0.0 {
@@ -68,8 +75,27 @@ impl Control {
 
     /// `|error / (atol + rtol max(|y0|, |y1|))|`, root of the mean square; a step is good up to 1.
     pub(super) fn ratio(&self, error: &Tensor, y0: &Tensor, y1: &Tensor) -> Result<f64> {
-        let allowed = y0.abs()?.maximum(&y1.abs()?)?.affine(self.rtol, self.atol)?;
-        rms(&(error / allowed)?)
+        self.norm(&(error / self.allowed(y0, y1)?)?)
+    }
+
+    /// Whether `|error / (atol + rtol max(|y0|, |y1|))| < 1` for every element.
+    pub(super) fn is_within(&self, error: &Tensor, y0: &Tensor, y1: &Tensor) -> Result<bool> {
+        let within = (error / self.allowed(y0, y1)?)?.abs()?.lt(1.0)?;
+        Ok(within.min_all()?.to_scalar::<u8>()? == 1)
+    }
+
+    /// The root of the mean square, or the larger of those of the parts.
+    fn norm(&self, x: &Tensor) -> Result<f64> {
+        let Some(first) = self.split else { return rms(x) };
+        let rest = x.elem_count().saturating_sub(first);
+        let (a, b) = (rms(&x.narrow(0, 0, first)?)?, rms(&x.narrow(0, first, rest)?)?);
+        // What is not a number must show.
+        Ok(if a > b || a.is_nan() { a } else { b })
+    }
+
+    /// `atol + rtol max(|y0|, |y1|)`.
+    fn allowed(&self, y0: &Tensor, y1: &Tensor) -> Result<Tensor> {
+        Ok(y0.abs()?.maximum(&y1.abs()?)?.affine(self.rtol, self.atol)?)
     }
 
     /// The first step (Hairer, Nørsett and Wanner, Solving Ordinary Differential Equations I,
@@ -83,12 +109,12 @@ impl Control {
         order: i32,
     ) -> Result<f64> {
         let scale = y0.abs()?.affine(self.rtol, self.atol)?;
-        let d0 = field.round(rms(&(y0 / &scale)?)?);
-        let d1 = field.round(rms(&(f0 / &scale)?)?);
+        let d0 = field.round(self.norm(&(y0 / &scale)?)?);
+        let d1 = field.round(self.norm(&(f0 / &scale)?)?);
         let h0 = if d0 < 1e-5 || d1 < 1e-5 { 1e-6 } else { 0.01 * d0 / d1 };
         let h0 = field.round(h0);
         let f1 = field.at(&(y0 + (f0 * h0)?)?, t0 + h0)?;
-        let d2 = field.round(rms(&((f1 - f0)? / scale)?)? / h0);
+        let d2 = field.round(self.norm(&((f1 - f0)? / scale)?)? / h0);
         let h1 = if d1 <= 1e-15 && d2 <= 1e-15 {
             (h0 * 1e-3).max(1e-6)
         } else {
@@ -143,5 +169,18 @@ mod tests {
         ] {
             assert!(bad.check().is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn of_two_parts_the_larger_error_counts() {
+        let tensor = |x: &[f64]| Tensor::new(x, &candle_core::Device::Cpu).unwrap();
+        let (error, y) = (tensor(&[3.0, 4.0, 0.5]), tensor(&[0.0; 3]));
+        let ratio =
+            |split| Control { atol: 1.0, split, ..Control::default() }.ratio(&error, &y, &y);
+        assert!((ratio(None).unwrap() - (25.25f64 / 3.0).sqrt()).abs() < 1e-12);
+        assert!((ratio(Some(2)).unwrap() - 12.5f64.sqrt()).abs() < 1e-12);
+        let nan = tensor(&[1.0, 1.0, f64::NAN]);
+        let control = Control { split: Some(2), ..Control::default() };
+        assert!(control.ratio(&nan, &y, &y).unwrap().is_nan());
     }
 }

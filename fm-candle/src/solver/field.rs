@@ -48,6 +48,17 @@ impl<'a> Field<'a> {
         self.evaluate(x, previous(self.dtype, t))
     }
 
+    /// The velocity at the first float after `t`: past a jump of the field at `t`.
+    pub(super) fn after(&mut self, x: &Tensor, t: f64) -> Result<Tensor> {
+        self.evaluate(x, next(self.dtype, t))
+    }
+
+    /// An error at a time of the solver's and a step, counted from 0.
+    pub(super) fn failure(&self, t: f64, step: usize, reason: &str) -> Error {
+        let t = self.flip(t);
+        Error::Config(format!("solving the ODE failed at t = {t}, step {step}: {reason}"))
+    }
+
     fn evaluate(&mut self, x: &Tensor, t: f64) -> Result<Tensor> {
         let t = self.flip(t);
         self.times.push(t);
@@ -71,6 +82,12 @@ fn previous(dtype: DType, t: f64) -> f64 {
     if dtype == DType::F32 { f64::from((t as f32).next_down()) } else { t.next_down() }
 }
 
+/// The first number of `dtype` after `t`.
+#[expect(clippy::cast_possible_truncation, reason = "rounding is what is asked for")]
+fn next(dtype: DType, t: f64) -> f64 {
+    if dtype == DType::F32 { f64::from((t as f32).next_up()) } else { t.next_up() }
+}
+
 #[cfg(test)]
 mod tests {
     use candle_core::Device;
@@ -85,7 +102,9 @@ mod tests {
         let slope = field.at(&x, -0.5).unwrap().to_vec1::<f32>().unwrap();
         assert_eq!(slope, [-1.5]);
         field.before(&x, -0.5).unwrap();
-        assert_eq!(field.times, [0.5, 0.5 + f64::from(f32::EPSILON) / 2.0]);
+        field.after(&x, -0.5).unwrap();
+        let last_bit = f64::from(f32::EPSILON) / 2.0;
+        assert_eq!(field.times, [0.5, 0.5 + last_bit, 0.5 - last_bit / 2.0]);
     }
 
     #[test]

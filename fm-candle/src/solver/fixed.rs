@@ -8,94 +8,146 @@
 //! rk4       h/8 (k1 + 3 k2 + 3 k3 + k4)   k2 as above, k3 = v(x + h (k2 - k1/3), t + 2h/3),
 //!                                         k4 = v(x + h (k1 - k2 + k3), t + h)
 //! ```
+//!
+//! Asked times between two states of the grid lie on a straight line, or on the cubic through both
+//! states and both slopes, `s` from 0 to 1:
+//!
+//! ```text
+//! (1 + 2s)(1 - s)² x0 + s (1 - s)² h f0 + s² (3 - 2s) x1 + s² (s - 1) h f1
+//! ```
 
 use candle_core::{DType, Tensor};
 
 use super::field::{Field, round};
-use super::step_grid;
+use super::{Interpolation, Options, step_grid};
 use crate::error::Result;
+use crate::ops::is_finite;
 
-/// One step over a span from `x`: the change of `x`.
-pub(super) type Step = fn(&mut Field<'_>, &Tensor, &Span) -> Result<Tensor>;
+/// What a step finds.
+pub(super) struct Advance {
+    /// The change of the state.
+    pub(super) dx: Tensor,
+    /// The slope at the start of the step.
+    pub(super) f0: Tensor,
+}
+
+/// One step over a span from `x`.
+pub(super) type Step = fn(&mut Field<'_>, &Tensor, &Span) -> Result<Advance>;
 
 const THIRD: f64 = 1.0 / 3.0;
 
 /// A step of the grid; times are rounded to the grid's precision.
 pub(super) struct Span {
-    t0: f64,
-    t1: f64,
-    h: f64,
+    pub(super) t0: f64,
+    pub(super) t1: f64,
+    pub(super) h: f64,
     dtype: DType,
+    /// Whether the ends are seen from within the step.
+    perturb: bool,
 }
 
 impl Span {
-    fn new(t0: f64, t1: f64, dtype: DType) -> Self {
-        Self { t0, t1, h: round(dtype, t1 - t0), dtype }
+    /// The slope at the start.
+    pub(super) fn first(&self, v: &mut Field<'_>, x: &Tensor) -> Result<Tensor> {
+        if self.perturb { v.after(x, self.t0) } else { v.at(x, self.t0) }
+    }
+
+    /// The slope at `t`, the end of the step.
+    pub(super) fn last(&self, v: &mut Field<'_>, x: &Tensor, t: f64) -> Result<Tensor> {
+        if self.perturb { v.before(x, t) } else { v.at(x, t) }
     }
 
     /// The time after a fraction of the step.
     fn at(&self, fraction: f64) -> f64 {
-        let passed = round(self.dtype, self.h * round(self.dtype, fraction));
-        round(self.dtype, self.t0 + passed)
+        let passed = self.round(self.h * self.round(fraction));
+        self.round(self.t0 + passed)
+    }
+
+    fn round(&self, x: f64) -> f64 {
+        round(self.dtype, x)
+    }
+
+    /// The share of the step that has passed at `t`.
+    fn share(&self, t: f64) -> f64 {
+        self.round(self.round(t - self.t0) / self.h)
     }
 
     /// The state at `t` on the line from `x0` to `x1`.
-    fn between(&self, x0: &Tensor, x1: &Tensor, t: f64) -> Result<Tensor> {
+    fn line(&self, x0: &Tensor, x1: &Tensor, t: f64) -> Result<Tensor> {
         if t >= self.t1 {
             return Ok(x1.clone());
         }
-        let slope = round(self.dtype, round(self.dtype, t - self.t0) / self.h);
-        Ok((x0 + ((x1 - x0)? * slope)?)?)
+        Ok((x0 + ((x1 - x0)? * self.share(t))?)?)
+    }
+
+    /// The state at `t` on the cubic from `x0` with slope `f0` to `x1` with slope `f1`.
+    fn cubic(&self, [x0, x1]: [&Tensor; 2], [f0, f1]: [&Tensor; 2], t: f64) -> Result<Tensor> {
+        let (s, h) = (self.share(t), self.h);
+        let product = |factors: &[f64]| {
+            factors.iter().copied().reduce(|a, b| self.round(a * b)).unwrap_or(1.0)
+        };
+        let (rest, rising) = (self.round(1.0 - s), self.round(1.0 + 2.0 * s));
+        let (falling, past) = (self.round(3.0 - 2.0 * s), self.round(s - 1.0));
+        let start =
+            ((x0 * product(&[rising, rest, rest]))? + (f0 * product(&[s, rest, rest, h]))?)?;
+        let end = ((x1 * product(&[s, s, falling]))? + (f1 * product(&[s, s, past, h]))?)?;
+        Ok((start + end)?)
     }
 }
 
-pub(super) fn euler(v: &mut Field<'_>, x: &Tensor, span: &Span) -> Result<Tensor> {
-    Ok((v.at(x, span.t0)? * span.h)?)
+pub(super) fn euler(v: &mut Field<'_>, x: &Tensor, span: &Span) -> Result<Advance> {
+    let f0 = span.first(v, x)?;
+    Ok(Advance { dx: (&f0 * span.h)?, f0 })
 }
 
-pub(super) fn midpoint(v: &mut Field<'_>, x: &Tensor, span: &Span) -> Result<Tensor> {
-    let k1 = v.at(x, span.t0)?;
-    let k2 = v.at(&(x + (k1 * (0.5 * span.h))?)?, span.at(0.5))?;
-    Ok((k2 * span.h)?)
+pub(super) fn midpoint(v: &mut Field<'_>, x: &Tensor, span: &Span) -> Result<Advance> {
+    let f0 = span.first(v, x)?;
+    let k2 = v.at(&(x + (&f0 * (0.5 * span.h))?)?, span.at(0.5))?;
+    Ok(Advance { dx: (k2 * span.h)?, f0 })
 }
 
-pub(super) fn heun2(v: &mut Field<'_>, x: &Tensor, span: &Span) -> Result<Tensor> {
-    let k1 = v.at(x, span.t0)?;
-    let k2 = v.at(&(x + (&k1 * span.h)?)?, span.at(1.0))?;
-    Ok((((k1 + k2)? * 0.5)? * span.h)?)
+pub(super) fn heun2(v: &mut Field<'_>, x: &Tensor, span: &Span) -> Result<Advance> {
+    let f0 = span.first(v, x)?;
+    let k2 = span.last(v, &(x + (&f0 * span.h)?)?, span.at(1.0))?;
+    Ok(Advance { dx: (((&f0 + k2)? * 0.5)? * span.h)?, f0 })
 }
 
-pub(super) fn heun3(v: &mut Field<'_>, x: &Tensor, span: &Span) -> Result<Tensor> {
+pub(super) fn heun3(v: &mut Field<'_>, x: &Tensor, span: &Span) -> Result<Advance> {
     let h = span.h;
-    let k1 = v.at(x, span.t0)?;
-    let k2 = v.at(&(x + (&k1 * (h * THIRD))?)?, span.at(THIRD))?;
+    let f0 = span.first(v, x)?;
+    let k2 = v.at(&(x + (&f0 * (h * THIRD))?)?, span.at(THIRD))?;
     let k3 = v.at(&(x + (k2 * (h * 2.0 * THIRD))?)?, span.at(2.0 * THIRD))?;
-    Ok((((k1 * 0.25)? + (k3 * 0.75)?)? * h)?)
+    Ok(Advance { dx: (((&f0 * 0.25)? + (k3 * 0.75)?)? * h)?, f0 })
 }
 
-pub(super) fn rk4(v: &mut Field<'_>, x: &Tensor, span: &Span) -> Result<Tensor> {
+pub(super) fn rk4(v: &mut Field<'_>, x: &Tensor, span: &Span) -> Result<Advance> {
+    let f0 = span.first(v, x)?;
+    Ok(Advance { dx: rk4_from(v, x, span, &f0)?, f0 })
+}
+
+/// The change of `x` by the 3/8 rule whose first slope is `k1`.
+pub(super) fn rk4_from(v: &mut Field<'_>, x: &Tensor, span: &Span, k1: &Tensor) -> Result<Tensor> {
     let h = span.h;
-    let k1 = v.at(x, span.t0)?;
-    let k2 = v.at(&(x + (&k1 * (h * THIRD))?)?, span.at(THIRD))?;
-    let k3 = v.at(&(x + ((&k2 - (&k1 * THIRD)?)? * h)?)?, span.at(2.0 * THIRD))?;
-    let k4 = v.at(&(x + (((&k1 - &k2)? + &k3)? * h)?)?, span.t1)?;
+    let k2 = v.at(&(x + (k1 * (h * THIRD))?)?, span.at(THIRD))?;
+    let k3 = v.at(&(x + ((&k2 - (k1 * THIRD)?)? * h)?)?, span.at(2.0 * THIRD))?;
+    let k4 = span.last(v, &(x + (((k1 - &k2)? + &k3)? * h)?)?, span.t1)?;
     let inner = ((k2 + k3)? * 3.0)?;
     Ok((((k1 + inner)? + k4)? * (h * 0.125))?)
 }
 
-/// Carries `x` along the grid of `step_size`, or along `times` themselves; `each` gets the state
-/// at every time after the first, on a straight line between two states of the grid.
+/// Carries `x` by `step` along the grid of `options.step_size`, or along `times` themselves;
+/// `each` gets the state at every time after the first.
 ///
-/// Times are the solver's, growing, and are calculated in the precision of `dtype`.
+/// Times are the solver's, growing, and are calculated in the precision of `options.time`.
 pub(super) fn solve(
-    step: Step,
+    mut step: impl FnMut(&mut Field<'_>, &Tensor, &Span) -> Result<Advance>,
     field: &mut Field<'_>,
     x: &Tensor,
     times: &[f64],
-    step_size: Option<f64>,
-    dtype: DType,
+    options: &Options,
     each: &mut dyn FnMut(Tensor),
 ) -> Result<()> {
+    let Options { step_size, time: dtype, interpolation, perturb, .. } = *options;
     let times: Vec<f64> = times.iter().map(|&t| round(dtype, t)).collect();
     let [first, .., last] = times[..] else { return Ok(()) };
     let grid = match step_size {
@@ -104,11 +156,26 @@ pub(super) fn solve(
     };
     let mut x0 = x.clone();
     let mut asked = times[1..].iter().copied().peekable();
-    for t in grid.windows(2) {
-        let span = Span::new(t[0], t[1], dtype);
-        let x1 = (&x0 + step(field, &x0, &span)?)?;
-        while let Some(t) = asked.next_if(|&t| t <= span.t1) {
-            each(span.between(&x0, &x1, t)?);
+    for (number, t) in grid.windows(2).enumerate() {
+        let (t0, t1) = (t[0], t[1]);
+        let span = Span { t0, t1, h: round(dtype, t1 - t0), dtype, perturb };
+        let Advance { dx, f0 } = step(field, &x0, &span)?;
+        let x1 = (&x0 + dx)?;
+        if !is_finite(&x1)? {
+            let reason = format!(
+                "the state after a step of {:e} is not finite: look at the start, the field, the step",
+                span.h
+            );
+            return Err(field.failure(t0, number, &reason));
+        }
+        while let Some(t) = asked.next_if(|&t| t <= t1) {
+            each(match interpolation {
+                Interpolation::Linear => span.line(&x0, &x1, t)?,
+                Interpolation::Cubic => {
+                    let f1 = field.at(&x1, t1)?;
+                    span.cubic([&x0, &x1], [&f0, &f1], t)?
+                }
+            });
         }
         x0 = x1;
     }
@@ -120,7 +187,7 @@ mod tests {
     use candle_core::Device;
 
     use crate::error::Result;
-    use crate::solver::{Method, Options, solve, uniform_grid};
+    use crate::solver::{Interpolation, Method, Options, solve, uniform_grid};
     use candle_core::Tensor;
 
     /// Error at t = 1 of `x' = -x`, `x(0) = 1`, with `steps` steps.
@@ -155,5 +222,60 @@ mod tests {
         // Euler: 0 up to t = 0.5, then a slope of 0.5.
         assert_eq!(states, [0.125, 0.25]);
         assert_eq!(trace.unwrap().evaluations, [0.0, 0.5]);
+    }
+
+    #[test]
+    fn the_cubic_finds_a_cubic_again() {
+        // x' = 3t², x(0) = 0: rk4 is exact, and so is the cubic; a line is not.
+        let x = Tensor::new(&[0f64], &Device::Cpu).unwrap();
+        let at = |interpolation| {
+            let mut field =
+                |x: &Tensor, t: f64| -> Result<Tensor> { Ok(x.affine(0.0, 3.0 * t * t)?) };
+            let options = Options { step_size: Some(1.0), interpolation, ..Options::default() };
+            let mut states = Vec::new();
+            let times = [0.0, 0.25, 0.5, 1.0];
+            let trace = solve(Method::Rk4, &mut field, &x, &times, &options, |x| {
+                states.push(x.to_vec1::<f64>().unwrap()[0]);
+            });
+            (states, trace.unwrap().evaluations.len())
+        };
+        assert_eq!(at(Interpolation::Linear), (vec![0.25, 0.5, 1.0], 4));
+        let (states, evaluations) = at(Interpolation::Cubic);
+        for (state, expected) in states.iter().zip([1.0 / 64.0, 0.125, 1.0]) {
+            assert!((state - expected).abs() < 1e-15, "{state} for {expected}");
+        }
+        assert_eq!(evaluations, 4 + 3);
+    }
+
+    #[test]
+    fn ends_are_seen_from_within_where_asked() {
+        // The field jumps from 1 to 2 at t = 1/2, where the grid has a point.
+        let x = Tensor::new(&[0f64], &Device::Cpu).unwrap();
+        let end = |perturb| {
+            let jump = |t: f64| if t < 0.5 { 1.0 } else { 2.0 };
+            let mut field = |x: &Tensor, t: f64| -> Result<Tensor> { Ok(x.affine(0.0, jump(t))?) };
+            let options = Options { perturb, ..Options::default() };
+            let mut end = 0.0;
+            solve(Method::Heun2, &mut field, &x, &[0.0, 0.5, 1.0], &options, |x| {
+                end = x.to_vec1::<f64>().unwrap()[0];
+            })
+            .unwrap();
+            end
+        };
+        assert_eq!((end(true), end(false)), (1.5, 1.75));
+    }
+
+    #[test]
+    fn a_state_that_is_not_finite_is_an_error_that_says_where() {
+        let x = Tensor::new(&[1f64], &Device::Cpu).unwrap();
+        let mut field = |x: &Tensor, t: f64| -> Result<Tensor> {
+            Ok(if t < 0.5 { x.clone() } else { (x * f64::INFINITY)? })
+        };
+        for method in [Method::Euler, Method::Rk4, Method::ExplicitAdams] {
+            let grid = [0.0, 0.25, 0.5, 0.75, 1.0];
+            let error = solve(method, &mut field, &x, &grid, &Options::default(), |_| ());
+            let text = error.unwrap_err().to_string();
+            assert!(text.contains("failed at t = 0.") && text.contains(", step "), "{text}");
+        }
     }
 }

@@ -8,7 +8,7 @@ use super::fixed::{self, Step};
 use super::tableau::{ADAPTIVE_HEUN, BOSH3, DOPRI5, FEHLBERG2, Tableau};
 use crate::error::{Error, Result};
 
-/// A method of Runge and Kutta, on a given grid or with steps of its own.
+/// A method of Runge and Kutta or of Adams, on a given grid or with steps of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
     /// `x + h v(x, t)`; order 1.
@@ -21,6 +21,11 @@ pub enum Method {
     Heun3,
     /// The 3/8 rule of Kutta, four stages at 0, 1/3, 2/3 and 1; order 4.
     Rk4,
+    /// Adams and Bashforth's methods of order 3 to 11, as many as there are slopes; see
+    /// [`Adams`](super::Adams).
+    ExplicitAdams,
+    /// The same as the predictor, corrected by Adams and Moulton's methods of one order more.
+    ImplicitAdams,
     /// Heun's method with Euler's as the error estimate; order 2, adaptive.
     AdaptiveHeun,
     /// Fehlberg's pair of orders 1 and 2, adaptive.
@@ -37,18 +42,25 @@ pub enum Method {
 pub(super) enum Scheme {
     /// Along a given grid.
     Fixed(Step),
+    /// Along a given grid, from the slopes of the steps before.
+    Adams {
+        /// Whether the prediction is corrected.
+        implicit: bool,
+    },
     /// As far as the error estimate lets it.
     Adaptive(&'static Tableau),
 }
 
 impl Method {
     /// All methods.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::Euler,
         Self::Midpoint,
         Self::Heun2,
         Self::Heun3,
         Self::Rk4,
+        Self::ExplicitAdams,
+        Self::ImplicitAdams,
         Self::AdaptiveHeun,
         Self::Fehlberg2,
         Self::Bosh3,
@@ -64,6 +76,8 @@ impl Method {
             Self::Heun2 => "heun2",
             Self::Heun3 => "heun3",
             Self::Rk4 => "rk4",
+            Self::ExplicitAdams => "explicit_adams",
+            Self::ImplicitAdams => "implicit_adams",
             Self::AdaptiveHeun => "adaptive_heun",
             Self::Fehlberg2 => "fehlberg2",
             Self::Bosh3 => "bosh3",
@@ -77,7 +91,13 @@ impl Method {
         matches!(self.scheme(), Scheme::Adaptive(_))
     }
 
-    /// Evaluations of the field per step; none for an adaptive method, whose steps are its own.
+    /// Whether the method remembers the slopes of the steps before.
+    pub fn is_multistep(self) -> bool {
+        matches!(self.scheme(), Scheme::Adams { .. })
+    }
+
+    /// Evaluations of the field per step; none where it varies: an adaptive method's steps are its
+    /// own, one of Adams starts with others and may correct itself.
     pub fn evaluations(self) -> Option<usize> {
         match self {
             Self::Euler => Some(1),
@@ -95,6 +115,8 @@ impl Method {
             Self::Heun2 => Scheme::Fixed(fixed::heun2),
             Self::Heun3 => Scheme::Fixed(fixed::heun3),
             Self::Rk4 => Scheme::Fixed(fixed::rk4),
+            Self::ExplicitAdams => Scheme::Adams { implicit: false },
+            Self::ImplicitAdams => Scheme::Adams { implicit: true },
             Self::AdaptiveHeun => Scheme::Adaptive(&ADAPTIVE_HEUN),
             Self::Fehlberg2 => Scheme::Adaptive(&FEHLBERG2),
             Self::Bosh3 => Scheme::Adaptive(&BOSH3),
@@ -135,7 +157,8 @@ mod tests {
             let mut field = |x: &Tensor, _: f64| Ok(x.clone());
             let times = [0.0, 0.5, 1.0];
             let trace = solve(method, &mut field, &x, &times, &Options::default(), |_| ()).unwrap();
-            assert_eq!(method.is_adaptive(), method.evaluations().is_none());
+            let varies = method.is_adaptive() || method.is_multistep();
+            assert_eq!(varies, method.evaluations().is_none());
             if let Some(evaluations) = method.evaluations() {
                 assert_eq!(trace.evaluations.len(), 2 * evaluations, "{method}");
             }

@@ -4,12 +4,14 @@
 //! |---|---|
 //! | `method` | the methods by name |
 //! | `fixed` | one-step methods on a given grid |
+//! | `adams`, `weights` | methods that remember slopes, and their coefficients |
 //! | `adaptive`, `control`, `dense` | embedded pairs: the step, its length, what lies between |
 //! | `tableau`, `dopri8` | the pairs' coefficients |
 //! | `field` | time as the solver and as the field see it |
 //!
 //! The methods, their numbers and the times they evaluate at are those of torchdiffeq 0.2.5.
 
+mod adams;
 mod adaptive;
 mod control;
 mod dense;
@@ -18,6 +20,7 @@ mod field;
 mod fixed;
 mod method;
 mod tableau;
+mod weights;
 
 use candle_core::{DType, Tensor};
 
@@ -25,6 +28,7 @@ use crate::error::{Error, Result};
 use field::{Field, round};
 use method::Scheme;
 
+pub use adams::{Adams, Unconverged};
 pub use control::Control;
 pub use method::Method;
 
@@ -43,20 +47,50 @@ impl<F: FnMut(&Tensor, f64) -> Result<Tensor>> Velocity for F {
     }
 }
 
+/// The state at asked times between two of a fixed-step method's grid.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Interpolation {
+    /// On a straight line.
+    #[default]
+    Linear,
+    /// On the cubic through both states and slopes; costs an evaluation for every asked time.
+    Cubic,
+}
+
 /// Settings of [`solve`].
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// Steps of a fixed-step method; without it the asked times are the grid.
     pub step_size: Option<f64>,
     /// Precision of a fixed-step method's times, F32 or F64 (torch's type of the time grid).
     pub time: DType,
-    /// Tolerances and step control of an adaptive method.
+    /// Asked times between a fixed-step method's steps (torchdiffeq's `interp`).
+    pub interpolation: Interpolation,
+    /// Whether a fixed-step method sees the ends of a step from within it: at the float after its
+    /// start and the one before its end, for fields that jump at times of the grid.
+    pub perturb: bool,
+    /// Order and corrections of a method of Adams.
+    pub adams: Adams,
+    /// Tolerances of an adaptive method and of `implicit_adams`; step control of an adaptive one.
     pub control: Control,
+    /// Times at which an adaptive method must end a step.
+    pub step_t: Vec<f64>,
+    /// Such times at which the field jumps, too: its slope is taken anew behind them.
+    pub jump_t: Vec<f64>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { step_size: None, time: DType::F64, control: Control::default() }
+        Self {
+            step_size: None,
+            time: DType::F64,
+            interpolation: Interpolation::default(),
+            perturb: false,
+            adams: Adams::default(),
+            control: Control::default(),
+            step_t: Vec::new(),
+            jump_t: Vec::new(),
+        }
     }
 }
 
@@ -72,12 +106,15 @@ pub struct Step {
 }
 
 /// What a solution cost.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Trace {
     /// Every time at which the field was evaluated, in order.
     pub evaluations: Vec<f64>,
     /// The steps of an adaptive method.
     pub steps: Vec<Step>,
+    /// Steps of `implicit_adams` that it could not correct to within the tolerances: the solution
+    /// goes on, but may be wrong.
+    pub unconverged: Vec<Unconverged>,
 }
 
 /// Solves `dx/dt = v(x, t)` from `x` at the first of `times`, which grow or shrink; `each` gets the
@@ -90,8 +127,9 @@ pub struct Trace {
 ///
 /// # Errors
 /// Times that neither grow nor shrink, options that make no sense, a state that is not F32 or F64,
-/// whatever evaluating the field may meet; and, of an adaptive method, a step too short to move on
-/// or an error or a state that is not finite, with the time and the number of the step.
+/// whatever evaluating the field may meet; a state that is not finite and, of an adaptive method, a
+/// step too short to move on or an error that is not finite, with the time and the number of the
+/// step.
 pub fn solve(
     method: Method,
     v: &mut dyn Velocity,
@@ -109,21 +147,21 @@ pub fn solve(
         return Err(Error::Config(format!("times are F32 or F64, not {:?}", options.time)));
     }
     if times.len() < 2 {
-        return Ok(Trace { evaluations: Vec::new(), steps: Vec::new() });
+        return Ok(Trace::default());
     }
     let mut field = Field::new(v, x.dtype(), sign)?;
     let times: Vec<f64> = times.iter().map(|t| sign * t).collect();
-    let steps = match method.scheme() {
-        Scheme::Fixed(step) => {
-            let Options { step_size, time, .. } = *options;
-            fixed::solve(step, &mut field, x, &times, step_size, time, &mut each)?;
-            Vec::new()
+    let (mut steps, mut unconverged) = (Vec::new(), Vec::new());
+    match method.scheme() {
+        Scheme::Fixed(step) => fixed::solve(step, &mut field, x, &times, options, &mut each)?,
+        Scheme::Adams { implicit } => {
+            unconverged = adams::solve(implicit, &mut field, x, &times, options, &mut each)?;
         }
         Scheme::Adaptive(pair) => {
-            adaptive::solve(pair, &mut field, x, &times, &options.control, &mut each)?
+            steps = adaptive::solve(pair, &mut field, x, &times, options, &mut each)?;
         }
-    };
-    Ok(Trace { evaluations: field.times, steps })
+    }
+    Ok(Trace { evaluations: field.times, steps, unconverged })
 }
 
 /// The grid `0, h, 2h, ..., 1`; the last step is shorter where `h` does not divide 1

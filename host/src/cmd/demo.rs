@@ -5,12 +5,12 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use fm_candle::sample::Sampler;
-use fm_candle::solver::{Control, Method, uniform_grid};
+use fm_candle::solver::{Method, Options, uniform_grid};
 use quant_core::scheme::Scheme;
 
 use crate::cli::Common;
 use crate::cmd::treatment::TreatmentArgs;
-use crate::embedded;
+use crate::embedded::{self, Net};
 use crate::report::tables;
 use crate::study::Study;
 
@@ -20,14 +20,17 @@ pub(crate) struct Args {
     /// Folder for everything written; an unfinished demo there is continued
     #[arg(short, long, value_name = "DIR", default_value = "report")]
     output: PathBuf,
+    /// The net
+    #[arg(long, value_enum, default_value_t = Net::MnistSmall)]
+    net: Net,
 }
 
 pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<()> {
     let progress = common.progress();
     progress.line("demo: 7 schemes at 2, 3, 4 and 8 bits, 256 samples each from the packed files");
-    let (config, tensors) = embedded::mnist_small()?;
+    let (config, tensors) = embedded::net(args.net)?;
     let study = Study {
-        model: "mnist-small".into(),
+        model: args.net.name().into(),
         config,
         tensors,
         schemes: Scheme::ALL.to_vec(),
@@ -37,7 +40,7 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
         sampler: Sampler {
             method: Method::Midpoint,
             grid: uniform_grid(0.1)?,
-            control: Control::default(),
+            options: Options::default(),
             cfg_scale: 0.0,
             batch_size: 8,
         },

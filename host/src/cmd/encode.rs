@@ -18,8 +18,9 @@ use crate::cli::Common;
 use crate::cmd::images::{self, Kind};
 use crate::cmd::label::{self, Label};
 use crate::cmd::net::NetArgs;
+use crate::cmd::ode::OdeOptions;
 use crate::cmd::output;
-use crate::cmd::sample::{at_least_1, finite, steps};
+use crate::cmd::sample::{at_least_1, finite};
 
 /// Find the noise of images: the ODE backward, from t = 1 to 0
 #[derive(clap::Args)]
@@ -74,7 +75,7 @@ pub(crate) struct Args {
     ode_method: Method,
     /// JSON, as of `fmq sample`: {"atol": 1e-5, "rtol": 1e-5} is the default solver's
     #[arg(long = "ode-options", alias = "ode_options", default_value = "{}")]
-    ode_options: String,
+    ode_options: OdeOptions,
     /// Use the EDM time grid, backward; x0 then is the state at its first time, 0.0123, as
     /// `fmq sample --edm-schedule` takes it
     #[arg(long = "edm-schedule", alias = "edm_schedule")]
@@ -91,7 +92,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<()> {
     atomic::check_target(&args.output)?;
-    let (grid, control) = steps(args.ode_method, &args.ode_options, args.edm_schedule, 0.05)?;
+    let (grid, options) = args.ode_options.steps(args.ode_method, args.edm_schedule, 0.05)?;
     let device = common.device()?;
     let net = args.net.build(&device)?;
     let set = Set::read(args, net.config()).map_err(|error| images::named(&args.images, error))?;
@@ -105,7 +106,7 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
     let mut sampler = Sampler {
         method: args.ode_method,
         grid: grid.iter().rev().copied().collect(),
-        control,
+        options,
         cfg_scale: args.cfg_scale,
         batch_size: args.batch_size,
     };
@@ -115,6 +116,9 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
             .run(&net, from, labels.as_deref(), false, |n| bar.inc(n as u64))
             .with_context(|| format!("`{}`", args.images))?;
         bar.finish_and_clear();
+        if let Some(warning) = &result.warning {
+            common.progress().line(&format!("warning: {what}: {warning}"));
+        }
         Ok(result)
     };
     let encoded = solve(&sampler, "encoding", &x1)?;

@@ -11,6 +11,7 @@ use fm_candle::ops::is_finite;
 use quant_core::codebook::Entries;
 use quant_core::coded::{Coding, RowScale};
 use quant_core::format::{self, Encoding, Model};
+use quant_core::infer::{Plan, STACK_BYTES, Settings};
 use serde::Serialize;
 
 /// Show what a checkpoint or a packed file holds, and check it
@@ -49,6 +50,40 @@ struct Packed {
     sections: Vec<Section>,
     bits_per_weight: f64,
     crc32: &'static str,
+    /// What drawing an image takes on a device, where the net and its images' size are known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device: Option<Device>,
+}
+
+/// What drawing an image takes on a device.
+#[derive(Serialize)]
+struct Device {
+    /// The file, read in place.
+    flash_bytes: usize,
+    /// The floats of one evaluation, and those of Euler's method around it.
+    arena_bytes: usize,
+    sampler_arena_bytes: usize,
+    /// An estimate: as measured on a Cortex-M4.
+    stack_bytes: usize,
+    /// Multiplications of one evaluation.
+    macs: u64,
+    /// Whether the file can test its device.
+    golden: bool,
+}
+
+impl Device {
+    fn of(model: &Model<'_>, file: &[u8]) -> Option<Self> {
+        let plan = Plan::new(model).ok()?;
+        let settings = Settings { label: model.net()?.num_classes, ..Settings::default() };
+        Some(Self {
+            flash_bytes: file.len(),
+            arena_bytes: 4 * plan.arena_len(),
+            sampler_arena_bytes: 4 * settings.arena_len(&plan, model),
+            stack_bytes: STACK_BYTES,
+            macs: plan.macs(),
+            golden: model.golden().is_some(),
+        })
+    }
 }
 
 /// A part of the head of a packed file.
@@ -104,6 +139,7 @@ pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
             sections: model.sections().map(|(kind, bytes)| section(kind, bytes)).collect(),
             bits_per_weight: 8.0 * bytes.len() as f64 / parameters.max(1) as f64,
             crc32: "ok",
+            device: Device::of(&model, &bytes),
         });
         output.tensors = model.tensors().map(|tensor| packed_row(&tensor)).collect();
     } else {
@@ -209,6 +245,19 @@ fn print(output: &Output, out: &mut dyn Write) -> Result<()> {
         )?;
         for Section { name, bytes } in &packed.sections {
             writeln!(out, "section {name}: {bytes} bytes")?;
+        }
+        if let Some(device) = &packed.device {
+            writeln!(
+                out,
+                "on a device: {} bytes of flash, an arena of {} bytes ({} with Euler's method), \
+                 about {} bytes of stack, {:.1} million multiplications per evaluation{}",
+                device.flash_bytes,
+                device.arena_bytes,
+                device.sampler_arena_bytes,
+                device.stack_bytes,
+                device.macs as f64 / 1e6,
+                if device.golden { "; tests itself" } else { "" }
+            )?;
         }
     }
     let width = output.tensors.iter().map(|row| row.name.len()).max().unwrap_or(0);

@@ -9,6 +9,7 @@ pub(crate) mod inspect;
 pub(crate) mod label;
 pub(crate) mod launcher;
 pub(crate) mod net;
+pub(crate) mod ode;
 pub(crate) mod output;
 pub(crate) mod quantize;
 pub(crate) mod sample;

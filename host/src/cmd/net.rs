@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use fm_candle::checkpoint::{Checkpoint, Source};
 use fm_candle::device::Device;
-use fm_candle::model::{Stored, UNet, UNetConfig, identify};
+use fm_candle::model::{Stored, UNet, UNetConfig, identify, order};
 
 /// A file with weights, and how to read it.
 #[derive(clap::Args)]
@@ -34,13 +34,21 @@ impl NetArgs {
     /// The weights and their net's configuration.
     pub(crate) fn open(&self) -> Result<(Checkpoint, UNetConfig)> {
         let source = Source::open(&self.path, self.raw_weights)?;
-        let config = stated(&source, self.arch.as_deref())
-            .and_then(|stated| stated.map_or_else(|| Ok(identify(source.tensors())?), Ok));
+        let config = self.config(&source);
         let mut config = config.with_context(|| format!("`{}`", self.path.display()))?;
         if let Some(side) = self.image_size {
             config.image_size = side.into();
         }
         Ok((source.load()?, config))
+    }
+
+    /// The net whose parameters the file holds.
+    fn config(&self, source: &Source) -> Result<UNetConfig> {
+        let Some(config) = stated(source, self.arch.as_deref())? else {
+            return Ok(identify(source.tensors())?);
+        };
+        order(&config, source.tensors())?;
+        Ok(config)
     }
 
     /// The net, ready to evaluate.

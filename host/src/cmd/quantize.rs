@@ -9,7 +9,7 @@ use fm_candle::atomic;
 use fm_candle::checkpoint::{self, Kind, NET_KEY, Source, TensorInfo};
 use fm_candle::model::{UNetConfig, identify, order};
 use fm_candle::quantize::{
-    Discard, Report, Treatment, quantize, quantize_to_file, quantize_to_torch,
+    Discard, PackedNet, Report, Treatment, quantize, quantize_to_file, quantize_to_torch,
 };
 use globset::GlobMatcher;
 use quant_core::scheme::Scheme;
@@ -47,6 +47,10 @@ pub(crate) struct Args {
     /// Take the raw weights although the file has an EMA
     #[arg(long = "raw-weights", alias = "raw_weights")]
     raw_weights: bool,
+    /// Store what the net answers to one input, so that a device can test itself (.fmq only; 4 bytes
+    /// per value of an image, and one evaluation by the device's slow engine)
+    #[arg(long)]
+    golden: bool,
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
@@ -64,6 +68,9 @@ struct Output<'a> {
 
 pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<()> {
     let kind = OutputKind::of(&args.output)?;
+    if args.golden && kind != OutputKind::Packed {
+        bail!("--golden: `{}` is no packed .fmq file", args.output.display());
+    }
     atomic::check_target(&args.output)?;
     let start = Instant::now();
     let source = args.open(kind)?;
@@ -135,7 +142,7 @@ impl Args {
                 &self.output,
                 source,
                 &indices,
-                packed_net.as_ref(),
+                packed_net.as_ref().map(|config| PackedNet { config, golden: self.golden }),
                 treat,
                 |info, _| {
                     bar.inc(info.count() as u64);
@@ -147,7 +154,7 @@ impl Args {
                 let packed = quantize(
                     source,
                     &indices,
-                    packed_net.as_ref(),
+                    packed_net.as_ref().map(Into::into),
                     Discard,
                     treat,
                     |info, treated| {

@@ -9,12 +9,13 @@ use fm_candle::device::Device;
 use fm_candle::fid::planar;
 use fm_candle::model::UNetConfig;
 use fm_candle::sample::{Sampler, start_noise, to_pixels};
-use fm_candle::solver::{Control, Method, edm_grid, uniform_grid};
+use fm_candle::solver::{Method, Options, uniform_grid};
 use fm_candle::{Tensor, checkpoint};
 
 use crate::cli::Common;
 use crate::cmd::label::{self, Label};
 use crate::cmd::net::NetArgs;
+use crate::cmd::ode::OdeArgs;
 use crate::cmd::output::Output;
 
 /// Draw images from a net, packed or not
@@ -47,16 +48,8 @@ pub(crate) struct Args {
     /// Guidance; 0 is off
     #[arg(long = "cfg-scale", alias = "cfg_scale", default_value = "0", value_name = "S", value_parser = finite)]
     cfg_scale: f64,
-    /// Solver: euler, midpoint, heun2, heun3, rk4; adaptive_heun, fehlberg2, bosh3, dopri5, dopri8
-    #[arg(long = "ode-method", alias = "ode_method", default_value = "midpoint")]
-    ode_method: Method,
-    /// JSON: {"step_size": 0.05}, {"nfe": 50} with --edm-schedule, or, of an adaptive solver,
-    /// {"atol": 1e-5, "rtol": 1e-5}
-    #[arg(long = "ode-options", alias = "ode_options", default_value = "{}")]
-    ode_options: String,
-    /// Use the EDM time grid
-    #[arg(long = "edm-schedule", alias = "edm_schedule")]
-    edm_schedule: bool,
+    #[command(flatten)]
+    ode: OdeArgs,
     /// Images in one tensor; the images do not depend on it, but for an adaptive solver's steps
     #[arg(long = "batch-size", alias = "batch_size", default_value = "8", value_parser = at_least_1)]
     batch_size: usize,
@@ -78,11 +71,11 @@ pub(crate) fn run(args: &Args, common: &Common) -> Result<()> {
         clap::Error::raw(kind, reason).exit();
     }
     args.output.check()?;
-    let (grid, control) = steps(args.ode_method, &args.ode_options, args.edm_schedule, 0.05)?;
+    let (grid, options) = args.ode.steps(0.05)?;
     let sampler = Sampler {
-        method: args.ode_method,
+        method: args.ode.ode_method,
         grid,
-        control,
+        options,
         cfg_scale: args.cfg_scale,
         batch_size: args.batch_size,
     };
@@ -100,6 +93,9 @@ pub(crate) fn run(args: &Args, common: &Common) -> Result<()> {
         sampler.run(&net, &x0, labels.as_deref(), args.trajectory, |n| bar.inc(n as u64))?;
     bar.finish_and_clear();
     args.output.write(&samples, labels.as_deref(), &sampler.grid)?;
+    if let Some(warning) = &samples.warning {
+        common.progress().line(&format!("warning: {warning}"));
+    }
     let (n, nfe) = (x0.dim(0)?, samples.nfe);
     let text = format!("{n} images, {nfe} evaluations each: {}", args.output);
     common.progress().line(&text);
@@ -112,61 +108,14 @@ pub(crate) fn draw(path: &Path, n: usize, common: &Common) -> Result<Tensor> {
     let device = common.device()?;
     let net = NetArgs::plain(path).build(&device)?;
     let grid = uniform_grid(0.05)?;
-    let (method, control) = (Method::Midpoint, Control::default());
-    let sampler = Sampler { method, grid, control, cfg_scale: 0.0, batch_size: 8 };
+    let (method, options) = (Method::Midpoint, Options::default());
+    let sampler = Sampler { method, grid, options, cfg_scale: 0.0, batch_size: 8 };
     let x0 = start_noise(common.seed, 0, n, image_shape(net.config())?, &device)?;
     let labels = label::labels(None, n, common.seed, net.config())?;
     let bar = common.progress().bar("sampling", n as u64, "img");
     let samples = sampler.run(&net, &x0, labels.as_deref(), false, |n| bar.inc(n as u64))?;
     bar.finish_and_clear();
     Ok(samples.images)
-}
-
-/// The time grid and the tolerances of `--ode-options` and `--edm-schedule`.
-///
-/// An adaptive solver's steps are its own: the grid is where it reports.
-pub(crate) fn steps(
-    method: Method,
-    options: &str,
-    edm: bool,
-    step_size: f64,
-) -> Result<(Vec<f64>, Control)> {
-    const KNOWN: [&str; 4] = ["step_size", "nfe", "atol", "rtol"];
-    let json: serde_json::Map<String, serde_json::Value> = serde_json::from_str(options)
-        .with_context(|| format!("--ode-options `{options}` must be a JSON object"))?;
-    if let Some(key) = json.keys().find(|key| !KNOWN.contains(&key.as_str())) {
-        bail!(
-            "--ode-options: unknown `{key}`; known are step_size, nfe for the EDM schedule, atol \
-             and rtol for an adaptive solver"
-        );
-    }
-    if let Some(key) = ["atol", "rtol"].into_iter().find(|key| json.contains_key(*key))
-        && !method.is_adaptive()
-    {
-        bail!("--ode-options: {method} takes no {key}; it is an adaptive solver's");
-    }
-    // Upstream's default options hold a step size even where the EDM schedule sets the steps.
-    if json.contains_key("nfe") && !edm {
-        bail!("--ode-options: nfe is the EDM schedule's; add --edm-schedule or give step_size");
-    }
-    let number = |key: &str, default: f64| match json.get(key) {
-        None => Ok(default),
-        Some(value) => {
-            value.as_f64().with_context(|| format!("--ode-options: {key} = {value} is no number"))
-        }
-    };
-    let base = Control::default();
-    let control =
-        Control { atol: number("atol", base.atol)?, rtol: number("rtol", base.rtol)?, ..base };
-    if edm {
-        let nfe = number("nfe", 50.0)?;
-        if nfe.fract() != 0.0 || !(2.0..=1e6).contains(&nfe) {
-            bail!("--ode-options: nfe = {nfe} must be a whole number from 2 to 1000000");
-        }
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked")]
-        return Ok((edm_grid(nfe as usize)?, control));
-    }
-    Ok((uniform_grid(number("step_size", step_size)?)?, control))
 }
 
 /// Channels, height and width of the net's images.

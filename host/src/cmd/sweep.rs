@@ -6,12 +6,11 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use fm_candle::data::{Dataset, Split};
 use fm_candle::sample::Sampler;
-use fm_candle::solver::Method;
 use quant_core::scheme::Scheme;
 
 use crate::cli::Common;
 use crate::cmd::net::NetArgs;
-use crate::cmd::sample::steps;
+use crate::cmd::ode::OdeArgs;
 use crate::cmd::treatment::TreatmentArgs;
 use crate::embedded;
 use crate::report::tables;
@@ -39,15 +38,8 @@ pub(crate) struct Args {
     /// Images sampled per row
     #[arg(short, default_value_t = 256)]
     n: usize,
-    /// Solver: euler, midpoint, heun2, heun3, rk4; adaptive_heun, fehlberg2, bosh3, dopri5, dopri8
-    #[arg(long = "ode-method", alias = "ode_method", default_value = "midpoint")]
-    ode_method: Method,
-    /// JSON: {"step_size": 0.1}, {"nfe": 50} with --edm-schedule, {"atol": 1e-5, "rtol": 1e-5}
-    #[arg(long = "ode-options", alias = "ode_options", default_value = "{}")]
-    ode_options: String,
-    /// Use the EDM time grid
-    #[arg(long = "edm-schedule", alias = "edm_schedule")]
-    edm_schedule: bool,
+    #[command(flatten)]
+    ode: OdeArgs,
     /// Guidance; 0 is off
     #[arg(long = "cfg-scale", alias = "cfg_scale", default_value_t = 0.0)]
     cfg_scale: f64,
@@ -79,7 +71,7 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
     }
     let (checkpoint, config) = args.net.open()?;
     let device = common.device()?;
-    let (grid, control) = steps(args.ode_method, &args.ode_options, args.edm_schedule, 0.1)?;
+    let (grid, options) = args.ode.steps(0.1)?;
     let study = Study {
         model: args.net.path.display().to_string(),
         config,
@@ -89,9 +81,9 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
         treatment: args.treatment.clone(),
         n: args.n,
         sampler: Sampler {
-            method: args.ode_method,
+            method: args.ode.ode_method,
             grid,
-            control,
+            options,
             cfg_scale: args.cfg_scale,
             batch_size: 8,
         },

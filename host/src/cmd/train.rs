@@ -20,7 +20,7 @@ use crate::cli::Common;
 use crate::cmd::label::class_cycle;
 use crate::cmd::launcher::Launcher;
 use crate::cmd::net;
-use crate::cmd::sample::steps;
+use crate::cmd::ode::OdeOptions;
 use crate::progress::Progress;
 use crate::report::grid;
 
@@ -73,9 +73,9 @@ pub(crate) struct Args {
     /// Solver of the snapshots, as `fmq sample` knows them
     #[arg(long = "ode_method", alias = "ode-method", default_value_t = Method::Midpoint)]
     ode_method: Method,
-    /// JSON: step_size; nfe with --edm_schedule; atol and rtol of an adaptive solver
+    /// JSON: step_size; nfe with --edm_schedule; the solver's own, as `fmq sample` knows them
     #[arg(long = "ode_options", alias = "ode-options", default_value = r#"{"step_size": 0.01}"#)]
-    ode_options: String,
+    ode_options: OdeOptions,
     /// Guidance of the snapshots
     #[arg(long = "cfg_scale", alias = "cfg-scale", default_value_t = 0.2)]
     cfg_scale: f64,
@@ -309,6 +309,9 @@ impl Run<'_> {
         let x0 = start_noise(trainer.config().seed, 0, n, shape, &self.device)?;
         let labels = class_cycle(config, n)?;
         let samples = self.sampler.run(&net, &x0, labels.as_deref(), false, |_| {})?;
+        if let Some(warning) = &samples.warning {
+            self.progress.line(&format!("warning: {warning}"));
+        }
         let pixels = to_pixels(&samples.images)?;
         let png = grid::png(&pixels, [n, data.height, data.width, data.channels], 10, 2)?;
         let at = trainer.progress();
@@ -321,8 +324,8 @@ impl Run<'_> {
 
 fn sampler(args: &Args) -> Result<Sampler> {
     let method = args.ode_method;
-    let (grid, control) = steps(method, &args.ode_options, args.edm_schedule, 0.01)?;
-    Ok(Sampler { method, grid, control, cfg_scale: args.cfg_scale, batch_size: 8 })
+    let (grid, options) = args.ode_options.steps(method, args.edm_schedule, 0.01)?;
+    Ok(Sampler { method, grid, options, cfg_scale: args.cfg_scale, batch_size: 8 })
 }
 
 /// Refuses a net that cannot take the images.

@@ -4,6 +4,7 @@
 //! parse       any bytes
 //! mutate      a valid file with edited bytes and right checksums
 //! round_trip  any tensors: what is written is what is read
+//! infer       any net and image size: the plan is exact, the velocity finite
 //! ```
 //!
 //! In `quant-core`, with a nightly compiler and `cargo install cargo-fuzz`:

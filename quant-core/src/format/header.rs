@@ -9,7 +9,9 @@ use crc::{CRC_32_ISO_HDLC, Crc};
 /// The first bytes of every packed file.
 pub const MAGIC: [u8; 4] = *b"fmq\x1a";
 /// Major and minor version of the files that this code writes.
-pub const VERSION: (u16, u16) = (0, 9);
+pub const VERSION: (u16, u16) = (1, 0);
+/// The version before, which differs in the number alone.
+const BEFORE: (u16, u16) = (0, 9);
 /// The most tensors of a file.
 pub const MAX_TENSORS: u32 = 4096;
 /// The most sections of a file.
@@ -30,6 +32,10 @@ pub(super) static CRC: Crc<u32, Digest> = Crc::<u32, Digest>::new(&CRC_32_ISO_HD
 /// A checksum in the making.
 #[cfg(feature = "alloc")]
 pub(super) type Running = crc::Digest<'static, u32, Digest>;
+
+/// Where the number of sections is.
+#[cfg(feature = "alloc")]
+pub(super) const SECTIONS: usize = field::SECTIONS;
 
 mod field {
     use core::ops::Range;
@@ -67,7 +73,7 @@ impl Header {
             return Err(Error::BadMagic { found: [a, b, c, d] });
         }
         let version = (u16::from_le_bytes([v0, v1]), u16::from_le_bytes([v2, v3]));
-        if version.0 != VERSION.0 || version.1 < VERSION.1 {
+        if version.0 != VERSION.0 && version != BEFORE {
             return Err(Error::UnsupportedVersion { found: version, supported: VERSION });
         }
         match word(header, field::REQUIRED) {
@@ -97,7 +103,7 @@ impl Header {
         }
         check_crc("head", word(header, field::HEAD_CRC.start), head_crc(head))?;
         check_crc("payload", word(header, field::PAYLOAD_CRC), CRC.checksum(payload))?;
-        if version == VERSION {
+        if version <= VERSION {
             check_zero("end of the header", header.get(field::ZERO..).unwrap_or(&[]))?;
         }
         Ok(Self { version, head_len, tensors, sections })
@@ -120,10 +126,16 @@ impl Header {
         put(field::TENSORS, &u32_of(self.tensors).to_le_bytes());
         put(field::SECTIONS, &u32_of(self.sections).to_le_bytes());
         put(field::PAYLOAD_CRC, &payload_crc.to_le_bytes());
-        let crc = head_crc(head).to_le_bytes();
-        if let Some(space) = head.get_mut(field::HEAD_CRC) {
-            space.copy_from_slice(&crc);
-        }
+        renew_crc(head);
+    }
+}
+
+/// Makes the checksum of a changed head right again.
+#[cfg(feature = "alloc")]
+pub(super) fn renew_crc(head: &mut [u8]) {
+    let crc = head_crc(head).to_le_bytes();
+    if let Some(space) = head.get_mut(field::HEAD_CRC) {
+        space.copy_from_slice(&crc);
     }
 }
 
@@ -143,6 +155,7 @@ fn head_crc(head: &[u8]) -> u32 {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::num::low_u8;
 
     /// Makes the lengths and the checksums of a damaged file right again, as far as the head's
     /// length makes sense.
@@ -169,9 +182,9 @@ pub(super) mod tests {
         let file = empty_file();
         #[rustfmt::skip]
         let golden = [
-            b'f', b'm', b'q', 0x1a, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+            b'f', b'm', b'q', 0x1a, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
             64, 0, 0, 0, 0, 0, 0, 0, 64, 0, 0, 0, 0, 0, 0, 0,
-            0, 0, 0, 0, 0x30, 0x35, 0x16, 0x6e, 0, 0, 0, 0, 0, 0, 0, 0,
+            0, 0, 0, 0, 0xe1, 0xc2, 0x0b, 0x7f, 0, 0, 0, 0, 0, 0, 0, 0,
             0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
         ];
         assert_eq!(file, golden);
@@ -186,9 +199,9 @@ pub(super) mod tests {
             Header::parse(&file)
         };
         assert_eq!(with(0, b'F'), Err(Error::BadMagic { found: *b"Fmq\x1a" }));
-        let version = |found| Err(Error::UnsupportedVersion { found, supported: (0, 9) });
-        assert_eq!(with(4, 1), version((1, 9)));
-        assert_eq!(with(6, 8), version((0, 8)));
+        let version = |found| Err(Error::UnsupportedVersion { found, supported: (1, 0) });
+        assert_eq!(with(4, 2), version((2, 0)));
+        assert_eq!(with(4, 0), version((0, 0)));
         assert_eq!(with(8, 1), Err(Error::UnknownFeatures { bits: 1 }));
         assert_eq!(with(16, 63), Err(Error::Trailing { bytes: 1 }));
         let short = Error::Truncated { what: "file", needed: 65, left: 64 };
@@ -205,14 +218,20 @@ pub(super) mod tests {
     #[test]
     fn newer_minor_versions_and_optional_features_are_read() {
         let mut file = empty_file();
-        file[6] = 10; // version 0.10
+        file[6] = 1; // version 1.1
         file[12] = 0x80; // an optional feature
         file[63] = 1; // a field that this version leaves zero
         fix_up(&mut file);
-        assert_eq!(Header::parse(&file), Ok(Header { version: (0, 10), ..EMPTY }));
-        file[6] = 9;
-        fix_up(&mut file);
-        assert_eq!(Header::parse(&file), Err(Error::NotZero { what: "end of the header" }));
+        assert_eq!(Header::parse(&file), Ok(Header { version: (1, 1), ..EMPTY }));
+        for (major, minor) in [(1, 0), BEFORE] {
+            file[4..8].copy_from_slice(&[low_u8(major.into()), 0, low_u8(minor.into()), 0]);
+            fix_up(&mut file);
+            assert_eq!(Header::parse(&file), Err(Error::NotZero { what: "end of the header" }));
+            file[63] = 0;
+            fix_up(&mut file);
+            assert_eq!(Header::parse(&file), Ok(Header { version: (major, minor), ..EMPTY }));
+            file[63] = 1;
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The packed file: a net's configuration and its tensors, read in place.
 //!
-//! Version 0.9. All numbers are little-endian and unsigned unless said otherwise; *padding* is the
+//! Version 1.0. All numbers are little-endian and unsigned unless said otherwise; *padding* is the
 //! bytes up to the next multiple of a number, counted from the start of the file, and is zero.
 //!
 //! ```text
@@ -26,8 +26,8 @@
 //! | offset | bytes | field |
 //! |---|---|---|
 //! | 0 | 4 | magic `66 6d 71 1a` ("fmq", then a control character that ends text) |
-//! | 4 | 2 | major version, 0; a reader refuses every other |
-//! | 6 | 2 | minor version, 9; a reader refuses smaller ones and reads greater ones |
+//! | 4 | 2 | major version, 1; a reader refuses every other |
+//! | 6 | 2 | minor version, 0; a reader reads greater ones |
 //! | 8 | 4 | required features; a reader refuses bits that it does not know. Bit 0 is reserved for entropy-coded codes; none is defined yet |
 //! | 12 | 4 | optional features, which a reader may ignore; none is defined yet |
 //! | 16 | 8 | length of the file |
@@ -55,7 +55,8 @@
 //! |---|---|
 //! | 1 | the net: see [`crate::net`]. The tensors are then its parameters in state-dict order |
 //! | 2 | names: for each tensor the length of its name (2 bytes, 1..=512) and the name in UTF-8, unlike any other. Only the host needs them |
-//! | 3 | memory plan, 4 activation scales, 5 bias corrections: reserved for the device's runtime |
+//! | 3 | memory plan: see [`MemoryPlan`] |
+//! | 4 | activation scales, 5 bias corrections: reserved for integer arithmetic |
 //! | 6 | golden pair: see [`Golden`] |
 //!
 //! # Tensor record
@@ -87,10 +88,13 @@
 //! - No alignment is assumed of the memory that a file is read from.
 //! - A writer leaves zero what is zero above; a reader checks that, so a file has one form only. In
 //!   a file of a greater minor version it ignores the header's last 20 bytes.
-//! - A change that an older reader would misread takes a required feature or a new major version.
+//! - A change that an older reader would misread takes a required feature or a new major version:
+//!   every reader of a version 1.x reads the files of every earlier one. It also reads version 0.9,
+//!   from before the promise, which differs in the number alone.
 
 mod golden;
 mod header;
+mod memory_plan;
 mod reader;
 mod record;
 mod section;
@@ -99,11 +103,12 @@ mod writer;
 
 pub use golden::Golden;
 pub use header::{MAGIC, MAX_HEAD_LEN, MAX_SECTIONS, MAX_TENSORS, VERSION};
+pub use memory_plan::MemoryPlan;
 pub use reader::{Model, Tensor, Tensors};
 pub use record::{Encoding, MAX_RANK};
 pub use section::{Kind, MAX_NAME_LEN};
 #[cfg(feature = "alloc")]
-pub use writer::{Dense, Head, Sink, Writer, Written};
+pub use writer::{Dense, Head, Sink, Writer, Written, fill_section};
 
 #[cfg(feature = "alloc")]
 #[cfg(test)]

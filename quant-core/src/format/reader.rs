@@ -3,7 +3,7 @@
 use super::header::{HEADER_LEN, Header, RECORD_LEN, SECTION_LEN};
 use super::record::{Encoding, Record};
 use super::section::{Kind, Names, Sections};
-use super::{Golden, check_zero, wide};
+use super::{Golden, MemoryPlan, check_zero, wide};
 use crate::coded::{CodedRows, check_part, part, row_out_of_range};
 use crate::error::{Error, Result, check_length};
 use crate::net::NetConfig;
@@ -15,6 +15,7 @@ use half::f16;
 pub struct Model<'a> {
     version: (u16, u16),
     net: Option<NetConfig>,
+    plan: Option<MemoryPlan>,
     golden: Option<Golden<'a>>,
     sections: Sections<'a>,
     tensors: Tensors<'a>,
@@ -36,6 +37,7 @@ impl<'a> Model<'a> {
         let table = head.get(HEADER_LEN..table_end).unwrap_or(&[]);
         let sections = Sections::parse(head, table, records_end)?;
         let net = sections.get(Kind::NET).map(NetConfig::parse).transpose()?;
+        let plan = sections.get(Kind::MEMORY_PLAN).map(MemoryPlan::parse).transpose()?;
         let golden = sections.get(Kind::GOLDEN).map(Golden::parse).transpose()?;
         let names = sections.get(Kind::NAMES);
         if names.is_some() {
@@ -50,7 +52,8 @@ impl<'a> Model<'a> {
         }
         let described: usize = tensors.clone().map(|tensor| tensor.described_bytes()).sum();
         let header_bytes = header.head_len.saturating_sub(described);
-        Ok(Self { version: header.version, net, golden, sections, tensors, header_bytes })
+        let version = header.version;
+        Ok(Self { version, net, plan, golden, sections, tensors, header_bytes })
     }
 
     /// Major and minor version of the file.
@@ -61,6 +64,11 @@ impl<'a> Model<'a> {
     /// The net's configuration, if the file has one.
     pub const fn net(&self) -> Option<&NetConfig> {
         self.net.as_ref()
+    }
+
+    /// The memory plan, if the file has one.
+    pub const fn memory_plan(&self) -> Option<MemoryPlan> {
+        self.plan
     }
 
     /// The golden pair, if the file has one.

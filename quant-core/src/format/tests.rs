@@ -86,9 +86,9 @@ fn golden_bytes_of_a_tiny_file() {
     writer.quantized(&quantize_tensor(&weights, &[2, 6], &options).unwrap()).unwrap();
     #[rustfmt::skip]
     let golden = [
-        b'f', b'm', b'q', 0x1a, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+        b'f', b'm', b'q', 0x1a, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
         0xd4, 0, 0, 0, 0, 0, 0, 0, 0xc0, 0, 0, 0, 1, 0, 0, 0,
-        1, 0, 0, 0, 0x5c, 0xa9, 0x49, 0xa7, 0xa9, 0x40, 0x1d, 0x9c, 0, 0, 0, 0,
+        1, 0, 0, 0, 0xf7, 0x01, 0xf9, 0x4e, 0xa9, 0x40, 0x1d, 0x9c, 0, 0, 0, 0,
         0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
         // section of kind 2, the names: 3 bytes at 0x90
         2, 0, 0, 0, 0x90, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0,
@@ -365,4 +365,23 @@ fn every_byte_of_many_values_is_read_without_panic() {
             }
         }
     }
+}
+
+#[test]
+fn a_section_may_be_filled_once_the_tensors_are_known() {
+    let plan = MemoryPlan { size: (4, 6), arena_bytes: 64, macs: 7 };
+    let mut sections = vec![(Kind::MEMORY_PLAN, &[0; 24][..])];
+    sections.push((Kind(9), b"other"));
+    let head = Head { names: vec!["w"], sections, ..Head::default() };
+    let mut writer = Writer::new(Vec::new(), &head).unwrap();
+    writer.dense(&[2], Dense::F32(&[1.0, 2.0])).unwrap();
+    let written = writer.finish().unwrap();
+    let (mut head, mut file) = (written.head, written.sink);
+    assert!(fill_section(&mut head, Kind::MEMORY_PLAN, &plan.emit()[1..]).is_err());
+    assert!(fill_section(&mut head, Kind::GOLDEN, &[0; 24]).is_err());
+    fill_section(&mut head, Kind::MEMORY_PLAN, &plan.emit()).unwrap();
+    file[..head.len()].copy_from_slice(&head);
+    let model = Model::parse(&file).unwrap();
+    assert_eq!(model.memory_plan(), Some(plan));
+    assert!(model.sections().any(|(kind, contents)| (kind, contents) == (Kind(9), b"other")));
 }

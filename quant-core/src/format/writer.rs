@@ -1,15 +1,16 @@
 //! Writing a packed file as a stream: the payload first, the head when everything is known.
 
 use super::header::{
-    CRC, HEADER_LEN, Header, MAX_HEAD_LEN, MAX_TENSORS, RECORD_LEN, Running, SECTION_LEN, VERSION,
+    CRC, HEADER_LEN, Header, MAX_HEAD_LEN, MAX_TENSORS, RECORD_LEN, Running, SECTION_LEN, SECTIONS,
+    VERSION, renew_crc,
 };
 use super::record::{Encoding, Record, Shape};
 use super::section::{Kind, MAX_NAME_LEN, entry};
-use super::{ALIGN, INNER_ALIGN, padding, wide};
+use super::{ALIGN, INNER_ALIGN, padding, wide, word};
 use crate::coded::{Coding, Parts, check_range};
 use crate::error::{Error, Result, check_length};
 use crate::net::NetConfig;
-use crate::num::u32_of;
+use crate::num::{index, u32_of};
 use crate::quantize::{Contents, QuantizedTensor};
 use alloc::collections::BTreeSet;
 use alloc::vec;
@@ -265,6 +266,27 @@ impl Writer<Vec<u8>> {
         file[..head.len()].copy_from_slice(&head);
         Ok(file)
     }
+}
+
+/// Replaces the contents of a section in a written head by others of the same length: for what is
+/// known only once the tensors are.
+///
+/// # Errors
+/// [`Error::Range`] for a head without a section of this kind; [`Error::Length`] for contents of
+/// another length.
+pub fn fill_section(head: &mut [u8], kind: Kind, contents: &[u8]) -> Result<()> {
+    let count = index(word(head, SECTIONS));
+    let table = head.get(HEADER_LEN..).unwrap_or(&[]).as_chunks::<SECTION_LEN>().0;
+    let entry = table.iter().take(count).find(|entry| word(*entry, 0) == kind.0);
+    let missing =
+        Error::Range { what: "kind of a section to fill", found: kind.0.into(), min: 0, max: 0 };
+    let [start, len] = entry.map(|entry| [4, 8].map(|at| index(word(entry, at)))).ok_or(missing)?;
+    check_length("contents of a section", len, contents.len())?;
+    if let Some(space) = head.get_mut(start..start + len) {
+        space.copy_from_slice(contents);
+    }
+    renew_crc(head);
+    Ok(())
 }
 
 fn names_section(names: &[&str]) -> Result<Vec<u8>> {

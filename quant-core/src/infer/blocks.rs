@@ -62,17 +62,25 @@ impl Net<'_> {
         Ok(out)
     }
 
-    /// The same for a block of the way up, whose result has a place of its own.
+    /// The same for a block of the way up, which reads a map and a skip; its result lies where one of
+    /// them does, if that has room for it, else above.
     pub(super) fn up_block(
         &self,
         machine: &mut Machine<'_, '_>,
         source: Source,
-        out: Map,
+        channels: usize,
     ) -> Result<Map> {
+        let (height, width) = (source.height(), source.width());
+        let parts = [source.second, Some(source.first).filter(|_| !source.up)];
+        let room = parts.into_iter().flatten().find(|map| map.channels >= channels);
+        let out = match room {
+            Some(map) => Map { channels, ..map },
+            None => machine.stack.push(channels, height, width),
+        };
         let norm = machine.params()?;
         machine.norm(&norm, source, false)?;
         let conv = machine.params()?;
-        let hidden = machine.stack.push(out.channels, out.height, out.width);
+        let hidden = machine.stack.push(channels, height, width);
         machine.conv(&conv, source, Entry::NormSilu, hidden, Put::Set)?;
         let conv = self.second_norm(machine, hidden)?;
         let skip = machine.params()?;
@@ -109,7 +117,9 @@ impl Net<'_> {
             None => num::index(heads),
         };
         let width = channels.checked_div(heads).unwrap_or(0);
-        let left = u64::try_from(channels - heads.saturating_mul(width)).unwrap_or(u64::MAX);
+        let width = self.config.num_head_channels.map_or(width, num::index);
+        let left = channels.saturating_sub(heads.saturating_mul(width));
+        let left = u64::try_from(left).unwrap_or(u64::MAX);
         check_range("channels that attention's heads leave over", left, 0, 0)?;
         let norm = machine.params()?;
         machine.norm(&norm, x.into(), false)?;

@@ -45,15 +45,18 @@ mod sampler;
 mod unet;
 
 use crate::coded::check_range;
-use crate::error::{Error, Result};
-use crate::format::Model;
-use crate::num;
+use crate::error::{Error, Result, check_length};
+use crate::format::{MemoryPlan, Model};
+use crate::{noise, num};
 use arena::{Memory, Sizes};
 use machine::Machine;
 use unet::Net;
 
 pub use sampler::{Method, Sampler, Settings};
 pub use unet::Input;
+
+/// The bytes of stack that a [`Sampler`] takes, about: as measured on a Cortex-M4.
+pub const STACK_BYTES: usize = 8 << 10;
 
 /// What an evaluation of a net takes, for images of one size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,6 +112,13 @@ impl Plan {
         self.sizes.total().unwrap_or(usize::MAX)
     }
 
+    /// The plan as a file stores it.
+    pub fn stored(&self) -> MemoryPlan {
+        let (height, width) = self.image_size();
+        let arena_bytes = u64::try_from(self.arena_len()).unwrap_or(u64::MAX / 4).saturating_mul(4);
+        MemoryPlan { size: (num::u32_of(height), num::u32_of(width)), arena_bytes, macs: self.macs }
+    }
+
     /// Multiplications of weights or of attention in one evaluation.
     pub const fn macs(&self) -> u64 {
         self.macs
@@ -117,6 +127,43 @@ impl Plan {
     /// Height and width of the images in pixels.
     pub const fn image_size(&self) -> (usize, usize) {
         (self.height * self.patch, self.width * self.patch)
+    }
+
+    /// Computes the golden pair of the file and returns how far off its worst element is; none where
+    /// the file has no pair.
+    ///
+    /// # Shapes
+    /// `arena`: at least [`Plan::arena_len`] and two images of as many channels as the net has.
+    ///
+    /// # Errors
+    /// [`Error::SelfTest`] where an element is off by more than the pair allows;
+    /// [`Error::Length`] for a pair of other images or a short arena; those of
+    /// [`Plan::velocity`].
+    pub fn self_test(&self, model: &Model<'_>, arena: &mut [f32]) -> Result<Option<f32>> {
+        let Some(golden) = model.golden() else { return Ok(None) };
+        let channels = model.net().map_or(0, |net| num::index(net.in_channels));
+        let (height, width) = self.image_size();
+        let (expected, found) = (golden.velocity().len(), arena.len());
+        check_length("rows of the golden pair", height, golden.size.0.into())?;
+        check_length("columns of the golden pair", width, golden.size.1.into())?;
+        let short = Error::Length { what: "arena in floats", expected: self.arena_len(), found };
+        let (x, rest) = arena
+            .split_at_mut_checked(channels.saturating_mul(height).saturating_mul(width))
+            .ok_or(short)?;
+        let (v, arena) = rest.split_at_mut_checked(expected).ok_or(short)?;
+        noise::fill_normal(golden.seed, 0, 0, x);
+        let input = Input { x, concat: &[], t: golden.t, label: golden.label };
+        self.velocity(model, &input, arena, v)?;
+        let mut worst = 0f32;
+        for (index, (&v, golden_v)) in v.iter().zip(golden.velocity()).enumerate() {
+            let off = num::abs_f32(v - golden_v);
+            // A NaN is off too.
+            if off.is_nan() || off > golden.tolerance {
+                return Err(Error::SelfTest { index });
+            }
+            worst = worst.max(off);
+        }
+        Ok(Some(worst))
     }
 
     /// Writes the velocity `v(x, t, label)`.
@@ -138,9 +185,10 @@ impl Plan {
         let config = model.net().ok_or(Error::Encoding { needed: "the parameters of a net" })?;
         let net = Net { config, height: self.height, width: self.width };
         net.check(input)?;
-        let pixels = self.height * self.width * self.patch * self.patch;
+        let (height, width) = self.image_size();
+        let pixels = height.saturating_mul(width);
         let expected = num::index(config.out_channels).saturating_mul(pixels);
-        crate::error::check_length("velocity", expected, out.len())?;
+        check_length("velocity", expected, out.len())?;
         let memory = Memory::new(&self.sizes, arena)?;
         let mut machine = Machine::new(model.tensors(), Some(memory));
         let v = net.forward(&mut machine, input)?;

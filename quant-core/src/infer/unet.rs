@@ -8,7 +8,7 @@
 use super::blocks::Resample;
 use super::machine::{Entry, Machine, Put};
 use super::map::{Map, Source};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, check_length};
 use crate::net::NetConfig;
 use crate::num;
 
@@ -59,7 +59,9 @@ impl Net<'_> {
         let mut up = false;
         for (level, &mult) in config.channel_mult.iter().enumerate().rev() {
             let own = channels(config, mult);
-            let before = level.checked_sub(1).and_then(|above| config.channel_mult.get(above));
+            // A way down without blocks keeps the width of the first map.
+            let above = level.checked_sub(1).filter(|_| config.num_res_blocks > 0);
+            let before = above.and_then(|above| config.channel_mult.get(above));
             let before = before.map_or(first, |&mult| channels(config, mult));
             let (height, width) = (self.height >> level, self.width >> level);
             let last = num::index(config.num_res_blocks);
@@ -68,10 +70,7 @@ impl Net<'_> {
                 let skip = Map { at: 0, channels, height, width };
                 let skip = Map { at: skips_end.saturating_sub(skip.len()), ..skip };
                 let source = Source { up, second: Some(skip), ..h.into() };
-                // A block has as many channels as the skip that it reads, the last one of a level as
-                // many as the map before it: there is room for its result.
-                let place = if i < last { skip.at } else { h.at };
-                h = self.up_block(machine, source, Map { at: place, channels: own, ..skip })?;
+                h = self.up_block(machine, source, own)?;
                 h = machine.move_to(h, skip.at);
                 (skips_end, up) = (skip.at, false);
                 self.attention_at(machine, level, h, heads)?;
@@ -109,9 +108,7 @@ impl Net<'_> {
     fn enter(&self, machine: &mut Machine<'_, '_>, input: &Input<'_>) -> Result<Map> {
         let config = self.config;
         let (height, width) = (self.height, self.width);
-        let patch = self.patch();
-        let fourier = if config.with_fourier_features { 12 } else { 0 };
-        let planes = num::index(config.in_channels) * patch * patch + fourier;
+        let planes = self.planes();
         let load = |machine: &mut Machine<'_, '_>| {
             let map = machine.stack.push(planes, height, width);
             let value = |i: usize| self.value(input, i, map.plane_len());
@@ -129,17 +126,38 @@ impl Net<'_> {
         Ok(first)
     }
 
-    /// Element `i` of the first map: a pixel of a patch, or a Fourier feature.
+    /// Planes of the first map: the image's, as patches, with its Fourier features and what is
+    /// concatenated; without a projection as many as the first level has channels.
+    fn planes(&self) -> usize {
+        let config = self.config;
+        if config.input_projection {
+            num::index(config.in_channels) * self.patch() * self.patch() + self.fourier()
+        } else {
+            config.channel_mult.first().map_or(0, |&mult| channels(config, mult))
+        }
+    }
+
+    /// Planes of Fourier features: four for each of an image's three channels.
+    const fn fourier(&self) -> usize {
+        if self.config.with_fourier_features { 12 } else { 0 }
+    }
+
+    /// Element `i` of the first map: the image's pixels, their Fourier features, what is concatenated.
     fn value(&self, input: &Input<'_>, i: usize, plane: usize) -> f32 {
         let (channel, pixel) = (i / plane.max(1), i % plane.max(1));
-        let pixels = input.x.iter().chain(input.concat);
-        let own = num::index(self.config.in_channels) * self.patch() * self.patch();
-        let Some(feature) = channel.checked_sub(own) else {
-            return pixels.clone().nth(self.pixel(channel, pixel)).copied().unwrap_or(0.0);
-        };
+        if self.fourier() == 0 {
+            let mut pixels = input.x.iter().chain(input.concat);
+            return pixels.nth(self.pixel(channel, pixel)).copied().unwrap_or(0.0);
+        }
+        let at = |values: &[f32], i: usize| values.get(i).copied().unwrap_or(0.0);
+        let Some(feature) = i.checked_sub(input.x.len()) else { return at(input.x, i) };
+        if let Some(behind) = feature.checked_sub(12 * plane) {
+            return at(input.concat, behind);
+        }
         // Six sines, then six cosines, of 2 pi 2^f x for f = 6, 7, channel by channel.
-        let (wave, octave) = (feature % 6, if feature % 2 == 0 { 64.0 } else { 128.0 });
-        let x = input.x.get(wave / 2 * plane + pixel).copied().unwrap_or(0.0);
+        let feature = feature / plane.max(1);
+        let octave = if feature.is_multiple_of(2) { 64.0 } else { 128.0 };
+        let x = at(input.x, feature % 6 / 2 * plane + pixel);
         let (sine, cosine) = num::sin_cos(core::f32::consts::TAU * octave * x);
         if feature < 6 { sine } else { cosine }
     }
@@ -175,11 +193,11 @@ impl Net<'_> {
     /// Fails unless the net can halve the images and they are as large as said.
     pub(super) fn check(&self, input: &Input<'_>) -> Result<()> {
         let config = self.config;
-        let pixels = self.height * self.width * self.patch() * self.patch();
-        let expected = num::index(config.in_channels) * pixels;
-        crate::error::check_length("image", expected, input.x.len() + input.concat.len())?;
-        if config.with_fourier_features {
-            crate::error::check_length("image with Fourier features", 3 * pixels, input.x.len())?;
+        let plane = self.height.saturating_mul(self.width);
+        let expected = self.planes().saturating_sub(self.fourier()).saturating_mul(plane);
+        check_length("image", expected, input.x.len() + input.concat.len())?;
+        if self.fourier() > 0 {
+            check_length("image with Fourier features", plane.saturating_mul(3), input.x.len())?;
         }
         match (input.label, config.num_classes) {
             (Some(label), classes) if label > classes.unwrap_or(0) || classes.is_none() => {

@@ -8,7 +8,7 @@
 //! | 0 | 4 | `in_channels` | 1..=65536 |
 //! | 4 | 4 | `model_channels` | 1..=65536 |
 //! | 8 | 4 | `out_channels` | 1..=65536 |
-//! | 12 | 4 | `num_res_blocks` | 1..=64 |
+//! | 12 | 4 | `num_res_blocks` | 0..=64 |
 //! | 16 | 4 | `num_heads` | 1..=65536 |
 //! | 20 | 4 | `num_head_channels` | 0 = none, ..=65536 |
 //! | 24 | 4 | `num_heads_upsample` | 0 = none, ..=65536 |
@@ -190,7 +190,6 @@ impl NetConfig {
             ("in_channels", self.in_channels, MOST),
             ("model_channels", self.model_channels, MOST),
             ("out_channels", self.out_channels, MOST),
-            ("num_res_blocks", self.num_res_blocks, MOST_RES_BLOCKS),
             ("num_heads", self.num_heads, MOST),
             ("length of channel_mult", u32_of(self.channel_mult.len()), u32_of(MAX_LEVELS)),
         ];
@@ -210,6 +209,8 @@ impl NetConfig {
         for (what, found, max) in required.into_iter().chain(given).chain(listed) {
             check_range(what, u64::from(found), 1, u64::from(max))?;
         }
+        let blocks = u64::from(self.num_res_blocks);
+        check_range("num_res_blocks", blocks, 0, u64::from(MOST_RES_BLOCKS))?;
         if !(0.0..=1.0).contains(&self.dropout) {
             return Err(Error::Real { what: "dropout", range: "0 to 1" });
         }

@@ -69,8 +69,10 @@ impl NetConfig {
     fn way_up(&self, first: u64, mut channels: u64, visit: &mut Visit<'_>) -> Result<u64> {
         for (level, &mult) in self.channel_mult.iter().enumerate().rev() {
             let (own, rate) = (self.channels(mult), 1 << level);
-            // What the last block of a level joins: the step down before the level, or the input.
-            let before = level.checked_sub(1).and_then(|above| self.channel_mult.get(above));
+            // What the last block of a level joins: the step down before the level, or the input,
+            // whose width a way down without blocks never changes.
+            let above = level.checked_sub(1).filter(|_| self.num_res_blocks > 0);
+            let before = above.and_then(|above| self.channel_mult.get(above));
             let before = before.map_or(first, |&mult| self.channels(mult));
             for i in 0..=self.num_res_blocks {
                 let skip = if i < self.num_res_blocks { own } else { before };

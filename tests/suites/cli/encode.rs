@@ -37,7 +37,7 @@ fn equals_upstream_and_leads_back() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     let cases: Value = serde_json::from_slice(&fs::read(data("sampling.json")).unwrap()).unwrap();
-    fs::write(dir.join("net.json"), cases["config"].to_string()).unwrap();
+    fs::write(dir.join("net.json"), cases["nets"]["cond"]["config"].to_string()).unwrap();
     let io = PathBuf::from(data("cond.samples.safetensors"));
     let (name, label) = ("cond.dopri5.cfg0.2", read(&io, "label"));
     write(

@@ -11,10 +11,12 @@
 )]
 
 mod encode;
+mod misfits;
 mod quantize;
 mod sample;
 mod velocity;
 
+use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -275,7 +277,7 @@ fn bad_checkpoints_are_refused_by_name() {
 
     checkpoint::safetensors::save(&dir.join("bad.safetensors"), &all.tensors, &[]).unwrap();
     let error = fails(dir, &sample);
-    assert!(error.contains("mnist-small") && error.contains("--arch"), "{error}");
+    assert!(error.contains("mnist-micro") && error.contains("--arch"), "{error}");
 }
 
 #[test]
@@ -285,8 +287,11 @@ fn numbers_that_make_no_images_are_refused() {
     let sample = |extra: &[&'static str]| -> Vec<&'static str> {
         [&["sample", "net.safetensors", "-n", "2", "-o", "x.png"], extra].concat()
     };
-    assert!(fails(dir, &sample(&["--ode-options", r#"{"step_size": 0}"#])).contains("step_size"));
-    assert!(fails(dir, &sample(&["--ode-options", r#"{"nfe": 5}"#])).contains("nfe"));
+    for (options, key) in [(r#"{"step_size": 0}"#, "step_size"), (r#"{"nfe": 5}"#, "nfe")] {
+        let output = fmq(dir, &sample(&["--ode-options", options]));
+        assert_eq!(output.status.code(), Some(2), "{options}");
+        assert!(String::from_utf8_lossy(&output.stderr).contains(key), "{options}");
+    }
     assert!(fails(dir, &sample(&["--label", "10"])).contains("10"));
     assert!(
         fails(dir, &["sample", "net.safetensors", "-n", "99999999999999", "-o", "x.png"])
@@ -303,6 +308,22 @@ fn numbers_that_make_no_images_are_refused() {
     checkpoint::safetensors::save(&dir.join("x0.safetensors"), &[("x0".into(), x0)], &[]).unwrap();
     let error = fails(dir, &["sample", "net.safetensors", "--x0", "x0.safetensors", "-o", "x.png"]);
     assert!(error.contains("not finite"), "{error}");
+}
+
+#[test]
+fn a_solver_that_does_not_converge_is_named_with_time_and_step() {
+    let dir = folder();
+    let dir = dir.path();
+    let sample = |options: &str| {
+        let mut args = vec!["sample", "net.safetensors", "-n", "1", "-o", "x.png"];
+        args.extend(["--ode-method", "implicit_adams", "--ode-options", options]);
+        let output = fmq(dir, &args);
+        assert!(output.status.success(), "{options}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let warned = sample(r#"{"step_size": 0.25, "max_iters": 1, "atol": 1e-12, "rtol": 1e-12}"#);
+    assert!(warned.contains("2 of 4 steps, first at t = 0.5, step 2"), "{warned}");
+    assert!(!sample(r#"{"step_size": 0.1, "max_order": 5}"#).contains("warning"));
 }
 
 #[test]

@@ -74,6 +74,36 @@ fn quantize_prints_the_promised_json() {
 }
 
 #[test]
+fn a_packed_net_says_what_it_takes_on_a_device() {
+    let dir = folder();
+    let dir = dir.path();
+    let quantize = |extra: &[&str], out: &str| {
+        let plain = ["quantize", "net.safetensors", "--scheme", "ot", "--bits", "3", "-o", out];
+        ok(dir, &[&plain, extra].concat());
+        let inspected = ok(dir, &["inspect", out, "--json"]);
+        serde_json::from_str::<Value>(&inspected).unwrap()["packed"].take()
+    };
+    let plain = quantize(&[], "plain.fmq");
+    let device = &plain["device"];
+    assert_eq!(device["flash_bytes"], fs::metadata(dir.join("plain.fmq")).unwrap().len());
+    for key in ["arena_bytes", "stack_bytes", "macs"] {
+        assert!(device[key].as_u64().unwrap() > 1000, "{key}: {device}");
+    }
+    assert_eq!(device["golden"], false);
+    let golden = quantize(&["--golden"], "golden.fmq");
+    assert_eq!(golden["device"]["golden"], true);
+    assert_eq!(golden["device"]["arena_bytes"], device["arena_bytes"]);
+    let sections = |packed: &Value| -> Vec<String> {
+        let sections = packed["sections"].as_array().unwrap();
+        sections.iter().map(|section| section["name"].as_str().unwrap().into()).collect()
+    };
+    assert_eq!(sections(&plain), ["net", "names", "memory plan"]);
+    assert_eq!(sections(&golden), ["net", "names", "memory plan", "golden pair"]);
+    let other = ["quantize", "net.safetensors", "--scheme", "ot", "--bits", "3", "--golden", "-o"];
+    assert!(fails(dir, &[&other[..], &["q.pth"]].concat()).contains("--golden"));
+}
+
+#[test]
 fn keep_and_only_choose_the_tensors() {
     let dir = folder();
     let report = |args: &[&str]| -> Value {

@@ -8,22 +8,25 @@ fn data(name: &str) -> String {
 }
 
 #[test]
-fn equals_upstream_on_its_own_file() {
+fn equals_upstream_on_its_own_files() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     let cases: Value = serde_json::from_slice(&fs::read(data("unet.json")).unwrap()).unwrap();
-    let arch = dir.join("net.json");
-    // Upstream has no field for the size of the images; whatever is absent has its default.
-    fs::write(&arch, cases["cifar_like"]["config"].to_string()).unwrap();
-    let (net, io) = (data("cifar_like.bare.pth"), data("cifar_like.io.safetensors"));
-    ok(dir, &["velocity", &net, "--arch", "net.json", "--inputs", &io, "-o", "v.safetensors"]);
-    let read = |path: &Path, name: &str| {
-        let file = checkpoint::load(path, true).unwrap();
-        file.tensors.into_iter().find(|(found, _)| found == name).unwrap().1
-    };
-    let (v, y) = (read(&dir.join("v.safetensors"), "v"), read(Path::new(&io), "y"));
-    let difference = (v - y).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
-    assert!(difference < 1e-5, "{difference}");
+    for case in ["concat_cond", "ignore_time", "no_input_proj"] {
+        // Upstream has no field for the size of the images; whatever is absent has its default.
+        fs::write(dir.join("net.json"), cases[case]["config"].to_string()).unwrap();
+        let [net, io] = ["bare.pth", "io.safetensors"].map(|kind| data(&format!("{case}.{kind}")));
+        ok(dir, &["velocity", &net, "--arch", "net.json", "--inputs", &io, "-o", "v.safetensors"]);
+        let read = |path: &Path, name: &str| {
+            let file = checkpoint::load(path, true).unwrap();
+            file.tensors.into_iter().find(|(found, _)| found == name).unwrap().1
+        };
+        let (v, y) = (read(&dir.join("v.safetensors"), "v"), read(Path::new(&io), "y"));
+        let difference = (v - y).unwrap().abs().unwrap().max_all().unwrap();
+        let difference = difference.to_scalar::<f32>().unwrap();
+        assert!(difference < 1e-5, "{case}: {difference}");
+        fs::remove_file(dir.join("v.safetensors")).unwrap();
+    }
 }
 
 #[test]

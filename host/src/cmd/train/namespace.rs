@@ -8,8 +8,7 @@ use crate::cli::Common;
 
 /// Upstream's flags by their names, in its order, then ours.
 pub(super) fn namespace(args: &Args, common: &Common, net: &UNetConfig) -> Map<String, Value> {
-    // Upstream parses the JSON on its command line; what is none was refused before.
-    let ode_options: Value = serde_json::from_str(&args.ode_options).unwrap_or_default();
+    let ode_options = args.ode_options.json();
     let net: Value = serde_json::from_str(&net.to_json()).unwrap_or_default();
     let flags = json!({
         "batch_size": args.batch_size,

@@ -1,0 +1,73 @@
+//! Configurations by name.
+
+use super::UNetConfig;
+use crate::error::{Error, Result};
+
+impl UNetConfig {
+    /// Names that [`preset`](Self::preset) knows.
+    pub const PRESETS: [&'static str; 7] =
+        ["imagenet", "celeba", "cifar10", "fashionmnist", "mnist", "mnist-small", "mnist-micro"];
+
+    /// A named configuration: upstream's for its data sets, the paper's for the digits, ours for
+    /// `mnist-small` and, for microcontrollers, `mnist-micro`.
+    ///
+    /// # Errors
+    /// An unknown name.
+    pub fn preset(name: &str) -> Result<Self> {
+        let upstream = Self {
+            dropout: 0.3,
+            num_res_blocks: 4,
+            attention_resolutions: vec![2],
+            channel_mult: vec![2.0, 2.0, 2.0],
+            conv_resample: false,
+            use_scale_shift_norm: true,
+            use_new_attention_order: true,
+            image_size: 32,
+            ..Self::default()
+        };
+        let digits = Self { in_channels: 1, out_channels: 1, image_size: 28, ..upstream.clone() };
+        Ok(match name {
+            "imagenet" | "celeba" => Self {
+                model_channels: 192,
+                num_res_blocks: 3,
+                attention_resolutions: vec![2, 4, 8],
+                dropout: 0.1,
+                channel_mult: vec![1.0, 2.0, 3.0, 4.0],
+                conv_resample: true,
+                num_classes: Some(1000),
+                num_heads: 4,
+                num_head_channels: 64,
+                resblock_updown: true,
+                image_size: 64,
+                ..upstream
+            },
+            "cifar10" => upstream,
+            "mnist" | "fashionmnist" => digits,
+            "mnist-small" => Self {
+                model_channels: 32,
+                num_res_blocks: 1,
+                attention_resolutions: vec![4],
+                dropout: 0.0,
+                channel_mult: vec![1.0, 1.0, 2.0],
+                num_classes: Some(10),
+                ..digits
+            },
+            "mnist-micro" => Self {
+                model_channels: 32,
+                num_res_blocks: 1,
+                attention_resolutions: Vec::new(),
+                dropout: 0.0,
+                channel_mult: vec![1.0, 1.0],
+                num_classes: Some(10),
+                patch: 2,
+                ..digits
+            },
+            _ => {
+                return Err(Error::Config(format!(
+                    "unknown net `{name}`; known are {}",
+                    Self::PRESETS.join(", ")
+                )));
+            }
+        })
+    }
+}

@@ -1,0 +1,87 @@
+//! What a packed file tells a device: the memory that its net takes, and a pair to test itself by.
+
+use quant_core::format::{Golden, Kind, MemoryPlan, Model, fill_section};
+use quant_core::infer::{Input, Plan};
+use quant_core::net::NetConfig;
+use quant_core::noise;
+
+use crate::error::{Error, Result};
+
+/// Seed and time of the golden pair's input, and how far off an element may be: more than the
+/// rounding of any engine, less than any mistake.
+const SEED: u64 = 0;
+const TIME: f32 = 0.5;
+const TOLERANCE: f32 = 1e-3;
+
+/// The net of a packed file.
+#[derive(Clone, Copy, Debug)]
+pub struct PackedNet<'a> {
+    /// Its configuration.
+    pub config: &'a NetConfig,
+    /// Whether the file gets a golden pair, of `4 out_channels height width` bytes, by which a device
+    /// tests itself. It takes one evaluation by the device's engine, which is slow for large nets.
+    pub golden: bool,
+}
+
+impl<'a> From<&'a NetConfig> for PackedNet<'a> {
+    fn from(config: &'a NetConfig) -> Self {
+        Self { config, golden: false }
+    }
+}
+
+impl PackedNet<'_> {
+    /// The sections that are filled once the tensors are written, of their length: the memory plan
+    /// where the size of the images is known, and with it the golden pair if it is asked for.
+    pub(super) fn sections(self) -> Result<Vec<(Kind, Vec<u8>)>> {
+        let Self { config, golden } = self;
+        let Some(side) = config.image_size else {
+            let missing = "a golden pair needs a net with its image_size".into();
+            return if golden { Err(Error::Config(missing)) } else { Ok(Vec::new()) };
+        };
+        let plan = MemoryPlan { size: (side, side), arena_bytes: 0, macs: 0 };
+        let mut sections = vec![(Kind::MEMORY_PLAN, plan.emit().to_vec())];
+        if golden {
+            let pixels = side as usize * side as usize;
+            let velocity = vec![0.0; config.out_channels as usize * pixels];
+            sections.push((Kind::GOLDEN, pair(config, side, &velocity)?));
+        }
+        Ok(sections)
+    }
+}
+
+/// The contents of the golden pair's section.
+fn pair(net: &NetConfig, side: u32, velocity: &[f32]) -> Result<Vec<u8>> {
+    let velocity: Vec<u8> = velocity.iter().flat_map(|v| v.to_le_bytes()).collect();
+    let side = u16::try_from(side).map_err(|_| {
+        Error::Config(format!("images of side {side} are too large for a golden pair"))
+    })?;
+    let label = net.num_classes.map(|_| 0);
+    let golden = Golden::new((SEED, TIME, label), TOLERANCE, (side, side), &velocity)?;
+    Ok([&golden.head()[..], &velocity].concat())
+}
+
+/// Fills these sections in the head of a file that is complete but for them; `file` holds the same
+/// head.
+pub(super) fn fill(file: &[u8], head: &mut [u8]) -> Result<()> {
+    let model = Model::parse(file)?;
+    let (Some(net), Some(_)) = (model.net(), model.memory_plan()) else { return Ok(()) };
+    let plan = match Plan::new(&model) {
+        Ok(plan) => plan,
+        // Images that this net cannot halve: its plan says nothing.
+        Err(_) if model.golden().is_none() => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    fill_section(head, Kind::MEMORY_PLAN, &plan.stored().emit())?;
+    if model.golden().is_none() {
+        return Ok(());
+    }
+    let (height, width) = plan.image_size();
+    let mut x = vec![0.0; net.in_channels as usize * height * width];
+    noise::fill_normal(SEED, 0, 0, &mut x);
+    let mut v = vec![0.0; net.out_channels as usize * height * width];
+    let mut arena = vec![0.0; plan.arena_len()];
+    let input = Input { x: &x, concat: &[], t: TIME, label: net.num_classes.map(|_| 0) };
+    plan.velocity(&model, &input, &mut arena, &mut v)?;
+    let side = net.image_size.unwrap_or(0);
+    Ok(fill_section(head, Kind::GOLDEN, &pair(net, side, &v)?)?)
+}

@@ -1,0 +1,207 @@
+//! The solver's arguments: `--ode-method`, `--ode-options`, `--edm-schedule`.
+
+use core::str::FromStr;
+
+use anyhow::Result;
+use fm_candle::solver::{Adams, Control, Method, Options, edm_grid, uniform_grid};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::cli::Usage;
+
+/// The solver of a command that draws samples.
+#[derive(clap::Args)]
+pub(crate) struct OdeArgs {
+    /// Solver: euler, midpoint, heun2, heun3, rk4; explicit_adams, implicit_adams; adaptive_heun,
+    /// fehlberg2, bosh3, dopri5, dopri8
+    #[arg(long = "ode-method", alias = "ode_method", default_value = "midpoint")]
+    pub(crate) ode_method: Method,
+    /// JSON: {"step_size": 0.05}, or {"nfe": 50} with --edm-schedule. Adaptive solvers: atol, rtol,
+    /// first_step, min_step, max_step, safety, ifactor, dfactor, step_t, jump_t; the others:
+    /// perturb; Adams: max_order, and if implicit max_iters, atol, rtol
+    #[arg(long = "ode-options", alias = "ode_options", default_value = "{}", value_name = "JSON")]
+    pub(crate) ode_options: OdeOptions,
+    /// Use the EDM time grid
+    #[arg(long = "edm-schedule", alias = "edm_schedule")]
+    pub(crate) edm_schedule: bool,
+}
+
+impl OdeArgs {
+    /// See [`OdeOptions::steps`].
+    pub(crate) fn steps(&self, step_size: f64) -> Result<(Vec<f64>, Options)> {
+        self.ode_options.steps(self.ode_method, self.edm_schedule, step_size)
+    }
+}
+
+/// What `--ode-options` holds: torchdiffeq's and upstream's names, each value checked.
+#[derive(Clone, Default, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct OdeOptions {
+    step_size: Option<f64>,
+    nfe: Option<usize>,
+    atol: Option<f64>,
+    rtol: Option<f64>,
+    max_order: Option<usize>,
+    max_iters: Option<usize>,
+    perturb: Option<bool>,
+    first_step: Option<f64>,
+    min_step: Option<f64>,
+    max_step: Option<f64>,
+    safety: Option<f64>,
+    ifactor: Option<f64>,
+    dfactor: Option<f64>,
+    step_t: Option<Vec<f64>>,
+    jump_t: Option<Vec<f64>>,
+    /// The names that were given.
+    #[serde(skip)]
+    given: Vec<String>,
+}
+
+impl FromStr for OdeOptions {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let json: Map<String, Value> = serde_json::from_str(text).map_err(|error| {
+            format!("expected a JSON object like {{\"step_size\": 0.05}}: {error}")
+        })?;
+        let given = json.iter().filter(|(_, value)| !value.is_null());
+        let given = given.map(|(key, _)| key.clone()).collect();
+        let mut options: Self =
+            serde_json::from_value(Value::Object(json)).map_err(|error| error.to_string())?;
+        options.given = given;
+        let solver = options.solver();
+        let checked = options
+            .grid(false, 1.0)
+            .and_then(|_| options.grid(true, 1.0))
+            .and_then(|_| solver.control.check())
+            .and_then(|()| solver.adams.check());
+        checked.map_err(|error| error.to_string())?;
+        Ok(options)
+    }
+}
+
+impl OdeOptions {
+    /// The options that were given, as JSON.
+    pub(crate) fn json(&self) -> Value {
+        let mut json = serde_json::to_value(self).unwrap_or_default();
+        if let Some(map) = json.as_object_mut() {
+            map.retain(|_, value| !value.is_null());
+        }
+        json
+    }
+
+    /// The time grid, in steps of `step_size` where nothing else is given, and the solver's settings.
+    ///
+    /// An adaptive solver's steps are its own: the grid is where it reports.
+    pub(crate) fn steps(
+        &self,
+        method: Method,
+        edm: bool,
+        step_size: f64,
+    ) -> Result<(Vec<f64>, Options)> {
+        for key in &self.given {
+            if let Some(owner) = stranger(key, method, edm) {
+                let text = format!("--ode-options: {method} takes no {key} here; it is {owner}");
+                return Err(Usage(text).into());
+            }
+        }
+        Ok((self.grid(edm, step_size)?, self.solver()))
+    }
+
+    /// Upstream's default options hold a step size even where the EDM schedule sets the steps.
+    fn grid(&self, edm: bool, step_size: f64) -> fm_candle::Result<Vec<f64>> {
+        if edm {
+            edm_grid(self.nfe.unwrap_or(50))
+        } else {
+            uniform_grid(self.step_size.unwrap_or(step_size))
+        }
+    }
+
+    fn solver(&self) -> Options {
+        let (adams, control) = (Adams::default(), Control::default());
+        Options {
+            perturb: self.perturb.unwrap_or(false),
+            adams: Adams {
+                max_order: self.max_order.unwrap_or(adams.max_order),
+                max_iters: self.max_iters.unwrap_or(adams.max_iters),
+            },
+            control: Control {
+                atol: self.atol.unwrap_or(control.atol),
+                rtol: self.rtol.unwrap_or(control.rtol),
+                first_step: self.first_step,
+                min_step: self.min_step.unwrap_or(control.min_step),
+                max_step: self.max_step.unwrap_or(control.max_step),
+                safety: self.safety.unwrap_or(control.safety),
+                ifactor: self.ifactor.unwrap_or(control.ifactor),
+                dfactor: self.dfactor.unwrap_or(control.dfactor),
+                ..control
+            },
+            step_t: self.step_t.clone().unwrap_or_default(),
+            jump_t: self.jump_t.clone().unwrap_or_default(),
+            ..Options::default()
+        }
+    }
+}
+
+/// Whose the option is, where `method` knows nothing of it.
+fn stranger(key: &str, method: Method, edm: bool) -> Option<&'static str> {
+    let adaptive = method.is_adaptive();
+    let implicit = method == Method::ImplicitAdams;
+    let (known, owner) = match key {
+        "nfe" => (edm, "the EDM schedule's: add --edm-schedule, or give step_size"),
+        "atol" | "rtol" => (adaptive || implicit, "an adaptive solver's or implicit_adams'"),
+        "max_order" => (method.is_multistep(), "explicit_adams' and implicit_adams'"),
+        "max_iters" => (implicit, "implicit_adams'"),
+        "perturb" => (!adaptive, "that of solvers on a given grid"),
+        "step_size" => (true, ""),
+        _ => (adaptive, "an adaptive solver's"),
+    };
+    (!known).then_some(owner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<OdeOptions, String> {
+        text.parse()
+    }
+
+    #[test]
+    fn bad_values_are_refused_with_what_would_be_right() {
+        for (text, right) in [
+            ("0.05", "JSON object"),
+            ("[0.05]", "JSON object"),
+            (r#"{"stepsize": 0.05}"#, "step_size"),
+            (r#"{"step_size": 0}"#, "(0, 1]"),
+            (r#"{"step_size": "x"}"#, "f64"),
+            (r#"{"nfe": 1}"#, "at least 2"),
+            (r#"{"atol": -1}"#, "at least 0"),
+            (r#"{"max_order": 0}"#, "2 to 12"),
+            (r#"{"max_iters": 0}"#, "at least 1"),
+            (r#"{"safety": 0}"#, "above 0"),
+        ] {
+            let error = parse(text).err().expect(text);
+            assert!(error.contains(right) && !error.contains('\n'), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn options_of_other_solvers_are_refused() {
+        let steps = |text: &str, method, edm| parse(text).unwrap().steps(method, edm, 0.5);
+        let (euler, dopri5) = (Method::Euler, Method::Dopri5);
+        assert!(steps(r#"{"atol": 1e-3}"#, euler, false).is_err());
+        assert!(steps(r#"{"max_order": 4}"#, euler, false).is_err());
+        assert!(steps(r#"{"max_iters": 4}"#, Method::ExplicitAdams, false).is_err());
+        assert!(steps(r#"{"perturb": true}"#, dopri5, false).is_err());
+        assert!(steps(r#"{"jump_t": [0.5]}"#, euler, false).is_err());
+        assert!(steps(r#"{"nfe": 5}"#, euler, false).is_err());
+        assert_eq!(steps(r#"{"nfe": 5}"#, euler, true).unwrap().0.len(), 6);
+        assert_eq!(steps(r#"{"step_size": null}"#, euler, false).unwrap().0, [0.0, 0.5, 1.0]);
+        let (_, options) = steps(r#"{"jump_t": [0.5], "atol": 0.1}"#, dopri5, false).unwrap();
+        assert_eq!((options.jump_t, options.control.atol), (vec![0.5], 0.1));
+        let adams = steps(r#"{"max_order": 5, "rtol": 0.1}"#, Method::ImplicitAdams, false);
+        let (_, options) = adams.unwrap();
+        assert_eq!((options.adams.max_order, options.control.rtol), (5, 0.1));
+    }
+}
