@@ -9,20 +9,24 @@
     reason = "a suite: it says what it left out, and panics to fail"
 )]
 
+use core::time::Duration;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use candle_core::{Device, Tensor};
 use fm_candle::checkpoint;
 use fm_candle::model::{Stored, UNet, UNetConfig};
+use fm_candle::quantize::{PackedNet, Treatment, quantize_to_file};
 use fm_candle::sample::Sampler;
-use fm_candle::solver::{Control, Method, uniform_grid};
-use quant_core::format::Model;
+use fm_candle::solver::{self, Method, uniform_grid};
+use quant_core::format::{Kind, Model, fill_section};
 use quant_core::infer::{self, Plan, Settings};
+use quant_core::quantize::{Granularity, Options};
+use quant_core::scheme::Scheme;
 
-const MODELS: [&str; 2] = ["micro-2bit.fmq", "micro-4bit.fmq"];
+const BITS: [u8; 2] = [2, 4];
 const MACHINES: [&str; 2] = ["mps2-an386", "mps2-an500"];
 /// Where `digit/memory.x` has the model.
 const MODEL_AT: &str = "0x100000";
@@ -32,6 +36,21 @@ const STEPS: u32 = 16;
 
 fn firmware(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("firmware").join(path)
+}
+
+/// The embedded net, packed with a golden pair.
+fn pack(dir: &Path, bits: u8) -> PathBuf {
+    let net = Path::new(env!("CARGO_MANIFEST_DIR")).join("../host/assets/mnist-micro.safetensors");
+    let net = checkpoint::load(&net, false).unwrap();
+    let config = UNetConfig::from_json(net.net().unwrap()).unwrap().to_packed().unwrap();
+    let options = Options::new(Scheme::LloydMax, bits);
+    let options = Options { granularity: Granularity::Auto, ..options };
+    let all: Vec<usize> = (0..net.tensors.len()).collect();
+    let packed = Some(PackedNet { config: &config, golden: true });
+    let path = dir.join(format!("micro-{bits}bit.fmq"));
+    let treat = |_: &str, _: &[usize]| Treatment::Quantize(options);
+    quantize_to_file(&path, &net.tensors[..], &all, packed, treat, |_, _| Ok(())).unwrap();
+    path
 }
 
 /// Whether the firmware and its machine are there.
@@ -73,11 +92,11 @@ impl Said {
 /// Runs the firmware with a model in its flash and words on its command line.
 fn run(machine: &str, model: &Path, words: &str) -> Said {
     let console = "enable=on,target=native,chardev=console,arg=digit";
-    let words: String = words.split_whitespace().map(|word| format!(",arg={word}")).collect();
+    let console = words.split(' ').fold(console.to_string(), |all, word| all + ",arg=" + word);
     let mut qemu = Command::new("qemu-system-arm")
         .args(["-M", machine, "-nographic", "-monitor", "none", "-serial", "none"])
         .args(["-icount", "shift=8,sleep=off", "-chardev", "stdio,id=console"])
-        .args(["-semihosting-config", &format!("{console}{words}"), "-device"])
+        .args(["-semihosting-config", &console, "-device"])
         .arg(format!("loader,file={},addr={MODEL_AT},force-raw=on", model.display()))
         .arg("-kernel")
         .arg(firmware("target/thumbv7em-none-eabihf/release/digit"))
@@ -127,7 +146,7 @@ fn candle(path: &Path, file: &[u8]) -> Vec<f32> {
     let sampler = Sampler {
         method: Method::Euler,
         grid: uniform_grid(1.0 / f64::from(STEPS)).unwrap(),
-        control: Control::default(),
+        options: solver::Options::default(),
         cfg_scale: 0.0,
         batch_size: 1,
     };
@@ -140,24 +159,26 @@ fn draws_the_hosts_digit() {
     if !ready() {
         return;
     }
-    for model in MODELS {
-        let path = firmware("models").join(model);
+    let dir = tempfile::tempdir().unwrap();
+    for bits in BITS {
+        let path = pack(dir.path(), bits);
         let file = std::fs::read(&path).unwrap();
         let (image, macs) = host(&file);
         let candles = candle(&path, &file);
         let off = image.iter().zip(&candles).map(|(a, b)| (a - b).abs()).fold(0f32, f32::max);
-        assert!(off < 1e-3, "{model}: {off} from candle's");
-        let bits: Vec<u32> = image.iter().map(|value| value.to_bits()).collect();
+        assert!(off < 1e-3, "{bits} bits: {off} from candle's");
+        let image: Vec<u32> = image.iter().map(|value| value.to_bits()).collect();
         for machine in MACHINES {
             let said = run(machine, &path, &format!("{CLASS} {SEED} {STEPS} bits"));
             let text = &said.text;
-            assert_eq!(said.code, Some(0), "{model} on {machine}:\n{text}");
-            assert!(said.image() == bits, "{model} on {machine}: another image:\n{text}");
+            assert_eq!(said.code, Some(0), "{bits} bits on {machine}:\n{text}");
+            assert!(said.image() == image, "{bits} bits on {machine}: another image:\n{text}");
+            assert!(text.contains("self-test passed"), "{text}");
             assert_eq!(said.number("macs"), macs);
             let count = said.number("instructions");
-            println!("{model} on {machine}: {count} instructions, {off:.1e} from candle's");
-            assert!(count < 4 * macs, "{model} on {machine}: {count} instructions");
-            assert!(said.number("stack") < 8 << 10, "{text}");
+            println!("{bits} bits on {machine}: {count} instructions, {off:.1e} from candle's");
+            assert!(count < 4 * macs, "{bits} bits on {machine}: {count} instructions");
+            assert!(said.number("stack") < infer::STACK_BYTES as u64, "{text}");
         }
     }
 }
@@ -167,7 +188,8 @@ fn two_runs_are_equal() {
     if !ready() {
         return;
     }
-    let model = firmware("models").join(MODELS[1]);
+    let dir = tempfile::tempdir().unwrap();
+    let model = pack(dir.path(), 4);
     let [first, second] = ["7 1 2 bits", "7 1 2 bits"].map(|words| run(MACHINES[0], &model, words));
     assert_eq!(first.text, second.text);
     let other = run(MACHINES[0], &model, "7 2 2 bits");
@@ -180,21 +202,44 @@ fn a_damaged_model_is_refused() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("damaged.fmq");
-    let file = std::fs::read(firmware("models").join(MODELS[0])).unwrap();
-    let flipped = |at: usize, bit: u8| {
+    let path = pack(dir.path(), 2);
+    let file = std::fs::read(&path).unwrap();
+    // In the last codes, in a tensor's record, in the length of the file, in its first byte.
+    for (at, bit, why) in [
+        (file.len() - 70, 0x10, "payload: checksum"),
+        (200, 1, "head: checksum"),
+        (16, 4, "head: checksum"),
+        (0, 1, "first bytes"),
+    ] {
         let mut file = file.clone();
         file[at] ^= bit;
         std::fs::write(&path, &file).unwrap();
-        run(MACHINES[0], &path, "3 42 1")
-    };
-    // In the last codes, in a tensor's record, in the length of the file.
-    for (at, bit) in [(file.len() - 70, 0x10), (200, 1), (16, 4)] {
-        let said = flipped(at, bit);
+        let said = run(MACHINES[0], &path, "3 42 1");
         assert_eq!(said.code, Some(1), "byte {at}:\n{}", said.text);
-        assert!(said.text.starts_with("error: "), "byte {at}:\n{}", said.text);
-        assert!(at == 16 || said.text.contains("checksum"), "byte {at}:\n{}", said.text);
+        assert!(said.text.starts_with(&format!("error: {why}")), "byte {at}:\n{}", said.text);
     }
+}
+
+#[test]
+fn a_failed_self_test_is_said() {
+    if !ready() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = pack(dir.path(), 2);
+    let mut file = std::fs::read(&path).unwrap();
+    let model = Model::parse(&file).unwrap();
+    let golden = model.golden().unwrap();
+    let mut velocity: Vec<f32> = golden.velocity().collect();
+    velocity[700] += 0.01;
+    let velocity = velocity.iter().flat_map(|v| v.to_le_bytes());
+    let section: Vec<u8> = golden.head().into_iter().chain(velocity).collect();
+    let head = u32::from_le_bytes(file[24..28].try_into().unwrap()) as usize;
+    fill_section(&mut file[..head], Kind::GOLDEN, &section).unwrap();
+    std::fs::write(&path, &file).unwrap();
+    let said = run(MACHINES[0], &path, "3 42 1");
+    assert_eq!(said.code, Some(1), "{}", said.text);
+    assert!(said.text.contains("700"), "{}", said.text);
 }
 
 #[test]
@@ -202,7 +247,8 @@ fn a_wrong_order_is_refused() {
     if !ready() {
         return;
     }
-    let model = firmware("models").join(MODELS[0]);
+    let dir = tempfile::tempdir().unwrap();
+    let model = pack(dir.path(), 2);
     for (words, why) in [
         ("11", "label is 11: must be 0 to 10"),
         ("3 42 0", "steps of the solver is 0"),

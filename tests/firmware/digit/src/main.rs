@@ -1,11 +1,13 @@
 //! Draws a digit on a microcontroller: no heap, no operating system, one packed model in flash.
 //!
 //! ```text
+//! fmq quantize ../../host/assets/mnist-micro.safetensors --scheme lloyd-max --bits 4 \
+//!     --granularity auto --golden -o micro-4bit.fmq
 //! cargo build --release --target thumbv7em-none-eabihf
 //! qemu-system-arm -M mps2-an386 -nographic -monitor none -serial none -icount shift=8,sleep=off \
 //!     -chardev stdio,id=console \
 //!     -semihosting-config enable=on,target=native,chardev=console,arg=digit,arg=3,arg=42,arg=16 \
-//!     -device loader,file=models/micro-4bit.fmq,addr=0x100000,force-raw=on \
+//!     -device loader,file=micro-4bit.fmq,addr=0x100000,force-raw=on \
 //!     -kernel target/thumbv7em-none-eabihf/release/digit
 //! ```
 //!
@@ -95,7 +97,7 @@ fn draw(arena: &mut [f32], order: &Order) -> Result<()> {
     let model = Model::parse(file(chip::model_flash()))?;
     let plan = Plan::new(&model)?;
     let settings = Settings { steps: order.steps, label: Some(order.class), ..Settings::default() };
-    // Here, with model, plan and arena at hand, a file's golden pair is to be checked.
+    let tested = plan.self_test(&model, arena)?.is_some();
     let (needed, there) = (settings.arena_len(&plan, &model), arena.len());
     let mut sampler = Sampler::new(&model, &plan, settings, arena)?;
 
@@ -113,6 +115,7 @@ fn draw(arena: &mut [f32], order: &Order) -> Result<()> {
     let (_, width) = plan.image_size();
     picture::print(sampler.image(), width);
     let stack = chip::stack();
+    say!("self-test {}", if tested { "passed" } else { "not in the file" });
     say!("class {} seed {} steps {}", order.class, order.seed, order.steps);
     say!("arena {} of {} bytes", size_of::<f32>() * needed, size_of::<f32>() * there);
     say!("stack {} of {} bytes", stack.0, stack.1);
