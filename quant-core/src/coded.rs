@@ -227,9 +227,19 @@ impl<'a> CodedRows<'a> {
         let (Some(codebook), Some(codes)) = (self.codebook(row), codes()) else {
             return Err(row_out_of_range(row, self.rows));
         };
+        let scale = self.scale(row);
+        if out.len() < 1 << bits {
+            // Fewer values than the codebook has.
+            let short = Codes::new(codes, out.len(), bits)?;
+            for (out, code) in out.iter_mut().zip(short) {
+                let value = codebook.value(code);
+                *out = scale.map_or(value, |scale| value * scale);
+            }
+            return Ok(());
+        }
         let mut table: Table = [0.0; 256];
-        codebook.fill(self.coding.bits, self.scale(row), &mut table);
-        kernels::dequantize(codes, self.coding.bits, &table, out);
+        codebook.fill(bits, scale, &mut table);
+        kernels::dequantize(codes, bits, &table, out);
         Ok(())
     }
 
