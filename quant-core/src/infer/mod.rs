@@ -21,7 +21,7 @@
 //! ```
 //!
 //! The same bits on every target: sums are added in one fixed order, products and sums are rounded
-//! apart, and all functions come from [`num`](crate::num).
+//! apart, and all functions come from [`num`].
 //!
 //! | file | idea |
 //! |---|---|
