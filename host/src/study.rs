@@ -105,7 +105,7 @@ impl Study {
         let bar = progress.bar("full precision", ((missing + 1) * self.n) as u64, "img");
 
         let noise = self.noise()?;
-        let net = build(&self.config, self.tensors.clone(), &self.device)?;
+        let net = build(&self.config, self.tensors.clone(), &self.device, DType::F32)?;
         let full = self.sample(&net, &noise, &bar, progress)?;
         atomic::write(&self.dir.join("grids/full.png"), &shown(&full)?)?;
         let summary = self.summary(&full)?;

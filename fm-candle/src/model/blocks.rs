@@ -1,6 +1,6 @@
 //! The building blocks of the U-Net: convolution, linear layer, norm, residual block.
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 
 use super::config::{GROUPS, UNetConfig};
 use super::unet::Mode;
@@ -26,6 +26,11 @@ impl Conv {
     ) -> Result<Self> {
         let fan = Init::Uniform { fan_in: c * size * size };
         Self::with_init(weights, prefix, &[o, c, size, size], fan)
+    }
+
+    /// The type of the weight.
+    pub(super) fn dtype(&self) -> DType {
+        self.weight.dtype()
     }
 
     /// The same, starting at zero (upstream's `zero_module`).

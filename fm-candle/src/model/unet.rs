@@ -205,8 +205,9 @@ impl UNet {
                  sides divisible by {multiple}"
             )));
         }
+        let dtype = self.dtype();
         let embedding = self.embedding(x, t, label)?;
-        let mut h = self.input(x, concat)?;
+        let mut h = self.input(x, concat)?.to_dtype(dtype)?;
         if patch > 1 {
             h = unshuffle(&h, patch)?;
         }
@@ -236,7 +237,13 @@ impl UNet {
             }
         }
         let v = self.out.1.forward(&self.out.0.forward(&h, Activation::Silu)?)?;
+        let v = v.to_dtype(x.dtype())?;
         if patch > 1 { Ok(shuffle(&v, patch)?) } else { Ok(v) }
+    }
+
+    /// The type of the weights, in which the net computes; norms and softmax compute in f32.
+    pub fn dtype(&self) -> DType {
+        self.out.1.dtype()
     }
 
     /// What enters the first block: the images, their Fourier features, what is concatenated.
@@ -257,9 +264,10 @@ impl UNet {
         let mut embedding = match &self.time_embed {
             Some((first, second)) => {
                 let waves = timestep_embedding(t, self.config.model_channels)?;
+                let waves = waves.to_dtype(self.dtype())?;
                 second.forward(&first.forward(&waves)?.silu()?)?
             }
-            None => Tensor::zeros((n, self.config.embedding()), x.dtype(), x.device())?,
+            None => Tensor::zeros((n, self.config.embedding()), self.dtype(), x.device())?,
         };
         if let (Some(table), Some(classes)) = (&self.label_emb, self.config.num_classes) {
             let rows = match label {
@@ -349,7 +357,7 @@ fn fourier_features(x: &Tensor) -> Result<Tensor> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Initial;
+    use crate::model::{Initial, Stored};
 
     fn net(config: &UNetConfig) -> UNet {
         let config = UNetConfig {
@@ -382,6 +390,40 @@ mod tests {
         assert_eq!(forward(Some(zeros(1))).unwrap().dims(), [2, 3, 3, 5]);
         let error = forward(None).unwrap_err().to_string();
         assert!(error.contains("takes 16 channels, the input has 15"), "{error}");
+    }
+
+    #[test]
+    fn half_precision_changes_the_velocity_a_little() {
+        let config = UNetConfig {
+            model_channels: 32,
+            channel_mult: vec![1.0, 2.0],
+            num_res_blocks: 1,
+            attention_resolutions: vec![2],
+            num_classes: Some(3),
+            use_scale_shift_norm: true,
+            ..UNetConfig::default()
+        };
+        let mut weights = Initial::new(1, &Device::Cpu);
+        UNet::new(&config, &mut weights).unwrap();
+        // Convolutions that start at zero would hide all others.
+        let filled = |var: &candle_core::Var| (var.as_tensor() + 0.01).unwrap();
+        let dict = || weights.vars.iter().map(|(name, var)| (name.clone(), filled(var)));
+        let x = Tensor::ones((2, 3, 8, 8), DType::F32, &Device::Cpu).unwrap();
+        let t = Tensor::new(&[0.25f32, 0.5], &Device::Cpu).unwrap();
+        let label = Tensor::new(&[0u32, 2], &Device::Cpu).unwrap();
+        let v = |dtype| {
+            let mut stored = Stored::new(dict(), &Device::Cpu).with_dtype(dtype);
+            let net = UNet::new(&config, &mut stored).unwrap();
+            assert_eq!(net.dtype(), dtype);
+            let v = net.forward(&x, &t, Some(&label), None, Mode::Eval).unwrap();
+            assert_eq!(v.dtype(), DType::F32);
+            v
+        };
+        let single = v(DType::F32);
+        let off = (v(DType::F16) - &single).unwrap().abs().unwrap().max_all().unwrap();
+        let off = off.to_scalar::<f32>().unwrap();
+        let most = single.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
+        assert!(off > 0.0 && off < 0.02 * most, "{off} of {most}");
     }
 
     #[test]

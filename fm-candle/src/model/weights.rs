@@ -88,12 +88,20 @@ impl Weights for Initial {
 pub struct Stored {
     tensors: HashMap<String, Tensor>,
     device: Device,
+    dtype: DType,
 }
 
 impl Stored {
     /// The tensors of a state dict, to be moved to `device` as f32.
     pub fn new(tensors: impl IntoIterator<Item = (String, Tensor)>, device: &Device) -> Self {
-        Self { tensors: tensors.into_iter().collect(), device: device.clone() }
+        let tensors = tensors.into_iter().collect();
+        Self { tensors, device: device.clone(), dtype: DType::F32 }
+    }
+
+    /// The same in another floating type, in which the net then computes.
+    #[must_use]
+    pub fn with_dtype(self, dtype: DType) -> Self {
+        Self { dtype, ..self }
     }
 
     /// Checks that the net took every tensor.
@@ -124,7 +132,11 @@ impl Weights for Stored {
         if !is_finite(&tensor)? {
             return Err(Error::tensor(name, "holds NaN or infinite weights"));
         }
-        Ok(tensor)
+        let cast = tensor.to_dtype(self.dtype)?;
+        if self.dtype == DType::F16 && !is_finite(&cast)? {
+            return Err(Error::tensor(name, "holds weights beyond f16; use bf16 or f32"));
+        }
+        Ok(cast)
     }
 }
 

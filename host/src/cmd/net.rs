@@ -4,6 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
+use fm_candle::DType;
 use fm_candle::checkpoint::{Checkpoint, Source};
 use fm_candle::device::Device;
 use fm_candle::model::{Stored, UNet, UNetConfig, identify, order};
@@ -23,12 +25,29 @@ pub(crate) struct NetArgs {
     /// Side of the images, where the net's configuration does not say
     #[arg(long = "image-size", alias = "image_size", value_parser = clap::value_parser!(u16).range(1..=16384))]
     image_size: Option<u16>,
+    /// What the net computes in; f16 and bf16 need a GPU
+    #[arg(long, value_enum, default_value_t = Precision::F32)]
+    dtype: Precision,
+}
+
+/// What a net computes in; norms and softmax stay in f32.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Precision {
+    F32,
+    F16,
+    Bf16,
 }
 
 impl NetArgs {
     /// A checkpoint that says itself which net it is of.
     pub(crate) fn plain(path: &Path) -> Self {
-        Self { path: path.to_path_buf(), arch: None, raw_weights: false, image_size: None }
+        Self {
+            path: path.to_path_buf(),
+            arch: None,
+            raw_weights: false,
+            image_size: None,
+            dtype: Precision::F32,
+        }
     }
 
     /// The weights and their net's configuration.
@@ -54,7 +73,27 @@ impl NetArgs {
     /// The net, ready to evaluate.
     pub(crate) fn build(&self, device: &Device) -> Result<UNet> {
         let (checkpoint, config) = self.open()?;
-        build(&config, checkpoint.tensors, device)
+        self.build_of(&config, checkpoint, device)
+    }
+
+    /// The net of what [`open`](Self::open) gave.
+    pub(crate) fn build_of(
+        &self,
+        config: &UNetConfig,
+        checkpoint: Checkpoint,
+        device: &Device,
+    ) -> Result<UNet> {
+        let dtype = match self.dtype {
+            Precision::F32 => DType::F32,
+            _ if device.is_cpu() => {
+                let name = self.dtype.to_possible_value();
+                let name = name.as_ref().map_or("", |name| name.get_name());
+                bail!("--dtype {name}: the CPU computes in f32; f16 and bf16 need --device cuda")
+            }
+            Precision::F16 => DType::F16,
+            Precision::Bf16 => DType::BF16,
+        };
+        build(config, checkpoint.tensors, device, dtype)
             .with_context(|| format!("`{}`", self.path.display()))
     }
 }
@@ -74,8 +113,9 @@ pub(crate) fn build(
     config: &UNetConfig,
     tensors: Vec<(String, fm_candle::Tensor)>,
     device: &Device,
+    dtype: DType,
 ) -> Result<UNet> {
-    let mut weights = Stored::new(tensors, device);
+    let mut weights = Stored::new(tensors, device).with_dtype(dtype);
     let net = UNet::new(config, &mut weights)?;
     weights.finish()?;
     Ok(net)

@@ -13,7 +13,7 @@ use fm_candle::model::UNetConfig;
 use fm_candle::sample::{Sampler, start_noise, to_pixels};
 use fm_candle::solver::Method;
 use fm_candle::train::{TrainConfig, Trainer};
-use fm_candle::{atomic, checkpoint};
+use fm_candle::{DType, atomic, checkpoint};
 use serde_json::{Map, Value, json};
 
 use crate::cli::Common;
@@ -303,7 +303,7 @@ impl Run<'_> {
         let metadata = [(checkpoint::NET_KEY, json.as_str())];
         checkpoint::safetensors::save(&dir.join(MODEL), &weights, &metadata)?;
 
-        let net = net::build(config, weights, &self.device)?;
+        let net = net::build(config, weights, &self.device, DType::F32)?;
         let n = 64.min(self.args.batch_size);
         let shape = (data.channels, data.height, data.width);
         let x0 = start_noise(trainer.config().seed, 0, n, shape, &self.device)?;

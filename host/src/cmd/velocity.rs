@@ -10,7 +10,7 @@ use fm_candle::ops::is_finite;
 use fm_candle::{DType, Tensor, atomic};
 
 use crate::cli::Common;
-use crate::cmd::net::{NetArgs, build};
+use crate::cmd::net::NetArgs;
 use crate::cmd::output;
 
 /// Evaluate the velocity v(x, t, label) at given points
@@ -36,8 +36,7 @@ pub(crate) fn run(args: &Args, common: &Common) -> Result<()> {
     atomic::check_target(&args.output)?;
     let device = common.device()?;
     let (checkpoint, config) = args.net.open()?;
-    let net = build(&config, checkpoint.tensors, &device)
-        .with_context(|| format!("`{}`", args.net.path.display()))?;
+    let net = args.net.build_of(&config, checkpoint, &device)?;
     let inputs = Inputs::read(&args.inputs, &config)?;
     let moved = |tensor: &Option<Tensor>| {
         tensor.as_ref().map(|tensor| tensor.to_device(&device)).transpose()

@@ -127,6 +127,8 @@ fn inputs_of_another_dtype_and_devices_that_are_not_there_are_refused() {
     points(&dir.join("in.safetensors"), &[]);
     let error = fails(dir, &velocity("net.safetensors", &["--device", "cuda:255"]));
     assert!(error.contains("--device cuda"), "{error}");
+    let half = fails(dir, &velocity("net.safetensors", &["--device", "cpu", "--dtype", "bf16"]));
+    assert!(half.contains("--dtype bf16") && half.contains("--device cuda"), "{half}");
     for device in ["tpu", "cuda:", "cuda:256", ""] {
         let output = fmq(dir, &velocity("net.safetensors", &["--device", device]));
         assert_eq!(output.status.code(), Some(2), "{device}");
