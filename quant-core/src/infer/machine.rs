@@ -112,6 +112,7 @@ impl<'m, 'a> Machine<'m, 'a> {
 
     /// Copies what a layer reads into a map of the same shape, doubled or not.
     pub(super) fn copy(&mut self, from: Source, to: Map) {
+        grow(&mut self.sizes.gathered, to.width);
         if self.measured(&[0]) {
             return;
         }
@@ -128,6 +129,7 @@ impl<'m, 'a> Machine<'m, 'a> {
     /// Averages blocks of 2 x 2, each value first entering as `entry` says; an odd last row or column
     /// is left out.
     pub(super) fn pool(&mut self, from: Map, entry: Entry, to: Map) {
+        grow(&mut self.sizes.gathered, to.width);
         if self.measured(&[0]) {
             return;
         }
