@@ -3,7 +3,7 @@
 //! From a torch file comes a file of the same layout: everything but the values of the tensors
 //! taken stays as it is, bit for bit. From any other comes a bare state dict. Tensors elsewhere
 //! in a torch file that view the storage of one taken show its new values, as they would in
-//! torch. [`save_object`] writes any other object, such as a training run.
+//! torch. A training run is written as a whole.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
