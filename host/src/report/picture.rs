@@ -51,26 +51,25 @@ impl Picture {
 }
 
 /// An animated PNG of the pictures `frame(0)` to `frame(count - 1)`, shown again and again, the
-/// last one longer; viewers that know no animation show the first.
+/// last one longer; viewers that know no animation show the last.
 ///
 /// # Errors
 ///
 /// Those of `frame`; no frames, or frames of different sizes or colours.
 pub(crate) fn animation(count: usize, frame: impl Fn(usize) -> Result<Picture>) -> Result<Vec<u8>> {
     ensure!(count > 0, "an animation needs at least 1 frame");
-    let first = frame(0)?;
+    let last = frame(count - 1)?;
     let mut bytes = Vec::new();
-    let mut encoder = first.encoder(&mut bytes)?;
+    let mut encoder = last.encoder(&mut bytes)?;
     encoder.set_animated(u32::try_from(count)?, 0)?;
+    encoder.set_sep_def_img(true)?;
     let mut writer = encoder.write_header()?;
-    let kind = (first.width, first.height, first.color);
-    let mut next = first;
+    writer.write_image_data(&last.pixels)?;
+    let kind = (last.width, last.height, last.color);
     for i in 0..count {
-        if i > 0 {
-            next = frame(i)?;
-        }
+        let next = frame(i)?;
         let found = (next.width, next.height, next.color);
-        ensure!(found == kind, "frame {i} is {found:?}, but the first {kind:?}");
+        ensure!(found == kind, "frame {i} is {found:?}, but the last {kind:?}");
         writer.set_frame_delay(if i + 1 == count { DELAY.1 } else { DELAY.0 }, 1000)?;
         writer.write_image_data(&next.pixels)?;
     }
@@ -108,6 +107,9 @@ mod tests {
         let bytes = animation(3, |i| Ok(grey([u8::try_from(i)?, 7]))).unwrap();
         let mut reader = png::Decoder::new(Cursor::new(bytes)).read_info().unwrap();
         assert_eq!(reader.info().animation_control.unwrap().num_frames, 3);
+        let mut still = [0; 2];
+        reader.next_frame(&mut still).unwrap();
+        assert!(still == [2, 7] && reader.info().frame_control.is_none(), "no part of it");
         for i in 0..3 {
             let mut pixels = [0; 2];
             reader.next_frame(&mut pixels).unwrap();
@@ -121,7 +123,7 @@ mod tests {
     #[test]
     fn frames_that_differ_in_size_are_no_animation() {
         let frame = |i| Ok(if i == 0 { grey([1, 2]) } else { grey([1, 2]).rgb() });
-        assert!(animation(2, frame).unwrap_err().to_string().contains("frame 1"));
+        assert!(animation(2, frame).unwrap_err().to_string().contains("frame 0"));
         assert!(animation(0, frame).is_err());
     }
 

@@ -9,13 +9,19 @@ use super::*;
 fn frames(path: &Path) -> (png::ColorType, (u32, u32), Vec<Vec<u8>>) {
     let mut reader =
         png::Decoder::new(BufReader::new(File::open(path).unwrap())).read_info().unwrap();
-    let count = reader.info().animation_control.map_or(1, |control| control.num_frames);
+    let animated = reader.info().animation_control.map(|control| control.num_frames);
+    // In front of an animation lies the picture for viewers that know none.
+    let count = animated.map_or(1, |frames| frames + 1);
     let frame = |_| {
         let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
         reader.next_frame(&mut pixels).unwrap();
         pixels
     };
-    let frames = (0..count).map(frame).collect();
+    let mut frames: Vec<Vec<u8>> = (0..count).map(frame).collect();
+    if animated.is_some() {
+        let still = frames.remove(0);
+        assert_eq!(Some(&still), frames.last());
+    }
     (reader.info().color_type, reader.info().size(), frames)
 }
 
