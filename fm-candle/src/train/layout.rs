@@ -136,7 +136,8 @@ pub(super) struct Found {
 }
 
 impl Found {
-    /// Opens the training checkpoint at `path`; none where it holds weights alone.
+    /// Opens the training checkpoint at `path`; none where it holds weights alone, or as upstream's
+    /// loader sees it no epoch.
     ///
     /// # Errors
     /// A file that is no checkpoint; an optimizer or a schedule that AdamW and [`Schedule`] cannot go
@@ -144,6 +145,9 @@ impl Found {
     pub(super) fn open(path: &Path) -> Result<Option<Self>> {
         let weights = Source::open(path, true)?;
         let Some((optimizer, rest)) = Source::open_training(path)? else { return Ok(None) };
+        if rest["epoch"].is_null() {
+            return Ok(None);
+        }
         let bad = |reason: String| Error::file(path, reason);
         let average = Source::open(path, false)?;
         let average = if average.ema() { Some((average, num_updates(path)?)) } else { None };
@@ -239,4 +243,50 @@ fn num_updates(path: &Path) -> Result<u64> {
     let count = read.and_then(|tensor| tensor.flatten_all().ok()?.to_vec1::<i64>().ok());
     let count = count.and_then(|count| u64::try_from(*count.first()?).ok());
     count.ok_or_else(|| Error::file(path, "an average, but no tensor `num_updates` that counts"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::torch::save_object;
+
+    /// What is found in a checkpoint with these entries beside one weight.
+    fn found(entries: Vec<(&str, Object)>) -> Result<Option<Found>> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("checkpoint.pth");
+        let model = Object::Ordered(vec![("w".into(), Object::Tensor(DType::F32, vec![1]))]);
+        let object = dict([("model", model)].into_iter().chain(entries));
+        save_object(&path, &object, [Ok(vec![0; 4])]).unwrap();
+        Found::open(&path)
+    }
+
+    #[test]
+    fn weights_alone_are_no_run() {
+        assert!(found(vec![]).unwrap().is_none());
+        assert!(found(vec![("epoch", Object::Int(3))]).unwrap().is_none());
+        assert!(found(vec![("optimizer", dict([]))]).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_run_that_cannot_go_on_says_why() {
+        let optimizer = |group: &[(&'static str, Object)]| {
+            let group = dict(group.iter().cloned());
+            dict([("param_groups", Object::List(vec![group])), ("state", dict([]))])
+        };
+        let schedule =
+            || Object::from(&Schedule::new(&super::super::TrainConfig::default()).state(4));
+        let why = |epoch, schedule, group: &[(&'static str, Object)]| {
+            let entries = vec![
+                ("optimizer", optimizer(group)),
+                ("epoch", Object::Int(epoch)),
+                ("lr_schedule", schedule),
+            ];
+            found(entries).err().unwrap().to_string()
+        };
+        assert!(why(-2, schedule(), &[]).contains("epoch is -2"));
+        assert!(why(3, dict([]), &[]).contains("lr_schedule is neither"));
+        assert!(why(3, schedule(), &[]).contains("is not AdamW"));
+        let amsgrad = [("amsgrad", Object::Bool(true))];
+        assert!(why(3, schedule(), &amsgrad).contains("has amsgrad set"));
+    }
 }
