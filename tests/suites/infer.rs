@@ -249,6 +249,14 @@ fn what_makes_no_image_is_refused() {
     assert!(plan.velocity(&model, &input, &mut arena, &mut v).is_ok());
     assert!(plan.velocity(&model, &input, &mut arena, &mut v[1..]).is_err());
     assert!(plan.velocity(&model, &Input { x: &x[1..], ..input }, &mut arena, &mut v).is_err());
+    // The plan of another net with images of the same size: wider, so that numbers would be missing.
+    let wide = UNetConfig { channel_mult: vec![1.0, 2.0], ..config.clone() };
+    let (other, _) = packed(&wide, Treatment::F16);
+    let other = Model::parse(&other).unwrap();
+    let (mut large, large_plan) = (vec![0.0; 1 << 18], Plan::new(&other).unwrap());
+    assert!(plan.velocity(&other, &input, &mut large, &mut v).is_err());
+    assert!(large_plan.velocity(&model, &input, &mut large, &mut v).is_err());
+    assert!(large_plan.velocity(&other, &input, &mut large, &mut v).is_ok());
     for settings in [
         Settings { steps: 0, ..Settings::default() },
         Settings { guidance: f32::NAN, ..Settings::default() },

@@ -85,7 +85,8 @@ impl Plan {
     ///
     /// # Errors
     /// [`Error::Encoding`] for a file without a net; [`Error::Range`] for sides that the net cannot
-    /// halve as often as it does; [`Error::Encoding`] for weights that are integers.
+    /// halve as often as it does, and for attention whose heads do not divide its channels;
+    /// [`Error::NotOfTheNet`] for weights that are integers.
     pub fn with_size(model: &Model<'_>, height: usize, width: usize) -> Result<Self> {
         let config = model.net().ok_or(Error::Encoding { needed: "the parameters of a net" })?;
         let patch = num::index(config.patch.unwrap_or(1)).max(1);
@@ -143,14 +144,14 @@ impl Plan {
         let Some(golden) = model.golden() else { return Ok(None) };
         let channels = model.net().map_or(0, |net| num::index(net.in_channels));
         let (height, width) = self.image_size();
-        let (expected, found) = (golden.velocity().len(), arena.len());
+        let (outputs, found) = (golden.velocity().len(), arena.len());
+        let inputs = channels.saturating_mul(height).saturating_mul(width);
         check_length("rows of the golden pair", height, golden.size.0.into())?;
         check_length("columns of the golden pair", width, golden.size.1.into())?;
-        let short = Error::Length { what: "arena in floats", expected: self.arena_len(), found };
-        let (x, rest) = arena
-            .split_at_mut_checked(channels.saturating_mul(height).saturating_mul(width))
-            .ok_or(short)?;
-        let (v, arena) = rest.split_at_mut_checked(expected).ok_or(short)?;
+        let expected = self.arena_len().saturating_add(inputs).saturating_add(outputs);
+        let short = Error::Length { what: "arena in floats", expected, found };
+        let (x, rest) = arena.split_at_mut_checked(inputs).ok_or(short)?;
+        let (v, arena) = rest.split_at_mut_checked(outputs).ok_or(short)?;
         noise::fill_normal(golden.seed, 0, 0, x);
         let input = Input { x, concat: &[], t: golden.t, label: golden.label };
         self.velocity(model, &input, arena, v)?;
@@ -173,8 +174,8 @@ impl Plan {
     /// [`Plan::arena_len`].
     ///
     /// # Errors
-    /// [`Error::Length`] for slices of other lengths; [`Error::Range`] for a label that the net does
-    /// not have; [`Error::NotOfTheNet`] for a model that the plan is not of.
+    /// [`Error::Length`] for slices of other lengths, and for a model that the plan is not of;
+    /// [`Error::Range`] for a label that the net does not have.
     pub fn velocity(
         &self,
         model: &Model<'_>,
@@ -192,6 +193,12 @@ impl Plan {
         let memory = Memory::new(&self.sizes, arena)?;
         let mut machine = Machine::new(model.tensors(), Some(memory));
         let v = net.forward(&mut machine, input)?;
+        // The run measures too: with the plan of another model it would have left numbers out.
+        let (planned, taken) = (self.arena_len(), machine.sizes.total().unwrap_or(usize::MAX));
+        if machine.sizes != self.sizes || machine.macs != self.macs {
+            let what = "plan of another model: its arena";
+            return Err(Error::Length { what, expected: taken, found: planned });
+        }
         let plane = v.plane_len().max(1);
         for (i, &value) in machine.values(v).iter().enumerate() {
             if let Some(out) = out.get_mut(net.pixel(i / plane, i % plane)) {

@@ -3,7 +3,8 @@
 //! The maps form a stack. On the way down each block leaves its result above the one before: these
 //! are the skips. The present map lies on top of them; what a block needs for itself lies above and
 //! is given up behind it. On the way up a block reads the present map and the topmost skip side by
-//! side, writes its result where one of the two lies, and the result takes the skip's place.
+//! side, writes its result where one of the two lies if that has room, and the result takes the skip's
+//! place.
 
 use super::blocks::Resample;
 use super::machine::{Entry, Machine, Put};
@@ -190,7 +191,7 @@ impl Net<'_> {
         if there { self.attention(machine, h, heads) } else { Ok(()) }
     }
 
-    /// Fails unless the net can halve the images and they are as large as said.
+    /// Fails unless the input has the size that is planned for, and a label that the net has.
     pub(super) fn check(&self, input: &Input<'_>) -> Result<()> {
         let config = self.config;
         let plane = self.height.saturating_mul(self.width);
