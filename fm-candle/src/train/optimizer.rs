@@ -1,11 +1,16 @@
 //! AdamW and the moving average of the weights, in one pass over memory.
 
+use core::cell::RefCell;
+
 use candle_core::backprop::GradStore;
-use candle_core::{Tensor, Var};
+use candle_core::{CpuStorage, InplaceOp2, Layout, Tensor, Var, bail};
 use pulp::Arch;
 use rayon::prelude::*;
 
 use crate::error::Result;
+
+/// Elements of a job; its values stay in the cache between the update and the average.
+const PIECE: usize = 1 << 14;
 
 /// Settings of [`AdamW`]; the defaults are upstream's.
 #[derive(Clone, Copy, Debug)]
@@ -100,15 +105,15 @@ impl AdamW {
         let step = Coefficients::new(&self.config, self.updates, self.averaged, lr);
         vars.par_iter().zip(grads).zip(&mut self.moments).try_for_each(
             |(((_, var), grad), state)| {
-                let mut values = var.flatten_all()?.to_vec1::<f32>()?;
                 let grad = match grad {
-                    Some(grad) => grad.flatten_all()?.to_vec1::<f32>()?,
-                    None => vec![0.0; values.len()],
+                    Some(grad) => grad.contiguous()?,
+                    None => var.zeros_like()?,
                 };
-                Arch::new().dispatch(
-                    #[inline(always)]
-                    || step.apply(&mut values, &grad, state),
-                );
+                if var.device().is_cpu() {
+                    return Ok(var.inplace_op2(&grad, &Update::new(&step, state))?);
+                }
+                let mut values = var.flatten_all()?.to_vec1::<f32>()?;
+                step.apply(&mut values, &grad.flatten_all()?.to_vec1::<f32>()?, state);
                 var.set(&Tensor::from_vec(values, var.shape(), var.device())?)?;
                 Ok(())
             },
@@ -116,7 +121,8 @@ impl AdamW {
     }
 }
 
-/// Adds the gradients of one graph to the sums of several, parameter by parameter.
+/// Adds the gradients of one graph to the sums of several, parameter by parameter; on the CPU in
+/// the memory of the sums, which are the gradients of the first graph.
 ///
 /// # Errors
 /// A gradient whose shape is not its sum's.
@@ -125,13 +131,18 @@ pub fn add_gradients(
     vars: &[(String, Var)],
     mut grads: GradStore,
 ) -> Result<()> {
-    for ((_, var), sum) in vars.iter().zip(sums) {
-        *sum = match (sum.take(), grads.remove(var)) {
+    let grads: Vec<Option<Tensor>> = vars.iter().map(|(_, var)| grads.remove(var)).collect();
+    sums.par_iter_mut().zip(grads).try_for_each(|(sum, grad)| {
+        *sum = match (sum.take(), grad) {
+            (Some(sum), Some(grad)) if sum.device().is_cpu() && sum.is_contiguous() => {
+                sum.inplace_op2(&grad.contiguous()?, &Addition)?;
+                Some(sum)
+            }
             (Some(sum), Some(grad)) => Some((sum + grad)?),
             (sum, grad) => sum.or(grad),
         };
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 /// The factors of one update.
@@ -163,16 +174,188 @@ impl Coefficients {
         }
     }
 
-    #[inline(always)]
+    /// The update of one parameter, in parallel pieces.
     fn apply(&self, values: &mut [f32], grad: &[f32], state: &mut Moments) {
-        let moments = state.mean.iter_mut().zip(&mut state.square);
+        let Moments { mean, square, average } = state;
+        let arch = Arch::new();
+        let moments = mean.par_chunks_mut(PIECE).zip(square.par_chunks_mut(PIECE));
+        let pieces = values.par_chunks_mut(PIECE).zip(grad.par_chunks(PIECE)).zip(moments);
+        if average.is_empty() {
+            pieces.for_each(|((values, grad), (mean, square))| {
+                arch.dispatch(
+                    #[inline(always)]
+                    || self.update(values, grad, mean, square),
+                );
+            });
+        } else {
+            let pieces = pieces.zip(average.par_chunks_mut(PIECE));
+            pieces.for_each(|(((values, grad), (mean, square)), average)| {
+                arch.dispatch(
+                    #[inline(always)]
+                    || {
+                        self.update(values, grad, mean, square);
+                        for (a, &w) in average.iter_mut().zip(&*values) {
+                            *a -= self.follow * (*a - w);
+                        }
+                    },
+                );
+            });
+        }
+    }
+
+    #[inline(always)]
+    fn update(&self, values: &mut [f32], grad: &[f32], mean: &mut [f32], square: &mut [f32]) {
+        let moments = mean.iter_mut().zip(square);
         for ((w, &g), (m, s)) in values.iter_mut().zip(grad).zip(moments) {
             *m = self.beta1 * *m + (1.0 - self.beta1) * g;
             *s = self.beta2 * *s + (1.0 - self.beta2) * g * g;
             *w = *w * self.shrink - self.rate * *m / (s.sqrt() * self.unbias + self.eps);
         }
-        for (a, &w) in state.average.iter_mut().zip(&*values) {
-            *a -= self.follow * (*a - w);
+    }
+}
+
+/// [`Coefficients::apply`] in a parameter's own memory.
+struct Update<'a> {
+    step: &'a Coefficients,
+    /// In a cell, as an op gets itself by a shared reference.
+    state: RefCell<&'a mut Moments>,
+}
+
+impl<'a> Update<'a> {
+    fn new(step: &'a Coefficients, state: &'a mut Moments) -> Self {
+        Self { step, state: RefCell::new(state) }
+    }
+}
+
+impl InplaceOp2 for Update<'_> {
+    fn name(&self) -> &'static str {
+        "adamw"
+    }
+
+    fn cpu_fwd(
+        &self,
+        values: &mut CpuStorage,
+        lv: &Layout,
+        grad: &CpuStorage,
+        lg: &Layout,
+    ) -> candle_core::Result<()> {
+        let (values, grad) = slices(self.name(), (values, lv), (grad, lg))?;
+        self.step.apply(values, grad, &mut self.state.borrow_mut());
+        Ok(())
+    }
+}
+
+/// `sum <- sum + gradient`.
+struct Addition;
+
+impl InplaceOp2 for Addition {
+    fn name(&self) -> &'static str {
+        "add_gradients"
+    }
+
+    fn cpu_fwd(
+        &self,
+        sum: &mut CpuStorage,
+        ls: &Layout,
+        grad: &CpuStorage,
+        lg: &Layout,
+    ) -> candle_core::Result<()> {
+        let (sum, grad) = slices(self.name(), (sum, ls), (grad, lg))?;
+        let arch = Arch::new();
+        sum.par_chunks_mut(PIECE).zip(grad.par_chunks(PIECE)).for_each(|(sum, grad)| {
+            arch.dispatch(
+                #[inline(always)]
+                || {
+                    for (sum, &g) in sum.iter_mut().zip(grad) {
+                        *sum += g;
+                    }
+                },
+            );
+        });
+        Ok(())
+    }
+}
+
+/// The elements of a tensor under change and of a gradient for it.
+fn slices<'a>(
+    name: &str,
+    (values, lv): (&'a mut CpuStorage, &Layout),
+    (grad, lg): (&'a CpuStorage, &Layout),
+) -> candle_core::Result<(&'a mut [f32], &'a [f32])> {
+    if lv.shape() != lg.shape() {
+        bail!("{name}: a gradient of shape {:?} for {:?}", lg.dims(), lv.dims())
+    }
+    match (values, lv.contiguous_offsets(), grad, lg.contiguous_offsets()) {
+        (CpuStorage::F32(values), Some((v0, v1)), CpuStorage::F32(grad), Some((g0, g1))) => {
+            Ok((&mut values[v0..v1], &grad[g0..g1]))
+        }
+        _ => bail!("{name}: contiguous f32 tensors are needed"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+
+    fn var(name: &str, values: &[f32], shape: (usize, usize)) -> (String, Var) {
+        (name.into(), Var::from_slice(values, shape, &Device::Cpu).unwrap())
+    }
+
+    #[test]
+    fn an_update_equals_the_formulas_in_all_pieces() {
+        let n = 2 * PIECE + 5;
+        let values: Vec<f32> = (0..n).map(|i| (i as f32 * 0.37).sin()).collect();
+        let grads: Vec<f32> = (0..n).map(|i| (i as f32 * 0.11).cos()).collect();
+        let vars = [var("w", &values, (1, n)), var("unused", &[1.0, -2.0], (2, 1))];
+        let config = AdamWConfig { ema_decay: Some(0.999), ..AdamWConfig::default() };
+        let mut optimizer = AdamW::new(config, &vars).unwrap();
+        let grad = Tensor::from_slice(&grads, (1, n), &Device::Cpu).unwrap();
+        optimizer.step(&vars, &[Some(grad), None], 0.01).unwrap();
+
+        // After one step the unbiased moments are g and g^2; the average follows by 1 - 2/11.
+        let updated = vars[0].1.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        for (i, (&w, &g)) in values.iter().zip(&grads).enumerate() {
+            let expected = w * (1.0 - 1e-4) - 0.01 * g / (g.abs() + 1e-8);
+            assert!((updated[i] - expected).abs() < 1e-5, "{i}: {} not {expected}", updated[i]);
+            let average = w + 9.0 / 11.0 * (expected - w);
+            assert!((optimizer.moments[0].average[i] - average).abs() < 1e-5);
+        }
+        let unused = vars[1].1.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        assert_eq!(unused, [1.0 - 1e-4, -2.0 * (1.0 - 1e-4)]);
+    }
+
+    #[test]
+    fn a_transposed_gradient_is_read_in_its_own_order() {
+        let vars = [var("w", &[0.0; 6], (2, 3))];
+        let grad = Tensor::new(&[[1f32, -1.0], [1.0, 1.0], [-1.0, 1.0]], &Device::Cpu).unwrap();
+        let mut optimizer = AdamW::new(AdamWConfig::default(), &vars).unwrap();
+        optimizer.step(&vars, &[Some(grad.t().unwrap())], 1.0).unwrap();
+        let signs = vars[0].1.to_vec2::<f32>().unwrap().concat();
+        let signs: Vec<f32> = signs.into_iter().map(f32::signum).collect();
+        assert_eq!(signs, [-1.0, -1.0, 1.0, 1.0, -1.0, -1.0]);
+    }
+
+    #[test]
+    fn a_gradient_of_another_shape_is_refused() {
+        let vars = [var("w", &[0.0; 6], (2, 3))];
+        let grad = Tensor::zeros((3, 2), candle_core::DType::F32, &Device::Cpu).unwrap();
+        let mut optimizer = AdamW::new(AdamWConfig::default(), &vars).unwrap();
+        assert!(optimizer.step(&vars, &[Some(grad)], 1.0).is_err());
+    }
+
+    /// Both gradients of a sum are the same values; adding in place needs memory of their own.
+    #[test]
+    fn gradients_add_up_over_graphs() {
+        let vars = [var("a", &[1.0, 2.0], (1, 2)), var("b", &[3.0, 4.0], (1, 2))];
+        let mut sums = vec![None; 2];
+        for _ in 0..3 {
+            let y = (vars[0].1.as_tensor() + vars[1].1.as_tensor()).unwrap();
+            add_gradients(&mut sums, &vars, y.sum_all().unwrap().backward().unwrap()).unwrap();
+        }
+        for sum in sums {
+            assert_eq!(sum.unwrap().to_vec2::<f32>().unwrap(), [[3.0, 3.0]]);
         }
     }
 }
