@@ -20,6 +20,7 @@ use crate::error::Result;
 pub use elements::Elements;
 pub(crate) use pth::METADATA_KEY;
 pub use source::{Source, TensorInfo};
+pub use weights::FileWeights;
 
 mod elements;
 mod packed;
@@ -28,6 +29,7 @@ pub mod safetensors;
 mod select;
 mod source;
 pub mod torch;
+mod weights;
 
 /// Key of the net's configuration (JSON) in a file's metadata.
 pub const NET_KEY: &str = "fmq.net";
@@ -113,6 +115,11 @@ trait Store: Debug + Send + Sync {
     /// The elements of the entry at `index`, which is below the number of entries:
     /// little-endian, row-major, as many as its shape says.
     fn bytes(&self, index: usize) -> Result<Cow<'_, [u8]>, String>;
+
+    /// The store, if its file is a packed one.
+    fn packed(&self) -> Option<&packed::Packed> {
+        None
+    }
 
     /// The store, if its file is one of torch.
     fn torch(&self) -> Option<&pth::Archive> {

@@ -3,19 +3,26 @@
 use std::borrow::Cow;
 
 use ::safetensors::Dtype;
-use quant_core::format::{Encoding, Model};
+use quant_core::format::{Encoding, Model, Tensor};
 use self_cell::self_cell;
 
 use super::{Entry, NET_KEY, Store};
 use crate::mapped::Mapped;
 use crate::model::{UNet, UNetConfig};
 
+/// The parts of a file: its tensors in order.
+#[derive(Debug)]
+struct Parts<'a> {
+    model: Model<'a>,
+    tensors: Vec<Tensor<'a>>,
+}
+
 self_cell!(
-    /// A checked file, and the reader that borrows from it.
+    /// A checked file, and its parts, which borrow from it.
     struct Checked {
         owner: Mapped,
         #[covariant]
-        dependent: Model,
+        dependent: Parts,
     }
 
     impl {Debug}
@@ -36,8 +43,12 @@ impl Packed {
     ///
     /// Why a file is damaged, or its net makes no sense.
     pub(super) fn open(file: Mapped) -> Result<Self, String> {
-        let file = Checked::try_new(file, |file| Model::parse(file)).map_err(|e| e.to_string())?;
-        let model = file.borrow_dependent();
+        let file = Checked::try_new(file, |file| {
+            let model = Model::parse(file)?;
+            Ok(Parts { tensors: model.tensors().collect(), model })
+        });
+        let file = file.map_err(|e: quant_core::Error| e.to_string())?;
+        let model = &file.borrow_dependent().model;
         let net =
             model.net().map(UNetConfig::from_packed).transpose().map_err(|e| e.to_string())?;
         let named = model.tensors().all(|tensor| !tensor.name().is_empty());
@@ -58,6 +69,11 @@ impl Packed {
         });
         Ok(Self { entries: entries.collect(), metadata, file })
     }
+
+    /// The tensor of the entry at `index`.
+    pub(super) fn tensor(&self, index: usize) -> Option<&Tensor<'_>> {
+        self.file.borrow_dependent().tensors.get(index)
+    }
 }
 
 impl Store for Packed {
@@ -71,8 +87,7 @@ impl Store for Packed {
 
     /// The tensor's values: f32, or i64 as they are.
     fn bytes(&self, index: usize) -> Result<Cow<'_, [u8]>, String> {
-        let tensor = self.file.borrow_dependent().tensors().nth(index);
-        let tensor = tensor.ok_or("is missing")?;
+        let tensor = self.tensor(index).ok_or("is missing")?;
         if let Some(integers) = tensor.integers() {
             return Ok(Cow::Owned(integers.flat_map(i64::to_le_bytes).collect()));
         }
@@ -84,5 +99,9 @@ impl Store for Packed {
             bytes.extend(row.iter().flat_map(|value| value.to_le_bytes()));
         }
         Ok(Cow::Owned(bytes))
+    }
+
+    fn packed(&self) -> Option<&Packed> {
+        Some(self)
     }
 }

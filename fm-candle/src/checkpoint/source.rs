@@ -252,6 +252,11 @@ impl Source {
         tensor.map_err(self.of_tensor(self.picks[index]))
     }
 
+    /// The packed tensor at `index`, if the file is a packed one.
+    pub(super) fn packed(&self, index: usize) -> Option<&quant_core::format::Tensor<'_>> {
+        self.store.packed()?.tensor(self.picks[index])
+    }
+
     /// The torch file that is read, if it is one.
     pub(super) fn torch(&self) -> Option<&pth::Archive> {
         self.store.torch()

@@ -129,8 +129,9 @@ impl LeNet {
             let dims = x.dims();
             return Err(Error::tensor("x", format!("shape {dims:?} is not [n, 1, 28, 28]")));
         }
-        let x = self.conv1.conv(x, 2)?;
-        let x = self.conv2.conv(&x, 0)?;
+        // One channel lies alike in both orders.
+        let x = self.conv1.conv(&x.reshape((x.dim(0)?, SIDE, SIDE, 1))?, 2)?;
+        let x = self.conv2.conv(&x, 0)?.permute((0, 3, 1, 2))?;
         let x = self.fc1.linear(&x.flatten_from(1)?)?.silu()?;
         self.fc2.linear(&x)
     }

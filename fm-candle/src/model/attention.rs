@@ -1,13 +1,12 @@
 //! Self-attention over pixels (upstream's `AttentionBlock`, both channel orders).
 
-use candle_core::{D, DType, Tensor};
-use candle_nn::ops::softmax;
+use candle_core::Tensor;
 
 use super::blocks::{Conv, Norm};
 use super::config::UNetConfig;
 use super::weights::{Init, Weights};
 use crate::error::{Error, Result};
-use crate::ops::Activation;
+use crate::ops::{Activation, Order, attention};
 
 /// `x + proj(attention(qkv(norm(x))))`.
 pub(super) struct Attention {
@@ -15,7 +14,7 @@ pub(super) struct Attention {
     qkv: Conv,
     proj_out: Conv,
     heads: usize,
-    new_order: bool,
+    order: Order,
 }
 
 impl Attention {
@@ -45,44 +44,27 @@ impl Attention {
         let fan = Init::Uniform { fan_in: channels };
         Ok(Self {
             norm: Norm::new(weights, &format!("{prefix}.norm"), channels)?,
-            qkv: Conv::pointwise_1d(
+            qkv: Conv::with_init(
                 weights,
                 &format!("{prefix}.qkv"),
-                channels,
-                3 * channels,
+                &[3 * channels, channels, 1],
                 fan,
             )?,
-            proj_out: Conv::pointwise_1d(
+            proj_out: Conv::with_init(
                 weights,
                 &format!("{prefix}.proj_out"),
-                channels,
-                channels,
+                &[channels, channels, 1],
                 Init::Zeros,
             )?,
             heads,
-            new_order: config.use_new_attention_order,
+            order: if config.use_new_attention_order { Order::Parts } else { Order::Heads },
         })
     }
 
-    /// # Shapes: `x: [n, c, h, w]`, result the same
+    /// # Shapes: `x: [n, h, w, c]`, result the same
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let (n, c, h, w) = x.dims4()?;
-        let (heads, width, pixels) = (self.heads, c / self.heads, h * w);
         let qkv = self.qkv.forward(&self.norm.forward(x, Activation::Identity)?)?;
-        let (first, second) = if self.new_order { (3, heads) } else { (heads, 3) };
-        let qkv = qkv.reshape((n, first, second, width, pixels))?;
-        let pick = |i: usize| -> Result<Tensor> {
-            let part = qkv.narrow(if self.new_order { 1 } else { 2 }, i, 1)?;
-            Ok(part.contiguous()?.reshape((n * heads, width, pixels))?)
-        };
-        let scale = (width as f64).powf(-0.25);
-        let q = (pick(0)? * scale)?.t()?.contiguous()?;
-        let k = (pick(1)? * scale)?;
-        // [n heads, query pixel, key pixel]
-        let scores = q.matmul(&k)?;
-        let attention = softmax(&scores.to_dtype(DType::F32)?, D::Minus1)?;
-        let attention = attention.to_dtype(scores.dtype())?.t()?.contiguous()?;
-        let mixed = pick(2)?.matmul(&attention)?.reshape((n, c, h, w))?;
-        Ok((x + self.proj_out.forward(&mixed)?)?)
+        let mixed = attention(&qkv.flatten(1, 2)?, self.heads, self.order)?;
+        self.proj_out.forward_add(&mixed.reshape(x.shape())?, x)
     }
 }

@@ -1,18 +1,26 @@
 //! The building blocks of the U-Net: convolution, linear layer, norm, residual block.
 
-use candle_core::{DType, Tensor};
+use candle_core::{D, DType, Tensor};
 
 use super::config::{GROUPS, UNetConfig};
 use super::unet::Mode;
-use super::weights::{Init, Weights};
+use super::weights::{Init, Weight, Weights};
 use crate::error::Result;
-use crate::ops::{Activation, conv2d, downsample2, dropout, group_norm, upsample2};
+use crate::ops::{
+    Activation, FrozenConv2d, add, conv2d, downsample2, dropout, group_norm, upsample2,
+};
 
 /// A convolution that keeps the image size at stride 1.
 pub(super) struct Conv {
-    weight: Tensor,
-    bias: Tensor,
+    kernel: Kernel,
     stride: usize,
+    padding: usize,
+}
+
+/// The parameters of a convolution: in training, or constant.
+enum Kernel {
+    Tensors { weight: Tensor, bias: Tensor },
+    Frozen(FrozenConv2d),
 }
 
 impl Conv {
@@ -30,7 +38,10 @@ impl Conv {
 
     /// The type of the weight.
     pub(super) fn dtype(&self) -> DType {
-        self.weight.dtype()
+        match &self.kernel {
+            Kernel::Tensors { weight, .. } => weight.dtype(),
+            Kernel::Frozen(_) => DType::F32,
+        }
     }
 
     /// The same, starting at zero (upstream's `zero_module`).
@@ -44,60 +55,67 @@ impl Conv {
         Self::with_init(weights, prefix, &[o, c, size, size], Init::Zeros)
     }
 
-    /// A 1x1 convolution whose stored weight is that of a 1-D one, `[o, c, 1]`.
-    pub(super) fn pointwise_1d(
-        weights: &mut dyn Weights,
-        prefix: &str,
-        c: usize,
-        o: usize,
-        init: Init,
-    ) -> Result<Self> {
-        let conv = Self::with_init(weights, prefix, &[o, c, 1], init)?;
-        Ok(Self { weight: conv.weight.unsqueeze(3)?, ..conv })
-    }
-
-    fn with_init(
+    /// A convolution of one pixel, whose stored weight may be that of a linear layer, `[o, c]`, or
+    /// of a 1-D convolution, `[o, c, 1]`; square otherwise.
+    pub(super) fn with_init(
         weights: &mut dyn Weights,
         prefix: &str,
         shape: &[usize],
         init: Init,
     ) -> Result<Self> {
-        Ok(Self {
-            weight: weights.take(&format!("{prefix}.weight"), shape, init)?,
-            bias: weights.take(&format!("{prefix}.bias"), &shape[..1], init)?,
-            stride: 1,
-        })
+        let size = shape.get(3).copied().unwrap_or(1);
+        let (full, padding) = ([shape[0], shape[1], size, size], size / 2);
+        let weight = weights.take_weight(&format!("{prefix}.weight"), shape, init)?;
+        let bias = weights.take(&format!("{prefix}.bias"), &shape[..1], init)?;
+        let kernel = match weight {
+            Weight::Tensor(weight) => Kernel::Tensors { weight: weight.reshape(&full)?, bias },
+            Weight::Rows(rows) => {
+                let bias = bias.to_vec1()?;
+                Kernel::Frozen(FrozenConv2d::new(rows, full, bias, padding)?)
+            }
+        };
+        Ok(Self { kernel, stride: 1, padding })
     }
 
     /// The same convolution on every `stride`-th pixel.
     pub(super) fn with_stride(self, stride: usize) -> Self {
-        Self { stride, ..self }
+        let kernel = match self.kernel {
+            Kernel::Frozen(conv) => Kernel::Frozen(conv.with_stride(stride)),
+            tensors @ Kernel::Tensors { .. } => tensors,
+        };
+        Self { kernel, stride, ..self }
     }
 
+    /// # Shapes: `x: [n, h, w, c]`, result `[n, h', w', o]`
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(conv2d(x, &self.weight, &self.bias, self.stride, self.weight.dim(3)? / 2)?)
+        Ok(match &self.kernel {
+            Kernel::Tensors { weight, bias } => conv2d(x, weight, bias, self.stride, self.padding)?,
+            Kernel::Frozen(conv) => conv.forward(x, None)?,
+        })
+    }
+
+    /// The convolution of `x`, plus `residual`.
+    pub(super) fn forward_add(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
+        match &self.kernel {
+            Kernel::Tensors { .. } => Ok(add(residual, &self.forward(x)?)?),
+            Kernel::Frozen(conv) => Ok(conv.forward(x, Some(residual))?),
+        }
     }
 }
 
-/// `y = x W^T + b`.
-pub(super) struct Linear {
-    weight: Tensor,
-    bias: Tensor,
-}
+/// `y = x W^T + b`, a convolution of one pixel.
+pub(super) struct Linear(Conv);
 
 impl Linear {
     /// # Shapes: `weight: [o, c]`, `bias: [o]`
     pub(super) fn new(weights: &mut dyn Weights, prefix: &str, c: usize, o: usize) -> Result<Self> {
-        let fan = Init::Uniform { fan_in: c };
-        Ok(Self {
-            weight: weights.take(&format!("{prefix}.weight"), &[o, c], fan)?,
-            bias: weights.take(&format!("{prefix}.bias"), &[o], fan)?,
-        })
+        Ok(Self(Conv::with_init(weights, prefix, &[o, c], Init::Uniform { fan_in: c })?))
     }
 
     /// # Shapes: `x: [n, c]`, result `[n, o]`
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(x.matmul(&self.weight.t()?)?.broadcast_add(&self.bias)?)
+        let (n, c) = x.dims2()?;
+        Ok(self.0.forward(&x.reshape((n, 1, 1, c))?)?.flatten_from(1)?)
     }
 }
 
@@ -117,7 +135,7 @@ impl Norm {
     }
 
     pub(super) fn forward(&self, x: &Tensor, activation: Activation) -> Result<Tensor> {
-        let affine = (x.dim(0)?, x.dim(1)?);
+        let affine = (x.dim(0)?, x.dim(D::Minus1)?);
         let (a, b) = (self.weight.broadcast_as(affine)?, self.bias.broadcast_as(affine)?);
         Ok(group_norm(x, &a, &b, GROUPS, 1e-5, activation)?)
     }
@@ -208,8 +226,8 @@ impl ResBlock {
     }
 
     /// # Shapes
-    /// `x: [n, c, h, w]`, `embedding: [n, 4 model_channels]` after its SiLU, result
-    /// `[n, o, h', w']`.
+    /// `x: [n, h, w, c]`, `embedding: [n, 4 model_channels]` after its SiLU, result
+    /// `[n, h', w', o]`.
     pub(super) fn forward(&self, x: &Tensor, embedding: &Tensor, mode: Mode<'_>) -> Result<Tensor> {
         let h = self.in_norm.forward(x, Activation::Silu)?;
         let h = self.in_conv.forward(&self.resample.forward(&h)?)?;
@@ -223,7 +241,7 @@ impl ResBlock {
             self.out_norm.scale_shift(&h, &parts[0], &parts[1])?
         } else {
             let (n, c) = embedding.dims2()?;
-            let h = h.broadcast_add(&embedding.reshape((n, c, 1, 1))?)?;
+            let h = h.broadcast_add(&embedding.reshape((n, 1, 1, c))?)?;
             self.out_norm.forward(&h, Activation::Silu)?
         };
         let h = match mode {
@@ -232,11 +250,10 @@ impl ResBlock {
             }
             _ => h,
         };
-        let h = self.out_conv.forward(&h)?;
         let x = match &self.skip {
             Some(conv) => conv.forward(&x)?,
             None => x,
         };
-        Ok((x + h)?)
+        self.out_conv.forward_add(&h, &x)
     }
 }

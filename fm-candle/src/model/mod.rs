@@ -11,4 +11,6 @@ mod weights;
 pub use config::UNetConfig;
 pub use identify::{identify, order};
 pub use unet::{Masks, Mode, UNet};
-pub use weights::{Init, Initial, Shapes, Stored, Weights};
+pub use weights::{Init, Initial, Shapes, Stored, Weight, Weights};
+
+pub(crate) use weights::checked;

@@ -11,7 +11,7 @@ use super::blocks::{Conv, Linear, Norm, ResBlock, Resample};
 use super::config::UNetConfig;
 use super::weights::{Init, Shapes, Weights};
 use crate::error::{Error, Result};
-use crate::ops::{Activation, shuffle, unshuffle};
+use crate::ops::{self, Activation, shuffle, unshuffle};
 use crate::random::Domain;
 
 /// Whether dropout is on.
@@ -218,6 +218,7 @@ impl UNet {
                 "the net takes {needed} channels, the input has {found}"
             )));
         }
+        h = h.permute((0, 2, 3, 1))?.contiguous()?;
         let mut skips = Vec::with_capacity(self.input_blocks.len());
         for block in &self.input_blocks {
             for layer in block {
@@ -230,14 +231,14 @@ impl UNet {
         }
         for block in &self.output_blocks {
             if let Some(skip) = skips.pop() {
-                h = Tensor::cat(&[&h, &skip], 1)?;
+                h = ops::concat(&h, &skip)?;
             }
             for layer in block {
                 h = layer.forward(&h, &embedding, mode)?;
             }
         }
         let v = self.out.1.forward(&self.out.0.forward(&h, Activation::Silu)?)?;
-        let v = v.to_dtype(x.dtype())?;
+        let v = v.permute((0, 3, 1, 2))?.contiguous()?.to_dtype(x.dtype())?;
         if patch > 1 { Ok(shuffle(&v, patch)?) } else { Ok(v) }
     }
 

@@ -1,12 +1,14 @@
 //! Where a net's parameters come from: fresh random values, a stored state dict, or nowhere
 //! (shapes alone).
 
+use core::ops::Range;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor, Var};
 
 use crate::error::{Error, Result};
-use crate::ops::is_finite;
+use crate::ops::{Rows, is_finite};
 use crate::random::Domain;
 
 /// How a fresh parameter starts.
@@ -30,6 +32,14 @@ pub enum Init {
     NormalButRow(usize),
 }
 
+/// The weight of a convolution or linear layer.
+pub enum Weight {
+    /// A tensor, which may be trained.
+    Tensor(Tensor),
+    /// Constant f32 weights on the CPU, wherever they lie.
+    Rows(Arc<dyn Rows>),
+}
+
 /// Hands out the parameters of a net under construction, each once, in state-dict order.
 pub trait Weights {
     /// The parameter `name` with `shape`.
@@ -37,6 +47,14 @@ pub trait Weights {
     /// # Errors
     /// The parameter is missing or has another shape.
     fn take(&mut self, name: &str, shape: &[usize], init: Init) -> Result<Tensor>;
+
+    /// The same for a weight that only a convolution or linear layer reads.
+    ///
+    /// # Errors
+    /// As [`take`](Self::take).
+    fn take_weight(&mut self, name: &str, shape: &[usize], init: Init) -> Result<Weight> {
+        Ok(Weight::Tensor(self.take(name, shape, init)?))
+    }
 }
 
 /// Fresh parameters to train: each is a function of the seed and its place in the order.
@@ -121,22 +139,61 @@ impl Weights for Stored {
         let tensor = self.tensors.remove(name).ok_or_else(|| {
             Error::tensor(name, format!("missing; the net needs it with shape {shape:?}"))
         })?;
-        if tensor.dims() != shape {
-            let found = tensor.dims();
-            return Err(Error::tensor(
-                name,
-                format!("has shape {found:?}, the net needs {shape:?}"),
-            ));
+        checked(name, &tensor, shape, &self.device, self.dtype)
+    }
+
+    fn take_weight(&mut self, name: &str, shape: &[usize], init: Init) -> Result<Weight> {
+        Weight::constant(&self.take(name, shape, init)?)
+    }
+}
+
+impl Weight {
+    /// A weight that is not trained.
+    pub(crate) fn constant(tensor: &Tensor) -> Result<Self> {
+        if !tensor.device().is_cpu() || tensor.dtype() != DType::F32 {
+            return Ok(Self::Tensor(tensor.clone()));
         }
-        let tensor = tensor.detach().to_device(&self.device)?.to_dtype(DType::F32)?.contiguous()?;
-        if !is_finite(&tensor)? {
-            return Err(Error::tensor(name, "holds NaN or infinite weights"));
-        }
-        let cast = tensor.to_dtype(self.dtype)?;
-        if self.dtype == DType::F16 && !is_finite(&cast)? {
-            return Err(Error::tensor(name, "holds weights beyond f16; use bf16 or f32"));
-        }
-        Ok(cast)
+        let values = tensor.flatten_all()?.to_vec1()?;
+        Ok(Self::Rows(Arc::new(DenseRows { row: values.len() / tensor.dim(0)?.max(1), values })))
+    }
+}
+
+/// A stored tensor as a constant parameter of this shape, on `device` in `dtype`.
+///
+/// # Errors
+/// Another shape, or values that are no numbers there.
+pub(crate) fn checked(
+    name: &str,
+    tensor: &Tensor,
+    shape: &[usize],
+    device: &Device,
+    dtype: DType,
+) -> Result<Tensor> {
+    if tensor.dims() != shape {
+        let found = tensor.dims();
+        return Err(Error::tensor(name, format!("has shape {found:?}, the net needs {shape:?}")));
+    }
+    let tensor = tensor.detach().to_device(device)?.to_dtype(DType::F32)?.contiguous()?;
+    if !is_finite(&tensor)? {
+        return Err(Error::tensor(name, "holds NaN or infinite weights"));
+    }
+    let cast = tensor.to_dtype(dtype)?;
+    if dtype == DType::F16 && !is_finite(&cast)? {
+        return Err(Error::tensor(name, "holds weights beyond f16; use bf16 or f32"));
+    }
+    Ok(cast)
+}
+
+/// A constant weight in memory.
+struct DenseRows {
+    values: Vec<f32>,
+    /// Weights of an output channel.
+    row: usize,
+}
+
+impl Rows for DenseRows {
+    fn rows<'a>(&'a self, channels: Range<usize>, _buffer: &'a mut [f32]) -> &'a [f32] {
+        &self.values[channels.start * self.row..channels.end * self.row]
     }
 }
 

@@ -1,20 +1,27 @@
 //! Our candle operations: the ones candle does slowly, or whose gradient it gets wrong.
 //!
 //! Each op runs our CPU kernel for f32 and f64 tensors and candle's own operations elsewhere,
-//! so that one definition of the net serves every device. Gradients are held to f64 finite
-//! differences.
+//! so that one definition of the net serves every device. Maps hold their channels last,
+//! `[n, h, w, c]`. Gradients are held to f64 finite differences.
 
+mod attention;
 mod conv2d;
 mod dropout;
 mod finite;
 mod gemm;
+mod join;
+mod lanes;
 mod norm;
 mod real;
 mod resample;
+mod scratch;
+mod simd;
 
-pub use conv2d::conv2d;
+pub use attention::{Order, attention};
+pub use conv2d::{FrozenConv2d, Rows, conv2d};
 pub use dropout::dropout;
 pub use finite::is_finite;
+pub use join::{add, concat};
 pub use norm::{Activation, group_norm};
 pub use resample::{downsample2, shuffle, unshuffle, upsample2};
 

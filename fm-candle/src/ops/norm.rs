@@ -1,4 +1,4 @@
-//! GroupNorm, the per-channel affine map that follows it, and SiLU, in one pass over memory.
+//! GroupNorm, the per-channel affine map that follows it, and SiLU.
 //!
 //! ```text
 //! x^ = (x - mean) / sqrt(var + eps)     over one group of channels of one image
@@ -7,12 +7,19 @@
 //! ```
 //! A plain GroupNorm has `a = gamma`, `b = beta`; with scale-shift conditioning
 //! `a = gamma (1 + scale)`, `b = beta (1 + scale) + shift` (upstream's `ResBlock`).
+//!
+//! Two passes over memory, one for the moments and one for the result, both by blocks of pixels
+//! that fit a cache; the gradient takes two more.
+
+mod passes;
+
+use std::sync::OnceLock;
 
 use candle_core::{CpuStorage, CustomOp3, DType, Layout, Result, Shape, Tensor, bail};
-use pulp::Arch;
-use rayon::prelude::*;
 
-use super::real::{Real, elements, slice};
+use super::real::{elements, is_ours, slice};
+use super::simd::Lanes;
+use passes::{Geometry, Moments};
 
 /// What follows the normalization.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +33,7 @@ pub enum Activation {
 /// Group normalization with a per-image affine map and an activation.
 ///
 /// # Shapes
-/// `x: [n, c, ...]`, `a, b: [n, c]`, result as `x`; `groups` divides `c`.
+/// `x: [n, .., c]`, `a, b: [n, c]`, result as `x`; `groups` divides `c`.
 ///
 /// # Errors
 /// Shapes that do not fit together.
@@ -38,21 +45,19 @@ pub fn group_norm(
     eps: f64,
     activation: Activation,
 ) -> Result<Tensor> {
-    if x.device().is_cpu() && matches!(x.dtype(), DType::F32 | DType::F64) {
-        return x.contiguous()?.apply_op3(
-            &a.contiguous()?,
-            &b.contiguous()?,
-            GroupNorm { groups, eps, activation },
-        );
+    let op = GroupNorm { groups, eps, activation, moments: OnceLock::new() };
+    let g = op.geometry(x.dims(), a.dims(), b.dims())?;
+    if is_ours(x) {
+        return x.contiguous()?.apply_op3(&a.contiguous()?, &b.contiguous()?, op);
     }
-    let (n, c) = (x.dim(0)?, x.dim(1)?);
-    let grouped = x.to_dtype(DType::F32)?.reshape((n, groups, ()))?;
-    let centred = grouped.broadcast_sub(&grouped.mean_keepdim(2)?)?;
-    let deviation = (centred.sqr()?.mean_keepdim(2)? + eps)?.sqrt()?;
-    let unit = centred.broadcast_div(&deviation)?.reshape((n, c, ()))?.to_dtype(x.dtype())?;
+    let (n, c) = (g.n, g.c());
+    let grouped = x.to_dtype(DType::F32)?.reshape((n, g.pixels, groups, g.channels))?;
+    let centred = grouped.broadcast_sub(&grouped.mean_keepdim((1, 3))?)?;
+    let deviation = (centred.sqr()?.mean_keepdim((1, 3))? + eps)?.sqrt()?;
+    let unit = centred.broadcast_div(&deviation)?.reshape((n, g.pixels, c))?.to_dtype(x.dtype())?;
     let z = unit
-        .broadcast_mul(&a.reshape((n, c, 1))?)?
-        .broadcast_add(&b.reshape((n, c, 1))?)?
+        .broadcast_mul(&a.reshape((n, 1, c))?)?
+        .broadcast_add(&b.reshape((n, 1, c))?)?
         .reshape(x.shape())?;
     match activation {
         Activation::Identity => Ok(z),
@@ -65,19 +70,13 @@ struct GroupNorm {
     groups: usize,
     eps: f64,
     activation: Activation,
-}
-
-/// Sizes of one call: `n` images of `groups` groups of `channels` channels of `pixels` values.
-struct Geometry {
-    n: usize,
-    groups: usize,
-    channels: usize,
-    pixels: usize,
+    /// Of `x`, from the forward pass for the backward one: `[n, groups]`.
+    moments: OnceLock<Vec<Moments>>,
 }
 
 impl GroupNorm {
     fn geometry(&self, x: &[usize], a: &[usize], b: &[usize]) -> Result<Geometry> {
-        let &[n, c, ref rest @ ..] = x else {
+        let &[n, ref rest @ .., c] = x else {
             bail!("group norm: input {x:?} needs at least two dimensions")
         };
         if self.groups == 0 || c % self.groups != 0 {
@@ -86,49 +85,29 @@ impl GroupNorm {
         if a != [n, c] || b != [n, c] {
             bail!("group norm: a {a:?} and b {b:?} must be [{n}, {c}]")
         }
-        let pixels = rest.iter().product();
-        Ok(Geometry { n, groups: self.groups, channels: c / self.groups, pixels })
+        Ok(Geometry::new(n, rest.iter().product(), self.groups, c / self.groups))
     }
 
-    fn forward<T: Real>(&self, x: &[T], a: &[T], b: &[T], g: &Geometry) -> Vec<T> {
-        let mut y = vec![T::zero(); x.len()];
-        let size = g.channels * g.pixels;
-        if size == 0 {
-            return y;
+    fn moments<T: Lanes>(&self, x: &[T], g: &Geometry) -> &[Moments] {
+        self.moments.get_or_init(|| g.moments(x, self.eps))
+    }
+
+    fn forward<T: Lanes>(&self, x: &[T], a: &[T], b: &[T], g: &Geometry) -> Vec<T> {
+        if x.is_empty() {
+            return Vec::new();
         }
-        let (arch, silu) = (Arch::new(), self.activation == Activation::Silu);
-        let affine = a.par_chunks(g.channels).zip(b.par_chunks(g.channels));
-        y.par_chunks_mut(size).zip(x.par_chunks(size)).zip(affine).with_min_len(8).for_each(
-            |((y, x), (a, b))| {
-                arch.dispatch(
-                    #[inline(always)]
-                    || {
-                        let (mean, rstd) = statistics(x, self.eps);
-                        let rows = y.chunks_exact_mut(g.pixels).zip(x.chunks_exact(g.pixels));
-                        for ((y, x), (&a, &b)) in rows.zip(a.iter().zip(b)) {
-                            let (scale, shift) = (a * rstd, b - a * rstd * mean);
-                            if silu {
-                                for (y, &x) in y.iter_mut().zip(x) {
-                                    let z = x * scale + shift;
-                                    *y = z * z.sigmoid();
-                                }
-                            } else {
-                                for (y, &x) in y.iter_mut().zip(x) {
-                                    *y = x * scale + shift;
-                                }
-                            }
-                        }
-                    },
-                );
-            },
-        );
-        y
+        let moments = self.moments(x, g);
+        let rows = g.make_rows(|i| affine(a[i], b[i], moments[i / g.channels]));
+        match self.activation {
+            Activation::Identity => g.normalize::<T, false>(x, &rows),
+            Activation::Silu => g.normalize::<T, true>(x, &rows),
+        }
     }
 
     /// `(dx, da, db)`:
     /// `dz = gy act'(z)`, `da = sum dz x^`, `db = sum dz`,
     /// `dx = (a dz - mean(a dz) - x^ mean(a dz x^)) / sqrt(var + eps)`.
-    fn backward<T: Real>(
+    fn backward<T: Lanes>(
         &self,
         x: &[T],
         a: &[T],
@@ -136,81 +115,58 @@ impl GroupNorm {
         gy: &[T],
         g: &Geometry,
     ) -> (Vec<T>, Vec<T>, Vec<T>) {
-        let mut dx = vec![T::zero(); x.len()];
-        let (mut da, mut db) = (vec![T::zero(); a.len()], vec![T::zero(); a.len()]);
-        let size = g.channels * g.pixels;
-        if size == 0 {
-            return (dx, da, db);
+        if x.is_empty() {
+            return (Vec::new(), vec![T::zero(); a.len()], vec![T::zero(); a.len()]);
         }
-        let (arch, silu) = (Arch::new(), self.activation == Activation::Silu);
-        let count = T::from_f64(size as f64);
-        let values = dx.par_chunks_mut(size).zip(x.par_chunks(size)).zip(gy.par_chunks(size));
-        let affine = a.par_chunks(g.channels).zip(b.par_chunks(g.channels));
-        let sums = da.par_chunks_mut(g.channels).zip(db.par_chunks_mut(g.channels));
-        values.zip(affine).zip(sums).with_min_len(8).for_each(
-            |((((dx, x), gy), (a, b)), (da, db))| {
-                arch.dispatch(
-                    #[inline(always)]
-                    || {
-                        let (mean, rstd) = statistics(x, self.eps);
-                        let (mut mean_g, mut mean_gx) = (T::zero(), T::zero());
-                        for c in 0..g.channels {
-                            let row = c * g.pixels..(c + 1) * g.pixels;
-                            let (dx, x, gy) = (&mut dx[row.clone()], &x[row.clone()], &gy[row]);
-                            if silu {
-                                for ((d, &x), &gy) in dx.iter_mut().zip(x).zip(gy) {
-                                    let z = (x - mean) * rstd * a[c] + b[c];
-                                    let s = z.sigmoid();
-                                    *d = gy * (s + z * s * (T::one() - s));
-                                }
-                            } else {
-                                dx.copy_from_slice(gy);
-                            }
-                            let sum = lanes_sum(dx, |d, _| d, x);
-                            let product = lanes_sum(dx, |d, x| d * (x - mean), x) * rstd;
-                            (db[c], da[c]) = (sum, product);
-                            mean_g += a[c] * sum / count;
-                            mean_gx += a[c] * product / count;
-                        }
-                        let rows = dx.chunks_exact_mut(g.pixels).zip(x.chunks_exact(g.pixels));
-                        for ((dx, x), &a) in rows.zip(a) {
-                            for (d, &x) in dx.iter_mut().zip(x) {
-                                let unit = (x - mean) * rstd;
-                                *d = (*d * a - mean_g - unit * mean_gx) * rstd;
-                            }
-                        }
-                    },
-                );
-            },
-        );
+        let moments = self.moments(x, g);
+        let rows = g.make_rows(|i| {
+            let m = moments[i / g.channels];
+            let [scale, shift] = affine(a[i], b[i], m);
+            [scale, shift, m.mean]
+        });
+        let sums = match self.activation {
+            Activation::Identity => g.gradient_sums::<T, false>(x, gy, &rows),
+            Activation::Silu => g.gradient_sums::<T, true>(x, gy, &rows),
+        };
+        let (mut da, mut db) = (Vec::with_capacity(a.len()), Vec::with_capacity(a.len()));
+        for (image, sums) in sums.chunks_exact(2 * g.c()).enumerate() {
+            let (of_dz, of_products) = sums.split_at(g.c());
+            db.extend(of_dz.iter().map(|&sum| T::from_f64(sum)));
+            let moments = &moments[image * g.groups..][..g.groups];
+            for (products, m) in of_products.chunks_exact(g.channels).zip(moments) {
+                da.extend(products.iter().map(|sum| T::from_f64(sum * m.rstd)));
+            }
+        }
+        // Of each group: the means of `a dz` and of `a dz x^`.
+        let count = (g.pixels * g.channels) as f64;
+        let mean = |a: &[T], d: &[T]| {
+            a.iter().zip(d).map(|(a, d)| a.to_f64() * d.to_f64()).sum::<f64>() / count
+        };
+        let gradients = da.chunks_exact(g.channels).zip(db.chunks_exact(g.channels));
+        let means: Vec<_> = a
+            .chunks_exact(g.channels)
+            .zip(gradients)
+            .map(|(a, (da, db))| (mean(a, db), mean(a, da)))
+            .collect();
+        let rows = g.make_rows(|i| {
+            let (m, (mean_g, mean_gx)) = (moments[i / g.channels], means[i / g.channels]);
+            let [scale, shift] = affine(a[i], b[i], m);
+            let along = -m.rstd * m.rstd * mean_gx;
+            [scale, shift, along, -m.rstd * mean_g - m.mean * along]
+        });
+        let dx = match self.activation {
+            Activation::Identity => g.gradient::<T, false>(x, gy, &rows),
+            Activation::Silu => g.gradient::<T, true>(x, gy, &rows),
+        };
         (dx, da, db)
     }
 }
 
-/// Mean and `1 / sqrt(variance + eps)` of a slice, in two passes.
-#[inline(always)]
-fn statistics<T: Real>(x: &[T], eps: f64) -> (T, T) {
-    let count = T::from_f64(x.len() as f64);
-    let mean = lanes_sum(x, |x, _| x, x) / count;
-    let variance = lanes_sum(x, |x, _| (x - mean) * (x - mean), x) / count;
-    (mean, T::one() / (variance + T::from_f64(eps)).sqrt())
-}
-
-/// `sum f(x_i, y_i)` in 32 running sums, which become SIMD lanes, added at the end.
-#[inline(always)]
-fn lanes_sum<T: Real>(x: &[T], f: impl Fn(T, T) -> T, y: &[T]) -> T {
-    let mut lanes = [T::zero(); 32];
-    let (xs, x_rest) = x.as_chunks::<32>();
-    let (ys, y_rest) = y.as_chunks::<32>();
-    for (x, y) in xs.iter().zip(ys) {
-        for (lane, (&x, &y)) in lanes.iter_mut().zip(x.iter().zip(y)) {
-            *lane += f(x, y);
-        }
-    }
-    for (lane, (&x, &y)) in lanes.iter_mut().zip(x_rest.iter().zip(y_rest)) {
-        *lane += f(x, y);
-    }
-    lanes.into_iter().sum()
+/// Scale and shift of a channel: `a x^ + b = x scale + shift`.
+fn affine<T: Lanes>(a: T, b: T, m: Moments) -> [f64; 2] {
+    let (a, b): (f64, f64) = (a.to_f64(), b.to_f64());
+    let scale = a * m.rstd;
+    [scale, b - m.mean * scale]
 }
 
 impl CustomOp3 for GroupNorm {
@@ -253,7 +209,7 @@ impl CustomOp3 for GroupNorm {
 }
 
 impl GroupNorm {
-    fn gradients<T: Real>(
+    fn gradients<T: Lanes>(
         &self,
         x: &Tensor,
         a: &Tensor,

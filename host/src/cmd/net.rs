@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use fm_candle::DType;
-use fm_candle::checkpoint::{Checkpoint, Source};
+use fm_candle::checkpoint::{FileWeights, Source};
 use fm_candle::device::Device;
 use fm_candle::model::{Stored, UNet, UNetConfig, identify, order};
 
@@ -50,15 +50,15 @@ impl NetArgs {
         }
     }
 
-    /// The weights and their net's configuration.
-    pub(crate) fn open(&self) -> Result<(Checkpoint, UNetConfig)> {
+    /// The file, and the configuration of its net.
+    pub(crate) fn open(&self) -> Result<(Source, UNetConfig)> {
         let source = Source::open(&self.path, self.raw_weights)?;
         let config = self.config(&source);
         let mut config = config.with_context(|| format!("`{}`", self.path.display()))?;
         if let Some(side) = self.image_size {
             config.image_size = side.into();
         }
-        Ok((source.load()?, config))
+        Ok((source, config))
     }
 
     /// The net whose parameters the file holds.
@@ -72,17 +72,7 @@ impl NetArgs {
 
     /// The net, ready to evaluate.
     pub(crate) fn build(&self, device: &Device) -> Result<UNet> {
-        let (checkpoint, config) = self.open()?;
-        self.build_of(&config, checkpoint, device)
-    }
-
-    /// The net of what [`open`](Self::open) gave.
-    pub(crate) fn build_of(
-        &self,
-        config: &UNetConfig,
-        checkpoint: Checkpoint,
-        device: &Device,
-    ) -> Result<UNet> {
+        let (source, config) = self.open()?;
         let dtype = match self.dtype {
             Precision::F32 => DType::F32,
             _ if device.is_cpu() => {
@@ -93,8 +83,13 @@ impl NetArgs {
             Precision::F16 => DType::F16,
             Precision::Bf16 => DType::BF16,
         };
-        build(config, checkpoint.tensors, device, dtype)
-            .with_context(|| format!("`{}`", self.path.display()))
+        let build = || -> fm_candle::Result<UNet> {
+            let mut weights = FileWeights::new(source, device, dtype);
+            let net = UNet::new(&config, &mut weights)?;
+            weights.finish()?;
+            Ok(net)
+        };
+        build().with_context(|| format!("`{}`", self.path.display()))
     }
 }
 

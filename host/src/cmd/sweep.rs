@@ -69,13 +69,13 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
     if args.data != Dataset::Mnist {
         bail!("--data {}: the embedded LeNet features are for mnist", args.data);
     }
-    let (checkpoint, config) = args.net.open()?;
+    let (source, config) = args.net.open()?;
     let device = common.device()?;
     let (grid, options) = args.ode.steps(0.1)?;
     let study = Study {
         model: args.net.path.display().to_string(),
         config,
-        tensors: checkpoint.tensors,
+        tensors: source.load()?.tensors,
         schemes: distinct(&args.schemes),
         bits: distinct(&args.bits),
         treatment: args.treatment.clone(),

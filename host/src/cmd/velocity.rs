@@ -35,9 +35,8 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args, common: &Common) -> Result<()> {
     atomic::check_target(&args.output)?;
     let device = common.device()?;
-    let (checkpoint, config) = args.net.open()?;
-    let net = args.net.build_of(&config, checkpoint, &device)?;
-    let inputs = Inputs::read(&args.inputs, &config)?;
+    let net = args.net.build(&device)?;
+    let inputs = Inputs::read(&args.inputs, net.config())?;
     let moved = |tensor: &Option<Tensor>| {
         tensor.as_ref().map(|tensor| tensor.to_device(&device)).transpose()
     };

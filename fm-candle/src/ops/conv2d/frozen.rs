@@ -1,0 +1,133 @@
+//! A convolution that is evaluated but not trained, whose weights may lie anywhere.
+
+use std::sync::Arc;
+
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
+
+use super::geometry::Geometry;
+use super::rows::{Addend, Rows};
+use super::{forward, input_gradient};
+use crate::ops::real::{elements, slice};
+
+/// A convolution in f32 on the CPU with constant weights, which are asked for a few output
+/// channels at a time.
+#[derive(Clone)]
+pub struct FrozenConv2d {
+    weight: Arc<dyn Rows>,
+    shape: [usize; 4],
+    bias: Arc<[f32]>,
+    stride: usize,
+    padding: usize,
+}
+
+impl FrozenConv2d {
+    /// A convolution at stride 1 with zero padding on all sides.
+    ///
+    /// # Shapes
+    /// `weight: shape = [o, c, kh, kw]`, `bias: [o]`.
+    ///
+    /// # Errors
+    /// A bias of another length.
+    pub fn new(
+        weight: Arc<dyn Rows>,
+        shape: [usize; 4],
+        bias: Vec<f32>,
+        padding: usize,
+    ) -> Result<Self> {
+        if bias.len() != shape[0] {
+            bail!("conv2d: bias has {} values, the weight asks for {}", bias.len(), shape[0]);
+        }
+        Ok(Self { weight, shape, bias: bias.into(), stride: 1, padding })
+    }
+
+    /// The same convolution on every `stride`-th pixel.
+    #[must_use]
+    pub fn with_stride(self, stride: usize) -> Self {
+        Self { stride, ..self }
+    }
+
+    /// The convolution of `x`, plus `residual`.
+    ///
+    /// # Shapes
+    /// As [`conv2d`](super::conv2d); `residual` as the result.
+    ///
+    /// # Errors
+    /// Shapes that do not fit together, or tensors that are not f32 on the CPU.
+    pub fn forward(&self, x: &Tensor, residual: Option<&Tensor>) -> Result<Tensor> {
+        let x = x.contiguous()?;
+        match residual {
+            Some(residual) => x.apply_op2(&residual.contiguous()?, self.clone()),
+            None => x.apply_op1(self.clone()),
+        }
+    }
+
+    fn compute(
+        &self,
+        (x, lx): (&CpuStorage, &Layout),
+        residual: Option<(&CpuStorage, &Layout)>,
+    ) -> Result<(CpuStorage, Shape)> {
+        let g = Geometry::new(lx.dims(), &self.shape, self.stride, self.padding)?;
+        let shape = Shape::from((g.n, g.oh(), g.ow(), g.o));
+        let residual = match residual {
+            Some((_, layout)) if layout.shape() != &shape => {
+                bail!("conv2d: residual {:?} must be as the result, {shape:?}", layout.dims())
+            }
+            Some((storage, layout)) => Some(slice(storage, layout)?),
+            None => None,
+        };
+        let add = Addend { bias: &self.bias, residual };
+        Ok((CpuStorage::F32(forward(slice(x, lx)?, &*self.weight, add, &g)), shape))
+    }
+
+    fn gradient(&self, x: &Tensor, gy: &Tensor) -> Result<Tensor> {
+        let g = Geometry::new(x.dims(), &self.shape, self.stride, self.padding)?;
+        let gy = gy.contiguous()?;
+        let dx = {
+            let guard = gy.storage_and_layout();
+            let mut buffer = vec![0.0; g.o * g.depth()];
+            let weight = self.weight.rows(0..g.o, &mut buffer);
+            input_gradient(weight, elements(&guard)?, &g)
+        };
+        Tensor::from_vec(dx, x.shape(), x.device())
+    }
+}
+
+impl CustomOp1 for FrozenConv2d {
+    fn name(&self) -> &'static str {
+        "frozen_conv2d"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, lx: &Layout) -> Result<(CpuStorage, Shape)> {
+        self.compute((x, lx), None)
+    }
+
+    fn bwd(&self, x: &Tensor, _y: &Tensor, gy: &Tensor) -> Result<Option<Tensor>> {
+        Ok(Some(self.gradient(x, gy)?))
+    }
+}
+
+impl CustomOp2 for FrozenConv2d {
+    fn name(&self) -> &'static str {
+        "frozen_conv2d"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        lx: &Layout,
+        residual: &CpuStorage,
+        lr: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        self.compute((x, lx), Some((residual, lr)))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        _residual: &Tensor,
+        _y: &Tensor,
+        gy: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        Ok((Some(self.gradient(x, gy)?), Some(gy.clone())))
+    }
+}

@@ -1,0 +1,196 @@
+//! Products of f32 matrices in register tiles, on the widest SIMD of the machine.
+//!
+//! The right factor comes in *panels* of [`COLUMNS`] columns, `[depth][COLUMNS]`, zero where the
+//! matrix has fewer; a panel of the usual depths stays in the L1 cache while all rows of the left
+//! factor pass. The sums of [`ROWS`] rows live in registers, all columns at once with AVX-512 and
+//! in parts elsewhere, and are added up in the order of the depth.
+
+use pulp::{Arch, Simd, WithSimd};
+
+/// Rows of a tile.
+pub(super) const ROWS: usize = 8;
+/// Columns of a panel.
+pub(super) const COLUMNS: usize = 32;
+
+/// Where a product goes.
+pub(super) struct Target<'a> {
+    /// Row `i` begins at `i * stride`.
+    pub dst: &'a mut [f32],
+    /// Distance of the rows, at least `columns`.
+    pub stride: usize,
+    /// Rows to write; the product may have more.
+    pub rows: usize,
+    /// Columns to write, at most [`COLUMNS`].
+    pub columns: usize,
+    /// What the sums start from.
+    pub start: Start<'a>,
+}
+
+/// What the sums of a product start from.
+#[derive(Clone, Copy)]
+pub(super) enum Start<'a> {
+    /// Zero.
+    Zero,
+    /// A value for each column.
+    Row(&'a [f32; COLUMNS]),
+    /// What the target holds.
+    Target,
+}
+
+/// `dst = start + left panel`.
+///
+/// # Shapes
+/// `left: [rows, depth]`, at least `target.rows` of them; `panel: [depth, COLUMNS]`.
+pub(super) fn product(left: &[f32], panel: &[f32], target: Target<'_>) {
+    let depth = panel.len() / COLUMNS;
+    Arch::new().dispatch(Product { left, kind: Left::Plain, stride: depth, panel, target });
+}
+
+/// `dst = start + left^T panel`.
+///
+/// # Shapes
+/// `left: [depth, stride]`, whose first columns are taken, at least `target.rows` rounded up to
+/// whole tiles; `panel: [depth, COLUMNS]`.
+pub(super) fn product_of_transposed(
+    left: &[f32],
+    stride: usize,
+    panel: &[f32],
+    target: Target<'_>,
+) {
+    Arch::new().dispatch(Product { left, kind: Left::Transposed, stride, panel, target });
+}
+
+#[derive(Clone, Copy)]
+enum Left {
+    Plain,
+    Transposed,
+}
+
+struct Product<'a> {
+    left: &'a [f32],
+    kind: Left,
+    stride: usize,
+    panel: &'a [f32],
+    target: Target<'a>,
+}
+
+impl WithSimd for Product<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        // As many sums as the registers hold beside the factors.
+        if S::F32_LANES >= 16 { self.tiles::<S, 8, 2>(simd) } else { self.tiles::<S, 4, 2>(simd) }
+    }
+}
+
+impl Product<'_> {
+    /// The product in tiles of `R` rows and `V` vectors.
+    #[inline(always)]
+    fn tiles<S: Simd, const R: usize, const V: usize>(mut self, simd: S) {
+        let vectors = COLUMNS / S::F32_LANES;
+        let (panel, _) = S::as_simd_f32s(self.panel);
+        for row in (0..self.target.rows).step_by(R) {
+            for vector in (0..vectors).step_by(V) {
+                let mut tile = self.target.start::<S, R, V>(simd, row, vector);
+                let panel = panel.chunks_exact(vectors).map(|right| &right[vector..vector + V]);
+                match self.kind {
+                    Left::Plain => {
+                        // Rows beyond the last are not written: any will do.
+                        let rows: [&[f32]; R] = core::array::from_fn(|i| {
+                            let row = (row + i).min(self.target.rows - 1);
+                            &self.left[row * self.stride..][..self.stride]
+                        });
+                        for (k, right) in panel.enumerate().take(self.stride) {
+                            tile.add(simd, |i| rows[i][k], right);
+                        }
+                    }
+                    Left::Transposed => {
+                        for (left, right) in self.left.chunks_exact(self.stride).zip(panel) {
+                            let left = &left[row..row + R];
+                            tile.add(simd, |i| left[i], right);
+                        }
+                    }
+                }
+                self.target.store(simd, row, vector, tile);
+            }
+        }
+    }
+}
+
+/// `R x V` vectors of sums.
+struct Tile<S: Simd, const R: usize, const V: usize>([[S::f32s; V]; R]);
+
+impl<S: Simd, const R: usize, const V: usize> Tile<S, R, V> {
+    /// Adds `left(i) * right[j]` to sum `(i, j)`.
+    #[inline(always)]
+    fn add(&mut self, simd: S, left: impl Fn(usize) -> f32, right: &[S::f32s]) {
+        for (i, sums) in self.0.iter_mut().enumerate() {
+            let left = simd.splat_f32s(left(i));
+            for (sum, &right) in sums.iter_mut().zip(right) {
+                *sum = simd.mul_add_f32s(left, right, *sum);
+            }
+        }
+    }
+}
+
+impl Target<'_> {
+    /// The sums' first values for the tile at this row and vector.
+    #[inline(always)]
+    fn start<S: Simd, const R: usize, const V: usize>(
+        &mut self,
+        simd: S,
+        row: usize,
+        vector: usize,
+    ) -> Tile<S, R, V> {
+        let mut tile = Tile([[simd.splat_f32s(0.0); V]; R]);
+        match self.start {
+            Start::Zero => {}
+            Start::Row(values) => {
+                let (values, _) = S::as_simd_f32s(values);
+                tile.0.fill(core::array::from_fn(|j| values[vector + j]));
+            }
+            Start::Target => {
+                for (i, sums) in tile.0.iter_mut().enumerate() {
+                    for (j, sum) in sums.iter_mut().enumerate() {
+                        *sum = simd.partial_load_f32s(self.piece::<S>(row + i, vector + j));
+                    }
+                }
+            }
+        }
+        tile
+    }
+
+    /// Writes a tile, as far as the target reaches.
+    #[inline(always)]
+    fn store<S: Simd, const R: usize, const V: usize>(
+        &mut self,
+        simd: S,
+        row: usize,
+        vector: usize,
+        tile: Tile<S, R, V>,
+    ) {
+        if self.columns == COLUMNS && row + R <= self.rows {
+            for (i, sums) in tile.0.into_iter().enumerate() {
+                let row = &mut self.dst[(row + i) * self.stride..][..COLUMNS];
+                let (row, _) = S::as_mut_simd_f32s(row);
+                row[vector..vector + V].copy_from_slice(&sums);
+            }
+            return;
+        }
+        for (i, sums) in tile.0.into_iter().enumerate() {
+            for (j, sum) in sums.into_iter().enumerate() {
+                simd.partial_store_f32s(self.piece::<S>(row + i, vector + j), sum);
+            }
+        }
+    }
+
+    /// The values of a row that a vector covers; none beyond the target.
+    #[inline(always)]
+    fn piece<S: Simd>(&mut self, row: usize, vector: usize) -> &mut [f32] {
+        let columns = if row < self.rows { self.columns } else { 0 };
+        let first = (vector * S::F32_LANES).min(columns);
+        let last = (first + S::F32_LANES).min(columns);
+        &mut self.dst[row.min(self.rows - 1) * self.stride..][first..last]
+    }
+}

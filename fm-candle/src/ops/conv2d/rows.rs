@@ -1,0 +1,32 @@
+//! What a convolution takes beside its input: weights by output channel, and what is added.
+
+use core::ops::Range;
+
+/// The weight of a convolution, `[o, c, kh, kw]`, output channel by output channel.
+pub trait Rows: Send + Sync {
+    /// The weights of these output channels, `[channels, c, kh, kw]`: where they lie in memory, or
+    /// written to `buffer`, which has that size.
+    fn rows<'a>(&'a self, channels: Range<usize>, buffer: &'a mut [f32]) -> &'a [f32];
+}
+
+/// A weight in memory.
+pub(super) struct Dense<'a> {
+    pub weight: &'a [f32],
+    /// Weights of an output channel.
+    pub depth: usize,
+}
+
+impl Rows for Dense<'_> {
+    fn rows<'a>(&'a self, channels: Range<usize>, _buffer: &'a mut [f32]) -> &'a [f32] {
+        &self.weight[channels.start * self.depth..channels.end * self.depth]
+    }
+}
+
+/// What is added to the sums of a convolution.
+#[derive(Clone, Copy)]
+pub(super) struct Addend<'a> {
+    /// A value for each output channel.
+    pub bias: &'a [f32],
+    /// A value for each element of the result.
+    pub residual: Option<&'a [f32]>,
+}
