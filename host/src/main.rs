@@ -25,27 +25,32 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
     causes.any(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
 }
 
-/// Starts the program again with candle's own thread pool switched off, unless the user has set it.
+/// Starts the program again with settings that its libraries read when they start, unless the user
+/// has made them.
 ///
-/// That pool spins while it waits and takes the cores from our kernels: training is twice as fast
-/// without it (`docs/results/cpu.md`). candle reads the variable once, and a running process
-/// cannot set its own safely. Where the restart fails, the program goes on as it is.
+/// candle's own thread pool spins while it waits and takes the cores from our kernels. The
+/// allocator would give memory back to the system between two maps of a net, and have it cleared
+/// again. Without both, training and sampling are faster (`docs/results/cpu.md`). A running process
+/// cannot set its variables safely. Where the restart fails, the program goes on as it is.
 #[cfg(unix)]
-fn restart_without_candles_pool() {
+fn restart_with_settings() {
     use std::os::unix::process::CommandExt;
     use std::process::Command;
 
-    const VARIABLE: &str = "CANDLE_NUM_THREADS";
-    if env::var_os(VARIABLE).is_none()
+    const SETTINGS: [(&str, &str); 2] =
+        [("CANDLE_NUM_THREADS", "1"), ("MIMALLOC_PURGE_DELAY", "-1")];
+    let open = SETTINGS.into_iter().filter(|(name, _)| env::var_os(name).is_none());
+    let open: Vec<_> = open.collect();
+    if !open.is_empty()
         && let Ok(program) = env::current_exe()
     {
-        let _ = Command::new(program).args(env::args_os().skip(1)).env(VARIABLE, "1").exec();
+        let _ = Command::new(program).args(env::args_os().skip(1)).envs(open).exec();
     }
 }
 
 fn main() -> ExitCode {
     #[cfg(unix)]
-    restart_without_candles_pool();
+    restart_with_settings();
     match cli::run() {
         Ok(()) => ExitCode::SUCCESS,
         // `fmq inspect FILE | head` is no failure.

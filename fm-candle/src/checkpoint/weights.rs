@@ -9,7 +9,7 @@ use candle_core::{DType, Device, Tensor};
 use super::Source;
 use crate::error::{Error, Result};
 use crate::model::{Init, Weight, Weights, checked};
-use crate::ops::Rows;
+use crate::ops::{Arithmetic, Rows};
 
 /// Constant parameters that are read as the net is built, one tensor at a time.
 ///
@@ -22,6 +22,7 @@ pub struct FileWeights {
     left: HashMap<String, usize>,
     device: Device,
     dtype: DType,
+    arithmetic: Arithmetic,
 }
 
 impl FileWeights {
@@ -29,7 +30,19 @@ impl FileWeights {
     pub fn new(source: Source, device: &Device, dtype: DType) -> Self {
         let names = source.tensors().iter().map(|info| info.name.clone());
         let left = names.zip(0..).collect();
-        Self { source: Arc::new(source), left, device: device.clone(), dtype }
+        Self {
+            source: Arc::new(source),
+            left,
+            device: device.clone(),
+            dtype,
+            arithmetic: Arithmetic::Float,
+        }
+    }
+
+    /// The same for a net whose layers on the CPU multiply so.
+    #[must_use]
+    pub fn with_arithmetic(self, arithmetic: Arithmetic) -> Self {
+        Self { arithmetic, ..self }
     }
 
     /// Checks that the net took every tensor.
@@ -68,9 +81,9 @@ impl Weights for FileWeights {
             Some(_) if self.device.is_cpu() && self.dtype == DType::F32 => {
                 let rows = PackedRows { source: self.source.clone(), index };
                 rows.check(name, shape)?;
-                Ok(Weight::Rows(Arc::new(rows)))
+                Ok(Weight::Rows(Arc::new(rows), self.arithmetic))
             }
-            _ => Weight::constant(&self.read(index, name, shape)?),
+            _ => Weight::constant(&self.read(index, name, shape)?, self.arithmetic),
         }
     }
 }

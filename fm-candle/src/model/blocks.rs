@@ -7,7 +7,7 @@ use super::unet::Mode;
 use super::weights::{Init, Weight, Weights};
 use crate::error::Result;
 use crate::ops::{
-    Activation, FrozenConv2d, add, conv2d, downsample2, dropout, group_norm, upsample2,
+    Activation, Arithmetic, FrozenConv2d, add, conv2d, downsample2, dropout, group_norm, upsample2,
 };
 
 /// A convolution that keeps the image size at stride 1.
@@ -68,10 +68,19 @@ impl Conv {
         let weight = weights.take_weight(&format!("{prefix}.weight"), shape, init)?;
         let bias = weights.take(&format!("{prefix}.bias"), &shape[..1], init)?;
         let kernel = match weight {
-            Weight::Tensor(weight) => Kernel::Tensors { weight: weight.reshape(&full)?, bias },
-            Weight::Rows(rows) => {
+            Weight::Tensor(mut weight) => {
+                // Not reshaped, which would copy a weight that is only a shape.
+                while weight.rank() < full.len() {
+                    weight = weight.unsqueeze(weight.rank())?;
+                }
+                Kernel::Tensors { weight, bias }
+            }
+            Weight::Rows(rows, arithmetic) => {
+                // Linear layers and the layers at the images are small and wide of effect.
+                let inner = shape.len() > 2 && shape[0].min(shape[1]) >= GROUPS;
+                let arithmetic = if inner { arithmetic } else { Arithmetic::Float };
                 let bias = bias.to_vec1()?;
-                Kernel::Frozen(FrozenConv2d::new(rows, full, bias, padding)?)
+                Kernel::Frozen(FrozenConv2d::new(rows, full, bias, padding, arithmetic)?)
             }
         };
         Ok(Self { kernel, stride: 1, padding })

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor, Var};
 
 use crate::error::{Error, Result};
-use crate::ops::{Rows, is_finite};
+use crate::ops::{Arithmetic, Rows, is_finite};
 use crate::random::Domain;
 
 /// How a fresh parameter starts.
@@ -36,8 +36,8 @@ pub enum Init {
 pub enum Weight {
     /// A tensor, which may be trained.
     Tensor(Tensor),
-    /// Constant f32 weights on the CPU, wherever they lie.
-    Rows(Arc<dyn Rows>),
+    /// Constant f32 weights on the CPU, wherever they lie, and how to multiply by them.
+    Rows(Arc<dyn Rows>, Arithmetic),
 }
 
 /// Hands out the parameters of a net under construction, each once, in state-dict order.
@@ -143,18 +143,19 @@ impl Weights for Stored {
     }
 
     fn take_weight(&mut self, name: &str, shape: &[usize], init: Init) -> Result<Weight> {
-        Weight::constant(&self.take(name, shape, init)?)
+        Weight::constant(&self.take(name, shape, init)?, Arithmetic::Float)
     }
 }
 
 impl Weight {
     /// A weight that is not trained.
-    pub(crate) fn constant(tensor: &Tensor) -> Result<Self> {
+    pub(crate) fn constant(tensor: &Tensor, arithmetic: Arithmetic) -> Result<Self> {
         if !tensor.device().is_cpu() || tensor.dtype() != DType::F32 {
             return Ok(Self::Tensor(tensor.clone()));
         }
         let values = tensor.flatten_all()?.to_vec1()?;
-        Ok(Self::Rows(Arc::new(DenseRows { row: values.len() / tensor.dim(0)?.max(1), values })))
+        let rows = DenseRows { row: values.len() / tensor.dim(0)?.max(1), values };
+        Ok(Self::Rows(Arc::new(rows), arithmetic))
     }
 }
 

@@ -169,9 +169,12 @@ fn a_frozen_conv2d_adds_the_residual_and_passes_gradients_on() {
         let rows = Stored::new([("w".into(), weight.clone())], &Device::Cpu)
             .take_weight("w", weight.dims(), Init::Zeros)
             .unwrap();
-        let Weight::Rows(rows) = rows else { panic!("constant weights on the CPU are rows") };
+        let Weight::Rows(rows, arithmetic) = rows else {
+            panic!("constant weights on the CPU are rows")
+        };
         let values = bias.to_vec1().unwrap();
-        let conv = FrozenConv2d::new(rows, [o, c, size, size], values, size / 2).unwrap();
+        let conv =
+            FrozenConv2d::new(rows, [o, c, size, size], values, size / 2, arithmetic).unwrap();
         let fused = conv.forward(&x, Some(&residual)).unwrap();
         let plain = conv2d(&x, &weight, &bias, 1, size / 2).unwrap();
         let plain = (plain + residual.as_tensor()).unwrap();

@@ -9,6 +9,7 @@ use fm_candle::DType;
 use fm_candle::checkpoint::{FileWeights, Source};
 use fm_candle::device::Device;
 use fm_candle::model::{Stored, UNet, UNetConfig, identify, order};
+use fm_candle::ops::Arithmetic;
 
 /// A file with weights, and how to read it.
 #[derive(clap::Args)]
@@ -25,7 +26,7 @@ pub(crate) struct NetArgs {
     /// Side of the images, where the net's configuration does not say
     #[arg(long = "image-size", alias = "image_size", value_parser = clap::value_parser!(u16).range(1..=16384))]
     image_size: Option<u16>,
-    /// What the net computes in; f16 and bf16 need a GPU
+    /// What the net computes in; f16 and bf16 need a GPU, int8 (products of the inner layers) a CPU
     #[arg(long, value_enum, default_value_t = Precision::F32)]
     dtype: Precision,
 }
@@ -36,6 +37,7 @@ pub(crate) enum Precision {
     F32,
     F16,
     Bf16,
+    Int8,
 }
 
 impl NetArgs {
@@ -73,18 +75,26 @@ impl NetArgs {
     /// The net, ready to evaluate.
     pub(crate) fn build(&self, device: &Device) -> Result<UNet> {
         let (source, config) = self.open()?;
+        let name = self.dtype.to_possible_value();
+        let name = name.as_ref().map_or("", |name| name.get_name());
         let dtype = match self.dtype {
-            Precision::F32 => DType::F32,
-            _ if device.is_cpu() => {
-                let name = self.dtype.to_possible_value();
-                let name = name.as_ref().map_or("", |name| name.get_name());
-                bail!("--dtype {name}: the CPU computes in f32; f16 and bf16 need --device cuda")
+            Precision::Int8 if !device.is_cpu() => {
+                bail!("--dtype int8: a GPU computes in f32, f16 and bf16; int8 needs --device cpu")
             }
+            Precision::F16 | Precision::Bf16 if device.is_cpu() => bail!(
+                "--dtype {name}: the CPU computes in f32 and int8; f16 and bf16 need --device cuda"
+            ),
+            Precision::F32 | Precision::Int8 => DType::F32,
             Precision::F16 => DType::F16,
             Precision::Bf16 => DType::BF16,
         };
+        let arithmetic = match self.dtype {
+            Precision::Int8 => Arithmetic::Integer,
+            _ => Arithmetic::Float,
+        };
         let build = || -> fm_candle::Result<UNet> {
-            let mut weights = FileWeights::new(source, device, dtype);
+            let weights = FileWeights::new(source, device, dtype);
+            let mut weights = weights.with_arithmetic(arithmetic);
             let net = UNet::new(&config, &mut weights)?;
             weights.finish()?;
             Ok(net)

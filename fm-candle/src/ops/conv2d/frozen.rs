@@ -6,10 +6,21 @@ use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tenso
 
 use super::geometry::Geometry;
 use super::rows::{Addend, Rows};
-use super::{forward, input_gradient};
+use super::{forward, input_gradient, integer};
 use crate::ops::real::{elements, slice};
 
-/// A convolution in f32 on the CPU with constant weights, which are asked for a few output
+/// How the products of a frozen convolution are computed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Arithmetic {
+    /// In f32.
+    #[default]
+    Float,
+    /// In 8-bit integers with exact sums: inputs rounded to one of 256 values per image, weights to
+    /// one of 255 per output channel.
+    Integer,
+}
+
+/// A convolution of f32 maps on the CPU with constant weights, which are asked for a few output
 /// channels at a time.
 #[derive(Clone)]
 pub struct FrozenConv2d {
@@ -18,6 +29,7 @@ pub struct FrozenConv2d {
     bias: Arc<[f32]>,
     stride: usize,
     padding: usize,
+    arithmetic: Arithmetic,
 }
 
 impl FrozenConv2d {
@@ -33,11 +45,12 @@ impl FrozenConv2d {
         shape: [usize; 4],
         bias: Vec<f32>,
         padding: usize,
+        arithmetic: Arithmetic,
     ) -> Result<Self> {
         if bias.len() != shape[0] {
             bail!("conv2d: bias has {} values, the weight asks for {}", bias.len(), shape[0]);
         }
-        Ok(Self { weight, shape, bias: bias.into(), stride: 1, padding })
+        Ok(Self { weight, shape, bias: bias.into(), stride: 1, padding, arithmetic })
     }
 
     /// The same convolution on every `stride`-th pixel.
@@ -76,6 +89,10 @@ impl FrozenConv2d {
             None => None,
         };
         let add = Addend { bias: &self.bias, residual };
+        let forward = match self.arithmetic {
+            Arithmetic::Float => forward,
+            Arithmetic::Integer => integer::forward,
+        };
         Ok((CpuStorage::F32(forward(slice(x, lx)?, &*self.weight, add, &g)), shape))
     }
 

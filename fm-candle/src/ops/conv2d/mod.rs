@@ -5,12 +5,14 @@
 //! dw = sum over n, p of gy x        db = sum of gy        dx = conv(gy, w flipped and transposed)
 //! ```
 //! In f32, 3x3 kernels between whole panels of channels go by [`winograd`], all others by
-//! [`general`]; f64 goes by [`reference`]. Sums run in an order that does not depend on the number
+//! [`general`]; f64 goes by [`reference`]; constant weights may go by [`integer`]. Sums run in an order that does not depend on the number
 //! of threads.
 
+mod dot;
 mod frozen;
 mod general;
 mod geometry;
+mod integer;
 mod product;
 mod reference;
 mod rows;
@@ -24,7 +26,7 @@ use super::real::{Real, elements, is_ours, slice};
 use geometry::Geometry;
 use rows::{Addend, Dense};
 
-pub use frozen::FrozenConv2d;
+pub use frozen::{Arithmetic, FrozenConv2d};
 pub use rows::Rows;
 
 /// Convolution with bias and zero padding on all sides.
