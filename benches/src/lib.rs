@@ -6,7 +6,9 @@
 //! | `fitting` | every scheme on a group of weights |
 //! | `noise` | the counter-based generator |
 //! | `ops` | our convolution and group norm beside candle's own operations |
-//! | `unet` | the small MNIST net: velocity and training step |
+//! | `unet` | the small MNIST net: velocity, dense and packed, and training step |
+//!
+//! `src/bin/pace.rs` times whole nets for `peers/cpu.py`, which sets them beside PyTorch.
 //!
 //! Names read `what/key=value/impl=.../n=...`, so a filter picks what is wanted:
 //!
@@ -19,10 +21,14 @@
 
 use core::time::Duration;
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use criterion::Criterion;
-use fm_candle::model::{Initial, Stored, UNet, UNetConfig};
+use fm_candle::checkpoint::{FileWeights, Source};
+use fm_candle::data::Images;
+use fm_candle::model::{Stored, UNet, UNetConfig};
+use fm_candle::ops::Arithmetic;
 use fm_candle::quantize::{Treatment, quantize_in_memory};
+use fm_candle::train::Trainer;
 use quant_core::noise::Stream;
 use quant_core::quantize::Options;
 use quant_core::scheme::Scheme;
@@ -79,29 +85,66 @@ pub fn small_config() -> fm_candle::Result<UNetConfig> {
     UNetConfig::preset("mnist-small")
 }
 
-/// The small MNIST net with fresh weights, detached as for sampling.
-///
-/// # Errors
-/// None while the preset is a net.
-pub fn small_net() -> fm_candle::Result<UNet> {
-    let (config, mut fresh) = (small_config()?, Initial::new(SEED, &Device::Cpu));
-    UNet::new(&config, &mut fresh)?;
-    let tensors = fresh.vars.into_iter().map(|(name, var)| (name, var.as_tensor().clone()));
-    UNet::new(&config, &mut Stored::new(tensors, &Device::Cpu))
+/// How a net's weights lie in memory, and how they are multiplied by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// In f32.
+    Dense,
+    /// Packed at so many bits; the products in f32 or in integers.
+    Packed(u8, Arithmetic),
 }
 
-/// A packed file: the small MNIST net's tensors, all quantized by equal mass.
+/// A net with irregular weights, ready to sample.
 ///
 /// # Errors
-/// None while the preset is a net.
-pub fn packed_file(bits: u8) -> fm_candle::Result<Vec<u8>> {
-    let config = small_config()?;
+/// A configuration that makes no net; those of the file system for a packed one.
+pub fn net(config: &UNetConfig, form: Form) -> fm_candle::Result<UNet> {
+    match form {
+        Form::Dense => {
+            let tensors = UNet::shapes(config)?.into_iter().map(|(name, shape)| {
+                let values = weights(shape.iter().product());
+                Ok((name, Tensor::from_vec(values, shape, &Device::Cpu)?))
+            });
+            let tensors = tensors.collect::<fm_candle::Result<Vec<_>>>()?;
+            UNet::new(config, &mut Stored::new(tensors, &Device::Cpu))
+        }
+        Form::Packed(bits, arithmetic) => {
+            let path = std::env::temp_dir().join(format!("fmq-bench-{}.fmq", std::process::id()));
+            let io = |cause| fm_candle::Error::Io { path: path.clone(), cause };
+            std::fs::write(&path, packed_file(config, bits)?).map_err(io)?;
+            let weights = FileWeights::new(Source::open(&path, false)?, &Device::Cpu, DType::F32);
+            let net = UNet::new(config, &mut weights.with_arithmetic(arithmetic));
+            std::fs::remove_file(&path).map_err(io)?;
+            net
+        }
+    }
+}
+
+/// A packed file: a net's tensors, all quantized by equal mass.
+///
+/// # Errors
+/// A configuration that makes no net.
+pub fn packed_file(config: &UNetConfig, bits: u8) -> fm_candle::Result<Vec<u8>> {
     let tensor = |(name, shape): (String, Vec<usize>)| {
         let values = weights(shape.iter().product());
         Ok((name, Tensor::from_vec(values, shape, &Device::Cpu)?))
     };
     let tensors =
-        UNet::shapes(&config)?.into_iter().map(tensor).collect::<fm_candle::Result<Vec<_>>>()?;
+        UNet::shapes(config)?.into_iter().map(tensor).collect::<fm_candle::Result<Vec<_>>>()?;
     let treatment = Treatment::Quantize(Options::new(Scheme::EqualMass, bits));
     Ok(quantize_in_memory(&tensors, Some(&config.to_packed()?), |_, _| treatment)?.0)
+}
+
+/// One training step, in the next epoch where this one has ended; its loss.
+///
+/// # Errors
+/// A loss that is not finite.
+pub fn step(trainer: &mut Trainer, images: &Images) -> fm_candle::Result<f64> {
+    loop {
+        let order = trainer.order(images);
+        if let Some(loss) = trainer.next_batch(images, &order)? {
+            return Ok(loss);
+        }
+        trainer.end_epoch();
+    }
 }

@@ -1,4 +1,6 @@
-//! Our convolution and group norm beside what one would write with candle's own operations.
+//! Our convolution and group norm beside what one would write with candle's own operations, each on
+//! maps as it wants them: ours with channels last, candle's with channels first. `matmul` is the
+//! square matrix product that tells the machine's peak.
 //!
 //! `pass=forward` is the result alone; `pass=both` adds the gradients of all three inputs. Both
 //! sides run on rayon's threads (`RAYON_NUM_THREADS`) and under the program's allocator; candle's
@@ -14,8 +16,8 @@ use criterion::{
 use fm_candle::ops::{self, Activation};
 use fmq_benches::{quick, tensor};
 
-/// Batches `[n, channels, side, side]`: the first and the second level of the MNIST nets.
-const SHAPES: [[usize; 3]; 2] = [[8, 32, 28], [8, 128, 14]];
+/// Batches `[n, channels, side]`: two levels of MNIST's nets, the first one of CIFAR-10's.
+const SHAPES: [[usize; 3]; 3] = [[8, 32, 28], [8, 128, 14], [8, 256, 32]];
 /// Channels share statistics in groups; upstream's nets have 32.
 const GROUPS: usize = 32;
 const EPS: f64 = 1e-5;
@@ -48,7 +50,7 @@ fn group_norm_candle(x: &Tensor, a: &Tensor, b: &Tensor) -> Result<Tensor> {
 fn conv2d(c: &mut Criterion) {
     for [n, channels, side] in SHAPES {
         let inputs =
-            [vec![n, channels, side, side], vec![channels, channels, 3, 3], vec![channels]];
+            [vec![n, side, side, channels], vec![channels, channels, 3, 3], vec![channels]];
         let flops = 2 * n * channels * channels * 9 * side * side;
         let key = format!("c={channels}/side={side}");
         let sides: [(_, Op); 2] = [("ours", conv2d_ours), ("candle", conv2d_candle)];
@@ -58,7 +60,7 @@ fn conv2d(c: &mut Criterion) {
 
 fn group_norm(c: &mut Criterion) {
     for [n, channels, side] in SHAPES {
-        let inputs = [vec![n, channels, side, side], vec![n, channels], vec![n, channels]];
+        let inputs = [vec![n, side, side, channels], vec![n, channels], vec![n, channels]];
         let values = n * channels * side * side;
         let key = format!("c={channels}/side={side}");
         let sides: [(_, Op); 2] = [("ours", group_norm_ours), ("candle", group_norm_candle)];
@@ -82,7 +84,8 @@ fn compare(
 
     let mut group = c.benchmark_group(what);
     group.sampling_mode(SamplingMode::Flat);
-    for (name, op) in sides {
+    for (place, (name, op)) in sides.iter().enumerate() {
+        let x = if place == 0 { x.clone() } else { channels_first(&x).expect("memory") };
         group.throughput(Throughput::Elements(elements[0] as u64));
         let id =
             |pass| BenchmarkId::new(format!("pass={pass}/{key}/impl={name}"), format!("n={n}"));
@@ -103,12 +106,30 @@ fn largest_difference(
     q: &Tensor,
     [(_, a), (_, b)]: &[(&str, Op); 2],
 ) -> Result<f32> {
-    (a(x, p, q)? - b(x, p, q)?)?.abs()?.max_all()?.to_scalar()
+    let theirs = b(&channels_first(x)?, p, q)?;
+    (channels_first(&a(x, p, q)?)? - theirs)?.abs()?.max_all()?.to_scalar()
+}
+
+/// `[n, h, w, c]` to `[n, c, h, w]`.
+fn channels_first(x: &Tensor) -> Result<Tensor> {
+    x.permute((0, 3, 1, 2))?.contiguous()
+}
+
+fn matmul(c: &mut Criterion) {
+    const SIDE: usize = 1536;
+    let [a, b] = [0, 1].map(|index| tensor(index, &[SIDE, SIDE]).expect("a shape"));
+    let mut group = c.benchmark_group("matmul");
+    group.sampling_mode(SamplingMode::Flat);
+    group.throughput(Throughput::Elements(2 * (SIDE as u64).pow(3)));
+    group.bench_function(BenchmarkId::new("impl=candle", format!("n={SIDE}")), |bencher| {
+        bencher.iter(|| a.matmul(&b));
+    });
+    group.finish();
 }
 
 criterion_group! {
     name = benches;
     config = quick();
-    targets = conv2d, group_norm
+    targets = conv2d, group_norm, matmul
 }
 criterion_main!(benches);

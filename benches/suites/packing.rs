@@ -6,7 +6,7 @@ use criterion::measurement::WallTime;
 use criterion::{
     BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main,
 };
-use fmq_benches::{codes, packed_file, quick, weights};
+use fmq_benches::{codes, packed_file, quick, small_config, weights};
 use quant_core::bits::{pack, packed_len, unpack};
 use quant_core::codebook::Entries;
 use quant_core::coded::{CodedRows, Coding, Parts, RowScale};
@@ -112,7 +112,8 @@ fn decode_row(c: &mut Criterion) {
 fn parse(c: &mut Criterion) {
     let mut group = c.benchmark_group("parse");
     for bits in BITS {
-        let file = packed_file(bits).expect("the preset is a net");
+        let config = small_config().expect("the preset exists");
+        let file = packed_file(&config, bits).expect("the preset is a net");
         let n = file.len();
         assert!(Model::parse(&file).is_ok(), "what is timed must be right");
         group.throughput(Throughput::Bytes(n as u64));

@@ -4,25 +4,35 @@ use candle_core::{Device, Tensor};
 use criterion::{
     BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group, criterion_main,
 };
-use fm_candle::Result;
 use fm_candle::data::Images;
 use fm_candle::model::Mode;
+use fm_candle::ops::Arithmetic;
 use fm_candle::train::{TrainConfig, Trainer};
-use fmq_benches::{codes, quick, small_config, small_net, tensor};
+use fmq_benches::{Form, codes, net, quick, small_config, step, tensor};
+
+/// How the weights may lie, by name.
+const FORMS: [(&str, Form); 3] = [
+    ("dense", Form::Dense),
+    ("packed4", Form::Packed(4, Arithmetic::Float)),
+    ("int8", Form::Packed(4, Arithmetic::Integer)),
+];
 
 fn forward(c: &mut Criterion) {
-    let net = small_net().expect("the preset is a net");
+    let config = small_config().expect("the preset exists");
     let mut group = c.benchmark_group("unet_forward");
     group.sampling_mode(SamplingMode::Flat);
-    for n in [1, 8] {
-        let x = tensor(0, &[n, 1, 28, 28]).expect("a shape");
-        let t = Tensor::full(0.5_f32, n, &Device::Cpu).expect("a shape");
-        let label = Tensor::zeros(n, candle_core::DType::U32, &Device::Cpu).expect("a shape");
-        group.throughput(Throughput::Elements(n as u64));
-        let id = BenchmarkId::new("net=mnist-small/impl=ours", format!("n={n}"));
-        group.bench_function(id, |b| {
-            b.iter(|| net.forward(&x, &t, Some(&label), None, Mode::Eval));
-        });
+    for (name, form) in FORMS {
+        let net = net(&config, form).expect("the preset is a net");
+        for n in [1, 8, 32] {
+            let x = tensor(0, &[n, 1, 28, 28]).expect("a shape");
+            let t = Tensor::full(0.5_f32, n, &Device::Cpu).expect("a shape");
+            let label = Tensor::zeros(n, candle_core::DType::U32, &Device::Cpu).expect("a shape");
+            group.throughput(Throughput::Elements(n as u64));
+            let id = BenchmarkId::new(format!("net=mnist-small/impl={name}"), format!("n={n}"));
+            group.bench_function(id, |b| {
+                b.iter(|| net.forward(&x, &t, Some(&label), None, Mode::Eval));
+            });
+        }
     }
     group.finish();
 }
@@ -41,16 +51,6 @@ fn train(c: &mut Criterion) {
     let id = BenchmarkId::new("net=mnist-small/impl=ours", format!("n={N}"));
     group.bench_function(id, |b| b.iter(|| step(&mut trainer, &images).expect("a finite loss")));
     group.finish();
-}
-
-/// One step, in the next epoch where this one has ended.
-fn step(trainer: &mut Trainer, images: &Images) -> Result<f64> {
-    loop {
-        let order = trainer.order(images);
-        if let Some(loss) = trainer.next_batch(images, &order)? {
-            return Ok(loss);
-        }
-    }
 }
 
 criterion_group! {

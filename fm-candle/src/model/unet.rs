@@ -52,13 +52,23 @@ impl Masks {
 /// One layer inside an input, middle or output block.
 enum Layer {
     Conv(Conv),
-    Res(ResBlock),
+    Res(Box<ResBlock>),
     Attention(Attention),
     Resample(Resample),
     UpConv(Conv),
 }
 
 impl Layer {
+    fn res(
+        weights: &mut dyn Weights,
+        prefix: &str,
+        width: (usize, usize),
+        resample: Resample,
+        config: &UNetConfig,
+    ) -> Result<Self> {
+        Ok(Self::Res(Box::new(ResBlock::new(weights, prefix, width, resample, config)?)))
+    }
+
     fn forward(&self, x: &Tensor, embedding: &Tensor, mode: Mode<'_>) -> Result<Tensor> {
         match self {
             Self::Conv(conv) => conv.forward(x),
@@ -134,9 +144,9 @@ impl UNet {
 
         let middle = (channels, channels);
         let middle_block = vec![
-            Layer::Res(ResBlock::new(weights, "middle_block.0", middle, Resample::Keep, config)?),
+            Layer::res(weights, "middle_block.0", middle, Resample::Keep, config)?,
             Layer::Attention(Attention::new(weights, "middle_block.1", channels, heads, config)?),
-            Layer::Res(ResBlock::new(weights, "middle_block.2", middle, Resample::Keep, config)?),
+            Layer::res(weights, "middle_block.2", middle, Resample::Keep, config)?,
         ];
 
         let heads = usize::try_from(config.num_heads_upsample).unwrap_or(heads);
@@ -301,8 +311,8 @@ fn res_layers(
     heads: usize,
     config: &UNetConfig,
 ) -> Result<Vec<Layer>> {
-    let res = ResBlock::new(weights, &format!("{block}.0"), (c, o), Resample::Keep, config)?;
-    let mut layers = vec![Layer::Res(res)];
+    let mut layers =
+        vec![Layer::res(weights, &format!("{block}.0"), (c, o), Resample::Keep, config)?];
     if config.attention_resolutions.contains(&rate) {
         let attention = Attention::new(weights, &format!("{block}.1"), o, heads, config)?;
         layers.push(Layer::Attention(attention));
@@ -320,7 +330,7 @@ fn resample_layer(
 ) -> Result<Layer> {
     let width = (channels, channels);
     if config.resblock_updown {
-        return Ok(Layer::Res(ResBlock::new(weights, name, width, resample, config)?));
+        return Layer::res(weights, name, width, resample, config);
     }
     if !config.conv_resample {
         return Ok(Layer::Resample(resample));

@@ -1,6 +1,6 @@
 //! Working memory that a thread keeps from one call to the next.
 
-use std::cell::RefCell;
+use core::cell::RefCell;
 
 thread_local! {
     static BUFFERS: RefCell<Vec<Vec<f32>>> = const { RefCell::new(Vec::new()) };

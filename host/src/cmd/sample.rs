@@ -1,6 +1,8 @@
 //! `fmq sample`: images from a net.
 
+use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use clap::builder::{PathBufValueParser, TypedValueParser};
@@ -89,17 +91,30 @@ pub(crate) fn run(args: &Args, common: &Common) -> Result<()> {
         (x0, label::labels(args.label, n, common.seed, net.config())?)
     };
     let bar = common.progress().bar("sampling", x0.dim(0)? as u64, "img");
+    let start = Instant::now();
     let samples =
         sampler.run(&net, &x0, labels.as_deref(), args.trajectory, |n| bar.inc(n as u64))?;
+    let rate = x0.dim(0)? as f64 / start.elapsed().as_secs_f64();
     bar.finish_and_clear();
     args.output.write(&samples, labels.as_deref(), &sampler.grid)?;
     if let Some(warning) = &samples.warning {
         common.progress().line(&format!("warning: {warning}"));
     }
     let (n, nfe) = (x0.dim(0)?, samples.nfe);
-    let text = format!("{n} images, {nfe} evaluations each: {}", args.output);
+    let memory = peak_memory().map(|mb| format!(", {mb} MB of memory at most")).unwrap_or_default();
+    let text =
+        format!("{n} images, {nfe} evaluations each, {rate:.3} img/s{memory}: {}", args.output);
     common.progress().line(&text);
     Ok(())
+}
+
+/// The most memory that the process has held, in MB; what is mapped of files counts.
+///
+/// Linux says so; elsewhere nothing is known.
+fn peak_memory() -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? / 1000)
 }
 
 /// `n` samples of the net in the file at `path`, drawn by the command's defaults:

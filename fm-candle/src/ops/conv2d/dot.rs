@@ -3,6 +3,9 @@
 //! A panel holds [`GROUP`] consecutive weights of each of its [`COLUMNS`] columns side by side,
 //! which is what the dot product instructions take (AVX-512 VNNI; elsewhere plain loops).
 
+#[cfg(target_arch = "x86_64")]
+use core::arch::x86_64::{__m512i, _mm512_dpbusd_epi32, _mm512_set1_epi32, _mm512_setzero_si512};
+
 /// Columns of a panel.
 pub(super) const COLUMNS: usize = 32;
 /// Weights of a column that lie side by side.
@@ -81,9 +84,6 @@ fn plain(left: &[u8], depth: usize, panel: &Panel, sums: &mut [[i32; COLUMNS]]) 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512vnni")]
 fn vnni<const R: usize>(left: &[u8], depth: usize, panel: &Panel, sums: &mut [[i32; COLUMNS]]) {
-    use core::arch::x86_64::{
-        __m512i, _mm512_dpbusd_epi32, _mm512_set1_epi32, _mm512_setzero_si512,
-    };
     for (left, sums) in left.chunks_exact((R * depth).max(1)).zip(sums.chunks_exact_mut(R)) {
         let mut rows = [&[][..]; R];
         for (row, left) in rows.iter_mut().zip(left.chunks_exact(depth)) {
@@ -106,15 +106,16 @@ fn vnni<const R: usize>(left: &[u8], depth: usize, panel: &Panel, sums: &mut [[i
             *sums = values;
         }
     }
+}
 
-    /// The vectors of the groups.
-    #[inline]
-    fn halves(groups: &Groups) -> [__m512i; 2] {
-        #[expect(unsafe_code, reason = "vectors and arrays have the same bytes")]
-        // SAFETY: both types are 128 bytes of plain integers, valid for every bit pattern.
-        unsafe {
-            core::mem::transmute::<Groups, [__m512i; 2]>(*groups)
-        }
+/// The vectors of the groups.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn halves(groups: &Groups) -> [__m512i; 2] {
+    #[expect(unsafe_code, reason = "vectors and arrays have the same bytes")]
+    // SAFETY: both types are 128 bytes of plain integers, valid for every bit pattern.
+    unsafe {
+        core::mem::transmute::<Groups, [__m512i; 2]>(*groups)
     }
 }
 
@@ -127,7 +128,8 @@ mod tests {
         for (rows, depth) in [(1, 4), (8, 36), (21, 2304), (3, 0)] {
             let left: Vec<u8> = (0..rows * depth).map(|i| (i * 97 % 256) as u8).collect();
             let mut panel = Panel::new(depth);
-            let weight = |column: usize, k: usize| ((column * 31 + k * 57) % 255) as i32 - 127;
+            let weight =
+                |column: usize, k: usize| i32::from(((column * 31 + k * 57) % 255) as u8) - 127;
             for column in 0..COLUMNS {
                 let weights: Vec<i8> = (0..depth).map(|k| weight(column, k) as i8).collect();
                 panel.set(column, &weights);

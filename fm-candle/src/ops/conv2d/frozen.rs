@@ -6,7 +6,7 @@ use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tenso
 
 use super::geometry::Geometry;
 use super::rows::{Addend, Rows};
-use super::{forward, input_gradient, integer};
+use super::{Convolve, forward, integer};
 use crate::ops::real::{elements, slice};
 
 /// How the products of a frozen convolution are computed.
@@ -103,7 +103,7 @@ impl FrozenConv2d {
             let guard = gy.storage_and_layout();
             let mut buffer = vec![0.0; g.o * g.depth()];
             let weight = self.weight.rows(0..g.o, &mut buffer);
-            input_gradient(weight, elements(&guard)?, &g)
+            f32::input_gradient(weight, elements(&guard)?, &g)
         };
         Tensor::from_vec(dx, x.shape(), x.device())
     }

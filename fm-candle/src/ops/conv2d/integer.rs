@@ -138,9 +138,9 @@ impl WithSimd for Round<'_> {
         let zero = nearest(-least / scale);
         let (factor, offset) = (1.0 / scale, zero as f32);
         for (q, &x) in self.out.iter_mut().zip(self.x) {
-            *q = nearest(x * factor + offset).clamp(0, 255) as u8;
+            *q = byte(nearest(x * factor + offset));
         }
-        Rounding { scale, zero: zero.clamp(0, 255) as u8 }
+        Rounding { scale, zero: byte(zero) }
     }
 }
 
@@ -150,6 +150,20 @@ fn nearest(x: f32) -> i32 {
     // Adding 1.5 * 2^23 leaves the integer in the low mantissa bits.
     const ROUND: f32 = 12_582_912.0;
     (x + ROUND).to_bits().cast_signed() - ROUND.to_bits().cast_signed()
+}
+
+/// The nearest byte.
+#[inline(always)]
+#[expect(clippy::cast_sign_loss, reason = "within its range")]
+fn byte(value: i32) -> u8 {
+    value.clamp(0, 255) as u8
+}
+
+/// The nearest weight.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "within its range")]
+fn signed_byte(value: i32) -> i8 {
+    value.clamp(-127, 127) as i8
 }
 
 /// Rounds the rows of some output channels, at most [`COLUMNS`].
@@ -201,7 +215,7 @@ impl WithSimd for RoundRow<'_> {
         for (v, &w) in self.out.iter_mut().zip(self.row) {
             let nearest = nearest(w * factor);
             sum += nearest;
-            *v = nearest as i8;
+            *v = signed_byte(nearest);
         }
         (scale, sum)
     }

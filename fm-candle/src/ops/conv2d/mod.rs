@@ -102,38 +102,70 @@ impl CustomOp3 for Conv2d {
         gy: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let g = Geometry::new(x.dims(), w.dims(), self.stride, self.padding)?;
-        let (x, w, gy) = (x.contiguous()?, w.contiguous()?, gy.contiguous()?);
-        let sx = x.storage_and_layout();
-        let sw = w.storage_and_layout();
-        let sg = gy.storage_and_layout();
-        let (device, input) = (x.device(), (g.n, g.h, g.w, g.c));
         let (dx, dw, db) = match x.dtype() {
-            DType::F32 => {
-                let gy = elements::<f32>(&sg)?;
-                let dx = input_gradient(elements(&sw)?, gy, &g);
-                let dw = weight_gradient(elements(&sx)?, gy, &g);
-                let db = channel_sums(gy, g.o);
-                (
-                    Tensor::from_vec(dx, input, device)?,
-                    Tensor::from_vec(dw, w.shape(), device)?,
-                    Tensor::from_vec(db, g.o, device)?,
-                )
-            }
-            _ => {
-                let gy = elements::<f64>(&sg)?;
-                let flipped = flip(elements::<f64>(&sw)?, &g);
-                let zeros = vec![0.0; g.c];
-                let dx = reference::forward(&spread(gy, &g), &flipped, &zeros, &g.adjoint());
-                let dw = reference::weight_gradient(elements::<f64>(&sx)?, gy, &g);
-                let db = channel_sums(gy, g.o);
-                (
-                    Tensor::from_vec(dx, input, device)?,
-                    Tensor::from_vec(dw, w.shape(), device)?,
-                    Tensor::from_vec(db, g.o, device)?,
-                )
-            }
+            DType::F32 => gradients::<f32>(x, w, gy, &g)?,
+            _ => gradients::<f64>(x, w, gy, &g)?,
         };
         Ok((Some(dx), Some(dw), Some(db)))
+    }
+}
+
+/// Gradients of input, weight and bias.
+fn gradients<T: Convolve>(
+    x: &Tensor,
+    w: &Tensor,
+    gy: &Tensor,
+    g: &Geometry,
+) -> Result<(Tensor, Tensor, Tensor)> {
+    let (x, w, gy) = (x.contiguous()?, w.contiguous()?, gy.contiguous()?);
+    let (sx, sw, sg) = (x.storage_and_layout(), w.storage_and_layout(), gy.storage_and_layout());
+    let gy = elements::<T>(&sg)?;
+    let dx = T::input_gradient(elements(&sw)?, gy, g);
+    let dw = T::weight_gradient(elements(&sx)?, gy, g);
+    let db = channel_sums(gy, g.o);
+    let device = x.device();
+    Ok((
+        Tensor::from_vec(dx, x.shape(), device)?,
+        Tensor::from_vec(dw, w.shape(), device)?,
+        Tensor::from_vec(db, g.o, device)?,
+    ))
+}
+
+/// The way that a float type goes.
+trait Convolve: Real {
+    /// `dx`, `[n, h, w, c]`.
+    fn input_gradient(w: &[Self], gy: &[Self], g: &Geometry) -> Vec<Self>;
+    /// `dw`, `[o, c, kh, kw]`.
+    fn weight_gradient(x: &[Self], gy: &[Self], g: &Geometry) -> Vec<Self>;
+}
+
+impl Convolve for f64 {
+    fn input_gradient(w: &[f64], gy: &[f64], g: &Geometry) -> Vec<f64> {
+        reference::forward(&spread(gy, g), &flip(w, g), &vec![0.0; g.c], &g.adjoint())
+    }
+
+    fn weight_gradient(x: &[f64], gy: &[f64], g: &Geometry) -> Vec<f64> {
+        reference::weight_gradient(x, gy, g)
+    }
+}
+
+impl Convolve for f32 {
+    fn input_gradient(w: &[f32], gy: &[f32], g: &Geometry) -> Vec<f32> {
+        let (flipped, adjoint) = (flip(w, g), g.adjoint());
+        let weight = Dense { weight: &flipped, depth: adjoint.depth() };
+        let add = Addend { bias: &vec![0.0; g.c], residual: None };
+        if g.stride == 1 {
+            return forward(gy, &weight, add, &adjoint);
+        }
+        forward(&spread(gy, g), &weight, add, &adjoint)
+    }
+
+    fn weight_gradient(x: &[f32], gy: &[f32], g: &Geometry) -> Vec<f32> {
+        if winograd::fits(g) {
+            winograd::weight_gradient(x, gy, g)
+        } else {
+            general::weight_gradient(x, gy, g)
+        }
     }
 }
 
@@ -143,26 +175,6 @@ fn forward(x: &[f32], weight: &dyn Rows, add: Addend<'_>, g: &Geometry) -> Vec<f
         winograd::forward(x, weight, add, g)
     } else {
         general::forward(x, weight, add, g)
-    }
-}
-
-/// `dx` in f32.
-fn input_gradient(w: &[f32], gy: &[f32], g: &Geometry) -> Vec<f32> {
-    let (flipped, adjoint) = (flip(w, g), g.adjoint());
-    let weight = Dense { weight: &flipped, depth: adjoint.depth() };
-    let add = Addend { bias: &vec![0.0; g.c], residual: None };
-    if g.stride == 1 {
-        return forward(gy, &weight, add, &adjoint);
-    }
-    forward(&spread(gy, g), &weight, add, &adjoint)
-}
-
-/// `dw` in f32.
-fn weight_gradient(x: &[f32], gy: &[f32], g: &Geometry) -> Vec<f32> {
-    if winograd::fits(g) {
-        winograd::weight_gradient(x, gy, g)
-    } else {
-        general::weight_gradient(x, gy, g)
     }
 }
 

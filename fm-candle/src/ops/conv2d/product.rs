@@ -168,17 +168,17 @@ impl Target<'_> {
         simd: S,
         row: usize,
         vector: usize,
-        tile: Tile<S, R, V>,
+        Tile(tile): Tile<S, R, V>,
     ) {
         if self.columns == COLUMNS && row + R <= self.rows {
-            for (i, sums) in tile.0.into_iter().enumerate() {
+            for (i, sums) in tile.into_iter().enumerate() {
                 let row = &mut self.dst[(row + i) * self.stride..][..COLUMNS];
                 let (row, _) = S::as_mut_simd_f32s(row);
                 row[vector..vector + V].copy_from_slice(&sums);
             }
             return;
         }
-        for (i, sums) in tile.0.into_iter().enumerate() {
+        for (i, sums) in tile.into_iter().enumerate() {
             for (j, sum) in sums.into_iter().enumerate() {
                 simd.partial_store_f32s(self.piece::<S>(row + i, vector + j), sum);
             }

@@ -1,0 +1,68 @@
+//! Times evaluations or training steps of a whole net, one for each line on stdin.
+//!
+//! `pace NET N KIND` with a preset's name, a number of images, and `dense`, `packed4`, `packed2`,
+//! `int8` or `train`; it prints `ready`, then the seconds of each. `peers/cpu.py` runs it in turn
+//! with PyTorch.
+
+use std::io::{self, BufRead, Write};
+use std::time::Instant;
+
+use candle_core::{DType, Device, Tensor};
+use fm_candle::data::Images;
+use fm_candle::model::{Mode, UNetConfig};
+use fm_candle::ops::Arithmetic;
+use fm_candle::train::{TrainConfig, Trainer};
+use fmq_benches::{Form, codes, net, step, tensor};
+
+/// The work of one line.
+type Work = Box<dyn FnMut()>;
+
+fn main() {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let [name, n, kind] = &args[..] else { panic!("usage: pace NET N KIND") };
+    let config = UNetConfig::preset(name).expect("a preset");
+    let mut work = work(&config, n.parse().expect("a number of images"), kind);
+    work();
+    let mut out = io::stdout();
+    writeln!(out, "ready").expect("a reader");
+    for line in io::stdin().lock().lines() {
+        line.expect("text");
+        let start = Instant::now();
+        work();
+        writeln!(out, "{}", start.elapsed().as_secs_f64()).expect("a reader");
+    }
+}
+
+fn work(config: &UNetConfig, n: usize, kind: &str) -> Work {
+    let (c, side) = (config.in_channels, config.side().expect("a preset has an image size"));
+    let form = match kind {
+        "train" => {
+            let images =
+                Images::new([c, side, side], codes(4 * n * c * side * side, 8), codes(4 * n, 3));
+            let images = images.expect("as many pixels as the shape says");
+            let settings = TrainConfig {
+                batch_size: n,
+                class_drop_prob: if config.num_classes.is_some() { 0.2 } else { 1.0 },
+                ..TrainConfig::default()
+            };
+            let mut trainer =
+                Trainer::new(config, &settings, &Device::Cpu).expect("settings that train");
+            return Box::new(move || {
+                step(&mut trainer, &images).expect("a finite loss");
+            });
+        }
+        "dense" => Form::Dense,
+        "packed4" => Form::Packed(4, Arithmetic::Float),
+        "packed2" => Form::Packed(2, Arithmetic::Float),
+        "int8" => Form::Packed(4, Arithmetic::Integer),
+        other => panic!("no kind `{other}`"),
+    };
+    let net = net(config, form).expect("the preset is a net");
+    let x = tensor(0, &[n, c, side, side]).expect("a shape");
+    let t = Tensor::full(0.5_f32, n, &Device::Cpu).expect("a shape");
+    let label =
+        config.num_classes.map(|_| Tensor::zeros(n, DType::U32, &Device::Cpu).expect("a shape"));
+    Box::new(move || {
+        net.forward(&x, &t, label.as_ref(), None, Mode::Eval).expect("inputs that fit");
+    })
+}
