@@ -30,6 +30,9 @@ impl Geometry {
         if c != wc {
             bail!("conv2d: input {x:?} has {c} channels, weight {w:?} wants {wc}")
         }
+        if c == 0 || o == 0 {
+            bail!("conv2d: input {x:?} and weight {w:?} must both have channels")
+        }
         if stride == 0 || kh == 0 || kw == 0 || h + 2 * padding < kh || width + 2 * padding < kw {
             bail!("conv2d: input {x:?} is too small for weight {w:?} with padding {padding}")
         }

@@ -194,3 +194,73 @@ impl Target<'_> {
         &mut self.dst[row.min(self.rows - 1) * self.stride..][first..last]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use pulp::Scalar;
+
+    use super::*;
+
+    /// Small whole numbers, whose products and sums are exact.
+    fn values(n: usize, salt: usize) -> Vec<f32> {
+        (0..n).map(|i| ((i * 37 + salt) % 17) as f32 - 8.0).collect()
+    }
+
+    /// Calls `run` with what has every SIMD width that this machine has.
+    fn on_every_width(mut run: impl FnMut(&mut dyn FnMut(Product<'_>))) {
+        run(&mut |product| Arch::new().dispatch(product));
+        run(&mut |product| Simd::vectorize(Scalar::new(), product));
+        #[cfg(target_arch = "x86_64")]
+        if let Some(avx2) = pulp::x86::V3::try_new() {
+            run(&mut |product| Simd::vectorize(avx2, product));
+        }
+    }
+
+    #[test]
+    fn products_are_exact_and_stay_in_their_target() {
+        const SENTINEL: f32 = 0.25;
+        let bias: [f32; COLUMNS] = values(COLUMNS, 5).try_into().unwrap();
+        for (rows, depth, columns) in
+            [(1usize, 3, 32), (8, 9, 32), (13, 1, 17), (21, 40, 1), (5, 0, 20)]
+        {
+            let (panel, stride) = (values(depth * COLUMNS, 2), columns + 3);
+            for kind in [Left::Plain, Left::Transposed] {
+                // A transposed factor has whole tiles of columns.
+                let width = rows.next_multiple_of(ROWS);
+                let (left, left_stride) = match kind {
+                    Left::Plain => (values(rows * depth, 1), depth),
+                    Left::Transposed => (values(depth * width, 1), width),
+                };
+                for start in [Start::Zero, Start::Row(&bias), Start::Target] {
+                    on_every_width(|run| {
+                        let mut dst = vec![SENTINEL; rows * stride];
+                        let target = Target { dst: &mut dst, stride, rows, columns, start };
+                        run(Product {
+                            left: &left,
+                            kind,
+                            stride: left_stride,
+                            panel: &panel,
+                            target,
+                        });
+                        for (i, row) in dst.chunks(stride).enumerate() {
+                            for (j, &found) in row.iter().enumerate() {
+                                let factor = |k: usize| match kind {
+                                    Left::Plain => left[i * depth + k],
+                                    Left::Transposed => left[k * width + i],
+                                };
+                                let sum = |k: usize| factor(k) * panel[k * COLUMNS + j];
+                                let expected = match start {
+                                    _ if j >= columns => SENTINEL,
+                                    Start::Zero => (0..depth).map(sum).sum(),
+                                    Start::Row(bias) => bias[j] + (0..depth).map(sum).sum::<f32>(),
+                                    Start::Target => SENTINEL + (0..depth).map(sum).sum::<f32>(),
+                                };
+                                assert_eq!(found, expected, "{rows} {depth} {columns}: {i} {j}");
+                            }
+                        }
+                    });
+                }
+            }
+        }
+    }
+}
