@@ -9,6 +9,7 @@
 use rayon::prelude::*;
 
 use super::geometry::{Band, Geometry, split};
+use super::im2col::im2col;
 use super::product::{COLUMNS, ROWS, Start, Target, product, product_of_transposed};
 use super::rows::{Addend, Rows};
 use crate::ops::scratch::scratch;
@@ -148,23 +149,10 @@ fn with_columns<R>(
         return f(&x[first..][..band.tiles(ow) * c]);
     }
     scratch(band.tiles(ow) * stride, |columns| {
-        let mut rows = columns.chunks_exact_mut(stride);
-        for image in band.images.clone() {
-            for line in band.lines.clone() {
-                for (column, row) in (0..ow).zip(&mut rows) {
-                    row[g.depth()..].fill(0.0);
-                    for (tap, row) in row[..g.depth()].chunks_exact_mut(c).enumerate() {
-                        let y = (line * g.stride + tap / g.kw).wrapping_sub(g.pad.0);
-                        let x_ = (column * g.stride + tap % g.kw).wrapping_sub(g.pad.1);
-                        if y < g.h && x_ < g.w {
-                            row.copy_from_slice(&x[((image * g.h + y) * g.w + x_) * c..][..c]);
-                        } else {
-                            row.fill(0.0);
-                        }
-                    }
-                }
-            }
+        for row in columns.chunks_exact_mut(stride) {
+            row[g.depth()..].fill(0.0);
         }
+        im2col(x, |_| 0.0, band, g, stride, columns);
         f(columns)
     })
 }

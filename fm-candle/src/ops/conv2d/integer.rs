@@ -14,6 +14,7 @@ use rayon::prelude::*;
 
 use super::dot::{COLUMNS, GROUP, Panel, product};
 use super::geometry::{Band, Geometry, split};
+use super::im2col::im2col;
 use super::rows::{Addend, Rows};
 use crate::ops::scratch::scratch;
 
@@ -56,7 +57,7 @@ pub(super) fn forward(x: &[f32], weight: &dyn Rows, add: Addend<'_>, g: &Geometr
         let (pixels, depth) = (band.tiles(g.ow()), g.depth().next_multiple_of(GROUP));
         columns.resize(pixels * depth, 0);
         sums.resize(pixels, [0; COLUMNS]);
-        gather(&rounded, &roundings, band, g, columns);
+        im2col(&rounded, |image| roundings[image].zero, band, g, depth, columns);
         let before = (band.images.start * g.oh() + band.lines.start) * g.ow() * g.o;
         let residual = add.residual.map(|residual| &residual[before..][..y.len()]);
         for (panel, first) in panels.iter().zip((0..g.o).step_by(COLUMNS)) {
@@ -218,28 +219,6 @@ impl WithSimd for RoundRow<'_> {
             *v = signed_byte(nearest);
         }
         (scale, sum)
-    }
-}
-
-/// The pixels of a band with their surroundings, `[pixels, depth]`.
-fn gather(x: &[u8], roundings: &[Rounding], band: &Band, g: &Geometry, columns: &mut [u8]) {
-    let (ow, c, depth) = (g.ow(), g.c, g.depth());
-    let stride = depth.next_multiple_of(GROUP);
-    let mut rows = columns.chunks_exact_mut(stride);
-    for image in band.images.clone() {
-        for line in band.lines.clone() {
-            for (column, row) in (0..ow).zip(&mut rows) {
-                for (tap, row) in row[..depth].chunks_exact_mut(c).enumerate() {
-                    let y = (line * g.stride + tap / g.kw).wrapping_sub(g.pad.0);
-                    let x_ = (column * g.stride + tap % g.kw).wrapping_sub(g.pad.1);
-                    if y < g.h && x_ < g.w {
-                        row.copy_from_slice(&x[((image * g.h + y) * g.w + x_) * c..][..c]);
-                    } else {
-                        row.fill(roundings[image].zero);
-                    }
-                }
-            }
-        }
     }
 }
 

@@ -12,6 +12,7 @@ mod dot;
 mod frozen;
 mod general;
 mod geometry;
+mod im2col;
 mod integer;
 mod product;
 mod reference;
