@@ -1,14 +1,13 @@
 //! Where a net's parameters come from: fresh random values, a stored state dict, or nowhere
 //! (shapes alone).
 
-use core::ops::Range;
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor, Var};
 
 use crate::error::{Error, Result};
-use crate::ops::{Arithmetic, Rows, is_finite};
+use crate::ops::{Arithmetic, Dense, Rows, is_finite};
 use crate::random::Domain;
 
 /// How a fresh parameter starts.
@@ -153,9 +152,9 @@ impl Weight {
         if !tensor.device().is_cpu() || tensor.dtype() != DType::F32 {
             return Ok(Self::Tensor(tensor.clone()));
         }
-        let values = tensor.flatten_all()?.to_vec1()?;
-        let rows = DenseRows { row: values.len() / tensor.dim(0)?.max(1), values };
-        Ok(Self::Rows(Arc::new(rows), arithmetic))
+        let depth = tensor.dims()[1..].iter().product();
+        let values: Vec<f32> = tensor.flatten_all()?.to_vec1()?;
+        Ok(Self::Rows(Arc::new(Dense::new(values, depth)), arithmetic))
     }
 }
 
@@ -183,19 +182,6 @@ pub(crate) fn checked(
         return Err(Error::tensor(name, "holds weights beyond f16; use bf16 or f32"));
     }
     Ok(cast)
-}
-
-/// A constant weight in memory.
-struct DenseRows {
-    values: Vec<f32>,
-    /// Weights of an output channel.
-    row: usize,
-}
-
-impl Rows for DenseRows {
-    fn rows<'a>(&'a self, channels: Range<usize>, _buffer: &'a mut [f32]) -> &'a [f32] {
-        &self.values[channels.start * self.row..channels.end * self.row]
-    }
 }
 
 /// Records names and shapes; the tensors handed out hold zeros.

@@ -18,7 +18,7 @@ mod scratch;
 mod simd;
 
 pub use attention::{Order, attention};
-pub use conv2d::{Arithmetic, FrozenConv2d, Rows, conv2d};
+pub use conv2d::{Arithmetic, Dense, FrozenConv2d, Rows, conv2d};
 pub use dropout::dropout;
 pub use finite::is_finite;
 pub use join::{add, concat};

@@ -248,7 +248,7 @@ mod tests {
                 let x = values(n * h * w * c, low, 1);
                 let weight = values(o * g.depth(), -1.0, 2);
                 let (bias, residual) = (values(o, -1.0, 3), values(n * g.image_out(), -1.0, 4));
-                let rows = Dense { weight: &weight, depth: g.depth() };
+                let rows = Dense::new(&weight, g.depth());
                 let add = Addend { bias: &bias, residual: Some(&residual) };
                 let rounded = forward(&x, &rows, add, &g);
                 let exact = reference::forward(&x, &weight, &bias, &g);
@@ -282,7 +282,7 @@ mod tests {
         let x: Vec<f32> = (0..2 * 4 * 5 * 32).map(|i| (i * 37 % 256) as f32 - 100.0).collect();
         let weight: Vec<f32> = (0..32 * 288).map(|i| (i * 29 % 255) as f32 - 127.0).collect();
         let bias = vec![0.5; 32];
-        let rows = Dense { weight: &weight, depth: g.depth() };
+        let rows = Dense::new(&weight, g.depth());
         let rounded = forward(&x, &rows, Addend { bias: &bias, residual: None }, &g);
         let exact = reference::forward(
             &x.iter().map(|&v| f64::from(v)).collect::<Vec<_>>(),

@@ -25,10 +25,10 @@ use rayon::prelude::*;
 
 use super::real::{Real, elements, is_ours, slice};
 use geometry::Geometry;
-use rows::{Addend, Dense};
+use rows::Addend;
 
 pub use frozen::{Arithmetic, FrozenConv2d};
-pub use rows::Rows;
+pub use rows::{Dense, Rows};
 
 /// Convolution with bias and zero padding on all sides.
 ///
@@ -83,7 +83,7 @@ impl CustomOp3 for Conv2d {
         }
         let y = match x {
             CpuStorage::F32(_) => {
-                let weight = Dense { weight: slice(w, lw)?, depth: g.depth() };
+                let weight = Dense::new(slice(w, lw)?, g.depth());
                 let add = Addend { bias: slice(b, lb)?, residual: None };
                 CpuStorage::F32(forward(slice(x, lx)?, &weight, add, &g))
             }
@@ -153,7 +153,7 @@ impl Convolve for f64 {
 impl Convolve for f32 {
     fn input_gradient(w: &[f32], gy: &[f32], g: &Geometry) -> Vec<f32> {
         let (flipped, adjoint) = (flip(w, g), g.adjoint());
-        let weight = Dense { weight: &flipped, depth: adjoint.depth() };
+        let weight = Dense::new(&flipped, adjoint.depth());
         let add = Addend { bias: &vec![0.0; g.c], residual: None };
         if g.stride == 1 {
             return forward(gy, &weight, add, &adjoint);

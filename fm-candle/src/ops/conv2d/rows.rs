@@ -9,16 +9,22 @@ pub trait Rows: Send + Sync {
     fn rows<'a>(&'a self, channels: Range<usize>, buffer: &'a mut [f32]) -> &'a [f32];
 }
 
-/// A weight in memory.
-pub(super) struct Dense<'a> {
-    pub weight: &'a [f32],
-    /// Weights of an output channel.
-    pub depth: usize,
+/// A weight in memory, borrowed or owned.
+pub struct Dense<W> {
+    weight: W,
+    depth: usize,
 }
 
-impl Rows for Dense<'_> {
+impl<W: AsRef<[f32]>> Dense<W> {
+    /// The weight of output channels of `depth = c kh kw` weights each.
+    pub fn new(weight: W, depth: usize) -> Self {
+        Self { weight, depth }
+    }
+}
+
+impl<W: AsRef<[f32]> + Send + Sync> Rows for Dense<W> {
     fn rows<'a>(&'a self, channels: Range<usize>, _buffer: &'a mut [f32]) -> &'a [f32] {
-        &self.weight[channels.start * self.depth..channels.end * self.depth]
+        &self.weight.as_ref()[channels.start * self.depth..channels.end * self.depth]
     }
 }
 
