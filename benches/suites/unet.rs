@@ -39,7 +39,11 @@ fn forward(c: &mut Criterion) {
 
 fn train(c: &mut Criterion) {
     const N: usize = 16;
-    let images = Images::new([1, 28, 28], codes(4 * N * 28 * 28, 8), codes(4 * N, 3));
+    let images = Images::new(
+        [1, 28, 28],
+        codes(4 * N * 28 * 28, 8),
+        codes(4 * N, 3).into_iter().map(u32::from).collect(),
+    );
     let images = images.expect("as many pixels as the shape says");
     let config = TrainConfig { batch_size: N, use_ema: true, ..TrainConfig::default() };
     let arch = small_config().expect("the preset exists");

@@ -326,14 +326,14 @@ impl Study {
 
 /// The indices of at most `n` images whose classes come in turn, as those of the samples do: with
 /// another mix of classes the distances could not be compared.
-fn classes_in_turn(labels: &[u8], n: usize) -> Vec<usize> {
-    let mut by_class: BTreeMap<u8, VecDeque<usize>> = BTreeMap::new();
+fn classes_in_turn(labels: &[u32], n: usize) -> Vec<usize> {
+    let mut by_class: BTreeMap<u32, VecDeque<usize>> = BTreeMap::new();
     for (i, &label) in labels.iter().enumerate() {
         by_class.entry(label).or_default().push_back(i);
     }
     let mut indices = Vec::new();
     // The rarest class ends the turns; without labels there are none.
-    let full = |by_class: &BTreeMap<u8, VecDeque<usize>>| by_class.values().all(|c| !c.is_empty());
+    let full = |by_class: &BTreeMap<u32, VecDeque<usize>>| by_class.values().all(|c| !c.is_empty());
     while !by_class.is_empty() && full(&by_class) && indices.len() < n {
         indices.extend(by_class.values_mut().filter_map(VecDeque::pop_front));
     }

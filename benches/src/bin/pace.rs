@@ -37,8 +37,11 @@ fn work(config: &UNetConfig, n: usize, kind: &str) -> Work {
     let (c, side) = (config.in_channels, config.side().expect("a preset has an image size"));
     let form = match kind {
         "train" => {
-            let images =
-                Images::new([c, side, side], codes(4 * n * c * side * side, 8), codes(4 * n, 3));
+            let images = Images::new(
+                [c, side, side],
+                codes(4 * n * c * side * side, 8),
+                codes(4 * n, 3).into_iter().map(u32::from).collect(),
+            );
             let images = images.expect("as many pixels as the shape says");
             let settings = TrainConfig {
                 batch_size: n,

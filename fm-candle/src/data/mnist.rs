@@ -59,10 +59,15 @@ pub fn decode(images: &[u8], labels: &[u8], classes: u8) -> Result<Images> {
 ///
 /// # Errors
 ///
-/// [`Error::Config`] when the images are not grey, or a count does not fit 32 bits.
+/// [`Error::Config`] when the images are not grey, a count does not fit 32 bits or a label a byte.
 pub fn encode(images: &Images) -> Result<[Vec<u8>; 2]> {
     let number =
         |x: usize| u32::try_from(x).map_err(|_| Error::Config(format!("IDX cannot count to {x}")));
+    let labels =
+        images.labels.iter().map(|&label| u8::try_from(label)).collect::<Result<Vec<_>, _>>();
+    let Ok(labels) = labels else {
+        return Err(Error::Config("IDX labels are bytes".into()));
+    };
     if images.channels != 1 {
         return Err(Error::Config(format!(
             "IDX holds grey images, not {} channels",
@@ -75,7 +80,7 @@ pub fn encode(images: &Images) -> Result<[Vec<u8>; 2]> {
         bytes.extend_from_slice(body);
         bytes
     };
-    Ok([file(&[IMAGES, n, rows, columns], &images.pixels), file(&[LABELS, n], &images.labels)])
+    Ok([file(&[IMAGES, n, rows, columns], &images.pixels), file(&[LABELS, n], &labels)])
 }
 
 /// Where `name` or `name.gz` lies.
@@ -113,6 +118,7 @@ fn read(
             format!("label {at} is {label}, but there are {classes} classes"),
         ));
     }
+    let labels = labels.into_iter().map(u32::from).collect();
     Images::new([1, rows, columns], pixels, labels)
         .map_err(|error| Error::file(images_path, error.to_string()))
 }

@@ -8,7 +8,34 @@ use crate::error::{Error, Result};
 
 pub mod mnist;
 
-/// Labelled 8-bit images of one size, in the order of their file.
+/// 8-bit images of one size, by number, wherever they lie.
+pub trait ImageSet: Send + Sync {
+    /// Number of images.
+    fn len(&self) -> usize;
+
+    /// Whether there are none.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Channels, rows and columns of an image.
+    fn shape(&self) -> [usize; 3];
+
+    /// Class of image `i`; none where classes are not known.
+    fn label(&self, i: usize) -> Option<u32>;
+
+    /// Number of classes; labels lie below it. 0 where classes are not known.
+    fn classes(&self) -> usize;
+
+    /// Writes the pixels of image `i`, in `[0, 255]`, `[channels, rows, columns]`, to `pixels`, which
+    /// has that size.
+    ///
+    /// # Errors
+    /// A file that cannot be read or is no such image, by its name.
+    fn read(&self, i: usize, pixels: &mut [u8]) -> Result<()>;
+}
+
+/// Labelled 8-bit images of one size in memory, in the order of their file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Images {
     /// Number of images.
@@ -22,7 +49,7 @@ pub struct Images {
     /// Pixels in `[0, 255]`, `[n, channels, height, width]`.
     pub pixels: Vec<u8>,
     /// Class of each image, `[n]`, or empty where it is not known.
-    pub labels: Vec<u8>,
+    pub labels: Vec<u32>,
 }
 
 impl Images {
@@ -32,7 +59,7 @@ impl Images {
     ///
     /// [`Error::Config`] when a side of the shape is 0 or `pixels` is not `[n, channels, height,
     /// width]`.
-    pub fn new(shape: [usize; 3], pixels: Vec<u8>, labels: Vec<u8>) -> Result<Self> {
+    pub fn new(shape: [usize; 3], pixels: Vec<u8>, labels: Vec<u32>) -> Result<Self> {
         let [channels, height, width] = shape;
         let n = labels.len();
         let size = shape.iter().try_fold(n, |size, &side| size.checked_mul(side));
@@ -97,6 +124,29 @@ impl Images {
             labels: indices.iter().filter_map(|&i| self.labels.get(i)).copied().collect(),
             ..*self
         })
+    }
+}
+
+impl ImageSet for Images {
+    fn len(&self) -> usize {
+        self.n
+    }
+
+    fn shape(&self) -> [usize; 3] {
+        [self.channels, self.height, self.width]
+    }
+
+    fn label(&self, i: usize) -> Option<u32> {
+        self.labels.get(i).copied()
+    }
+
+    fn classes(&self) -> usize {
+        self.labels.iter().max().map_or(0, |&label| label as usize + 1)
+    }
+
+    fn read(&self, i: usize, pixels: &mut [u8]) -> Result<()> {
+        pixels.copy_from_slice(self.image(i));
+        Ok(())
     }
 }
 

@@ -175,9 +175,9 @@ impl LeNet {
             return Err(Error::Config("accuracy needs labelled images".into()));
         }
         let logits = self.rows_of(images, Self::logits)?;
-        let right = |(row, &label): (&[f32], &u8)| {
+        let right = |(row, &label): (&[f32], &u32)| {
             let best = row.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1));
-            best.is_some_and(|(class, _)| class == usize::from(label))
+            best.is_some_and(|(class, _)| class == label as usize)
         };
         let hits = logits.chunks_exact(CLASSES).zip(&images.labels).filter(|&x| right(x)).count();
         Ok(hits as f64 / images.n as f64)

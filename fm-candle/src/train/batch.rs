@@ -94,7 +94,7 @@ impl Batch {
         let label = if data.labels.is_empty() || Trainer::drops_labels(config, progress) {
             None
         } else {
-            let labels = indices.iter().map(|&i| u32::from(data.labels[i as usize])).collect();
+            let labels = indices.iter().map(|&i| data.labels[i as usize]).collect();
             Some(Tensor::from_vec(labels, n, device)?)
         };
         let shape = (n, data.channels, data.height, data.width);

@@ -228,8 +228,7 @@ impl Set {
         if config.out_channels == 1 && images.channels > 1 {
             images = images.grey().context("the images have colours, but the net is grey")?;
         }
-        let labels = (!images.labels.is_empty())
-            .then(|| images.labels.iter().map(|&label| label.into()).collect());
+        let labels = (!images.labels.is_empty()).then(|| images.labels.clone());
         Ok(Self { images: from_pixels(&images, &fm_candle::device::Device::Cpu)?, labels })
     }
 

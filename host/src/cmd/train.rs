@@ -350,7 +350,7 @@ fn check_fit(net: &UNetConfig, data: &Images, args: &Args) -> Result<()> {
             data.width
         );
     }
-    let classes = data.labels.iter().max().map_or(0, |&label| usize::from(label) + 1);
+    let classes = data.labels.iter().max().map_or(0, |&label| label as usize + 1);
     match net.num_classes {
         Some(known) if known < classes => {
             bail!("--dataset {} has {classes} classes, the net only {known}", args.dataset)

@@ -143,7 +143,7 @@ pub(super) fn draw(
                 }
             }
         }
-        target[usize::from(images.labels[index as usize])] = 1.0;
+        target[images.labels[index as usize] as usize] = 1.0;
     }
     let x = Tensor::from_vec(values, (n, 1, SIDE, SIDE), device)?;
     Ok((x, Tensor::from_vec(targets, (n, CLASSES), device)?))
