@@ -20,15 +20,16 @@
 //! ```
 
 use core::time::Duration;
+use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 use criterion::Criterion;
 use fm_candle::checkpoint::{FileWeights, Source};
-use fm_candle::data::Images;
+use fm_candle::data::{ImageSet, Images};
 use fm_candle::model::{Stored, UNet, UNetConfig};
 use fm_candle::ops::Arithmetic;
 use fm_candle::quantize::{Treatment, quantize_in_memory};
-use fm_candle::train::Trainer;
+use fm_candle::train::{Loader, Trainer};
 use quant_core::noise::Stream;
 use quant_core::quantize::Options;
 use quant_core::scheme::Scheme;
@@ -135,16 +136,35 @@ pub fn packed_file(config: &UNetConfig, bits: u8) -> fm_candle::Result<Vec<u8>> 
     Ok(quantize_in_memory(&tensors, Some(&config.to_packed()?), |_, _| treatment)?.0)
 }
 
-/// One training step, in the next epoch where this one has ended; its loss.
-///
-/// # Errors
-/// A loss that is not finite.
-pub fn step(trainer: &mut Trainer, images: &Images) -> fm_candle::Result<f64> {
-    loop {
-        let order = trainer.order(images);
-        if let Some(loss) = trainer.next_batch(images, &order)? {
-            return Ok(loss);
+/// Training steps without end.
+pub struct Steps {
+    trainer: Trainer,
+    images: Arc<dyn ImageSet>,
+    loader: Loader,
+}
+
+impl Steps {
+    /// Steps of this trainer over these images.
+    ///
+    /// # Errors
+    /// No thread to read the images.
+    pub fn new(trainer: Trainer, images: Images) -> fm_candle::Result<Self> {
+        let images: Arc<dyn ImageSet> = Arc::new(images);
+        let loader = trainer.loader(&images)?;
+        Ok(Self { trainer, images, loader })
+    }
+
+    /// One step, in the next epoch where this one has ended; its loss.
+    ///
+    /// # Errors
+    /// A loss that is not finite.
+    pub fn step(&mut self) -> fm_candle::Result<f64> {
+        loop {
+            if let Some(loss) = self.trainer.next_batch(&mut self.loader)? {
+                return Ok(loss);
+            }
+            self.trainer.end_epoch();
+            self.loader = self.trainer.loader(&self.images)?;
         }
-        trainer.end_epoch();
     }
 }

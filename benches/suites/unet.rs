@@ -8,7 +8,7 @@ use fm_candle::data::Images;
 use fm_candle::model::Mode;
 use fm_candle::ops::Arithmetic;
 use fm_candle::train::{TrainConfig, Trainer};
-use fmq_benches::{Form, codes, net, quick, small_config, step, tensor};
+use fmq_benches::{Form, Steps, codes, net, quick, small_config, tensor};
 
 /// How the weights may lie, by name.
 const FORMS: [(&str, Form); 3] = [
@@ -47,13 +47,14 @@ fn train(c: &mut Criterion) {
     let images = images.expect("as many pixels as the shape says");
     let config = TrainConfig { batch_size: N, use_ema: true, ..TrainConfig::default() };
     let arch = small_config().expect("the preset exists");
-    let mut trainer = Trainer::new(&arch, &config, &Device::Cpu).expect("settings that train");
+    let trainer = Trainer::new(&arch, &config, &Device::Cpu).expect("settings that train");
+    let mut steps = Steps::new(trainer, images).expect("a thread");
 
     let mut group = c.benchmark_group("train_step");
     group.sampling_mode(SamplingMode::Flat).sample_size(10);
     group.throughput(Throughput::Elements(N as u64));
     let id = BenchmarkId::new("net=mnist-small/impl=ours", format!("n={N}"));
-    group.bench_function(id, |b| b.iter(|| step(&mut trainer, &images).expect("a finite loss")));
+    group.bench_function(id, |b| b.iter(|| steps.step().expect("a finite loss")));
     group.finish();
 }
 

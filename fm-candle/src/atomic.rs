@@ -59,6 +59,22 @@ pub fn write_through<T>(path: &Path, fill: impl FnOnce(&mut Writer<'_>) -> Resul
     Ok(result)
 }
 
+/// Removes what writers that were killed have left beside their targets in `dir`.
+///
+/// # Errors
+///
+/// [`Error::Io`] where the folder cannot be read or a file in it not be removed.
+pub fn remove_leftovers(dir: &Path) -> Result<()> {
+    let io = |source| Error::io(dir, source);
+    for entry in fs::read_dir(dir).map_err(io)? {
+        let entry = entry.map_err(io)?;
+        if entry.file_name().as_encoded_bytes().starts_with(BESIDE.as_bytes()) {
+            fs::remove_file(entry.path()).map_err(|source| Error::io(&entry.path(), source))?;
+        }
+    }
+    Ok(())
+}
+
 /// Checks that the folder of an output is there, before the work that fills it.
 ///
 /// # Errors
@@ -72,6 +88,9 @@ pub fn check_target(path: &Path) -> Result<()> {
     }
 }
 
+/// How the names of files under way begin.
+const BESIDE: &str = ".fmq-";
+
 /// The folder that `path` lies in.
 fn folder(path: &Path) -> &Path {
     match path.parent() {
@@ -83,7 +102,7 @@ fn folder(path: &Path) -> &Path {
 /// A new file in `folder`, readable by whom the umask allows, as any other output.
 fn beside(folder: &Path) -> io::Result<NamedTempFile> {
     let mut builder = Builder::new();
-    builder.prefix(".fmq-");
+    builder.prefix(BESIDE);
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;

@@ -8,10 +8,11 @@
 )]
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
 use fm_candle::checkpoint::{self, Source};
-use fm_candle::data::Images;
+use fm_candle::data::{ImageSet, Images};
 use fm_candle::train::{Batch, TrainConfig, Trainer};
 use fmq_tests::{config, data, formula, json, max_difference, own};
 use serde_json::{Map, Value};
@@ -174,7 +175,7 @@ fn a_resumed_run_goes_on_as_if_it_had_not_been_cut() {
     let config = config(&json("train/train.json")["config"]);
     let pixels = (0..40 * 3 * 64u32).map(|i| (i * 37 % 251) as u8).collect();
     let labels = (0..40).map(|i| i % 4).collect();
-    let images = Images::new([3, 8, 8], pixels, labels).unwrap();
+    let images: Arc<dyn ImageSet> = Arc::new(Images::new([3, 8, 8], pixels, labels).unwrap());
     let settings = TrainConfig {
         use_ema: true,
         batch_size: 12,
@@ -188,8 +189,8 @@ fn a_resumed_run_goes_on_as_if_it_had_not_been_cut() {
     let mut whole = Trainer::new(&config, &settings, &Device::Cpu).unwrap();
     let mut part = Trainer::new(&config, &settings, &Device::Cpu).unwrap();
     let train = |trainer: &mut Trainer, batches: usize| -> Vec<f64> {
-        let order = trainer.order(&images);
-        (0..batches).map(|_| trainer.next_batch(&images, &order).unwrap().unwrap()).collect()
+        let mut loader = trainer.loader(&images).unwrap();
+        (0..batches).map(|_| trainer.next_batch(&mut loader).unwrap().unwrap()).collect()
     };
     let losses = train(&mut whole, 3);
     train(&mut part, 1);

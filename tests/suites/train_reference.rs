@@ -104,7 +104,7 @@ fn the_first_gradients_equal_upstream() {
     let (_, batch) = run(&TrainConfig::default());
     let batch = batch(0, true);
     let (x_t, u) = cond_ot(&batch.x0, &batch.x1, &batch.t).unwrap();
-    let mode = Mode::Train(&Masks::new(0, 0, 0));
+    let mode = Mode::Train(&Masks::new(0, 0, (0, 1)));
     let v = net.forward(&x_t, &batch.t, batch.label.as_ref(), None, mode).unwrap();
     let gradients = loss(&v, &u).unwrap().backward().unwrap();
 

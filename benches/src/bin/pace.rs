@@ -12,7 +12,7 @@ use fm_candle::data::Images;
 use fm_candle::model::{Mode, UNetConfig};
 use fm_candle::ops::Arithmetic;
 use fm_candle::train::{TrainConfig, Trainer};
-use fmq_benches::{Form, codes, net, step, tensor};
+use fmq_benches::{Form, Steps, codes, net, tensor};
 
 /// The work of one line.
 type Work = Box<dyn FnMut()>;
@@ -48,10 +48,11 @@ fn work(config: &UNetConfig, n: usize, kind: &str) -> Work {
                 class_drop_prob: if config.num_classes.is_some() { 0.2 } else { 1.0 },
                 ..TrainConfig::default()
             };
-            let mut trainer =
+            let trainer =
                 Trainer::new(config, &settings, &Device::Cpu).expect("settings that train");
+            let mut steps = Steps::new(trainer, images).expect("a thread");
             return Box::new(move || {
-                step(&mut trainer, &images).expect("a finite loss");
+                steps.step().expect("a finite loss");
             });
         }
         "dense" => Form::Dense,

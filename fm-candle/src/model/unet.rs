@@ -27,14 +27,15 @@ pub enum Mode<'a> {
 pub struct Masks {
     stream: Stream,
     batch: u64,
-    first: usize,
+    images: (usize, usize),
     layer: Cell<u64>,
 }
 
 impl Masks {
-    /// The masks of images `first..` of batch number `batch` of the run with this seed.
-    pub fn new(seed: u64, batch: u64, first: usize) -> Self {
-        Self { stream: Domain::Dropout.stream(seed), batch, first, layer: Cell::new(0) }
+    /// The masks of every `step`-th image, `images = (first, step)`, of batch number `batch` of the
+    /// run with this seed.
+    pub fn new(seed: u64, batch: u64, images: (usize, usize)) -> Self {
+        Self { stream: Domain::Dropout.stream(seed), batch, images, layer: Cell::new(0) }
     }
 
     /// Uniform numbers in `[0, 1)` for the next layer, whose values have this shape.
@@ -42,7 +43,8 @@ impl Masks {
         let mut values = vec![0f32; shape.elem_count()];
         let layer = self.layer.replace(self.layer.get() + 1);
         let size = shape.dims().iter().skip(1).product::<usize>().max(1);
-        for (image, values) in (self.first..).zip(values.chunks_exact_mut(size)) {
+        let images = (self.images.0..).step_by(self.images.1);
+        for (image, values) in images.zip(values.chunks_exact_mut(size)) {
             self.stream.fill_uniform((self.batch << 32) | (layer << 16) | image as u64, 0, values);
         }
         Ok(Tensor::from_vec(values, shape, device)?)

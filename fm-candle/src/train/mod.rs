@@ -4,24 +4,32 @@
 //! batch, example), so a run that was cut goes on exactly as if it had not been.
 
 mod batch;
+mod distributed;
 mod layout;
+mod loader;
 mod optimizer;
+mod order;
 mod schedule;
 mod state;
+
+use std::sync::Arc;
 
 use candle_core::backprop::GradStore;
 use candle_core::{Device, Tensor, Var};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::data::Images;
+use crate::data::ImageSet;
 use crate::error::{Error, Result};
 use crate::model::{Init, Initial, Masks, Mode, Stored, UNet, UNetConfig, Weights};
 use crate::path::{Times, cond_ot, loss};
 use crate::random::Domain;
 
-pub use batch::{Batch, Order};
-pub use optimizer::{AdamW, AdamWConfig, Moments, add_gradients};
+pub use batch::Batch;
+pub use distributed::{Alone, Rank, Ranks};
+pub use loader::Loader;
+pub use optimizer::{AdamW, AdamWConfig, Moments, add_gradients, norm};
+pub use order::Order;
 pub use schedule::Schedule;
 
 /// Images of a shard; see [`Trainer::accumulate`].
@@ -131,6 +139,8 @@ pub struct Trainer {
     progress: Progress,
     /// Gradients of the batches since the last update.
     pending: Vec<Option<Tensor>>,
+    ranks: Arc<dyn Ranks>,
+    grad_norm: f64,
     device: Device,
 }
 
@@ -157,8 +167,21 @@ impl Trainer {
             net,
             vars,
             progress: Progress::default(),
+            ranks: Arc::new(Alone),
+            grad_norm: 0.0,
             device: device.clone(),
         })
+    }
+
+    /// The same run as one process of several, which together make the batches `size` times larger.
+    #[must_use]
+    pub fn with_ranks(self, ranks: Arc<dyn Ranks>) -> Self {
+        Self { ranks, ..self }
+    }
+
+    /// This process among those that train together.
+    pub fn rank(&self) -> Rank {
+        self.ranks.rank()
     }
 
     /// The net, with the weights under training.
@@ -184,6 +207,11 @@ impl Trainer {
     /// Where the run stands.
     pub fn progress(&self) -> Progress {
         self.progress
+    }
+
+    /// Euclidean norm of the gradient of the last update, over all parameters.
+    pub fn grad_norm(&self) -> f64 {
+        self.grad_norm
     }
 
     /// The weights to evaluate with, the moving average where one is kept, in state-dict order.
@@ -225,17 +253,39 @@ impl Trainer {
         missing.map(|((name, _), _)| name.as_str()).collect()
     }
 
-    /// Trains on the next batch of `order` and returns its loss; none after the epoch's last one,
-    /// until [`end_epoch`](Self::end_epoch) is called.
+    /// The rest of the epoch under way, for [`next_batch`](Self::next_batch).
     ///
     /// # Errors
-    /// A loss that is not finite.
-    pub fn next_batch(&mut self, data: &Images, order: &Order) -> Result<Option<f64>> {
-        let Some(indices) = order.batch(self.progress.batch, self.config.batch_size) else {
-            return Ok(None);
-        };
-        let batch = Batch::draw(data, indices, &self.config, &self.progress, &self.device)?;
-        let value = self.accumulate(&batch)?;
+    /// No thread to read ahead.
+    pub fn loader(&self, data: &Arc<dyn ImageSet>) -> Result<Loader> {
+        let TrainConfig { seed, batch_size, .. } = self.config;
+        let order = Order::new(data.len(), seed, self.progress.epoch, self.ranks.rank());
+        Loader::new(data, order, &self.progress, batch_size)
+    }
+
+    /// Trains on the next batch and returns its loss, the mean over all processes; none after the
+    /// epoch's last batch, until [`end_epoch`](Self::end_epoch) is called.
+    ///
+    /// # Errors
+    /// An image that cannot be read; a loss that is not finite, with the images that made it.
+    pub fn next_batch(&mut self, loader: &mut Loader) -> Result<Option<f64>> {
+        let Some(pixels) = loader.next()? else { return Ok(None) };
+        let rank = self.ranks.rank();
+        let batch = Batch::draw(&pixels, &self.config, &self.progress, rank, &self.device)?;
+        let own = self.accumulate(&batch)?;
+        let value = distributed::mean(&self.ranks, own)?;
+        if !value.is_finite() {
+            let Progress { epoch, batch, batches, .. } = self.progress;
+            let images = if own.is_finite() {
+                "of another process".into()
+            } else {
+                format!("{:?}", pixels.images)
+            };
+            return Err(Error::Config(format!(
+                "the loss is {value} in epoch {epoch}, batch {batch} (batch {batches} of the run, \
+                 images {images}); a lower --lr may help"
+            )));
+        }
         self.progress.batch += 1;
         self.progress.batches += 1;
         self.progress.loss_sum += value;
@@ -252,18 +302,13 @@ impl Trainer {
         self.progress = Progress { epoch: epoch + 1, batches, ..Progress::default() };
     }
 
-    /// The order of the images in the epoch under way.
-    pub fn order(&self, data: &Images) -> Order {
-        Order::new(data.n, self.config.seed, self.progress.epoch)
-    }
-
     /// Adds the gradients of one batch; returns its loss.
     ///
     /// The batch of a small net is cut into shards of a few images, each with a graph of its
     /// own: they run side by side and their activations stay in the caches.
     ///
     /// # Errors
-    /// A loss that is not finite.
+    /// Tensors that do not fit the net.
     pub fn accumulate(&mut self, batch: &Batch) -> Result<f64> {
         let n = batch.len()?;
         let small = self.vars.iter().map(|(_, var)| var.elem_count()).sum::<usize>() < SMALL_NET;
@@ -278,12 +323,6 @@ impl Trainer {
             value += part;
             add_gradients(&mut self.pending, &self.vars, grads)?;
         }
-        if !value.is_finite() {
-            return Err(Error::Config(format!(
-                "the loss is {value} in epoch {}, batch {}; a lower --lr may help",
-                self.progress.epoch, self.progress.batch
-            )));
-        }
         Ok(value)
     }
 
@@ -291,7 +330,9 @@ impl Trainer {
     /// batch's mean.
     fn gradients(&self, shard: &Batch, first: usize, n: usize) -> Result<(f64, GradStore)> {
         let (x_t, u) = cond_ot(&shard.x0, &shard.x1, &shard.t)?;
-        let masks = Masks::new(self.config.seed, self.progress.batches, first);
+        let Rank { index, size } = self.ranks.rank();
+        let masks =
+            Masks::new(self.config.seed, self.progress.batches, (first * size + index, size));
         let label = shard.label.as_ref();
         let v = self.net.forward(&x_t, &shard.t, label, None, Mode::Train(&masks))?;
         let part = shard.len()? as f64 / n as f64;
@@ -314,6 +355,8 @@ impl Trainer {
     /// # Errors
     /// As [`update`](Self::update).
     pub fn update_with(&mut self, lr: f64) -> Result<()> {
+        distributed::average(&self.ranks, &self.vars, &mut self.pending)?;
+        self.grad_norm = norm(&self.pending)?;
         self.optimizer.step(&self.vars, &self.pending, lr)?;
         self.pending.fill(None);
         Ok(())

@@ -3,7 +3,7 @@
 use core::cell::RefCell;
 
 use candle_core::backprop::GradStore;
-use candle_core::{CpuStorage, InplaceOp2, Layout, Tensor, Var, bail};
+use candle_core::{CpuStorage, DType, InplaceOp2, Layout, Storage, Tensor, Var, bail};
 use pulp::Arch;
 use rayon::prelude::*;
 
@@ -143,6 +143,27 @@ pub fn add_gradients(
         };
         Ok(())
     })
+}
+
+/// Euclidean norm of all gradients together; one that is missing counts as zero.
+///
+/// # Errors
+/// An allocation that fails on the device.
+pub fn norm(grads: &[Option<Tensor>]) -> Result<f64> {
+    let squares = grads.par_iter().flatten().map(|grad| -> Result<f64> {
+        let (storage, layout) = grad.storage_and_layout();
+        let (Storage::Cpu(CpuStorage::F32(values)), Some((start, end))) =
+            (&*storage, layout.contiguous_offsets())
+        else {
+            drop(storage);
+            return Ok(f64::from(grad.to_dtype(DType::F32)?.sqr()?.sum_all()?.to_scalar::<f32>()?));
+        };
+        let square = |piece: &[f32]| piece.iter().map(|&g| f64::from(g * g)).sum::<f64>();
+        let pieces: Vec<f64> = values[start..end].par_chunks(PIECE).map(square).collect();
+        Ok(pieces.iter().sum())
+    });
+    let squares: Vec<f64> = squares.collect::<Result<_>>()?;
+    Ok(squares.iter().sum::<f64>().sqrt())
 }
 
 /// The factors of one update.
@@ -343,6 +364,15 @@ mod tests {
         let grad = Tensor::zeros((3, 2), candle_core::DType::F32, &Device::Cpu).unwrap();
         let mut optimizer = AdamW::new(AdamWConfig::default(), &vars).unwrap();
         assert!(optimizer.step(&vars, &[Some(grad)], 1.0).is_err());
+    }
+
+    #[test]
+    fn the_norm_is_over_all_parameters() {
+        let column = Tensor::from_vec(vec![2f32; 3 * PIECE], (3, PIECE), &Device::Cpu).unwrap();
+        let turned = Tensor::new(&[[6f32, 0.0], [0.0, 8.0]], &Device::Cpu).unwrap().t().unwrap();
+        let expected = (4.0 * 3.0 * PIECE as f64 + 100.0).sqrt();
+        let found = norm(&[Some(column), None, Some(turned)]).unwrap();
+        assert!((found / expected - 1.0).abs() < 1e-12, "{found} for {expected}");
     }
 
     /// Both gradients of a sum are the same values; adding in place needs memory of their own.

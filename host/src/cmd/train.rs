@@ -1,30 +1,30 @@
 //! `fmq train`: upstream's `train.py`, its flags and its files.
 
-use core::time::Duration;
 use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use fm_candle::data::{Dataset, Images, Split};
-use fm_candle::device::Device;
+use fm_candle::atomic;
+use fm_candle::data::{Dataset, ImageSet, Split};
 use fm_candle::model::UNetConfig;
-use fm_candle::sample::{Sampler, start_noise, to_pixels};
+use fm_candle::sample::Sampler;
 use fm_candle::solver::Method;
 use fm_candle::train::{TrainConfig, Trainer};
-use fm_candle::{DType, atomic, checkpoint};
-use serde_json::{Map, Value, json};
 
 use crate::cli::Common;
-use crate::cmd::label::class_cycle;
 use crate::cmd::launcher::Launcher;
 use crate::cmd::net;
 use crate::cmd::ode::OdeOptions;
 use crate::progress::Progress;
-use crate::report::grid;
+use journal::Journal;
+use run::Run;
+use signals::Signals;
 
+mod journal;
 mod namespace;
+mod run;
+mod signals;
 
 /// Train a flow-matching U-Net (upstream's flags, in snake_case or kebab-case)
 #[derive(clap::Args, Clone)]
@@ -142,16 +142,16 @@ pub(crate) fn run(args: &Args, common: &Common) -> Result<()> {
     };
     config.check()?;
     let sampler = sampler(args)?;
-    let data = dataset.load(&args.data_path, Split::Train)?;
-    check_fit(&arch, &data, args)?;
-    arch.image_size = i64::try_from(data.height)?;
+    let data: Arc<dyn ImageSet> = Arc::new(dataset.load(&args.data_path, Split::Train)?);
+    check_fit(&arch, &*data, args)?;
+    arch.image_size = i64::try_from(data.shape()[1])?;
     if config.flip {
         progress.line(
             "note: images are flipped left to right, as upstream does; digits want --no-flip",
         );
     }
     let saved = resume_path(args)?;
-    let mut trainer = match &saved {
+    let trainer = match &saved {
         Some(path) => {
             let trainer = Trainer::resume(path, &arch, &config, &device)
                 .with_context(|| format!("--resume `{}`", path.display()))?;
@@ -162,30 +162,18 @@ pub(crate) fn run(args: &Args, common: &Common) -> Result<()> {
     };
     fs::create_dir_all(args.output_dir.join("snapshots"))
         .with_context(|| format!("creating `{}`", args.output_dir.display()))?;
+    atomic::remove_leftovers(&args.output_dir)?;
     let namespace = namespace::namespace(args, common, &arch);
-    let run = Run { args, data: &data, sampler, device, progress, namespace };
-    if args.eval_only {
-        return run.evaluate(&trainer);
+    if !args.eval_only {
+        let described = serde_json::to_string_pretty(&namespace)?;
+        atomic::write(&args.output_dir.join("args.json"), described.as_bytes())?;
     }
-    let described = serde_json::to_string_pretty(&run.namespace)?;
-    atomic::write(&args.output_dir.join("args.json"), described.as_bytes())?;
-    let mut evaluated = false;
-    let first = trainer.progress().epoch;
-    let last = if args.test_run { config.epochs.min(first + 1) } else { config.epochs };
-    while trainer.progress().epoch < last {
-        run.epoch(&mut trainer)?;
-        let epochs = trainer.progress().epoch;
-        evaluated =
-            args.test_run || args.eval_frequency > 0 && epochs.is_multiple_of(args.eval_frequency);
-        if evaluated {
-            run.save(&trainer, &format!("checkpoint-{}.pth", epochs - 1))?;
-            run.evaluate(&trainer)?;
-        }
-    }
-    if !evaluated {
-        run.evaluate(&trainer)?;
-    }
-    Ok(())
+    let (at, updates) = (trainer.progress(), trainer.optimizer().updates);
+    let journal = Journal::open(&args.output_dir, at.epoch, updates)?;
+    let signals = Signals::watch().context("watching for signals")?;
+    let mut run =
+        Run { args, trainer, data, sampler, device, progress, namespace, journal, signals };
+    if args.eval_only { run.evaluate() } else { run.train() }
 }
 
 /// Refuses what cannot be done, before any work, and names what is ignored.
@@ -233,127 +221,35 @@ fn tell_resumed(trainer: &Trainer, args: &Args, progress: Progress) {
     }
 }
 
-/// What training needs beside the trainer.
-struct Run<'a> {
-    args: &'a Args,
-    data: &'a Images,
-    sampler: Sampler,
-    device: Device,
-    progress: Progress,
-    /// The command line as upstream's checkpoints keep it.
-    namespace: Map<String, Value>,
-}
-
-impl Run<'_> {
-    /// Writes the run to a file of the output folder.
-    fn save(&self, trainer: &Trainer, name: &str) -> Result<()> {
-        Ok(trainer.save(&self.args.output_dir.join(name), &self.namespace)?)
-    }
-
-    /// One epoch, or what is left of it; then the run is saved and `log.txt` gets a line.
-    fn epoch(&self, trainer: &mut Trainer) -> Result<()> {
-        let (args, batch_size) = (self.args, self.args.batch_size as u64);
-        let (order, first) = (trainer.order(self.data), trainer.progress());
-        let batches = order.batches(args.batch_size);
-        if batches == 0 {
-            bail!("--batch_size {batch_size}: the data set has only {} images", self.data.n);
-        }
-        let batches = if args.test_run { 1 } else { batches };
-        let epoch = first.epoch;
-        let bar = self.progress.bar(&format!("epoch {epoch}"), batches * batch_size, "img");
-        bar.set_position(first.batch * batch_size);
-        bar.reset_eta();
-        let (start, mut saved) = (Instant::now(), Instant::now());
-        while trainer.progress().batch < batches {
-            if trainer.next_batch(self.data, &order)?.is_none() {
-                break;
-            }
-            let at = trainer.progress();
-            bar.set_message(format!("epoch {epoch}  loss {:.4}", at.mean_loss()));
-            bar.inc(batch_size);
-            let after_update = at.batch.is_multiple_of(args.accum_iter as u64);
-            if after_update && saved.elapsed() > Duration::from_secs(args.save_seconds) {
-                self.save(trainer, RUN)?;
-                saved = Instant::now();
-            }
-        }
-        let (loss, seconds) = (trainer.progress().mean_loss(), start.elapsed().as_secs_f64());
-        let speed = ((batches - first.batch) * batch_size) as f64 / seconds;
-        trainer.end_epoch();
-        self.save(trainer, RUN)?;
-        bar.finish_and_clear();
-        let text = format!("epoch {epoch}: loss {loss:.5}, {seconds:.0} s, {speed:.0} img/s");
-        self.progress.line(&text);
-        let path = args.output_dir.join("log.txt");
-        let line = json!({ "train_loss": loss, "epoch": epoch, "seconds": seconds });
-        fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(&path)
-            .and_then(|mut log| writeln!(log, "{line}"))
-            .with_context(|| format!("writing `{}`", path.display()))
-    }
-
-    /// Writes the evaluation weights and a grid of samples.
-    fn evaluate(&self, trainer: &Trainer) -> Result<()> {
-        let (dir, data) = (&self.args.output_dir, self.data);
-        let config = trainer.net().config();
-        let weights = trainer.evaluation_weights()?;
-        let json = config.to_json();
-        let metadata = [(checkpoint::NET_KEY, json.as_str())];
-        checkpoint::safetensors::save(&dir.join(MODEL), &weights, &metadata)?;
-
-        let net = net::build(config, weights, &self.device, DType::F32)?;
-        let n = 64.min(self.args.batch_size);
-        let shape = (data.channels, data.height, data.width);
-        let x0 = start_noise(trainer.config().seed, 0, n, shape, &self.device)?;
-        let labels = class_cycle(config, n)?;
-        let samples = self.sampler.run(&net, &x0, labels.as_deref(), false, |_| {})?;
-        if let Some(warning) = &samples.warning {
-            self.progress.line(&format!("warning: {warning}"));
-        }
-        let pixels = to_pixels(&samples.images)?;
-        let png = grid::png(&pixels, [n, data.height, data.width, data.channels], 10, 2)?;
-        let at = trainer.progress();
-        let name = format!("snapshots/{}_{}.png", at.epoch.saturating_sub(1), at.batches);
-        atomic::write(&dir.join(name), &png)?;
-        self.progress.line(&format!("wrote `{}`", dir.join(MODEL).display()));
-        Ok(())
-    }
-}
-
 fn sampler(args: &Args) -> Result<Sampler> {
     let method = args.ode_method;
     let (grid, options) = args.ode_options.steps(method, args.edm_schedule, 0.01)?;
     Ok(Sampler { method, grid, options, cfg_scale: args.cfg_scale, batch_size: 8 })
 }
 
-/// Refuses a net that cannot take the images.
-fn check_fit(net: &UNetConfig, data: &Images, args: &Args) -> Result<()> {
-    if net.in_channels != data.channels || net.out_channels != data.channels {
+/// Refuses a net that cannot take the images, and too few of them.
+fn check_fit(net: &UNetConfig, data: &dyn ImageSet, args: &Args) -> Result<()> {
+    let ([channels, height, width], set) = (data.shape(), args.dataset);
+    if net.in_channels != channels || net.out_channels != channels {
         bail!(
-            "--dataset {} has {} channel(s), the net has {} in and {} out; choose another --arch",
-            args.dataset,
-            data.channels,
+            "--dataset {set} has {channels} channel(s), the net has {} in and {} out; choose \
+             another --arch",
             net.in_channels,
             net.out_channels
         );
     }
-    if let Some(side) = args.image_size.filter(|&side| side != data.height) {
-        bail!("--image-size {side}: the images of {} have side {}", args.dataset, data.height);
+    if let Some(side) = args.image_size.filter(|&side| side != height) {
+        bail!("--image-size {side}: the images of {set} have side {height}");
     }
-    if data.height != data.width {
-        bail!(
-            "--dataset {}: images of {} x {} are not square",
-            args.dataset,
-            data.height,
-            data.width
-        );
+    if height != width {
+        bail!("--dataset {set}: images of {height} x {width} are not square");
     }
-    let classes = data.labels.iter().max().map_or(0, |&label| label as usize + 1);
+    if data.len() < args.batch_size {
+        bail!("--batch_size {}: the data set has only {} images", args.batch_size, data.len());
+    }
     match net.num_classes {
-        Some(known) if known < classes => {
-            bail!("--dataset {} has {classes} classes, the net only {known}", args.dataset)
+        Some(known) if known < data.classes() => {
+            bail!("--dataset {set} has {} classes, the net only {known}", data.classes())
         }
         _ => Ok(()),
     }

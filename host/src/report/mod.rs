@@ -6,6 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 mod axis;
 mod chart;
+pub(crate) mod events;
 pub(crate) mod grid;
 pub(crate) mod html;
 pub(crate) mod picture;

@@ -1,4 +1,4 @@
-//! The three curves of a sweep.
+//! The curves of a sweep, and that of a training run.
 
 use super::axis::Scale;
 use super::chart::{Chart, Reference, Series};
@@ -46,6 +46,26 @@ pub(crate) fn psnr(rows: &[Row]) -> String {
     .svg()
 }
 
+/// Mean loss over epochs, `(epoch, loss)`; an SVG document. Of a long run neighbouring epochs share
+/// a point, their mean.
+pub(crate) fn loss(epochs: &[(f64, f64)]) -> String {
+    const POINTS: usize = 60;
+    let mean = |chunk: &[(f64, f64)]| {
+        let sum = chunk.iter().fold((0.0, 0.0), |sum, point| (sum.0 + point.0, sum.1 + point.1));
+        (sum.0 / chunk.len() as f64, sum.1 / chunk.len() as f64)
+    };
+    let points = epochs.chunks(epochs.len().div_ceil(POINTS).max(1)).map(mean).collect();
+    Chart {
+        title: "Training loss".into(),
+        x_label: "epoch".into(),
+        y_label: "mean squared error of the velocity".into(),
+        y_scale: Scale::Log,
+        series: vec![Series { name: "train loss".into(), points }],
+        references: Vec::new(),
+    }
+    .svg()
+}
+
 /// A line for each scheme, in order of first appearance so that colours agree between plots.
 fn by_scheme(rows: &[Row], point: impl Fn(&Row) -> (f64, f64)) -> Vec<Series> {
     schemes(rows)
@@ -85,6 +105,14 @@ mod tests {
                 assert!(svg.contains(&format!(">{scheme}</text>")), "{scheme}");
             }
         }
+    }
+
+    #[test]
+    fn a_long_run_has_a_point_for_several_epochs() {
+        let epochs = |n: u32| (0..n).map(|i| (f64::from(i), 1.0 + f64::from(i % 2))).collect();
+        let marks = |epochs: Vec<_>| loss(&epochs).matches("<title>").count();
+        assert_eq!([marks(epochs(1)), marks(epochs(60)), marks(epochs(120))], [1, 60, 60]);
+        assert!(loss(&epochs(120)).contains("train loss: 1.50 at 0.50"));
     }
 
     #[test]

@@ -1,0 +1,133 @@
+//! What a run tells while it goes on: `log.txt`, TensorBoard's events, the curve of the loss.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result};
+use fm_candle::atomic;
+use serde::{Deserialize, Serialize};
+
+use crate::report::{events, plots};
+
+/// One epoch: a line of `log.txt`, with upstream's keys first.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Entry {
+    /// Mean loss.
+    pub(super) train_loss: f64,
+    /// Its number, from 0.
+    pub(super) epoch: u64,
+    /// Seconds that this process spent on it.
+    pub(super) seconds: f64,
+    /// Images per second, over all processes.
+    pub(super) img_per_s: f64,
+    /// Learning rate.
+    pub(super) lr: f64,
+    /// Norm of its last gradient.
+    pub(super) grad_norm: f64,
+}
+
+/// The files of a run that grow.
+pub(super) struct Journal {
+    log: PathBuf,
+    curve: PathBuf,
+    events: File,
+    events_path: PathBuf,
+}
+
+impl Journal {
+    /// The journal of a run that goes on with `epoch`, after `step` updates: what the log says of
+    /// later ones was lost with the process that wrote it.
+    pub(super) fn open(dir: &Path, epoch: u64, step: u64) -> Result<Self> {
+        let log = dir.join("log.txt");
+        if let Ok(text) = fs::read_to_string(&log) {
+            let kept: String = text
+                .lines()
+                .filter(|line| is_before(line, epoch))
+                .flat_map(|l| [l, "\n"])
+                .collect();
+            if kept != text {
+                atomic::write(&log, kept.as_bytes())?;
+            }
+        }
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
+        let name = format!("events.out.tfevents.{now}.fmq.{}", std::process::id());
+        let events_path = dir.join(name);
+        let events = OpenOptions::new().create(true).append(true).open(&events_path);
+        let events = events.with_context(|| format!("writing `{}`", events_path.display()))?;
+        let mut journal = Self { log, curve: dir.join("loss.svg"), events, events_path };
+        journal.put(&events::version())?;
+        journal.put(&events::start(step))?;
+        Ok(journal)
+    }
+
+    /// An update of the weights.
+    pub(super) fn step(&mut self, step: u64, loss: f64, grad_norm: f64, lr: f64) -> Result<()> {
+        let values = [("train/loss", loss), ("train/grad_norm", grad_norm), ("train/lr", lr)];
+        self.put(&events::scalars(step, &values))
+    }
+
+    /// A finished epoch.
+    pub(super) fn epoch(&mut self, step: u64, entry: &Entry) -> Result<()> {
+        let line = serde_json::to_string(entry)?;
+        OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&self.log)
+            .and_then(|mut log| writeln!(log, "{line}"))
+            .with_context(|| format!("writing `{}`", self.log.display()))?;
+        let values = [("epoch/loss", entry.train_loss), ("epoch/img_per_s", entry.img_per_s)];
+        self.put(&events::scalars(step, &values))?;
+        let log = fs::read_to_string(&self.log)
+            .with_context(|| format!("reading `{}`", self.log.display()))?;
+        let entries = log.lines().filter_map(|line| serde_json::from_str::<Entry>(line).ok());
+        let points: Vec<_> = entries.map(|entry| (entry.epoch as f64, entry.train_loss)).collect();
+        Ok(atomic::write(&self.curve, plots::loss(&points).as_bytes())?)
+    }
+
+    /// A grid of samples: its PNG, width, height and channels.
+    pub(super) fn samples(&mut self, step: u64, png: &[u8], size: [u64; 3]) -> Result<()> {
+        self.put(&events::image(step, "samples", png, size))
+    }
+
+    fn put(&mut self, record: &[u8]) -> Result<()> {
+        self.events
+            .write_all(record)
+            .with_context(|| format!("writing `{}`", self.events_path.display()))
+    }
+}
+
+/// Whether a line of the log is of an epoch before this one.
+fn is_before(line: &str, epoch: u64) -> bool {
+    let value: serde_json::Value = serde_json::from_str(line).unwrap_or_default();
+    value["epoch"].as_u64().is_some_and(|of| of < epoch)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(epoch: u64) -> Entry {
+        Entry { train_loss: 0.5, epoch, seconds: 1.0, img_per_s: 2.0, lr: 1e-4, grad_norm: 3.0 }
+    }
+
+    #[test]
+    fn what_a_lost_process_wrote_is_taken_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("log.txt");
+        let mut journal = Journal::open(dir.path(), 0, 0).unwrap();
+        for i in 0..3 {
+            journal.epoch(i, &entry(i)).unwrap();
+        }
+        fs::OpenOptions::new().append(true).open(&log).unwrap().write_all(b"{\"train_l").unwrap();
+        let mut journal = Journal::open(dir.path(), 2, 20).unwrap();
+        journal.epoch(30, &entry(2)).unwrap();
+        let text = fs::read_to_string(&log).unwrap();
+        let entries: Vec<Entry> =
+            text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(entries, [entry(0), entry(1), entry(2)]);
+        assert!(text.starts_with(r#"{"train_loss":0.5,"epoch":0"#), "{text}");
+        assert!(fs::read_to_string(dir.path().join("loss.svg")).unwrap().contains("<polyline"));
+    }
+}

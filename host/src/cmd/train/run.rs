@@ -1,0 +1,199 @@
+//! The epochs of a run: training, saving, evaluating.
+
+use core::time::Duration;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Result, bail};
+use fm_candle::data::ImageSet;
+use fm_candle::device::Device;
+use fm_candle::sample::{Sampler, start_noise, to_pixels};
+use fm_candle::train::Trainer;
+use fm_candle::{DType, atomic, checkpoint};
+use serde_json::{Map, Value};
+
+use super::journal::{Entry, Journal};
+use super::signals::Signals;
+use super::{Args, MODEL, RUN};
+use crate::cmd::label::class_cycle;
+use crate::cmd::net;
+use crate::progress::Progress;
+use crate::report::grid;
+
+/// A run and what belongs to it.
+pub(super) struct Run<'a> {
+    pub(super) args: &'a Args,
+    pub(super) trainer: Trainer,
+    pub(super) data: Arc<dyn ImageSet>,
+    pub(super) sampler: Sampler,
+    pub(super) device: Device,
+    pub(super) progress: Progress,
+    /// The command line as upstream's checkpoints keep it.
+    pub(super) namespace: Map<String, Value>,
+    pub(super) journal: Journal,
+    pub(super) signals: Signals,
+}
+
+impl Run<'_> {
+    /// Trains to the last epoch, or until a signal comes; a run that was cut before an evaluation
+    /// begins with it.
+    pub(super) fn train(&mut self) -> Result<()> {
+        let first = self.trainer.progress().epoch;
+        let epochs = self.trainer.config().epochs;
+        let last = if self.args.test_run { epochs.min(first + 1) } else { epochs };
+        let mut evaluate = self.owes_evaluation(last);
+        loop {
+            if evaluate {
+                self.evaluate()?;
+            }
+            let at = self.trainer.progress().epoch;
+            if at >= last {
+                return Ok(());
+            }
+            if !self.epoch(last)? {
+                self.progress.line(&format!(
+                    "stopped by a signal, saved; go on with --resume auto --output_dir {}",
+                    self.args.output_dir.display()
+                ));
+                return Ok(());
+            }
+            evaluate = self.args.test_run || at + 1 >= last || self.is_milestone();
+        }
+    }
+
+    /// Whether the last finished epoch is one after which upstream saves and evaluates.
+    fn is_milestone(&self) -> bool {
+        let frequency = self.args.eval_frequency;
+        frequency > 0 && self.trainer.progress().epoch.is_multiple_of(frequency)
+    }
+
+    /// Whether the last finished epoch has still to be evaluated.
+    fn owes_evaluation(&self, last: u64) -> bool {
+        let (at, dir) = (self.trainer.progress(), &self.args.output_dir);
+        let due = at.epoch >= last || at.epoch > 0 && at.batch == 0 && self.is_milestone();
+        due && !(dir.join(self.snapshot()).exists() && dir.join(MODEL).exists())
+    }
+
+    /// Name of the grid of samples after the last finished epoch.
+    fn snapshot(&self) -> String {
+        let at = self.trainer.progress();
+        format!("snapshots/{}_{}.png", at.epoch.saturating_sub(1), at.batches)
+    }
+
+    /// Writes the run to a file of the output folder.
+    fn save(&self, name: &str) -> Result<()> {
+        Ok(self.trainer.save(&self.args.output_dir.join(name), &self.namespace)?)
+    }
+
+    /// One epoch of a run of `last`, or what is left of it; then `log.txt` gets a line and the run is
+    /// saved. Whether it came to its end.
+    fn epoch(&mut self, last: u64) -> Result<bool> {
+        let (args, first) = (self.args, self.trainer.progress());
+        let mut loader = self.trainer.loader(&self.data)?;
+        let batches = if args.test_run { 1 } else { loader.batches() };
+        let (epoch, lr) = (first.epoch, self.trainer.schedule().lr(first.epoch));
+        let images = (args.batch_size * self.trainer.rank().size) as u64;
+        let bar = self.progress.bar(&format!("epoch {epoch}"), batches * images, "img");
+        bar.set_position(first.batch * images);
+        bar.reset_eta();
+        let (start, mut saved) = (Instant::now(), Instant::now());
+        while self.trainer.progress().batch < batches {
+            let loss = match self.trainer.next_batch(&mut loader) {
+                Ok(Some(loss)) => loss,
+                Ok(None) => break,
+                Err(error) => bail!("{error}; {}", self.last_good()),
+            };
+            let (at, norm) = (self.trainer.progress(), self.trainer.grad_norm());
+            bar.set_message(format!("epoch {epoch}  loss {:.4}  |g| {norm:.3}", at.mean_loss()));
+            bar.inc(images);
+            if !at.batch.is_multiple_of(args.accum_iter as u64) {
+                continue;
+            }
+            self.journal.step(self.trainer.optimizer().updates, loss, norm, lr)?;
+            if self.signals.asked() {
+                self.save(RUN)?;
+                return Ok(false);
+            }
+            if saved.elapsed() > Duration::from_secs(args.save_seconds) {
+                self.save(RUN)?;
+                saved = Instant::now();
+            }
+        }
+        let seconds = start.elapsed().as_secs_f64();
+        let done = Entry {
+            train_loss: self.trainer.progress().mean_loss(),
+            epoch,
+            seconds,
+            img_per_s: ((batches - first.batch) * images) as f64 / seconds,
+            lr,
+            grad_norm: self.trainer.grad_norm(),
+        };
+        self.trainer.end_epoch();
+        self.journal.epoch(self.trainer.optimizer().updates, &done)?;
+        if self.args.test_run || self.is_milestone() {
+            self.save(&format!("checkpoint-{epoch}.pth"))?;
+        }
+        self.save(RUN)?;
+        bar.finish_and_clear();
+        let whole_epoch = seconds * batches as f64 / (batches - first.batch).max(1) as f64;
+        self.progress.line(&format!(
+            "epoch {epoch}: loss {:.5}, |g| {:.3}, {seconds:.0} s, {:.0} img/s, {} to go",
+            done.train_loss,
+            done.grad_norm,
+            done.img_per_s,
+            hours(whole_epoch * (last - epoch - 1) as f64),
+        ));
+        Ok(true)
+    }
+
+    /// What a run that ends by an error can go on from.
+    fn last_good(&self) -> String {
+        let path = self.args.output_dir.join(RUN);
+        if path.exists() {
+            format!("the last good checkpoint is `{}`", path.display())
+        } else {
+            "there is no checkpoint yet".into()
+        }
+    }
+
+    /// Writes the evaluation weights and a grid of samples.
+    pub(super) fn evaluate(&mut self) -> Result<()> {
+        let dir = &self.args.output_dir;
+        let config = self.trainer.net().config();
+        let weights = self.trainer.evaluation_weights()?;
+        let json = config.to_json();
+        let metadata = [(checkpoint::NET_KEY, json.as_str())];
+        checkpoint::safetensors::save(&dir.join(MODEL), &weights, &metadata)?;
+
+        let net = net::build(config, weights, &self.device, DType::F32)?;
+        let n = 64.min(self.args.batch_size);
+        let [channels, height, width] = self.data.shape();
+        let shape = (channels, height, width);
+        let x0 = start_noise(self.trainer.config().seed, 0, n, shape, &self.device)?;
+        let labels = class_cycle(config, n)?;
+        let draw = || self.sampler.run(&net, &x0, labels.as_deref(), false, |_| {});
+        let samples = self.signals.cut_anywhere(draw)?;
+        if let Some(warning) = &samples.warning {
+            self.progress.line(&format!("warning: {warning}"));
+        }
+        let pixels = to_pixels(&samples.images)?;
+        let picture = grid::draw(&pixels, [n, height, width, channels], 10, 2)?;
+        let png = picture.png()?;
+        atomic::write(&dir.join(self.snapshot()), &png)?;
+        let size = [picture.width.into(), picture.height.into(), channels as u64];
+        self.journal.samples(self.trainer.optimizer().updates, &png, size)?;
+        self.progress.line(&format!("wrote `{}`", dir.join(MODEL).display()));
+        Ok(())
+    }
+}
+
+/// A time for people to read.
+fn hours(seconds: f64) -> String {
+    if seconds < 90.0 {
+        format!("{seconds:.0} s")
+    } else if seconds < 5400.0 {
+        format!("{:.0} min", seconds / 60.0)
+    } else {
+        format!("{:.1} h", seconds / 3600.0)
+    }
+}

@@ -1,0 +1,42 @@
+//! What ends a run early: SIGTERM (SLURM's requeue) and Ctrl-C.
+
+use core::sync::atomic::{AtomicBool, Ordering};
+use std::io;
+use std::sync::Arc;
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
+
+/// Whether to stop, as the system asks.
+pub(super) struct Signals {
+    asked: Arc<AtomicBool>,
+    /// Set while nothing is lost by stopping at once.
+    idle: Arc<AtomicBool>,
+}
+
+impl Signals {
+    /// From now on SIGTERM and Ctrl-C set a flag; a second one stops at once.
+    pub(super) fn watch() -> io::Result<Self> {
+        let signals = Self { asked: Arc::default(), idle: Arc::default() };
+        for signal in [SIGTERM, SIGINT] {
+            flag::register_conditional_shutdown(signal, 0, Arc::clone(&signals.idle))?;
+            flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&signals.asked))?;
+            flag::register(signal, Arc::clone(&signals.asked))?;
+        }
+        Ok(signals)
+    }
+
+    /// Whether a signal has come.
+    pub(super) fn asked(&self) -> bool {
+        self.asked.load(Ordering::SeqCst)
+    }
+
+    /// Does work that may be cut anywhere, as its run is saved: a signal then ends the program at
+    /// once, as a success.
+    pub(super) fn cut_anywhere<T>(&self, work: impl FnOnce() -> T) -> T {
+        self.idle.store(true, Ordering::SeqCst);
+        let result = work();
+        self.idle.store(false, Ordering::SeqCst);
+        result
+    }
+}
