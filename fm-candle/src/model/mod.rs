@@ -5,12 +5,14 @@ mod blocks;
 mod config;
 mod identify;
 mod presets;
+mod recompute;
 mod unet;
 mod weights;
 
 pub use config::UNetConfig;
 pub use identify::{identify, order};
+pub use recompute::Inputs;
 pub use unet::{Masks, Mode, UNet};
-pub use weights::{Init, Initial, Shapes, Stored, Weight, Weights};
+pub use weights::{Cast, Init, Initial, Shapes, Stored, Weight, Weights};
 
 pub(crate) use weights::checked;

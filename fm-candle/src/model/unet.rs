@@ -38,6 +38,16 @@ impl Masks {
         Self { stream: Domain::Dropout.stream(seed), batch, images, layer: Cell::new(0) }
     }
 
+    /// Layers that have drawn their masks.
+    pub(super) fn layer(&self) -> u64 {
+        self.layer.get()
+    }
+
+    /// Goes back to where `layer` layers have drawn.
+    pub(super) fn rewind(&self, layer: u64) {
+        self.layer.set(layer);
+    }
+
     /// Uniform numbers in `[0, 1)` for the next layer, whose values have this shape.
     pub(super) fn next(&self, shape: &Shape, device: &Device) -> Result<Tensor> {
         let mut values = vec![0f32; shape.elem_count()];
@@ -82,14 +92,26 @@ impl Layer {
     }
 }
 
+/// An input, middle or output block.
+pub(super) struct Block(Vec<Layer>);
+
+impl Block {
+    /// # Shapes
+    /// `x: [n, h, w, c]`, `embedding: [n, 4 model_channels]` after its SiLU, result
+    /// `[n, h', w', o]`.
+    pub(super) fn forward(&self, x: &Tensor, embedding: &Tensor, mode: Mode<'_>) -> Result<Tensor> {
+        self.0.iter().try_fold(x.clone(), |x, layer| layer.forward(&x, embedding, mode))
+    }
+}
+
 /// The velocity net `v(x, t, label)` of upstream's `UNetModel`.
 pub struct UNet {
     config: UNetConfig,
     time_embed: Option<(Linear, Linear)>,
     label_emb: Option<Tensor>,
-    input_blocks: Vec<Vec<Layer>>,
-    middle_block: Vec<Layer>,
-    output_blocks: Vec<Vec<Layer>>,
+    pub(super) input_blocks: Vec<Block>,
+    pub(super) middle_block: Block,
+    pub(super) output_blocks: Vec<Block>,
     out: (Norm, Conv),
 }
 
@@ -117,12 +139,12 @@ impl UNet {
         };
 
         let first = config.channels(config.channel_mult[0]);
-        let mut input_blocks = vec![if config.input_projection {
+        let mut input_blocks = vec![Block(if config.input_projection {
             let c = config.input_channels();
             vec![Layer::Conv(Conv::new(weights, "input_blocks.0.0", c, first, 3)?)]
         } else {
             Vec::new()
-        }];
+        })];
         let heads = config.num_heads;
         let mut channels = first;
         let mut skips = vec![channels];
@@ -131,28 +153,28 @@ impl UNet {
             for _ in 0..config.num_res_blocks {
                 let block = format!("input_blocks.{}", input_blocks.len());
                 let width = (channels, config.channels(mult));
-                input_blocks.push(res_layers(weights, &block, width, rate, heads, config)?);
+                input_blocks.push(Block(res_layers(weights, &block, width, rate, heads, config)?));
                 channels = width.1;
                 skips.push(channels);
             }
             if level + 1 < config.channel_mult.len() {
                 let name = format!("input_blocks.{}.0", input_blocks.len());
                 let layer = resample_layer(weights, &name, channels, Resample::Down, config)?;
-                input_blocks.push(vec![layer]);
+                input_blocks.push(Block(vec![layer]));
                 skips.push(channels);
                 rate *= 2;
             }
         }
 
         let middle = (channels, channels);
-        let middle_block = vec![
+        let middle_block = Block(vec![
             Layer::res(weights, "middle_block.0", middle, Resample::Keep, config)?,
             Layer::Attention(Attention::new(weights, "middle_block.1", channels, heads, config)?),
             Layer::res(weights, "middle_block.2", middle, Resample::Keep, config)?,
-        ];
+        ]);
 
         let heads = usize::try_from(config.num_heads_upsample).unwrap_or(heads);
-        let mut output_blocks: Vec<Vec<Layer>> = Vec::new();
+        let mut output_blocks: Vec<Block> = Vec::new();
         for (level, &mult) in config.channel_mult.iter().enumerate().rev() {
             for i in 0..=config.num_res_blocks {
                 let block = format!("output_blocks.{}", output_blocks.len());
@@ -164,7 +186,7 @@ impl UNet {
                     layers.push(resample_layer(weights, &name, channels, Resample::Up, config)?);
                     rate /= 2;
                 }
-                output_blocks.push(layers);
+                output_blocks.push(Block(layers));
             }
         }
         let out = (
@@ -208,6 +230,25 @@ impl UNet {
         concat: Option<&Tensor>,
         mode: Mode<'_>,
     ) -> Result<Tensor> {
+        let embedding = self.embedding(x, t, label)?;
+        let mut h = self.enter(x, concat)?;
+        let mut skips = Vec::with_capacity(self.input_blocks.len());
+        for block in &self.input_blocks {
+            h = block.forward(&h, &embedding, mode)?;
+            skips.push(h.clone());
+        }
+        h = self.middle_block.forward(&h, &embedding, mode)?;
+        for block in &self.output_blocks {
+            if let Some(skip) = skips.pop() {
+                h = ops::concat(&h, &skip)?;
+            }
+            h = block.forward(&h, &embedding, mode)?;
+        }
+        self.leave(&h, x.dtype())
+    }
+
+    /// The map that the first block takes, `[n, h, w, c]`.
+    pub(super) fn enter(&self, x: &Tensor, concat: Option<&Tensor>) -> Result<Tensor> {
         let (_, _, height, width) = x.dims4()?;
         let patch = self.config.patch;
         let multiple = patch << (self.config.channel_mult.len() - 1);
@@ -217,9 +258,7 @@ impl UNet {
                  sides divisible by {multiple}"
             )));
         }
-        let dtype = self.dtype();
-        let embedding = self.embedding(x, t, label)?;
-        let mut h = self.input(x, concat)?.to_dtype(dtype)?;
+        let mut h = self.input(x, concat)?.to_dtype(self.dtype())?;
         if patch > 1 {
             h = unshuffle(&h, patch)?;
         }
@@ -230,27 +269,14 @@ impl UNet {
                 "the net takes {needed} channels, the input has {found}"
             )));
         }
-        h = h.permute((0, 2, 3, 1))?.contiguous()?;
-        let mut skips = Vec::with_capacity(self.input_blocks.len());
-        for block in &self.input_blocks {
-            for layer in block {
-                h = layer.forward(&h, &embedding, mode)?;
-            }
-            skips.push(h.clone());
-        }
-        for layer in &self.middle_block {
-            h = layer.forward(&h, &embedding, mode)?;
-        }
-        for block in &self.output_blocks {
-            if let Some(skip) = skips.pop() {
-                h = ops::concat(&h, &skip)?;
-            }
-            for layer in block {
-                h = layer.forward(&h, &embedding, mode)?;
-            }
-        }
-        let v = self.out.1.forward(&self.out.0.forward(&h, Activation::Silu)?)?;
-        let v = v.permute((0, 3, 1, 2))?.contiguous()?.to_dtype(x.dtype())?;
+        Ok(h.permute((0, 2, 3, 1))?.contiguous()?)
+    }
+
+    /// The velocity that the last block's map becomes, `[n, out_channels, h, w]`.
+    pub(super) fn leave(&self, h: &Tensor, dtype: DType) -> Result<Tensor> {
+        let patch = self.config.patch;
+        let v = self.out.1.forward(&self.out.0.forward(h, Activation::Silu)?)?;
+        let v = v.permute((0, 3, 1, 2))?.contiguous()?.to_dtype(dtype)?;
         if patch > 1 { Ok(shuffle(&v, patch)?) } else { Ok(v) }
     }
 
@@ -268,7 +294,12 @@ impl UNet {
     }
 
     /// `SiLU(time_mlp(t) + label_row)`, the form in which every block uses it: `[n, 4m]`.
-    fn embedding(&self, x: &Tensor, t: &Tensor, label: Option<&Tensor>) -> Result<Tensor> {
+    pub(super) fn embedding(
+        &self,
+        x: &Tensor,
+        t: &Tensor,
+        label: Option<&Tensor>,
+    ) -> Result<Tensor> {
         let n = x.dim(0)?;
         if t.dims() != [n] {
             let found = t.dims();

@@ -101,6 +101,31 @@ impl Weights for Initial {
     }
 }
 
+/// Parameters under training as another floating type, in which the net then computes; gradients
+/// reach them in their own.
+pub struct Cast<'a> {
+    vars: core::slice::Iter<'a, (String, Var)>,
+    dtype: DType,
+}
+
+impl<'a> Cast<'a> {
+    /// The parameters of the same net, in state-dict order.
+    pub fn new(vars: &'a [(String, Var)], dtype: DType) -> Self {
+        Self { vars: vars.iter(), dtype }
+    }
+}
+
+impl Weights for Cast<'_> {
+    fn take(&mut self, name: &str, shape: &[usize], _init: Init) -> Result<Tensor> {
+        match self.vars.next() {
+            Some((known, var)) if known == name && var.dims() == shape => {
+                Ok(var.as_tensor().to_dtype(self.dtype)?)
+            }
+            _ => Err(Error::tensor(name, "is no parameter of the net under training")),
+        }
+    }
+}
+
 /// Parameters of a state dict, detached: evaluating the net keeps no graph.
 pub struct Stored {
     tensors: HashMap<String, Tensor>,

@@ -17,9 +17,9 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use candle_core::DType;
-use serde_json::{Map, Value as Json, json};
+use serde_json::{Map, Value as Json};
 
-use super::{AdamWConfig, Schedule};
+use super::{AdamWConfig, Scaler, Schedule};
 use crate::checkpoint::torch::{Object, attributes};
 use crate::checkpoint::{METADATA_KEY, Source};
 use crate::error::{Error, Result};
@@ -34,6 +34,7 @@ pub(super) struct Layout<'a> {
     pub(super) moments: bool,
     pub(super) adam: &'a AdamWConfig,
     pub(super) schedule: &'a Schedule,
+    pub(super) scaler: &'a Scaler,
     /// Finished epochs.
     pub(super) epochs: u64,
     pub(super) args: &'a Map<String, Json>,
@@ -45,17 +46,13 @@ impl Layout<'_> {
     /// the weights, their averages, and for each parameter step, `exp_avg` and `exp_avg_sq`.
     pub(super) fn object(&self) -> Object {
         let epoch = i64::try_from(self.epochs).map_or(i64::MAX, |epochs| epochs - 1);
-        let scaler = json!({
-            "scale": 65536.0, "growth_factor": 2.0, "backoff_factor": 0.5, "growth_interval": 2000,
-            "_growth_tracker": 0,
-        });
         let metadata = self.metadata.iter().map(|(key, text)| (*key, Object::from(&**text)));
         dict([
             ("model", self.model()),
             ("optimizer", self.optimizer()),
             ("lr_schedule", Object::from(&self.schedule.state(self.epochs))),
             ("epoch", Object::Int(epoch)),
-            ("scaler", Object::from(&scaler)),
+            ("scaler", Object::from(&self.scaler.state())),
             ("args", Object::Namespace(attributes(self.args))),
             (METADATA_KEY, dict(metadata)),
         ])
@@ -127,6 +124,7 @@ pub(super) struct Found {
     /// Settings of the optimizer; the average's are not among them.
     pub(super) adam: AdamWConfig,
     pub(super) schedule: Schedule,
+    pub(super) scaler: Scaler,
     /// Finished epochs.
     pub(super) epochs: u64,
     /// How the optimizer numbers the parameters, in their order.
@@ -156,6 +154,8 @@ impl Found {
         let epochs = epochs.ok_or_else(|| bad(format!("epoch is {}, no count", rest["epoch"])))?;
         let schedule = Schedule::from_state(&rest["lr_schedule"], epochs)
             .map_err(|reason| bad(format!("lr_schedule {reason}")))?;
+        let scaler = Scaler::from_state(&rest["scaler"])
+            .map_err(|reason| bad(format!("scaler {reason}")))?;
         let [group] = rest["optimizer"]["param_groups"].as_array().map_or(&[][..], |g| g) else {
             return Err(bad("the optimizer has not one group of parameters".into()));
         };
@@ -171,6 +171,7 @@ impl Found {
             places,
             adam,
             schedule,
+            scaler,
             epochs,
             numbers,
             updates: 0,

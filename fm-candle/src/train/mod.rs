@@ -9,19 +9,20 @@ mod layout;
 mod loader;
 mod optimizer;
 mod order;
+mod scaler;
 mod schedule;
 mod state;
 
 use std::sync::Arc;
 
 use candle_core::backprop::GradStore;
-use candle_core::{Device, Tensor, Var};
+use candle_core::{DType, Device, Tensor, Var};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::data::ImageSet;
 use crate::error::{Error, Result};
-use crate::model::{Init, Initial, Masks, Mode, Stored, UNet, UNetConfig, Weights};
+use crate::model::{Cast, Init, Initial, Inputs, Masks, Mode, Stored, UNet, UNetConfig, Weights};
 use crate::path::{Times, cond_ot, loss};
 use crate::random::Domain;
 
@@ -30,6 +31,7 @@ pub use distributed::{Alone, Rank, Ranks};
 pub use loader::Loader;
 pub use optimizer::{AdamW, AdamWConfig, Moments, add_gradients, norm};
 pub use order::Order;
+pub use scaler::Scaler;
 pub use schedule::Schedule;
 
 /// Images of a shard; see [`Trainer::accumulate`].
@@ -64,6 +66,24 @@ pub struct TrainConfig {
     pub seed: u64,
     /// Whether images are flipped left to right with probability 1/2.
     pub flip: bool,
+    /// What the net computes in.
+    pub precision: Precision,
+    /// Whether maps inside blocks are computed again for their gradients, not kept.
+    pub recompute: bool,
+}
+
+/// The type that a net under training computes in; its weights, their gradients and the optimizer
+/// are f32 in all cases.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// Single precision.
+    #[default]
+    F32,
+    /// The upper half of single precision.
+    Bf16,
+    /// Half precision, whose gradients are scaled up so that small ones do not vanish.
+    F16,
 }
 
 impl Default for TrainConfig {
@@ -80,6 +100,8 @@ impl Default for TrainConfig {
             use_ema: false,
             seed: 0,
             flip: true,
+            precision: Precision::F32,
+            recompute: false,
         }
     }
 }
@@ -139,6 +161,7 @@ pub struct Trainer {
     progress: Progress,
     /// Gradients of the batches since the last update.
     pending: Vec<Option<Tensor>>,
+    scaler: Scaler,
     ranks: Arc<dyn Ranks>,
     grad_norm: f64,
     device: Device,
@@ -167,6 +190,7 @@ impl Trainer {
             net,
             vars,
             progress: Progress::default(),
+            scaler: Scaler::default(),
             ranks: Arc::new(Alone),
             grad_norm: 0.0,
             device: device.clone(),
@@ -314,35 +338,71 @@ impl Trainer {
         let small = self.vars.iter().map(|(_, var)| var.elem_count()).sum::<usize>() < SMALL_NET;
         let shard = if small && self.device.is_cpu() { SHARD } else { n };
         let firsts: Vec<usize> = (0..n).step_by(shard).collect();
-        let parts: Vec<(f64, GradStore)> = firsts
+        let cast = self.cast()?;
+        let net = cast.as_ref().unwrap_or(&self.net);
+        let parts: Vec<(f64, Vec<GradStore>)> = firsts
             .into_par_iter()
-            .map(|first| self.gradients(&batch.narrow(first, shard.min(n - first))?, first, n))
+            .map(|first| self.gradients(net, &batch.narrow(first, shard.min(n - first))?, first, n))
             .collect::<Result<_>>()?;
         let mut value = 0.0;
         for (part, grads) in parts {
             value += part;
-            add_gradients(&mut self.pending, &self.vars, grads)?;
+            for grads in grads {
+                add_gradients(&mut self.pending, &self.vars, grads)?;
+            }
         }
         Ok(value)
     }
 
+    /// The net in the type to compute in, where that is not the parameters' own.
+    fn cast(&self) -> Result<Option<UNet>> {
+        let dtype = match self.config.precision {
+            Precision::F32 => return Ok(None),
+            Precision::Bf16 => DType::BF16,
+            Precision::F16 => DType::F16,
+        };
+        Ok(Some(UNet::new(self.net.config(), &mut Cast::new(&self.vars, dtype))?))
+    }
+
     /// Loss and gradients of a shard, images `first..` of a batch of `n`, as its part of the
     /// batch's mean.
-    fn gradients(&self, shard: &Batch, first: usize, n: usize) -> Result<(f64, GradStore)> {
+    fn gradients(
+        &self,
+        net: &UNet,
+        shard: &Batch,
+        first: usize,
+        n: usize,
+    ) -> Result<(f64, Vec<GradStore>)> {
         let (x_t, u) = cond_ot(&shard.x0, &shard.x1, &shard.t)?;
         let Rank { index, size } = self.ranks.rank();
-        let masks =
-            Masks::new(self.config.seed, self.progress.batches, (first * size + index, size));
-        let label = shard.label.as_ref();
-        let v = self.net.forward(&x_t, &shard.t, label, None, Mode::Train(&masks))?;
+        let images = (first * size + index, size);
+        let masks = Masks::new(self.config.seed, self.progress.batches, images);
         let part = shard.len()? as f64 / n as f64;
-        let loss = (loss(&v, &u)? * part)?;
-        let grads = (&loss / self.config.accum_iter as f64)?.backward()?;
-        Ok((f64::from(loss.to_scalar::<f32>()?), grads))
+        let scale = self.loss_scale() / self.config.accum_iter as f64;
+        let loss = |v: &Tensor| -> Result<Tensor> { Ok((loss(v, &u)? * (part * scale))?) };
+        let inputs = Inputs { x: &x_t, t: &shard.t, label: shard.label.as_ref() };
+        let mut grads = Vec::new();
+        let loss = if self.config.recompute {
+            net.backward_by_blocks(inputs, &masks, loss, |part| {
+                grads.push(part);
+                Ok(())
+            })?
+        } else {
+            let Inputs { x, t, label } = inputs;
+            let loss = loss(&net.forward(x, t, label, None, Mode::Train(&masks))?)?;
+            grads.push(loss.backward()?);
+            loss
+        };
+        Ok((f64::from(loss.to_scalar::<f32>()?) / scale, grads))
+    }
+
+    /// By what the gradients are multiplied while they are computed.
+    fn loss_scale(&self) -> f64 {
+        if self.config.precision == Precision::F16 { self.scaler.scale } else { 1.0 }
     }
 
     /// Updates the weights by the gradients gathered since the last update, at the epoch's
-    /// learning rate.
+    /// learning rate; in half precision not where a gradient has overflown.
     ///
     /// # Errors
     /// An allocation that fails on the device.
@@ -356,8 +416,18 @@ impl Trainer {
     /// As [`update`](Self::update).
     pub fn update_with(&mut self, lr: f64) -> Result<()> {
         distributed::average(&self.ranks, &self.vars, &mut self.pending)?;
+        let half = self.config.precision == Precision::F16;
+        if half {
+            for grad in self.pending.iter_mut().flatten() {
+                *grad = (&*grad / self.scaler.scale)?;
+            }
+        }
         self.grad_norm = norm(&self.pending)?;
-        self.optimizer.step(&self.vars, &self.pending, lr)?;
+        if half && !self.scaler.accepts(self.grad_norm) {
+            self.optimizer.skip(&self.vars)?;
+        } else {
+            self.optimizer.step(&self.vars, &self.pending, lr)?;
+        }
         self.pending.fill(None);
         Ok(())
     }

@@ -119,6 +119,25 @@ impl AdamW {
             },
         )
     }
+
+    /// An update that is not made: the average alone follows the weights once more, as upstream's
+    /// does.
+    ///
+    /// # Errors
+    /// Weights that cannot be read from the device.
+    pub fn skip(&mut self, vars: &[(String, Var)]) -> Result<()> {
+        self.averaged += 1;
+        let follow = Coefficients::new(&self.config, 1, self.averaged, 0.0).follow;
+        vars.par_iter().zip(&mut self.moments).try_for_each(|((_, var), state)| {
+            if !state.average.is_empty() {
+                let values = var.flatten_all()?.to_vec1::<f32>()?;
+                for (a, w) in state.average.iter_mut().zip(values) {
+                    *a -= follow * (*a - w);
+                }
+            }
+            Ok(())
+        })
+    }
 }
 
 /// Adds the gradients of one graph to the sums of several, parameter by parameter; on the CPU in

@@ -42,6 +42,7 @@ impl Trainer {
             moments: adam.updates > 0,
             adam: adam.config(),
             schedule: &self.schedule,
+            scaler: &self.scaler,
             epochs: self.progress.epoch,
             args,
             metadata: &metadata,
@@ -110,6 +111,7 @@ impl Trainer {
         run.optimizer.updates = found.updates;
         run.optimizer.averaged = found.average.map_or(0, |(_, updates)| updates);
         run.schedule = found.schedule;
+        run.scaler = found.scaler;
         Ok(run)
     }
 }
@@ -134,8 +136,9 @@ fn progress(
         return Ok(Progress { epoch, batches, ..Progress::default() });
     };
     let saved: TrainConfig = serde_json::from_str(saved).map_err(|e| bad(CONFIG_KEY, &e))?;
-    let TrainConfig { epochs, lr, optimizer_betas, decay_lr, .. } = *config;
-    let compared = TrainConfig { epochs, lr, optimizer_betas, decay_lr, ..saved.clone() };
+    let TrainConfig { epochs, lr, optimizer_betas, decay_lr, recompute, .. } = *config;
+    let compared =
+        TrainConfig { epochs, lr, optimizer_betas, decay_lr, recompute, ..saved.clone() };
     if compared != *config {
         let reason = format!("only epochs may change; the run had {saved:?}");
         return Err(Error::file(path, reason));

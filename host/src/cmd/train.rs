@@ -7,10 +7,11 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use fm_candle::atomic;
 use fm_candle::data::{Dataset, ImageSet, Split};
+use fm_candle::device::Device;
 use fm_candle::model::UNetConfig;
 use fm_candle::sample::Sampler;
 use fm_candle::solver::Method;
-use fm_candle::train::{TrainConfig, Trainer};
+use fm_candle::train::{Precision, TrainConfig, Trainer};
 
 use crate::cli::Common;
 use crate::cmd::launcher::Launcher;
@@ -112,6 +113,12 @@ pub(crate) struct Args {
     /// Do not flip images left to right
     #[arg(long = "no-flip", alias = "no_flip")]
     no_flip: bool,
+    /// What the net computes in; weights and optimizer stay f32
+    #[arg(long, default_value = "f32", value_parser = ["f32", "bf16", "f16"])]
+    precision: String,
+    /// Compute each block again for its gradient: less memory, a third more time
+    #[arg(long = "gradient-checkpointing", alias = "gradient_checkpointing")]
+    gradient_checkpointing: bool,
     /// Seconds between saves of the run inside an epoch
     #[arg(long = "save-seconds", alias = "save_seconds", default_value_t = 120)]
     save_seconds: u64,
@@ -139,6 +146,8 @@ pub(crate) fn run(args: &Args, common: &Common) -> Result<()> {
         use_ema: args.use_ema,
         seed: common.seed,
         flip: !args.no_flip,
+        precision: precision(args, &device)?,
+        recompute: args.gradient_checkpointing,
     };
     config.check()?;
     let sampler = sampler(args)?;
@@ -174,6 +183,22 @@ pub(crate) fn run(args: &Args, common: &Common) -> Result<()> {
     let mut run =
         Run { args, trainer, data, sampler, device, progress, namespace, journal, signals };
     if args.eval_only { run.evaluate() } else { run.train() }
+}
+
+/// The type to compute in, which the CPU has no fast way for but one.
+fn precision(args: &Args, device: &Device) -> Result<Precision> {
+    let precision = match args.precision.as_str() {
+        "bf16" => Precision::Bf16,
+        "f16" => Precision::F16,
+        _ => Precision::F32,
+    };
+    if precision != Precision::F32 && device.is_cpu() {
+        bail!(
+            "--precision {}: the CPU trains in f32; half precision needs --device cuda",
+            args.precision
+        );
+    }
+    Ok(precision)
 }
 
 /// Refuses what cannot be done, before any work, and names what is ignored.

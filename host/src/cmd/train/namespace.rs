@@ -37,7 +37,14 @@ pub(super) fn namespace(args: &Args, common: &Common, net: &UNetConfig) -> Map<S
         "test_run": args.test_run,
         "discrete_flow_matching": args.discrete_flow_matching,
     });
-    let ours = json!({ "arch": args.arch, "no_flip": args.no_flip, "net": net });
+    let ours = json!({
+        "arch": args.arch,
+        "image_size": args.image_size,
+        "no_flip": args.no_flip,
+        "precision": args.precision,
+        "gradient_checkpointing": args.gradient_checkpointing,
+        "net": net,
+    });
     let launcher = Value::Object(args.launcher.attributes());
     let parts = [flags, launcher, ours].into_iter();
     parts
