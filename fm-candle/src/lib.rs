@@ -56,6 +56,7 @@ pub mod random;
 pub mod sample;
 pub mod solver;
 pub mod train;
+mod zipped;
 
 pub use candle_core::{DType, Tensor};
 pub use error::{Error, Result};

@@ -8,16 +8,17 @@
 //! | images | `arr_0` u1 `[n, h, w, c]` |
 
 use std::fs::File;
-use std::io::{BufReader, Cursor, Read, Seek, Write};
+use std::io::{BufReader, Cursor, Read, Seek};
 use std::path::{Path, PathBuf};
 
 use zip::write::SimpleFileOptions;
-use zip::{CompressionMethod, ZipArchive, ZipWriter};
+use zip::{CompressionMethod, ZipArchive};
 
 use super::Statistics;
 use crate::atomic;
 use crate::data::Images;
 use crate::error::{Error, Result};
+use crate::zipped::Archive;
 
 pub use self::npy::{Array, Values};
 use self::npy::{MAX_HEADER, elements, header, parse};
@@ -124,7 +125,7 @@ pub fn write(path: &Path, arrays: &[(&str, Array)]) -> Result<()> {
         }
     }
     atomic::write_with(path, |out| {
-        let mut zip = ZipWriter::new(out);
+        let mut zip = Archive::new(out);
         for (name, array) in arrays {
             let bytes = array.values.bytes();
             // Room for the header beside the elements.
@@ -132,12 +133,10 @@ pub fn write(path: &Path, arrays: &[(&str, Array)]) -> Result<()> {
             let options = SimpleFileOptions::default()
                 .compression_method(CompressionMethod::Stored)
                 .large_file(large);
-            zip.start_file(format!("{name}.npy"), options)?;
-            zip.write_all(&header(array.values.descr(), &array.shape))?;
-            zip.write_all(&bytes)?;
+            let header = header(array.values.descr(), &array.shape);
+            zip.record(&format!("{name}.npy"), options, &[&header, &bytes])?;
         }
-        zip.finish()?;
-        Ok(())
+        zip.finish()
     })
 }
 

@@ -14,6 +14,7 @@ mod encode;
 mod misfits;
 mod quantize;
 mod sample;
+mod train;
 mod velocity;
 
 use std::collections::HashMap;
@@ -26,6 +27,7 @@ use fm_candle::model::{Initial, UNet, UNetConfig};
 use fm_candle::{DType, Tensor, checkpoint};
 use serde_json::Value;
 use tempfile::TempDir;
+use train::{TRAIN, idx};
 
 /// Runs `fmq` in `dir`.
 fn fmq(dir: &Path, args: &[&str]) -> Output {
@@ -113,98 +115,6 @@ fn noise_depends_on_seed_and_image_alone() {
     let few = sample("2", "7", "b.safetensors");
     let difference = (many - few).unwrap().abs().unwrap().max_all().unwrap();
     assert!(difference.to_scalar::<f32>().unwrap() < 1e-5);
-}
-
-/// 20 images of 8x8 pixels in `mnist/`, as IDX files.
-fn idx(dir: &Path) {
-    let pixels = (0..20 * 64u32).map(|i| (i * 31 % 256) as u8).collect();
-    let labels = (0..20).map(|i| i % 10).collect();
-    let images = Images::new([1, 8, 8], pixels, labels).unwrap();
-    let [images, labels] = mnist::encode(&images).unwrap();
-    fs::create_dir(dir.join("mnist")).unwrap();
-    fs::write(dir.join("mnist/train-images-idx3-ubyte"), images).unwrap();
-    fs::write(dir.join("mnist/train-labels-idx1-ubyte"), labels).unwrap();
-    fs::write(dir.join("tiny.json"), tiny().to_json()).unwrap();
-}
-
-const TRAIN: [&str; 15] = [
-    "train",
-    "--data_path=mnist",
-    "--arch",
-    "tiny.json",
-    "--batch-size",
-    "5",
-    "--no-flip",
-    "--use_ema",
-    "--ode_options",
-    r#"{"step_size": 0.5}"#,
-    "--eval_frequency",
-    "1",
-    "--output_dir",
-    "run",
-    "--decay_lr",
-];
-
-#[test]
-fn train_writes_its_files_and_resumes() {
-    let dir = tempfile::tempdir().unwrap();
-    let dir = dir.path();
-    idx(dir);
-    let nothing = [&TRAIN[..], &["--eval_only", "--resume", "auto"]].concat();
-    assert!(fails(dir, &nothing).contains("no such run"));
-    let train = |epochs: &'static str| {
-        let mut args = TRAIN.to_vec();
-        args.extend(["--epochs", epochs, "--resume", "auto"]);
-        ok(dir, &args)
-    };
-    train("1");
-    train("2");
-    let log = fs::read_to_string(dir.join("run/log.txt")).unwrap();
-    let epochs: Vec<u64> = log
-        .lines()
-        .map(|line| serde_json::from_str::<Value>(line).unwrap()["epoch"].as_u64().unwrap())
-        .collect();
-    assert_eq!(epochs, [0, 1]);
-    for file in [
-        "args.json",
-        "model.safetensors",
-        "checkpoint.pth",
-        "checkpoint-1.pth",
-        "snapshots/1_8.png",
-    ] {
-        assert!(dir.join("run").join(file).exists(), "{file}");
-    }
-    for file in ["run/model.safetensors", "run/checkpoint.pth"] {
-        ok(dir, &["sample", file, "-n", "1", "-o", "one.png"]);
-    }
-
-    // Neither starting over by mistake nor other settings under the same run.
-    assert!(fails(dir, &TRAIN).contains("--resume auto"));
-    let other = [&TRAIN[..], &["--skewed_timesteps", "--resume", "auto"]].concat();
-    assert!(fails(dir, &other).contains("only epochs may change"));
-    fs::remove_file(dir.join("run/model.safetensors")).unwrap();
-    train("2");
-    assert!(dir.join("run/model.safetensors").exists(), "a finished run is evaluated again");
-}
-
-#[test]
-fn upstreams_launcher_flags_are_named_and_ignored() {
-    let dir = tempfile::tempdir().unwrap();
-    let dir = dir.path();
-    idx(dir);
-    let mut args = TRAIN.to_vec();
-    args.extend(["--test_run", "--nodes=1", "--num-workers", "4", "--pin_mem", "--seed", "3"]);
-    let output = fmq(dir, &args);
-    let stderr = String::from_utf8(output.stderr).unwrap();
-    assert!(output.status.success(), "{stderr}");
-    assert!(stderr.contains("ignored here: --num_workers, --nodes, --pin_mem"), "{stderr}");
-
-    let mut args = TRAIN.to_vec();
-    args.push("--discrete_flow_matching");
-    assert_eq!(fmq(dir, &args).status.code(), Some(2));
-    let mut args = TRAIN.to_vec();
-    args.push("--compute_fid");
-    assert!(fails(dir, &args).contains("Inception"));
 }
 
 #[test]

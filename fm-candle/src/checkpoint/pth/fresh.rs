@@ -7,7 +7,9 @@
 use std::io::{self, Seek, Write};
 
 use zip::write::SimpleFileOptions;
-use zip::{CompressionMethod, DateTime, ZipWriter};
+use zip::{CompressionMethod, DateTime};
+
+use crate::zipped::Archive;
 
 /// The folder in the archive, when torch is given a buffer instead of a path.
 const FOLDER: &str = "archive";
@@ -18,7 +20,7 @@ const MAX_SMALL: u64 = 0xffff_ffff;
 
 /// A file under construction.
 pub(in crate::checkpoint) struct Fresh<W: Write + Seek> {
-    archive: ZipWriter<W>,
+    archive: Archive<W>,
     storages: usize,
 }
 
@@ -29,7 +31,7 @@ impl<W: Write + Seek> Fresh<W> {
     ///
     /// Those of writing.
     pub(in crate::checkpoint) fn start(out: W, pickle: &[u8]) -> io::Result<Self> {
-        let mut fresh = Self { archive: ZipWriter::new(out), storages: 0 };
+        let mut fresh = Self { archive: Archive::new(out), storages: 0 };
         fresh.record("data.pkl", pickle)?;
         fresh.record("byteorder", b"little")?;
         Ok(fresh)
@@ -53,8 +55,7 @@ impl<W: Write + Seek> Fresh<W> {
     /// Those of writing.
     pub(in crate::checkpoint) fn finish(mut self) -> io::Result<()> {
         self.record("version", b"3\n")?;
-        self.archive.finish()?;
-        Ok(())
+        self.archive.finish()
     }
 
     fn record(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
@@ -63,7 +64,6 @@ impl<W: Write + Seek> Fresh<W> {
             .last_modified_time(DateTime::default())
             .large_file(bytes.len() as u64 > MAX_SMALL)
             .with_alignment(ALIGNMENT);
-        self.archive.start_file(format!("{FOLDER}/{name}"), options)?;
-        self.archive.write_all(bytes)
+        self.archive.record(&format!("{FOLDER}/{name}"), options, &[bytes])
     }
 }

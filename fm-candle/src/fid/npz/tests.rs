@@ -1,3 +1,7 @@
+use std::io::Write;
+
+use zip::ZipWriter;
+
 use super::npy::MAGIC;
 use super::*;
 
