@@ -78,15 +78,12 @@ impl Hasher {
 
     /// The checksum of all bytes so far.
     pub fn finish(self) -> Checksum {
-        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        match self.0 {
-            State::Md5(state) => {
-                Checksum { algorithm: Algorithm::Md5, hex: hex(&state.finalize()) }
-            }
-            State::Sha256(state) => {
-                Checksum { algorithm: Algorithm::Sha256, hex: hex(&state.finalize()) }
-            }
-        }
+        let (algorithm, bytes) = match self.0 {
+            State::Md5(state) => (Algorithm::Md5, state.finalize().to_vec()),
+            State::Sha256(state) => (Algorithm::Sha256, state.finalize().to_vec()),
+        };
+        let hex = bytes.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
+        Checksum { algorithm, hex }
     }
 }
 

@@ -5,10 +5,10 @@
 //! checksum is that of the whole file and decides alone: with it the part is renamed, without it
 //! deleted. So it does not matter who sent the bytes, or over which protocol.
 
+use core::time::Duration;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use ureq::http::{StatusCode, header};
 use ureq::{Agent, Body, http};
