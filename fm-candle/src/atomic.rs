@@ -91,6 +91,19 @@ pub fn check_target(path: &Path) -> Result<()> {
 /// How the names of files under way begin.
 const BESIDE: &str = ".fmq-";
 
+/// Gives the finished file at `from`, open as `file`, the name `to` in the same folder, once its
+/// bytes are on disk.
+///
+/// # Errors
+///
+/// [`Error::Io`], naming `to`, where the system refuses.
+pub(crate) fn publish(file: &File, from: &Path, to: &Path) -> Result<()> {
+    let io = |source| Error::io(to, source);
+    file.sync_all().map_err(io)?;
+    fs::rename(from, to).map_err(io)?;
+    sync_folder(folder(to)).map_err(io)
+}
+
 /// The folder that `path` lies in.
 fn folder(path: &Path) -> &Path {
     match path.parent() {

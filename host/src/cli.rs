@@ -83,6 +83,7 @@ enum Command {
     Fid(cmd::fid::Args),
     Sweep(cmd::sweep::Args),
     TrainLenet(cmd::train_lenet::Args),
+    Data(cmd::data::Args),
     Completions(cmd::shell::Completions),
     Man(cmd::shell::Manual),
 }
@@ -121,6 +122,7 @@ pub(crate) fn run() -> Result<()> {
         Command::Fid(args) => cmd::fid::run(args, &cli.common, &mut out),
         Command::Sweep(args) => cmd::sweep::run(args, &cli.common, &mut out),
         Command::TrainLenet(args) => cmd::train_lenet::run(args, &cli.common),
+        Command::Data(args) => cmd::data::run(args, &cli.common, &mut out),
         Command::Completions(args) => cmd::shell::completions(args, Cli::command(), &mut out),
         Command::Man(args) => cmd::shell::manual(args, Cli::command()),
     }?;

@@ -18,11 +18,20 @@ impl Progress {
 
     /// A bar over `total` items with their speed and the time left, e.g. `unit` = "img".
     pub(crate) fn bar(self, what: &str, total: u64, unit: &str) -> ProgressBar {
+        let items = format!("{{pos}}/{{len}} {unit}  {{per_sec:>12}}");
+        self.templated(what, total, &items)
+    }
+
+    /// A bar over the bytes of a transfer.
+    pub(crate) fn bytes(self, what: &str, total: u64) -> ProgressBar {
+        self.templated(what, total, "{bytes}/{total_bytes}  {bytes_per_sec:>12}")
+    }
+
+    fn templated(self, what: &str, total: u64, items: &str) -> ProgressBar {
         if !self.bars {
             return ProgressBar::hidden();
         }
-        let template =
-            format!("{{msg:24}} {{bar:30}} {{pos}}/{{len}} {unit}  {{per_sec:>12}}  ETA {{eta}}");
+        let template = format!("{{msg:24}} {{bar:30}} {items}  ETA {{eta}}");
         let style = ProgressStyle::with_template(&template)
             .unwrap_or_else(|_| ProgressStyle::default_bar())
             .with_key(

@@ -169,7 +169,7 @@ fn read_idx<const DIMS: usize>(
 }
 
 /// The bytes of a file, inflated if it begins as gzip does, whatever it is called.
-fn inflated<'a>(mut source: impl Read + 'a) -> std::io::Result<Box<dyn Read + 'a>> {
+pub(super) fn inflated<'a>(mut source: impl Read + 'a) -> std::io::Result<Box<dyn Read + 'a>> {
     const GZIP: [u8; 2] = [0x1f, 0x8b];
     let mut head = Vec::new();
     source.by_ref().take(GZIP.len() as u64).read_to_end(&mut head)?;

@@ -6,7 +6,11 @@ use std::path::Path;
 
 use crate::error::{Error, Result};
 
+pub mod catalog;
+pub mod checksum;
+pub mod fetch;
 pub mod mnist;
+pub mod verify;
 
 /// 8-bit images of one size, by number, wherever they lie.
 pub trait ImageSet: Send + Sync {

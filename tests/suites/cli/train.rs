@@ -1,9 +1,10 @@
 //! `fmq train`: files, flags, and runs that are cut.
 
+use core::time::Duration;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Stdio};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::*;
 
@@ -110,12 +111,20 @@ fn start(dir: &Path, output: &str, epochs: &str) -> Child {
     command.spawn().unwrap()
 }
 
-/// The weights, the saved run and the losses of a finished run.
-fn outcome(dir: &Path, output: &str) -> (Vec<u8>, Vec<(String, Vec<f32>)>, Vec<f64>) {
+/// What a finished run has left.
+#[derive(PartialEq)]
+struct Outcome {
+    weights: Vec<u8>,
+    /// The tensors of its checkpoint.
+    state: Vec<(String, Vec<f32>)>,
+    losses: Vec<f64>,
+}
+
+fn outcome(dir: &Path, output: &str) -> Outcome {
     let dir = dir.join(output);
     let checkpoint = checkpoint::Source::open_whole(&dir.join("checkpoint.pth")).unwrap();
     let values = |i| checkpoint.read(i).unwrap().to_dtype(DType::F32).unwrap();
-    let tensors = (0..checkpoint.tensors().len())
+    let state = (0..checkpoint.tensors().len())
         .map(|i| {
             let name = checkpoint.tensors()[i].name.clone();
             (name, values(i).flatten_all().unwrap().to_vec1().unwrap())
@@ -125,7 +134,8 @@ fn outcome(dir: &Path, output: &str) -> (Vec<u8>, Vec<(String, Vec<f32>)>, Vec<f
     let losses = log
         .lines()
         .map(|line| serde_json::from_str::<Value>(line).unwrap()["train_loss"].as_f64().unwrap());
-    (fs::read(dir.join("model.safetensors")).unwrap(), tensors, losses.collect())
+    let weights = fs::read(dir.join("model.safetensors")).unwrap();
+    Outcome { weights, state, losses: losses.collect() }
 }
 
 #[test]
@@ -148,11 +158,11 @@ fn a_run_killed_at_any_moment_goes_on_as_if_it_had_not_been() {
     }
     assert!(kills >= 15, "only {kills} of 20 runs were still going");
     assert!(start(dir, "cut", epochs).wait().unwrap().success());
-    let ((weights, tensors, losses), found) = (outcome(dir, "whole"), outcome(dir, "cut"));
-    assert_eq!(losses.len(), 20);
-    assert_eq!(found.2, losses);
-    assert!(found.0 == weights, "other weights");
-    assert!(found.1 == tensors, "another state");
+    let (expected, found) = (outcome(dir, "whole"), outcome(dir, "cut"));
+    assert_eq!(expected.losses.len(), 20);
+    assert_eq!(found.losses, expected.losses);
+    assert!(found.weights == expected.weights, "other weights");
+    assert!(found.state == expected.state, "another state");
     let rest: Vec<_> = names(&dir.join("cut")).into_iter().filter(|p| hidden(p)).collect();
     assert_eq!(rest, Vec::<PathBuf>::new(), "what killed writers left");
     for epoch in [4, 9, 14, 19] {
