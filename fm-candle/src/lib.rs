@@ -51,6 +51,7 @@ pub mod model;
 pub mod ops;
 pub mod paired;
 pub mod path;
+mod pickle;
 pub mod quantize;
 pub mod random;
 pub mod sample;

@@ -17,16 +17,15 @@ use std::io::{Cursor, Read};
 use serde_json::Value as Json;
 use zip::ZipArchive;
 
-use self::pickle::{Pickle, Value};
 use self::records::{Layout, Records};
 use self::view::View;
 use super::{Entry, Store, size_of};
 use crate::mapped::Mapped;
+use crate::pickle::{self, Pickle, Value};
 
 mod checksum;
 pub(super) mod fresh;
 pub(super) mod object;
-mod pickle;
 mod records;
 pub(super) mod rewrite;
 mod view;

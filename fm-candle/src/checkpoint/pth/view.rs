@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use ::safetensors::Dtype;
 
 use super::super::{count, size_of};
-use super::pickle::{Pickle, Rebuild, Value};
+use crate::pickle::{Pickle, Rebuild, Value};
 
 /// Where the elements of a tensor lie, counted in elements of its storage.
 #[derive(Debug)]

@@ -112,3 +112,66 @@ fn json_of_cycles_and_of_bombs_is_refused() {
         assert!(bomb.json(bomb.root()).unwrap_err().contains("too often"));
     }
 }
+
+/// An array as Python 2 pickles it: `dtype`, a shape of two sides, `fortran`, and its bytes.
+fn array(dtype: &str, shape: [u8; 2], fortran: u8, bytes: &[u8]) -> Vec<u8> {
+    let mut pickle =
+        b"\x80\x02cnumpy.core.multiarray\n_reconstruct\nq\x01cnumpy\nndarray\nq\x02K\0\
+        \x85U\x01b\x87Rq\x03(K\x01K"
+            .to_vec();
+    pickle.extend([shape[0], b'K', shape[1], 0x86]);
+    pickle.extend(b"cnumpy\ndtype\nU\x02");
+    pickle.extend(dtype.as_bytes());
+    pickle.extend(b"K\0K\x01\x87R(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\0tb");
+    pickle.push(fortran);
+    pickle.extend(b"T");
+    pickle.extend(u32::try_from(bytes.len()).unwrap().to_le_bytes());
+    pickle.extend(bytes);
+    pickle.extend(b"tb.");
+    pickle
+}
+
+#[test]
+fn notes_down_arrays_of_bytes() {
+    let pickle = load(&array("u1", [2, 3], 0x89, b"\0\xff\x80abc")).unwrap();
+    let (shape, bytes) = pickle.byte_array(pickle.root()).unwrap();
+    assert_eq!((shape.as_slice(), bytes), (&[2, 3][..], &b"\0\xff\x80abc"[..]));
+    // Python 3, protocol 2: bytes as text, a character each; protocol 5: from a buffer.
+    let latin = b"\x80\x02cnumpy._core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\0\x85\
+        c_codecs\nencode\nX\x01\0\0\0bX\x06\0\0\0latin1\x86R\x87R(K\x01K\x02\x85cnumpy\ndtype\n\
+        X\x02\0\0\0u1\x89\x88\x87R(K\x03X\x01\0\0\0|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\0tb\x89\
+        c_codecs\nencode\nX\x03\0\0\0a\xc3\xbfX\x06\0\0\0latin1\x86Rtb.";
+    let buffer =
+        b"\x80\x05\x8c\x13numpy._core.numeric\x8c\x0b_frombuffer\x93(\x96\x02\0\0\0\0\0\0\0\
+        a\xff\x8c\x05numpy\x8c\x05dtype\x93\x8c\x02u1\x89\x88\x87RK\x02\x85\x8c\x01CtR.";
+    for pickle in [&latin[..], buffer] {
+        let pickle = load(pickle).unwrap();
+        let (shape, bytes) = pickle.byte_array(pickle.root()).unwrap();
+        assert_eq!((shape.as_slice(), bytes), (&[2][..], &b"a\xff"[..]));
+    }
+}
+
+#[test]
+fn refuses_arrays_that_are_not_what_they_claim() {
+    let complaint = |dtype, shape, fortran, bytes: &[u8]| {
+        let pickle = load(&array(dtype, shape, fortran, bytes)).unwrap();
+        pickle.byte_array(pickle.root()).unwrap_err()
+    };
+    assert!(complaint("f4", [1, 1], 0x89, b"abcd").contains("uint8"));
+    assert!(complaint("u1", [2, 2], 0x88, b"abcd").contains("row-major"));
+    assert!(complaint("u1", [2, 3], 0x89, b"abcd").contains("4 bytes for the shape [2, 3]"));
+    let pickle = load(b"K\x01.").unwrap();
+    assert!(pickle.byte_array(pickle.root()).unwrap_err().contains("no NumPy array"));
+    let empty = load(b"cnumpy.core.multiarray\n_reconstruct\n)R.").unwrap();
+    assert!(empty.byte_array(empty.root()).is_err());
+}
+
+#[test]
+fn one_text_cannot_be_encoded_without_bound() {
+    let mut bytes = b"c_codecs\nencode\nX\0\0\x01\0".to_vec();
+    bytes.extend(b"x".repeat(1 << 16));
+    bytes.extend(b"X\x06\0\0\0latin1\x86q\x010");
+    bytes.extend(b"c_codecs\nencode\nh\x01R0".repeat(300));
+    bytes.extend(b"N.");
+    assert!(load(&bytes).unwrap_err().contains("more than"));
+}

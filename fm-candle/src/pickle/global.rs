@@ -6,7 +6,7 @@ use super::{Result, Value};
 
 /// A name that a pickle may mention.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(in super::super) enum Global {
+pub(crate) enum Global {
     /// A class of dictionaries.
     Dict,
     /// `argparse.Namespace`, the arguments of a command line.
@@ -17,7 +17,15 @@ pub(in super::super) enum Global {
     Parameter,
     /// A class of typed storages, such as `torch.FloatStorage`.
     Storage(Dtype),
-    /// A class or function whose results lead to no tensor.
+    /// `_codecs.encode`, which turns text to bytes.
+    Encode,
+    /// `numpy.dtype`: its first argument is the name.
+    Dtype,
+    /// `numpy.core.multiarray._reconstruct`: an array, whose state follows.
+    Array,
+    /// `numpy.core.numeric._frombuffer`: a whole array.
+    FromBuffer,
+    /// A class or function whose results lead to no tensor or array.
     Other,
 }
 
@@ -38,16 +46,19 @@ pub(super) fn global(module: &str, name: &str) -> Result<Value> {
         ("torch", "BFloat16Storage") => Global::Storage(Dtype::BF16),
         ("torch", "FloatStorage") => Global::Storage(Dtype::F32),
         ("torch", "DoubleStorage") => Global::Storage(Dtype::F64),
+        ("_codecs", "encode") => Global::Encode,
+        ("numpy", "dtype") => Global::Dtype,
+        ("numpy.core.multiarray" | "numpy._core.multiarray", "_reconstruct") => Global::Array,
+        ("numpy.core.numeric" | "numpy._core.numeric", "_frombuffer") => Global::FromBuffer,
         ("torch", "Size" | "device" | "float16" | "bfloat16" | "float32" | "float64")
         | (
             "pathlib" | "pathlib._local",
             "Path" | "PosixPath" | "WindowsPath" | "PurePosixPath" | "PureWindowsPath",
         )
-        | ("_codecs", "encode")
         | ("copyreg" | "copy_reg", "_reconstructor")
         | ("datetime", "date" | "datetime" | "time" | "timedelta")
-        | ("numpy", "dtype" | "ndarray")
-        | ("numpy.core.multiarray" | "numpy._core.multiarray", "scalar" | "_reconstruct")
+        | ("numpy", "ndarray")
+        | ("numpy.core.multiarray" | "numpy._core.multiarray", "scalar")
         | (
             "builtins" | "__builtin__",
             "bool" | "int" | "float" | "complex" | "str" | "bytes" | "bytearray" | "list" | "tuple"
@@ -57,7 +68,11 @@ pub(super) fn global(module: &str, name: &str) -> Result<Value> {
             let advice = "save its state_dict() instead";
             return Err(format!("holds a whole module (`{module}.{name}`): {advice}"));
         }
-        _ => return Err(format!("asks for `{module}.{name}`, which belongs to no checkpoint")),
+        _ => {
+            return Err(format!(
+                "asks for `{module}.{name}`, which belongs to no checkpoint or data set"
+            ));
+        }
     };
     Ok(Value::Global(global))
 }

@@ -1,4 +1,4 @@
-//! What a pickle holds: values in an arena, and the tensors among them.
+//! What a pickle holds: values in an arena, and the tensors and arrays among them.
 
 use ::safetensors::Dtype;
 use serde_json::{Map, Value as Json};
@@ -8,7 +8,7 @@ use super::{MAX_DEPTH, MAX_NAME, MAX_VALUES, Result};
 
 /// A value on the stack: small, copied freely.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(in super::super) enum Value {
+pub(crate) enum Value {
     None,
     Bool(bool),
     Int(i64),
@@ -16,7 +16,7 @@ pub(in super::super) enum Value {
     /// Index into the arena.
     Node(usize),
     Global(Global),
-    /// Bytes, a set, an object of an opaque class: nothing that leads to a tensor.
+    /// A set, an object of an opaque class: nothing that leads to a tensor or array.
     Other,
 }
 
@@ -24,6 +24,8 @@ pub(in super::super) enum Value {
 #[derive(Debug)]
 pub(super) enum Node {
     Text(String),
+    /// Bytes, or a string of Python 2.
+    Bytes(Vec<u8>),
     /// A list or tuple.
     Items(Vec<Value>),
     /// Keys and values in the order of insertion.
@@ -32,63 +34,117 @@ pub(super) enum Node {
     Namespace(Vec<(Value, Value)>),
     Storage(Storage),
     Tensor(Rebuild),
+    /// A type of numbers, by its name.
+    Dtype(Value),
+    Array(Array),
 }
 
 /// Where the elements of tensors lie.
 #[derive(Debug)]
-pub(in super::super) struct Storage {
+pub(crate) struct Storage {
     /// Name of the record in the file.
-    pub(in super::super) key: String,
-    pub(in super::super) dtype: Dtype,
+    pub(crate) key: String,
+    pub(crate) dtype: Dtype,
     /// Elements that the pickle claims.
-    pub(in super::super) len: usize,
+    pub(crate) len: usize,
 }
 
 /// The arguments of `_rebuild_tensor_v2` as found, in elements.
 #[derive(Clone, Copy, Debug)]
-pub(in super::super) struct Rebuild {
-    pub(in super::super) storage: Value,
-    pub(in super::super) offset: Value,
-    pub(in super::super) shape: Value,
-    pub(in super::super) stride: Value,
+pub(crate) struct Rebuild {
+    pub(crate) storage: Value,
+    pub(crate) offset: Value,
+    pub(crate) shape: Value,
+    pub(crate) stride: Value,
+}
+
+/// The state of a `NumPy` array as found.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Array {
+    pub(super) shape: Value,
+    pub(super) dtype: Value,
+    /// Whether the first axis is the fastest.
+    pub(super) fortran: Value,
+    pub(super) bytes: Value,
+}
+
+impl Default for Array {
+    /// An array before it has its state.
+    fn default() -> Self {
+        Self { shape: Value::None, dtype: Value::None, fortran: Value::None, bytes: Value::None }
+    }
 }
 
 /// A finished pickle.
 #[derive(Debug)]
-pub(in super::super) struct Pickle {
+pub(crate) struct Pickle {
     pub(super) root: Value,
     pub(super) nodes: Vec<Node>,
 }
 
 impl Pickle {
-    pub(in super::super) fn root(&self) -> Value {
+    pub(crate) fn root(&self) -> Value {
         self.root
     }
 
     /// What a dictionary holds under a textual key.
-    pub(in super::super) fn get(&self, dict: Value, key: &str) -> Option<Value> {
+    pub(crate) fn get(&self, dict: Value, key: &str) -> Option<Value> {
         let pairs = self.dict(dict)?;
         pairs.iter().find(|&&(name, _)| self.text(name) == Some(key)).map(|&(_, value)| value)
     }
 
-    pub(in super::super) fn dict(&self, value: Value) -> Option<&[(Value, Value)]> {
+    pub(crate) fn dict(&self, value: Value) -> Option<&[(Value, Value)]> {
         if let Some(Node::Dict(pairs)) = self.node(value) { Some(pairs) } else { None }
     }
 
-    pub(in super::super) fn items(&self, value: Value) -> Option<&[Value]> {
+    pub(crate) fn items(&self, value: Value) -> Option<&[Value]> {
         if let Some(Node::Items(items)) = self.node(value) { Some(items) } else { None }
     }
 
-    pub(in super::super) fn text(&self, value: Value) -> Option<&str> {
-        if let Some(Node::Text(text)) = self.node(value) { Some(text) } else { None }
+    /// Text, or bytes that are text.
+    pub(crate) fn text(&self, value: Value) -> Option<&str> {
+        match self.node(value)? {
+            Node::Text(text) => Some(text),
+            Node::Bytes(bytes) => core::str::from_utf8(bytes).ok(),
+            _ => None,
+        }
     }
 
-    pub(in super::super) fn storage(&self, value: Value) -> Option<&Storage> {
+    /// Shape and elements of a `NumPy` array of `uint8` in row-major order.
+    pub(crate) fn byte_array(&self, value: Value) -> Result<(Vec<usize>, &[u8])> {
+        let Some(&Node::Array(array)) = self.node(value) else {
+            return Err("is no NumPy array".into());
+        };
+        match self.node(array.dtype) {
+            Some(&Node::Dtype(name)) if matches!(self.text(name), Some("u1" | "|u1")) => {}
+            _ => return Err("is no array of uint8".into()),
+        }
+        if !matches!(array.fortran, Value::Bool(false) | Value::Int(0)) {
+            return Err("is not in row-major order".into());
+        }
+        let size = |&side: &Value| match side {
+            Value::Int(side) => usize::try_from(side).ok(),
+            _ => None,
+        };
+        let shape: Option<Vec<_>> =
+            self.items(array.shape).and_then(|sides| sides.iter().map(size).collect());
+        let (Some(shape), Some(Node::Bytes(bytes))) = (shape, self.node(array.bytes)) else {
+            return Err("has no shape or no elements".into());
+        };
+        let elements = shape.iter().try_fold(1, |n: usize, &side| n.checked_mul(side));
+        if elements == Some(bytes.len()) {
+            Ok((shape, bytes))
+        } else {
+            Err(format!("holds {} bytes for the shape {shape:?}", bytes.len()))
+        }
+    }
+
+    pub(crate) fn storage(&self, value: Value) -> Option<&Storage> {
         if let Some(Node::Storage(storage)) = self.node(value) { Some(storage) } else { None }
     }
 
     /// All storages that the pickle mentions.
-    pub(in super::super) fn storages(&self) -> impl Iterator<Item = &Storage> {
+    pub(crate) fn storages(&self) -> impl Iterator<Item = &Storage> {
         self.nodes.iter().filter_map(|node| match node {
             Node::Storage(storage) => Some(storage),
             _ => None,
@@ -100,7 +156,7 @@ impl Pickle {
     }
 
     /// The tensors in and below `root`, depth first, under names such as `a.b[0].c`.
-    pub(in super::super) fn tensors(&self, root: Value) -> Result<Vec<(String, Rebuild)>> {
+    pub(crate) fn tensors(&self, root: Value) -> Result<Vec<(String, Rebuild)>> {
         let mut found = Vec::new();
         let mut visits = 0;
         let mut todo = vec![(String::new(), 0, root)];
@@ -140,7 +196,7 @@ impl Pickle {
 
     /// What is in and below `root` beside tensors, as JSON: a namespace becomes an object, a tuple
     /// a list; tensors, opaque values and numbers that JSON lacks become null.
-    pub(in super::super) fn json(&self, root: Value) -> Result<Json> {
+    pub(crate) fn json(&self, root: Value) -> Result<Json> {
         self.json_below(root, 0, &mut 0)
     }
 
@@ -153,9 +209,10 @@ impl Pickle {
             (Value::Bool(value), _) => value.into(),
             (Value::Int(value), _) => value.into(),
             (Value::Float(value), _) => value.into(),
-            (_, Some(Node::Text(text))) => {
-                *visits += text.len();
-                text.as_str().into()
+            (_, Some(Node::Text(_) | Node::Bytes(_))) => {
+                let text = self.text(value);
+                *visits += text.map_or(0, str::len);
+                text.into()
             }
             (_, Some(Node::Items(items))) => {
                 let items = items.iter().map(|&item| self.json_below(item, depth + 1, visits));

@@ -1,24 +1,24 @@
-//! A pickle machine that builds what a torch checkpoint holds and calls nothing.
+//! A pickle machine that builds what a torch checkpoint or a data set holds and calls nothing.
 //!
 //! A pickle is a program for a stack machine. This one knows the opcodes of protocols 2 to 5
-//! and a closed list of [`Global`]s: containers, the functions that rebuild tensors (noted
-//! down, not called), a namespace of arguments, and harmless types that appear in it (kept as
-//! [`Value::Other`]). Any other name is refused, as is anything that calls a value.
+//! and a closed list of [`Global`]s: containers, the functions that rebuild tensors and `NumPy`'s
+//! arrays (noted down, not called), a namespace of arguments, and harmless types that appear in it
+//! (kept as [`Value::Other`]). Any other name is refused, as is anything that calls a value.
 //!
 //! Values live in an arena and refer to each other by index: sharing costs nothing, nesting
 //! of any depth neither recurses nor overflows, and the counts of values, memo entries and
 //! bytes are bounded.
 //!
 //! Source: `Lib/pickletools.py` of Python; `torch/serialization.py` and `torch/_utils.py` of
-//! `PyTorch`.
+//! `PyTorch`; `numpy/_core/src/multiarray/methods.c` (`array_reduce`, `array_setstate`) of `NumPy`.
 
 use std::collections::HashMap;
 use std::io::{self, Read};
 
 use self::global::{Global, global};
-use self::value::Node;
+use self::value::{Array, Node};
 
-pub(super) use self::value::{Pickle, Rebuild, Storage, Value};
+pub(crate) use self::value::{Pickle, Rebuild, Storage, Value};
 
 mod global;
 #[cfg(test)]
@@ -28,8 +28,8 @@ mod value;
 /// Why a pickle, or a value in it, is refused.
 type Result<T> = core::result::Result<T, String>;
 
-/// Longest pickle in bytes; upstream's largest checkpoint needs half of one MiB.
-pub(super) const MAX_BYTES: u64 = 16 << 20;
+/// Longest pickle of a checkpoint in bytes; upstream's largest needs half of one MiB.
+pub(crate) const MAX_BYTES: u64 = 16 << 20;
 /// Most values in the arena, on the stack and in the memo; a tensor takes about nine.
 const MAX_VALUES: usize = 1 << 20;
 /// Deepest container around a tensor.
@@ -39,11 +39,16 @@ const MAX_NAME: usize = 1024;
 
 impl Pickle {
     /// Runs the pickle at the start of `input`, reading not past its end.
-    pub(super) fn load(input: impl Read) -> Result<Self> {
-        let input = input.take(MAX_BYTES);
+    pub(crate) fn load(input: impl Read) -> Result<Self> {
+        Self::load_within(input, MAX_BYTES)
+    }
+
+    /// As [`Pickle::load`], but reading, and making strings, of no more than `limit` bytes.
+    pub(crate) fn load_within(input: impl Read, limit: u64) -> Result<Self> {
+        let input = input.take(limit);
         let pickle = Self { root: Value::None, nodes: Vec::new() };
         let (stack, marks, memo) = (Vec::new(), Vec::new(), HashMap::new());
-        let mut machine = Machine { input, stack, marks, memo, pickle };
+        let mut machine = Machine { input, stack, marks, memo, pickle, encoded: 0, limit };
         let root = machine.run()?;
         Ok(Self { root, ..machine.pickle })
     }
@@ -57,6 +62,9 @@ struct Machine<R> {
     marks: Vec<usize>,
     memo: HashMap<u64, Value>,
     pickle: Pickle,
+    /// Bytes that strings were encoded to so far, which one string may be over and over.
+    encoded: u64,
+    limit: u64,
 }
 
 impl<R: Read> Machine<R> {
@@ -88,11 +96,11 @@ impl<R: Read> Machine<R> {
             0x8a => self.sized(1, Self::int)?,           // LONG1
             0x8b => self.sized(4, Self::int)?,           // LONG4
             b'G' => self.float()?,                       // BINFLOAT
-            b'C' => self.sized(1, Self::other)?,         // SHORT_BINBYTES
-            b'B' => self.sized(4, Self::other)?,         // BINBYTES
-            0x8e | 0x96 => self.sized(8, Self::other)?,  // BINBYTES8, BYTEARRAY8
-            b'U' | 0x8c => self.sized(1, Self::string)?, // SHORT_BINSTRING, SHORT_BINUNICODE
-            b'T' | b'X' => self.sized(4, Self::string)?, // BINSTRING, BINUNICODE
+            b'U' | b'C' => self.sized(1, Self::binary)?, // SHORT_BINSTRING, SHORT_BINBYTES
+            b'T' | b'B' => self.sized(4, Self::binary)?, // BINSTRING, BINBYTES
+            0x8e | 0x96 => self.sized(8, Self::binary)?, // BINBYTES8, BYTEARRAY8
+            0x8c => self.sized(1, Self::string)?,        // SHORT_BINUNICODE
+            b'X' => self.sized(4, Self::string)?,        // BINUNICODE
             0x8d => self.sized(8, Self::string)?,        // BINUNICODE8
             // Containers.
             0x8f => Value::Other,                                   // EMPTY_SET
@@ -137,7 +145,11 @@ impl<R: Read> Machine<R> {
             b'q' => self.uint(1).and_then(|at| self.remember(at))?, // BINPUT
             b'r' => self.uint(4).and_then(|at| self.remember(at))?, // LONG_BINPUT
             0x94 => self.remember(self.memo.len() as u64)?, // MEMOIZE
-            _ => return Err(format!("pickle opcode {opcode:#04x} belongs to no checkpoint")),
+            _ => {
+                return Err(format!(
+                    "pickle opcode {opcode:#04x} belongs to no checkpoint or data set"
+                ));
+            }
         }
         Ok(())
     }
@@ -155,8 +167,18 @@ impl<R: Read> Machine<R> {
                 Ok(self.add(Node::Tensor(Rebuild { storage, offset, shape, stride })))
             }
             (Global::Parameter, &[tensor, ..]) => Ok(tensor),
+            (Global::Encode, &[text, encoding]) => self.encode(text, encoding),
+            (Global::Dtype, &[name, ..]) => Ok(self.add(Node::Dtype(name))),
+            (Global::Array, _) => Ok(self.add(Node::Array(Array::default()))),
+            (Global::FromBuffer, &[bytes, dtype, shape, order]) => {
+                let fortran = Value::Bool(self.pickle.text(order) != Some("C"));
+                Ok(self.add(Node::Array(Array { shape, dtype, fortran, bytes })))
+            }
             (Global::Storage(_) | Global::Other, _) => Ok(Value::Other),
             (Global::Tensor | Global::Parameter, _) => Err("a tensor lacks its arguments".into()),
+            (Global::Encode | Global::Dtype | Global::FromBuffer, _) => {
+                Err("an array lacks its arguments".into())
+            }
         }
     }
 
@@ -174,6 +196,20 @@ impl<R: Read> Machine<R> {
             return Ok(self.add(Node::Storage(Storage { key, dtype, len })));
         }
         Err("the identity of a storage is malformed".into())
+    }
+
+    /// The bytes that Python 3 writes as text up to protocol 2, a character for each.
+    fn encode(&mut self, text: Value, encoding: Value) -> Result<Value> {
+        let (Some(text), Some("latin1")) = (self.pickle.text(text), self.pickle.text(encoding))
+        else {
+            return Ok(Value::Other);
+        };
+        self.encoded += text.len() as u64;
+        if self.encoded > self.limit {
+            return Err(format!("the pickle makes more than {} bytes", self.limit));
+        }
+        let bytes = text.chars().map(u8::try_from).collect::<core::result::Result<_, _>>();
+        Ok(self.add(Node::Bytes(bytes.map_err(|_| "text is no latin1")?)))
     }
 
     fn global(&mut self) -> Result<Value> {
@@ -201,11 +237,20 @@ impl<R: Read> Machine<R> {
         Ok(())
     }
 
-    /// Gives the object on top its state: a namespace its attributes, any other none.
+    /// Gives the object on top its state: a namespace its attributes, an array its elements, any
+    /// other none.
     fn build(&mut self, state: Value) -> Result<()> {
         let attributes = self.pickle.dict(state).map(<[_]>::to_vec);
-        if let (Some(Node::Namespace(held)), Some(attributes)) = (self.top_node()?, attributes) {
-            held.extend(attributes);
+        let elements = match self.pickle.items(state) {
+            Some(&[_version, shape, dtype, fortran, bytes]) => {
+                Some(Array { shape, dtype, fortran, bytes })
+            }
+            _ => None,
+        };
+        match (self.top_node()?, attributes, elements) {
+            (Some(Node::Namespace(held)), Some(attributes), _) => held.extend(attributes),
+            (Some(Node::Array(array)), _, Some(elements)) => *array = elements,
+            _ => {}
         }
         Ok(())
     }
@@ -305,6 +350,11 @@ impl<R: Read> Machine<R> {
     fn string(&mut self, len: u64) -> Result<Value> {
         let text = String::from_utf8_lossy(&self.bytes(len)?).into_owned();
         Ok(self.add(Node::Text(text)))
+    }
+
+    fn binary(&mut self, len: u64) -> Result<Value> {
+        let bytes = self.bytes(len)?;
+        Ok(self.add(Node::Bytes(bytes)))
     }
 
     fn other(&mut self, len: u64) -> Result<Value> {
