@@ -36,7 +36,7 @@ const LIMIT: u64 = 1 << 31;
 /// [`Error::File`] when a file is in neither place (the message lists those tried) or is not what
 /// it must be: magic, size, labels below `classes`, as many labels as images. [`Error::Io`] when it
 /// cannot be read.
-pub fn load(dir: &Path, folder: &str, split: Split, classes: u8) -> Result<Images> {
+pub fn load(dir: &Path, folder: &str, split: Split, classes: usize) -> Result<Images> {
     let prefix = match split {
         Split::Train => "train",
         Split::Test => "t10k",
@@ -51,7 +51,7 @@ pub fn load(dir: &Path, folder: &str, split: Split, classes: u8) -> Result<Image
 /// # Errors
 ///
 /// As [`load`], with the files called `images` and `labels`.
-pub fn decode(images: &[u8], labels: &[u8], classes: u8) -> Result<Images> {
+pub fn decode(images: &[u8], labels: &[u8], classes: usize) -> Result<Images> {
     read((Path::new("images"), images), (Path::new("labels"), labels), classes)
 }
 
@@ -101,7 +101,7 @@ fn open(path: &Path) -> Result<File> {
 fn read(
     (images_path, images): (&Path, impl Read),
     (labels_path, labels): (&Path, impl Read),
-    classes: u8,
+    classes: usize,
 ) -> Result<Images> {
     let ([n, rows, columns], pixels) = read_idx(images_path, images, IMAGES)?;
     let ([n_labels], labels) = read_idx(labels_path, labels, LABELS)?;
@@ -111,7 +111,7 @@ fn read(
             format!("{n_labels} labels, but `{}` holds {n} images", images_path.display()),
         ));
     }
-    if let Some(at) = labels.iter().position(|&label| label >= classes) {
+    if let Some(at) = labels.iter().position(|&label| usize::from(label) >= classes) {
         let label = labels[at];
         return Err(Error::file(
             labels_path,

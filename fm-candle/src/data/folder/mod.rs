@@ -1,0 +1,397 @@
+//! Folders of images, as ImageNet and CelebA come: listed when opened, decoded when read.
+//!
+//! | module | idea |
+//! |---|---|
+//! | `index` | which images there are, and their classes |
+//! | `picture` | a file as RGB pixels |
+//! | `resample` | crops, and Pillow's box filter |
+//!
+//! Decoded images are kept until the room for them is full, and then no more are. Every epoch reads
+//! each image once, so to drop one for another would gain nothing.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use self::index::Index;
+use self::picture::{MAX_SIDE, Picture};
+use self::resample::Region;
+use super::{ImageSet, Split};
+use crate::error::{Error, Result};
+
+mod index;
+mod picture;
+mod resample;
+
+/// Largest image file in bytes.
+const MAX_FILE: u64 = 1 << 28;
+
+/// What is done with the images of a folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FolderOptions {
+    /// Rows and columns to which images are resized, as Pillow's box filter does it, bit for bit;
+    /// without it all must have the size of the first.
+    pub image_size: Option<usize>,
+    /// The part of an image that is taken, before resizing.
+    pub crop: Crop,
+    /// Whether a file that cannot be decoded gives way to the next good one of its class.
+    pub skip_bad: bool,
+    /// Bytes of decoded images that are kept in memory.
+    pub cache_bytes: u64,
+}
+
+impl Default for FolderOptions {
+    /// Whole images of their own size, none of them bad, 4 GiB of them kept.
+    fn default() -> Self {
+        Self { image_size: None, crop: Crop::Whole, skip_bad: false, cache_bytes: 4 << 30 }
+    }
+}
+
+/// The part of an image that is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Crop {
+    /// All of it; resizing distorts what is not square, as in downsampled ImageNet (Chrabaszcz,
+    /// Loshchilov and Hutter, 2017).
+    Whole,
+    /// The largest square in the middle, as torchvision's `CenterCrop` finds it.
+    Square,
+}
+
+/// The RGB images of a folder.
+#[derive(Debug)]
+pub struct Folder {
+    index: Index,
+    options: FolderOptions,
+    /// Rows and columns of every image.
+    size: [usize; 2],
+    /// Decoded images, as many as there was room for; empty where there is room for none.
+    cache: Vec<OnceLock<Box<[u8]>>>,
+    /// Bytes left for more of them.
+    room: AtomicU64,
+    /// The bad files that were passed over.
+    skipped: Mutex<BTreeSet<usize>>,
+}
+
+impl Folder {
+    /// Lists the images of one half of a set.
+    ///
+    /// That half lies in `dir/train`, or in `dir/val` or `dir/test`; where there is none of these,
+    /// `dir` itself is the half that is asked for, whichever it is. Each folder there is a class, as
+    /// for torchvision's `ImageFolder`; if there are only images, they have no classes.
+    ///
+    /// Files are looked at when they are read, but the first, which sets the size.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] when a folder cannot be listed, [`Error::File`] when it holds no images, or
+    /// the other half only, or the first image cannot be decoded, [`Error::Config`] for an image
+    /// size of 0 or more than 16384.
+    pub fn open(dir: &Path, split: Split, options: &FolderOptions) -> Result<Self> {
+        if let Some(size) = options.image_size.filter(|size| !(1..=MAX_SIDE).contains(size)) {
+            return Err(Error::Config(format!("image size {size}: 1 to {MAX_SIDE} is possible")));
+        }
+        let mut folder = Self {
+            index: Index::of(&half(dir, split)?)?,
+            options: options.clone(),
+            size: [options.image_size.unwrap_or(0); 2],
+            cache: Vec::new(),
+            room: AtomicU64::new(options.cache_bytes),
+            skipped: Mutex::default(),
+        };
+        if options.image_size.is_none() {
+            let (_, picture) = folder.good(0)?;
+            let region = folder.region(&picture);
+            folder.size = [region.height(), region.width()];
+        }
+        if options.cache_bytes >= folder.bytes() as u64 {
+            folder.cache.resize_with(folder.len(), OnceLock::new);
+        }
+        Ok(folder)
+    }
+
+    /// Where image `i` lies.
+    ///
+    /// # Panics
+    ///
+    /// As a slice does, when there is no image `i`.
+    pub fn path(&self, i: usize) -> PathBuf {
+        self.index.path(i)
+    }
+
+    /// The files that were found to be bad so far and passed over, in order.
+    pub fn skipped(&self) -> Vec<PathBuf> {
+        let skipped = self.skipped.lock().unwrap_or_else(PoisonError::into_inner);
+        skipped.iter().map(|&i| self.path(i)).collect()
+    }
+
+    /// Bytes of an image.
+    fn bytes(&self) -> usize {
+        3 * self.size[0] * self.size[1]
+    }
+
+    fn region(&self, picture: &Picture) -> Region {
+        match self.options.crop {
+            Crop::Whole => Region::whole(picture),
+            Crop::Square => Region::square(picture),
+        }
+    }
+
+    /// Image `i` and its number, or, if it is bad and such are skipped, the next good one of its
+    /// class, whose first follows its last.
+    fn good(&self, i: usize) -> Result<(usize, Picture)> {
+        let peers = self.index.peers(i);
+        for at in (i..peers.end).chain(peers.start..i) {
+            match decode(&self.path(at)) {
+                // What the system refuses to read may be good tomorrow, so it is not passed over.
+                Err(Error::File { .. }) if self.options.skip_bad => {
+                    self.skipped.lock().unwrap_or_else(PoisonError::into_inner).insert(at);
+                }
+                Err(Error::File { path, reason }) => {
+                    let reason = format!("{reason}; --skip-bad passes over such files");
+                    return Err(Error::File { path, reason });
+                }
+                picture => return Ok((at, picture?)),
+            }
+        }
+        let reason =
+            format!("neither it nor another of its class's {} can be decoded", peers.len());
+        Err(Error::file(&self.path(i), reason))
+    }
+
+    /// Decodes image `i`, or what takes its place.
+    fn decode(&self, i: usize, pixels: &mut [u8]) -> Result<()> {
+        let (at, picture) = self.good(i)?;
+        let region = self.region(&picture);
+        let found = [region.height(), region.width()];
+        if self.options.image_size.is_some() {
+            resample::resize(&picture, &region, self.size[0], pixels);
+        } else if found == self.size {
+            resample::copy(&picture, &region, pixels);
+        } else {
+            let ([height, width], [h, w]) = (self.size, found);
+            let reason = format!(
+                "{h} x {w} pixels, but the first image has {height} x {width}; --image-size brings \
+                 all to one size"
+            );
+            return Err(Error::file(&self.path(at), reason));
+        }
+        Ok(())
+    }
+
+    /// Keeps the pixels of image `i` if there is room.
+    fn keep(&self, i: usize, pixels: &[u8]) {
+        let Some(slot) = self.cache.get(i) else { return };
+        let bytes = pixels.len() as u64;
+        let taken =
+            self.room.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |r| r.checked_sub(bytes));
+        if taken.is_ok() && slot.set(pixels.into()).is_err() {
+            // Another thread was faster.
+            self.room.fetch_add(bytes, Ordering::Relaxed);
+        }
+    }
+}
+
+impl ImageSet for Folder {
+    fn len(&self) -> usize {
+        self.index.len()
+    }
+
+    fn shape(&self) -> [usize; 3] {
+        [3, self.size[0], self.size[1]]
+    }
+
+    fn label(&self, i: usize) -> Option<u32> {
+        self.index.label(i)
+    }
+
+    fn classes(&self) -> usize {
+        self.index.classes()
+    }
+
+    /// # Errors
+    ///
+    /// [`Error::Io`] for a file that cannot be read; [`Error::File`] for one that cannot be decoded,
+    /// unless such are skipped and its class has a good one, or whose image has not the size of the
+    /// first where none is set.
+    fn read(&self, i: usize, pixels: &mut [u8]) -> Result<()> {
+        if let Some(kept) = self.cache.get(i).and_then(OnceLock::get) {
+            pixels.copy_from_slice(kept);
+            return Ok(());
+        }
+        self.decode(i, pixels)?;
+        self.keep(i, pixels);
+        Ok(())
+    }
+}
+
+/// Where the images of one half lie.
+fn half(dir: &Path, split: Split) -> Result<PathBuf> {
+    let [train, val, test] = ["train", "val", "test"].map(|name| dir.join(name));
+    let (names, other): (&[_], &[_]) = match split {
+        Split::Train => (&[&train], &[&val, &test]),
+        Split::Test => (&[&val, &test], &[&train]),
+    };
+    if let Some(folder) = names.iter().find(|folder| folder.is_dir()) {
+        return Ok(folder.to_path_buf());
+    }
+    match other.iter().find(|folder| folder.is_dir()) {
+        None => Ok(dir.to_path_buf()),
+        Some(other) => {
+            let names: Vec<_> = names.iter().map(|name| name.display().to_string()).collect();
+            let reason = format!("holds `{}`, but no {}", other.display(), names.join(" or "));
+            Err(Error::file(dir, reason))
+        }
+    }
+}
+
+fn decode(path: &Path) -> Result<Picture> {
+    let mut bytes = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(MAX_FILE + 1).read_to_end(&mut bytes))
+        .map_err(|error| Error::io(path, error))?;
+    if bytes.len() as u64 > MAX_FILE {
+        return Err(Error::file(path, format!("has more than {MAX_FILE} bytes")));
+    }
+    Picture::decode(&bytes).map_err(|reason| Error::file(path, reason))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use image::{Rgb, RgbImage};
+
+    use super::*;
+    use crate::data::Images;
+
+    /// Options without a cache.
+    fn plain() -> FolderOptions {
+        FolderOptions { cache_bytes: 0, ..FolderOptions::default() }
+    }
+
+    /// Saves an image of one colour, in the format of its name.
+    fn save(path: &Path, [width, height]: [u32; 2], color: [u8; 3]) {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        RgbImage::from_pixel(width, height, Rgb(color)).save(path).unwrap();
+    }
+
+    /// Two classes: `a` of three images, red 1 to 3, and `b` of one, red 4; 4 x 4.
+    fn classes(dir: &Path) {
+        for (name, red) in [("a/1.png", 1), ("a/2.webp", 2), ("a/3.PNG", 3), ("b/1.png", 4)] {
+            save(&dir.join(name), [4, 4], [red, 50, 200]);
+        }
+    }
+
+    fn red(folder: &Folder, i: usize) -> u8 {
+        let mut pixels = vec![0; folder.bytes()];
+        folder.read(i, &mut pixels).unwrap();
+        pixels[0]
+    }
+
+    #[test]
+    fn images_come_as_planes_with_their_classes() {
+        let dir = tempfile::tempdir().unwrap();
+        classes(dir.path());
+        let folder = Folder::open(dir.path(), Split::Train, &plain()).unwrap();
+        assert_eq!((folder.len(), folder.shape(), folder.classes()), (4, [3, 4, 4], 2));
+        let images = Images::gather(&folder, usize::MAX).unwrap();
+        assert_eq!(images.labels, [0, 0, 0, 1]);
+        let image = |red| [[red; 16], [50; 16], [200; 16]].concat();
+        assert_eq!(images.pixels, [1, 2, 3, 4].map(image).concat());
+        let fewer = Images::gather(&folder, 3).unwrap();
+        assert_eq!((fewer.n, fewer.labels.len(), fewer.pixels.len()), (3, 3, 3 * 48));
+    }
+
+    #[test]
+    fn flat_folders_have_no_classes() {
+        let dir = tempfile::tempdir().unwrap();
+        save(&dir.path().join("1.jpg"), [8, 8], [100, 100, 100]);
+        let folder = Folder::open(dir.path(), Split::Test, &plain()).unwrap();
+        assert_eq!((folder.label(0), folder.classes()), (None, 0));
+        assert!(Images::gather(&folder, 1).unwrap().labels.is_empty());
+    }
+
+    #[test]
+    fn halves_lie_in_their_folders_or_are_the_folder_itself() {
+        let dir = tempfile::tempdir().unwrap();
+        let reds = |split| {
+            let folder = Folder::open(dir.path(), split, &plain())?;
+            Ok::<_, Error>((0..folder.len()).map(|i| red(&folder, i)).collect::<Vec<_>>())
+        };
+        save(&dir.path().join("train/a/1.png"), [1, 1], [1, 0, 0]);
+        assert_eq!(reds(Split::Train).unwrap(), [1]);
+        let error = reds(Split::Test).unwrap_err().to_string();
+        assert!(error.contains("train`, but no ") && error.contains(" or "), "{error}");
+        save(&dir.path().join("test/a/1.png"), [1, 1], [2, 0, 0]);
+        assert_eq!(reds(Split::Test).unwrap(), [2]);
+        save(&dir.path().join("val/a/1.png"), [1, 1], [3, 0, 0]);
+        assert_eq!(reds(Split::Test).unwrap(), [3]);
+        let train = Folder::open(&dir.path().join("train"), Split::Train, &plain()).unwrap();
+        assert_eq!(red(&train, 0), 1);
+    }
+
+    #[test]
+    fn images_are_cropped_and_resized() {
+        let dir = tempfile::tempdir().unwrap();
+        // Ten columns: black, three white ones in the middle and more, black.
+        let image =
+            RgbImage::from_fn(10, 4, |x, _| Rgb([if (3..7).contains(&x) { 255 } else { 0 }; 3]));
+        image.save(dir.path().join("1.png")).unwrap();
+        save(&dir.path().join("2.png"), [3, 5], [9, 9, 9]);
+        let read = |crop, image_size| {
+            let options = FolderOptions { crop, image_size, ..plain() };
+            Images::gather(&Folder::open(dir.path(), Split::Train, &options)?, 2)
+        };
+        assert_eq!(read(Crop::Square, Some(2)).unwrap().pixels[..12], [255; 12]);
+        assert_eq!(read(Crop::Whole, Some(2)).unwrap().pixels[..4], [102; 4]);
+        assert_eq!(read(Crop::Whole, Some(5)).unwrap().image(1), [9; 75]);
+        let error = read(Crop::Whole, None).unwrap_err().to_string();
+        assert!(error.contains("2.png`: 5 x 3 pixels, but the first image has 4 x 10"), "{error}");
+        for size in [0, MAX_SIDE + 1] {
+            assert!(read(Crop::Whole, Some(size)).unwrap_err().to_string().contains("image size"));
+        }
+    }
+
+    #[test]
+    fn bad_files_are_named_or_replaced_within_their_class() {
+        let dir = tempfile::tempdir().unwrap();
+        classes(dir.path());
+        for bad in ["a/1.png", "a/3.PNG"] {
+            fs::write(dir.path().join(bad), b"no image").unwrap();
+        }
+        let open = |skip_bad, image_size| {
+            let options = FolderOptions { skip_bad, image_size, ..plain() };
+            Folder::open(dir.path(), Split::Train, &options)
+        };
+        let error = open(false, None).unwrap_err().to_string();
+        assert!(error.contains("1.png`: is neither JPEG, PNG nor WebP; --skip-bad"), "{error}");
+        assert!(Images::gather(&open(false, Some(4)).unwrap(), 4).is_err());
+
+        let folder = open(true, None).unwrap();
+        assert_eq!([0, 1, 2, 3].map(|i| red(&folder, i)), [2, 2, 2, 4]);
+        assert_eq!(folder.skipped(), ["a/1.png", "a/3.PNG"].map(|name| dir.path().join(name)));
+        fs::write(dir.path().join("b/1.png"), b"").unwrap();
+        let error = folder.read(3, &mut [0; 48]).unwrap_err().to_string();
+        assert!(error.contains("class's 1 can be decoded"), "{error}");
+        // A file that is not there is no bad image.
+        fs::remove_file(dir.path().join("b/1.png")).unwrap();
+        assert!(matches!(folder.read(3, &mut [0; 48]), Err(Error::Io { .. })));
+    }
+
+    #[test]
+    fn the_cache_keeps_what_it_has_room_for() {
+        let dir = tempfile::tempdir().unwrap();
+        classes(dir.path());
+        let options = FolderOptions { cache_bytes: 2 * 48 + 47, ..plain() };
+        let folder = Folder::open(dir.path(), Split::Train, &options).unwrap();
+        let first = Images::gather(&folder, 2).unwrap();
+        for name in ["a/1.png", "a/2.webp", "a/3.PNG"] {
+            fs::remove_file(dir.path().join(name)).unwrap();
+        }
+        assert_eq!(Images::gather(&folder, 2).unwrap(), first);
+        assert!(folder.read(2, &mut [0; 48]).is_err());
+    }
+}
