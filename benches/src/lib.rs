@@ -6,9 +6,11 @@
 //! | `fitting` | every scheme on a group of weights |
 //! | `noise` | the counter-based generator |
 //! | `ops` | our convolution and group norm beside candle's own operations |
+//! | `data` | a folder of JPEGs, decoded and resized |
 //! | `unet` | the small MNIST net: velocity, dense and packed, and training step |
 //!
-//! `src/bin/pace.rs` times whole nets for `peers/cpu.py`, which sets them beside PyTorch.
+//! `src/bin/pace.rs` times whole nets for `peers/cpu.py`, which sets them beside PyTorch, and
+//! `src/bin/folder.rs` the reading of images for `peers/folder.py`.
 //!
 //! Names read `what/key=value/impl=.../n=...`, so a filter picks what is wanted:
 //!

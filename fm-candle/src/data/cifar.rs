@@ -329,9 +329,24 @@ mod tests {
         // Cut off within the header, and within the batch.
         let cut = complaint(batch.clone(), 20);
         assert!(cut.contains("damaged archive"), "{cut}");
-        batch.extend((0..100_000_u32).map(|i| (i.wrapping_mul(i ^ 2_654_435_761) >> 24) as u8));
+        batch.extend((0..100_000_u32).map(|i| (i.wrapping_mul(i ^ 0x9e37_79b1) >> 24) as u8));
         let cut = complaint(batch, 20_000);
         assert!(cut.contains("`test_batch.bin`"), "{cut}");
+    }
+
+    #[test]
+    fn pickles_of_newer_pythons_read_as_well() {
+        // tests/data/cifar/make.py
+        for pickle in [
+            &include_bytes!("../../../tests/data/cifar/protocol2.pkl")[..],
+            include_bytes!("../../../tests/data/cifar/protocol3.pkl"),
+            include_bytes!("../../../tests/data/cifar/protocol4.pkl"),
+            include_bytes!("../../../tests/data/cifar/protocol5.pkl"),
+        ] {
+            let batch = read_python(pickle).unwrap();
+            assert_eq!(batch.labels, [8]);
+            assert_eq!(batch.pixels, sample(&[8]).pixels);
+        }
     }
 
     #[test]

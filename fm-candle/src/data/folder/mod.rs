@@ -9,11 +9,11 @@
 //! Decoded images are kept until the room for them is full, and then no more are. Every epoch reads
 //! each image once, so to drop one for another would gain nothing.
 
+use core::sync::atomic::{AtomicU64, Ordering};
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use self::index::Index;
@@ -229,19 +229,16 @@ impl ImageSet for Folder {
 
 /// Where the images of one half lie.
 fn half(dir: &Path, split: Split) -> Result<PathBuf> {
-    let [train, val, test] = ["train", "val", "test"].map(|name| dir.join(name));
-    let (names, other): (&[_], &[_]) = match split {
-        Split::Train => (&[&train], &[&val, &test]),
-        Split::Test => (&[&val, &test], &[&train]),
+    let (names, others): (&[_], &[_]) = match split {
+        Split::Train => (&["train"], &["val", "test"]),
+        Split::Test => (&["val", "test"], &["train"]),
     };
-    if let Some(folder) = names.iter().find(|folder| folder.is_dir()) {
-        return Ok(folder.to_path_buf());
-    }
-    match other.iter().find(|folder| folder.is_dir()) {
-        None => Ok(dir.to_path_buf()),
-        Some(other) => {
-            let names: Vec<_> = names.iter().map(|name| name.display().to_string()).collect();
-            let reason = format!("holds `{}`, but no {}", other.display(), names.join(" or "));
+    let first = |names: &[&str]| names.iter().map(|name| dir.join(name)).find(|at| at.is_dir());
+    match (first(names), first(others)) {
+        (Some(half), _) => Ok(half),
+        (None, None) => Ok(dir.to_path_buf()),
+        (None, Some(other)) => {
+            let reason = format!("holds `{}`, but no `{}`", other.display(), names.join("` or `"));
             Err(Error::file(dir, reason))
         }
     }
@@ -324,7 +321,7 @@ mod tests {
         save(&dir.path().join("train/a/1.png"), [1, 1], [1, 0, 0]);
         assert_eq!(reds(Split::Train).unwrap(), [1]);
         let error = reds(Split::Test).unwrap_err().to_string();
-        assert!(error.contains("train`, but no ") && error.contains(" or "), "{error}");
+        assert!(error.contains("train`, but no `val` or `test`"), "{error}");
         save(&dir.path().join("test/a/1.png"), [1, 1], [2, 0, 0]);
         assert_eq!(reds(Split::Test).unwrap(), [2]);
         save(&dir.path().join("val/a/1.png"), [1, 1], [3, 0, 0]);
@@ -342,7 +339,7 @@ mod tests {
         image.save(dir.path().join("1.png")).unwrap();
         save(&dir.path().join("2.png"), [3, 5], [9, 9, 9]);
         let read = |crop, image_size| {
-            let options = FolderOptions { crop, image_size, ..plain() };
+            let options = FolderOptions { image_size, crop, ..plain() };
             Images::gather(&Folder::open(dir.path(), Split::Train, &options)?, 2)
         };
         assert_eq!(read(Crop::Square, Some(2)).unwrap().pixels[..12], [255; 12]);
@@ -363,7 +360,7 @@ mod tests {
             fs::write(dir.path().join(bad), b"no image").unwrap();
         }
         let open = |skip_bad, image_size| {
-            let options = FolderOptions { skip_bad, image_size, ..plain() };
+            let options = FolderOptions { image_size, skip_bad, ..plain() };
             Folder::open(dir.path(), Split::Train, &options)
         };
         let error = open(false, None).unwrap_err().to_string();

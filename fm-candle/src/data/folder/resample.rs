@@ -33,7 +33,7 @@ impl Region {
         let side = picture.height.min(picture.width);
         let middle = |len: usize| {
             let spare = len - side;
-            let start = (spare + spare / 2 % 2) / 2;
+            let start = spare / 2 + usize::from(spare % 4 == 3);
             start..start + side
         };
         Self { rows: middle(picture.height), columns: middle(picture.width) }
