@@ -5,6 +5,7 @@
 //! | [`mnist`] | the IDX files of MNIST and FashionMNIST |
 //! | [`cifar`] | the batches of CIFAR-10 |
 //! | [`folder`] | folders of images: ImageNet, CelebA |
+//! | [`catalog`] [`fetch`] [`checksum`] [`verify`] | where the sets come from, and that they are whole |
 
 use core::fmt;
 use core::str::FromStr;
