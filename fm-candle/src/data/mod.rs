@@ -9,7 +9,7 @@
 
 use core::fmt;
 use core::str::FromStr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
@@ -49,6 +49,11 @@ pub trait ImageSet: Send + Sync {
     /// # Errors
     /// A file that cannot be read or is no such image, by its name.
     fn read(&self, i: usize, pixels: &mut [u8]) -> Result<()>;
+
+    /// The files that were found to be bad so far and passed over, in order.
+    fn skipped(&self) -> Vec<PathBuf> {
+        Vec::new()
+    }
 }
 
 /// Labelled 8-bit images of one size in memory, in the order of their file.

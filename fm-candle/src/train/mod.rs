@@ -293,7 +293,11 @@ impl Trainer {
     /// # Errors
     /// An image that cannot be read; a loss that is not finite, with the images that made it.
     pub fn next_batch(&mut self, loader: &mut Loader) -> Result<Option<f64>> {
-        let Some(pixels) = loader.next()? else { return Ok(None) };
+        let Some(mut pixels) = loader.next()? else { return Ok(None) };
+        if self.net.config().num_classes.is_none() {
+            // Upstream's net without classes does not look at them.
+            pixels.labels = None;
+        }
         let rank = self.ranks.rank();
         let batch = Batch::draw(&pixels, &self.config, &self.progress, rank, &self.device)?;
         let own = self.accumulate(&batch)?;

@@ -66,7 +66,10 @@ pub(crate) fn data_set(
     n: Option<usize>,
 ) -> Result<Option<Images>> {
     match (dir, dataset, split, n) {
-        (Some(dir), ..) => Ok(Some(dataset.load(dir, split)?)),
+        (Some(dir), ..) => {
+            let set = dataset.open(dir, split, &dataset.folder_options())?;
+            Ok(Some(Images::gather(&*set, n.unwrap_or(usize::MAX))?))
+        }
         (None, Dataset::Mnist, Split::Test, Some(n)) if n <= 512 => {
             embedded::mnist_test_images().map(Some)
         }

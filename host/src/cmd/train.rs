@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use fm_candle::atomic;
+use fm_candle::data::folder::FolderOptions;
 use fm_candle::data::{Dataset, ImageSet, Split};
 use fm_candle::device::Device;
 use fm_candle::model::UNetConfig;
@@ -62,8 +63,9 @@ pub(crate) struct Args {
     /// Keep a moving average of the weights and evaluate with it
     #[arg(long = "use_ema", alias = "use-ema")]
     use_ema: bool,
-    /// mnist or fashionmnist
-    #[arg(long, default_value_t = Dataset::Mnist)]
+    /// imagenet, cifar10, celeba, mnist or fashionmnist; imagenet is any folder of class folders,
+    /// celeba any folder of images
+    #[arg(long, default_value_t = Dataset::ImageNet)]
     dataset: Dataset,
     /// Folder of the data set
     #[arg(long = "data_path", alias = "data-path", default_value = "./data/image_generation")]
@@ -107,9 +109,15 @@ pub(crate) struct Args {
     /// The net: a preset or a JSON file with upstream's fields [default: the data set's]
     #[arg(long)]
     arch: Option<String>,
-    /// Side of the images; the digits have their own, 28
+    /// Side to which the images of a folder are resized [default: their own]
     #[arg(long = "image-size", alias = "image_size")]
     image_size: Option<usize>,
+    /// Pass over files that are no images instead of ending with an error
+    #[arg(long = "skip-bad", alias = "skip_bad")]
+    skip_bad: bool,
+    /// Memory for decoded images of a folder, in MiB
+    #[arg(long = "cache-mib", alias = "cache_mib", default_value_t = 4096)]
+    cache_mib: u64,
     /// Do not flip images left to right
     #[arg(long = "no-flip", alias = "no_flip")]
     no_flip: bool,
@@ -151,12 +159,18 @@ pub(crate) fn run(args: &Args, common: &Common) -> Result<()> {
     };
     config.check()?;
     let sampler = sampler(args)?;
-    let data: Arc<dyn ImageSet> = Arc::new(dataset.load(&args.data_path, Split::Train)?);
+    let options = FolderOptions {
+        image_size: args.image_size,
+        skip_bad: args.skip_bad,
+        cache_bytes: args.cache_mib.saturating_mul(1 << 20),
+        ..dataset.folder_options()
+    };
+    let data: Arc<dyn ImageSet> = dataset.open(&args.data_path, Split::Train, &options)?.into();
     check_fit(&arch, &*data, args)?;
     arch.image_size = i64::try_from(data.shape()[1])?;
-    if config.flip {
+    if config.flip && matches!(dataset, Dataset::Mnist | Dataset::FashionMnist) {
         progress.line(
-            "note: images are flipped left to right, as upstream does; digits want --no-flip",
+            "warning: images are flipped left to right, as upstream does; digits want --no-flip",
         );
     }
     let saved = resume_path(args)?;
@@ -180,8 +194,18 @@ pub(crate) fn run(args: &Args, common: &Common) -> Result<()> {
     let (at, updates) = (trainer.progress(), trainer.optimizer().updates);
     let journal = Journal::open(&args.output_dir, at.epoch, updates)?;
     let signals = Signals::watch().context("watching for signals")?;
-    let mut run =
-        Run { args, trainer, data, sampler, device, progress, namespace, journal, signals };
+    let mut run = Run {
+        args,
+        trainer,
+        data,
+        sampler,
+        device,
+        progress,
+        namespace,
+        journal,
+        signals,
+        skipped: 0,
+    };
     if args.eval_only { run.evaluate() } else { run.train() }
 }
 

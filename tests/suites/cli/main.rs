@@ -13,6 +13,7 @@
 mod data;
 mod encode;
 mod misfits;
+mod paper;
 mod quantize;
 mod sample;
 mod train;

@@ -21,8 +21,9 @@ pub(super) fn idx(dir: &Path) {
 }
 
 /// A run of a small net over these images, four batches an epoch.
-pub(super) const TRAIN: [&str; 15] = [
+pub(super) const TRAIN: [&str; 16] = [
     "train",
+    "--dataset=mnist",
     "--data_path=mnist",
     "--arch",
     "tiny.json",

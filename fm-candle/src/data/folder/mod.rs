@@ -121,12 +121,6 @@ impl Folder {
         self.index.path(i)
     }
 
-    /// The files that were found to be bad so far and passed over, in order.
-    pub fn skipped(&self) -> Vec<PathBuf> {
-        let skipped = self.skipped.lock().unwrap_or_else(PoisonError::into_inner);
-        skipped.iter().map(|&i| self.path(i)).collect()
-    }
-
     /// Bytes of an image.
     fn bytes(&self) -> usize {
         3 * self.size[0] * self.size[1]
@@ -224,6 +218,11 @@ impl ImageSet for Folder {
         self.decode(i, pixels)?;
         self.keep(i, pixels);
         Ok(())
+    }
+
+    fn skipped(&self) -> Vec<PathBuf> {
+        let skipped = self.skipped.lock().unwrap_or_else(PoisonError::into_inner);
+        skipped.iter().map(|&i| self.path(i)).collect()
     }
 }
 

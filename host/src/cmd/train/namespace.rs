@@ -40,6 +40,8 @@ pub(super) fn namespace(args: &Args, common: &Common, net: &UNetConfig) -> Map<S
     let ours = json!({
         "arch": args.arch,
         "image_size": args.image_size,
+        "skip_bad": args.skip_bad,
+        "cache_mib": args.cache_mib,
         "no_flip": args.no_flip,
         "precision": args.precision,
         "gradient_checkpointing": args.gradient_checkpointing,

@@ -32,6 +32,8 @@ pub(super) struct Run<'a> {
     pub(super) namespace: Map<String, Value>,
     pub(super) journal: Journal,
     pub(super) signals: Signals,
+    /// Bad files that have been named.
+    pub(super) skipped: usize,
 }
 
 impl Run<'_> {
@@ -135,6 +137,10 @@ impl Run<'_> {
         }
         self.save(RUN)?;
         bar.finish_and_clear();
+        for path in self.data.skipped().iter().skip(self.skipped) {
+            self.progress.line(&format!("warning: passed over `{}`, no image", path.display()));
+        }
+        self.skipped = self.data.skipped().len();
         let whole_epoch = seconds * batches as f64 / (batches - first.batch).max(1) as f64;
         self.progress.line(&format!(
             "epoch {epoch}: loss {:.5}, |g| {:.3}, {seconds:.0} s, {:.0} img/s, {} to go",
