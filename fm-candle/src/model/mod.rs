@@ -13,4 +13,4 @@ pub use identify::{identify, order};
 pub use unet::{Masks, Mode, UNet};
 pub use weights::{Init, Initial, Shapes, Stored, Weight, Weights};
 
-pub(crate) use weights::checked;
+pub(crate) use weights::{BEYOND_F16, checked};
