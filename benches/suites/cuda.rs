@@ -35,7 +35,7 @@ fn decode(c: &mut Criterion) {
     group.throughput(Throughput::Elements(shape.iter().product::<usize>() as u64));
     for bits in [1, 2, 3, 4, 8] {
         let treatment = Treatment::Quantize(Options::new(Scheme::Uniform, bits));
-        let packed = quantize_in_memory(&weight, None, |_, _| treatment.clone());
+        let packed = quantize_in_memory(&weight, None, |_, _| treatment);
         let (file, _) = packed.expect("finite weights");
         let model = Model::parse(&file).expect("our own file");
         let coded = model.tensors().next().and_then(|tensor| tensor.coded()).expect("codes");

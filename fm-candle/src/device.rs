@@ -1,6 +1,7 @@
 //! The device to compute on.
 
-use std::panic::{self, UnwindSafe};
+use core::panic::UnwindSafe;
+use std::panic;
 
 pub use candle_core::Device;
 
@@ -33,7 +34,7 @@ fn cuda(ordinal: usize) -> Result<Device> {
     let fault = |reason: String| Error::Config(format!("--device cuda:{ordinal}: {reason}"));
     match catch(|| Device::new_cuda(ordinal)) {
         Ok(Ok(device)) => Ok(device),
-        Ok(Err(error)) => Err(fault(error.to_string())),
+        Ok(Err(error)) => Err(fault(Error::from(error).to_string())),
         Err(reason) => Err(fault(reason)),
     }
 }

@@ -149,7 +149,7 @@ fn the_other_operations_with_gradients() {
 /// A packed file of these tensors, every one quantized.
 fn packed(tensors: &[(String, Tensor)], net: Option<&UNetConfig>, options: &Options) -> Vec<u8> {
     let net = net.map(|net| net.to_packed().unwrap());
-    let treat = |_: &str, _: &[usize]| Treatment::Quantize(options.clone());
+    let treat = |_: &str, _: &[usize]| Treatment::Quantize(*options);
     quantize_in_memory(tensors, net.as_ref(), treat).unwrap().0
 }
 
@@ -250,7 +250,7 @@ fn a_packed_net_has_the_same_velocity_and_gradient() {
 #[test]
 fn training_steps_have_the_same_losses() {
     let Some(gpu) = gpu() else { return };
-    let pixels: Vec<u8> = (0..8 * 3 * 16 * 16).map(|i| (i * 37 % 251) as u8).collect();
+    let pixels = (0..8 * 3 * 16 * 16_u32).map(|i| (i * 37 % 251).to_le_bytes()[0]).collect();
     let images = Images::new([3, 16, 16], pixels, vec![0, 1, 2, 0, 1, 2, 0, 1]).unwrap();
     let settings = TrainConfig { batch_size: 4, use_ema: true, ..TrainConfig::default() };
     let arch = UNetConfig { dropout: 0.1, ..config() };
