@@ -157,10 +157,11 @@ fn packed(tensors: &[(String, Tensor)], net: Option<&UNetConfig>, options: &Opti
 fn packed_weights_decode_to_the_same_bits() {
     let Some(gpu) = gpu() else { return };
     // Rows of codes that end within a byte.
-    let shape = [33, 7, 3, 3];
+    let shape = [33, 29, 3, 3];
     let weight = irregular(&shape, 1).to_dtype(DType::F32).unwrap();
     for scheme in [Scheme::Uniform, Scheme::EqualMass, Scheme::LloydMax] {
-        for bits in 1..=8 {
+        // Tables of more levels take more room than such rows themselves.
+        for bits in 1..=if scheme == Scheme::Uniform { 8 } else { 5 } {
             let file = packed(&[("w".into(), weight.clone())], None, &Options::new(scheme, bits));
             let model = Model::parse(&file).unwrap();
             let coded = model.tensors().next().unwrap().coded().unwrap();

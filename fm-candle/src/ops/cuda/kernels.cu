@@ -5,7 +5,7 @@
 
 typedef unsigned long long size;
 
-// How numbers lie in memory, beside f32 as the nearest, ties to even, where they are rounded.
+// How numbers lie in memory: computed with in f32, stored as the nearest, ties to even.
 struct F32 {
     typedef float type;
     __device__ static float load(float x) { return x; }
@@ -26,7 +26,9 @@ struct F16 {
 };
 struct BF16 {
     typedef unsigned short type;
-    __device__ static float load(unsigned short half) { return __uint_as_float((unsigned)half << 16); }
+    __device__ static float load(unsigned short half) {
+        return __uint_as_float((unsigned)half << 16);
+    }
     __device__ static unsigned short store(float x) {
         const unsigned bits = __float_as_uint(x);
         // Rounding up may not turn a NaN into a number.
@@ -39,9 +41,10 @@ struct BF16 {
 // out: [rows, row_len]; codes: rows of row_bytes bytes, code i at the bits i * bits.. of its row,
 // the least significant first; levels: [codebooks, 2^bits]; scales: [rows].
 template <typename F>
-__device__ static void decode(typename F::type *out, const unsigned char *codes, const float *levels,
-                              const float *scales, unsigned bits, unsigned rows_per_codebook,
-                              unsigned row_bytes, unsigned row_len) {
+__device__ static void decode(typename F::type *out, const unsigned char *codes,
+                              const float *levels, const float *scales, unsigned bits,
+                              unsigned rows_per_codebook, unsigned row_bytes,
+                              unsigned row_len) {
     __shared__ typename F::type table[256];
     const unsigned row = blockIdx.x, mask = (1u << bits) - 1u;
     levels += (size)(row / rows_per_codebook) << bits;
@@ -147,7 +150,9 @@ struct Group {
     }
 
     // Whether the thread has pixels of the channels from `channel` on.
-    __device__ bool has(unsigned channel) const { return first < step && channel + lane < channels; }
+    __device__ bool has(unsigned channel) const {
+        return first < step && channel + lane < channels;
+    }
 
     // Mean and 1 / sqrt(variance + eps) of the group.
     template <typename F>

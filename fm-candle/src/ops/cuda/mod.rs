@@ -1,8 +1,8 @@
 //! Our kernels for NVIDIA GPUs, where candle has none or a slow one.
 //!
-//! The source, [`KERNELS`], is compiled by NVRTC on the machine that runs it, once a process and in a
-//! fraction of a second: no compiler is needed there, only NVRTC's library, which comes with CUDA's
-//! other libraries and is opened at the first use. [`launch`] is the one file that starts kernels.
+//! The source, [`KERNELS`], is compiled by NVRTC on the machine that runs it, once a process: no
+//! compiler is needed there, only NVRTC's library, which comes with CUDA's other libraries and is
+//! opened at the first use. [`launch`] is the one file that starts kernels.
 
 mod launch;
 
