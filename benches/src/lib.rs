@@ -7,6 +7,7 @@
 //! | `noise` | the counter-based generator |
 //! | `ops` | our convolution and group norm beside candle's own operations |
 //! | `data` | a folder of JPEGs, decoded and resized |
+//! | `cuda` | a GPU, with the feature `cuda`: packed weights made dense, convolutions, the small MNIST net |
 //! | `unet` | the small MNIST net: velocity, dense and packed, and training step |
 //!
 //! `src/bin/pace.rs` times whole nets for `peers/cpu.py`, which sets them beside PyTorch, and
@@ -102,6 +103,19 @@ pub enum Form {
 /// # Errors
 /// A configuration that makes no net; those of the file system for a packed one.
 pub fn net(config: &UNetConfig, form: Form) -> fm_candle::Result<UNet> {
+    net_on(&Device::Cpu, DType::F32, config, form)
+}
+
+/// The same on a device, computing in `dtype`.
+///
+/// # Errors
+/// Those of [`net`], and a device without room.
+pub fn net_on(
+    device: &Device,
+    dtype: DType,
+    config: &UNetConfig,
+    form: Form,
+) -> fm_candle::Result<UNet> {
     match form {
         Form::Dense => {
             let tensors = UNet::shapes(config)?.into_iter().map(|(name, shape)| {
@@ -109,13 +123,13 @@ pub fn net(config: &UNetConfig, form: Form) -> fm_candle::Result<UNet> {
                 Ok((name, Tensor::from_vec(values, shape, &Device::Cpu)?))
             });
             let tensors = tensors.collect::<fm_candle::Result<Vec<_>>>()?;
-            UNet::new(config, &mut Stored::new(tensors, &Device::Cpu))
+            UNet::new(config, &mut Stored::new(tensors, device).with_dtype(dtype))
         }
         Form::Packed(bits, arithmetic) => {
             let path = std::env::temp_dir().join(format!("fmq-bench-{}.fmq", std::process::id()));
             let io = |cause| fm_candle::Error::Io { path: path.clone(), cause };
             std::fs::write(&path, packed_file(config, bits)?).map_err(io)?;
-            let weights = FileWeights::new(Source::open(&path, false)?, &Device::Cpu, DType::F32);
+            let weights = FileWeights::new(Source::open(&path, false)?, device, dtype);
             let net = UNet::new(config, &mut weights.with_arithmetic(arithmetic));
             std::fs::remove_file(&path).map_err(io)?;
             net

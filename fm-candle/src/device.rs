@@ -1,5 +1,6 @@
 //! The device to compute on.
 
+use core::panic::UnwindSafe;
 use std::panic;
 
 pub use candle_core::Device;
@@ -30,9 +31,47 @@ fn cuda(ordinal: usize) -> Result<Device> {
         let hint = "--device cuda: this binary was built without the feature `cuda`; use cpu";
         return Err(Error::Config(hint.into()));
     }
-    match panic::catch_unwind(|| Device::new_cuda(ordinal)) {
+    let fault = |reason: String| Error::Config(format!("--device cuda:{ordinal}: {reason}"));
+    match catch(|| Device::new_cuda(ordinal)) {
         Ok(Ok(device)) => Ok(device),
-        Ok(Err(error)) => Err(Error::Config(format!("--device cuda:{ordinal}: {error}"))),
-        Err(_) => Err(Error::Config(format!("--device cuda:{ordinal}: no CUDA library found"))),
+        Ok(Err(error)) => Err(fault(Error::from(error).to_string())),
+        Err(reason) => Err(fault(reason)),
+    }
+}
+
+/// Runs what panics where one of CUDA's libraries is missing; the panic's first sentence is the error.
+///
+/// Nothing is printed meanwhile, whichever thread panics.
+pub(crate) fn catch<T>(f: impl FnOnce() -> T + UnwindSafe) -> Result<T, String> {
+    let hook = panic::take_hook();
+    panic::set_hook(Box::new(|_| {}));
+    let result = panic::catch_unwind(f);
+    panic::set_hook(hook);
+    result.map_err(|panic| {
+        let reason = panic.downcast_ref::<String>().map(String::as_str);
+        let reason = reason.or_else(|| panic.downcast_ref::<&str>().copied());
+        let reason = reason.unwrap_or("CUDA's libraries cannot be used");
+        reason.split(" - ").next().unwrap_or(reason).to_string()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_an_error_of_one_sentence() {
+        assert_eq!(catch(|| 3), Ok(3));
+        let error = catch(|| panic!("no {} - searched: a, b", "library")).map(|()| 0);
+        assert_eq!(error, Err("no library".to_string()));
+    }
+
+    #[test]
+    fn unknown_devices_are_refused() {
+        assert!(open(Some("cpu")).unwrap().is_cpu());
+        for name in ["gpu", "cuda:", "cuda:x"] {
+            let error = open(Some(name)).unwrap_err().to_string();
+            assert!(error.contains("use cpu, cuda or cuda:N"), "{error}");
+        }
     }
 }

@@ -5,17 +5,19 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
+use quant_core::coded::CodedRows;
 
 use super::Source;
 use crate::error::{Error, Result};
-use crate::model::{Init, Weight, Weights, checked};
-use crate::ops::{Arithmetic, Rows};
+use crate::model::{BEYOND_F16, Init, Weight, Weights, checked};
+use crate::ops::{Arithmetic, CodedWeight, Rows, is_finite};
 
 /// Constant parameters that are read as the net is built, one tensor at a time.
 ///
-/// In f32 on the CPU the weights of convolutions and linear layers of a packed file are not
-/// decoded: the layers hold on to the file's map and decode the rows that they need when they
-/// need them.
+/// The weights of convolutions and linear layers of a packed file are not decoded. In f32 on the
+/// CPU the layers hold on to the file's map and decode the rows that they need when they need
+/// them; elsewhere the codes are copied to the device, and a layer decodes all of its own when it
+/// runs.
 pub struct FileWeights {
     source: Arc<Source>,
     /// Where the tensors are that were not taken yet.
@@ -66,6 +68,15 @@ impl FileWeights {
     fn read(&self, index: usize, name: &str, shape: &[usize]) -> Result<Tensor> {
         checked(name, &self.source.read(index)?, shape, &self.device, self.dtype)
     }
+
+    /// A weight that stays packed on the device; what it holds was checked with the file.
+    fn coded(&self, name: &str, rows: CodedRows<'_>, shape: &[usize]) -> Result<Weight> {
+        let weight = CodedWeight::new(rows, shape, self.dtype, &self.device)?;
+        if self.dtype == DType::F16 && !is_finite(&weight.dense()?)? {
+            return Err(Error::tensor(name, BEYOND_F16));
+        }
+        Ok(Weight::Coded(weight))
+    }
 }
 
 impl Weights for FileWeights {
@@ -77,14 +88,15 @@ impl Weights for FileWeights {
     fn take_weight(&mut self, name: &str, shape: &[usize], _init: Init) -> Result<Weight> {
         let index = self.find(name, shape)?;
         let packed = self.source.packed(index).filter(|tensor| tensor.shape() == shape);
-        match packed {
-            Some(_) if self.device.is_cpu() && self.dtype == DType::F32 => {
-                let rows = PackedRows { source: self.source.clone(), index };
-                rows.check(name, shape)?;
-                Ok(Weight::Rows(Arc::new(rows), self.arithmetic))
-            }
-            _ => Weight::constant(&self.read(index, name, shape)?, self.arithmetic),
+        if packed.is_some() && self.device.is_cpu() && self.dtype == DType::F32 {
+            let rows = PackedRows { source: self.source.clone(), index };
+            rows.check(name, shape)?;
+            return Ok(Weight::Rows(Arc::new(rows), self.arithmetic));
         }
+        if let Some(rows) = packed.and_then(quant_core::format::Tensor::coded) {
+            return self.coded(name, rows, shape);
+        }
+        Weight::constant(&self.read(index, name, shape)?, self.arithmetic)
     }
 }
 
@@ -124,5 +136,77 @@ impl Rows for PackedRows {
             }
         }
         buffer
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use quant_core::quantize::Options;
+    use quant_core::scheme::Scheme;
+
+    use super::*;
+    use crate::model::{Initial, Mode, UNet, UNetConfig};
+    use crate::quantize::{Treatment, quantize_in_memory};
+
+    /// A packed file of a small net, at 3 bits.
+    fn packed(config: &UNetConfig, scale: f64) -> Vec<u8> {
+        let mut initial = Initial::new(1, &Device::Cpu);
+        UNet::new(config, &mut initial).unwrap();
+        // Weights that start at zero would hide all before them.
+        let tensors = initial.vars.iter().map(|(name, var)| {
+            (name.clone(), ((var.as_tensor() + 0.01).unwrap() * scale).unwrap())
+        });
+        let treat = |_: &str, shape: &[usize]| match shape {
+            [_] => Treatment::F32,
+            _ => Treatment::Quantize(Options::new(Scheme::EqualMass, 3)),
+        };
+        let tensors: Vec<_> = tensors.collect();
+        quantize_in_memory(&tensors, Some(&config.to_packed().unwrap()), treat).unwrap().0
+    }
+
+    #[test]
+    fn packed_weights_stay_packed_in_every_type() {
+        let config = UNetConfig {
+            model_channels: 32,
+            channel_mult: vec![1.0, 2.0],
+            num_res_blocks: 1,
+            attention_resolutions: vec![2],
+            ..UNetConfig::default()
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let open = |scale| {
+            let path = folder.path().join("net.fmq");
+            std::fs::write(&path, packed(&config, scale)).unwrap();
+            Source::open(&path, false).unwrap()
+        };
+        let (x, t) = (
+            Tensor::ones((2, 3, 8, 8), DType::F32, &Device::Cpu).unwrap(),
+            Tensor::new(&[0.25f32, 0.5], &Device::Cpu).unwrap(),
+        );
+        let velocity = |dtype| {
+            let mut weights = FileWeights::new(open(1.0), &Device::Cpu, dtype);
+            let net = UNet::new(&config, &mut weights).unwrap();
+            weights.finish().unwrap();
+            assert_eq!(net.dtype(), dtype);
+            net.forward(&x, &t, None, None, Mode::Eval).unwrap()
+        };
+        let most = |x: Tensor| x.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
+        let single = velocity(DType::F32);
+        for (dtype, part) in [(DType::F16, 0.02), (DType::BF16, 0.2)] {
+            let off = most((velocity(dtype) - &single).unwrap());
+            assert!(off > 0.0 && off < part * most(single.clone()), "{dtype:?}: {off}");
+        }
+        let (name, shape) = ("input_blocks.0.0.weight", [32, 3, 3, 3]);
+        let take = |scale, dtype| {
+            let mut weights = FileWeights::new(open(scale), &Device::Cpu, dtype);
+            weights.take_weight(name, &shape, Init::Zeros)
+        };
+        assert!(matches!(take(1.0, DType::F32), Ok(Weight::Rows(..))));
+        let Ok(Weight::Coded(weight)) = take(1.0, DType::F16) else {
+            panic!("weights of a packed file stay packed")
+        };
+        assert!(weight.size_in_bytes() < 32 * (8 * 4 + 27 + 4));
+        let error = take(1e6, DType::F16).err().unwrap().to_string();
+        assert!(error.contains(name) && error.contains("beyond f16"), "{error}");
     }
 }

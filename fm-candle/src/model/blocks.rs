@@ -7,7 +7,8 @@ use super::unet::Mode;
 use super::weights::{Init, Weight, Weights};
 use crate::error::Result;
 use crate::ops::{
-    Activation, Arithmetic, FrozenConv2d, add, conv2d, downsample2, dropout, group_norm, upsample2,
+    Activation, Arithmetic, CodedWeight, FrozenConv2d, add, conv2d, downsample2, dropout,
+    group_norm, upsample2,
 };
 
 /// A convolution that keeps the image size at stride 1.
@@ -17,10 +18,11 @@ pub(super) struct Conv {
     padding: usize,
 }
 
-/// The parameters of a convolution: in training, or constant.
+/// The parameters of a convolution: in training, or constant on the CPU or packed on a device.
 enum Kernel {
     Tensors { weight: Tensor, bias: Tensor },
     Frozen(FrozenConv2d),
+    Coded { weight: CodedWeight, bias: Tensor },
 }
 
 impl Conv {
@@ -41,6 +43,7 @@ impl Conv {
         match &self.kernel {
             Kernel::Tensors { weight, .. } => weight.dtype(),
             Kernel::Frozen(_) => DType::F32,
+            Kernel::Coded { weight, .. } => weight.dtype(),
         }
     }
 
@@ -82,6 +85,7 @@ impl Conv {
                 let bias = bias.to_vec1()?;
                 Kernel::Frozen(FrozenConv2d::new(rows, full, bias, padding, arithmetic)?)
             }
+            Weight::Coded(weight) => Kernel::Coded { weight: weight.reshape(&full)?, bias },
         };
         Ok(Self { kernel, stride: 1, padding })
     }
@@ -90,7 +94,7 @@ impl Conv {
     pub(super) fn with_stride(self, stride: usize) -> Self {
         let kernel = match self.kernel {
             Kernel::Frozen(conv) => Kernel::Frozen(conv.with_stride(stride)),
-            tensors @ Kernel::Tensors { .. } => tensors,
+            other => other,
         };
         Self { kernel, stride, ..self }
     }
@@ -100,14 +104,17 @@ impl Conv {
         Ok(match &self.kernel {
             Kernel::Tensors { weight, bias } => conv2d(x, weight, bias, self.stride, self.padding)?,
             Kernel::Frozen(conv) => conv.forward(x, None)?,
+            Kernel::Coded { weight, bias } => {
+                conv2d(x, &weight.dense()?, bias, self.stride, self.padding)?
+            }
         })
     }
 
     /// The convolution of `x`, plus `residual`.
     pub(super) fn forward_add(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
         match &self.kernel {
-            Kernel::Tensors { .. } => Ok(add(residual, &self.forward(x)?)?),
             Kernel::Frozen(conv) => Ok(conv.forward(x, Some(residual))?),
+            _ => Ok(add(residual, &self.forward(x)?)?),
         }
     }
 }

@@ -15,4 +15,4 @@ pub use recompute::Inputs;
 pub use unet::{Masks, Mode, UNet};
 pub use weights::{Cast, Init, Initial, Shapes, Stored, Weight, Weights};
 
-pub(crate) use weights::checked;
+pub(crate) use weights::{BEYOND_F16, checked};

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor, Var};
 
 use crate::error::{Error, Result};
-use crate::ops::{Arithmetic, Dense, Rows, is_finite};
+use crate::ops::{Arithmetic, CodedWeight, Dense, Rows, is_finite};
 use crate::random::Domain;
 
 /// How a fresh parameter starts.
@@ -37,6 +37,8 @@ pub enum Weight {
     Tensor(Tensor),
     /// Constant f32 weights on the CPU, wherever they lie, and how to multiply by them.
     Rows(Arc<dyn Rows>, Arithmetic),
+    /// Constant weights that stay packed on their device, and are decoded when a layer runs.
+    Coded(CodedWeight),
 }
 
 /// Hands out the parameters of a net under construction, each once, in state-dict order.
@@ -183,6 +185,9 @@ impl Weight {
     }
 }
 
+/// Why a tensor cannot be used in f16.
+pub(crate) const BEYOND_F16: &str = "holds weights beyond f16; use bf16 or f32";
+
 /// A stored tensor as a constant parameter of this shape, on `device` in `dtype`.
 ///
 /// # Errors
@@ -204,7 +209,7 @@ pub(crate) fn checked(
     }
     let cast = tensor.to_dtype(dtype)?;
     if dtype == DType::F16 && !is_finite(&cast)? {
-        return Err(Error::tensor(name, "holds weights beyond f16; use bf16 or f32"));
+        return Err(Error::tensor(name, BEYOND_F16));
     }
     Ok(cast)
 }

@@ -15,7 +15,7 @@ use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::gemm::{Mat, gemm};
-use super::real::{elements, is_ours, slice};
+use super::real::{elements, is_ours, slice, wide};
 use super::simd::Lanes;
 
 /// Queries of a block.
@@ -38,16 +38,15 @@ pub enum Order {
 /// # Errors
 /// Shapes that do not fit together.
 pub fn attention(qkv: &Tensor, heads: usize, order: Order) -> Result<Tensor> {
-    let op = Attention { heads, order };
-    let g = op.geometry(qkv.dims())?;
     if is_ours(qkv) {
-        return qkv.contiguous()?.apply_op1(op);
+        return qkv.contiguous()?.apply_op1(Attention { heads, order });
     }
-    composite(qkv, &g, order)
+    composite(qkv, heads, order)
 }
 
-/// The same by candle's operations, with the softmax in f32.
-fn composite(qkv: &Tensor, g: &Geometry, order: Order) -> Result<Tensor> {
+/// The same by candle's operations, with the softmax in f32 at least.
+pub(super) fn composite(qkv: &Tensor, heads: usize, order: Order) -> Result<Tensor> {
+    let g = Attention { heads, order }.geometry(qkv.dims())?;
     let (heads, axis) = match order {
         Order::Parts => (qkv.reshape((g.n, g.pixels, 3, g.heads, g.width))?, 2),
         Order::Heads => (qkv.reshape((g.n, g.pixels, g.heads, 3, g.width))?, 3),
@@ -57,7 +56,8 @@ fn composite(qkv: &Tensor, g: &Geometry, order: Order) -> Result<Tensor> {
     let scale = (g.width as f64).powf(-0.25);
     let (q, k) = ((part(0)? * scale)?, (part(1)? * scale)?);
     let scores = q.matmul(&k.t()?)?;
-    let weights = softmax(&scores.to_dtype(DType::F32)?, D::Minus1)?.to_dtype(scores.dtype())?;
+    let weights = softmax(&scores.to_dtype(wide(scores.dtype()))?, D::Minus1)?;
+    let weights = weights.to_dtype(scores.dtype())?;
     let mixed = weights.matmul(&part(2)?)?.transpose(1, 2)?;
     mixed.reshape((g.n, g.pixels, g.heads * g.width))
 }
@@ -334,14 +334,13 @@ mod tests {
             for order in [Order::Parts, Order::Heads] {
                 let x = irregular(n, pixels, 3 * channels);
                 let x = candle_core::Var::from_tensor(&x).unwrap();
-                let g = Attention { heads, order }.geometry(x.dims()).unwrap();
                 let run = |y: Tensor| {
                     let r = irregular(n, pixels, channels);
                     let loss = (&y * r).unwrap().sum_all().unwrap();
                     (y, loss.backward().unwrap().get(&x).unwrap().clone())
                 };
                 let (ours, our_gradient) = run(attention(&x, heads, order).unwrap());
-                let (theirs, their_gradient) = run(composite(&x, &g, order).unwrap());
+                let (theirs, their_gradient) = run(composite(&x, heads, order).unwrap());
                 for (ours, theirs) in [(ours, theirs), (our_gradient, their_gradient)] {
                     let scale = theirs.abs().unwrap().max_all().unwrap().to_scalar::<f32>();
                     let difference = (ours - theirs).unwrap().abs().unwrap().max_all().unwrap();

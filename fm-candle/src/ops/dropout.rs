@@ -19,6 +19,11 @@ pub fn dropout(x: &Tensor, mask: &Tensor, p: f64) -> Result<Tensor> {
         let mask = mask.detach().to_dtype(x.dtype())?.contiguous()?;
         return x.contiguous()?.apply_op2(&mask, Dropout { p });
     }
+    composite(x, mask, p)
+}
+
+/// The same by candle's operations.
+pub(super) fn composite(x: &Tensor, mask: &Tensor, p: f64) -> Result<Tensor> {
     let kept = mask.ge(p)?.to_dtype(x.dtype())?;
     x.mul(&(kept * (1.0 / (1.0 - p)))?)
 }

@@ -9,7 +9,7 @@ use super::{
 use crate::model::{Init, Stored, Weight, Weights};
 
 /// Deterministic values in `[-1, 1)`, different for each salt.
-fn values(shape: &[usize], salt: u64) -> Tensor {
+pub(super) fn values(shape: &[usize], salt: u64) -> Tensor {
     let n: usize = shape.iter().product();
     let mut state = salt.wrapping_mul(0x9E37_79B9_7F4A_7C15) + 1;
     let data: Vec<f64> = (0..n)
@@ -22,7 +22,7 @@ fn values(shape: &[usize], salt: u64) -> Tensor {
 }
 
 /// Checks every partial derivative of `sum(f(inputs) * r)`, r fixed and irregular.
-fn check(shapes: &[&[usize]], f: impl Fn(&[Tensor]) -> Result<Tensor>) {
+pub(super) fn check(shapes: &[&[usize]], f: impl Fn(&[Tensor]) -> Result<Tensor>) {
     let inputs: Vec<Var> = (1..)
         .zip(shapes)
         .map(|(salt, shape)| Var::from_tensor(&values(shape, salt)).unwrap())
@@ -79,7 +79,7 @@ fn conv2d_gradients_of_a_transposed_input() {
 }
 
 /// Greatest difference of two tensors, relative to the greatest value of the second.
-fn apart(a: &Tensor, b: &Tensor) -> f64 {
+pub(super) fn apart(a: &Tensor, b: &Tensor) -> f64 {
     let most = |x: &Tensor| x.abs()?.max_all()?.to_dtype(DType::F64)?.to_scalar::<f64>();
     let a = a.to_dtype(DType::F64).unwrap();
     let b = b.to_dtype(DType::F64).unwrap();
@@ -87,7 +87,7 @@ fn apart(a: &Tensor, b: &Tensor) -> f64 {
 }
 
 /// Shapes that reach every way of computing in f32: (n, h, w, c, o, kernel, stride, padding).
-const SHAPES: [[usize; 8]; 12] = [
+pub(super) const SHAPES: [[usize; 8]; 12] = [
     // 3x3 between whole panels of channels: even and odd sides, one tile, many bands, one line.
     [2, 8, 8, 32, 64, 3, 1, 1],
     [3, 7, 9, 64, 32, 3, 1, 1],
@@ -221,7 +221,7 @@ fn group_norm_gradients() {
 /// Shapes of maps: small, odd, many blocks of pixels, channels that are no power of two.
 const MAPS: [[usize; 4]; 3] = [[2, 7, 5, 32], [1, 32, 32, 256], [3, 4, 4, 96]];
 
-fn f32_values(shape: &[usize], salt: u64) -> Tensor {
+pub(super) fn f32_values(shape: &[usize], salt: u64) -> Tensor {
     values(shape, salt).to_dtype(DType::F32).unwrap()
 }
 

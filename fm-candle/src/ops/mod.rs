@@ -5,7 +5,10 @@
 //! `[n, h, w, c]`. Gradients are held to f64 finite differences.
 
 mod attention;
+mod coded;
 mod conv2d;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod dropout;
 mod finite;
 mod gemm;
@@ -18,6 +21,7 @@ mod scratch;
 mod simd;
 
 pub use attention::{Order, attention};
+pub use coded::CodedWeight;
 pub use conv2d::{Arithmetic, Dense, FrozenConv2d, Rows, conv2d};
 pub use dropout::dropout;
 pub use finite::is_finite;
@@ -25,5 +29,7 @@ pub use join::{add, concat};
 pub use norm::{Activation, group_norm};
 pub use resample::{downsample2, shuffle, unshuffle, upsample2};
 
+#[cfg(test)]
+mod composites;
 #[cfg(test)]
 mod gradcheck;

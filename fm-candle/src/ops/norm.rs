@@ -11,13 +11,15 @@
 //! Two passes over memory, one for the moments and one for the result, both by blocks of pixels
 //! that fit a cache; the gradient takes two more.
 
+#[cfg(feature = "cuda")]
+mod gpu;
 mod passes;
 
 use std::sync::OnceLock;
 
 use candle_core::{CpuStorage, CustomOp3, DType, Layout, Result, Shape, Tensor, bail};
 
-use super::real::{elements, is_ours, slice};
+use super::real::{elements, is_ours, slice, wide};
 use super::simd::Lanes;
 use passes::{Geometry, Moments};
 
@@ -45,28 +47,39 @@ pub fn group_norm(
     eps: f64,
     activation: Activation,
 ) -> Result<Tensor> {
-    let op = GroupNorm { groups, eps, activation, moments: OnceLock::new() };
-    let g = op.geometry(x.dims(), a.dims(), b.dims())?;
-    if is_ours(x) {
+    let op = GroupNorm::new(groups, eps, activation);
+    op.geometry(x.dims(), a.dims(), b.dims())?;
+    if is_ours(x) || has_kernel(x) {
         return x.contiguous()?.apply_op3(&a.contiguous()?, &b.contiguous()?, op);
     }
-    let (n, c) = (g.n, g.c());
-    let grouped = x.to_dtype(DType::F32)?.reshape((n, g.pixels, groups, g.channels))?;
+    composite(x, a, b, &op)
+}
+
+/// Whether a GPU's kernel serves a tensor.
+fn has_kernel(x: &Tensor) -> bool {
+    let types = matches!(x.dtype(), DType::F32 | DType::F16 | DType::BF16);
+    cfg!(feature = "cuda") && x.device().is_cuda() && types && x.elem_count() > 0
+}
+
+/// The same by candle's operations, in f32 at least.
+pub(super) fn composite(x: &Tensor, a: &Tensor, b: &Tensor, op: &GroupNorm) -> Result<Tensor> {
+    let g = op.geometry(x.dims(), a.dims(), b.dims())?;
+    let wide = wide(x.dtype());
+    let affine = |t: &Tensor| t.to_dtype(wide)?.reshape((g.n, 1, g.c()));
+    let grouped = x.to_dtype(wide)?.reshape((g.n, g.pixels, g.groups, g.channels))?;
     let centred = grouped.broadcast_sub(&grouped.mean_keepdim((1, 3))?)?;
-    let deviation = (centred.sqr()?.mean_keepdim((1, 3))? + eps)?.sqrt()?;
-    let unit = centred.broadcast_div(&deviation)?.reshape((n, g.pixels, c))?.to_dtype(x.dtype())?;
-    let z = unit
-        .broadcast_mul(&a.reshape((n, 1, c))?)?
-        .broadcast_add(&b.reshape((n, 1, c))?)?
-        .reshape(x.shape())?;
-    match activation {
-        Activation::Identity => Ok(z),
-        Activation::Silu => z.silu(),
-    }
+    let deviation = (centred.sqr()?.mean_keepdim((1, 3))? + op.eps)?.sqrt()?;
+    let unit = centred.broadcast_div(&deviation)?.reshape((g.n, g.pixels, g.c()))?;
+    let z = unit.broadcast_mul(&affine(a)?)?.broadcast_add(&affine(b)?)?;
+    let y = match op.activation {
+        Activation::Identity => z,
+        Activation::Silu => z.silu()?,
+    };
+    y.to_dtype(x.dtype())?.reshape(x.shape())
 }
 
 /// The op itself; see the module.
-struct GroupNorm {
+pub(super) struct GroupNorm {
     groups: usize,
     eps: f64,
     activation: Activation,
@@ -75,6 +88,10 @@ struct GroupNorm {
 }
 
 impl GroupNorm {
+    pub(super) fn new(groups: usize, eps: f64, activation: Activation) -> Self {
+        Self { groups, eps, activation, moments: OnceLock::new() }
+    }
+
     fn geometry(&self, x: &[usize], a: &[usize], b: &[usize]) -> Result<Geometry> {
         let &[n, ref rest @ .., c] = x else {
             bail!("group norm: input {x:?} needs at least two dimensions")
@@ -193,6 +210,21 @@ impl CustomOp3 for GroupNorm {
         Ok((y, lx.shape().clone()))
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &candle_core::CudaStorage,
+        lx: &Layout,
+        a: &candle_core::CudaStorage,
+        la: &Layout,
+        b: &candle_core::CudaStorage,
+        lb: &Layout,
+    ) -> Result<(candle_core::CudaStorage, Shape)> {
+        let sizes = self.on_gpu(lx.dims(), la.dims(), lb.dims())?;
+        let y = super::cuda::norm((x, lx), (a, la), (b, lb), &sizes)?;
+        Ok((y, lx.shape().clone()))
+    }
+
     fn bwd(
         &self,
         x: &Tensor,
@@ -201,6 +233,10 @@ impl CustomOp3 for GroupNorm {
         _y: &Tensor,
         gy: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        #[cfg(feature = "cuda")]
+        if x.device().is_cuda() {
+            return self.gradients_on_gpu(x, a, b, gy);
+        }
         match x.dtype() {
             DType::F32 => self.gradients::<f32>(x, a, b, gy),
             _ => self.gradients::<f64>(x, a, b, gy),

@@ -14,10 +14,15 @@ use super::simd::Lanes;
 /// # Errors
 /// An input that is not 4-dimensional.
 pub fn upsample2(x: &Tensor) -> Result<Tensor> {
-    let (n, h, w, c) = x.dims4()?;
     if is_ours(x) {
         return x.contiguous()?.apply_op1(Upsample);
     }
+    upsample2_composite(x)
+}
+
+/// The same by candle's operations.
+pub(super) fn upsample2_composite(x: &Tensor) -> Result<Tensor> {
+    let (n, h, w, c) = x.dims4()?;
     let blocks = x.reshape((n * h, 1, w, 1, c))?.broadcast_as((n * h, 2, w, 2, c))?;
     blocks.contiguous()?.reshape((n, 2 * h, 2 * w, c))
 }
@@ -29,13 +34,19 @@ pub fn upsample2(x: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// An input that is not 4-dimensional, or smaller than a block.
 pub fn downsample2(x: &Tensor) -> Result<Tensor> {
-    let (n, h, w, c) = x.dims4()?;
+    let (_, h, w, _) = x.dims4()?;
     if h < 2 || w < 2 {
         bail!("downsampling: {h} x {w} pixels are less than a block")
     }
     if is_ours(x) {
         return x.contiguous()?.apply_op1(Downsample);
     }
+    downsample2_composite(x)
+}
+
+/// The same by candle's operations.
+pub(super) fn downsample2_composite(x: &Tensor) -> Result<Tensor> {
+    let (n, h, w, c) = x.dims4()?;
     let even = x.narrow(1, 0, h / 2 * 2)?.narrow(2, 0, w / 2 * 2)?.contiguous()?;
     let blocks = even.reshape((n * (h / 2), 2, w / 2, 2, c))?;
     (blocks.sum(3)?.sum(1)? * 0.25)?.reshape((n, h / 2, w / 2, c))

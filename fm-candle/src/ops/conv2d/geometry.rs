@@ -7,7 +7,7 @@ use candle_core::{Result, bail};
 
 /// The sizes of a convolution of maps `[n, h, w, c]` with a kernel `[o, c, kh, kw]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Geometry {
+pub(in crate::ops) struct Geometry {
     pub n: usize,
     pub h: usize,
     pub w: usize,
@@ -44,17 +44,17 @@ impl Geometry {
     }
 
     /// Height of the result.
-    pub(super) fn oh(&self) -> usize {
+    pub(in crate::ops) fn oh(&self) -> usize {
         (self.h + 2 * self.pad.0 - self.kh) / self.stride + 1
     }
 
     /// Width of the result.
-    pub(super) fn ow(&self) -> usize {
+    pub(in crate::ops) fn ow(&self) -> usize {
         (self.w + 2 * self.pad.1 - self.kw) / self.stride + 1
     }
 
     /// Weights of one output channel.
-    pub(super) fn depth(&self) -> usize {
+    pub(in crate::ops) fn depth(&self) -> usize {
         self.c * self.kh * self.kw
     }
 

@@ -5,9 +5,11 @@
 //! dw = sum over n, p of gy x        db = sum of gy        dx = conv(gy, w flipped and transposed)
 //! ```
 //! In f32, 3x3 kernels between whole panels of channels go by [`winograd`], all others by
-//! [`general`]; f64 goes by [`reference`]; constant weights may go by [`integer`]. Sums run in an order that does not depend on the number
-//! of threads.
+//! [`general`]; f64 goes by [`reference`]; constant weights may go by [`integer`]. Sums run in an
+//! order that does not depend on the number of threads. All that is not f32 or f64 on the CPU goes
+//! by [`columns`].
 
+pub(super) mod columns;
 mod dot;
 mod frozen;
 mod general;
@@ -24,8 +26,9 @@ use candle_core::{CpuStorage, CustomOp3, DType, Layout, Result, Shape, Tensor, b
 use rayon::prelude::*;
 
 use super::real::{Real, elements, is_ours, slice};
-use geometry::Geometry;
 use rows::Addend;
+
+pub(super) use geometry::Geometry;
 
 pub use frozen::{Arithmetic, FrozenConv2d};
 pub use rows::{Dense, Rows};
@@ -52,9 +55,7 @@ pub fn conv2d(
             Conv2d { stride, padding },
         );
     }
-    let x = x.permute((0, 3, 1, 2))?.contiguous()?;
-    let y = x.conv2d(weight, padding, stride, 1, 1)?.permute((0, 2, 3, 1))?;
-    y.contiguous()?.broadcast_add(bias)
+    columns::conv2d(x, weight, bias, stride, padding)
 }
 
 /// The op itself; see the module.
