@@ -207,6 +207,19 @@ fn a_resumed_run_goes_on_as_if_it_had_not_been_cut() {
         assert_eq!(max_difference(a, b), 0.0, "{name}");
     }
 
+    // Inside an epoch the batches of all processes stay as large; behind it they need not.
+    let again = |settings: &TrainConfig| {
+        Trainer::resume(&file, &config, settings, &Device::Cpu).map(|run| run.progress().examples)
+    };
+    let halves = TrainConfig { batch_size: 6, world_size: 2, ..settings.clone() };
+    let more = TrainConfig { world_size: 2, ..settings.clone() };
+    assert_eq!(again(&halves).unwrap(), 24);
+    let error = again(&more).unwrap_err().to_string();
+    assert!(error.contains("--batch_size 12 in 1 process"), "{error}");
+    part.end_epoch();
+    part.save(&file, &Map::new()).unwrap();
+    assert_eq!(again(&more).unwrap(), 24);
+
     let other = TrainConfig { seed: 1, ..settings };
     assert!(Trainer::resume(&file, &config, &other, &Device::Cpu).is_err(), "another seed");
 }

@@ -26,6 +26,8 @@ use crate::path::{Times, cond_ot, loss};
 use crate::random::Domain;
 
 pub use batch::Batch;
+#[cfg(feature = "mpi")]
+pub use distributed::Mpi;
 pub use distributed::{Alone, Rank, Ranks};
 pub use loader::Loader;
 pub use optimizer::{AdamW, AdamWConfig, Moments, add_gradients, norm};
@@ -64,6 +66,8 @@ pub struct TrainConfig {
     pub seed: u64,
     /// Whether images are flipped left to right with probability 1/2.
     pub flip: bool,
+    /// Processes that train together, each on batches of its own.
+    pub world_size: usize,
 }
 
 impl Default for TrainConfig {
@@ -80,6 +84,7 @@ impl Default for TrainConfig {
             use_ema: false,
             seed: 0,
             flip: true,
+            world_size: 1,
         }
     }
 }
@@ -91,8 +96,8 @@ impl TrainConfig {
     /// The setting, its value, and what would be right.
     pub fn check(&self) -> Result<()> {
         let fault = |what: String| Err(Error::Config(what));
-        if self.batch_size == 0 || self.accum_iter == 0 || self.epochs == 0 {
-            return fault("batch_size, accum_iter and epochs must be at least 1".into());
+        if [self.batch_size, self.accum_iter, self.world_size].contains(&0) || self.epochs == 0 {
+            return fault("batch_size, accum_iter, epochs, world_size must be at least 1".into());
         }
         if !(self.lr > 0.0 && self.lr.is_finite()) {
             return fault(format!("lr {} must be a positive number", self.lr));
@@ -106,6 +111,11 @@ impl TrainConfig {
         }
         Ok(())
     }
+
+    /// Images in the batches of all processes together.
+    pub fn global_batch(&self) -> u64 {
+        (self.batch_size * self.world_size) as u64
+    }
 }
 
 /// Where a run stands.
@@ -118,6 +128,8 @@ pub struct Progress {
     pub batch: u64,
     /// Batches done since the start of the run.
     pub batches: u64,
+    /// Images in them, over all processes.
+    pub examples: u64,
     /// Sum of the losses of the batches done in the epoch under way.
     pub loss_sum: f64,
 }
@@ -174,9 +186,25 @@ impl Trainer {
     }
 
     /// The same run as one process of several, which together make the batches `size` times larger.
-    #[must_use]
-    pub fn with_ranks(self, ranks: Arc<dyn Ranks>) -> Self {
-        Self { ranks, ..self }
+    ///
+    /// # Errors
+    /// Settings for another number of processes; processes that are not all of one run and at the
+    /// same place in it.
+    pub fn with_ranks(self, ranks: Arc<dyn Ranks>) -> Result<Self> {
+        let (size, expected) = (ranks.rank().size, self.config.world_size);
+        if size != expected {
+            let reason = format!("{size} processes train, the settings are for {expected}");
+            return Err(Error::Config(reason));
+        }
+        let (config, at, updates) = (&self.config, self.progress, self.optimizer.updates);
+        if !ranks.agree(&format!("{config:?} {at:?} {updates}"))? {
+            return Err(Error::Config(format!(
+                "the {size} processes do not all train the same run from the same place; this one \
+                 is at epoch {}, batch {}: give all the same arguments and files",
+                at.epoch, at.batch
+            )));
+        }
+        Ok(Self { ranks, ..self })
     }
 
     /// This process among those that train together.
@@ -277,6 +305,8 @@ impl Trainer {
         if !value.is_finite() {
             let Progress { epoch, batch, batches, .. } = self.progress;
             let images = if own.is_finite() {
+                // The one that has them says which, and ends the others.
+                self.ranks.any(false)?;
                 "of another process".into()
             } else {
                 format!("{:?}", pixels.images)
@@ -288,6 +318,7 @@ impl Trainer {
         }
         self.progress.batch += 1;
         self.progress.batches += 1;
+        self.progress.examples += self.config.global_batch();
         self.progress.loss_sum += value;
         if self.progress.batch.is_multiple_of(self.config.accum_iter as u64) {
             self.update()?;
@@ -298,8 +329,8 @@ impl Trainer {
     /// Counts the epoch under way as finished; gradients that wait for an update are dropped.
     pub fn end_epoch(&mut self) {
         self.pending.fill(None);
-        let Progress { epoch, batches, .. } = self.progress;
-        self.progress = Progress { epoch: epoch + 1, batches, ..Progress::default() };
+        let Progress { epoch, batches, examples, .. } = self.progress;
+        self.progress = Progress { epoch: epoch + 1, batches, examples, ..Progress::default() };
     }
 
     /// Adds the gradients of one batch; returns its loss.
