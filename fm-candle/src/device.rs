@@ -21,12 +21,11 @@ pub fn open(name: Option<&str>) -> Result<Device> {
 /// As [`open`]; also with no name, where the machine has GPUs but not this one.
 pub fn open_for(name: Option<&str>, local: usize) -> Result<Device> {
     match name {
-        Some("cpu") => Ok(Device::Cpu),
-        None if cfg!(feature = "cuda") => match cuda(local) {
+        name if name == Some("cpu") || name.is_none() && !cfg!(feature = "cuda") => Ok(Device::Cpu),
+        None => match cuda(local) {
             Err(error) if local > 0 && cuda(0).is_ok() => Err(error),
             device => Ok(device.unwrap_or(Device::Cpu)),
         },
-        None => Ok(Device::Cpu),
         Some("cuda") => cuda(local),
         Some(other) => match other.strip_prefix("cuda:").and_then(|n| n.parse().ok()) {
             Some(ordinal) => cuda(ordinal),

@@ -214,14 +214,14 @@ fn two_processes_train_as_one_of_twice_the_batch() {
     let args: Value = serde_json::from_slice(&fs::read(two.join("args.json")).unwrap()).unwrap();
     assert_eq!((args["world_size"].as_u64(), args["distributed"].as_bool()), (Some(2), Some(true)));
 
-    // AdamW turns the last bit of a gradient near zero into a step of the learning rate, so some
-    // weights differ, but few.
+    // A run moves its weights by a thousandth. Where a gradient is nothing but rounding, AdamW may
+    // make a whole step of it.
     let (a, b) = (values(&one.join("model.safetensors")), values(&two.join("model.safetensors")));
     assert_eq!(a.len(), b.len());
     let mut differences: Vec<f32> = a.iter().zip(&b).map(|(a, b)| (a - b).abs()).collect();
     differences.sort_by(f32::total_cmp);
-    let at = |part: f64| differences[(part * (differences.len() - 1) as f64) as usize];
-    eprintln!("{} {} {} {}", at(0.5), at(0.9), at(0.99), at(1.0));
+    let (most, all) = (differences[a.len() / 100 * 99], differences[a.len() - 1]);
+    assert!(most < 1e-7 && all < 1e-4, "99 in 100 differ by {most} at most, all by {all}");
 }
 
 #[test]

@@ -3,7 +3,8 @@
 #[cfg(feature = "mpi")]
 mod mpi;
 
-use std::hash::{DefaultHasher, Hash, Hasher};
+use core::hash::{Hash, Hasher};
+use std::hash::DefaultHasher;
 use std::sync::Arc;
 
 use candle_core::{Tensor, Var};
@@ -146,9 +147,15 @@ pub(super) fn mean(ranks: &Arc<dyn Ranks>, value: f64) -> Result<f64> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Barrier, Mutex};
+    use std::thread;
+
     use candle_core::Device;
 
     use super::*;
+    use crate::data::{ImageSet, Images};
+    use crate::model::UNetConfig;
+    use crate::train::{TrainConfig, Trainer};
 
     /// Two processes that hold the same, but for what the other adds to the first value.
     struct Twins(f32);
@@ -159,7 +166,9 @@ mod tests {
         }
 
         fn sum(&self, values: &mut [f32]) -> Result<()> {
-            values.iter_mut().for_each(|value| *value *= 2.0);
+            for value in &mut *values {
+                *value *= 2.0;
+            }
             values[0] += self.0;
             Ok(())
         }
@@ -193,6 +202,71 @@ mod tests {
         assert!(Twins(0.0).agree("a run").unwrap());
         assert!(!Twins(1.0).agree("a run").unwrap());
         assert!(Alone.any(true).unwrap() && !Alone.any(false).unwrap());
+    }
+
+    /// One of two threads in the place of processes.
+    #[derive(Clone)]
+    struct Thread {
+        index: usize,
+        values: Arc<Mutex<[Vec<f32>; 2]>>,
+        barrier: Arc<Barrier>,
+    }
+
+    impl Ranks for Thread {
+        fn rank(&self) -> Rank {
+            Rank { index: self.index, size: 2 }
+        }
+
+        fn sum(&self, values: &mut [f32]) -> Result<()> {
+            self.values.lock().unwrap()[self.index] = values.to_vec();
+            self.barrier.wait();
+            let both = self.values.lock().unwrap().clone();
+            self.barrier.wait();
+            values.iter_mut().zip(&both[0]).zip(&both[1]).for_each(|((v, a), b)| *v = a + b);
+            Ok(())
+        }
+
+        fn abort(&self) {}
+    }
+
+    /// The losses of two batches under these settings, and the weights behind them.
+    fn train(batch_size: usize, ranks: Arc<dyn Ranks>) -> (Vec<f64>, Vec<Vec<f32>>) {
+        let net = UNetConfig {
+            in_channels: 1,
+            out_channels: 1,
+            model_channels: 32,
+            num_res_blocks: 1,
+            attention_resolutions: vec![],
+            channel_mult: vec![1.0],
+            num_classes: Some(3),
+            dropout: 0.2,
+            image_size: 4,
+            ..UNetConfig::default()
+        };
+        let world_size = ranks.rank().size;
+        let config = TrainConfig { batch_size, world_size, use_ema: true, ..Default::default() };
+        let pixels = (0..13 * 16u8).map(|i| i.wrapping_mul(31)).collect();
+        let images = Images::new([1, 4, 4], pixels, (0..13).map(|i| i % 3).collect()).unwrap();
+        let images: Arc<dyn ImageSet> = Arc::new(images);
+        let run = Trainer::new(&net, &config, &Device::Cpu).unwrap();
+        let mut run = run.with_ranks(ranks).unwrap();
+        let mut loader = run.loader(&images).unwrap();
+        let losses = (0..2).map(|_| run.next_batch(&mut loader).unwrap().unwrap()).collect();
+        let flat = |(_, tensor): &(_, Tensor)| tensor.flatten_all().unwrap().to_vec1().unwrap();
+        (losses, run.evaluation_weights().unwrap().iter().map(flat).collect())
+    }
+
+    #[test]
+    fn two_train_as_one_of_twice_the_batch() {
+        let first = Thread { index: 0, values: Arc::default(), barrier: Arc::new(Barrier::new(2)) };
+        let second = Thread { index: 1, ..first.clone() };
+        let other = thread::spawn(move || train(3, Arc::new(second)));
+        let one = train(3, Arc::new(first));
+        assert!(one == other.join().unwrap(), "the two hold different weights");
+        let (losses, _) = train(6, Arc::new(Alone));
+        for (loss, expected) in one.0.iter().zip(&losses) {
+            assert!((loss / expected - 1.0).abs() < 1e-5, "{:?} for {losses:?}", one.0);
+        }
     }
 
     #[test]

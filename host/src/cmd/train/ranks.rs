@@ -11,7 +11,7 @@ use fm_candle::train::{Alone, Ranks};
 /// This process among those that were started with it; MPI runs only where there are several, so
 /// that a process alone needs no MPI at work.
 pub(super) fn join() -> Result<Arc<dyn Ranks>> {
-    match started(|name| number(name)) {
+    match started(number) {
         0 | 1 => Ok(Arc::new(Alone)),
         #[cfg(feature = "mpi")]
         _ => Ok(Arc::new(fm_candle::train::Mpi::start()?)),
@@ -26,7 +26,7 @@ pub(super) fn join() -> Result<Arc<dyn Ranks>> {
 /// This process's number among those on its machine, from 0.
 pub(super) fn local() -> usize {
     let names = ["OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "SLURM_LOCALID"];
-    let several = started(|name| number(name)) > 1;
+    let several = started(number) > 1;
     names.into_iter().find_map(number).filter(|_| several).unwrap_or(0)
 }
 
