@@ -9,8 +9,8 @@
 # FMQ_FIRMWARE_CARGO  the cargo command that builds for the chip, where it is not `cargo`
 # FMQ_ALLOW_SKIP=1    go on without the chip's builds where its core library cannot be had
 #
-# Other targets that cannot be had, and the tests in an ARM emulator where there is none, are left
-# out. The last line says what was left out.
+# Other targets that cannot be had, the tests in an ARM emulator where there is none, and those of
+# several processes where there is no mpirun, are left out. The last line says what was left out.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -99,5 +99,14 @@ RUSTDOCFLAGS=-Dwarnings step cargo doc --locked --workspace --no-deps
 step cargo test --locked --workspace
 # Each bench once, untimed: criterion does so when `cargo test` runs it.
 step cargo test --locked --workspace --bench '*'
+
+# Training in several processes, with a build of its own, which needs the MPI library.
+if command -v mpirun >/dev/null && command -v mpicc >/dev/null; then
+    step cargo clippy --locked -p fm-candle -p fmq --features mpi --all-targets -- -D warnings
+    RUSTDOCFLAGS=-Dwarnings step cargo doc --locked -p fm-candle --features mpi --no-deps
+    step cargo test --locked -p fmq --features mpi --test mpi
+else
+    skipped+="; training in several processes was NOT tested (docs/distributed.md says what it needs)"
+fi
 
 printf '\n[%3d s] all passed%s\n' "$SECONDS" "$skipped"

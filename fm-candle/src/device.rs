@@ -12,12 +12,22 @@ use crate::error::{Error, Result};
 /// # Errors
 /// An unknown name, or a GPU that is not there.
 pub fn open(name: Option<&str>) -> Result<Device> {
+    open_for(name, 0)
+}
+
+/// The same for one of several processes on a machine, the `local`-th: it takes the GPU of that
+/// number where the name has none.
+///
+/// # Errors
+/// As [`open`]; also with no name, where the machine has GPUs but not this one.
+pub fn open_for(name: Option<&str>, local: usize) -> Result<Device> {
     match name {
-        Some("cpu") => Ok(Device::Cpu),
-        None => {
-            Ok(if cfg!(feature = "cuda") { cuda(0).unwrap_or(Device::Cpu) } else { Device::Cpu })
-        }
-        Some("cuda") => cuda(0),
+        name if name == Some("cpu") || name.is_none() && !cfg!(feature = "cuda") => Ok(Device::Cpu),
+        None => match cuda(local) {
+            Err(error) if local > 0 && cuda(0).is_ok() => Err(error),
+            device => Ok(device.unwrap_or(Device::Cpu)),
+        },
+        Some("cuda") => cuda(local),
         Some(other) => match other.strip_prefix("cuda:").and_then(|n| n.parse().ok()) {
             Some(ordinal) => cuda(ordinal),
             None => Err(Error::Config(format!("--device {other}: use cpu, cuda or cuda:N"))),

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use anyhow::{Context, Result};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use fm_candle::device::Device;
+use fm_candle::train::Rank;
 
 use crate::cmd;
 use crate::progress::Progress;
@@ -49,6 +50,11 @@ impl Common {
         Ok(fm_candle::device::open(self.device.as_deref())?)
     }
 
+    /// The same for the `local`-th of several processes on this machine.
+    pub(crate) fn device_for(&self, local: usize) -> Result<Device> {
+        Ok(fm_candle::device::open_for(self.device.as_deref(), local)?)
+    }
+
     /// The device's name as it was given, else what upstream's training calls a CPU.
     pub(crate) fn device_name(&self) -> &str {
         self.device.as_deref().unwrap_or("cpu")
@@ -57,6 +63,11 @@ impl Common {
     /// The reporter of progress.
     pub(crate) fn progress(&self) -> Progress {
         Progress::new(self.quiet, self.no_progress)
+    }
+
+    /// The same for one of several processes, of which the first alone reports.
+    pub(crate) fn progress_of(&self, rank: Rank) -> Progress {
+        Progress::new(self.quiet || rank.index > 0, self.no_progress)
     }
 }
 
@@ -99,6 +110,11 @@ impl core::fmt::Display for Usage {
 }
 
 impl core::error::Error for Usage {}
+
+/// An error as one line, whatever its causes hold.
+pub(crate) fn one_line(error: &anyhow::Error) -> String {
+    format!("{error:#}").replace('\n', " ")
+}
 
 /// Parses the arguments (wrong usage exits with 2) and runs the command.
 pub(crate) fn run() -> Result<()> {

@@ -1,4 +1,4 @@
-//! Every way to a gradient: all presets, block by block, in half precision, over several processes.
+//! Every way to a gradient: all presets, block by block, in half precision.
 
 #![allow(
     clippy::unwrap_used,
@@ -7,13 +7,9 @@
     reason = "a suite: it panics to fail"
 )]
 
-use std::sync::{Arc, Barrier, Mutex};
-use std::thread;
-
 use candle_core::{Device, Tensor};
-use fm_candle::data::{ImageSet, Images};
 use fm_candle::model::UNetConfig;
-use fm_candle::train::{Batch, Precision, Rank, Ranks, TrainConfig, Trainer};
+use fm_candle::train::{Batch, Precision, TrainConfig, Trainer};
 use fmq_tests::{formula, formula_weights, max_difference};
 
 /// A preset of upstream's depth and an eighth to a quarter of its width, for small images.
@@ -138,76 +134,5 @@ fn an_update_that_overflows_is_skipped() {
     let expected = formula_weights(&config, 3);
     for ((name, a), (_, b)) in trainer.evaluation_weights().unwrap().iter().zip(&expected) {
         assert!(max_difference(a, b) == 0.0, "{name}");
-    }
-}
-
-/// Processes in one, which meet in every sum.
-struct Threads {
-    rank: Rank,
-    meet: Arc<Barrier>,
-    sums: Arc<Mutex<Vec<f64>>>,
-}
-
-impl Ranks for Threads {
-    fn rank(&self) -> Rank {
-        self.rank
-    }
-
-    fn sum(&self, values: &mut [f32]) -> fm_candle::Result<()> {
-        if self.meet.wait().is_leader() {
-            *self.sums.lock().unwrap() = vec![0.0; values.len()];
-        }
-        self.meet.wait();
-        for (sum, &value) in self.sums.lock().unwrap().iter_mut().zip(&*values) {
-            *sum += f64::from(value);
-        }
-        self.meet.wait();
-        for (value, &sum) in values.iter_mut().zip(&*self.sums.lock().unwrap()) {
-            *value = sum as f32;
-        }
-        Ok(())
-    }
-}
-
-#[test]
-fn two_processes_train_as_one_with_twice_the_batch() {
-    let config = UNetConfig { dropout: 0.2, ..narrow("mnist-small") };
-    let pixels = (0..26 * 64u32).map(|i| u8::try_from(i * 37 % 251).unwrap()).collect();
-    let labels = (0..26).map(|i| i % 10).collect();
-    let images: Arc<dyn ImageSet> = Arc::new(Images::new([1, 8, 8], pixels, labels).unwrap());
-    let train = |batch_size: usize, ranks: Option<Threads>| {
-        let settings = TrainConfig { batch_size, accum_iter: 2, ..TrainConfig::default() };
-        let mut trainer = Trainer::new(&config, &settings, &Device::Cpu).unwrap();
-        if let Some(ranks) = ranks {
-            trainer = trainer.with_ranks(Arc::new(ranks));
-        }
-        let mut losses = Vec::new();
-        for _ in 0..2 {
-            let mut loader = trainer.loader(&images).unwrap();
-            while let Some(loss) = trainer.next_batch(&mut loader).unwrap() {
-                losses.push(loss);
-            }
-            trainer.end_epoch();
-        }
-        (losses, trainer.evaluation_weights().unwrap())
-    };
-    let (losses, weights) = train(6, None);
-    assert_eq!(losses.len(), 8);
-    let (meet, sums) = (Arc::new(Barrier::new(2)), Arc::new(Mutex::default()));
-    let both = thread::scope(|scope| {
-        let ranks = [0, 1].map(|index| Threads {
-            rank: Rank { index, size: 2 },
-            meet: Arc::clone(&meet),
-            sums: Arc::clone(&sums),
-        });
-        ranks.map(|rank| scope.spawn(|| train(3, Some(rank)))).map(|thread| thread.join().unwrap())
-    });
-    for (of_ranks, weights_of_rank) in &both {
-        for (a, b) in losses.iter().zip(of_ranks) {
-            assert!((a - b).abs() <= 1e-5 * a, "{of_ranks:?} for {losses:?}");
-        }
-        for ((name, a), (_, b)) in weights.iter().zip(weights_of_rank) {
-            assert!(max_difference(a, b) <= 2e-4, "{name}");
-        }
     }
 }

@@ -49,7 +49,7 @@ impl Batch {
         let (n, [channels, height, width]) = (from.images.len(), from.shape);
         let size = channels * height * width;
         let (mut x1, mut x0) = (vec![0f32; n * size], vec![0f32; n * size]);
-        let first = progress.batches * (config.batch_size * rank.size) as u64 + rank.index as u64;
+        let first = progress.examples + rank.index as u64;
         let example = |i: usize| first + (i * rank.size) as u64;
         let flips = Domain::Flip.stream(config.seed);
         let noise = Domain::TrainNoise.stream(config.seed);

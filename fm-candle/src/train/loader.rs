@@ -43,6 +43,8 @@ impl Pixels {
 /// The rest of an epoch, batch by batch; see [`Trainer::loader`](super::Trainer::loader).
 pub struct Loader {
     batches: u64,
+    /// Batches that have still to come.
+    left: u64,
     waiting: Receiver<Result<Pixels>>,
 }
 
@@ -71,7 +73,8 @@ impl Loader {
             .name("loader".into())
             .spawn(read_ahead)
             .map_err(|error| Error::Config(format!("starting the loader's thread: {error}")))?;
-        Ok(Self { batches, waiting })
+        let left = batches.saturating_sub(progress.batch);
+        Ok(Self { batches, left, waiting })
     }
 
     /// Full batches in the whole epoch.
@@ -81,6 +84,11 @@ impl Loader {
 
     /// The next batch; none after the epoch's last one.
     pub(super) fn next(&mut self) -> Result<Option<Pixels>> {
-        self.waiting.recv().ok().transpose()
+        if self.left == 0 {
+            return Ok(None);
+        }
+        self.left -= 1;
+        let ended = || Error::Config("the loader's thread has ended".into());
+        self.waiting.recv().map_err(|_| ended())?.map(Some)
     }
 }

@@ -4,6 +4,7 @@
 //! batch, example), so a run that was cut goes on exactly as if it had not been.
 
 mod batch;
+mod config;
 mod distributed;
 mod layout;
 mod loader;
@@ -27,6 +28,9 @@ use crate::path::{Times, cond_ot, loss};
 use crate::random::Domain;
 
 pub use batch::Batch;
+pub use config::{Precision, TrainConfig};
+#[cfg(feature = "mpi")]
+pub use distributed::Mpi;
 pub use distributed::{Alone, Rank, Ranks};
 pub use loader::Loader;
 pub use optimizer::{AdamW, AdamWConfig, Moments, add_gradients, norm};
@@ -39,97 +43,6 @@ const SHARD: usize = 8;
 /// Parameters from which on a batch is not cut: summing the gradients would cost too much.
 const SMALL_NET: usize = 4_000_000;
 
-/// Settings of a run that change its numbers; names and defaults are upstream's flags.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-#[expect(clippy::struct_excessive_bools, reason = "upstream's switches, one to one")]
-pub struct TrainConfig {
-    /// Images per batch.
-    pub batch_size: usize,
-    /// Passes over the data.
-    pub epochs: u64,
-    /// Batches whose gradients are averaged for one update.
-    pub accum_iter: usize,
-    /// Learning rate.
-    pub lr: f64,
-    /// AdamW's decays.
-    pub optimizer_betas: (f64, f64),
-    /// Whether the learning rate falls linearly to 1e-8 over all epochs.
-    pub decay_lr: bool,
-    /// Probability that a whole batch is trained without its labels.
-    pub class_drop_prob: f64,
-    /// Whether times follow the skewed distribution.
-    pub skewed_timesteps: bool,
-    /// Whether a moving average of the weights is kept (decay at most 0.999).
-    pub use_ema: bool,
-    /// Seed of everything random.
-    pub seed: u64,
-    /// Whether images are flipped left to right with probability 1/2.
-    pub flip: bool,
-    /// What the net computes in.
-    pub precision: Precision,
-    /// Whether maps inside blocks are computed again for their gradients, not kept.
-    pub recompute: bool,
-}
-
-/// The type that a net under training computes in; its weights, their gradients and the optimizer
-/// are f32 in all cases.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Precision {
-    /// Single precision.
-    #[default]
-    F32,
-    /// The upper half of single precision.
-    Bf16,
-    /// Half precision, whose gradients are scaled up so that small ones do not vanish.
-    F16,
-}
-
-impl Default for TrainConfig {
-    fn default() -> Self {
-        Self {
-            batch_size: 32,
-            epochs: 921,
-            accum_iter: 1,
-            lr: 1e-4,
-            optimizer_betas: (0.9, 0.95),
-            decay_lr: false,
-            class_drop_prob: 0.2,
-            skewed_timesteps: false,
-            use_ema: false,
-            seed: 0,
-            flip: true,
-            precision: Precision::F32,
-            recompute: false,
-        }
-    }
-}
-
-impl TrainConfig {
-    /// Refuses settings that cannot train.
-    ///
-    /// # Errors
-    /// The setting, its value, and what would be right.
-    pub fn check(&self) -> Result<()> {
-        let fault = |what: String| Err(Error::Config(what));
-        if self.batch_size == 0 || self.accum_iter == 0 || self.epochs == 0 {
-            return fault("batch_size, accum_iter and epochs must be at least 1".into());
-        }
-        if !(self.lr > 0.0 && self.lr.is_finite()) {
-            return fault(format!("lr {} must be a positive number", self.lr));
-        }
-        if !(0.0..=1.0).contains(&self.class_drop_prob) {
-            return fault(format!("class_drop_prob {} must lie in [0, 1]", self.class_drop_prob));
-        }
-        let (b1, b2) = self.optimizer_betas;
-        if !((0.0..1.0).contains(&b1) && (0.0..1.0).contains(&b2)) {
-            return fault(format!("optimizer_betas {b1} {b2} must lie in [0, 1)"));
-        }
-        Ok(())
-    }
-}
-
 /// Where a run stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -140,6 +53,8 @@ pub struct Progress {
     pub batch: u64,
     /// Batches done since the start of the run.
     pub batches: u64,
+    /// Images in them, over all processes.
+    pub examples: u64,
     /// Sum of the losses of the batches done in the epoch under way.
     pub loss_sum: f64,
 }
@@ -198,9 +113,25 @@ impl Trainer {
     }
 
     /// The same run as one process of several, which together make the batches `size` times larger.
-    #[must_use]
-    pub fn with_ranks(self, ranks: Arc<dyn Ranks>) -> Self {
-        Self { ranks, ..self }
+    ///
+    /// # Errors
+    /// Settings for another number of processes; processes that are not all of one run and at the
+    /// same place in it.
+    pub fn with_ranks(self, ranks: Arc<dyn Ranks>) -> Result<Self> {
+        let (size, expected) = (ranks.rank().size, self.config.world_size);
+        if size != expected {
+            let reason = format!("{size} processes train, the settings are for {expected}");
+            return Err(Error::Config(reason));
+        }
+        let (config, at, updates) = (&self.config, self.progress, self.optimizer.updates);
+        if !ranks.agree(&format!("{config:?} {at:?} {updates}"))? {
+            return Err(Error::Config(format!(
+                "the {size} processes do not all train the same run from the same place; this one \
+                 is at epoch {}, batch {}: give all the same arguments and files",
+                at.epoch, at.batch
+            )));
+        }
+        Ok(Self { ranks, ..self })
     }
 
     /// This process among those that train together.
@@ -305,6 +236,8 @@ impl Trainer {
         if !value.is_finite() {
             let Progress { epoch, batch, batches, .. } = self.progress;
             let images = if own.is_finite() {
+                // The one that has them says which, and ends the others.
+                self.ranks.any(false)?;
                 "of another process".into()
             } else {
                 format!("{:?}", pixels.images)
@@ -316,6 +249,7 @@ impl Trainer {
         }
         self.progress.batch += 1;
         self.progress.batches += 1;
+        self.progress.examples += self.config.global_batch();
         self.progress.loss_sum += value;
         if self.progress.batch.is_multiple_of(self.config.accum_iter as u64) {
             self.update()?;
@@ -326,8 +260,8 @@ impl Trainer {
     /// Counts the epoch under way as finished; gradients that wait for an update are dropped.
     pub fn end_epoch(&mut self) {
         self.pending.fill(None);
-        let Progress { epoch, batches, .. } = self.progress;
-        self.progress = Progress { epoch: epoch + 1, batches, ..Progress::default() };
+        let Progress { epoch, batches, examples, .. } = self.progress;
+        self.progress = Progress { epoch: epoch + 1, batches, examples, ..Progress::default() };
     }
 
     /// Adds the gradients of one batch; returns its loss.

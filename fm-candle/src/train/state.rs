@@ -73,7 +73,8 @@ impl Trainer {
     ///
     /// # Errors
     /// A file that is no checkpoint of this net; one with an average where none is to be kept, or
-    /// without; one of our own of other settings than epochs, learning rate and decays.
+    /// without; one of our own of other settings than epochs, learning rate and decays, or inside an
+    /// epoch of batches of another size over all processes.
     pub fn resume(
         path: &Path,
         arch: &UNetConfig,
@@ -133,17 +134,41 @@ fn progress(
     }
     let (Some(saved), Some(progress)) = (field(CONFIG_KEY), field(PROGRESS_KEY)) else {
         let (epoch, batches) = (found.epochs, found.updates * config.accum_iter as u64);
-        return Ok(Progress { epoch, batches, ..Progress::default() });
+        let examples = batches * config.global_batch();
+        return Ok(Progress { epoch, batches, examples, ..Progress::default() });
     };
     let saved: TrainConfig = serde_json::from_str(saved).map_err(|e| bad(CONFIG_KEY, &e))?;
     let TrainConfig { epochs, lr, optimizer_betas, decay_lr, recompute, .. } = *config;
+    let TrainConfig { batch_size, world_size, .. } = *config;
     let compared =
         TrainConfig { epochs, lr, optimizer_betas, decay_lr, recompute, ..saved.clone() };
-    if compared != *config {
-        let reason = format!("only epochs may change; the run had {saved:?}");
+    if (TrainConfig { batch_size, world_size, ..compared }) != *config {
+        let reason = format!(
+            "only epochs may change, and between them the size of batches; the run had {saved:?}"
+        );
         return Err(Error::file(path, reason));
     }
-    serde_json::from_str(progress).map_err(|e| bad(PROGRESS_KEY, &e))
+    let mut progress: Progress =
+        serde_json::from_str(progress).map_err(|e| bad(PROGRESS_KEY, &e))?;
+    if progress.batch > 0 && saved.global_batch() != config.global_batch() {
+        return Err(Error::file(
+            path,
+            format!(
+                "was saved after batch {} of an epoch, with --batch_size {} in {} process(es); the \
+                 same {} images per batch are needed to its end, not {} in {world_size}",
+                progress.batch,
+                saved.batch_size,
+                saved.world_size,
+                saved.global_batch(),
+                batch_size,
+            ),
+        ));
+    }
+    if progress.examples == 0 {
+        // A run of one process, before the images were counted.
+        progress.examples = progress.batches * saved.global_batch();
+    }
+    Ok(progress)
 }
 
 /// Little-endian.

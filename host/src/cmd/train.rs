@@ -12,19 +12,21 @@ use fm_candle::device::Device;
 use fm_candle::model::UNetConfig;
 use fm_candle::sample::Sampler;
 use fm_candle::solver::Method;
-use fm_candle::train::{Precision, TrainConfig, Trainer};
+use fm_candle::train::{Precision, Ranks, TrainConfig, Trainer};
 
-use crate::cli::Common;
+use crate::cli::{self, Common};
 use crate::cmd::launcher::Launcher;
 use crate::cmd::net;
 use crate::cmd::ode::OdeOptions;
 use crate::progress::Progress;
 use journal::Journal;
 use run::Run;
+use serde_json::{Map, Value};
 use signals::Signals;
 
 mod journal;
 mod namespace;
+mod ranks;
 mod run;
 mod signals;
 
@@ -137,8 +139,23 @@ const RUN: &str = "checkpoint.pth";
 const MODEL: &str = "model.safetensors";
 
 pub(crate) fn run(args: &Args, common: &Common) -> Result<()> {
-    let device = common.device()?;
-    let progress = common.progress();
+    let ranks = ranks::join()?;
+    let result = run_as(args, common, &ranks);
+    if let Err(error) = &result
+        && ranks.rank().size > 1
+    {
+        let line = cli::one_line(error);
+        eprintln!("error: process {} of {}: {line}", ranks.rank().index, ranks.rank().size);
+        ranks.abort();
+    }
+    result
+}
+
+/// The run of one process among those that train together.
+fn run_as(args: &Args, common: &Common, ranks: &Arc<dyn Ranks>) -> Result<()> {
+    let rank = ranks.rank();
+    let device = common.device_for(ranks::local())?;
+    let progress = common.progress_of(rank);
     check_flags(args, progress)?;
     let dataset = args.dataset;
     let mut arch = net::named(args.arch.as_deref().unwrap_or(dataset.name()))?;
@@ -156,6 +173,7 @@ pub(crate) fn run(args: &Args, common: &Common) -> Result<()> {
         flip: !args.no_flip,
         precision: precision(args, &device)?,
         recompute: args.gradient_checkpointing,
+        world_size: rank.size,
     };
     config.check()?;
     let sampler = sampler(args)?;
@@ -166,7 +184,10 @@ pub(crate) fn run(args: &Args, common: &Common) -> Result<()> {
         ..dataset.folder_options()
     };
     let data: Arc<dyn ImageSet> = dataset.open(&args.data_path, Split::Train, &options)?.into();
-    check_fit(&arch, &*data, args)?;
+    check_fit(&arch, &*data, &config, args)?;
+    if !ranks.agree(&format!("{} images", data.len()))? {
+        bail!("--data_path `{}` is not the same for all processes", args.data_path.display());
+    }
     arch.image_size = i64::try_from(data.shape()[1])?;
     if config.flip && matches!(dataset, Dataset::Mnist | Dataset::FashionMnist) {
         progress.line(
@@ -183,20 +204,16 @@ pub(crate) fn run(args: &Args, common: &Common) -> Result<()> {
         }
         None => Trainer::new(&arch, &config, &device)?,
     };
-    fs::create_dir_all(args.output_dir.join("snapshots"))
-        .with_context(|| format!("creating `{}`", args.output_dir.display()))?;
-    atomic::remove_leftovers(&args.output_dir)?;
-    let namespace = namespace::namespace(args, common, &arch);
-    if !args.eval_only {
-        let described = serde_json::to_string_pretty(&namespace)?;
-        atomic::write(&args.output_dir.join("args.json"), described.as_bytes())?;
-    }
-    let (at, updates) = (trainer.progress(), trainer.optimizer().updates);
-    let journal = Journal::open(&args.output_dir, at.epoch, updates)?;
+    let trainer = trainer.with_ranks(Arc::clone(ranks))?;
+    let namespace = namespace::namespace(args, common, &arch, rank);
+    // The first process alone writes.
+    let journal =
+        if rank.index == 0 { Some(open_folder(args, &trainer, &namespace)?) } else { None };
     let signals = Signals::watch().context("watching for signals")?;
     let mut run = Run {
         args,
         trainer,
+        ranks: Arc::clone(ranks),
         data,
         sampler,
         device,
@@ -223,6 +240,19 @@ fn precision(args: &Args, device: &Device) -> Result<Precision> {
         );
     }
     Ok(precision)
+}
+
+/// Makes the output folder ready for a run, and begins its journal.
+fn open_folder(args: &Args, trainer: &Trainer, namespace: &Map<String, Value>) -> Result<Journal> {
+    let folder = &args.output_dir;
+    fs::create_dir_all(folder.join("snapshots"))
+        .with_context(|| format!("creating `{}`", folder.display()))?;
+    atomic::remove_leftovers(folder)?;
+    if !args.eval_only {
+        let described = serde_json::to_string_pretty(namespace)?;
+        atomic::write(&folder.join("args.json"), described.as_bytes())?;
+    }
+    Journal::open(folder, trainer.progress().epoch, trainer.optimizer().updates)
 }
 
 /// Refuses what cannot be done, before any work, and names what is ignored.
@@ -277,7 +307,12 @@ fn sampler(args: &Args) -> Result<Sampler> {
 }
 
 /// Refuses a net that cannot take the images, and too few of them.
-fn check_fit(net: &UNetConfig, data: &dyn ImageSet, args: &Args) -> Result<()> {
+fn check_fit(
+    net: &UNetConfig,
+    data: &dyn ImageSet,
+    config: &TrainConfig,
+    args: &Args,
+) -> Result<()> {
     let ([channels, height, width], set) = (data.shape(), args.dataset);
     if net.in_channels != channels || net.out_channels != channels {
         bail!(
@@ -293,8 +328,12 @@ fn check_fit(net: &UNetConfig, data: &dyn ImageSet, args: &Args) -> Result<()> {
     if height != width {
         bail!("--dataset {set}: images of {height} x {width} are not square");
     }
-    if data.len() < args.batch_size {
-        bail!("--batch_size {}: the data set has only {} images", args.batch_size, data.len());
+    let (size, n) = (config.world_size, data.len());
+    if n.div_ceil(size) < args.batch_size {
+        bail!(
+            "--batch_size {}: the data set has only {n} images for {size} process(es)",
+            args.batch_size
+        );
     }
     match net.num_classes {
         Some(known) if known < data.classes() => {

@@ -1,13 +1,19 @@
 //! The command line as upstream keeps it: in `args.json` and in its checkpoints.
 
 use fm_candle::model::UNetConfig;
+use fm_candle::train::Rank;
 use serde_json::{Map, Value, json};
 
 use super::Args;
 use crate::cli::Common;
 
 /// Upstream's flags by their names, in its order, then ours.
-pub(super) fn namespace(args: &Args, common: &Common, net: &UNetConfig) -> Map<String, Value> {
+pub(super) fn namespace(
+    args: &Args,
+    common: &Common,
+    net: &UNetConfig,
+    rank: Rank,
+) -> Map<String, Value> {
     let ode_options = args.ode_options.json();
     let net: Value = serde_json::from_str(&net.to_json()).unwrap_or_default();
     let flags = json!({
@@ -48,7 +54,11 @@ pub(super) fn namespace(args: &Args, common: &Common, net: &UNetConfig) -> Map<S
         "net": net,
     });
     let launcher = Value::Object(args.launcher.attributes());
-    let parts = [flags, launcher, ours].into_iter();
+    let together = match rank.size {
+        1 => json!({}),
+        size => json!({ "world_size": size, "distributed": true }),
+    };
+    let parts = [flags, launcher, together, ours].into_iter();
     parts
         .filter_map(|part| if let Value::Object(map) = part { Some(map) } else { None })
         .flatten()

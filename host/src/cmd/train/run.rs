@@ -7,9 +7,10 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 use fm_candle::data::ImageSet;
 use fm_candle::device::Device;
+use fm_candle::model::UNet;
 use fm_candle::sample::{Sampler, start_noise, to_pixels};
-use fm_candle::train::Trainer;
-use fm_candle::{DType, atomic, checkpoint};
+use fm_candle::train::{Ranks, Trainer};
+use fm_candle::{DType, Tensor, atomic, checkpoint};
 use serde_json::{Map, Value};
 
 use super::journal::{Entry, Journal};
@@ -24,13 +25,15 @@ use crate::report::grid;
 pub(super) struct Run<'a> {
     pub(super) args: &'a Args,
     pub(super) trainer: Trainer,
+    pub(super) ranks: Arc<dyn Ranks>,
     pub(super) data: Arc<dyn ImageSet>,
     pub(super) sampler: Sampler,
     pub(super) device: Device,
     pub(super) progress: Progress,
     /// The command line as upstream's checkpoints keep it.
     pub(super) namespace: Map<String, Value>,
-    pub(super) journal: Journal,
+    /// The first process's alone, which writes all files.
+    pub(super) journal: Option<Journal>,
     pub(super) signals: Signals,
     /// Bad files that have been named.
     pub(super) skipped: usize,
@@ -43,7 +46,9 @@ impl Run<'_> {
         let first = self.trainer.progress().epoch;
         let epochs = self.trainer.config().epochs;
         let last = if self.args.test_run { epochs.min(first + 1) } else { epochs };
-        let mut evaluate = self.owes_evaluation(last);
+        // What the first process sees in the folder counts.
+        let owes = self.journal.is_some() && self.owes_evaluation(last);
+        let mut evaluate = self.ranks.any(owes)?;
         loop {
             if evaluate {
                 self.evaluate()?;
@@ -82,9 +87,12 @@ impl Run<'_> {
         format!("snapshots/{}_{}.png", at.epoch.saturating_sub(1), at.batches)
     }
 
-    /// Writes the run to a file of the output folder.
+    /// Writes the run to a file of the output folder, as the first process.
     fn save(&self, name: &str) -> Result<()> {
-        Ok(self.trainer.save(&self.args.output_dir.join(name), &self.namespace)?)
+        if self.journal.is_some() {
+            self.trainer.save(&self.args.output_dir.join(name), &self.namespace)?;
+        }
+        Ok(())
     }
 
     /// One epoch of a run of `last`, or what is left of it; then `log.txt` gets a line and the run is
@@ -111,8 +119,11 @@ impl Run<'_> {
             if !at.batch.is_multiple_of(args.accum_iter as u64) {
                 continue;
             }
-            self.journal.step(self.trainer.optimizer().updates, loss, norm, lr)?;
-            if self.signals.asked() {
+            if let Some(journal) = &mut self.journal {
+                journal.step(self.trainer.optimizer().updates, loss, norm, lr)?;
+            }
+            // The processes hear of a signal at different batches, and stop at the same.
+            if self.ranks.any(self.signals.asked())? {
                 self.save(RUN)?;
                 return Ok(false);
             }
@@ -131,7 +142,9 @@ impl Run<'_> {
             grad_norm: self.trainer.grad_norm(),
         };
         self.trainer.end_epoch();
-        self.journal.epoch(self.trainer.optimizer().updates, &done)?;
+        if let Some(journal) = &mut self.journal {
+            journal.epoch(self.trainer.optimizer().updates, &done)?;
+        }
         if self.args.test_run || self.is_milestone() {
             self.save(&format!("checkpoint-{epoch}.pth"))?;
         }
@@ -162,34 +175,58 @@ impl Run<'_> {
         }
     }
 
-    /// Writes the evaluation weights and a grid of samples.
+    /// Writes the evaluation weights and a grid of samples, of which each process draws its share.
     pub(super) fn evaluate(&mut self) -> Result<()> {
         let dir = &self.args.output_dir;
         let config = self.trainer.net().config();
         let weights = self.trainer.evaluation_weights()?;
         let json = config.to_json();
         let metadata = [(checkpoint::NET_KEY, json.as_str())];
-        checkpoint::safetensors::save(&dir.join(MODEL), &weights, &metadata)?;
-
-        let net = net::build(config, weights, &self.device, DType::F32)?;
-        let n = 64.min(self.args.batch_size);
-        let [channels, height, width] = self.data.shape();
-        let shape = (channels, height, width);
-        let x0 = start_noise(self.trainer.config().seed, 0, n, shape, &self.device)?;
-        let labels = class_cycle(config, n)?;
-        let draw = || self.sampler.run(&net, &x0, labels.as_deref(), false, |_| {});
-        let samples = self.signals.cut_anywhere(draw)?;
-        if let Some(warning) = &samples.warning {
-            self.progress.line(&format!("warning: {warning}"));
+        if self.journal.is_some() {
+            checkpoint::safetensors::save(&dir.join(MODEL), &weights, &metadata)?;
         }
-        let pixels = to_pixels(&samples.images)?;
-        let picture = grid::draw(&pixels, [n, height, width, channels], 10, 2)?;
+        let net = net::build(config, weights, &self.device, DType::F32)?;
+        let [channels, height, width] = self.data.shape();
+        let n = 64.min(self.args.batch_size * self.ranks.rank().size);
+        let images = self.samples(&net, n)?;
+        let snapshot = dir.join(self.snapshot());
+        let Some(journal) = &mut self.journal else { return Ok(()) };
+        let picture = grid::draw(&to_pixels(&images)?, [n, height, width, channels], 10, 2)?;
         let png = picture.png()?;
-        atomic::write(&dir.join(self.snapshot()), &png)?;
+        atomic::write(&snapshot, &png)?;
         let size = [picture.width.into(), picture.height.into(), channels as u64];
-        self.journal.samples(self.trainer.optimizer().updates, &png, size)?;
+        journal.samples(self.trainer.optimizer().updates, &png, size)?;
         self.progress.line(&format!("wrote `{}`", dir.join(MODEL).display()));
         Ok(())
+    }
+
+    /// The first `n` samples of the net, drawn by all processes together.
+    fn samples(&self, net: &UNet, n: usize) -> Result<Tensor> {
+        let [channels, height, width] = self.data.shape();
+        let shape = (channels, height, width);
+        let (first, end) = self.ranks.rank().share(n);
+        let mut all = vec![0f32; n * channels * height * width];
+        if first < end {
+            let seed = self.trainer.config().seed;
+            let x0 = start_noise(seed, first as u64, end - first, shape, &self.device)?;
+            let labels = class_cycle(net.config(), end)?;
+            let labels = labels.as_ref().map(|labels| &labels[first..]);
+            let draw = || self.sampler.run(net, &x0, labels, false, |_| {});
+            let samples = if self.ranks.rank().size == 1 {
+                self.signals.cut_anywhere(draw)?
+            } else {
+                // The others wait for this share.
+                draw()?
+            };
+            if let Some(warning) = &samples.warning {
+                self.progress.line(&format!("warning: {warning}"));
+            }
+            let own = samples.images.flatten_all()?.to_vec1::<f32>()?;
+            let size = channels * height * width;
+            all[first * size..end * size].copy_from_slice(&own);
+        }
+        self.ranks.sum(&mut all)?;
+        Ok(Tensor::from_vec(all, (n, channels, height, width), &Device::Cpu)?)
     }
 }
 

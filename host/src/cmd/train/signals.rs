@@ -1,10 +1,11 @@
-//! What ends a run early: SIGTERM (SLURM's requeue) and Ctrl-C.
+//! What ends a run early: SIGTERM (SLURM's requeue), SIGUSR1 (which mpirun passes on at once) and
+//! Ctrl-C.
 
 use core::sync::atomic::{AtomicBool, Ordering};
 use std::io;
 use std::sync::Arc;
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::flag;
 
 /// Whether to stop, as the system asks.
@@ -15,10 +16,10 @@ pub(super) struct Signals {
 }
 
 impl Signals {
-    /// From now on SIGTERM and Ctrl-C set a flag; a second one stops at once.
+    /// From now on SIGTERM, SIGUSR1 and Ctrl-C set a flag; a second one stops at once.
     pub(super) fn watch() -> io::Result<Self> {
         let signals = Self { asked: Arc::default(), idle: Arc::default() };
-        for signal in [SIGTERM, SIGINT] {
+        for signal in [SIGTERM, SIGUSR1, SIGINT] {
             flag::register_conditional_shutdown(signal, 0, Arc::clone(&signals.idle))?;
             flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&signals.asked))?;
             flag::register(signal, Arc::clone(&signals.asked))?;

@@ -1,0 +1,283 @@
+//! Training one net in several processes, each on its own images.
+
+#[cfg(feature = "mpi")]
+mod mpi;
+
+use core::hash::{Hash, Hasher};
+use std::hash::DefaultHasher;
+use std::sync::Arc;
+
+use candle_core::{Tensor, Var};
+
+use crate::error::Result;
+
+#[cfg(feature = "mpi")]
+pub use mpi::Mpi;
+
+/// Elements of a message: gradients are summed many at a time, as each message costs a wait.
+const BUCKET: usize = 1 << 21;
+
+/// One process among those that train together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rank {
+    /// Its number, below `size`.
+    pub index: usize,
+    /// Number of processes.
+    pub size: usize,
+}
+
+impl Default for Rank {
+    /// A process that trains alone.
+    fn default() -> Self {
+        Self { index: 0, size: 1 }
+    }
+}
+
+impl Rank {
+    /// This process's part of `n` things: from the first of them to the one behind the last.
+    pub fn share(self, n: usize) -> (usize, usize) {
+        (n * self.index / self.size, n * (self.index + 1) / self.size)
+    }
+}
+
+/// The processes that train together, as one of them sees them. Each of them must make the same calls
+/// in the same order.
+pub trait Ranks: Send + Sync {
+    /// This process.
+    fn rank(&self) -> Rank;
+
+    /// Replaces the values by their sums over all processes, which are the same bits in each.
+    ///
+    /// # Errors
+    /// A process that cannot be reached.
+    fn sum(&self, values: &mut [f32]) -> Result<()>;
+
+    /// Ends the other processes too, where this one cannot go on.
+    fn abort(&self);
+
+    /// Whether any process says so.
+    ///
+    /// # Errors
+    /// As [`sum`](Self::sum).
+    fn any(&self, flag: bool) -> Result<bool> {
+        let mut count = [f32::from(u8::from(flag))];
+        self.sum(&mut count)?;
+        Ok(count[0] > 0.0)
+    }
+
+    /// Whether all processes say the same.
+    ///
+    /// # Errors
+    /// As [`sum`](Self::sum).
+    fn agree(&self, what: &str) -> Result<bool> {
+        let mut hasher = DefaultHasher::new();
+        what.hash(&mut hasher);
+        // Bytes, as f32 adds those of 65536 processes exactly.
+        let own = hasher.finish().to_le_bytes().map(f32::from);
+        let mut sums = own;
+        self.sum(&mut sums)?;
+        let size = self.rank().size as f32;
+        let differs = sums.iter().zip(own).any(|(&sum, own)| (sum - own * size).abs() > 0.5);
+        Ok(!self.any(differs)?)
+    }
+}
+
+/// A process that trains alone.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Alone;
+
+impl Ranks for Alone {
+    fn rank(&self) -> Rank {
+        Rank::default()
+    }
+
+    fn sum(&self, _values: &mut [f32]) -> Result<()> {
+        Ok(())
+    }
+
+    fn abort(&self) {}
+}
+
+/// Replaces the gradients by their means over all processes; one that is missing counts as zero.
+pub(super) fn average(
+    ranks: &Arc<dyn Ranks>,
+    vars: &[(String, Var)],
+    gradients: &mut [Option<Tensor>],
+) -> Result<()> {
+    let size = ranks.rank().size;
+    if size == 1 {
+        return Ok(());
+    }
+    let (mut bucket, mut first) = (Vec::with_capacity(BUCKET), 0);
+    for last in 0..gradients.len() {
+        match &gradients[last] {
+            Some(gradient) => bucket.extend(gradient.flatten_all()?.to_vec1::<f32>()?),
+            None => bucket.resize(bucket.len() + vars[last].1.elem_count(), 0.0),
+        }
+        if bucket.len() < BUCKET && last + 1 < gradients.len() {
+            continue;
+        }
+        ranks.sum(&mut bucket)?;
+        for value in &mut bucket {
+            *value /= size as f32;
+        }
+        let mut rest = &bucket[..];
+        for ((_, var), gradient) in vars.iter().zip(&mut *gradients).take(last + 1).skip(first) {
+            let (values, others) = rest.split_at(var.elem_count());
+            *gradient = Some(Tensor::from_slice(values, var.shape(), var.device())?);
+            rest = others;
+        }
+        bucket.clear();
+        first = last + 1;
+    }
+    Ok(())
+}
+
+/// The mean of a value over all processes.
+pub(super) fn mean(ranks: &Arc<dyn Ranks>, value: f64) -> Result<f64> {
+    let size = ranks.rank().size;
+    if size == 1 {
+        return Ok(value);
+    }
+    #[expect(clippy::cast_possible_truncation, reason = "a loss, which was computed in f32")]
+    let mut sum = [value as f32];
+    ranks.sum(&mut sum)?;
+    Ok(f64::from(sum[0]) / size as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Barrier, Mutex};
+    use std::thread;
+
+    use candle_core::Device;
+
+    use super::*;
+    use crate::data::{ImageSet, Images};
+    use crate::model::UNetConfig;
+    use crate::train::{TrainConfig, Trainer};
+
+    /// Two processes that hold the same, but for what the other adds to the first value.
+    struct Twins(f32);
+
+    impl Ranks for Twins {
+        fn rank(&self) -> Rank {
+            Rank { index: 0, size: 2 }
+        }
+
+        fn sum(&self, values: &mut [f32]) -> Result<()> {
+            for value in &mut *values {
+                *value *= 2.0;
+            }
+            values[0] += self.0;
+            Ok(())
+        }
+
+        fn abort(&self) {}
+    }
+
+    #[test]
+    fn gradients_keep_their_places_in_buckets() {
+        let var = |n: usize| {
+            let zeros = Tensor::zeros(n, candle_core::DType::F32, &Device::Cpu).unwrap();
+            (String::new(), Var::from_tensor(&zeros).unwrap())
+        };
+        // The first fills a bucket alone; the others share the second.
+        let vars = [var(BUCKET), var(3), var(2), var(1)];
+        let values = |n: u32, from: u32| {
+            Tensor::from_iter((from..from + n).map(|i| i as f32), &Device::Cpu).unwrap()
+        };
+        let large = values(u32::try_from(BUCKET).unwrap(), 0);
+        let mut gradients = [Some(large), Some(values(3, 10)), None, Some(values(1, 20))];
+        let ranks: Arc<dyn Ranks> = Arc::new(Twins(8.0));
+        average(&ranks, &vars, &mut gradients).unwrap();
+        let [large, a, b, c] = gradients.map(|g| g.unwrap().to_vec1::<f32>().unwrap());
+        assert_eq!((large[0], large[1], large[BUCKET - 1]), (4.0, 1.0, (BUCKET - 1) as f32));
+        assert_eq!((&a[..], &b[..], &c[..]), (&[14.0, 11.0, 12.0][..], &[0.0; 2][..], &[20.0][..]));
+    }
+
+    #[test]
+    fn processes_agree_only_on_the_same() {
+        assert!(Alone.agree("a run").unwrap());
+        assert!(Twins(0.0).agree("a run").unwrap());
+        assert!(!Twins(1.0).agree("a run").unwrap());
+        assert!(Alone.any(true).unwrap() && !Alone.any(false).unwrap());
+    }
+
+    /// One of two threads in the place of processes.
+    #[derive(Clone)]
+    struct Thread {
+        index: usize,
+        values: Arc<Mutex<[Vec<f32>; 2]>>,
+        barrier: Arc<Barrier>,
+    }
+
+    impl Ranks for Thread {
+        fn rank(&self) -> Rank {
+            Rank { index: self.index, size: 2 }
+        }
+
+        fn sum(&self, values: &mut [f32]) -> Result<()> {
+            self.values.lock().unwrap()[self.index] = values.to_vec();
+            self.barrier.wait();
+            let both = self.values.lock().unwrap().clone();
+            self.barrier.wait();
+            values.iter_mut().zip(&both[0]).zip(&both[1]).for_each(|((v, a), b)| *v = a + b);
+            Ok(())
+        }
+
+        fn abort(&self) {}
+    }
+
+    /// The losses of two batches under these settings, and the weights behind them.
+    fn train(batch_size: usize, ranks: Arc<dyn Ranks>) -> (Vec<f64>, Vec<Vec<f32>>) {
+        let net = UNetConfig {
+            in_channels: 1,
+            out_channels: 1,
+            model_channels: 32,
+            num_res_blocks: 1,
+            attention_resolutions: vec![],
+            channel_mult: vec![1.0],
+            num_classes: Some(3),
+            dropout: 0.2,
+            image_size: 4,
+            ..UNetConfig::default()
+        };
+        let world_size = ranks.rank().size;
+        let config = TrainConfig { batch_size, world_size, use_ema: true, ..Default::default() };
+        let pixels = (0..13 * 16u8).map(|i| i.wrapping_mul(31)).collect();
+        let images = Images::new([1, 4, 4], pixels, (0..13).map(|i| i % 3).collect()).unwrap();
+        let images: Arc<dyn ImageSet> = Arc::new(images);
+        let run = Trainer::new(&net, &config, &Device::Cpu).unwrap();
+        let mut run = run.with_ranks(ranks).unwrap();
+        let mut loader = run.loader(&images).unwrap();
+        let losses = (0..2).map(|_| run.next_batch(&mut loader).unwrap().unwrap()).collect();
+        let flat = |(_, tensor): &(_, Tensor)| tensor.flatten_all().unwrap().to_vec1().unwrap();
+        (losses, run.evaluation_weights().unwrap().iter().map(flat).collect())
+    }
+
+    #[test]
+    fn two_train_as_one_of_twice_the_batch() {
+        let first = Thread { index: 0, values: Arc::default(), barrier: Arc::new(Barrier::new(2)) };
+        let second = Thread { index: 1, ..first.clone() };
+        let other = thread::spawn(move || train(3, Arc::new(second)));
+        let one = train(3, Arc::new(first));
+        assert!(one == other.join().unwrap(), "the two hold different weights");
+        let (losses, _) = train(6, Arc::new(Alone));
+        for (loss, expected) in one.0.iter().zip(&losses) {
+            assert!((loss / expected - 1.0).abs() < 1e-5, "{:?} for {losses:?}", one.0);
+        }
+    }
+
+    #[test]
+    fn shares_cover_everything_once() {
+        for (n, size) in [(64, 3), (2, 5), (0, 2), (7, 1)] {
+            let shares = (0..size).map(|index| Rank { index, size }.share(n));
+            let end = shares.fold(0, |end, (first, behind)| {
+                assert_eq!(first, end);
+                behind
+            });
+            assert_eq!(end, n);
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! The processes that `mpirun` or `srun` has started to train together.
+
+use std::env;
+use std::sync::Arc;
+
+use anyhow::Result;
+#[cfg(not(feature = "mpi"))]
+use anyhow::bail;
+use fm_candle::train::{Alone, Ranks};
+
+/// This process among those that were started with it; MPI runs only where there are several, so
+/// that a process alone needs no MPI at work.
+pub(super) fn join() -> Result<Arc<dyn Ranks>> {
+    match started(number) {
+        0 | 1 => Ok(Arc::new(Alone)),
+        #[cfg(feature = "mpi")]
+        _ => Ok(Arc::new(fm_candle::train::Mpi::start()?)),
+        #[cfg(not(feature = "mpi"))]
+        size => bail!(
+            "this is one of {size} processes that were started to train together, which needs fmq \
+             built with --features mpi; start one"
+        ),
+    }
+}
+
+/// This process's number among those on its machine, from 0.
+pub(super) fn local() -> usize {
+    let names = ["OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "SLURM_LOCALID"];
+    let several = started(number) > 1;
+    names.into_iter().find_map(number).filter(|_| several).unwrap_or(0)
+}
+
+/// How many processes the launcher says it has started: Open MPI's mpirun, one that speaks PMI
+/// (MPICH's, srun), or srun with PMIx, which tells each its number only.
+fn started(number: impl Fn(&str) -> Option<usize>) -> usize {
+    let slurm = number("PMIX_RANK").and_then(|_| number("SLURM_STEP_NUM_TASKS"));
+    number("OMPI_COMM_WORLD_SIZE").or_else(|| number("PMI_SIZE")).or(slurm).unwrap_or(1)
+}
+
+/// The environment's value of this name, where it is a number.
+fn number(name: &str) -> Option<usize> {
+    env::var(name).ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_without_a_launcher_is_one_process() {
+        let of = |set: &[(&str, usize)]| {
+            started(|name| set.iter().find(|(key, _)| *key == name).map(|(_, n)| *n))
+        };
+        assert_eq!(of(&[]), 1);
+        assert_eq!(of(&[("SLURM_NTASKS", 8), ("SLURM_STEP_NUM_TASKS", 8)]), 1, "a batch script");
+        assert_eq!(of(&[("SLURM_STEP_NUM_TASKS", 8), ("PMIX_RANK", 3)]), 8);
+        assert_eq!(of(&[("PMI_SIZE", 4)]), 4);
+        assert_eq!(of(&[("OMPI_COMM_WORLD_SIZE", 2), ("PMIX_RANK", 0)]), 2);
+    }
+}

@@ -1,0 +1,282 @@
+//! Training in several processes, under Open MPI's `mpirun`.
+//!
+//! Compiled as a test of the package `fmq`, with its feature `mpi`.
+
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::unwrap_used,
+    reason = "a suite: it panics to fail"
+)]
+
+use core::time::Duration;
+use std::fs;
+use std::io::Read;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::Instant;
+
+use fm_candle::checkpoint;
+use fm_candle::data::{Images, mnist};
+use fm_candle::model::UNetConfig;
+use serde_json::Value;
+use tempfile::TempDir;
+
+const FMQ: &str = env!("CARGO_BIN_EXE_fmq");
+
+/// What every run here is told: it accumulates, averages, drops labels and flips.
+const TRAIN: [&str; 11] = [
+    "train",
+    "--data_path=mnist",
+    "--arch=tiny.json",
+    "--accum_iter=2",
+    "--use_ema",
+    "--class_drop_prob=0.5",
+    "--ode_options={\"step_size\": 0.5}",
+    "--eval_frequency=0",
+    "--resume=auto",
+    "--threads=1",
+    "--device=cpu",
+];
+
+/// A folder with 47 images of 8x8 pixels, no multiple of two processes' batches, and a small
+/// conditional net with dropout.
+fn folder() -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path();
+    let pixels = (0..47 * 64u32).map(|i| (i * 31 % 251) as u8).collect();
+    let images = Images::new([1, 8, 8], pixels, (0..47).map(|i| i % 10).collect()).unwrap();
+    let [images, labels] = mnist::encode(&images).unwrap();
+    fs::create_dir(path.join("mnist")).unwrap();
+    fs::write(path.join("mnist/train-images-idx3-ubyte"), images).unwrap();
+    fs::write(path.join("mnist/train-labels-idx1-ubyte"), labels).unwrap();
+    let net = UNetConfig {
+        in_channels: 1,
+        out_channels: 1,
+        model_channels: 32,
+        num_res_blocks: 1,
+        attention_resolutions: vec![1],
+        channel_mult: vec![1.0],
+        num_classes: Some(10),
+        dropout: 0.2,
+        use_scale_shift_norm: true,
+        image_size: 8,
+        ..UNetConfig::default()
+    };
+    fs::write(path.join("tiny.json"), net.to_json()).unwrap();
+    dir
+}
+
+/// A running program, which neither outlives its test nor hangs it.
+struct Job {
+    child: Child,
+    stderr: Option<thread::JoinHandle<String>>,
+}
+
+impl Job {
+    fn start(program: &str, dir: &Path, args: &[&str]) -> Self {
+        let mut command = Command::new(program);
+        command.args(args).current_dir(dir).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut stderr = child.stderr.take().unwrap();
+        let stderr = thread::spawn(move || {
+            let mut text = Vec::new();
+            stderr.read_to_end(&mut text).unwrap();
+            String::from_utf8_lossy(&text).into_owned()
+        });
+        Self { child, stderr: Some(stderr) }
+    }
+
+    /// One process that no launcher has started.
+    fn alone(dir: &Path, own: &[&str]) -> Self {
+        Self::start(FMQ, dir, &[&TRAIN[..], own].concat())
+    }
+
+    /// Two processes, each with arguments of its own.
+    fn two(dir: &Path, first: &[&str], second: &[&str]) -> Self {
+        let mpirun = ["--allow-run-as-root", "--oversubscribe", "--bind-to", "none"];
+        // Asked to end, mpirun waits so many seconds, tells the processes, waits again and kills.
+        let patience = ["--mca", "odls_base_sigkill_timeout", "4"];
+        let one = ["-n", "1", FMQ];
+        let parts = [&mpirun[..], &patience, &one, &TRAIN, first, &[":"], &one, &TRAIN, second];
+        Self::start("mpirun", dir, &parts.concat())
+    }
+
+    /// Two processes with the same arguments.
+    fn pair(dir: &Path, own: &[&str]) -> Self {
+        Self::two(dir, own, own)
+    }
+
+    /// Waits for its end, at most `seconds`: whether it was a good one, and what it said.
+    fn end(mut self, seconds: u64) -> (bool, String) {
+        let status = within(seconds, || self.child.try_wait().unwrap());
+        let stderr = self.stderr.take().unwrap().join().unwrap();
+        (status.success(), stderr)
+    }
+
+    /// Waits for a good end.
+    fn ok(self) -> String {
+        let (success, stderr) = self.end(300);
+        assert!(success, "{stderr}");
+        stderr
+    }
+
+    /// Waits for a bad end, which must come soon.
+    fn fails(self) -> String {
+        let (success, stderr) = self.end(30);
+        assert!(!success, "{stderr}");
+        stderr
+    }
+
+    fn signal(&self, name: &str) {
+        signal(name, self.child.id());
+    }
+}
+
+impl Drop for Job {
+    /// mpirun, asked twice, kills its processes.
+    fn drop(&mut self) {
+        for _ in 0..2 {
+            if self.child.try_wait().unwrap().is_none() {
+                self.signal("INT");
+                thread::sleep(Duration::from_secs(10));
+            }
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Sends a signal to a process.
+fn signal(name: &str, process: u32) {
+    let sent = Command::new("kill").args(["-s", name, &process.to_string()]).status().unwrap();
+    assert!(sent.success(), "kill -s {name} {process}");
+}
+
+/// Waits until there is something, at most `seconds`.
+fn within<T>(seconds: u64, mut there: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(found) = there() {
+            return found;
+        }
+        assert!(start.elapsed() < Duration::from_secs(seconds), "nothing within {seconds} s");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// The losses that a run's log tells, epoch by epoch.
+fn losses(run: &Path) -> Vec<f64> {
+    let log = fs::read_to_string(run.join("log.txt")).unwrap_or_default();
+    let entry = |line: &str| serde_json::from_str::<Value>(line).ok()?["train_loss"].as_f64();
+    log.lines().filter_map(entry).collect()
+}
+
+/// Waits until a run has trained for some epochs.
+fn wait_for_epochs(run: &Path, epochs: usize) {
+    within(120, || (losses(run).len() >= epochs).then_some(()));
+}
+
+/// The values of all tensors in a file, the moving average of a run.
+fn values(file: &Path) -> Vec<f32> {
+    let tensors = checkpoint::load(file, false).unwrap().tensors;
+    tensors.iter().flat_map(|(_, t)| t.flatten_all().unwrap().to_vec1::<f32>().unwrap()).collect()
+}
+
+/// The names of a run's files, but for the one that the process is part of.
+fn files(run: &Path) -> Vec<String> {
+    let names = fs::read_dir(run).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<_> = names.map(|n| n.split(".tfevents").next().unwrap().into()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn two_processes_train_as_one_of_twice_the_batch() {
+    let dir = folder();
+    let dir = dir.path();
+    Job::alone(dir, &["--output_dir=one", "--batch_size=10", "--epochs=4"]).ok();
+    let said = Job::pair(dir, &["--output_dir=two", "--batch_size=5", "--epochs=4"]).ok();
+    assert_eq!(said.matches("epoch 3:").count(), 1, "the first process alone tells: {said}");
+
+    let (one, two) = (dir.join("one"), dir.join("two"));
+    let (expected, found) = (losses(&one), losses(&two));
+    assert_eq!((expected.len(), found.len()), (4, 4));
+    for (a, b) in expected.iter().zip(&found) {
+        assert!((a / b - 1.0).abs() < 1e-5, "{expected:?}, {found:?}");
+    }
+    assert_eq!(files(&one), files(&two));
+    let snapshot = "snapshots/3_16.png";
+    assert_eq!(
+        fs::read(one.join(snapshot)).unwrap().len(),
+        fs::read(two.join(snapshot)).unwrap().len()
+    );
+    let args: Value = serde_json::from_slice(&fs::read(two.join("args.json")).unwrap()).unwrap();
+    assert_eq!((args["world_size"].as_u64(), args["distributed"].as_bool()), (Some(2), Some(true)));
+
+    // A run moves its weights by a thousandth. Where a gradient is nothing but rounding, AdamW may
+    // make a whole step of it.
+    let (a, b) = (values(&one.join("model.safetensors")), values(&two.join("model.safetensors")));
+    assert_eq!(a.len(), b.len());
+    let mut differences: Vec<f32> = a.iter().zip(&b).map(|(a, b)| (a - b).abs()).collect();
+    differences.sort_by(f32::total_cmp);
+    let (most, all) = (differences[a.len() / 100 * 99], differences[a.len() - 1]);
+    assert!(most < 1e-7 && all < 1e-4, "99 in 100 differ by {most} at most, all by {all}");
+}
+
+#[test]
+fn a_signal_saves_and_the_run_goes_on_bit_for_bit() {
+    let dir = folder();
+    let dir = dir.path();
+    let cut = ["--output_dir=cut", "--batch_size=5", "--epochs=100000"];
+    // mpirun passes USR1 on, and then ends as its processes do; TERM ends mpirun as an error.
+    for (signal, good) in [("USR1", true), ("TERM", false)] {
+        let before = losses(&dir.join("cut")).len();
+        let job = Job::pair(dir, &cut);
+        wait_for_epochs(&dir.join("cut"), before + 2);
+        job.signal(signal);
+        let (success, said) = job.end(60);
+        assert_eq!(success, good, "{said}");
+        assert!(said.contains("stopped by a signal, saved"), "{said}");
+    }
+    let epochs = format!("--epochs={}", losses(&dir.join("cut")).len() + 2);
+    let rest = |run: &str| {
+        Job::pair(dir, &[&format!("--output_dir={run}"), "--batch_size=5", &epochs]).ok();
+        let run = dir.join(run);
+        (losses(&run), values(&run.join("checkpoint.pth")), values(&run.join("model.safetensors")))
+    };
+    assert!(rest("cut") == rest("whole"), "a cut run and an unbroken one differ");
+}
+
+#[test]
+fn a_killed_process_ends_the_others() {
+    let dir = folder();
+    let dir = dir.path();
+    let job = Job::pair(dir, &["--output_dir=run", "--batch_size=5", "--epochs=100000"]);
+    wait_for_epochs(&dir.join("run"), 1);
+    let second = fs::read_dir("/proc").unwrap().find_map(|entry| {
+        let process = entry.unwrap().path();
+        let parent = format!("PPid:\t{}\n", job.child.id());
+        let text = |name| fs::read(process.join(name)).unwrap_or_default();
+        let ours = String::from_utf8_lossy(&text("status")).contains(&parent);
+        let rank = b"\0OMPI_COMM_WORLD_RANK=1\0";
+        let found = ours && text("environ").windows(rank.len()).any(|part| part == rank);
+        found.then(|| process.file_name()?.to_str()?.parse().ok())?
+    });
+    signal("KILL", second.unwrap());
+    job.fails();
+}
+
+#[test]
+fn an_error_of_one_process_ends_all() {
+    let dir = folder();
+    let dir = dir.path();
+    let run = ["--output_dir=run", "--batch_size=5", "--epochs=2"];
+    let with = |own: &'static str| [&run[..], &[own]].concat();
+    let said = Job::two(dir, &run, &with("--data_path=nowhere")).fails();
+    assert!(said.contains("error: process 1 of 2: ") && said.contains("nowhere"), "{said}");
+    let said = Job::two(dir, &run, &with("--no_flip")).fails();
+    assert!(said.contains("do not all train the same run"), "{said}");
+    let said = Job::pair(dir, &with("--lr=1e30")).fails();
+    assert!(said.contains("the loss is") && said.contains("images ["), "{said}");
+}
