@@ -16,7 +16,6 @@ mod state;
 
 use std::sync::Arc;
 
-use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor, Var};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -33,7 +32,7 @@ pub use config::{Precision, TrainConfig};
 pub use distributed::Mpi;
 pub use distributed::{Alone, Rank, Ranks};
 pub use loader::Loader;
-pub use optimizer::{AdamW, AdamWConfig, Moments, add_gradients, norm};
+pub use optimizer::{AdamW, AdamWConfig, Moments, add_gradients, norm, of_parameters};
 pub use order::Order;
 pub use scaler::Scaler;
 pub use schedule::Schedule;
@@ -278,16 +277,14 @@ impl Trainer {
         let firsts: Vec<usize> = (0..n).step_by(shard).collect();
         let cast = self.cast()?;
         let net = cast.as_ref().unwrap_or(&self.net);
-        let parts: Vec<(f64, Vec<GradStore>)> = firsts
+        let parts: Vec<(f64, Vec<Option<Tensor>>)> = firsts
             .into_par_iter()
             .map(|first| self.gradients(net, &batch.narrow(first, shard.min(n - first))?, first, n))
             .collect::<Result<_>>()?;
         let mut value = 0.0;
         for (part, grads) in parts {
             value += part;
-            for grads in grads {
-                add_gradients(&mut self.pending, &self.vars, grads)?;
-            }
+            add_gradients(&mut self.pending, grads)?;
         }
         Ok(value)
     }
@@ -310,7 +307,7 @@ impl Trainer {
         shard: &Batch,
         first: usize,
         n: usize,
-    ) -> Result<(f64, Vec<GradStore>)> {
+    ) -> Result<(f64, Vec<Option<Tensor>>)> {
         let (x_t, u) = cond_ot(&shard.x0, &shard.x1, &shard.t)?;
         let Rank { index, size } = self.ranks.rank();
         let images = (first * size + index, size);
@@ -319,16 +316,15 @@ impl Trainer {
         let scale = self.loss_scale() / self.config.accum_iter as f64;
         let loss = |v: &Tensor| -> Result<Tensor> { Ok((loss(v, &u)? * (part * scale))?) };
         let inputs = Inputs { x: &x_t, t: &shard.t, label: shard.label.as_ref() };
-        let mut grads = Vec::new();
+        let mut grads = vec![None; self.vars.len()];
+        // A store also holds gradients of what is constant, as large as maps.
+        let mut keep = |store| add_gradients(&mut grads, of_parameters(&self.vars, store));
         let loss = if self.config.recompute {
-            net.backward_by_blocks(inputs, &masks, loss, |part| {
-                grads.push(part);
-                Ok(())
-            })?
+            net.backward_by_blocks(inputs, &masks, loss, keep)?
         } else {
             let Inputs { x, t, label } = inputs;
             let loss = loss(&net.forward(x, t, label, None, Mode::Train(&masks))?)?;
-            grads.push(loss.backward()?);
+            keep(loss.backward()?)?;
             loss
         };
         Ok((f64::from(loss.to_scalar::<f32>()?) / scale, grads))

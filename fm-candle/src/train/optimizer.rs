@@ -140,17 +140,17 @@ impl AdamW {
     }
 }
 
+/// The gradients of the parameters, in their order.
+pub fn of_parameters(vars: &[(String, Var)], mut grads: GradStore) -> Vec<Option<Tensor>> {
+    vars.iter().map(|(_, var)| grads.remove(var)).collect()
+}
+
 /// Adds the gradients of one graph to the sums of several, parameter by parameter; on the CPU in
 /// the memory of the sums, which are the gradients of the first graph.
 ///
 /// # Errors
 /// A gradient whose shape is not its sum's.
-pub fn add_gradients(
-    sums: &mut [Option<Tensor>],
-    vars: &[(String, Var)],
-    mut grads: GradStore,
-) -> Result<()> {
-    let grads: Vec<Option<Tensor>> = vars.iter().map(|(_, var)| grads.remove(var)).collect();
+pub fn add_gradients(sums: &mut [Option<Tensor>], grads: Vec<Option<Tensor>>) -> Result<()> {
     sums.par_iter_mut().zip(grads).try_for_each(|(sum, grad)| {
         *sum = match (sum.take(), grad) {
             (Some(sum), Some(grad)) if sum.device().is_cpu() && sum.is_contiguous() => {
@@ -401,7 +401,8 @@ mod tests {
         let mut sums = vec![None; 2];
         for _ in 0..3 {
             let y = (vars[0].1.as_tensor() + vars[1].1.as_tensor()).unwrap();
-            add_gradients(&mut sums, &vars, y.sum_all().unwrap().backward().unwrap()).unwrap();
+            let grads = of_parameters(&vars, y.sum_all().unwrap().backward().unwrap());
+            add_gradients(&mut sums, grads).unwrap();
         }
         for sum in sums {
             assert_eq!(sum.unwrap().to_vec2::<f32>().unwrap(), [[3.0, 3.0]]);

@@ -9,7 +9,7 @@ use crate::data::Images;
 use crate::error::{Error, Result};
 use crate::model::Initial;
 use crate::random::Domain;
-use crate::train::{AdamW, AdamWConfig, add_gradients};
+use crate::train::{AdamW, AdamWConfig, add_gradients, of_parameters};
 
 /// Images of a shard; shards run side by side.
 const SHARD: usize = 16;
@@ -109,7 +109,7 @@ pub(super) fn gradients(
     let mut sums: Vec<Option<Tensor>> = vec![None; vars.len()];
     for (part, grads) in parts {
         value += part;
-        add_gradients(&mut sums, vars, grads)?;
+        add_gradients(&mut sums, of_parameters(vars, grads))?;
     }
     Ok((value, sums))
 }
