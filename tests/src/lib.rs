@@ -38,14 +38,28 @@ pub fn formula(p: u64, i: u64, salt: u64) -> f64 {
 /// # Panics
 /// If the configuration makes no net.
 pub fn formula_weights(config: &UNetConfig, salt: u64) -> Vec<(String, Tensor)> {
-    let shapes = UNet::shapes(config).expect("a net");
+    formula_state_dict(UNet::shapes(config).expect("a net"), 3.0, salt)
+}
+
+/// Tensors of these names and shapes whose values follow the reference's formula.
+///
+/// # Panics
+/// If a shape has no elements to be made of.
+pub fn formula_state_dict(
+    shapes: impl IntoIterator<Item = (String, Vec<usize>)>,
+    gain: f64,
+    salt: u64,
+) -> Vec<(String, Tensor)> {
     let tensor = |(p, (name, shape)): (u64, (String, Vec<usize>))| {
+        if name.ends_with("num_batches_tracked") {
+            return (name, Tensor::zeros(shape, DType::I64, &Device::Cpu).expect("a counter"));
+        }
         let weight = name.ends_with("weight");
         let fan_in: usize = shape[1..].iter().product();
         let (offset, scale) = match shape.len() {
-            1 if weight => (1.0, 0.25),
+            1 if weight || name.ends_with("running_var") => (1.0, 0.25),
             1 => (0.0, 0.125),
-            _ if weight && !name.contains("label_emb") => (0.0, (3.0 / fan_in as f64).sqrt()),
+            _ if weight && !name.contains("label_emb") => (0.0, (gain / fan_in as f64).sqrt()),
             _ => (0.0, 0.5),
         };
         let n: usize = shape.iter().product();

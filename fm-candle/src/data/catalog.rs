@@ -106,8 +106,8 @@ const FASHION_MIRRORS: [&str; 1] = ["http://fashion-mnist.s3-website.eu-central-
 const CIFAR10_MIRROR: &str = "https://www.cs.toronto.edu/~kriz";
 const INCEPTION_MIRROR: &str = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0";
 
-/// The name ends with the first digits of the SHA-256, as torch's hub wants it.
-const INCEPTION: &str = "weights-inception-2015-12-05-6726825d.pth";
+/// File of the Inception weights. The name ends with the first digits of its SHA-256, as torch's hub wants it.
+pub const INCEPTION: &str = "weights-inception-2015-12-05-6726825d.pth";
 const INCEPTION_SHA256: &str = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2";
 
 /// A gzipped IDX file: its name without `.gz`, size and MD5, and size and MD5 of what is in it.

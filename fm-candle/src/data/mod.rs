@@ -8,6 +8,7 @@
 //! | [`catalog`] [`fetch`] [`checksum`] [`verify`] | where the sets come from, and that they are whole |
 
 use core::fmt;
+use core::ops::Range;
 use core::str::FromStr;
 use std::path::{Path, PathBuf};
 
@@ -97,10 +98,23 @@ impl Images {
     ///
     /// # Errors
     ///
-    /// [`Error::Config`] when they are more bytes than memory can count; else that of an image that
-    /// cannot be read.
+    /// Those of [`Images::read`].
     pub fn gather(set: &dyn ImageSet, n: usize) -> Result<Self> {
-        let n = n.min(set.len());
+        Self::read(set, 0..n.min(set.len()))
+    }
+
+    /// The images of a set with these numbers, read on all threads.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] for numbers that the set does not have, or when they are more bytes than
+    /// memory can count; else that of an image that cannot be read.
+    pub fn read(set: &dyn ImageSet, range: Range<usize>) -> Result<Self> {
+        let n = range.len();
+        if range.end > set.len() {
+            let (end, len) = (range.end, set.len());
+            return Err(Error::Config(format!("{end} images are wanted of a set of {len}")));
+        }
         let [channels, height, width] = set.shape();
         let len = channels * height * width;
         let size = n.checked_mul(len).filter(|&size| isize::try_from(size).is_ok());
@@ -110,9 +124,9 @@ impl Images {
         let mut pixels = vec![0; size];
         pixels
             .par_chunks_exact_mut(len)
-            .enumerate()
-            .try_for_each(|(i, pixels)| set.read(i, pixels))?;
-        let labels = (0..n).filter_map(|i| set.label(i)).collect();
+            .zip(range.clone())
+            .try_for_each(|(pixels, i)| set.read(i, pixels))?;
+        let labels = range.filter_map(|i| set.label(i)).collect();
         Ok(Self { n, channels, height, width, pixels, labels })
     }
 

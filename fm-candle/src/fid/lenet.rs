@@ -22,7 +22,7 @@ use core::ops::Range;
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 
-use super::Statistics;
+use super::{FeatureNet, Statistics};
 use crate::checkpoint;
 use crate::data::Images;
 use crate::error::{Error, Result};
@@ -147,29 +147,20 @@ impl LeNet {
         self.fc3.linear(&self.features(x)?.silu()?)
     }
 
-    /// The features of 8-bit images, `[n, 84]`, row-major.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Config`] for images that are not 28 x 28 with 1 or 3 channels.
-    pub fn features_of(&self, images: &Images) -> Result<Vec<f32>> {
-        self.rows_of(images, Self::features)
-    }
-
     /// The statistics of the features of 8-bit images.
     ///
     /// # Errors
     ///
-    /// As [`LeNet::features_of`]; [`Error::Config`] with fewer than two images.
+    /// As [`FeatureNet::rows`]; [`Error::Config`] with fewer than two images.
     pub fn statistics(&self, images: &Images) -> Result<Statistics> {
-        Statistics::of_rows(&self.features_of(images)?, DIM)
+        Statistics::of_rows(&self.rows(images)?, DIM)
     }
 
     /// The part of the images, in `[0, 1]`, whose label gets the greatest logit.
     ///
     /// # Errors
     ///
-    /// As [`LeNet::features_of`]; [`Error::Config`] without images or labels.
+    /// As [`FeatureNet::rows`]; [`Error::Config`] without images or labels.
     pub fn accuracy(&self, images: &Images) -> Result<f64> {
         if images.n == 0 || images.labels.len() != images.n {
             return Err(Error::Config("accuracy needs labelled images".into()));
@@ -199,6 +190,17 @@ impl LeNet {
             })
             .collect::<Result<_>>()?;
         Ok(batches.concat())
+    }
+}
+
+impl FeatureNet for LeNet {
+    fn dim(&self) -> usize {
+        DIM
+    }
+
+    /// For images that are 28 x 28 with 1 or 3 channels.
+    fn rows(&self, images: &Images) -> Result<Vec<f32>> {
+        self.rows_of(images, Self::features)
     }
 }
 

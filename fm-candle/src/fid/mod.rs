@@ -3,55 +3,99 @@
 //! | module | idea |
 //! |---|---|
 //! | [`lenet`] | features of small grey images: a classifier of digits |
+//! | [`inception`] | the features of FID, at any of four depths, and logits |
+//! | [`resize`] | images brought to Inception's size, as three packages do it |
 //! | [`moments`] | mean and covariance of feature rows, gathered in batches |
 //! | [`frechet`] | the distance between two Gaussians |
 //! | [`npz`] | statistics and images in numpy's archives |
 //!
 //! ```text
-//! images --Features--> rows [n, d] --Moments--> Statistics --fid--> one number
+//! images --FeatureNet--> rows [n, d] --Moments--> Statistics --fid--> one number
 //! ```
 //! A distance depends on the features. Only on Inception's 2048 does it carry the bare name FID;
 //! on others it says which ones, and compares with nothing but itself.
 
 use core::fmt;
+use core::ops::Range;
 use core::str::FromStr;
+use std::path::Path;
 
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 
+use crate::checkpoint;
+use crate::data::{ImageSet, Images};
 use crate::error::{Error, Result};
 
 pub mod frechet;
+pub mod inception;
 pub mod lenet;
 pub mod moments;
 pub mod npz;
+pub mod resize;
 
 use frechet::frechet_distance;
-use moments::Moments;
+use inception::{Extractor, Inception, Layer};
+use lenet::LeNet;
+use moments::{BLOCK, Moments};
+use resize::Resize;
 
 /// What an image is turned into before distributions are compared.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Features {
     /// The 84 features of [`lenet::LeNet`], for 28 x 28 grey images.
-    #[default]
     LeNet,
+    /// Those of a layer of [`inception::Inception`], for images of any size.
+    Inception(Layer),
 }
 
 impl Features {
     /// Every kind, in the order in which they are listed to users.
-    pub const ALL: [Self; 1] = [Self::LeNet];
+    pub const ALL: [Self; 5] = [
+        Self::LeNet,
+        Self::Inception(Layer::D2048),
+        Self::Inception(Layer::D768),
+        Self::Inception(Layer::D192),
+        Self::Inception(Layer::D64),
+    ];
 
     /// Name on the command line and in results.
     pub fn name(self) -> &'static str {
         match self {
             Self::LeNet => "lenet",
+            Self::Inception(Layer::D2048) => "inception",
+            Self::Inception(Layer::D768) => "inception-768",
+            Self::Inception(Layer::D192) => "inception-192",
+            Self::Inception(Layer::D64) => "inception-64",
+            Self::Inception(Layer::LogitsUnbiased) => "inception-logits-unbiased",
+            Self::Inception(Layer::Logits) => "inception-logits",
         }
     }
 
     /// What the distance on these features is called, for people.
-    pub fn title(self) -> &'static str {
+    pub fn title(self) -> String {
         match self {
-            Self::LeNet => "FID (LeNet features)",
+            Self::LeNet => "FID (LeNet features)".into(),
+            Self::Inception(Layer::D2048) => "FID".into(),
+            Self::Inception(layer) => format!("FID ({} Inception features)", layer.dim()),
         }
+    }
+
+    /// The net of the weight file at `path`, to be evaluated on `device`; `resize` is for Inception.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`checkpoint::load`]; [`Error::File`] naming a parameter that is missing, misshapen or
+    /// unknown.
+    pub fn open(self, path: &Path, resize: Resize, device: &Device) -> Result<Box<dyn FeatureNet>> {
+        let tensors = checkpoint::load(path, true)?.tensors;
+        let at_fault = |error: Error| Error::file(path, error.to_string());
+        Ok(match self {
+            Self::LeNet => Box::new(LeNet::load(tensors, device).map_err(at_fault)?),
+            Self::Inception(layer) => {
+                let net = Inception::load(tensors, device).map_err(at_fault)?;
+                Box::new(Extractor { net, resize, layer })
+            }
+        })
     }
 }
 
@@ -67,8 +111,72 @@ impl FromStr for Features {
     fn from_str(name: &str) -> Result<Self> {
         Self::ALL.into_iter().find(|features| features.name() == name).ok_or_else(|| {
             let known = Self::ALL.map(Self::name).join(", ");
-            Error::Config(format!("features `{name}` are not in this version, which has {known}"))
+            Error::Config(format!("unknown features `{name}`; known are {known}"))
         })
+    }
+}
+
+/// A net that turns images into features.
+pub trait FeatureNet: Send + Sync {
+    /// Number of features of an image.
+    fn dim(&self) -> usize;
+
+    /// The features of images, `[n, dim]`, row-major. Those of an image depend on no other image.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] for images that the net cannot take.
+    fn rows(&self, images: &Images) -> Result<Vec<f32>>;
+}
+
+/// Statistics in the making: images come in batches of any size and leave only sums behind, which do
+/// not depend on how they were cut into batches.
+pub struct Gathering<'a> {
+    net: &'a dyn FeatureNet,
+    moments: Moments,
+    /// Features that do not fill a block yet.
+    rows: Vec<f32>,
+}
+
+impl<'a> Gathering<'a> {
+    /// No images yet.
+    pub fn new(net: &'a dyn FeatureNet) -> Self {
+        Self { net, moments: Moments::new(net.dim()), rows: Vec::new() }
+    }
+
+    /// Takes in further images.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`FeatureNet::rows`]; [`Error::Tensor`] for features that are not finite.
+    pub fn add(&mut self, images: &Images) -> Result<()> {
+        self.rows.extend(self.net.rows(images)?);
+        let full = self.rows.len() / (BLOCK * self.net.dim()) * BLOCK * self.net.dim();
+        self.moments.add(&self.rows[..full])?;
+        self.rows.drain(..full);
+        Ok(())
+    }
+
+    /// Takes in images of a set by number, as many at a time as make little of the memory.
+    ///
+    /// # Errors
+    ///
+    /// As [`add`](Self::add); that of an image that cannot be read.
+    pub fn add_set(&mut self, set: &dyn ImageSet, range: Range<usize>) -> Result<()> {
+        for first in range.clone().step_by(BLOCK) {
+            self.add(&Images::read(set, first..(first + BLOCK).min(range.end))?)?;
+        }
+        Ok(())
+    }
+
+    /// The sums over all images, which may be merged with those of others, or become [`Statistics`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Tensor`] for features that are not finite.
+    pub fn finish(mut self) -> Result<Moments> {
+        self.moments.add(&self.rows)?;
+        Ok(self.moments)
     }
 }
 
@@ -185,12 +293,49 @@ mod tests {
         assert!(rows(&x.flatten_all().unwrap()).is_err());
     }
 
+    /// The sums of rows and columns.
+    struct Sums;
+
+    impl FeatureNet for Sums {
+        fn dim(&self) -> usize {
+            4
+        }
+
+        fn rows(&self, images: &Images) -> Result<Vec<f32>> {
+            Ok(images.pixels.iter().map(|&pixel| f32::from(pixel) / 7.0).collect())
+        }
+    }
+
+    #[test]
+    fn statistics_do_not_depend_on_the_batches() {
+        let n = 2 * BLOCK + 100;
+        let pixels: Vec<u8> = (0..4 * n).map(|i| (i * i % 251) as u8).collect();
+        let images = Images::new([1, 2, 2], pixels, vec![0; n]).unwrap();
+        let gathered = |batch: usize| {
+            let mut gathering = Gathering::new(&Sums);
+            for first in (0..n).step_by(batch) {
+                gathering.add_set(&images, first..(first + batch).min(n)).unwrap();
+            }
+            Statistics::try_from(gathering.finish().unwrap()).unwrap()
+        };
+        let whole = Statistics::of_rows(&Sums.rows(&images).unwrap(), 4).unwrap();
+        for batch in [1, 100, BLOCK, n] {
+            assert_eq!(gathered(batch), whole);
+        }
+        assert!(Statistics::try_from(Gathering::new(&Sums).finish().unwrap()).is_err());
+    }
+
     #[test]
     fn names_round_trip() {
         for features in Features::ALL {
             assert_eq!(features.to_string().parse::<Features>().unwrap(), features);
         }
-        let error = "inception".parse::<Features>().unwrap_err().to_string();
-        assert_eq!(error, "features `inception` are not in this version, which has lenet");
+        let error = "vgg".parse::<Features>().unwrap_err().to_string();
+        let known = "lenet, inception, inception-768, inception-192, inception-64";
+        assert_eq!(error, format!("unknown features `vgg`; known are {known}"));
+        for resize in Resize::ALL {
+            assert_eq!(resize.to_string().parse::<Resize>().unwrap(), resize);
+        }
+        assert!("bicubic".parse::<Resize>().unwrap_err().to_string().contains("pytorch-fid"));
     }
 }

@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 
 /// Rows that are centred and multiplied together: enough to keep the matrix product busy, and 4 MiB
 /// of `f64` at 2048 features.
-const BLOCK: usize = 256;
+pub(super) const BLOCK: usize = 256;
 
 /// Running mean and scatter of rows of `d` features.
 #[derive(Debug, Clone, PartialEq)]

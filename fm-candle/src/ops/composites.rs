@@ -25,11 +25,16 @@ fn conv2d_gradients() {
         (&[1, 9, 11, 1], &[1, 1, 5, 5], 1, 2),
     ];
     for &(x, w, stride, padding) in cases {
-        check(&[x, w, &w[..1]], |t| columns::conv2d(&t[0], &t[1], &t[2], stride, padding));
+        check(&[x, w, &w[..1]], |t| by_columns(&t[0], &t[1], &t[2], stride, padding));
     }
     check(&[&[2, 3, 5, 4], &[4, 2, 3, 3], &[2]], |t| {
-        columns::conv2d(&t[0].transpose(1, 2)?, &t[1].transpose(0, 1)?, &t[2], 1, 1)
+        by_columns(&t[0].transpose(1, 2)?, &t[1].transpose(0, 1)?, &t[2], 1, 1)
     });
+}
+
+/// With the same zeros on all sides.
+fn by_columns(x: &Tensor, w: &Tensor, b: &Tensor, stride: usize, padding: usize) -> Result<Tensor> {
+    columns::conv2d(x, w, b, stride, (padding, padding))
 }
 
 /// The result of a convolution of these sizes, and the gradients of its input, weight and bias.
@@ -57,7 +62,7 @@ fn conv2d_equals_the_definition() {
             [(DType::F64, 1e-12), (DType::F32, 2e-6), (DType::F16, 1e-2), (DType::BF16, 5e-2)]
         {
             for (i, (found, exact)) in
-                convolve(sizes, dtype, columns::conv2d).iter().zip(&exact).enumerate()
+                convolve(sizes, dtype, by_columns).iter().zip(&exact).enumerate()
             {
                 assert_eq!((found.dtype(), found.dims()), (dtype, exact.dims()));
                 let off = apart(found, exact);
@@ -71,11 +76,11 @@ fn conv2d_equals_the_definition() {
 fn conv2d_gives_gradients_to_those_who_ask() {
     let (x, w, b) = (values(&[2, 5, 4, 3], 1), values(&[2, 3, 3, 3], 2), values(&[2], 3));
     let x = Var::from_tensor(&x).unwrap();
-    let y = columns::conv2d(&x, &w, &b, 1, 1).unwrap();
+    let y = by_columns(&x, &w, &b, 1, 1).unwrap();
     let grads = y.sum_all().unwrap().backward().unwrap();
     assert!(grads.get(&x).is_some() && grads.get(&w).is_none() && grads.get(&b).is_none());
     let refused = |w: &[usize], b: &[usize], padding| {
-        columns::conv2d(&x, &values(w, 4), &values(b, 5), 1, padding).is_err()
+        by_columns(&x, &values(w, 4), &values(b, 5), 1, padding).is_err()
     };
     assert!(refused(&[2, 1, 3, 3], &[2], 1) && refused(&[2, 3, 3, 3], &[3], 1));
     assert!(refused(&[2, 3, 3, 3], &[2], 3));

@@ -3,8 +3,8 @@
 use candle_core::{DType, Device, Result, Tensor, Var};
 
 use super::{
-    Activation, FrozenConv2d, Order, add, attention, concat, conv2d, downsample2, dropout,
-    group_norm, upsample2,
+    Activation, FrozenConv2d, Order, add, attention, concat, concat_all, conv2d, conv2d_padded,
+    downsample2, dropout, group_norm, upsample2,
 };
 use crate::model::{Init, Stored, Weight, Weights};
 
@@ -188,6 +188,59 @@ fn a_frozen_conv2d_adds_the_residual_and_passes_gradients_on() {
         }
         assert!(conv.forward(&x, Some(&f32s(&[2, 6, 5, o + 1], 5))).is_err());
     }
+}
+
+#[test]
+fn a_frozen_conv2d_rectifies_whatever_its_kernel() {
+    // (channels, outputs, kernel, stride, padding): both ways of f32, and 8-bit integers.
+    for (c, o, [kh, kw], stride, padding) in [
+        (32, 64, [3, 3], 1, (1, 1)),
+        (32, 32, [3, 3], 1, (0, 0)),
+        (5, 40, [1, 7], 1, (0, 3)),
+        (32, 33, [7, 1], 1, (3, 0)),
+        (3, 8, [3, 3], 2, (0, 0)),
+    ] {
+        let x = f32_values(&[2, 9, 8, c], 1);
+        let (weight, bias) = (f32_values(&[o, c, kh, kw], 2), f32_values(&[o], 3));
+        let plain = conv2d_padded(&x, &weight, &bias, stride, padding).unwrap();
+        let exact = {
+            let wide = |x: &Tensor| x.to_dtype(DType::F64).unwrap();
+            conv2d_padded(&wide(&x), &wide(&weight), &wide(&bias), stride, padding).unwrap()
+        };
+        assert!(apart(&plain, &exact) < 2e-6);
+        let theirs = super::conv2d::columns::conv2d(&x, &weight, &bias, stride, padding).unwrap();
+        assert!(apart(&plain, &theirs) < 2e-6);
+        let rows = || {
+            let values: Vec<f32> = weight.flatten_all().unwrap().to_vec1().unwrap();
+            std::sync::Arc::new(super::Dense::new(values, c * kh * kw))
+        };
+        let frozen = |arithmetic| {
+            FrozenConv2d::new(rows(), [o, c, kh, kw], bias.to_vec1().unwrap(), 0, arithmetic)
+                .unwrap()
+                .with_stride(stride)
+                .with_padding(padding)
+        };
+        for arithmetic in [super::Arithmetic::Float, super::Arithmetic::Integer] {
+            let expected = frozen(arithmetic).forward(&x, None).unwrap().relu().unwrap();
+            let rectified = frozen(arithmetic).with_relu().forward(&x, None).unwrap();
+            assert_eq!(apart(&rectified, &expected), 0.0);
+        }
+        let x = Var::from_tensor(&x).unwrap();
+        let y = frozen(super::Arithmetic::Float).with_relu().forward(&x, None).unwrap();
+        assert!(y.backward().unwrap_err().to_string().contains("no gradient"));
+    }
+}
+
+#[test]
+fn concat_all_equals_candle() {
+    let map = |c| f32_values(&[2, 3, 4, c], c as u64);
+    for maps in [vec![map(3)], vec![map(1), map(7)], vec![map(32), map(5), map(64), map(2)]] {
+        let ours = concat_all(&maps).unwrap();
+        assert_eq!(apart(&ours, &Tensor::cat(&maps, 3).unwrap()), 0.0);
+    }
+    assert!(concat_all(&[]).is_err());
+    assert!(concat_all(&[map(2), f32_values(&[2, 4, 3, 2], 1)]).is_err());
+    check(&[&[2, 2, 3], &[2, 2, 1], &[2, 2, 2]], |t| concat_all(t));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Two maps become one: their sum, or their channels side by side.
 
-use candle_core::{CpuStorage, CustomOp2, D, DType, Layout, Result, Shape, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp2, D, DType, Device, Layout, Result, Shape, Tensor, bail};
 use pulp::Simd;
 
 use super::lanes::{Function, PIECE, pieces, zip};
@@ -29,6 +29,30 @@ pub fn concat(a: &Tensor, b: &Tensor) -> Result<Tensor> {
         return a.contiguous()?.apply_op2(&b.contiguous()?, Concat);
     }
     Tensor::cat(&[a, b], D::Minus1)
+}
+
+/// The channels of all maps, in their order.
+///
+/// # Shapes: `[.., c_i]` each to `[.., sum of c_i]`
+///
+/// # Errors
+/// No maps, or maps whose other dimensions differ.
+pub fn concat_all(maps: &[Tensor]) -> Result<Tensor> {
+    let pixels = |x: &Tensor| x.dims().split_last().map(|(_, pixels)| pixels.to_vec());
+    let shared = maps.first().and_then(pixels);
+    let ours = |x: &Tensor| is_ours(x) && x.dtype() == DType::F32 && !x.track_op();
+    let Some(mut shape) =
+        shared.filter(|shared| maps.iter().all(|x| ours(x) && pixels(x).as_ref() == Some(shared)))
+    else {
+        return Tensor::cat(maps, D::Minus1);
+    };
+    let maps: Vec<Tensor> = maps.iter().map(Tensor::contiguous).collect::<Result<_>>()?;
+    let widths: Vec<usize> = maps.iter().map(|x| x.dim(D::Minus1)).collect::<Result<_>>()?;
+    let guards: Vec<_> = maps.iter().map(Tensor::storage_and_layout).collect();
+    let parts = guards.iter().zip(&widths).map(|(guard, &c)| Ok((elements(guard)?, c)));
+    let y = joined::<f32>(&parts.collect::<Result<Vec<_>>>()?);
+    shape.push(widths.iter().sum());
+    Tensor::from_vec(y, shape, &Device::Cpu)
 }
 
 struct Add;
@@ -100,9 +124,9 @@ impl CustomOp2 for Concat {
         }
         let y = match a {
             CpuStorage::F32(_) => {
-                CpuStorage::F32(joined::<f32>((slice(a, la)?, c), (slice(b, lb)?, d)))
+                CpuStorage::F32(joined::<f32>(&[(slice(a, la)?, c), (slice(b, lb)?, d)]))
             }
-            _ => CpuStorage::F64(joined::<f64>((slice(a, la)?, c), (slice(b, lb)?, d))),
+            _ => CpuStorage::F64(joined::<f64>(&[(slice(a, la)?, c), (slice(b, lb)?, d)])),
         };
         Ok((y, [pixels, &[c + d]].concat().into()))
     }
@@ -137,19 +161,21 @@ fn gradients<T: Real>(
     ))
 }
 
-/// # Shapes: `a: [pixels, c]`, `b: [pixels, d]`, result `[pixels, c + d]`
-fn joined<T: Real>((a, c): (&[T], usize), (b, d): (&[T], usize)) -> Vec<T> {
-    let mut y = vec![T::zero(); a.len() + b.len()];
+/// # Shapes: `parts: [pixels, c]` each with its `c`, result `[pixels, sum of c]`
+fn joined<T: Real>(parts: &[(&[T], usize)]) -> Vec<T> {
+    let mut y = vec![T::zero(); parts.iter().map(|(part, _)| part.len()).sum()];
     if y.is_empty() {
         return y;
     }
-    let (width, values) = (c + d, y.len());
+    let (width, values) = (parts.iter().map(|(_, c)| c).sum(), y.len());
     let pixels = PIECE.div_ceil(width);
     pieces(&mut y, pixels * width, values, |i, y| {
-        for (pixel, y) in (i * pixels..).zip(y.chunks_exact_mut(width)) {
-            let (left, right) = y.split_at_mut(c);
-            left.copy_from_slice(&a[pixel * c..][..c]);
-            right.copy_from_slice(&b[pixel * d..][..d]);
+        for (pixel, mut y) in (i * pixels..).zip(y.chunks_exact_mut(width)) {
+            for &(part, c) in parts {
+                let (own, rest) = y.split_at_mut(c);
+                own.copy_from_slice(&part[pixel * c..][..c]);
+                y = rest;
+            }
         }
     });
     y

@@ -15,6 +15,7 @@ mod gemm;
 mod join;
 mod lanes;
 mod norm;
+mod pool;
 mod real;
 mod resample;
 mod scratch;
@@ -22,11 +23,12 @@ mod simd;
 
 pub use attention::{Order, attention};
 pub use coded::CodedWeight;
-pub use conv2d::{Arithmetic, Dense, FrozenConv2d, Rows, conv2d};
+pub use conv2d::{Arithmetic, Dense, FrozenConv2d, Rows, conv2d, conv2d_padded};
 pub use dropout::dropout;
 pub use finite::is_finite;
-pub use join::{add, concat};
+pub use join::{add, concat, concat_all};
 pub use norm::{Activation, group_norm};
+pub use pool::{avg_pool3, max_pool3};
 pub use resample::{downsample2, shuffle, unshuffle, upsample2};
 
 #[cfg(test)]

@@ -21,6 +21,11 @@ impl Order {
         Self(filled.skip(rank.index).step_by(rank.size).copied().collect())
     }
 
+    /// The images in this order.
+    pub fn images(&self) -> &[u32] {
+        &self.0
+    }
+
     /// Full batches in the epoch; the rest of the images waits for the next one.
     pub fn batches(&self, batch_size: usize) -> u64 {
         (self.0.len() / batch_size.max(1)) as u64

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-/// Flags of upstream's launcher, loader workers, FID evaluation and discrete variant.
+/// Flags of upstream's launcher, loader workers and discrete variant.
 #[derive(clap::Args, Clone, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "upstream's switches, one to one")]
 pub(crate) struct Launcher {
@@ -42,10 +42,6 @@ pub(crate) struct Launcher {
     account: Option<String>,
     #[arg(long, hide = true)]
     exclude: Option<String>,
-    #[arg(long = "fid_samples", alias = "fid-samples", hide = true)]
-    fid_samples: Option<String>,
-    #[arg(long = "save_fid_samples", alias = "save-fid-samples", hide = true)]
-    save_fid_samples: bool,
     #[arg(long = "discrete_fm_steps", alias = "discrete-fm-steps", hide = true)]
     discrete_fm_steps: Option<String>,
     #[arg(long, hide = true)]
@@ -61,13 +57,12 @@ pub(crate) struct Launcher {
 impl Launcher {
     /// The flags that take a value: name, what was given, and upstream's default where its training
     /// itself has the flag.
-    fn values(&self) -> [(&'static str, &Option<String>, Value); 20] {
+    fn values(&self) -> [(&'static str, &Option<String>, Value); 19] {
         [
             ("num_workers", &self.num_workers, json!(10)),
             ("world_size", &self.world_size, json!(1)),
             ("local_rank", &self.local_rank, json!(-1)),
             ("dist_url", &self.dist_url, json!("env://")),
-            ("fid_samples", &self.fid_samples, json!(50_000)),
             ("discrete_fm_steps", &self.discrete_fm_steps, json!(1024)),
             ("sym", &self.sym, json!(0.0)),
             ("temp", &self.temp, json!(1.0)),
@@ -92,7 +87,6 @@ impl Launcher {
             ("pin_mem", self.pin_mem),
             ("no_pin_mem", self.no_pin_mem),
             ("dist_on_itp", self.dist_on_itp),
-            ("save_fid_samples", self.save_fid_samples),
             ("sym_func", self.sym_func),
         ];
         let values = self.values().into_iter().filter(|(_, value, _)| value.is_some());
@@ -111,7 +105,6 @@ impl Launcher {
         let switches = [
             ("pin_mem", !self.no_pin_mem),
             ("dist_on_itp", self.dist_on_itp),
-            ("save_fid_samples", self.save_fid_samples),
             ("sym_func", self.sym_func),
             ("distributed", false),
         ];

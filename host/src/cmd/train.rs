@@ -19,11 +19,13 @@ use crate::cmd::launcher::Launcher;
 use crate::cmd::net;
 use crate::cmd::ode::OdeOptions;
 use crate::progress::Progress;
+use fid::Fid;
 use journal::Journal;
 use run::Run;
 use serde_json::{Map, Value};
 use signals::Signals;
 
+mod fid;
 mod journal;
 mod namespace;
 mod ranks;
@@ -97,9 +99,19 @@ pub(crate) struct Args {
     /// Only evaluate the saved run of --resume: write its weights and a snapshot
     #[arg(long = "eval_only", alias = "eval-only")]
     eval_only: bool,
-    /// Needs the Inception network, which this version does not have
-    #[arg(long = "compute_fid", alias = "compute-fid", hide = true)]
+    /// Measure FID against the training set at every evaluation
+    #[arg(long = "compute_fid", alias = "compute-fid")]
     compute_fid: bool,
+    /// Samples for it, at most one for each training image
+    #[arg(long = "fid_samples", alias = "fid-samples", default_value_t = 50_000)]
+    fid_samples: usize,
+    /// Keep these samples as PNGs in fid_samples/
+    #[arg(long = "save_fid_samples", alias = "save-fid-samples")]
+    save_fid_samples: bool,
+    /// Weights of the Inception network [default: those that `fmq data fetch inception` has put into
+    /// --data_path]
+    #[arg(long, value_name = "FILE")]
+    weights: Option<PathBuf>,
     /// Not supported
     #[arg(long = "discrete_flow_matching", alias = "discrete-flow-matching", hide = true)]
     discrete_flow_matching: bool,
@@ -177,6 +189,7 @@ fn run_as(args: &Args, common: &Common, ranks: &Arc<dyn Ranks>) -> Result<()> {
     };
     config.check()?;
     let sampler = sampler(args)?;
+    let fid = Fid::open(args, &device)?;
     let options = FolderOptions {
         image_size: args.image_size,
         skip_bad: args.skip_bad,
@@ -221,6 +234,7 @@ fn run_as(args: &Args, common: &Common, ranks: &Arc<dyn Ranks>) -> Result<()> {
         namespace,
         journal,
         signals,
+        fid,
         skipped: 0,
     };
     if args.eval_only { run.evaluate() } else { run.train() }
@@ -247,12 +261,13 @@ fn open_folder(args: &Args, trainer: &Trainer, namespace: &Map<String, Value>) -
     let folder = &args.output_dir;
     fs::create_dir_all(folder.join("snapshots"))
         .with_context(|| format!("creating `{}`", folder.display()))?;
+    let journal = Journal::open(folder, trainer.progress().epoch, trainer.optimizer().updates)?;
     atomic::remove_leftovers(folder)?;
     if !args.eval_only {
         let described = serde_json::to_string_pretty(namespace)?;
         atomic::write(&folder.join("args.json"), described.as_bytes())?;
     }
-    Journal::open(folder, trainer.progress().epoch, trainer.optimizer().updates)
+    Ok(journal)
 }
 
 /// Refuses what cannot be done, before any work, and names what is ignored.
@@ -263,13 +278,6 @@ fn check_flags(args: &Args, progress: Progress) -> Result<()> {
             "--discrete_flow_matching is not supported: fmq trains continuous flows\n",
         );
         error.exit();
-    }
-    if args.compute_fid {
-        bail!(
-            "--compute_fid: the Inception network is not in this version; judge the result by \
-             `fmq fid {} mnist:train --features lenet`",
-            args.output_dir.join(MODEL).display()
-        );
     }
     if args.eval_only && args.resume.is_empty() {
         bail!("--eval_only needs the run to evaluate: --resume PATH or auto");

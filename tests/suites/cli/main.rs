@@ -12,6 +12,7 @@
 
 mod data;
 mod encode;
+mod fid;
 mod misfits;
 mod paper;
 mod quantize;
@@ -251,18 +252,6 @@ fn completions_and_manual_cover_every_command() {
     assert!(page("fmq.1").contains("quantize"));
     assert!(page("fmq-quantize.1").contains("codebook"));
     assert_eq!(fmq(dir.path(), &["completions", "tcsh"]).status.code(), Some(2));
-}
-
-#[test]
-fn fid_compares_embedded_digits() {
-    let dir = tempfile::tempdir().unwrap();
-    let args = ["fid", "mnist:test", "mnist:train", "-n", "256", "--json"];
-    let json: Value = serde_json::from_str(&ok(dir.path(), &args)).unwrap();
-    assert_eq!((json["features"].as_str(), json["n_a"].as_u64()), (Some("lenet"), Some(256)));
-    let real = json["fid"].as_f64().unwrap();
-    assert!((5.0..30.0).contains(&real), "{real}");
-    let text = ok(dir.path(), &["fid", "mnist:test", "mnist:train", "-n", "256"]);
-    assert!(text.starts_with("FID (LeNet features)"), "{text}");
 }
 
 #[test]

@@ -99,7 +99,8 @@ fn upstreams_launcher_flags_are_named_and_ignored() {
     assert_eq!(fmq(dir, &args).status.code(), Some(2));
     let mut args = TRAIN.to_vec();
     args.push("--compute_fid");
-    assert!(fails(dir, &args).contains("Inception"));
+    let error = fails(dir, &args);
+    assert!(error.contains("fmq data fetch inception") && error.contains("--weights"), "{error}");
 }
 
 /// Starts a run that saves after every update.
@@ -258,4 +259,20 @@ fn a_loss_that_is_not_finite_names_its_place_and_the_way_back() {
     ]);
     assert!(stderr.contains("the last good checkpoint is `wild/checkpoint.pth`"), "{stderr}");
     assert!(fs::read(dir.join("run/checkpoint.pth")).unwrap() == weights);
+}
+
+#[test]
+fn fid_is_measured_at_evaluations() {
+    let dir = super::fid::inception();
+    let dir = dir.path();
+    idx(dir);
+    let mut args = TRAIN.to_vec();
+    args.extend(["--compute_fid", "--weights", "inception.safetensors", "--fid_samples", "7"]);
+    args.extend(["--save_fid_samples", "--test_run"]);
+    ok(dir, &args);
+    let log = fs::read_to_string(dir.join("run/log.txt")).unwrap();
+    let line: Value = serde_json::from_str(log.lines().next().unwrap()).unwrap();
+    assert!(line["eval_fid"].as_f64().unwrap() > 0.0, "{log}");
+    // A test run ends after one batch, of 5.
+    assert_eq!(names(&dir.join("run/fid_samples")).len(), 5);
 }

@@ -110,16 +110,16 @@ fn a_few_steps_learn_a_tiny_set_and_the_same_seed_repeats_them() {
 fn features_do_not_depend_on_batches_or_further_channels() {
     let net = LeNet::new(&mut Initial::new(1, &Device::Cpu), &Device::Cpu).unwrap();
     let images = halves(BATCH + 3, 1);
-    let all = net.features_of(&images).unwrap();
+    let all = net.rows(&images).unwrap();
     assert_eq!(all.len(), images.n * DIM);
-    let last = net.features_of(&images.subset(&[BATCH + 2]).unwrap()).unwrap();
+    let last = net.rows(&images.subset(&[BATCH + 2]).unwrap()).unwrap();
     for (a, b) in all[(BATCH + 2) * DIM..].iter().zip(&last) {
         assert!((a - b).abs() < 1e-5, "{a} {b}");
     }
     let mut colour = halves(1, 3);
     colour.pixels[SIDE * SIDE..].fill(99);
-    let grey = net.features_of(&halves(1, 1)).unwrap();
-    assert_eq!(net.features_of(&colour).unwrap(), grey);
+    let grey = net.rows(&halves(1, 1)).unwrap();
+    assert_eq!(net.rows(&colour).unwrap(), grey);
 }
 
 #[test]
@@ -142,7 +142,7 @@ fn shifts_move_the_image_and_fill_with_black() {
 fn refuses_what_it_cannot_take() {
     let net = LeNet::new(&mut Initial::new(1, &Device::Cpu), &Device::Cpu).unwrap();
     let mut images = halves(2, 1);
-    assert!(net.features_of(&halves(2, 2)).is_err());
+    assert!(net.rows(&halves(2, 2)).is_err());
     images.labels[0] = 10;
     let config = TrainConfig { batch_size: 2, ..TrainConfig::default() };
     assert!(train(&images, &config, &Device::Cpu, |_, _, _| Ok(())).is_err());

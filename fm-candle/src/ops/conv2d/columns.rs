@@ -34,7 +34,7 @@ pub(in crate::ops) fn conv2d(
     weight: &Tensor,
     bias: &Tensor,
     stride: usize,
-    padding: usize,
+    padding: (usize, usize),
 ) -> Result<Tensor> {
     let g = Geometry::new(x.dims(), weight.dims(), stride, padding)?;
     if bias.dims() != [g.o] {

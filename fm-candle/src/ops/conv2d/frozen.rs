@@ -28,7 +28,8 @@ pub struct FrozenConv2d {
     shape: [usize; 4],
     bias: Arc<[f32]>,
     stride: usize,
-    padding: usize,
+    padding: (usize, usize),
+    relu: bool,
     arithmetic: Arithmetic,
 }
 
@@ -50,13 +51,33 @@ impl FrozenConv2d {
         if bias.len() != shape[0] {
             bail!("conv2d: bias has {} values, the weight asks for {}", bias.len(), shape[0]);
         }
-        Ok(Self { weight, shape, bias: bias.into(), stride: 1, padding, arithmetic })
+        Ok(Self {
+            weight,
+            shape,
+            bias: bias.into(),
+            stride: 1,
+            padding: (padding, padding),
+            relu: false,
+            arithmetic,
+        })
     }
 
     /// The same convolution on every `stride`-th pixel.
     #[must_use]
     pub fn with_stride(self, stride: usize) -> Self {
         Self { stride, ..self }
+    }
+
+    /// The same convolution with these numbers of zeros above and below, and to the left and right.
+    #[must_use]
+    pub fn with_padding(self, padding: (usize, usize)) -> Self {
+        Self { padding, ..self }
+    }
+
+    /// The same convolution with zeros for results below 0; it has no gradient.
+    #[must_use]
+    pub fn with_relu(self) -> Self {
+        Self { relu: true, ..self }
     }
 
     /// The convolution of `x`, plus `residual`.
@@ -88,7 +109,7 @@ impl FrozenConv2d {
             Some((storage, layout)) => Some(slice(storage, layout)?),
             None => None,
         };
-        let add = Addend { bias: &self.bias, residual };
+        let add = Addend { bias: &self.bias, residual, relu: self.relu };
         let forward = match self.arithmetic {
             Arithmetic::Float => forward,
             Arithmetic::Integer => integer::forward,
@@ -97,6 +118,9 @@ impl FrozenConv2d {
     }
 
     fn gradient(&self, x: &Tensor, gy: &Tensor) -> Result<Tensor> {
+        if self.relu {
+            bail!("conv2d: a frozen convolution with ReLU has no gradient")
+        }
         let g = Geometry::new(x.dims(), &self.shape, self.stride, self.padding)?;
         let gy = gy.contiguous()?;
         let dx = {

@@ -66,6 +66,7 @@ pub(super) fn forward(x: &[f32], weight: &dyn Rows, add: Addend<'_>, g: &Geometr
                     pixel.iter_mut().zip(add.bias).for_each(|(y, b)| *y += b);
                 }
             }
+            add.rectify(y);
         });
     });
     y

@@ -22,8 +22,13 @@ pub(in crate::ops) struct Geometry {
 }
 
 impl Geometry {
-    /// The sizes for an input and a weight of these shapes.
-    pub(super) fn new(x: &[usize], w: &[usize], stride: usize, padding: usize) -> Result<Self> {
+    /// The sizes for an input and a weight of these shapes, with `pad` as the field.
+    pub(super) fn new(
+        x: &[usize],
+        w: &[usize],
+        stride: usize,
+        pad: (usize, usize),
+    ) -> Result<Self> {
         let (&[n, h, width, c], &[o, wc, kh, kw]) = (x, w) else {
             bail!("conv2d: input {x:?} and weight {w:?} must both have four dimensions")
         };
@@ -33,14 +38,15 @@ impl Geometry {
         if c == 0 || o == 0 {
             bail!("conv2d: input {x:?} and weight {w:?} must both have channels")
         }
-        if stride == 0 || kh == 0 || kw == 0 || h + 2 * padding < kh || width + 2 * padding < kw {
-            bail!("conv2d: input {x:?} is too small for weight {w:?} with padding {padding}")
+        let small = h + 2 * pad.0 < kh || width + 2 * pad.1 < kw;
+        if stride == 0 || kh == 0 || kw == 0 || small {
+            bail!("conv2d: input {x:?} is too small for weight {w:?} with padding {pad:?}")
         }
         // Such borders would be zeros only, and the input gradient would need a crop.
-        if padding >= kh || padding >= kw {
-            bail!("conv2d: padding {padding} must be smaller than the kernel, {kh} x {kw}")
+        if pad.0 >= kh || pad.1 >= kw {
+            bail!("conv2d: padding {pad:?} must be smaller than the kernel, {kh} x {kw}")
         }
-        Ok(Self { n, h, w: width, c, o, kh, kw, stride, pad: (padding, padding) })
+        Ok(Self { n, h, w: width, c, o, kh, kw, stride, pad })
     }
 
     /// Height of the result.

@@ -75,6 +75,7 @@ pub(super) fn forward(x: &[f32], weight: &dyn Rows, add: Addend<'_>, g: &Geometr
         if let Some(residual) = residual {
             y.iter_mut().zip(residual).for_each(|(y, r)| *y += r);
         }
+        add.rectify(y);
     });
     y
 }
@@ -243,13 +244,14 @@ mod tests {
             [5, 2, 3, 33, 40, 1, 1, 0],
             [1, 9, 6, 6, 3, 3, 2, 1],
         ] {
-            let g = Geometry::new(&[n, h, w, c], &[o, c, size, size], stride, padding).unwrap();
+            let g = Geometry::new(&[n, h, w, c], &[o, c, size, size], stride, (padding, padding))
+                .unwrap();
             for low in [-0.25, -2.5, 0.5] {
                 let x = values(n * h * w * c, low, 1);
                 let weight = values(o * g.depth(), -1.0, 2);
                 let (bias, residual) = (values(o, -1.0, 3), values(n * g.image_out(), -1.0, 4));
                 let rows = Dense::new(&weight, g.depth());
-                let add = Addend { bias: &bias, residual: Some(&residual) };
+                let add = Addend { bias: &bias, residual: Some(&residual), relu: false };
                 let rounded = forward(&x, &rows, add, &g);
                 let exact = reference::forward(&x, &weight, &bias, &g);
                 let sizes = |values: &[f32]| values.iter().map(|v| v.abs()).collect::<Vec<_>>();
@@ -277,13 +279,13 @@ mod tests {
 
     #[test]
     fn whole_numbers_are_exact() {
-        let g = Geometry::new(&[2, 4, 5, 32], &[32, 32, 3, 3], 1, 1).unwrap();
+        let g = Geometry::new(&[2, 4, 5, 32], &[32, 32, 3, 3], 1, (1, 1)).unwrap();
         // Both ends of the range occur in each image and row, so that the steps are 1.
         let x: Vec<f32> = (0..2 * 4 * 5 * 32).map(|i| (i * 37 % 256) as f32 - 100.0).collect();
         let weight: Vec<f32> = (0..32 * 288).map(|i| (i * 29 % 255) as f32 - 127.0).collect();
         let bias = vec![0.5; 32];
         let rows = Dense::new(&weight, g.depth());
-        let rounded = forward(&x, &rows, Addend { bias: &bias, residual: None }, &g);
+        let rounded = forward(&x, &rows, Addend { bias: &bias, residual: None, relu: false }, &g);
         let exact = reference::forward(
             &x.iter().map(|&v| f64::from(v)).collect::<Vec<_>>(),
             &weight.iter().map(|&v| f64::from(v)).collect::<Vec<_>>(),

@@ -48,6 +48,20 @@ pub fn conv2d(
     stride: usize,
     padding: usize,
 ) -> Result<Tensor> {
+    conv2d_padded(x, weight, bias, stride, (padding, padding))
+}
+
+/// The same with zeros above and below, and to the left and right, each as many as `padding` says.
+///
+/// # Errors
+/// As [`conv2d`].
+pub fn conv2d_padded(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: &Tensor,
+    stride: usize,
+    padding: (usize, usize),
+) -> Result<Tensor> {
     if is_ours(x) {
         return x.contiguous()?.apply_op3(
             &weight.contiguous()?,
@@ -61,7 +75,7 @@ pub fn conv2d(
 /// The op itself; see the module.
 struct Conv2d {
     stride: usize,
-    padding: usize,
+    padding: (usize, usize),
 }
 
 impl CustomOp3 for Conv2d {
@@ -85,7 +99,7 @@ impl CustomOp3 for Conv2d {
         let y = match x {
             CpuStorage::F32(_) => {
                 let weight = Dense::new(slice(w, lw)?, g.depth());
-                let add = Addend { bias: slice(b, lb)?, residual: None };
+                let add = Addend { bias: slice(b, lb)?, residual: None, relu: false };
                 CpuStorage::F32(forward(slice(x, lx)?, &weight, add, &g))
             }
             _ => {
@@ -155,7 +169,7 @@ impl Convolve for f32 {
     fn input_gradient(w: &[f32], gy: &[f32], g: &Geometry) -> Vec<f32> {
         let (flipped, adjoint) = (flip(w, g), g.adjoint());
         let weight = Dense::new(&flipped, adjoint.depth());
-        let add = Addend { bias: &vec![0.0; g.c], residual: None };
+        let add = Addend { bias: &vec![0.0; g.c], residual: None, relu: false };
         if g.stride == 1 {
             return forward(gy, &weight, add, &adjoint);
         }

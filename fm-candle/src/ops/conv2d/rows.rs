@@ -28,11 +28,22 @@ impl<W: AsRef<[f32]> + Send + Sync> Rows for Dense<W> {
     }
 }
 
-/// What is added to the sums of a convolution.
+/// What becomes of the sums of a convolution: `bias` and `residual` are added, then comes the ReLU.
 #[derive(Clone, Copy)]
 pub(super) struct Addend<'a> {
     /// A value for each output channel.
     pub bias: &'a [f32],
     /// A value for each element of the result.
     pub residual: Option<&'a [f32]>,
+    /// Whether results below 0 become 0.
+    pub relu: bool,
+}
+
+impl Addend<'_> {
+    /// Applies the ReLU, if there is one.
+    pub(super) fn rectify(self, y: &mut [f32]) {
+        if self.relu {
+            y.iter_mut().for_each(|y| *y = y.max(0.0));
+        }
+    }
 }

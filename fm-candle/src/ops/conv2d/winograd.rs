@@ -80,7 +80,8 @@ fn multiply(x: &[f32], kernels: &[f32], add: Addend<'_>, g: &Geometry) -> Vec<f3
                     product(inputs, &kernels[place * depth..][..depth], target);
                 }
             }
-            arch.dispatch(Outputs { sums, tiles, add, band, geometry: g, y });
+            arch.dispatch(Outputs { sums, tiles, add, band, geometry: g, y: &mut *y });
+            add.rectify(y);
         });
     });
     y

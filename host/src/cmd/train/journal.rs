@@ -1,11 +1,11 @@
 //! What a run tells while it goes on: `log.txt`, TensorBoard's events, the curve of the loss.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use fm_candle::atomic;
 use serde::{Deserialize, Serialize};
 
@@ -26,6 +26,9 @@ pub(super) struct Entry {
     pub(super) lr: f64,
     /// Norm of its last gradient.
     pub(super) grad_norm: f64,
+    /// FID after it, where it was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) eval_fid: Option<f64>,
 }
 
 /// The files of a run that grow.
@@ -34,12 +37,15 @@ pub(super) struct Journal {
     curve: PathBuf,
     events: File,
     events_path: PathBuf,
+    /// Held as long as the run goes on.
+    _lock: File,
 }
 
 impl Journal {
     /// The journal of a run that goes on with `epoch`, after `step` updates: what the log says of
     /// later ones was lost with the process that wrote it.
     pub(super) fn open(dir: &Path, epoch: u64, step: u64) -> Result<Self> {
+        let lock = lock(dir)?;
         let log = dir.join("log.txt");
         if let Ok(text) = fs::read_to_string(&log) {
             let kept: String = text
@@ -56,7 +62,8 @@ impl Journal {
         let events_path = dir.join(name);
         let events = OpenOptions::new().create(true).append(true).open(&events_path);
         let events = events.with_context(|| format!("writing `{}`", events_path.display()))?;
-        let mut journal = Self { log, curve: dir.join("loss.svg"), events, events_path };
+        let mut journal =
+            Self { log, curve: dir.join("loss.svg"), events, events_path, _lock: lock };
         journal.put(&events::version())?;
         journal.put(&events::start(step))?;
         Ok(journal)
@@ -86,6 +93,25 @@ impl Journal {
         Ok(atomic::write(&self.curve, plots::loss(&points).as_bytes())?)
     }
 
+    /// The FID measured after an epoch, which its line in the log is told.
+    pub(super) fn evaluated(&mut self, step: u64, epoch: u64, fid: f64) -> Result<()> {
+        let text = fs::read_to_string(&self.log)
+            .with_context(|| format!("reading `{}`", self.log.display()))?;
+        let mut lines = String::new();
+        for line in text.lines() {
+            match serde_json::from_str::<Entry>(line) {
+                Ok(entry) if entry.epoch == epoch => {
+                    let entry = Entry { eval_fid: Some(fid), ..entry };
+                    lines.push_str(&serde_json::to_string(&entry)?);
+                }
+                _ => lines.push_str(line),
+            }
+            lines.push('\n');
+        }
+        atomic::write(&self.log, lines.as_bytes())?;
+        self.put(&events::scalars(step, &[("eval/fid", fid)]))
+    }
+
     /// A grid of samples: its PNG, width, height and channels.
     pub(super) fn samples(&mut self, step: u64, png: &[u8], size: [u64; 3]) -> Result<()> {
         self.put(&events::image(step, "samples", png, size))
@@ -95,6 +121,19 @@ impl Journal {
         self.events
             .write_all(record)
             .with_context(|| format!("writing `{}`", self.events_path.display()))
+    }
+}
+
+/// Makes sure that no other process writes the same run; the system unlocks when this one ends.
+fn lock(dir: &Path) -> Result<File> {
+    let path = dir.join("run.lock");
+    let file = File::create(&path).with_context(|| format!("writing `{}`", path.display()))?;
+    match file.try_lock() {
+        Err(TryLockError::WouldBlock) => {
+            bail!("`{}`: another process is training in this folder", dir.display())
+        }
+        // Some file systems have no locks.
+        _ => Ok(file),
     }
 }
 
@@ -109,7 +148,15 @@ mod tests {
     use super::*;
 
     fn entry(epoch: u64) -> Entry {
-        Entry { train_loss: 0.5, epoch, seconds: 1.0, img_per_s: 2.0, lr: 1e-4, grad_norm: 3.0 }
+        Entry {
+            train_loss: 0.5,
+            epoch,
+            seconds: 1.0,
+            img_per_s: 2.0,
+            lr: 1e-4,
+            grad_norm: 3.0,
+            eval_fid: None,
+        }
     }
 
     #[test]
@@ -121,12 +168,16 @@ mod tests {
             journal.epoch(i, &entry(i)).unwrap();
         }
         fs::OpenOptions::new().append(true).open(&log).unwrap().write_all(b"{\"train_l").unwrap();
+        assert!(Journal::open(dir.path(), 2, 20).is_err(), "the run is still going on");
+        drop(journal);
         let mut journal = Journal::open(dir.path(), 2, 20).unwrap();
         journal.epoch(30, &entry(2)).unwrap();
+        journal.evaluated(30, 1, 9.5).unwrap();
         let text = fs::read_to_string(&log).unwrap();
         let entries: Vec<Entry> =
             text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-        assert_eq!(entries, [entry(0), entry(1), entry(2)]);
+        let judged = Entry { eval_fid: Some(9.5), ..entry(1) };
+        assert_eq!(entries, [entry(0), judged, entry(2)]);
         assert!(text.starts_with(r#"{"train_loss":0.5,"epoch":0"#), "{text}");
         assert!(fs::read_to_string(dir.path().join("loss.svg")).unwrap().contains("<polyline"));
     }

@@ -40,6 +40,8 @@ pub(super) fn namespace(
         "eval_only": args.eval_only,
         "eval_frequency": args.eval_frequency,
         "compute_fid": args.compute_fid,
+        "fid_samples": args.fid_samples,
+        "save_fid_samples": args.save_fid_samples,
         "test_run": args.test_run,
         "discrete_flow_matching": args.discrete_flow_matching,
     });

@@ -13,6 +13,7 @@ use fm_candle::train::{Ranks, Trainer};
 use fm_candle::{DType, Tensor, atomic, checkpoint};
 use serde_json::{Map, Value};
 
+use super::fid::Fid;
 use super::journal::{Entry, Journal};
 use super::signals::Signals;
 use super::{Args, MODEL, RUN};
@@ -35,6 +36,8 @@ pub(super) struct Run<'a> {
     /// The first process's alone, which writes all files.
     pub(super) journal: Option<Journal>,
     pub(super) signals: Signals,
+    /// With `--compute_fid`.
+    pub(super) fid: Option<Fid>,
     /// Bad files that have been named.
     pub(super) skipped: usize,
 }
@@ -140,6 +143,7 @@ impl Run<'_> {
             img_per_s: ((batches - first.batch) * images) as f64 / seconds,
             lr,
             grad_norm: self.trainer.grad_norm(),
+            eval_fid: None,
         };
         self.trainer.end_epoch();
         if let Some(journal) = &mut self.journal {
@@ -190,7 +194,17 @@ impl Run<'_> {
         let n = 64.min(self.args.batch_size * self.ranks.rank().size);
         let images = self.samples(&net, n)?;
         let snapshot = dir.join(self.snapshot());
+        // The first process measures; the others wait for it in their next sum.
+        let score = match (&self.fid, &self.journal) {
+            (Some(fid), Some(_)) => Some(self.signals.cut_anywhere(|| fid.score(self, &net))?),
+            _ => None,
+        };
         let Some(journal) = &mut self.journal else { return Ok(()) };
+        if let Some(score) = score {
+            let epoch = self.trainer.progress().epoch.saturating_sub(1);
+            journal.evaluated(self.trainer.optimizer().updates, epoch, score)?;
+            self.progress.line(&format!("epoch {epoch}: FID {score:.3} (resize: torchmetrics)"));
+        }
         let picture = grid::draw(&to_pixels(&images)?, [n, height, width, channels], 10, 2)?;
         let png = picture.png()?;
         atomic::write(&snapshot, &png)?;

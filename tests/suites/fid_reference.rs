@@ -1,0 +1,211 @@
+//! Inception's features, the images before them and the distance after them are those of torchmetrics,
+//! torch-fidelity and pytorch-fid.
+
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a suite: it panics to fail"
+)]
+
+use std::collections::HashMap;
+
+use candle_core::{Device, IndexOp, Tensor};
+use fm_candle::data::Images;
+use fm_candle::fid::inception::{Inception, Layer};
+use fm_candle::fid::resize::{Resize, SIDE};
+use fm_candle::fid::{Features, Statistics, fid};
+use fm_candle::model::Shapes;
+use fmq_tests::{formula, formula_state_dict, json, max_difference, numbers, ran, tensors};
+use serde_json::Value;
+
+/// How the reference calls a way to resize, in its images and in its features.
+const WAYS: [(Resize, &str, &str); 3] = [
+    (Resize::Tf1, "resized_tf1", "tf"),
+    (Resize::Torchmetrics, "resized_antialias", "torchmetrics"),
+    (Resize::PytorchFid, "resized_pytorch_fid", "pytorchfid"),
+];
+
+/// How the reference calls a layer.
+const LAYERS: [(Layer, &str); 6] = [
+    (Layer::D64, "64"),
+    (Layer::D192, "192"),
+    (Layer::D768, "768"),
+    (Layer::D2048, "2048"),
+    (Layer::LogitsUnbiased, "logits_unbiased"),
+    (Layer::Logits, "logits"),
+];
+
+/// The names of the image sets, and the tensors.
+fn images() -> (Vec<String>, HashMap<String, Tensor>) {
+    let tensors = tensors("fid/inception.safetensors");
+    let sets = tensors.keys().filter(|name| !name.contains('.')).cloned().collect();
+    (sets, tensors)
+}
+
+/// The images of a set as Inception takes them.
+fn input(images: &Tensor, how: Resize) -> Tensor {
+    let (_, c, h, w) = images.dims4().unwrap();
+    let pixels: Vec<u8> = images.flatten_all().unwrap().to_vec1().unwrap();
+    how.input(&pixels, [c, h, w], &Device::Cpu).unwrap()
+}
+
+/// Names and shapes as the reference lists them.
+fn listed() -> Vec<(String, Vec<usize>)> {
+    let list: Vec<(String, Vec<usize>, String)> =
+        serde_json::from_value(json("fid/torch_fidelity.state_dict.json")).unwrap();
+    list.into_iter().map(|(name, shape, _)| (name, shape)).collect()
+}
+
+fn weights() -> Vec<(String, Tensor)> {
+    let facts = json("fid/fid.json");
+    let (gain, salt) = (facts["weight_gain"].as_f64().unwrap(), facts["salt"].as_u64().unwrap());
+    formula_state_dict(listed(), gain, salt)
+}
+
+#[test]
+fn images_come_to_299_pixels_as_in_each_package() {
+    const STEP: usize = 13;
+    let (sets, tensors) = images();
+    let mut run = 0;
+    for set in &sets {
+        for (how, name, _) in WAYS {
+            let x = input(&tensors[set], how);
+            let every: Vec<u32> = (0..SIDE as u32).step_by(STEP).collect();
+            let every = Tensor::new(every, &Device::Cpu).unwrap();
+            let x = x.index_select(&every, 1).unwrap().index_select(&every, 2).unwrap();
+            let x = x.permute((0, 3, 1, 2)).unwrap();
+            // Back to pixels in [0, 255].
+            let (found, expected) = if how == Resize::PytorchFid {
+                (
+                    ((x + 1.0).unwrap() * 127.5).unwrap(),
+                    (&tensors[&format!("{set}.{name}")] * 255.0).unwrap(),
+                )
+            } else {
+                (((x + 1.0).unwrap() * 128.0).unwrap(), tensors[&format!("{set}.{name}")].clone())
+            };
+            let off = max_difference(&found, &expected);
+            println!("{set}, {how}: off by {off:.1e} of 255");
+            assert!(off < 1e-3, "{set}, {how}: {off}");
+            run += 1;
+        }
+    }
+    ran("resized image sets", run, 12, 3);
+}
+
+#[test]
+fn the_net_asks_for_the_parameters_of_the_weight_files() {
+    let mut shapes = Shapes::default();
+    Inception::new(&mut shapes, &Device::Cpu).unwrap();
+    let counters = |(name, _): &(String, Vec<usize>)| !name.ends_with("num_batches_tracked");
+    assert_eq!(shapes.list, listed().into_iter().filter(counters).collect::<Vec<_>>());
+}
+
+#[test]
+fn features_are_those_of_each_package() {
+    let (sets, tensors) = images();
+    let net = Inception::load(weights(), &Device::Cpu).unwrap();
+    let mut run = 0;
+    for set in &sets {
+        for (how, _, package) in WAYS {
+            let x = input(&tensors[set], how);
+            for (layer, name) in LAYERS {
+                let Some(expected) = tensors.get(&format!("{set}.{package}.{name}")) else {
+                    continue;
+                };
+                let found = net.features(&x, layer).unwrap();
+                assert_eq!(found.dims()[1], layer.dim());
+                let most = numbers(expected).iter().fold(0f64, |most, y| most.max(y.abs()));
+                let off = max_difference(&found, expected) / most;
+                println!("{set}, {package}, {name}: off by {off:.1e} of the greatest");
+                assert!(off < 1e-4, "{set}, {package}, {name}: {off}");
+                run += 1;
+            }
+        }
+    }
+    ran("features of image sets", run, 56, 14);
+}
+
+#[test]
+fn weight_files_open_with_and_without_counters() {
+    let (sets, tensors) = images();
+    let set = sets.iter().find(|set| *set == "img28").unwrap();
+    let pixels = &tensors[set];
+    let pixels =
+        Images::new([3, 28, 28], pixels.flatten_all().unwrap().to_vec1().unwrap(), vec![0; 4]);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("inception.safetensors");
+    for counters in [true, false] {
+        let kept = weights().into_iter().filter(|(name, _)| counters || !name.contains("batches"));
+        let kept: HashMap<_, _> = kept.collect();
+        candle_core::safetensors::save(&kept, &path).unwrap();
+        let features: Features = "inception-192".parse().unwrap();
+        let net = features.open(&path, Resize::Tf1, &Device::Cpu).unwrap();
+        let found = net.rows(pixels.as_ref().unwrap()).unwrap();
+        let found = Tensor::from_vec(found, (4, 192), &Device::Cpu).unwrap();
+        assert!(max_difference(&found, &tensors["img28.tf.192"]) < 1e-4 * 3.7);
+    }
+    // Files of other nets are refused, by what is wrong with them.
+    let complaint = |change: &dyn Fn(&mut HashMap<String, Tensor>)| {
+        let mut changed: HashMap<_, _> = weights().into_iter().collect();
+        change(&mut changed);
+        Inception::load(changed, &Device::Cpu).err().unwrap().to_string()
+    };
+    let part = |w: &mut HashMap<_, Tensor>| {
+        let fc = w["fc.weight"].i(..1000).unwrap();
+        w.insert("fc.weight".into(), fc);
+    };
+    assert!(complaint(&part).contains("`fc.weight`: has shape [1000, 2048]"));
+    let negative = |w: &mut HashMap<_, Tensor>| {
+        let var = w["Mixed_5b.branch1x1.bn.running_var"].neg().unwrap();
+        w.insert("Mixed_5b.branch1x1.bn.running_var".into(), var);
+    };
+    assert!(complaint(&negative).contains("`Mixed_5b.branch1x1.bn.running_var`: holds a variance"));
+    assert!(complaint(&|w| drop(w.remove("fc.bias"))).contains("`fc.bias`: missing"));
+    let more = |w: &mut HashMap<_, Tensor>| {
+        let extra = w["fc.bias"].clone();
+        w.insert("AuxLogits.fc.bias".into(), extra);
+    };
+    assert!(complaint(&more).contains("`AuxLogits.fc.bias`"));
+}
+
+/// The statistics of one side of a case: `max(0, shift + gain/4 z_ij + (1/8 + 1/(2 (1 + j))) c_i)`.
+fn side(case: &Value, side: usize, salt: u64) -> Statistics {
+    let d = case["dim"].as_u64().unwrap();
+    let n = case["n"][side].as_u64().unwrap();
+    let stream = case["streams"][side].as_u64().unwrap();
+    let [shift, gain] = ["shift", "gain"].map(|key| case[key][side].as_f64().unwrap());
+    let mut values = Vec::new();
+    for i in 0..n {
+        let common = formula(stream + 3, i, salt);
+        let value = |j: u64| {
+            let z: f64 = (0..3).map(|k| formula(stream + k, i * d + j, salt)).sum();
+            let loading = 0.125 + 0.5 / (1 + j) as f64;
+            ((shift + 0.25 * gain * z) + loading * common).max(0.0) as f32
+        };
+        values.extend((0..d).map(value));
+    }
+    Statistics::of_rows(&values, d as usize).unwrap()
+}
+
+/// With fewer images than features the packages differ from one another from the 7th digit on, by
+/// rounding of eigenvalues that should be 0.
+#[test]
+fn distances_are_those_of_torchmetrics_and_pytorch_fid() {
+    let facts = json("fid/fid.json");
+    let salt = facts["salt"].as_u64().unwrap();
+    let cases = facts["frechet"].as_object().unwrap();
+    for (name, case) in cases {
+        let distance = fid(&side(case, 0, salt), &side(case, 1, salt)).unwrap();
+        let few = case["n"].as_array().unwrap().iter().any(|n| n.as_u64() <= case["dim"].as_u64());
+        let tolerance = if few { 1e-6 } else { 1e-8 };
+        for package in ["torchmetrics_f64", "pytorch_fid"] {
+            let expected = case[package].as_f64().unwrap();
+            let off = (distance / expected - 1.0).abs();
+            println!("{name}, {package}: {distance} for {expected}, off by {off:.1e}");
+            assert!(off < tolerance, "{name}, {package}: {distance} for {expected}");
+        }
+    }
+    ran("distances", cases.len(), 5, 5);
+}
