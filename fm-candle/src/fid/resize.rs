@@ -126,8 +126,12 @@ impl Resize {
     }
 
     /// What each of [`SIDE`] results is made of along a side of `from` pixels.
+    #[expect(clippy::cast_possible_truncation, reason = "weights are found in f64, used in f32")]
     fn taps(self, from: usize) -> Vec<Taps> {
-        let scale = from as f64 / SIDE as f64;
+        // The packages round these products to f32, which moves pixels by up to 5e-3 of 255.
+        let scale = from as f32 / SIDE as f32;
+        let corner = |i: usize| f64::from(scale * i as f32);
+        let centre = |i: usize| f64::from(scale * (i as f32 + 0.5)) - 0.5;
         let between = |x: f64| {
             let first = floor(x).min(from - 1);
             let right = x - first as f64;
@@ -137,10 +141,10 @@ impl Resize {
             Taps { first, weights }
         };
         let at = |i: usize| match self {
-            Self::Tf1 => between(scale * i as f64),
-            Self::PytorchFid => between((scale * (i as f64 + 0.5) - 0.5).max(0.0)),
+            Self::Tf1 => between(corner(i)),
+            Self::PytorchFid => between(centre(i).max(0.0)),
             Self::Torchmetrics => {
-                let (x, reach) = (scale * (i as f64 + 0.5) - 0.5, scale.max(1.0));
+                let (x, reach) = (centre(i), f64::from(scale).max(1.0));
                 let first = floor((x - reach).max(-1.0) + 1.0);
                 let last = floor(x + reach).min(from - 1);
                 let weight = |j: usize| (1.0 - (x - j as f64).abs() / reach).max(0.0);

@@ -1,6 +1,6 @@
 //! `fmq fid`: the Fréchet distance between two sets of images.
 
-use std::cell::OnceCell;
+use core::cell::OnceCell;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -91,7 +91,6 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
     };
     let b = judge.side(b)?;
     warnings.extend(b.warning("B"));
-    warn(common, &warnings);
     let (d_a, d_b) = (a.statistics.dim(), b.statistics.dim());
     ensure!(
         d_a == d_b,
@@ -100,6 +99,7 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
         args.b.as_deref().unwrap_or_default()
     );
     let distance = fid::fid(&a.statistics, &b.statistics)?;
+    warn(common, &warnings);
     let judged = if a.judged { &a } else { &b };
     if args.json {
         let result = json!({

@@ -1,7 +1,7 @@
 //! `fmq fid`: which features, which images, and what is said of them.
 
 use super::*;
-use fm_candle::data::Images;
+use fm_candle::device::Device;
 use fm_candle::fid::inception::Inception;
 use fm_candle::fid::npz;
 
@@ -23,9 +23,10 @@ fn inception() -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     let mut weights = Initial::new(1, &Device::Cpu);
     Inception::new(&mut weights, &Device::Cpu).unwrap();
-    let tensors: HashMap<_, _> =
+    let tensors: Vec<_> =
         weights.vars.iter().map(|(name, var)| (name.clone(), var.as_tensor().clone())).collect();
-    candle_core::safetensors::save(&tensors, dir.path().join("inception.safetensors")).unwrap();
+    checkpoint::safetensors::save(&dir.path().join("inception.safetensors"), &tensors, &[])
+        .unwrap();
     for (name, salt, channels) in [("a.npz", 7, 3), ("b.npz", 11, 1)] {
         let pixels: Vec<u8> =
             (0..6 * 8 * 8 * channels).map(|i| (i * i * salt % 251) as u8).collect();
