@@ -1,15 +1,17 @@
 //! Times evaluations or training steps of a whole net, one for each line on stdin.
 //!
 //! `pace NET N KIND` with a preset's name, a number of images, and `dense`, `packed4`, `packed2`,
-//! `int8` or `train`; it prints `ready`, then the seconds of each. `peers/cpu.py` runs it in turn
-//! with PyTorch.
+//! `int8` or `train`, or `pace inception N dense` for FID's features; it prints `ready`, then the
+//! seconds of each. `peers/cpu.py` and `peers/fid.py` run it in turn with PyTorch.
 
 use std::io::{self, BufRead, Write};
 use std::time::Instant;
 
 use candle_core::{DType, Device, Tensor};
 use fm_candle::data::Images;
-use fm_candle::model::{Mode, UNetConfig};
+use fm_candle::fid::inception::{Inception, Layer};
+use fm_candle::fid::resize::SIDE;
+use fm_candle::model::{Initial, Mode, UNetConfig};
 use fm_candle::ops::Arithmetic;
 use fm_candle::train::{TrainConfig, Trainer};
 use fmq_benches::{Form, Steps, codes, net, tensor};
@@ -20,8 +22,11 @@ type Work = Box<dyn FnMut()>;
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let [name, n, kind] = &args[..] else { panic!("usage: pace NET N KIND") };
-    let config = UNetConfig::preset(name).expect("a preset");
-    let mut work = work(&config, n.parse().expect("a number of images"), kind);
+    let n = n.parse().expect("a number of images");
+    let mut work = match &name[..] {
+        "inception" => features(n),
+        preset => work(&UNetConfig::preset(preset).expect("a preset"), n, kind),
+    };
     work();
     let mut out = io::stdout();
     writeln!(out, "ready").expect("a reader");
@@ -31,6 +36,15 @@ fn main() {
         work();
         writeln!(out, "{}", start.elapsed().as_secs_f64()).expect("a reader");
     }
+}
+
+/// The last features of images that have Inception's size already, by an untrained net.
+fn features(n: usize) -> Work {
+    let net = Inception::new(&mut Initial::new(1, &Device::Cpu), &Device::Cpu).expect("a net");
+    let x = tensor(0, &[n, SIDE, SIDE, 3]).expect("a shape");
+    Box::new(move || {
+        net.features(&x, Layer::D2048).expect("inputs that fit");
+    })
 }
 
 fn work(config: &UNetConfig, n: usize, kind: &str) -> Work {

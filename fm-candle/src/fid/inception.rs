@@ -9,7 +9,7 @@
 //!                     linear                                                 logits, 1008
 //! ```
 //! Every convolution is followed by a batch norm (epsilon 0.001), which is multiplied into it when
-//! the net is built, and by a ReLU. A mixed block joins the channels of its branches; the average
+//! the net is built, and by a relu. A mixed block joins the channels of its branches; the average
 //! pool of one branch leaves the padding out of its means, and in 7c it is a maximum, as TensorFlow
 //! had it.
 //!

@@ -125,29 +125,31 @@ impl Resize {
         }
     }
 
-    /// What each of [`SIDE`] results is made of along a side of `from` pixels, in f32 as in
-    /// the packages: in large images it shows.
+    /// What each of [`SIDE`] results is made of along a side of `from` pixels.
+    #[expect(clippy::cast_possible_truncation, reason = "weights are found in f64, used in f32")]
     fn taps(self, from: usize) -> Vec<Taps> {
+        // The packages round these products to f32, which moves pixels by up to 5e-3 of 255.
         let scale = from as f32 / SIDE as f32;
-        let between = |x: f32| {
-            let first = floor(x.into()).min(from - 1);
-            let right = x - first as f32;
-            let weights = [1.0 - right, right];
+        let corner = |i: usize| f64::from(scale * i as f32);
+        let centre = |i: usize| f64::from(scale * (i as f32 + 0.5)) - 0.5;
+        let between = |x: f64| {
+            let first = floor(x).min(from - 1);
+            let right = x - first as f64;
+            let weights = [1.0 - right, right].map(|weight| weight as f32);
             // The last pixel has no next one.
             let weights = if first + 1 < from { weights.into() } else { vec![1.0] };
             Taps { first, weights }
         };
         let at = |i: usize| match self {
-            Self::Tf1 => between(scale * i as f32),
-            Self::PytorchFid => between((scale * (i as f32 + 0.5) - 0.5).max(0.0)),
+            Self::Tf1 => between(corner(i)),
+            Self::PytorchFid => between(centre(i).max(0.0)),
             Self::Torchmetrics => {
-                let (centre, reach) = (scale * (i as f32 + 0.5), scale.max(1.0));
-                let first = floor((centre - reach + 0.5).max(0.0).into());
-                let end = floor((centre + reach + 0.5).into()).min(from);
-                let weight = |j: usize| 1.0 - ((j as f32 - centre + 0.5) / reach).abs();
-                let weights: Vec<f32> = (first..end).map(|j| weight(j).max(0.0)).collect();
-                let sum: f32 = weights.iter().sum();
-                let weights = weights.into_iter().map(|weight| weight / sum).collect();
+                let (x, reach) = (centre(i), f64::from(scale).max(1.0));
+                let first = floor((x - reach).max(-1.0) + 1.0);
+                let last = floor(x + reach).min(from - 1);
+                let weight = |j: usize| (1.0 - (x - j as f64).abs() / reach).max(0.0);
+                let sum: f64 = (first..=last).map(weight).sum();
+                let weights = (first..=last).map(|j| (weight(j) / sum) as f32).collect();
                 Taps { first, weights }
             }
         };

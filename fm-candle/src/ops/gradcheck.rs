@@ -240,7 +240,7 @@ fn concat_all_equals_candle() {
     }
     assert!(concat_all(&[]).is_err());
     assert!(concat_all(&[map(2), f32_values(&[2, 4, 3, 2], 1)]).is_err());
-    check(&[&[2, 2, 3], &[2, 2, 1], &[2, 2, 2]], |t| concat_all(t));
+    check(&[&[2, 2, 3], &[2, 2, 1], &[2, 2, 2]], concat_all);
 }
 
 #[test]

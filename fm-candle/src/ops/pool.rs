@@ -17,7 +17,7 @@ use super::real::slice;
 /// An input that is not 4-dimensional or smaller than a window, or a padding above 1.
 ///
 /// # Limits
-/// Off the CPU a padding counts as zeros, which are no maximum of what a ReLU has left.
+/// Off the CPU a padding counts as zeros, which are no maximum of what a relu has left.
 pub fn max_pool3(x: &Tensor, stride: usize, padding: usize) -> Result<Tensor> {
     pool(x, Pool { kind: Kind::Max, stride, padding })
 }
@@ -141,7 +141,9 @@ impl WithSimd for Line<'_> {
                 }
             }
             if let Kind::Mean = pool.kind {
-                y.iter_mut().for_each(|y| *y /= count);
+                for y in y {
+                    *y /= count;
+                }
             }
         }
     }

@@ -1,6 +1,6 @@
 //! `fmq fid`: the Fréchet distance between two sets of images.
 
-use std::cell::OnceCell;
+use core::cell::OnceCell;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 

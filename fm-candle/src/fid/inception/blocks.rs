@@ -40,7 +40,7 @@ pub(super) const fn strided(name: &'static str, o: usize) -> Spec {
     Spec { name, o, kernel: [3, 3], stride: 2, padding: (0, 0) }
 }
 
-/// A convolution with its batch norm, and a ReLU.
+/// A convolution with its batch norm, and a relu.
 pub(super) enum Conv {
     /// On the CPU.
     Frozen(FrozenConv2d),

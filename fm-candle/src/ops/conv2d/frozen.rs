@@ -119,7 +119,7 @@ impl FrozenConv2d {
 
     fn gradient(&self, x: &Tensor, gy: &Tensor) -> Result<Tensor> {
         if self.relu {
-            bail!("conv2d: a frozen convolution with ReLU has no gradient")
+            bail!("conv2d: a frozen convolution with relu has no gradient")
         }
         let g = Geometry::new(x.dims(), &self.shape, self.stride, self.padding)?;
         let gy = gy.contiguous()?;

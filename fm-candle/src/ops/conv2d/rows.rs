@@ -28,7 +28,7 @@ impl<W: AsRef<[f32]> + Send + Sync> Rows for Dense<W> {
     }
 }
 
-/// What becomes of the sums of a convolution: `bias` and `residual` are added, then comes the ReLU.
+/// What becomes of the sums of a convolution: `bias` and `residual` are added, then comes the relu.
 #[derive(Clone, Copy)]
 pub(super) struct Addend<'a> {
     /// A value for each output channel.
@@ -40,10 +40,12 @@ pub(super) struct Addend<'a> {
 }
 
 impl Addend<'_> {
-    /// Applies the ReLU, if there is one.
+    /// Applies the relu, if there is one.
     pub(super) fn rectify(self, y: &mut [f32]) {
         if self.relu {
-            y.iter_mut().for_each(|y| *y = y.max(0.0));
+            for y in y {
+                *y = y.max(0.0);
+            }
         }
     }
 }
