@@ -83,7 +83,7 @@ impl Inception {
     ///
     /// # Errors
     ///
-    /// [`Error::Tensor`] for a parameter that is missing, has another shape, or is a variance below 0.
+    /// [`Error::Tensor`](crate::Error::Tensor) for a parameter that is missing, has another shape, or is a variance below 0.
     pub fn new(weights: &mut dyn Weights, device: &Device) -> Result<Self> {
         let mut conv = |name, c, spec| Conv::new(&mut *weights, name, c, &spec);
         let stem = [
@@ -126,7 +126,7 @@ impl Inception {
     ///
     /// # Errors
     ///
-    /// [`Error::Tensor`] for a parameter that is missing, misshapen or unknown.
+    /// [`Error::Tensor`](crate::Error::Tensor) for a parameter that is missing, misshapen or unknown.
     pub fn load(
         tensors: impl IntoIterator<Item = (String, Tensor)>,
         device: &Device,
@@ -144,7 +144,7 @@ impl Inception {
     ///
     /// # Errors
     ///
-    /// [`Error::Candle`] for another shape.
+    /// [`Error::Candle`](crate::Error::Candle) for another shape.
     pub fn features(&self, x: &Tensor, layer: Layer) -> Result<Tensor> {
         let mut x = max_pool3(&chain(&self.stem, x)?, 2, 0)?;
         if layer == Layer::D64 {
