@@ -1,7 +1,8 @@
-"""FID's features beside torch-fidelity's net in PyTorch, in turn, two threads each: seconds and ratios.
+"""FID's features beside torch-fidelity's net in PyTorch, in turn, with as many threads each: seconds
+and ratios.
 
     cargo build --release -p fmq-benches --bin pace
-    python benches/peers/fid.py [ROUNDS]
+    python benches/peers/fid.py [ROUNDS [THREADS]]
 
 torch and torch-fidelity (0.4) come from PyPI. The net of each is untrained, which takes as long.
 """
@@ -10,8 +11,9 @@ import os, statistics, subprocess, sys, time
 import torch
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-rounds, n = int(sys.argv[1]) if len(sys.argv) > 1 else 3, 16
-torch.set_num_threads(2)
+rounds, threads = (int(given) for given in (sys.argv[1:] + [3, 2][len(sys.argv) - 1 :]))
+n = 16
+torch.set_num_threads(threads)
 # The package's own constructor wants a weight file; none is needed to take time.
 torch.load = lambda *_, **__: {}
 torch.nn.Module.load_state_dict = lambda *_, **__: None
@@ -20,7 +22,7 @@ net = FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weigh
 x = torch.randint(0, 256, (n, 3, 299, 299), dtype=torch.uint8)
 target = os.environ.get("CARGO_TARGET_DIR", "target")
 environment = dict(
-    os.environ, RAYON_NUM_THREADS="2", CANDLE_NUM_THREADS="1", MIMALLOC_PURGE_DELAY="-1"
+    os.environ, RAYON_NUM_THREADS=str(threads), CANDLE_NUM_THREADS="1", MIMALLOC_PURGE_DELAY="-1"
 )
 ours = subprocess.Popen(
     [f"{target}/release/pace", "inception", str(n), "dense"],
