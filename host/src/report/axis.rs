@@ -70,7 +70,9 @@ impl Axis {
 
     fn linear(low: f64, high: f64, whole: bool) -> Self {
         // A lone value, or values that differ by rounding, still get an axis about them.
-        let span = (high - low).max(1e-9 * high.abs().max(low.abs())).max(1e-100);
+        let size = high.abs().max(low.abs());
+        let least = if high > low { 1e-9 * size } else { 0.1 * size };
+        let span = (high - low).max(least).max(1e-100);
         let (low, high) = (low - PADDING * span, high + PADDING * span);
         let step = step(span / TICKS).max(if whole { 1.0 } else { 0.0 });
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 101")]

@@ -113,6 +113,7 @@ mod tests {
         let marks = |epochs: Vec<_>| loss(&epochs).matches("<title>").count();
         assert_eq!([marks(epochs(1)), marks(epochs(60)), marks(epochs(120))], [1, 60, 60]);
         assert!(loss(&epochs(120)).contains("train loss: 1.50 at 0.50"));
+        assert!(loss(&[(0.0, 0.194_203_09)]).contains(">0.195</text>"), "few digits on the axis");
     }
 
     #[test]
