@@ -98,7 +98,7 @@ step cargo clippy --locked --workspace --all-targets -- -D warnings
 RUSTDOCFLAGS=-Dwarnings step cargo doc --locked --workspace --no-deps
 step cargo test --locked --workspace
 # Each bench once, untimed: criterion does so when `cargo test` runs it.
-step cargo test --locked --workspace --bench '*'
+step cargo test --locked -p fmq-benches --benches
 
 # Training in several processes, with a build of its own, which needs the MPI library.
 if command -v mpirun >/dev/null && command -v mpicc >/dev/null; then
