@@ -100,6 +100,13 @@ step cargo test --locked --workspace
 # Each bench once, untimed: criterion does so when `cargo test` runs it.
 step cargo test --locked -p fmq-benches --benches
 
-skipped+="; training in several processes was NOT tested (docs/distributed.md)"
+# Training in several processes, with a build of its own, which needs the MPI library.
+if command -v mpirun >/dev/null && command -v mpicc >/dev/null; then
+    step cargo clippy --locked -p fm-candle -p fmq --features mpi --all-targets -- -D warnings
+    RUSTDOCFLAGS=-Dwarnings step cargo doc --locked -p fm-candle --features mpi --no-deps
+    step cargo test --locked -p fmq --features mpi --test mpi
+else
+    skipped+="; training in several processes was NOT tested (docs/distributed.md says what it needs)"
+fi
 
 printf '\n[%3d s] all passed%s\n' "$SECONDS" "$skipped"

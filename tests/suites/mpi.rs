@@ -25,8 +25,9 @@ use tempfile::TempDir;
 const FMQ: &str = env!("CARGO_BIN_EXE_fmq");
 
 /// What every run here is told: it accumulates, averages, drops labels and flips.
-const TRAIN: [&str; 11] = [
+const TRAIN: [&str; 12] = [
     "train",
+    "--dataset=mnist",
     "--data_path=mnist",
     "--arch=tiny.json",
     "--accum_iter=2",
