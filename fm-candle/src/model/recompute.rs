@@ -64,7 +64,8 @@ impl Visit<'_> {
 }
 
 impl UNet {
-    /// The loss of the velocity in training mode; the gradients of the parameters go to `sink`, block by block.
+    /// The loss of the velocity in training mode; the gradients of the parameters go to `sink`, block
+    /// by block.
     ///
     /// They are those of `loss(forward(..)).backward()`, but for the order of sums.
     ///

@@ -138,7 +138,7 @@ pub(crate) struct Args {
     /// What the net computes in; weights and optimizer stay f32
     #[arg(long, default_value = "f32", value_parser = ["f32", "bf16", "f16"])]
     precision: String,
-    /// Compute each block again for its gradient: less memory, a third more time
+    /// Compute each block again when its gradient is due, instead of keeping what it computed
     #[arg(long = "gradient-checkpointing", alias = "gradient_checkpointing")]
     gradient_checkpointing: bool,
     /// Seconds between saves of the run inside an epoch
@@ -261,7 +261,9 @@ fn open_folder(args: &Args, trainer: &Trainer, namespace: &Map<String, Value>) -
     let folder = &args.output_dir;
     fs::create_dir_all(folder.join("snapshots"))
         .with_context(|| format!("creating `{}`", folder.display()))?;
-    let journal = Journal::open(folder, trainer.progress().epoch, trainer.optimizer().updates)?;
+    // An earlier checkpoint may be evaluated without taking back what the run did afterwards.
+    let goes_on = (trainer.progress().epoch, trainer.optimizer().updates);
+    let journal = Journal::open(folder, (!args.eval_only).then_some(goes_on))?;
     atomic::remove_leftovers(folder)?;
     if !args.eval_only {
         let described = serde_json::to_string_pretty(namespace)?;

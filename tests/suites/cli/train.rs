@@ -73,6 +73,11 @@ fn train_writes_its_files_and_resumes() {
         ok(dir, &["sample", file, "-n", "1", "-o", "one.png"]);
     }
 
+    // An earlier checkpoint is evaluated without losing what came after it.
+    let earlier = ["--eval_only", "--resume", "run/checkpoint-0.pth"];
+    ok(dir, &[&TRAIN[..], &["--epochs", "2"], &earlier].concat());
+    assert_eq!(fs::read_to_string(dir.join("run/log.txt")).unwrap(), log);
+
     // Neither starting over by mistake nor other settings under the same run.
     assert!(fails(dir, &TRAIN).contains("--resume auto"));
     let other = [&TRAIN[..], &["--skewed_timesteps", "--resume", "auto"]].concat();

@@ -42,12 +42,12 @@ pub(super) struct Journal {
 }
 
 impl Journal {
-    /// The journal of a run that goes on with `epoch`, after `step` updates: what the log says of
-    /// later ones was lost with the process that wrote it.
-    pub(super) fn open(dir: &Path, epoch: u64, step: u64) -> Result<Self> {
+    /// The journal of a run; of one that goes on with an epoch, after so many updates, what it says
+    /// of later ones was lost with the process that wrote it.
+    pub(super) fn open(dir: &Path, goes_on: Option<(u64, u64)>) -> Result<Self> {
         let lock = lock(dir)?;
         let log = dir.join("log.txt");
-        if let Ok(text) = fs::read_to_string(&log) {
+        if let (Some((epoch, _)), Ok(text)) = (goes_on, fs::read_to_string(&log)) {
             let kept: String = text
                 .lines()
                 .filter(|line| is_before(line, epoch))
@@ -65,7 +65,9 @@ impl Journal {
         let mut journal =
             Self { log, curve: dir.join("loss.svg"), events, events_path, _lock: lock };
         journal.put(&events::version())?;
-        journal.put(&events::start(step))?;
+        if let Some((_, step)) = goes_on {
+            journal.put(&events::start(step))?;
+        }
         Ok(journal)
     }
 
@@ -163,14 +165,14 @@ mod tests {
     fn what_a_lost_process_wrote_is_taken_back() {
         let dir = tempfile::tempdir().unwrap();
         let log = dir.path().join("log.txt");
-        let mut journal = Journal::open(dir.path(), 0, 0).unwrap();
+        let mut journal = Journal::open(dir.path(), Some((0, 0))).unwrap();
         for i in 0..3 {
             journal.epoch(i, &entry(i)).unwrap();
         }
         fs::OpenOptions::new().append(true).open(&log).unwrap().write_all(b"{\"train_l").unwrap();
-        assert!(Journal::open(dir.path(), 2, 20).is_err(), "the run is still going on");
+        assert!(Journal::open(dir.path(), None).is_err(), "the run is still going on");
         drop(journal);
-        let mut journal = Journal::open(dir.path(), 2, 20).unwrap();
+        let mut journal = Journal::open(dir.path(), Some((2, 20))).unwrap();
         journal.epoch(30, &entry(2)).unwrap();
         journal.evaluated(30, 1, 9.5).unwrap();
         let text = fs::read_to_string(&log).unwrap();
