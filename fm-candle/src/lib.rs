@@ -16,7 +16,7 @@
 //! | [`sample`] | noise to images |
 //! | [`data`] | image sets |
 //! | [`fid`] | Fréchet distance between image sets |
-//! | [`paired`] | PSNR and SSIM of image pairs |
+//! | [`analysis`] | what quantization does: paired images, latents, inversion, bounds |
 //! | [`device`] | CPU or GPU |
 //! | [`random`] | who draws which random numbers |
 //! | [`atomic`] | files that appear whole or not at all |
@@ -39,6 +39,7 @@
     )
 )]
 
+pub mod analysis;
 pub mod atomic;
 pub mod checkpoint;
 pub mod data;
@@ -49,7 +50,6 @@ pub mod likelihood;
 pub mod mapped;
 pub mod model;
 pub mod ops;
-pub mod paired;
 pub mod path;
 mod pickle;
 pub mod quantize;

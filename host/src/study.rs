@@ -4,12 +4,13 @@
 //! are saved after each row, and a study that was cut goes on where it stopped.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
+use std::{env, fs};
 
 use anyhow::{Context, Result, bail};
 use crc::{CRC_64_XZ, Crc};
+use fm_candle::analysis::paired;
 use fm_candle::data::Images;
 use fm_candle::device::Device;
 use fm_candle::fid::lenet::{self, LeNet};
@@ -17,7 +18,7 @@ use fm_candle::fid::{Statistics, fid};
 use fm_candle::model::{UNet, UNetConfig};
 use fm_candle::quantize::quantize_in_memory;
 use fm_candle::sample::{Sampler, start_noise, to_pixels};
-use fm_candle::{DType, Tensor, atomic, paired};
+use fm_candle::{DType, Tensor, atomic};
 use indicatif::ProgressBar;
 use quant_core::scheme::Scheme;
 use serde::{Deserialize, Serialize};
@@ -27,7 +28,7 @@ use crate::cmd::net::{NetArgs, build};
 use crate::cmd::sample::{image_shape, images};
 use crate::cmd::treatment::TreatmentArgs;
 use crate::progress::Progress;
-use crate::report::{Row, Summary, grid, html, plots, tables};
+use crate::report::{Row, SCHEMA, Summary, grid, html, plots, tables};
 
 /// Images in a sample grid of the report, and its columns.
 const SHOWN: (usize, usize) = (16, 4);
@@ -196,8 +197,17 @@ impl Study {
             packed_bytes: report.packed_bytes,
             ratio: report.ratio,
             psnr_db: paired::psnr(&samples, full)?,
+            psnr_error: None,
             ssim: paired::ssim(&samples, full)?,
+            feature_distance: None,
             fid: self.fid(&images(&samples)?)?,
+            fid_error: None,
+            velocity_psnr_db: None,
+            velocity_ssim: None,
+            latent: None,
+            inversion: None,
+            divergence: Vec::new(),
+            bounds: None,
             seconds: start.elapsed().as_secs_f64(),
         })
     }
@@ -236,17 +246,26 @@ impl Study {
         ];
         notes.extend(self.treatment.differences().map(|it| format!("All rows with {it}.")));
         Ok(Summary {
+            schema: SCHEMA,
+            version: env!("CARGO_PKG_VERSION").into(),
+            command: env::args().collect(),
             model: self.model.clone(),
             parameters,
             dense_bytes: 4 * parameters,
             n: self.n,
             sampler: described(&self.sampler),
             seed: self.seed,
+            seeds: 1,
             fid_label: "FID (LeNet features)".into(),
             fid_reference: self.reference_name.clone(),
             fid_full: self.fid(&images(full)?)?,
+            fid_full_error: None,
             n_real: real.len(),
             fid_real: self.fid(&self.real.subset(&real)?)?,
+            latent: None,
+            inversion: None,
+            times: Vec::new(),
+            lipschitz: None,
             notes,
         })
     }

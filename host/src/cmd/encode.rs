@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::builder::{PathBufValueParser, TypedValueParser};
+use fm_candle::analysis::paired::psnr_of_each;
 use fm_candle::fid::npz;
 use fm_candle::model::UNetConfig;
 use fm_candle::ops::is_finite;
-use fm_candle::paired::psnr_of_each;
 use fm_candle::sample::{Sampler, Samples, from_pixels};
 use fm_candle::solver::Method;
 use fm_candle::{DType, Tensor, atomic, checkpoint, data};

@@ -2,6 +2,9 @@
 //!
 //! Everything here is a pure function of its arguments; no file is written, no net is run.
 
+use fm_candle::analysis::bounds::{Bounds, Lipschitz};
+use fm_candle::analysis::inversion::Inversion;
+use fm_candle::analysis::latent::Latent;
 use serde::{Deserialize, Deserializer, Serialize};
 
 mod axis;
@@ -34,10 +37,32 @@ pub(crate) struct Row {
     /// PSNR of samples against those of the full-precision net from the same noise, in dB.
     #[serde(deserialize_with = "null_is_infinite")]
     pub(crate) psnr_db: f64,
+    /// Half of its 95 % confidence interval, in dB.
+    pub(crate) psnr_error: Option<f64>,
     /// SSIM of the same pairs, at most 1.
     pub(crate) ssim: Option<f64>,
+    /// Distance of the same pairs in unit-length features: mean of `|a/|a| - b/|b||²`, 0 to 4.
+    pub(crate) feature_distance: Option<f64>,
     /// Fréchet distance to the reference set, on the features that the summary names.
     pub(crate) fid: f64,
+    /// Half of its 95 % confidence interval.
+    pub(crate) fid_error: Option<f64>,
+    /// The paper's comparison: PSNR of one velocity at t = 0 of real images, peak 1, in dB.
+    pub(crate) velocity_psnr_db: Option<f64>,
+    /// SSIM of the same velocities.
+    pub(crate) velocity_ssim: Option<f64>,
+    /// The bottleneck's latents of real images.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) latent: Option<Latent>,
+    /// The noise of real images.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) inversion: Option<Inversion>,
+    /// Root mean square distance to the trajectories of full precision, from the same noise, at
+    /// the summary's times.
+    pub(crate) divergence: Vec<f64>,
+    /// The error of samples and its bounds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) bounds: Option<Bounds>,
     /// Wall-clock time to quantize, sample and score, in seconds.
     pub(crate) seconds: f64,
 }
@@ -45,6 +70,12 @@ pub(crate) struct Row {
 /// What all rows have in common.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Summary {
+    /// Version of this schema, [`SCHEMA`].
+    pub(crate) schema: u32,
+    /// Version of fmq.
+    pub(crate) version: String,
+    /// The command line, to do the same again.
+    pub(crate) command: Vec<String>,
     /// Name of the model.
     pub(crate) model: String,
     /// Number of weights.
@@ -55,21 +86,36 @@ pub(crate) struct Summary {
     pub(crate) n: usize,
     /// Solver and steps, for people to read.
     pub(crate) sampler: String,
-    /// Seed of the noise.
+    /// Seed of the noise; that of the first set of samples where there are more.
     pub(crate) seed: u64,
+    /// Sets of samples for each row, each from its own seed.
+    pub(crate) seeds: usize,
     /// What the Fréchet distance is called, e.g. `FID (LeNet features)`.
     pub(crate) fid_label: String,
     /// What it is measured against, e.g. `MNIST train`.
     pub(crate) fid_reference: String,
     /// Its value for the full-precision net.
     pub(crate) fid_full: f64,
+    /// Half of the 95 % confidence interval of that.
+    pub(crate) fid_full_error: Option<f64>,
     /// Real images that are not in the reference; at most `n`.
     pub(crate) n_real: usize,
     /// The distance of these: what a perfect model would get at their number.
     pub(crate) fid_real: f64,
+    /// The latents of full precision.
+    pub(crate) latent: Option<Latent>,
+    /// The noise that full precision finds.
+    pub(crate) inversion: Option<Inversion>,
+    /// Times of the rows' `divergence`.
+    pub(crate) times: Vec<f64>,
+    /// Lipschitz constants of full precision.
+    pub(crate) lipschitz: Option<Lipschitz>,
     /// Further remarks, a sentence each.
     pub(crate) notes: Vec<String>,
 }
+
+/// Version of what `results.json` holds.
+pub(crate) const SCHEMA: u32 = 2;
 
 /// JSON has no infinity and `serde_json` writes null for it; decibels are infinite where there is
 /// no error at all.
@@ -102,17 +148,26 @@ mod sample {
 
     pub(super) fn summary() -> Summary {
         Summary {
+            schema: super::SCHEMA,
+            version: "0.1.0".into(),
+            command: ["fmq", "sweep", "net.pth"].map(String::from).into(),
             model: "mnist-small".into(),
             parameters: 1_234_567,
             dense_bytes: 4_938_268,
             n: 256,
             sampler: "midpoint, 20 steps".into(),
             seed: 7,
+            seeds: 1,
             fid_label: "FID (LeNet features)".into(),
             fid_reference: "MNIST train".into(),
             fid_full: 9.41,
+            fid_full_error: Some(0.3),
             n_real: 256,
             fid_real: 3.2,
+            latent: None,
+            inversion: None,
+            times: Vec::new(),
+            lipschitz: None,
             notes: vec!["Digits 4 & 9 are <often> confused.".into()],
         }
     }
@@ -149,8 +204,17 @@ mod sample {
                 packed_bytes: 154_321 * u64::from(bits) + 47_813,
                 ratio: 32.0 / (b + 0.33),
                 psnr_db: 0.9 * sqnr_db + 4.0,
+                psnr_error: Some(0.1),
                 ssim: (bits > 2).then_some(1.0 - 0.9 * 10.0_f64.powf(-sqnr_db / 20.0)),
                 fid: 9.41 + 900.0 * 10.0_f64.powf(-sqnr_db / 8.0),
+                fid_error: Some(0.3),
+                feature_distance: None,
+                velocity_psnr_db: None,
+                velocity_ssim: None,
+                latent: None,
+                inversion: None,
+                divergence: Vec::new(),
+                bounds: None,
                 seconds: 31.25,
             }
         };

@@ -2,6 +2,8 @@
 
 use core::fmt::Write as _;
 
+use serde_json::{Map, Value};
+
 use super::{Row, Summary};
 
 /// The number that a column is compared by, and which end is the good one; NaN where unmeasured.
@@ -110,29 +112,52 @@ pub(crate) fn text(summary: &Summary, rows: &[Row]) -> String {
     out
 }
 
-/// The rows as CSV after RFC 4180, at full precision; an SSIM that was not measured is left empty.
+/// The rows as CSV after RFC 4180, at full precision. The columns are the fields of `results.json`,
+/// those of a group behind its name (`latent_own_mean`); the values of a list are separated by
+/// spaces. What was not measured is left empty.
 pub(crate) fn csv(rows: &[Row]) -> String {
-    let mut out = String::from(
-        "scheme,bits,sqnr_db,mse,bits_per_weight,packed_bytes,ratio,psnr_db,ssim,fid,seconds\r\n",
-    );
-    for row in rows {
-        let ssim = row.ssim.map(|ssim| ssim.to_string()).unwrap_or_default();
-        let _ = write!(
-            out,
-            "{},{},{},{:e},{},{},{},{},{ssim},{},{}\r\n",
-            quoted(&row.scheme),
-            row.bits,
-            row.sqnr_db,
-            row.mse,
-            row.bits_per_weight,
-            row.packed_bytes,
-            row.ratio,
-            row.psnr_db,
-            row.fid,
-            row.seconds,
-        );
+    let rows: Vec<Vec<(String, String)>> = rows.iter().map(fields).collect();
+    let mut names: Vec<&str> = Vec::new();
+    for (name, _) in rows.iter().flatten() {
+        if !names.contains(&name.as_str()) {
+            names.push(name);
+        }
+    }
+    let mut out = names.join(",") + "\r\n";
+    for row in &rows {
+        let value = |name: &&str| row.iter().find(|(known, _)| known == name).map(|it| &it.1[..]);
+        let line: Vec<_> = names.iter().map(|name| quoted(value(name).unwrap_or(""))).collect();
+        out += &(line.join(",") + "\r\n");
     }
     out
+}
+
+/// The fields of a row with their values as text.
+fn fields(row: &Row) -> Vec<(String, String)> {
+    let mut fields = Vec::new();
+    if let Ok(Value::Object(row)) = serde_json::to_value(row) {
+        flatten("", &row, &mut fields);
+    }
+    fields
+}
+
+fn flatten(prefix: &str, object: &Map<String, Value>, fields: &mut Vec<(String, String)>) {
+    for (name, value) in object {
+        let name = format!("{prefix}{name}");
+        let text = |value: &Value| match value {
+            Value::String(text) => text.clone(),
+            Value::Null => String::new(),
+            value => value.to_string(),
+        };
+        match value {
+            // Groups are two deep at most.
+            Value::Object(group) => flatten(&format!("{name}_"), group, fields),
+            Value::Array(values) => {
+                fields.push((name, values.iter().map(text).collect::<Vec<_>>().join(" ")));
+            }
+            value => fields.push((name, text(value))),
+        }
+    }
 }
 
 /// `field`, in quotes if it holds any of the characters that CSV itself uses.
@@ -146,6 +171,8 @@ fn quoted(field: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use fm_candle::analysis::bounds::Bounds;
+
     use super::super::sample;
     use super::*;
 
@@ -161,15 +188,20 @@ mod tests {
 
     #[test]
     fn csv_holds_every_field_of_a_row() {
-        let csv = csv(&sample::rows());
-        let serde_json::Value::Object(fields) = serde_json::to_value(&sample::rows()[0]).unwrap()
-        else {
-            panic!("a row is an object")
+        let (mut first, second) = (sample::rows()[0].clone(), sample::rows()[1].clone());
+        first.bounds =
+            Some(Bounds { weights: 0.5, error: 1.0, from_velocity: 2.0, from_weights: 1e30 });
+        first.divergence = vec![0.0, 0.25];
+        let csv = csv(&[first, second]);
+        let lines: Vec<Vec<&str>> = csv.lines().map(|line| line.split(',').collect()).collect();
+        let value = |line: usize, name: &str| {
+            lines[line][lines[0].iter().position(|known| *known == name).unwrap()]
         };
-        let header: Vec<&str> = csv.lines().next().unwrap().split(',').collect();
-        assert_eq!(header, fields.keys().map(String::as_str).collect::<Vec<_>>());
-        assert!(csv.lines().all(|line| line.split(',').count() == header.len()));
-        assert_eq!(csv.matches("\r\n").count(), 1 + sample::rows().len());
+        assert!(lines.iter().all(|line| line.len() == lines[0].len()));
+        assert_eq!((value(1, "scheme"), value(2, "bits"), value(1, "ssim")), ("ot", "3", ""));
+        assert_eq!((value(1, "bounds_error"), value(1, "bounds_from_weights")), ("1.0", "1e+30"));
+        assert_eq!((value(2, "bounds_error"), value(1, "divergence")), ("", "0.0 0.25"));
+        assert_eq!(csv.matches("\r\n").count(), 3);
     }
 
     #[test]
@@ -183,12 +215,16 @@ mod tests {
     fn csv_numbers_read_back_exactly() {
         let rows = sample::rows();
         let csv = csv(&rows);
-        for (line, row) in csv.lines().skip(1).zip(&rows) {
-            let fields: Vec<&str> = line.split(',').collect();
-            let number = |at: usize| fields[at].parse::<f64>().unwrap().to_bits();
-            assert_eq!(number(2), row.sqnr_db.to_bits());
-            assert_eq!(number(3), row.mse.to_bits());
-            assert_eq!(number(9), row.fid.to_bits());
+        let mut lines = csv.lines();
+        let names: Vec<&str> = lines.next().unwrap().split(',').collect();
+        for (line, row) in lines.zip(&rows) {
+            let number = |name: &str| {
+                let at = names.iter().position(|known| *known == name).unwrap();
+                line.split(',').nth(at).unwrap().parse::<f64>().unwrap().to_bits()
+            };
+            assert_eq!(number("sqnr_db"), row.sqnr_db.to_bits());
+            assert_eq!(number("mse"), row.mse.to_bits());
+            assert_eq!(number("fid"), row.fid.to_bits());
         }
     }
 }
