@@ -26,6 +26,8 @@ pub enum Domain {
     SampleLabel = 8,
     /// Probes of the divergence; index: the row.
     Probe = 9,
+    /// Directions in which iterations of the analyses start; index: the use.
+    Analysis = 12,
 }
 
 impl Domain {
