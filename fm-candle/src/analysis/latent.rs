@@ -99,7 +99,7 @@ impl Latents {
     /// # Errors
     /// Fewer than two rows, or values that are not finite.
     pub fn new(rows: Vec<f32>, d: usize) -> Result<Self> {
-        if d == 0 || rows.len() < 2 * d || rows.len() % d != 0 {
+        if d == 0 || rows.len() < 2 * d || !rows.len().is_multiple_of(d) {
             let n = rows.len() / d.max(1);
             let reason = format!("the latents' variance needs 2 images or more, there are {n}");
             return Err(Error::Config(reason));
@@ -121,7 +121,10 @@ impl Latents {
         for row in self.rows.chunks_exact(self.d) {
             mean.iter_mut().zip(row).for_each(|(mean, &value)| *mean += f64::from(value));
         }
-        mean.iter_mut().for_each(|mean| *mean /= self.n() as f64);
+        let n = self.n() as f64;
+        for mean in &mut mean {
+            *mean /= n;
+        }
         mean
     }
 
