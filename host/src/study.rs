@@ -328,14 +328,11 @@ impl Study {
         let real = self.real.subset(&real)?;
         // One channel: the order of the pixels is the same in both layouts.
         let real = grid::png(&real.pixels, [real.n, real.height, real.width, 1], SHOWN.1, 2)?;
-        let pictures = html::Pictures { full: &full, real: Some(&real), rows: &grids };
-        let files = [
-            ("results.csv", tables::csv(rows)),
-            ("fid.svg", plots::fid(summary, rows)),
-            ("sqnr.svg", plots::sqnr(rows)),
-            ("psnr.svg", plots::psnr(rows)),
-            ("report.html", html::page(summary, rows, &pictures)),
-        ];
+        let pictures =
+            html::Pictures { full: &full, real: Some(&real), rows: &grids, levels: None };
+        let mut files = plots::files(summary, rows, pictures.levels);
+        files.push(("results.csv".into(), tables::csv(rows)));
+        files.push(("report.html".into(), html::page(summary, rows, &pictures)));
         for (name, text) in files {
             atomic::write(&self.dir.join(name), text.as_bytes())?;
         }

@@ -364,7 +364,7 @@ fn a_sweep_scores_packed_files_and_restarts_where_it_stopped() {
         assert!(dir.join("out").join(file).exists(), "{file}");
     }
     let html = fs::read_to_string(dir.join("out/report.html")).unwrap();
-    for foreign in ["<script", "<link", "src=\"http", "href=\"http", "url(", "@import"] {
+    for foreign in ["<script src", "<link", "src=\"http", "href=\"http", "url(", "@import"] {
         assert!(!html.contains(foreign), "{foreign}");
     }
 }
