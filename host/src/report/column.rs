@@ -12,8 +12,8 @@ pub(super) enum Better {
 pub(super) enum Digits {
     /// That many after the point.
     Fixed(usize),
-    /// A power of ten, and that many after the point before it.
-    Power(usize),
+    /// That many in all, with a power of ten where the number is very large or small.
+    Significant(u8),
 }
 
 /// A column of a table about `T`s.
@@ -108,7 +108,18 @@ impl Digits {
         match self {
             _ if value.is_infinite() => if value > 0.0 { "∞" } else { "-∞" }.into(),
             Self::Fixed(digits) => format!("{value:.digits$}"),
-            Self::Power(digits) => format!("{value:.digits$e}"),
+            Self::Significant(digits) => {
+                let digits = usize::from(digits);
+                let power = format!("{value:.*e}", digits.saturating_sub(1));
+                // Its exponent is that of the rounded number.
+                let exponent = power.rsplit_once('e').and_then(|(_, e)| e.parse::<i32>().ok());
+                match exponent.and_then(|exponent| usize::try_from(exponent + 3).ok()) {
+                    Some(places) if places <= digits + 5 => {
+                        format!("{value:.*}", (digits + 2).saturating_sub(places))
+                    }
+                    _ => power,
+                }
+            }
         }
     }
 }
@@ -170,7 +181,13 @@ mod tests {
         assert_eq!(text(&(Some(1.0), Some(0.128))), "1.00 ± 0.13");
         assert_eq!(text(&(Some(f64::INFINITY), None)), "∞");
         assert_eq!([text(&(None, Some(1.0))), text(&(Some(f64::NAN), None))], ["", ""]);
-        let power = Column { digits: Digits::Power(1), ..column() };
-        assert_eq!(power.text(&(Some(0.000_123), None)), "1.2e-4");
+    }
+
+    #[test]
+    fn significant_digits_stay_readable() {
+        let print = |value| Digits::Significant(3).print(value);
+        let plain = [0.001, 0.0123, 0.999_9, 3.78, 12.6, 650.0, 2463.0, 0.0].map(print);
+        assert_eq!(plain, ["0.00100", "0.0123", "1.00", "3.78", "12.6", "650", "2463", "0.00"]);
+        assert_eq!([0.000_123, 1e30, -5e-7].map(print), ["1.23e-4", "1.00e30", "-5.00e-7"]);
     }
 }

@@ -17,6 +17,9 @@ const BOTTOM: f64 = HEIGHT - 34.0;
 /// Bars of a histogram.
 const BINS: usize = 48;
 
+/// Levels that are drawn as high as the panel; more of them are short.
+const MANY: usize = 32;
+
 /// The panels of all schemes at `bits`, in two columns; an SVG document.
 pub(crate) fn sheet(levels: &Levels, bits: u8) -> String {
     let title = title(levels, bits);
@@ -75,12 +78,12 @@ fn panel(weights: &[f64], scheme: &str, levels: &[f64], axis: &Axis, color: &str
     let title = format!("{scheme}, {count} {}", if count == 1 { "level" } else { "levels" });
     text(&mut out, [LEFT, 22.0], r#"font-weight="600""#, &title);
     bars(&mut out, weights, axis);
+    // Many lines must leave the bars to be seen.
+    let (top, width) = if levels.len() <= MANY { (TOP, 1.6) } else { (BOTTOM - 16.0, 0.8) };
     let mut d = String::new();
     for &level in levels {
-        let _ = write!(d, "M{:.2} {BOTTOM}V{TOP}", right(axis, level));
+        let _ = write!(d, "M{:.2} {BOTTOM}V{top}", right(axis, level));
     }
-    // Many lines must leave the bars to be seen.
-    let width = if levels.len() <= 16 { 1.8 } else { 0.6 };
     let _ = write!(
         out,
         r#"<path d="{d}" fill="none" stroke="{color}" stroke-width="{width}"><title>{}</title></path>"#,

@@ -14,6 +14,7 @@ pub(crate) mod events;
 pub(crate) mod grid;
 pub(crate) mod html;
 mod levels;
+mod pen;
 pub(crate) mod picture;
 pub(crate) mod plots;
 #[cfg(test)]

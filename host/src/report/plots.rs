@@ -3,7 +3,8 @@
 use fm_candle::analysis::bounds::Bounds;
 
 use super::axis::Scale;
-use super::chart::{Chart, Dash, Pen, Point, Reference, Series};
+use super::chart::{Chart, Point, Reference, Series};
+use super::pen::{Dash, Pen};
 use super::{Levels, Row, Summary, levels};
 
 /// What runs along the bottom of most charts.
@@ -245,8 +246,11 @@ mod tests {
     #[test]
     fn files_are_those_of_what_was_measured() {
         let names = |files: Vec<(String, String)>| -> Vec<String> {
-            files.iter().for_each(|(_, svg)| assert_well_formed(svg));
-            files.into_iter().map(|(name, _)| name).collect()
+            let names = files.into_iter().map(|(name, svg)| {
+                assert_well_formed(&svg);
+                name
+            });
+            names.collect()
         };
         let few = names(files(&sample::summary(), &sample::rows(), None));
         assert_eq!(few, ["fid.svg", "sqnr.svg", "psnr.svg", "pareto.svg"]);

@@ -129,7 +129,9 @@ mod tests {
     #[test]
     fn columns_of_the_text_table_line_up() {
         let mut rows = sample::rows();
-        rows.iter_mut().for_each(|row| (row.fid_error, row.psnr_error) = (None, None));
+        for row in &mut rows {
+            (row.fid_error, row.psnr_error) = (None, None);
+        }
         let text = text(&sample::summary(), &rows);
         let lines: Vec<&str> = text.lines().skip(3).collect();
         assert_eq!(lines.len(), 1 + sample::rows().len());

@@ -6,7 +6,7 @@ use fm_candle::analysis::latent::Latent;
 
 use super::column::Better::{Higher, Lower};
 use super::column::Column;
-use super::column::Digits::{Fixed, Power};
+use super::column::Digits::{Fixed, Significant};
 use super::{Row, Summary};
 
 /// What a row costs, then what it yields.
@@ -73,14 +73,17 @@ pub(super) fn results(summary: &Summary) -> Vec<Column<'_, Row>> {
 /// Further comparisons with full precision.
 pub(super) fn pairs<'a>() -> Vec<Column<'a, Row>> {
     vec![
-        Column::new("weight MSE", "Mean squared error of the weights", Power(2), |row: &Row| {
-            Some(row.mse)
-        })
+        Column::new(
+            "weight MSE",
+            "Mean squared error of the weights",
+            Significant(3),
+            |row: &Row| Some(row.mse),
+        )
         .better(Lower),
         Column::new(
             "feature distance",
             "Mean squared distance of paired samples in unit-length features, 0 to 4",
-            Power(2),
+            Significant(3),
             |row: &Row| row.feature_distance,
         )
         .better(Lower),
@@ -107,13 +110,13 @@ pub(super) fn latent<'a>() -> Vec<Column<'a, Latent>> {
         Column::new(
             "own mean",
             "Mean of the variances along the net's own principal components, as the paper has it",
-            Power(3),
+            Significant(4),
             |latent: &Latent| Some(latent.own.mean),
         ),
         Column::new(
             "own std",
             "Standard deviation of these variances",
-            Power(3),
+            Significant(4),
             |latent: &Latent| Some(latent.own.std),
         ),
         Column::new(
@@ -125,13 +128,13 @@ pub(super) fn latent<'a>() -> Vec<Column<'a, Latent>> {
         Column::new(
             "common mean",
             "Mean of the variances along the components of full precision: comparable between nets",
-            Power(3),
+            Significant(4),
             |latent: &Latent| Some(latent.common.mean),
         ),
         Column::new(
             "common std",
             "Standard deviation of these variances",
-            Power(3),
+            Significant(4),
             |latent: &Latent| Some(latent.common.std),
         ),
         Column::new(
@@ -210,39 +213,42 @@ pub(super) fn inversion<'a>() -> Vec<Column<'a, Inversion>> {
 /// The error of samples beside its bounds.
 pub(super) fn bounds<'a>() -> Vec<Column<'a, Bounds>> {
     vec![
-        Column::new("|Δθ|", "Norm of the change of all weights", Power(2), |it: &Bounds| {
-            Some(it.weights)
-        })
+        Column::new(
+            "|Δθ|",
+            "Norm of the change of all weights",
+            Significant(3),
+            |it: &Bounds| Some(it.weights),
+        )
         .better(Lower),
         Column::new(
             "error",
             "Root mean square error of the samples, in the norm of an image",
-            Power(2),
+            Significant(3),
             |it: &Bounds| Some(it.error),
         )
         .better(Lower),
         Column::new(
             "from velocity",
             "Grönwall's bound from the measured error of the velocity",
-            Power(2),
+            Significant(3),
             |it: &Bounds| Some(it.from_velocity),
         ),
         Column::new(
             "times error",
             "That bound over the measured error: 1 would be tight",
-            Power(1),
+            Significant(2),
             |it: &Bounds| Some(it.from_velocity / it.error),
         ),
         Column::new(
             "from weights",
             "Grönwall's bound from the change of the weights",
-            Power(2),
+            Significant(3),
             |it: &Bounds| Some(it.from_weights),
         ),
         Column::new(
             "times error",
             "That bound over the measured error: 1 would be tight",
-            Power(1),
+            Significant(2),
             |it: &Bounds| Some(it.from_weights / it.error),
         ),
     ]

@@ -11,7 +11,11 @@ use super::table::{self, Line};
 pub(super) fn sections(out: &mut String, summary: &Summary, rows: &[Row], levels: Option<&Levels>) {
     let compared = |row: &Row| row.feature_distance.is_some() || row.velocity_psnr_db.is_some();
     if rows.iter().any(compared) {
-        heading(out, "Further comparisons", "The same weights, samples and velocities as above.");
+        heading(
+            out,
+            "Further comparisons",
+            "Other measures of the same rows: of weights, paired samples and, as the paper compares, of velocities.",
+        );
         table::of_rows(out, &themes::pairs(), rows);
     }
     analysis(
