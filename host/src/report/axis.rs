@@ -62,7 +62,8 @@ impl Axis {
         self.ticks.iter().map(|&tick| {
             let name = match self.scale {
                 Scale::Linear => format!("{tick:.*}", self.decimals),
-                Scale::Log => tick.to_string(),
+                Scale::Log if (1e-4..1e6).contains(&tick) => tick.to_string(),
+                Scale::Log => format!("{tick:.0e}"),
             };
             (tick, name)
         })
@@ -147,6 +148,7 @@ mod tests {
         assert_eq!(names(&[9.0, 520.0], Scale::Log), ["10", "20", "50", "100", "200", "500"]);
         assert_eq!(names(&[0.02, 30_000.0], Scale::Log).len(), 7);
         assert!(names(&[1e-300, 1e300], Scale::Log).len() > 3);
+        assert_eq!(names(&[1e-6, 1e-4], Scale::Log)[..3], ["1e-6", "2e-6", "5e-6"]);
     }
 
     #[test]

@@ -1,12 +1,11 @@
-//! Line charts as SVG documents that stand alone.
-//!
-//! Colours are attributes, so that the file is right wherever it is opened, and the neutral ones
-//! carry a class (`paper`, `ink`, `grid`) by which a page that inlines the chart can restyle them.
+//! Charts of lines and points as SVG documents that stand alone.
 
 use core::fmt::Write as _;
 
 use super::axis::{Axis, Scale};
 use super::escape;
+use super::pen::{Dash, Pen};
+use super::svg::{self, CENTRED, GRID, INK, line, text};
 
 /// A chart before it is drawn.
 pub(super) struct Chart {
@@ -18,153 +17,245 @@ pub(super) struct Chart {
     pub(super) y_scale: Scale,
     pub(super) series: Vec<Series>,
     pub(super) references: Vec<Reference>,
+    /// What the dashes of the series mean, where they mean something.
+    pub(super) dashes: Vec<(Dash, String)>,
+    /// Further values for which the upright axis has room, so that charts compare.
+    pub(super) room: Vec<f64>,
 }
 
-/// A line through points, in drawing order.
+/// Points that belong together, in drawing order.
 pub(super) struct Series {
+    /// Its name in the legend; series of one name share its entry.
     pub(super) name: String,
-    /// `(x, y)`; a point that its axis cannot place (not finite, or no logarithm) is left out.
-    pub(super) points: Vec<(f64, f64)>,
+    pub(super) points: Vec<Point>,
+    pub(super) pen: Pen,
+}
+
+/// A measured value.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Point {
+    pub(super) x: f64,
+    /// Like `x`: what its axis cannot place (not finite, or no logarithm) is left out.
+    pub(super) y: f64,
+    /// Half of the interval about `y`.
+    pub(super) error: Option<f64>,
 }
 
 /// A level to compare with, drawn as a dashed line.
 pub(super) struct Reference {
     pub(super) name: String,
     pub(super) y: f64,
+    /// Half of the interval about `y`.
+    pub(super) error: Option<f64>,
 }
-
-/// Colours of Okabe and Ito, "Color universal design" (2008), told apart by colour-blind readers
-/// too; their yellow and black are replaced by a grey that shows on light and on dark.
-const COLORS: [&str; 7] =
-    ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f"];
-
-/// Markers about the origin, of about equal area: circle, square, triangle, diamond, triangle on its
-/// tip, plus and cross.
-const MARKERS: [&str; 7] = [
-    "M-4.5 0a4.5 4.5 0 1 0 9 0a4.5 4.5 0 1 0 -9 0z",
-    "M-4 -4h8v8h-8z",
-    "M0 -5.2L5 3.8H-5z",
-    "M0 -5.6L5.6 0L0 5.6L-5.6 0z",
-    "M0 5.2L5 -3.8H-5z",
-    "M-1.8 -5.4h3.6v3.6h3.6v3.6h-3.6v3.6h-3.6v-3.6h-3.6v-3.6h3.6z",
-    "M-5 -2.6L-2.6 -5L0 -2.4L2.6 -5L5 -2.6L2.4 0L5 2.6L2.6 5L0 2.4L-2.6 5L-5 2.6L-2.4 0z",
-];
 
 /// Dashes of the reference lines.
 const DASHES: [&str; 2] = ["7 4", "2 3"];
 
-const WIDTH: f64 = 710.0;
-const LEFT: f64 = 72.0;
-const RIGHT: f64 = 510.0;
-const TOP: f64 = 52.0;
-const BOTTOM: f64 = 380.0;
-/// Left end and width of the samples in the legend.
-const KEY: f64 = RIGHT + 20.0;
-const KEY_WIDTH: f64 = 30.0;
+const WIDTH: f64 = 540.0;
+const LEFT: f64 = 70.0;
+const RIGHT: f64 = 524.0;
+const TOP: f64 = 46.0;
+const BOTTOM: f64 = 330.0;
+/// Middle of the legend's first line.
+const LEGEND: f64 = BOTTOM + 72.0;
 /// Distance between lines of the legend.
 const LEADING: f64 = 22.0;
+/// Width of the samples in the legend, and of the room that they take.
+const KEY: (f64, f64) = (26.0, 34.0);
+
+/// Left end of the legend.
+const MARGIN: f64 = 16.0;
+
+/// Draws the sample of an entry of the legend, its left end at a place.
+type Sample<'a> = Box<dyn Fn(&mut String, [f64; 2]) + 'a>;
+
+/// An entry of the legend, with its words.
+type Entry<'a> = (Sample<'a>, String);
 
 impl Chart {
+    /// A chart of the series alone.
+    pub(super) fn new(
+        title: impl Into<String>,
+        [x_label, y_label]: [&str; 2],
+        y_scale: Scale,
+        series: Vec<Series>,
+    ) -> Self {
+        Self {
+            title: title.into(),
+            x_label: x_label.into(),
+            y_label: y_label.into(),
+            y_scale,
+            series,
+            references: Vec::new(),
+            dashes: Vec::new(),
+            room: Vec::new(),
+        }
+    }
+
     /// The chart as an SVG document.
     pub(super) fn svg(&self) -> String {
-        let entries = self.series.len() + self.references.len();
-        let legend_end = (0..entries).fold(TOP + LEADING, |y, _| y + LEADING);
-        let mut svg = format!(
-            concat!(
-                r#"<svg xmlns="http://www.w3.org/2000/svg" width="{w}" height="{h}" "#,
-                r#"viewBox="0 0 {w} {h}" role="img" aria-label="{title}" font-size="13" "#,
-                r#"font-family="system-ui, 'Segoe UI', 'DejaVu Sans', Helvetica, Arial, sans-serif">"#,
-                r##"<rect class="paper" width="{w}" height="{h}" fill="#ffffff"/>"##,
-            ),
-            w = WIDTH,
-            h = legend_end.max(BOTTOM + 60.0),
-            title = escape(&self.title),
-        );
-        text(&mut svg, [LEFT, 28.0], r#"font-size="16" font-weight="600""#, &self.title);
+        let mut body = String::new();
+        let size = svg::fitted(&self.title, RIGHT - LEFT, 16.0);
+        let style = format!(r#"font-size="{size:.1}" font-weight="600""#);
+        text(&mut body, [LEFT, 26.0], &style, &self.title);
+        let mut height = BOTTOM + 60.0;
         match self.frame() {
-            Some(frame) => self.draw(&mut svg, &frame),
-            None => text(&mut svg, [LEFT, TOP + 20.0], "", "no finite values to show"),
+            Some(frame) => {
+                self.axes(&mut body, &frame);
+                for reference in self.references.iter().zip(DASHES.iter().cycle()) {
+                    reference.0.draw(&mut body, reference.1, &frame);
+                }
+                for series in &self.series {
+                    series.draw(&mut body, &frame);
+                }
+                height = legend(&mut body, &self.entries(&frame));
+            }
+            None => text(&mut body, [LEFT, TOP + 20.0], "", "no finite values to show"),
         }
-        svg.push_str("</svg>\n");
-        svg
+        svg::document([WIDTH, height], &self.title, &body)
     }
 
     /// A frame that holds all points and levels; none when there is no point.
     fn frame(&self) -> Option<Frame> {
         let points = || self.series.iter().flat_map(|series| &series.points);
-        let values = || points().map(|point| point.1);
+        let values = || points().map(|point| point.y);
+        let ends = points().flat_map(Point::ends);
         let levels = self.references.iter().map(|reference| reference.y);
-        let x = Axis::fit(points().map(|point| point.0), Scale::Linear)?;
-        let y = Axis::fit(values(), self.y_scale)
-            .and_then(|_| Axis::fit(values().chain(levels), self.y_scale))?;
+        let room = self.room.iter().copied();
+        let x = Axis::fit(points().map(|point| point.x), Scale::Linear)?;
+        let y = Axis::fit(values(), self.y_scale).and_then(|_| {
+            Axis::fit(values().chain(ends).chain(levels).chain(room), self.y_scale)
+        })?;
         Some(Frame { x, y })
     }
 
-    fn draw(&self, svg: &mut String, frame: &Frame) {
+    fn axes(&self, out: &mut String, frame: &Frame) {
         for (tick, name) in frame.y.ticks() {
             let y = frame.up(tick);
-            line(svg, [LEFT, y, RIGHT, y], GRID);
-            text(svg, [LEFT - 10.0, y + 4.5], r#"text-anchor="end""#, &name);
+            line(out, [LEFT, y, RIGHT, y], GRID);
+            text(out, [LEFT - 8.0, y + 5.0], r#"text-anchor="end""#, &name);
         }
         for (tick, name) in frame.x.ticks() {
             let x = frame.right(tick);
-            line(svg, [x, BOTTOM, x, BOTTOM + 5.0], INK);
-            text(svg, [x, BOTTOM + 22.0], CENTRED, &name);
+            line(out, [x, BOTTOM, x, BOTTOM + 5.0], INK);
+            text(out, [x, BOTTOM + 22.0], CENTRED, &name);
         }
-        line(svg, [LEFT, BOTTOM, RIGHT, BOTTOM], INK);
+        line(out, [LEFT, BOTTOM, RIGHT, BOTTOM], INK);
         let (across, down) = (f64::midpoint(LEFT, RIGHT), f64::midpoint(TOP, BOTTOM));
-        text(svg, [across, BOTTOM + 46.0], CENTRED, &self.x_label);
-        let turned = format!(r#"{CENTRED} transform="rotate(-90 20 {down})""#);
-        text(svg, [20.0, down], &turned, &self.y_label);
+        let centred = |label: &str, room: f64| {
+            format!(r#"{CENTRED} font-size="{:.1}""#, svg::fitted(label, room, 14.0))
+        };
+        text(out, [across, BOTTOM + 44.0], &centred(&self.x_label, RIGHT - LEFT), &self.x_label);
+        let turned = format!(
+            r#"{} transform="rotate(-90 16 {down})""#,
+            centred(&self.y_label, BOTTOM - 20.0)
+        );
+        text(out, [16.0, down], &turned, &self.y_label);
+    }
 
-        let mut legend = TOP + 10.0;
-        for (reference, dash) in self.references.iter().zip(DASHES.iter().cycle()) {
-            if frame.y.places(reference.y) {
-                let y = frame.up(reference.y);
-                let style = format!(r#"{INK} stroke-width="1.4" stroke-dasharray="{dash}""#);
-                line(svg, [LEFT, y, RIGHT, y], &style);
-                line(svg, [KEY, legend, KEY + KEY_WIDTH, legend], &style);
-                let name = format!("{} {:.2}", reference.name, reference.y);
-                text(svg, [KEY + 40.0, legend + 4.5], "", &name);
-                legend += LEADING;
+    /// Levels, series and dashes, each a group with columns of its own.
+    fn entries(&self, frame: &Frame) -> [Vec<Entry<'_>>; 3] {
+        let rule = |style: String| -> Sample<'_> {
+            Box::new(move |out, [x, y]| line(out, [x, y, x + KEY.0, y], &style))
+        };
+        let levels = self.references.iter().zip(DASHES.iter().cycle());
+        let levels = levels.filter(|(reference, _)| frame.y.places(reference.y));
+        let levels = levels.map(|(reference, dash)| {
+            let error = reference.error.map_or_else(String::new, |e| format!(" ± {e:.2}"));
+            (rule(level(dash)), format!("{} {:.2}{error}", reference.name, reference.y))
+        });
+        let series = self.series.iter().enumerate().filter(|(at, series)| {
+            self.series[..*at].iter().all(|earlier| earlier.name != series.name)
+        });
+        let series = series.map(|(_, series)| -> Entry<'_> {
+            (Box::new(|out, place| series.sample(out, place)), series.name.clone())
+        });
+        let dashes = self.dashes.iter().map(|(dash, meaning)| {
+            let style = format!(r#"{INK} stroke-width="1.6" {}"#, dash.attribute());
+            (rule(style), meaning.clone())
+        });
+        [levels.collect(), series.collect(), dashes.collect()]
+    }
+}
+
+/// Draws each group in as many columns as fit; returns where the last row ends.
+fn legend(out: &mut String, groups: &[Vec<Entry<'_>>]) -> f64 {
+    let mut y = LEGEND;
+    for entries in groups {
+        let room = entries.iter().map(|(_, words)| svg::width(words, 14.0)).fold(0.0, f64::max);
+        let pitch = KEY.1 + room + 12.0;
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "1 to 9")]
+        let columns = ((RIGHT - MARGIN + 12.0) / pitch).floor().max(1.0) as usize;
+        for row in entries.chunks(columns) {
+            let mut x = MARGIN;
+            for (sample, words) in row {
+                sample(out, [x, y]);
+                text(out, [x + KEY.1, y + 5.0], "", words);
+                x += pitch;
             }
+            y += LEADING;
         }
-        for (index, series) in self.series.iter().enumerate() {
-            series.draw(svg, index, legend, frame);
-            legend += LEADING;
+    }
+    y
+}
+
+/// Style of a level to compare with.
+fn level(dash: &str) -> String {
+    format!(r#"{INK} stroke-width="1.4" stroke-dasharray="{dash}""#)
+}
+
+impl Reference {
+    fn draw(&self, out: &mut String, dash: &str, frame: &Frame) {
+        if frame.y.places(self.y) {
+            let y = frame.up(self.y);
+            line(out, [LEFT, y, RIGHT, y], &level(dash));
         }
     }
 }
 
-impl Series {
-    /// Draws the line, its markers and, at height `legend`, its entry in the legend.
-    fn draw(&self, svg: &mut String, index: usize, legend: f64, frame: &Frame) {
-        let color = COLORS[index % COLORS.len()];
-        // Past the last colour both repeat, but not in the same pairs.
-        let marker = MARKERS[(index + index / COLORS.len()) % MARKERS.len()];
-        let stroke = format!(r#"fill="none" stroke="{color}" stroke-width="2""#);
-        let mark = |svg: &mut String, (x, y): (f64, f64), title: &str| {
-            let _ = write!(
-                svg,
-                concat!(
-                    r#"<path class="mark" transform="translate({:.2} {:.2})" d="{}" "#,
-                    r##"fill="{}" stroke="#ffffff">{}</path>"##
-                ),
-                x, y, marker, color, title
-            );
-        };
+impl Point {
+    pub(super) fn new(x: f64, y: f64) -> Self {
+        Self { x, y, error: None }
+    }
 
-        let placed = self.points.iter().filter_map(|&point| Some((point, frame.point(point)?)));
-        let placed: Vec<_> = placed.collect();
-        let path: Vec<_> = placed.iter().map(|(_, (x, y))| format!("{x:.2},{y:.2}")).collect();
-        let _ = write!(svg, r#"<polyline points="{}" {stroke}/>"#, path.join(" "));
-        for ((x, y), place) in placed {
-            let title = format!("<title>{}: {y:.2} at {x:.2}</title>", escape(&self.name));
-            mark(svg, place, &title);
+    /// The ends of the interval, if there is one.
+    fn ends(&self) -> impl Iterator<Item = f64> + use<> {
+        let (y, error) = (self.y, self.error);
+        error.into_iter().flat_map(move |error| [y - error, y + error])
+    }
+}
+
+impl Series {
+    /// The line below, then intervals, then markers.
+    fn draw(&self, out: &mut String, frame: &Frame) {
+        let place = |point: &Point| frame.places(point).then(|| frame.place(point));
+        let placed: Vec<_> = self.points.iter().filter_map(|p| Some((p, place(p)?))).collect();
+        if let Some(stroke) = self.pen.stroke() {
+            let path: Vec<_> = placed.iter().map(|(_, [x, y])| format!("{x:.2},{y:.2}")).collect();
+            let _ = write!(out, r#"<polyline points="{}" fill="none" {stroke}/>"#, path.join(" "));
         }
-        line(svg, [KEY, legend, KEY + KEY_WIDTH, legend], &stroke);
-        mark(svg, (KEY + KEY_WIDTH / 2.0, legend), "");
-        text(svg, [KEY + 40.0, legend + 4.5], "", &self.name);
+        for (point, [x, _]) in &placed {
+            let ends: Vec<f64> = point.ends().map(|end| frame.up_clamped(end)).collect();
+            if let [low, high] = ends[..] {
+                let d = format!("M{:.2} {low:.2}h6m-3 0V{high:.2}m-3 0h6", x - 3.0);
+                let stroke = self.pen.color();
+                let _ = write!(out, r#"<path d="{d}" fill="none" {stroke} stroke-width="1.3"/>"#);
+            }
+        }
+        for (point, place) in placed {
+            let error = point.error.map_or_else(String::new, |e| format!(" ± {}", number(e)));
+            let (name, x, y) = (escape(&self.name), number(point.x), number(point.y));
+            self.pen.mark(out, place, &format!("<title>{name}: {y}{error} at {x}</title>"));
+        }
+    }
+
+    /// The sample in the legend, with its left end at a place.
+    fn sample(&self, out: &mut String, [x, y]: [f64; 2]) {
+        if let Some(stroke) = self.pen.stroke() {
+            line(out, [x, y, x + KEY.0, y], &stroke);
+        }
+        self.pen.mark(out, [x + KEY.0 / 2.0, y], "");
     }
 }
 
@@ -183,30 +274,27 @@ impl Frame {
         BOTTOM - self.y.position(y) * (BOTTOM - TOP)
     }
 
-    /// Place of a point, none if an axis has no place for it.
-    fn point(&self, (x, y): (f64, f64)) -> Option<(f64, f64)> {
-        (self.x.places(x) && self.y.places(y)).then(|| (self.right(x), self.up(y)))
+    /// Like `up`; what has no place is below all that has one.
+    fn up_clamped(&self, y: f64) -> f64 {
+        if self.y.places(y) { self.up(y) } else { BOTTOM }
+    }
+
+    fn places(&self, point: &Point) -> bool {
+        self.x.places(point.x) && self.y.places(point.y)
+    }
+
+    fn place(&self, point: &Point) -> [f64; 2] {
+        [self.right(point.x), self.up(point.y)]
     }
 }
 
-/// Style of axes and levels.
-const INK: &str = r##"class="ink-line" stroke="#333333""##;
-
-/// Style of the lines that lead the eye.
-const GRID: &str = r##"class="grid" stroke="#e3e3e3""##;
-
-const CENTRED: &str = r#"text-anchor="middle""#;
-
-fn line(svg: &mut String, [x1, y1, x2, y2]: [f64; 4], style: &str) {
-    let _ = write!(svg, r#"<line x1="{x1:.2}" y1="{y1:.2}" x2="{x2:.2}" y2="{y2:.2}" {style}/>"#);
-}
-
-fn text(svg: &mut String, [x, y]: [f64; 2], style: &str, text: &str) {
-    let _ = write!(
-        svg,
-        r##"<text class="ink" x="{x:.2}" y="{y:.2}" fill="#222222" {style}>{}</text>"##,
-        escape(text)
-    );
+/// Two decimals, or three digits and a power of ten where those say little.
+pub(super) fn number(value: f64) -> String {
+    match value.abs() {
+        size if size.is_infinite() => if value > 0.0 { "∞" } else { "-∞" }.into(),
+        size if size != 0.0 && !(0.095..1e6).contains(&size) => format!("{value:.2e}"),
+        _ => format!("{value:.2}"),
+    }
 }
 
 #[cfg(test)]
@@ -214,27 +302,23 @@ mod tests {
     use super::super::sample::assert_well_formed;
     use super::*;
 
-    fn chart(points: Vec<(f64, f64)>) -> Chart {
-        Chart {
-            title: "a < b & \"c\"".into(),
-            x_label: "bits".into(),
-            y_label: "distance".into(),
-            y_scale: Scale::Log,
-            series: vec![Series { name: "o<t".into(), points }],
-            references: vec![Reference { name: "full precision".into(), y: 9.5 }],
-        }
+    fn chart(points: &[(f64, f64)]) -> Chart {
+        let series = vec![Series {
+            name: "o<t".into(),
+            points: points.iter().map(|&(x, y)| Point::new(x, y)).collect(),
+            pen: Pen::Line(0, Dash::Solid),
+        }];
+        let references =
+            vec![Reference { name: "full precision".into(), y: 9.5, error: Some(0.3) }];
+        let labels = ["bits", "distance"];
+        Chart { references, ..Chart::new("a < b & \"c\"", labels, Scale::Log, series) }
     }
 
     #[test]
     fn finite_points_are_marked_and_others_skipped() {
-        let svg = chart(vec![
-            (2.0, 90.0),
-            (3.0, f64::NAN),
-            (f64::INFINITY, 8.0),
-            (4.0, 0.0),
-            (5.0, 10.0),
-        ])
-        .svg();
+        let svg =
+            chart(&[(2.0, 90.0), (3.0, f64::NAN), (f64::INFINITY, 8.0), (4.0, 0.0), (5.0, 10.0)])
+                .svg();
         assert_well_formed(&svg);
         assert_eq!(svg.matches("<title>").count(), 2);
         assert!(svg.contains("<title>o&lt;t: 90.00 at 2.00</title>"));
@@ -242,14 +326,30 @@ mod tests {
         let (_, line) = svg.split_once("<polyline points=\"").unwrap();
         let (points, _) = line.split_once('"').unwrap();
         assert_eq!(points.split(' ').count(), 2);
-        assert!(svg.contains(">full precision 9.50</text>"));
+        assert!(svg.contains(">full precision 9.50 ± 0.30</text>"));
         assert!(!svg.contains("NaN") && !svg.contains("inf"));
+    }
+
+    #[test]
+    fn intervals_are_drawn_and_have_room() {
+        let mut chart = chart(&[(2.0, 10.0), (3.0, 20.0)]);
+        chart.references.clear();
+        let bars = |svg: &str| svg.matches("stroke-width=\"1.3\"").count();
+        assert_eq!(bars(&chart.svg()), 0);
+        // The second reaches below zero, where a logarithm has no place.
+        chart.series[0].points[0].error = Some(5.0);
+        chart.series[0].points[1].error = Some(60.0);
+        let svg = chart.svg();
+        assert_eq!(bars(&svg), 2);
+        assert!(svg.contains("20.00 ± 60.00 at 3.00") && svg.contains("<path d=\"M5"), "{svg}");
+        let frame = chart.frame().unwrap();
+        assert!((frame.up_clamped(-40.0) - BOTTOM).abs() < 1e-9 && frame.up(80.0) > TOP);
     }
 
     #[test]
     fn nothing_to_draw_is_said_so() {
         for points in [vec![], vec![(f64::NAN, 1.0)], vec![(1.0, f64::NAN)]] {
-            let svg = chart(points).svg();
+            let svg = chart(&points).svg();
             assert_well_formed(&svg);
             assert!(svg.contains("no finite values"));
         }
@@ -257,20 +357,26 @@ mod tests {
 
     #[test]
     fn every_series_has_a_place_in_the_legend() {
-        let mut chart = chart(vec![(2.0, 1.0)]);
-        chart.series = (0..40)
-            .map(|i| Series { name: format!("s{i}"), points: vec![(2.0, f64::from(i))] })
-            .collect();
+        let mut chart = chart(&[]);
+        let series = |i: usize| Series {
+            name: format!("s{}", i % 40),
+            points: vec![Point::new(2.0, i as f64)],
+            pen: Pen::Line(i, Dash::Solid),
+        };
+        chart.series = (0..80).map(series).collect();
         let svg = chart.svg();
         assert_well_formed(&svg);
-        assert!(svg.contains(">s39</text>"));
-        assert!(svg.contains(r#"viewBox="0 0 710 976""#), "{}", &svg[..200]);
+        for i in 0..40 {
+            assert_eq!(svg.matches(&format!(">s{i}</text>")).count(), 1, "once per name");
+        }
+        // A row for the level, then the series in seven columns.
+        let height = LEGEND + LEADING * 7.0;
+        assert!(svg.contains(&format!(r#"viewBox="0 0 540 {height}""#)), "{}", &svg[..200]);
     }
 
     #[test]
-    fn colours_and_markers_pair_up_without_repeating() {
-        let pair = |i: usize| (i % COLORS.len(), (i + i / COLORS.len()) % MARKERS.len());
-        let pairs: std::collections::HashSet<_> = (0..49).map(pair).collect();
-        assert_eq!(pairs.len(), 49);
+    fn numbers_show_what_they_hold() {
+        let shown = [0.0, 2.0, 0.0123, -12.5, 1e30, f64::INFINITY].map(number);
+        assert_eq!(shown, ["0.00", "2.00", "1.23e-2", "-12.50", "1.00e30", "∞"]);
     }
 }

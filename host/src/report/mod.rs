@@ -9,12 +9,19 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 mod axis;
 mod chart;
+mod column;
 pub(crate) mod events;
 pub(crate) mod grid;
 pub(crate) mod html;
+mod levels;
+mod pen;
 pub(crate) mod picture;
 pub(crate) mod plots;
+#[cfg(test)]
+mod sample;
+mod svg;
 pub(crate) mod tables;
+mod themes;
 
 /// What one scheme at one number of bits costs and yields.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -114,6 +121,19 @@ pub(crate) struct Summary {
     pub(crate) notes: Vec<String>,
 }
 
+/// The weights of one channel of one tensor, and the levels that schemes have for them.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Levels {
+    /// Name of the tensor.
+    pub(crate) tensor: String,
+    /// Output channel that the weights belong to.
+    pub(crate) channel: usize,
+    /// Its weights in full precision.
+    pub(crate) weights: Vec<f32>,
+    /// Scheme, bits and the distinct levels, ascending, that the channel's codes stand for.
+    pub(crate) rows: Vec<(String, u8, Vec<f32>)>,
+}
+
 /// Version of what `results.json` holds.
 pub(crate) const SCHEMA: u32 = 2;
 
@@ -139,88 +159,6 @@ fn escape(text: &str) -> String {
         }
     }
     out
-}
-
-/// Made-up results, for the tests of the files beside this one.
-#[cfg(test)]
-mod sample {
-    use super::{Row, Summary};
-
-    pub(super) fn summary() -> Summary {
-        Summary {
-            schema: super::SCHEMA,
-            version: "0.1.0".into(),
-            command: ["fmq", "sweep", "net.pth"].map(String::from).into(),
-            model: "mnist-small".into(),
-            parameters: 1_234_567,
-            dense_bytes: 4_938_268,
-            n: 256,
-            sampler: "midpoint, 20 steps".into(),
-            seed: 7,
-            seeds: 1,
-            fid_label: "FID (LeNet features)".into(),
-            fid_reference: "MNIST train".into(),
-            fid_full: 9.41,
-            fid_full_error: Some(0.3),
-            n_real: 256,
-            fid_real: 3.2,
-            latent: None,
-            inversion: None,
-            times: Vec::new(),
-            lipschitz: None,
-            notes: vec!["Digits 4 & 9 are <often> confused.".into()],
-        }
-    }
-
-    /// Panics unless every tag of `xml` is closed in turn.
-    pub(super) fn assert_well_formed(xml: &str) {
-        let mut open = Vec::new();
-        for tag in xml.split('<').skip(1) {
-            let (tag, text) = tag.split_once('>').expect("a tag ends");
-            assert!(!text.contains('>'), "stray > in {text}");
-            let name = tag.split([' ', '\n']).next().unwrap();
-            if let Some(name) = name.strip_prefix('/') {
-                assert_eq!(open.pop(), Some(name));
-            } else if !tag.ends_with('/') && !tag.starts_with('!') {
-                open.push(name);
-            }
-            assert!(tag.matches('"').count().is_multiple_of(2), "quotes in {tag}");
-        }
-        assert_eq!(open, [""; 0]);
-    }
-
-    /// Four schemes at 2, 3, 4, 5, 6 and 8 bits, about 6 dB a bit.
-    pub(super) fn rows() -> Vec<Row> {
-        let schemes = [("ot", 1.0), ("uniform", -4.0), ("log", -2.5), ("lloyd-max", 1.5)];
-        let row = |scheme: &str, gain: f64, bits: u8| {
-            let b = f64::from(bits);
-            let sqnr_db = 6.02 * b - 3.0 + gain;
-            Row {
-                scheme: scheme.into(),
-                bits,
-                sqnr_db,
-                mse: 0.01 * 10.0_f64.powf(-sqnr_db / 10.0),
-                bits_per_weight: b + 0.31 + 0.02 * 2.0_f64.powf(b - 4.0),
-                packed_bytes: 154_321 * u64::from(bits) + 47_813,
-                ratio: 32.0 / (b + 0.33),
-                psnr_db: 0.9 * sqnr_db + 4.0,
-                psnr_error: Some(0.1),
-                ssim: (bits > 2).then_some(1.0 - 0.9 * 10.0_f64.powf(-sqnr_db / 20.0)),
-                fid: 9.41 + 900.0 * 10.0_f64.powf(-sqnr_db / 8.0),
-                fid_error: Some(0.3),
-                feature_distance: None,
-                velocity_psnr_db: None,
-                velocity_ssim: None,
-                latent: None,
-                inversion: None,
-                divergence: Vec::new(),
-                bounds: None,
-                seconds: 31.25,
-            }
-        };
-        let bits = [2, 3, 4, 5, 6, 8];
-        schemes.iter().flat_map(|&(name, gain)| bits.map(|bits| row(name, gain, bits))).collect()
-    }
 }
 
 #[cfg(test)]

@@ -1,49 +1,182 @@
 //! The curves of a sweep, and that of a training run.
 
+use fm_candle::analysis::bounds::Bounds;
+
 use super::axis::Scale;
-use super::chart::{Chart, Reference, Series};
-use super::{Row, Summary};
+use super::chart::{Chart, Point, Reference, Series};
+use super::pen::{Dash, Pen};
+use super::{Levels, Row, Summary, levels};
+
+/// What runs along the bottom of most charts.
+const BITS: &str = "bits per code";
+const TIME: &str = "t, from noise (0) to images (1)";
+
+/// The SVG files of a sweep, by name: those for which something was measured.
+pub(crate) fn files(
+    summary: &Summary,
+    rows: &[Row],
+    levels: Option<&Levels>,
+) -> Vec<(String, String)> {
+    let mut files = vec![
+        ("fid.svg".into(), fid(summary, rows)),
+        ("sqnr.svg".into(), sqnr(rows)),
+        ("psnr.svg".into(), psnr(rows)),
+        ("pareto.svg".into(), pareto(summary, rows)),
+    ];
+    for bits in divergence_bits(rows) {
+        files.push((format!("divergence_{bits}.svg"), divergence(summary, rows, bits)));
+    }
+    files.extend(bounds(rows).map(|svg| ("bounds.svg".into(), svg)));
+    files.extend(lipschitz(summary).map(|svg| ("lipschitz.svg".into(), svg)));
+    if let Some(known) = levels {
+        for bits in level_bits(known) {
+            files.push((format!("levels_{bits}.svg"), levels::sheet(known, bits)));
+        }
+    }
+    files
+}
 
 /// Fréchet distance over bits, with full precision and real images as levels; an SVG document.
-pub(crate) fn fid(summary: &Summary, rows: &[Row]) -> String {
-    Chart {
-        title: format!("{} against {}", summary.fid_label, summary.fid_reference),
-        x_label: "bits per code".into(),
-        y_label: format!("{}, lower is better", summary.fid_label),
-        y_scale: Scale::Log,
-        series: by_scheme(rows, |row| (f64::from(row.bits), row.fid)),
-        references: vec![
-            Reference { name: "full precision".into(), y: summary.fid_full },
-            Reference { name: "real images".into(), y: summary.fid_real },
-        ],
-    }
-    .svg()
+pub(super) fn fid(summary: &Summary, rows: &[Row]) -> String {
+    let point = |row: &Row| Point { x: f64::from(row.bits), y: row.fid, error: row.fid_error };
+    let title = format!("Distance to {}", summary.fid_reference);
+    let y_label = format!("{}, lower is better", summary.fid_label);
+    let series = by_scheme(rows, point);
+    let chart = Chart::new(title, [BITS, &y_label], Scale::Log, series);
+    Chart { references: distances(summary), ..chart }.svg()
+}
+
+/// The distances to compare with.
+fn distances(summary: &Summary) -> Vec<Reference> {
+    let (y, error) = (summary.fid_full, summary.fid_full_error);
+    vec![
+        Reference { name: "full precision".into(), y, error },
+        Reference { name: "real images".into(), y: summary.fid_real, error: None },
+    ]
 }
 
 /// Weight SQNR over true bits per weight; an SVG document.
-pub(crate) fn sqnr(rows: &[Row]) -> String {
-    Chart {
-        title: "Weight error against true size".into(),
-        x_label: "bits per weight, codebooks included".into(),
-        y_label: "SQNR of the weights (dB), higher is better".into(),
-        y_scale: Scale::Linear,
-        series: by_scheme(rows, |row| (row.bits_per_weight, row.sqnr_db)),
-        references: Vec::new(),
-    }
-    .svg()
+pub(super) fn sqnr(rows: &[Row]) -> String {
+    let labels =
+        ["bits per weight, codebooks included", "SQNR of the weights (dB), higher is better"];
+    let series = by_scheme(rows, |row| Point::new(row.bits_per_weight, row.sqnr_db));
+    Chart::new("Weight error against true size", labels, Scale::Linear, series).svg()
 }
 
 /// PSNR of paired samples over bits; an SVG document.
-pub(crate) fn psnr(rows: &[Row]) -> String {
-    Chart {
-        title: "Samples against full precision, same noise".into(),
-        x_label: "bits per code".into(),
-        y_label: "PSNR of the samples (dB), higher is better".into(),
-        y_scale: Scale::Linear,
-        series: by_scheme(rows, |row| (f64::from(row.bits), row.psnr_db)),
-        references: Vec::new(),
+pub(super) fn psnr(rows: &[Row]) -> String {
+    let labels = [BITS, "PSNR of the samples (dB), higher is better"];
+    let point = |row: &Row| Point { x: f64::from(row.bits), y: row.psnr_db, error: row.psnr_error };
+    let title = "Samples against full precision, same noise";
+    Chart::new(title, labels, Scale::Linear, by_scheme(rows, point)).svg()
+}
+
+/// Fréchet distance against the size of the packed file, with the front of those that no other row
+/// beats in both; an SVG document.
+pub(super) fn pareto(summary: &Summary, rows: &[Row]) -> String {
+    let size = |row: &Row| row.packed_bytes as f64 / 1000.0;
+    let mut series = vec![Series {
+        name: "Pareto front".into(),
+        points: front(rows.iter().map(|row| Point::new(size(row), row.fid)).collect()),
+        pen: Pen::Trace,
+    }];
+    let point = |row: &Row| Point { x: size(row), y: row.fid, error: row.fid_error };
+    let marks = by_scheme(rows, point).into_iter().enumerate();
+    series.extend(marks.map(|(at, scheme)| Series { pen: Pen::Marks(at), ..scheme }));
+    let labels = [
+        "packed file (kB), codebooks included, smaller is better",
+        &format!("{}, lower is better", summary.fid_label),
+    ];
+    let chart = Chart::new("Distance against true size", labels, Scale::Log, series);
+    Chart { references: distances(summary), ..chart }.svg()
+}
+
+/// The points to which no other is preferable, by ascending x: none has a smaller y at no greater x.
+fn front(mut points: Vec<Point>) -> Vec<Point> {
+    points.retain(|point| point.x.is_finite() && point.y.is_finite());
+    points.sort_by(|a, b| a.x.total_cmp(&b.x).then(a.y.total_cmp(&b.y)));
+    let mut front: Vec<Point> = Vec::new();
+    for point in points {
+        if front.last().is_none_or(|last| point.y < last.y) {
+            front.push(point);
+        }
     }
-    .svg()
+    front
+}
+
+/// Distance between the trajectories of `bits` bits and of full precision over t; an SVG document.
+/// The axis has room for all bits, so that the charts compare.
+pub(super) fn divergence(summary: &Summary, rows: &[Row], bits: u8) -> String {
+    let schemes = distinct(rows.iter().map(|row| row.scheme.as_str()));
+    let line = |row: &Row| Series {
+        name: row.scheme.clone(),
+        points: summary
+            .times
+            .iter()
+            .zip(&row.divergence)
+            .map(|(&t, &d)| Point::new(t, d))
+            .collect(),
+        pen: Pen::Line(
+            schemes.iter().position(|scheme| *scheme == row.scheme).unwrap_or(0),
+            Dash::Solid,
+        ),
+    };
+    let series = rows.iter().filter(|row| row.bits == bits).map(line).collect();
+    let title = format!("Distance to the trajectories of full precision, {bits} bits");
+    let labels = [TIME, "root mean square distance, same noise"];
+    let chart = Chart::new(title, labels, Scale::Log, series);
+    let room = rows.iter().flat_map(|row| row.divergence.iter().copied()).collect();
+    Chart { room, ..chart }.svg()
+}
+
+/// The numbers of bits for which trajectories were compared.
+pub(super) fn divergence_bits(rows: &[Row]) -> Vec<u8> {
+    bit_counts(rows.iter().filter(|row| !row.divergence.is_empty()).map(|row| row.bits))
+}
+
+/// The numbers of bits for which levels are known.
+pub(super) fn level_bits(levels: &Levels) -> Vec<u8> {
+    bit_counts(levels.rows.iter().map(|&(_, bits, _)| bits))
+}
+
+/// Measured error of the samples and its bounds over bits; an SVG document, none where nothing was
+/// measured.
+pub(super) fn bounds(rows: &[Row]) -> Option<String> {
+    type Kind = (Dash, &'static str, fn(&Bounds) -> f64);
+    let kinds: [Kind; 3] = [
+        (Dash::Solid, "measured", |bounds| bounds.error),
+        (Dash::Dashed, "bound from the velocity", |bounds| bounds.from_velocity),
+        (Dash::Dotted, "bound from the weights", |bounds| bounds.from_weights),
+    ];
+    rows.iter().find_map(|row| row.bounds)?;
+    let series = kinds.iter().flat_map(|&(dash, _, value)| {
+        let value = |row: &Row| row.bounds.as_ref().map_or(f64::NAN, value);
+        let lines = by_scheme(rows, |row| Point::new(f64::from(row.bits), value(row)));
+        let dashed = move |(at, line)| Series { pen: Pen::Line(at, dash), ..line };
+        lines.into_iter().enumerate().map(dashed)
+    });
+    let labels = [BITS, "root mean square error of an image"];
+    let title = "Error of the samples and its bounds";
+    let chart = Chart::new(title, labels, Scale::Log, series.collect());
+    let dashes = kinds.map(|(dash, name, _)| (dash, name.to_string())).into();
+    Some(Chart { dashes, ..chart }.svg())
+}
+
+/// Lipschitz constants of full precision over t; an SVG document, none where not measured.
+pub(super) fn lipschitz(summary: &Summary) -> Option<String> {
+    let constants = summary.lipschitz.as_ref()?;
+    let line = |at, name: &str, values: &[f64]| Series {
+        name: name.into(),
+        points: constants.t.iter().zip(values).map(|(&t, &value)| Point::new(t, value)).collect(),
+        pen: Pen::Line(at, Dash::Solid),
+    };
+    let series = vec![
+        line(0, "in the image, |∂v/∂x|", &constants.x),
+        line(1, "in the weights, |∂v/∂θ|", &constants.theta),
+    ];
+    let title = "Lipschitz constants of the velocity, full precision";
+    let labels = [TIME, "greatest norm of the derivative"];
+    Some(Chart::new(title, labels, Scale::Log, series).svg())
 }
 
 /// Mean loss over epochs, `(epoch, loss)`; an SVG document. Of a long run neighbouring epochs share
@@ -52,47 +185,50 @@ pub(crate) fn loss(epochs: &[(f64, f64)]) -> String {
     const POINTS: usize = 60;
     let mean = |chunk: &[(f64, f64)]| {
         let sum = chunk.iter().fold((0.0, 0.0), |sum, point| (sum.0 + point.0, sum.1 + point.1));
-        (sum.0 / chunk.len() as f64, sum.1 / chunk.len() as f64)
+        Point::new(sum.0 / chunk.len() as f64, sum.1 / chunk.len() as f64)
     };
     let points = epochs.chunks(epochs.len().div_ceil(POINTS).max(1)).map(mean).collect();
-    Chart {
-        title: "Training loss".into(),
-        x_label: "epoch".into(),
-        y_label: "mean squared error of the velocity".into(),
-        y_scale: Scale::Log,
-        series: vec![Series { name: "train loss".into(), points }],
-        references: Vec::new(),
-    }
-    .svg()
+    let series = vec![Series { name: "train loss".into(), points, pen: Pen::Line(0, Dash::Solid) }];
+    let labels = ["epoch", "mean squared error of the velocity"];
+    Chart::new("Training loss", labels, Scale::Log, series).svg()
 }
 
 /// A line for each scheme, in order of first appearance so that colours agree between plots.
-fn by_scheme(rows: &[Row], point: impl Fn(&Row) -> (f64, f64)) -> Vec<Series> {
-    schemes(rows)
+fn by_scheme(rows: &[Row], point: impl Fn(&Row) -> Point) -> Vec<Series> {
+    distinct(rows.iter().map(|row| row.scheme.as_str()))
         .into_iter()
-        .map(|scheme| {
+        .enumerate()
+        .map(|(at, scheme)| {
             let own = rows.iter().filter(|row| row.scheme == scheme);
             let mut points: Vec<_> = own.map(&point).collect();
-            points.sort_by(|a, b| a.0.total_cmp(&b.0));
-            Series { name: scheme.into(), points }
+            points.sort_by(|a, b| a.x.total_cmp(&b.x));
+            Series { name: scheme.into(), points, pen: Pen::Line(at, Dash::Solid) }
         })
         .collect()
 }
 
-/// The schemes of `rows`, each once, in order of first appearance.
-pub(super) fn schemes(rows: &[Row]) -> Vec<&str> {
-    let mut schemes = Vec::new();
-    for row in rows {
-        if !schemes.contains(&row.scheme.as_str()) {
-            schemes.push(&row.scheme);
+/// The names, each once, in order of first appearance.
+pub(super) fn distinct<'a>(names: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+    let mut distinct = Vec::new();
+    for name in names {
+        if !distinct.contains(&name) {
+            distinct.push(name);
         }
     }
-    schemes
+    distinct
+}
+
+/// The numbers of bits, ascending, each once.
+pub(super) fn bit_counts(bits: impl Iterator<Item = u8>) -> Vec<u8> {
+    let mut bits: Vec<u8> = bits.collect();
+    bits.sort_unstable();
+    bits.dedup();
+    bits
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::sample;
+    use super::super::sample::{self, assert_well_formed};
     use super::*;
 
     #[test]
@@ -101,10 +237,48 @@ mod tests {
         for svg in [fid(&summary, &rows), sqnr(&rows), psnr(&rows)] {
             assert_eq!(svg.matches("<polyline").count(), 4);
             assert_eq!(svg.matches("<title>").count(), rows.len());
-            for scheme in schemes(&rows) {
+            for scheme in ["ot", "uniform", "log", "lloyd-max"] {
                 assert!(svg.contains(&format!(">{scheme}</text>")), "{scheme}");
             }
         }
+    }
+
+    #[test]
+    fn files_are_those_of_what_was_measured() {
+        let names = |files: Vec<(String, String)>| -> Vec<String> {
+            let names = files.into_iter().map(|(name, svg)| {
+                assert_well_formed(&svg);
+                name
+            });
+            names.collect()
+        };
+        let few = names(files(&sample::summary(), &sample::rows(), None));
+        assert_eq!(few, ["fid.svg", "sqnr.svg", "psnr.svg", "pareto.svg"]);
+        let (summary, rows) = sample::analysed();
+        let all = names(files(&summary, &rows, Some(&sample::levels())));
+        assert_eq!(all.len(), 4 + 6 + 2 + 3);
+        for name in ["divergence_5.svg", "bounds.svg", "lipschitz.svg", "levels_8.svg"] {
+            assert!(all.iter().any(|known| known == name), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_front_holds_what_no_other_beats() {
+        let points = [(3.0, 5.0), (1.0, 9.0), (2.0, 9.5), (4.0, 5.0), (1.0, 9.9), (5.0, 1.0)];
+        let mut points: Vec<_> = points.map(|(x, y)| Point::new(x, y)).into();
+        points.push(Point::new(0.5, f64::NAN));
+        let front: Vec<_> = front(points).iter().map(|point| (point.x, point.y)).collect();
+        assert_eq!(front, [(1.0, 9.0), (3.0, 5.0), (5.0, 1.0)]);
+    }
+
+    #[test]
+    fn bounds_share_the_colours_and_differ_in_dashes() {
+        let (_, rows) = sample::analysed();
+        let svg = bounds(&rows).unwrap();
+        assert_eq!(svg.matches("<polyline").count(), 12);
+        assert_eq!(svg.matches(">ot</text>").count(), 1, "one entry in the legend");
+        assert_eq!(svg.matches(">bound from the weights</text>").count(), 1);
+        assert!(bounds(&sample::rows()).is_none());
     }
 
     #[test]
@@ -120,9 +294,10 @@ mod tests {
     fn points_are_sorted_whatever_the_order_of_the_rows() {
         let mut rows = sample::rows();
         rows.reverse();
-        for series in by_scheme(&rows, |row| (f64::from(row.bits), row.fid)) {
-            assert!(series.points.is_sorted_by(|a, b| a.0 < b.0));
+        let lines = by_scheme(&rows, |row| Point::new(f64::from(row.bits), row.fid));
+        for series in &lines {
+            assert!(series.points.is_sorted_by(|a, b| a.x < b.x));
         }
-        assert_eq!(schemes(&rows)[0], "lloyd-max");
+        assert_eq!(lines[0].name, "lloyd-max");
     }
 }

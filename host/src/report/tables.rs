@@ -4,82 +4,11 @@ use core::fmt::Write as _;
 
 use serde_json::{Map, Value};
 
-use super::{Row, Summary};
+use super::column::{Column, Mark};
+use super::{Row, Summary, themes};
 
-/// The number that a column is compared by, and which end is the good one; NaN where unmeasured.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Better {
-    Higher(fn(&Row) -> f64),
-    Lower(fn(&Row) -> f64),
-}
-
-/// A column of the table that people read.
-pub(super) struct Column<'a> {
-    /// Heading, with the unit.
-    pub(super) title: &'a str,
-    /// One sentence for those who ask.
-    pub(super) meaning: &'static str,
-    /// The number as printed, empty where it was not measured.
-    pub(super) text: fn(&Row) -> String,
-    /// What is good; none for a column that is not compared.
-    pub(super) better: Option<Better>,
-}
-
-/// The numeric columns after scheme and bits: what it costs, then what it yields.
-pub(super) fn columns(summary: &Summary) -> [Column<'_>; 8] {
-    [
-        Column {
-            title: "bits/weight",
-            meaning: "Size of the packed file in bits per weight, codebooks included",
-            text: |row| format!("{:.3}", row.bits_per_weight),
-            better: Some(Better::Lower(|row| row.bits_per_weight)),
-        },
-        Column {
-            title: "packed kB",
-            meaning: "Size of the packed file, 1 kB = 1000 bytes",
-            text: |row| format!("{}.{}", row.packed_bytes / 1000, row.packed_bytes % 1000 / 100),
-            better: None,
-        },
-        Column {
-            title: "ratio",
-            meaning: "Size of the f32 weights over that of the packed file",
-            text: |row| format!("{:.2}", row.ratio),
-            better: None,
-        },
-        Column {
-            title: "SQNR dB",
-            meaning: "Signal to quantization noise of the weights",
-            text: |row| format!("{:.2}", row.sqnr_db),
-            better: Some(Better::Higher(|row| row.sqnr_db)),
-        },
-        Column {
-            title: "PSNR dB",
-            meaning: "Samples against those of full precision from the same noise",
-            text: |row| format!("{:.2}", row.psnr_db),
-            better: Some(Better::Higher(|row| row.psnr_db)),
-        },
-        Column {
-            title: "SSIM",
-            meaning: "Structural similarity of the same pairs of samples",
-            text: |row| row.ssim.map_or_else(String::new, |ssim| format!("{ssim:.4}")),
-            better: Some(Better::Higher(|row| row.ssim.unwrap_or(f64::NAN))),
-        },
-        Column {
-            title: &summary.fid_label,
-            meaning: "Fréchet distance to the reference set",
-            text: |row| format!("{:.2}", row.fid),
-            better: Some(Better::Lower(|row| row.fid)),
-        },
-        Column {
-            title: "seconds",
-            meaning: "Wall-clock time to quantize, sample and score",
-            text: |row| format!("{:.1}", row.seconds),
-            better: None,
-        },
-    ]
-}
-
-/// The results for a terminal: a line on what was run, then an aligned table.
+/// The results for a terminal: a line on what was run, then an aligned table. Where intervals are
+/// known, the best of the schemes at the same bits is marked, and those tied with it.
 pub(crate) fn text(summary: &Summary, rows: &[Row]) -> String {
     let mut out = format!(
         "{}: {} weights, {} samples each, seed {}\n{} against {}: full precision {:.2}, real {:.2}\n\n",
@@ -92,13 +21,20 @@ pub(crate) fn text(summary: &Summary, rows: &[Row]) -> String {
         summary.fid_full,
         summary.fid_real,
     );
-    let columns = columns(summary);
+    let columns = themes::results(summary);
     let titles = ["scheme", "bits"].into_iter().chain(columns.iter().map(|column| column.title));
     let mut lines: Vec<Vec<String>> = vec![titles.map(String::from).collect()];
-    lines.extend(rows.iter().map(|row| {
-        let numbers = columns.iter().map(|column| (column.text)(row));
-        [row.scheme.clone(), row.bits.to_string()].into_iter().chain(numbers).collect()
-    }));
+    lines.extend(rows.iter().map(|row| vec![row.scheme.clone(), row.bits.to_string()]));
+    let mut marked = false;
+    for column in &columns {
+        let intervals = rows.iter().any(|row| (column.error)(row).is_some());
+        marked |= intervals;
+        for (row, line) in rows.iter().zip(&mut lines[1..]) {
+            // As narrow as can be read.
+            let text = column.text(row).replace(" ± ", "±");
+            line.push(text + if intervals { mark(column, row, rows) } else { "" });
+        }
+    }
     let width = |at: usize| lines.iter().map(|line| line[at].chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..columns.len() + 2).map(width).collect();
     for line in &lines {
@@ -109,7 +45,21 @@ pub(crate) fn text(summary: &Summary, rows: &[Row]) -> String {
         out.truncate(out.trim_end_matches(' ').len());
         out.push('\n');
     }
+    if marked {
+        out += "\n± half of the 95 % interval; * best at these bits, ~ tied with it\n";
+    }
     out
+}
+
+/// The mark of `row` among those with as many bits, one letter wide.
+fn mark(column: &Column<'_, Row>, row: &Row, rows: &[Row]) -> &'static str {
+    let block: Vec<&Row> = rows.iter().filter(|other| other.bits == row.bits).collect();
+    let own = block.iter().zip(column.marks(&block)).find(|(other, _)| other.scheme == row.scheme);
+    match own.and_then(|(_, mark)| mark) {
+        Some(Mark::Best) => "*",
+        Some(Mark::Tie) => "~",
+        None => " ",
+    }
 }
 
 /// The rows as CSV after RFC 4180, at full precision. The columns are the fields of `results.json`,
@@ -178,12 +128,34 @@ mod tests {
 
     #[test]
     fn columns_of_the_text_table_line_up() {
-        let text = text(&sample::summary(), &sample::rows());
+        let mut rows = sample::rows();
+        for row in &mut rows {
+            (row.fid_error, row.psnr_error) = (None, None);
+        }
+        let text = text(&sample::summary(), &rows);
         let lines: Vec<&str> = text.lines().skip(3).collect();
         assert_eq!(lines.len(), 1 + sample::rows().len());
         assert!(lines[0].starts_with("scheme     bits  bits/weight"), "{}", lines[0]);
         assert!(lines[1].starts_with("ot            2        2.315"), "{}", lines[1]);
         assert!(lines.iter().all(|line| line.len() == lines[0].len()));
+        assert!(!text.contains(['*', '~', '±']), "{text}");
+    }
+
+    #[test]
+    fn the_text_table_marks_the_best_and_its_ties() {
+        let mut rows = sample::rows();
+        rows.retain(|row| row.bits == 8);
+        let text = text(&sample::summary(), &rows);
+        let line = |scheme: &str| {
+            text.lines().find(|line| line.split(' ').next() == Some(scheme)).unwrap().to_string()
+        };
+        // The distances at 8 bits differ by less than 0.01, the PSNR by dB.
+        assert!(line("lloyd-max").contains("±0.30*") && line("lloyd-max").contains("±0.10*"));
+        let line = line("uniform");
+        assert!(line.contains("±0.30~") && line.contains("±0.10 "), "{text}");
+        let length = |line: &str| line.chars().count();
+        assert!(text.lines().all(|line| length(line) <= 112), "{text}");
+        assert!(text.ends_with("~ tied with it\n"));
     }
 
     #[test]

@@ -7,10 +7,12 @@
 //! |---|---|
 //! | [`analyses`] | what a row tells beside its samples |
 //! | [`estimate`] | a number from several sets of samples, and how far chance moves it |
+//! | [`levels`] | the levels of a channel of weights, for histograms |
 //! | [`settings`] | what a study was made with |
 
 mod analyses;
 mod estimate;
+mod levels;
 mod settings;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -373,6 +375,7 @@ impl Study {
         })
     }
 
+    /// The packed file of a row.
     fn packed_path(&self, scheme: Scheme, bits: u8) -> PathBuf {
         self.dir.join(format!("packed/{scheme}_{bits}.fmq"))
     }
@@ -393,14 +396,16 @@ impl Study {
         let real = self.real.subset(&real)?;
         let shape = [real.n, real.height, real.width, real.channels];
         let real = grid::png(&interleaved(&real), shape, SHOWN.1, 2)?;
-        let pictures = html::Pictures { full: &full, real: Some(&real), rows: &grids };
-        let files = [
-            ("results.csv", tables::csv(rows)),
-            ("fid.svg", plots::fid(summary, rows)),
-            ("sqnr.svg", plots::sqnr(rows)),
-            ("psnr.svg", plots::psnr(rows)),
-            ("report.html", html::page(summary, rows, &pictures)),
-        ];
+        let levels = levels::of(self, rows)?;
+        let pictures = html::Pictures {
+            full: &full,
+            real: Some(&real),
+            rows: &grids,
+            levels: levels.as_ref(),
+        };
+        let mut files = plots::files(summary, rows, pictures.levels);
+        files.push(("results.csv".into(), tables::csv(rows)));
+        files.push(("report.html".into(), html::page(summary, rows, &pictures)));
         for (name, text) in files {
             atomic::write(&self.dir.join(name), text.as_bytes())?;
         }

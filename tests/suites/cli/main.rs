@@ -16,6 +16,7 @@ mod fid;
 mod misfits;
 mod paper;
 mod quantize;
+mod report;
 mod sample;
 mod train;
 mod velocity;
@@ -301,11 +302,11 @@ fn wrong_usage_exits_with_2() {
     assert!(!dir.path().join("q.fmq").exists());
 }
 
-#[test]
-fn a_sweep_scores_packed_files_and_restarts_where_it_stopped() {
-    let dir = tempfile::tempdir().unwrap();
-    let dir = dir.path();
-    // 28x28 test images and an untrained net of that size: the numbers mean nothing, the files do.
+/// A folder with `net.safetensors` and MNIST test images for a sweep: an untrained net, so that the
+/// numbers mean nothing, but the files do.
+fn sweep_folder() -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path();
     let pixels = (0..8 * 784u32).map(|i| (i * 13 % 256) as u8).collect();
     let images = Images::new([1, 28, 28], pixels, vec![0, 1, 2, 3, 4, 5, 6, 7]).unwrap();
     let [images, labels] = mnist::encode(&images).unwrap();
@@ -320,7 +321,13 @@ fn a_sweep_scores_packed_files_and_restarts_where_it_stopped() {
     let json = config.to_json();
     let metadata = [(checkpoint::NET_KEY, json.as_str())];
     checkpoint::safetensors::save(&dir.join("net.safetensors"), &tensors, &metadata).unwrap();
+    folder
+}
 
+#[test]
+fn a_sweep_scores_packed_files_and_restarts_where_it_stopped() {
+    let dir = sweep_folder();
+    let dir = dir.path();
     let sweep = |bits: &str| -> Value {
         let args = [
             "sweep",
@@ -364,7 +371,7 @@ fn a_sweep_scores_packed_files_and_restarts_where_it_stopped() {
         assert!(dir.join("out").join(file).exists(), "{file}");
     }
     let html = fs::read_to_string(dir.join("out/report.html")).unwrap();
-    for foreign in ["<script", "<link", "src=\"http", "href=\"http", "url(", "@import"] {
+    for foreign in ["<script src", "<link", "src=\"http", "href=\"http", "url(", "@import"] {
         assert!(!html.contains(foreign), "{foreign}");
     }
 }
