@@ -21,6 +21,7 @@
 use candle_core::{DType, Tensor, Var};
 use serde::{Deserialize, Serialize};
 
+use super::null_is_infinite;
 use crate::error::{Error, Result};
 use crate::model::{Cast, UNet, UNetConfig};
 use crate::random::Domain;
@@ -41,9 +42,11 @@ pub struct Bounds {
     /// Measured error of the samples.
     pub error: f64,
     /// Grönwall's bound of it from the measured error of the velocity.
+    #[serde(deserialize_with = "null_is_infinite")]
     pub from_velocity: f64,
     /// Grönwall's bound of it from the weights: `|Δθ|` times the velocity's Lipschitz constant in
     /// them.
+    #[serde(deserialize_with = "null_is_infinite")]
     pub from_weights: f64,
 }
 

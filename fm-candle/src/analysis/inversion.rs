@@ -10,6 +10,7 @@ use candle_core::cpu::erf::erfc_f64;
 use candle_core::{DType, Tensor};
 use serde::{Deserialize, Serialize};
 
+use super::null_is_infinite;
 use super::paired::psnr_of_each;
 use crate::error::{Error, Result};
 use crate::model::UNet;
@@ -25,7 +26,7 @@ pub struct Inversion {
     pub mean: f64,
     /// Variance of all elements; 1 of normal noise.
     pub variance: f64,
-    /// Excess kurtosis of all elements; 0 of normal noise.
+    /// Excess kurtosis of all elements; 0 of normal noise, and where nothing varies.
     pub kurtosis: f64,
     /// Kolmogorov-Smirnov distance between all elements and the standard normal, 0 to 1.
     pub ks: f64,
@@ -33,6 +34,7 @@ pub struct Inversion {
     /// about 0.05 of normal noise, a little less where there are few images.
     pub rejected: f64,
     /// PSNR of the images that the noise leads back to, in dB, peak 2: the mean over the images.
+    #[serde(deserialize_with = "null_is_infinite")]
     pub round_trip_psnr_db: f64,
     /// Root mean square difference to the noise that the full-precision net finds.
     pub drift: f64,
@@ -57,7 +59,7 @@ impl Inversion {
         Ok(Self {
             mean: moments.mean,
             variance: moments.variance,
-            kurtosis: moments.kurtosis,
+            kurtosis: if moments.variance > 0.0 { moments.kurtosis } else { 0.0 },
             rejected: rejected(&values, x0.dim(0)?),
             ks: ks_distance(values),
             round_trip_psnr_db: psnr,
@@ -173,7 +175,10 @@ mod tests {
         assert!((found.drift - 0.5).abs() < 1e-6 && found.ks > 0.15, "{found:?}");
         // A coordinate that does not vary is not normal.
         let constant = normal.zeros_like().unwrap();
-        assert_eq!(Inversion::measure(&constant, &normal, &normal, &normal).unwrap().rejected, 1.0);
+        let found = Inversion::measure(&constant, &normal, &normal, &normal).unwrap();
+        assert_eq!((found.rejected, found.kurtosis), (1.0, 0.0));
+        let json = serde_json::to_string(&found).unwrap();
+        assert_eq!(serde_json::from_str::<Inversion>(&json).unwrap(), found);
     }
 
     #[test]

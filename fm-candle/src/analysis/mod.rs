@@ -14,3 +14,11 @@ pub mod bounds;
 pub mod inversion;
 pub mod latent;
 pub mod paired;
+
+use serde::{Deserialize, Deserializer};
+
+/// JSON has no infinity, for which null is written: decibels where there is no error, bounds that
+/// grow beyond `f64`.
+fn null_is_infinite<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or(f64::INFINITY))
+}

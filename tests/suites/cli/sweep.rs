@@ -1,0 +1,153 @@
+//! `fmq sweep` and `fmq latent`: files, figures, going on, settings that differ.
+
+use super::*;
+
+/// Runs a small sweep in a [`sweep_folder`].
+fn sweep(dir: &Path, more: &[&str]) -> Value {
+    serde_json::from_str(&ok(dir, &arguments(more))).unwrap()
+}
+
+fn arguments<'a>(more: &[&'a str]) -> Vec<&'a str> {
+    let args =
+        "sweep net.safetensors --data mnist --data-path . --schemes ot,lloyd-max -o out --json";
+    let mut args: Vec<&str> = args.split(' ').collect();
+    args.extend(["--ode-options", r#"{"step_size": 0.5}"#]);
+    args.extend(more);
+    args
+}
+
+#[test]
+fn a_sweep_scores_packed_files_and_restarts_where_it_stopped() {
+    let dir = sweep_folder();
+    let dir = dir.path();
+    let first = sweep(dir, &["--bits", "3", "-n", "4"]);
+    let second = sweep(dir, &["--bits", "2,3", "-n", "4"]);
+    let rows = second["rows"].as_array().unwrap();
+    assert_eq!(rows.len(), 4);
+    let again = rows.iter().find(|row| row["bits"] == 3 && row["scheme"] == "ot").unwrap();
+    assert_eq!(again, &first["rows"][0], "not computed again");
+    let files = "results.json results.csv report.html fid.svg sqnr.svg psnr.svg pareto.svg \
+        divergence_2.svg levels_2.svg grids/full.png grids/lloyd-max_2.png packed/ot_2.fmq";
+    for file in files.split_whitespace() {
+        assert!(dir.join("out").join(file).exists(), "{file}");
+    }
+    let html = fs::read_to_string(dir.join("out/report.html")).unwrap();
+    for foreign in ["<script src", "<link", "src=\"http", "href=\"http", "url(", "@import"] {
+        assert!(!html.contains(foreign), "{foreign}");
+    }
+
+    // What was changed is said, and nothing is touched.
+    let before = fs::read(dir.join("out/results.json")).unwrap();
+    for (change, told) in [
+        (&["--bits", "3", "-n", "5"][..], "its n is 4, not 5"),
+        (&["--bits", "3", "-n", "4", "--seed", "7"], "its seed is 0, not 7"),
+        (
+            &["--bits", "3", "-n", "4", "--keep", "recommended"],
+            "its quantizer options is none, not",
+        ),
+        (&["--bits", "3", "-n", "4", "--no-analyses"], "its analyses is true, not false"),
+    ] {
+        let error = fails(dir, &arguments(change));
+        assert!(error.contains(told) && error.contains("results.json"), "{error}");
+    }
+    assert_eq!(fs::read(dir.join("out/results.json")).unwrap(), before);
+    fs::write(dir.join("out/results.json"), "{}").unwrap();
+    let error = fails(dir, &arguments(&["--bits", "3", "-n", "4"]));
+    assert!(error.contains("is not of this version's studies"), "{error}");
+}
+
+#[test]
+fn rows_hold_the_analyses_of_their_net() {
+    let folder = sweep_folder();
+    let dir = folder.path();
+    // A net that does something: the last convolution of a fresh one is zero.
+    let mut file = checkpoint::load(&dir.join("net.safetensors"), true).unwrap();
+    for (name, tensor) in &mut file.tensors {
+        if name == "out.2.weight" {
+            let values = (0..tensor.elem_count()).map(|i| (i as f32 * 0.7).sin() * 0.05);
+            let values = Tensor::from_iter(values, tensor.device()).unwrap();
+            *tensor = values.reshape(tensor.shape()).unwrap();
+        }
+    }
+    let net = sweep_net().to_json();
+    let metadata = [(checkpoint::NET_KEY, net.as_str())];
+    checkpoint::safetensors::save(&dir.join("net.safetensors"), &file.tensors, &metadata).unwrap();
+
+    let found = sweep(dir, &["--bits", "2,8", "-n", "6", "--seeds", "2"]);
+    let row = |scheme: &str, bits: u8| {
+        let rows = found["rows"].as_array().unwrap().iter();
+        let mut rows = rows.filter(|row| row["scheme"] == scheme && row["bits"] == bits);
+        rows.next().unwrap().clone()
+    };
+    let number = |row: &Value, pointer: &str| {
+        row.pointer(pointer).and_then(Value::as_f64).unwrap_or_else(|| panic!("{pointer}: {row}"))
+    };
+    let (coarse, fine) = (row("lloyd-max", 2), row("lloyd-max", 8));
+    // Errors fall with the bits, whatever measures them.
+    for pointer in ["/feature_distance", "/inversion/drift", "/bounds/error", "/bounds/weights"] {
+        assert!(number(&coarse, pointer) > number(&fine, pointer), "{pointer}");
+    }
+    for pointer in ["/psnr_db", "/velocity_psnr_db", "/velocity_ssim"] {
+        assert!(number(&coarse, pointer) < number(&fine, pointer), "{pointer}");
+    }
+    let divergence = coarse["divergence"].as_array().unwrap();
+    assert_eq!(divergence.len(), 3);
+    assert!(divergence[0] == 0.0 && divergence[1].as_f64() < divergence[2].as_f64());
+    for row in [&coarse, &fine] {
+        assert!(number(row, "/bounds/error") <= number(row, "/bounds/from_velocity"), "{row}");
+        assert!(number(row, "/fid_error") > 0.0 && number(row, "/psnr_error") > 0.0, "{row}");
+        assert_eq!(number(row, "/latent/units"), 32.0 * 784.0);
+    }
+    let summary = &found["summary"];
+    assert_eq!((&summary["schema"], &summary["seeds"]), (&Value::from(2), &Value::from(2)));
+    assert_eq!(summary["lipschitz"]["t"], serde_json::json!([0.25, 0.75]));
+    assert_eq!(summary["command"][1], "sweep");
+    assert_eq!(number(summary, "/inversion/drift"), 0.0);
+
+    // The same latents alone, of a packed file beside its original.
+    let latent = |more: &[&str]| -> Value {
+        let args = "latent out/packed/lloyd-max_2.fmq --against net.safetensors --data mnist \
+            --data-path . --json -o latent";
+        let mut args: Vec<&str> = args.split_whitespace().collect();
+        args.extend(["--ode-options", r#"{"step_size": 0.5}"#]);
+        args.extend(more);
+        serde_json::from_str(&ok(dir, &args)).unwrap()
+    };
+    let alone = latent(&[]);
+    assert_eq!(alone["latent"], coarse["latent"]);
+    assert_eq!(alone["inversion"], coarse["inversion"]);
+    assert_eq!((alone["n"].as_u64(), alone["n_inverted"].as_u64()), (Some(8), Some(8)));
+    let csv = fs::read_to_string(dir.join("latent/variances.csv")).unwrap();
+    assert_eq!(csv.lines().count(), 1 + alone["variances_own"].as_array().unwrap().len());
+    let file: Value =
+        serde_json::from_slice(&fs::read(dir.join("latent/latent.json")).unwrap()).unwrap();
+    assert_eq!(file, alone);
+    let other = latent(&["--unit-range", "--invert", "0", "-n", "5"]);
+    assert_eq!((&other["inversion"], other["n"].as_u64()), (&Value::Null, Some(5)));
+    assert_ne!(other["latent"]["own"], alone["latent"]["own"]);
+}
+
+#[test]
+fn sets_that_do_not_fit_are_refused() {
+    let dir = sweep_folder();
+    let dir = dir.path();
+    let refused = |args: &str| fails(dir, &args.split_whitespace().collect::<Vec<_>>());
+    let error = refused("sweep net.safetensors --data cifar10 -o out");
+    assert!(error.contains("--data cifar10: needs --data-path DIR"), "{error}");
+    let error = refused("sweep net.safetensors --data mnist --features inception -o out");
+    assert!(error.contains("--features inception needs --weights FILE"), "{error}");
+    let error = refused("latent net.safetensors --data fashionmnist");
+    assert!(error.contains("--data fashionmnist: needs --data-path DIR"), "{error}");
+    let config = UNetConfig { in_channels: 3, out_channels: 3, image_size: 28, ..tiny() };
+    let mut initial = Initial::new(7, &fm_candle::device::Device::Cpu);
+    UNet::new(&config, &mut initial).unwrap();
+    let colour: Vec<_> =
+        initial.vars.into_iter().map(|(name, var)| (name, var.as_detached_tensor())).collect();
+    let metadata = [(checkpoint::NET_KEY, config.to_json())];
+    let metadata = metadata.each_ref().map(|(key, json)| (*key, json.as_str()));
+    checkpoint::safetensors::save(&dir.join("colour.safetensors"), &colour, &metadata).unwrap();
+    for command in ["sweep colour.safetensors -o out", "latent colour.safetensors"] {
+        let error = refused(&format!("{command} --data mnist"));
+        assert!(error.contains("(3, 28, 28)") && error.contains("(1, 28, 28)"), "{error}");
+    }
+}
