@@ -26,6 +26,14 @@ pub enum Domain {
     SampleLabel = 8,
     /// Probes of the divergence; index: the row.
     Probe = 9,
+    /// Directions in which iterations of the analyses start; index: the use.
+    Analysis = 12,
+    /// Resamples of feature rows; index: the resample, element: the draw.
+    Bootstrap = 20,
+    /// Subsets of the kernel distance; index: twice the subset, and 1 more for the other set.
+    KidSubset = 21,
+    /// Order of the images before the inception score splits them; index: 0.
+    ScoreOrder = 22,
 }
 
 impl Domain {

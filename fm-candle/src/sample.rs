@@ -125,7 +125,19 @@ impl Sampler {
         ))
     }
 
-    fn velocity(&self, net: &UNet, x: &Tensor, t: f64, label: Option<&Tensor>) -> Result<Tensor> {
+    /// The guided velocity at one time.
+    ///
+    /// # Shapes: `x`, result: `[n, c, h, w]`; `label: [n]`
+    ///
+    /// # Errors
+    /// As [`UNet::forward`].
+    pub fn velocity(
+        &self,
+        net: &UNet,
+        x: &Tensor,
+        t: f64,
+        label: Option<&Tensor>,
+    ) -> Result<Tensor> {
         let t = Tensor::full(t, x.dim(0)?, x.device())?.to_dtype(DType::F32)?;
         let v = net.forward(x, &t, label, None, Mode::Eval)?;
         if label.is_none() || self.cfg_scale == 0.0 {

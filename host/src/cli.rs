@@ -1,5 +1,6 @@
 //! The command line: what all commands share, and one line per command.
 
+use std::env;
 use std::io::{self, Write};
 
 use anyhow::{Context, Result};
@@ -92,7 +93,8 @@ enum Command {
     Sample(cmd::sample::Args),
     Encode(cmd::encode::Args),
     Fid(cmd::fid::Args),
-    Sweep(cmd::sweep::Args),
+    Sweep(Box<cmd::sweep::Args>),
+    Latent(cmd::latent::Args),
     TrainLenet(cmd::train_lenet::Args),
     Data(cmd::data::Args),
     Completions(cmd::shell::Completions),
@@ -110,6 +112,12 @@ impl core::fmt::Display for Usage {
 }
 
 impl core::error::Error for Usage {}
+
+/// The command line as its user wrote it, the program by its bare name.
+pub(crate) fn command_line() -> Vec<String> {
+    let given = env::args_os().skip(1).map(|it| it.to_string_lossy().into_owned());
+    core::iter::once("fmq".to_string()).chain(given).collect()
+}
 
 /// An error as one line, whatever its causes hold.
 pub(crate) fn one_line(error: &anyhow::Error) -> String {
@@ -137,6 +145,7 @@ pub(crate) fn run() -> Result<()> {
         Command::Encode(args) => cmd::encode::run(args, &cli.common, &mut out),
         Command::Fid(args) => cmd::fid::run(args, &cli.common, &mut out),
         Command::Sweep(args) => cmd::sweep::run(args, &cli.common, &mut out),
+        Command::Latent(args) => cmd::latent::run(args, &cli.common, &mut out),
         Command::TrainLenet(args) => cmd::train_lenet::run(args, &cli.common),
         Command::Data(args) => cmd::data::run(args, &cli.common, &mut out),
         Command::Completions(args) => cmd::shell::completions(args, Cli::command(), &mut out),

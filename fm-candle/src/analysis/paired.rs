@@ -1,5 +1,4 @@
-//! Measures of image pairs: samples of a quantized net against those of the full one, from the
-//! same noise.
+//! Measures of pairs: what a quantized net gives against what the full one gives for the same input.
 
 use candle_core::{DType, Tensor};
 
@@ -20,6 +19,66 @@ const C2: f64 = 0.03 * 0.03;
 pub fn psnr(a: &Tensor, b: &Tensor) -> Result<f64> {
     let mse = (unit(a)? - unit(b)?)?.sqr()?.mean_all()?.to_scalar::<f64>()?;
     Ok(-10.0 * mse.log10())
+}
+
+/// Half of the 95 % confidence interval of [`psnr`], in dB: that of the mean squared difference over
+/// the pairs, by the normal approximation, to first order in decibels. None with fewer than two
+/// pairs, or where all are equal.
+///
+/// # Shapes: as [`psnr`]
+///
+/// # Errors
+/// Shapes that differ.
+pub fn psnr_error(a: &Tensor, b: &Tensor) -> Result<Option<f64>> {
+    let each = (unit(a)? - unit(b)?)?.sqr()?.flatten_from(1)?.mean(1)?.to_vec1::<f64>()?;
+    let n = each.len() as f64;
+    let mean = each.iter().sum::<f64>() / n;
+    if each.len() < 2 || mean == 0.0 {
+        return Ok(None);
+    }
+    let variance = each.iter().map(|mse| (mse - mean).powi(2)).sum::<f64>() / (n - 1.0);
+    Ok(Some(1.96 * (variance / n).sqrt() / mean * 10.0 / core::f64::consts::LN_10))
+}
+
+/// Peak signal to noise ratio of maps that are no images, in dB, for a peak of 1 as the paper's code
+/// has it: `-10 log10` of the mean squared difference, nothing scaled or clamped.
+///
+/// # Shapes: both the same
+///
+/// # Errors
+/// Shapes that differ.
+pub fn psnr_of_maps(a: &Tensor, b: &Tensor) -> Result<f64> {
+    let difference = (a.to_dtype(DType::F64)? - b.to_dtype(DType::F64)?)?;
+    Ok(-10.0 * difference.sqr()?.mean_all()?.to_scalar::<f64>()?.log10())
+}
+
+/// Mean squared distance of feature vectors brought to length 1, `|a/|a| - b/|b||²`: 0 for equal
+/// directions, 4 for opposite ones; a vector of zeros stays.
+///
+/// As LPIPS (Zhang et al., 2018) compares, without its learned weights.
+///
+/// # Shapes: both `[n, d]`, row-major
+///
+/// # Errors
+/// Sizes that differ, or are no multiple of `d`.
+pub fn feature_distance(a: &[f32], b: &[f32], d: usize) -> Result<f64> {
+    if a.len() != b.len() || d == 0 || a.is_empty() || !a.len().is_multiple_of(d) {
+        let (a, b) = (a.len(), b.len());
+        return Err(Error::Config(format!("{a} and {b} values in rows of {d} make no pairs")));
+    }
+    let scale = |row: &[f32]| {
+        let norm = row.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt();
+        if norm == 0.0 { 1.0 } else { 1.0 / norm }
+    };
+    let pairs = a.chunks_exact(d).zip(b.chunks_exact(d));
+    let sum: f64 = pairs
+        .map(|(a, b)| {
+            let (p, q) = (scale(a), scale(b));
+            let terms = a.iter().zip(b);
+            terms.map(|(&a, &b)| (f64::from(a) * p - f64::from(b) * q).powi(2)).sum::<f64>()
+        })
+        .sum();
+    Ok(sum / (a.len() / d) as f64)
 }
 
 /// Peak signal to noise ratio of each pair in dB, `10 log10(4 / mse)` for the peak of 2 between -1
@@ -47,6 +106,17 @@ pub fn psnr_of_each(a: &Tensor, b: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// Shapes that differ.
 pub fn ssim(a: &Tensor, b: &Tensor) -> Result<Option<f64>> {
+    ssim_of_maps(&unit(a)?, &unit(b)?)
+}
+
+/// [`ssim`] of maps that are no images, for a peak of 1 as the paper's code has it, nothing scaled
+/// or clamped.
+///
+/// # Shapes: as [`ssim`]
+///
+/// # Errors
+/// Shapes that differ.
+pub fn ssim_of_maps(a: &Tensor, b: &Tensor) -> Result<Option<f64>> {
     let (n, c, h, w) = a.dims4()?;
     if b.dims() != a.dims() {
         let (a, b) = (a.dims(), b.dims());
@@ -55,7 +125,8 @@ pub fn ssim(a: &Tensor, b: &Tensor) -> Result<Option<f64>> {
     if h < WINDOW || w < WINDOW || n * c == 0 {
         return Ok(None);
     }
-    let (a, b) = (unit(a)?.flatten_all()?.to_vec1()?, unit(b)?.flatten_all()?.to_vec1()?);
+    let values = |x: &Tensor| x.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>();
+    let (a, b) = (values(a)?, values(b)?);
     let planes = a.chunks_exact(h * w).zip(b.chunks_exact(h * w));
     let sum: f64 = planes.map(|(a, b)| plane_ssim(a, b, w)).sum();
     Ok(Some(sum / (n * c) as f64))
@@ -127,6 +198,38 @@ mod tests {
             assert!((found - 10.0 * (4.0f64 / mse).log10()).abs() < 1e-12, "{found}");
         }
         assert_eq!(psnr_of_each(&a, &a).unwrap().to_vec1::<f64>().unwrap(), [f64::INFINITY; 2]);
+    }
+
+    #[test]
+    fn the_interval_is_that_of_the_mean_squared_differences() {
+        let a = images(|_| 0.0);
+        assert_eq!(psnr_error(&a, &a).unwrap(), None);
+        // Mean squared differences of 1/16 and 1/64 in [0, 1]: mean 5/128, variance (3/64)^2 / 2.
+        let b = images(|i| if i < 156 { 0.5 } else { 0.25 });
+        let standard_error = 3.0 / 64.0 / 2.0;
+        let expected = 1.96 * standard_error / (5.0 / 128.0) * 10.0 / 10f64.ln();
+        assert!((psnr_error(&a, &b).unwrap().unwrap() - expected).abs() < 1e-9);
+        let one = a.narrow(0, 0, 1).unwrap();
+        assert_eq!(psnr_error(&one, &b.narrow(0, 0, 1).unwrap()).unwrap(), None);
+    }
+
+    #[test]
+    fn maps_are_neither_scaled_nor_clamped() {
+        let (a, b) = (images(|_| 0.0), images(|_| 3.0));
+        assert!((psnr_of_maps(&a, &b).unwrap() + 10.0 * 9f64.log10()).abs() < 1e-9);
+        let expected = C1 / (9.0 + C1);
+        assert!((ssim_of_maps(&a, &b).unwrap().unwrap() - expected).abs() < 1e-9);
+    }
+
+    #[test]
+    fn features_are_compared_by_direction() {
+        let a = [3.0, 4.0, 1.0, 0.0];
+        assert!(feature_distance(&a, &[6.0, 8.0, 5.0, 0.0], 2).unwrap() < 1e-15);
+        // Opposite, and at a right angle.
+        assert!((feature_distance(&a, &[-3.0, -4.0, 0.0, 2.0], 2).unwrap() - 3.0).abs() < 1e-12);
+        assert_eq!(feature_distance(&[0.0, 0.0], &[0.0, 0.0], 2).unwrap(), 0.0);
+        assert!(feature_distance(&a, &a[..2], 2).is_err());
+        assert!(feature_distance(&a, &a, 3).is_err());
     }
 
     #[test]

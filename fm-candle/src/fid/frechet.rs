@@ -54,7 +54,7 @@ pub fn frechet_distance(mu1: &[f64], sigma1: &[f64], mu2: &[f64], sigma2: &[f64]
 }
 
 /// `sigma` as a matrix, once it is known to be one that belongs to `mu`.
-fn covariance(mu: &[f64], sigma: &[f64]) -> Result<DMatrix<f64>> {
+pub(super) fn covariance(mu: &[f64], sigma: &[f64]) -> Result<DMatrix<f64>> {
     let d = mu.len();
     if d.checked_mul(d) != Some(sigma.len()) {
         return Err(Error::tensor(
@@ -100,7 +100,7 @@ fn covariance(mu: &[f64], sigma: &[f64]) -> Result<DMatrix<f64>> {
 /// # Shapes
 ///
 /// `sigma`: `[d, d]`; result: `[d, rank]`.
-fn factor(sigma: &DMatrix<f64>) -> DMatrix<f64> {
+pub(super) fn factor(sigma: &DMatrix<f64>) -> DMatrix<f64> {
     let d = sigma.nrows();
     let mut l = DMatrix::zeros(d, d);
     let mut left: DVector<f64> = sigma.diagonal();
@@ -130,7 +130,12 @@ fn factor(sigma: &DMatrix<f64>) -> DMatrix<f64> {
 fn trace_of_root(a: &DMatrix<f64>, b: &DMatrix<f64>) -> f64 {
     // The smaller of the two Gram matrices, so that the lower rank leaves no eigenvalue at 0.
     let cross = if a.ncols() <= b.ncols() { a.tr_mul(b) } else { b.tr_mul(a) };
-    let gram = &cross * cross.transpose();
+    sum_of_roots(&(&cross * cross.transpose()))
+}
+
+/// The sum of the roots of the eigenvalues of a symmetric matrix, NaN where it is not finite;
+/// eigenvalues below 0 are rounding.
+pub(super) fn sum_of_roots(gram: &DMatrix<f64>) -> f64 {
     if gram.is_empty() {
         return 0.0;
     }

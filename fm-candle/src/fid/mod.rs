@@ -7,6 +7,9 @@
 //! | [`resize`] | images brought to Inception's size, as three packages do it |
 //! | [`moments`] | mean and covariance of feature rows, gathered in batches |
 //! | [`frechet`] | the distance between two Gaussians |
+//! | [`kid`] | the kernel distance between two sets of rows |
+//! | [`inception_score`] | how sure a classifier is, and of how many classes |
+//! | [`bootstrap`] | how much a distance would differ with other images |
 //! | [`npz`] | statistics and images in numpy's archives |
 //!
 //! ```text
@@ -26,12 +29,16 @@ use crate::checkpoint;
 use crate::data::{ImageSet, Images};
 use crate::error::{Error, Result};
 
+pub mod bootstrap;
 pub mod frechet;
 pub mod inception;
+pub mod inception_score;
+pub mod kid;
 pub mod lenet;
 pub mod moments;
 pub mod npz;
 pub mod resize;
+mod rows;
 
 use frechet::frechet_distance;
 use inception::{Extractor, Inception, Layer};

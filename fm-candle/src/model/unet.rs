@@ -231,13 +231,7 @@ impl UNet {
         mode: Mode<'_>,
     ) -> Result<Tensor> {
         let embedding = self.embedding(x, t, label)?;
-        let mut h = self.enter(x, concat)?;
-        let mut skips = Vec::with_capacity(self.input_blocks.len());
-        for block in &self.input_blocks {
-            h = block.forward(&h, &embedding, mode)?;
-            skips.push(h.clone());
-        }
-        h = self.middle_block.forward(&h, &embedding, mode)?;
+        let (mut h, mut skips) = self.descend(x, concat, &embedding, mode)?;
         for block in &self.output_blocks {
             if let Some(skip) = skips.pop() {
                 h = ops::concat(&h, &skip)?;
@@ -245,6 +239,37 @@ impl UNet {
             h = block.forward(&h, &embedding, mode)?;
         }
         self.leave(&h, x.dtype())
+    }
+
+    /// What the middle block gives: the latents of the paper's analysis.
+    ///
+    /// # Shapes
+    /// As [`forward`](Self::forward); result `[n, c', h', w']`, with the channels of the last level
+    /// on its map.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward).
+    pub fn bottleneck(&self, x: &Tensor, t: &Tensor, label: Option<&Tensor>) -> Result<Tensor> {
+        let embedding = self.embedding(x, t, label)?;
+        let (h, _) = self.descend(x, None, &embedding, Mode::Eval)?;
+        Ok(h.permute((0, 3, 1, 2))?.contiguous()?)
+    }
+
+    /// The map behind the middle block, `[n, h', w', c']`, and those that skip to the way up.
+    fn descend(
+        &self,
+        x: &Tensor,
+        concat: Option<&Tensor>,
+        embedding: &Tensor,
+        mode: Mode<'_>,
+    ) -> Result<(Tensor, Vec<Tensor>)> {
+        let mut h = self.enter(x, concat)?;
+        let mut skips = Vec::with_capacity(self.input_blocks.len());
+        for block in &self.input_blocks {
+            h = block.forward(&h, embedding, mode)?;
+            skips.push(h.clone());
+        }
+        Ok((self.middle_block.forward(&h, embedding, mode)?, skips))
     }
 
     /// The map that the first block takes, `[n, h, w, c]`.

@@ -11,7 +11,7 @@ mod conv2d;
 mod cuda;
 mod dropout;
 mod finite;
-mod gemm;
+pub(crate) mod gemm;
 mod join;
 mod lanes;
 mod norm;

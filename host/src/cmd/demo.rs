@@ -4,11 +4,12 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::Result;
+use fm_candle::fid::Features;
 use fm_candle::sample::Sampler;
 use fm_candle::solver::{Method, Options, uniform_grid};
 use quant_core::scheme::Scheme;
 
-use crate::cli::Common;
+use crate::cli::{Common, command_line};
 use crate::cmd::treatment::TreatmentArgs;
 use crate::embedded::{self, Net};
 use crate::report::tables;
@@ -37,6 +38,7 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
         bits: vec![2, 3, 4, 8],
         treatment: TreatmentArgs::default(),
         n: 256,
+        seeds: 1,
         sampler: Sampler {
             method: Method::Midpoint,
             grid: uniform_grid(0.1)?,
@@ -45,11 +47,16 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
             batch_size: 8,
         },
         seed: common.seed,
-        lenet: embedded::lenet()?,
+        features: Box::new(embedded::lenet()?),
+        fid_label: Features::LeNet.title(),
         reference: embedded::lenet_mnist_train()?,
         reference_name: "the 60 000 images of MNIST train".into(),
         real: embedded::mnist_test_images()?,
+        analyses: false,
+        unit_range: false,
+        command: command_line(),
         dir: args.output.clone(),
+        replace: true,
         device: common.device()?,
     };
     let (summary, rows) = study.run(progress)?;

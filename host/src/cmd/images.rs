@@ -57,6 +57,9 @@ pub(crate) fn named(name: &str, error: Error) -> Error {
     if error.to_string().starts_with(&named) { error } else { error.context(named) }
 }
 
+/// How many of MNIST's test images are built in.
+pub(crate) const BUILT_IN: usize = 512;
+
 /// Half of a data set from the folder `dir`; without a folder the first images of `mnist:test`,
 /// where no more than the `n` built-in ones are asked for, and else none.
 pub(crate) fn data_set(
@@ -70,11 +73,20 @@ pub(crate) fn data_set(
             let set = dataset.open(dir, split, &dataset.folder_options())?;
             Ok(Some(Images::gather(&*set, n.unwrap_or(usize::MAX))?))
         }
-        (None, Dataset::Mnist, Split::Test, Some(n)) if n <= 512 => {
+        (None, Dataset::Mnist, Split::Test, Some(n)) if n <= BUILT_IN => {
             embedded::mnist_test_images().map(Some)
         }
         _ => Ok(None),
     }
+}
+
+/// At most the first `n` images of a data set's test half; without a folder the built-in ones.
+pub(crate) fn test_half(dataset: Dataset, dir: Option<&Path>, n: usize) -> Result<Images> {
+    let n = if dir.is_none() { n.min(BUILT_IN) } else { n };
+    let images = data_set(dataset, Split::Test, dir, Some(n))?;
+    let mut images = images.with_context(|| format!("--data {dataset}: needs --data-path DIR"))?;
+    images.truncate(n);
+    Ok(images)
 }
 
 /// The PNG images of a folder, by name, or the first `n` of them.

@@ -8,6 +8,7 @@ pub(crate) mod folder;
 pub(crate) mod images;
 pub(crate) mod inspect;
 pub(crate) mod label;
+pub(crate) mod latent;
 pub(crate) mod launcher;
 pub(crate) mod net;
 pub(crate) mod ode;

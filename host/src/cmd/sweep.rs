@@ -3,14 +3,21 @@
 use std::io::Write;
 use std::path::PathBuf;
 
-use anyhow::{Result, bail};
-use fm_candle::data::{Dataset, Split};
+use anyhow::{Context, Result, bail};
+use fm_candle::data::{Dataset, Images, Split};
+use fm_candle::device::Device;
+use fm_candle::fid::inception::Layer;
+use fm_candle::fid::resize::Resize;
+use fm_candle::fid::{FeatureNet, Features, Gathering, Statistics, lenet};
+use fm_candle::model::UNetConfig;
 use fm_candle::sample::Sampler;
 use quant_core::scheme::Scheme;
 
-use crate::cli::Common;
+use crate::cli::{Common, command_line};
+use crate::cmd::images;
 use crate::cmd::net::NetArgs;
 use crate::cmd::ode::OdeArgs;
+use crate::cmd::sample::{at_least_1, image_shape};
 use crate::cmd::treatment::TreatmentArgs;
 use crate::embedded;
 use crate::report::tables;
@@ -21,12 +28,23 @@ use crate::study::Study;
 pub(crate) struct Args {
     #[command(flatten)]
     net: NetArgs,
-    /// Data set to compare with: mnist
+    /// Data set to compare with: samples with its training half, analyses on its test half
     #[arg(long)]
     data: Dataset,
-    /// Folder of the data set
-    #[arg(long = "data-path", alias = "data_path", default_value = "./data/image_generation")]
-    data_path: PathBuf,
+    /// Folder of the data set; built in is what the built-in features of mnist need, with 512 of its
+    /// test images
+    #[arg(long = "data-path", alias = "data_path", value_name = "DIR")]
+    data_path: Option<PathBuf>,
+    /// Features of the distance: lenet (built in, for 28 x 28 grey images), inception, inception-768,
+    /// inception-192, inception-64 [default: inception where --weights is given, else lenet]
+    #[arg(long)]
+    features: Option<Features>,
+    /// Weights of the Inception network, torch-fidelity's or pytorch-fid's
+    #[arg(long, value_name = "FILE")]
+    weights: Option<PathBuf>,
+    /// How images come to Inception's size: torchmetrics, tf1 or pytorch-fid
+    #[arg(long, default_value_t = Resize::default())]
+    resize: Resize,
     /// Schemes, separated by commas
     #[arg(long, value_delimiter = ',', default_value = "ot,uniform,pwl,log,uniform-mse,lloyd-max")]
     schemes: Vec<Scheme>,
@@ -35,9 +53,18 @@ pub(crate) struct Args {
     bits: Vec<u8>,
     #[command(flatten)]
     treatment: TreatmentArgs,
-    /// Images sampled per row
+    /// Images sampled per row, from each seed
     #[arg(short, default_value_t = 256)]
     n: usize,
+    /// Sets of samples per row, from --seed and those behind it; intervals then are over the sets
+    #[arg(long, default_value_t = 1, value_parser = at_least_1)]
+    seeds: usize,
+    /// Leave out the analyses of latents, noise, trajectories and bounds
+    #[arg(long = "no-analyses", alias = "no_analyses")]
+    no_analyses: bool,
+    /// Take latents and velocities of images in [0, 1], as the paper's code does with nets of [-1, 1]
+    #[arg(long = "unit-range", alias = "unit_range")]
+    unit_range: bool,
     #[command(flatten)]
     ode: OdeArgs,
     /// Guidance; 0 is off
@@ -50,6 +77,11 @@ pub(crate) struct Args {
     #[arg(long)]
     json: bool,
 }
+
+/// Test images of the data set that are looked at, at most.
+const REAL: usize = 10_000;
+/// Images between two steps of the progress bar.
+const CHUNK: usize = 256;
 
 /// The values in their order, each once.
 fn distinct<T: Copy + PartialEq>(values: &[T]) -> Vec<T> {
@@ -66,12 +98,13 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
     if args.n < 2 {
         bail!("-n {}: at least 2 images are needed", args.n);
     }
-    if args.data != Dataset::Mnist {
-        bail!("--data {}: the embedded LeNet features are for mnist", args.data);
-    }
     let (source, config) = args.net.open()?;
     let device = common.device()?;
     let (grid, options) = args.ode.steps(0.1)?;
+    let judge = Judge::open(args, &device)?;
+    let real = images::test_half(args.data, args.data_path.as_deref(), REAL)?;
+    judge.check(&config, &real, args.data)?;
+    let (reference, reference_name) = judge.reference(args, common)?;
     let study = Study {
         model: args.net.path.display().to_string(),
         config,
@@ -80,6 +113,7 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
         bits: distinct(&args.bits),
         treatment: args.treatment.clone(),
         n: args.n,
+        seeds: args.seeds,
         sampler: Sampler {
             method: args.ode.ode_method,
             grid,
@@ -88,11 +122,16 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
             batch_size: 8,
         },
         seed: common.seed,
-        lenet: embedded::lenet()?,
-        reference: embedded::lenet_mnist_train()?,
-        reference_name: "the 60 000 images of MNIST train".into(),
-        real: args.data.load(&args.data_path, Split::Test)?,
+        features: judge.net,
+        fid_label: judge.label,
+        reference,
+        reference_name,
+        real,
+        analyses: !args.no_analyses,
+        unit_range: args.unit_range,
+        command: command_line(),
         dir: args.output.clone(),
+        replace: false,
         device,
     };
     let (summary, rows) = study.run(common.progress())?;
@@ -103,4 +142,68 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
     }
     common.progress().line(&format!("report: `{}`", args.output.join("report.html").display()));
     Ok(())
+}
+
+/// The features of the distance.
+struct Judge {
+    net: Box<dyn FeatureNet>,
+    features: Features,
+    /// What the distance is called; how images are resized for it counts.
+    label: String,
+}
+
+impl Judge {
+    fn open(args: &Args, device: &Device) -> Result<Self> {
+        let given = args.weights.is_some().then_some(Features::Inception(Layer::D2048));
+        let features = args.features.or(given).unwrap_or(Features::LeNet);
+        let net: Box<dyn FeatureNet> = match (features, &args.weights) {
+            (Features::LeNet, None) => Box::new(embedded::lenet()?),
+            (_, Some(path)) => features.open(path, args.resize, device).context("--weights")?,
+            (_, None) => bail!("--features {features} needs --weights FILE"),
+        };
+        let label = match features {
+            Features::LeNet => features.title(),
+            Features::Inception(_) => format!("{}, resize: {}", features.title(), args.resize),
+        };
+        Ok(Self { net, features, label })
+    }
+
+    /// Refuses images that the net does not draw, or the features are not for.
+    fn check(&self, config: &UNetConfig, real: &Images, data: Dataset) -> Result<()> {
+        let drawn = image_shape(config)?;
+        let shape = (real.channels, real.height, real.width);
+        if drawn != shape {
+            bail!("the net draws {drawn:?} images (channels, height, width), {data} has {shape:?}");
+        }
+        if self.features == Features::LeNet && shape != (1, lenet::SIDE, lenet::SIDE) {
+            bail!(
+                "the built-in features are for (1, 28, 28) images, these are {shape:?}; give \
+                 Inception's --weights FILE"
+            );
+        }
+        Ok(())
+    }
+
+    /// Statistics of the training half, and what it is called.
+    fn reference(&self, args: &Args, common: &Common) -> Result<(Statistics, String)> {
+        let built_in = self.features == Features::LeNet && args.weights.is_none();
+        if built_in && args.data == Dataset::Mnist {
+            let statistics = embedded::lenet_mnist_train()?;
+            return Ok((statistics, "the 60 000 images of MNIST train".into()));
+        }
+        let Some(dir) = &args.data_path else {
+            bail!("--data {}: needs --data-path DIR", args.data)
+        };
+        let set = args.data.open(dir, Split::Train, &args.data.folder_options())?;
+        let bar = common.progress().bar("training half", set.len() as u64, "img");
+        let mut gathering = Gathering::new(&*self.net);
+        for first in (0..set.len()).step_by(CHUNK) {
+            let range = first..set.len().min(first + CHUNK);
+            bar.inc(range.len() as u64);
+            gathering.add_set(&*set, range)?;
+        }
+        bar.finish_and_clear();
+        let name = format!("the {} images of {} train", set.len(), args.data);
+        Ok((gathering.finish()?.try_into()?, name))
+    }
 }

@@ -2,19 +2,31 @@
 //!
 //! Every row is sampled from the packed file it wrote, from the same noise and labels. Results
 //! are saved after each row, and a study that was cut goes on where it stopped.
+//!
+//! | module | idea |
+//! |---|---|
+//! | [`analyses`] | what a row tells beside its samples |
+//! | [`estimate`] | a number from several sets of samples, and how far chance moves it |
+//! | [`levels`] | the levels of a channel of weights, for histograms |
+//! | [`settings`] | what a study was made with |
+
+mod analyses;
+mod estimate;
+mod levels;
+mod settings;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
-use std::{env, fs};
 
 use anyhow::{Context, Result, bail};
-use crc::{CRC_64_XZ, Crc};
 use fm_candle::analysis::paired;
 use fm_candle::data::Images;
 use fm_candle::device::Device;
-use fm_candle::fid::lenet::{self, LeNet};
-use fm_candle::fid::{Statistics, fid};
+use fm_candle::fid::bootstrap::standard_error;
+use fm_candle::fid::{FeatureNet, Statistics, fid};
 use fm_candle::model::{UNet, UNetConfig};
 use fm_candle::quantize::quantize_in_memory;
 use fm_candle::sample::{Sampler, start_noise, to_pixels};
@@ -22,7 +34,9 @@ use fm_candle::{DType, Tensor, atomic};
 use indicatif::ProgressBar;
 use quant_core::scheme::Scheme;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
+use self::analyses::{Analyses, Measured};
 use crate::cmd::label::class_cycle;
 use crate::cmd::net::{NetArgs, build};
 use crate::cmd::sample::{image_shape, images};
@@ -32,6 +46,8 @@ use crate::report::{Row, SCHEMA, Summary, grid, html, plots, tables};
 
 /// Images in a sample grid of the report, and its columns.
 const SHOWN: (usize, usize) = (16, 4);
+/// Resamples of the bootstrap.
+const RESAMPLES: usize = 200;
 /// Images in a line of the picture that compares bits.
 const LINE: usize = 10;
 
@@ -49,22 +65,35 @@ pub(crate) struct Study {
     pub(crate) bits: Vec<u8>,
     /// How tensors are described.
     pub(crate) treatment: TreatmentArgs,
-    /// Images sampled per row.
+    /// Images sampled per row, from each seed.
     pub(crate) n: usize,
+    /// Sets of samples per row, from as many seeds.
+    pub(crate) seeds: usize,
     /// How they are sampled.
     pub(crate) sampler: Sampler,
-    /// Seed of the noise.
+    /// Seed of the noise of the first set.
     pub(crate) seed: u64,
     /// The features of the Fréchet distance.
-    pub(crate) lenet: LeNet,
+    pub(crate) features: Box<dyn FeatureNet>,
+    /// What the distance is called.
+    pub(crate) fid_label: String,
     /// What samples are compared with.
     pub(crate) reference: Statistics,
     /// The reference's name, for people.
     pub(crate) reference_name: String,
     /// Real images that are not in the reference.
     pub(crate) real: Images,
+    /// Whether the rows have more than samples to tell.
+    pub(crate) analyses: bool,
+    /// Whether latents and velocities are of images in `[0, 1]`, as in the paper's code, which gives
+    /// them so to nets of `[-1, 1]`.
+    pub(crate) unit_range: bool,
+    /// The command line.
+    pub(crate) command: Vec<String>,
     /// Folder for everything written.
     pub(crate) dir: PathBuf,
+    /// Whether a study with other settings in the folder is replaced; else it is an error.
+    pub(crate) replace: bool,
     /// Where to compute.
     pub(crate) device: Device,
 }
@@ -72,8 +101,8 @@ pub(crate) struct Study {
 /// The contents of `results.json`.
 #[derive(Serialize, Deserialize)]
 struct Results {
-    /// Tells studies apart: weights, noise, sampler.
-    fingerprint: String,
+    /// What the rows were made with.
+    settings: Map<String, Value>,
     #[serde(flatten)]
     summary: Summary,
     rows: Vec<Row>,
@@ -82,12 +111,10 @@ struct Results {
 impl Study {
     /// Runs what is not in the folder yet and writes tables, plots, grids and the report.
     pub(crate) fn run(&self, progress: Progress) -> Result<(Summary, Vec<Row>)> {
-        let shape = image_shape(&self.config)?;
-        if shape != (1, lenet::SIDE, lenet::SIDE) {
-            bail!("the net draws {shape:?} images, the LeNet features are for (1, 28, 28)");
-        }
         let names: Vec<_> = self.tensors.iter().map(|(name, _)| name.clone()).collect();
         self.treatment.check_globs(&names)?;
+        let settings = settings::of(self)?;
+        let known = self.known(&settings)?;
         for folder in ["packed", "grids"] {
             let path = self.dir.join(folder);
             fs::create_dir_all(&path).with_context(|| format!("creating `{}`", path.display()))?;
@@ -97,18 +124,23 @@ impl Study {
             .iter()
             .flat_map(|&scheme| self.bits.iter().map(move |&bits| (scheme, bits)))
             .collect();
-        let fingerprint = self.fingerprint()?;
-        let known = self.known(&fingerprint);
         let is_known = |&(scheme, bits): &(Scheme, u8)| {
             known.iter().any(|row| row.scheme == scheme.name() && row.bits == bits)
         };
         let missing = cells.iter().filter(|cell| !is_known(cell)).count();
-        let bar = progress.bar("full precision", ((missing + 1) * self.n) as u64, "img");
+        let total = (missing + 1) * self.n * self.seeds;
+        let bar = progress.bar("full precision", total as u64, "img");
 
         let noise = self.noise()?;
         let net = build(&self.config, self.tensors.clone(), &self.device, DType::F32)?;
-        let full = self.sample(&net, &noise, &bar, progress)?;
-        atomic::write(&self.dir.join("grids/full.png"), &shown(&full)?)?;
+        let images = self.sample_all(&net, &noise, &bar, progress)?;
+        atomic::write(&self.dir.join("grids/full.png"), &shown(&images[0])?)?;
+        let full = Full {
+            features: self.features_of(&images)?,
+            images,
+            analyses: self.analyses.then(|| Analyses::of(self, &net, &noise[0])).transpose()?,
+            noise,
+        };
         let summary = self.summary(&full)?;
 
         let mut rows = Vec::with_capacity(cells.len());
@@ -117,31 +149,25 @@ impl Study {
             let found = known.iter().find(|row| row.scheme == scheme.name() && row.bits == bits);
             rows.push(match found {
                 Some(row) => row.clone(),
-                None => self.row(scheme, bits, &noise, &full, &bar, progress)?,
+                None => self.row(scheme, bits, &full, &bar, progress)?,
             });
-            self.save(&fingerprint, &summary, &rows, &known)?;
+            self.save(&settings, &summary, &rows, &known)?;
         }
         bar.finish_and_clear();
         for &scheme in &self.schemes {
-            self.compare_bits(scheme, &noise, &full, progress)?;
+            self.compare_bits(scheme, &full, progress)?;
         }
         self.write_report(&summary, &rows)?;
         Ok((summary, rows))
     }
 
     /// A picture with a line of samples at full precision, then one for each number of bits.
-    fn compare_bits(
-        &self,
-        scheme: Scheme,
-        noise: &Tensor,
-        full: &Tensor,
-        progress: Progress,
-    ) -> Result<()> {
+    fn compare_bits(&self, scheme: Scheme, full: &Full<'_>, progress: Progress) -> Result<()> {
         let count = LINE.min(self.n);
-        let noise = noise.narrow(0, 0, count)?;
+        let noise = full.noise[0].narrow(0, 0, count)?;
         let mut bits = self.bits.clone();
         bits.sort_unstable_by(|a, b| b.cmp(a));
-        let mut lines = vec![full.narrow(0, 0, count)?];
+        let mut lines = vec![full.images[0].narrow(0, 0, count)?];
         for bits in bits {
             let net = NetArgs::plain(&self.packed_path(scheme, bits)).build(&self.device)?;
             lines.push(self.sample(&net, &noise, &ProgressBar::hidden(), progress)?);
@@ -155,7 +181,7 @@ impl Study {
     /// Writes `results.json`: the rows so far, and those of earlier runs that are not among them.
     fn save(
         &self,
-        fingerprint: &str,
+        settings: &Map<String, Value>,
         summary: &Summary,
         rows: &[Row],
         known: &[Row],
@@ -163,8 +189,7 @@ impl Study {
         let is_new =
             |old: &&Row| !rows.iter().any(|r| (&r.scheme, r.bits) == (&old.scheme, old.bits));
         let rows = rows.iter().chain(known.iter().filter(is_new)).cloned().collect();
-        let results =
-            Results { fingerprint: fingerprint.to_string(), summary: summary.clone(), rows };
+        let results = Results { settings: settings.clone(), summary: summary.clone(), rows };
         let json = serde_json::to_vec_pretty(&results)?;
         Ok(atomic::write(&self.dir.join("results.json"), &json)?)
     }
@@ -174,8 +199,7 @@ impl Study {
         &self,
         scheme: Scheme,
         bits: u8,
-        noise: &Tensor,
-        full: &Tensor,
+        full: &Full<'_>,
         bar: &ProgressBar,
         progress: Progress,
     ) -> Result<Row> {
@@ -186,8 +210,25 @@ impl Study {
         let path = self.packed_path(scheme, bits);
         atomic::write(&path, &packed)?;
         let net = NetArgs::plain(&path).build(&self.device)?;
-        let samples = self.sample(&net, noise, bar, progress)?;
-        atomic::write(&self.grid_path(scheme, bits), &shown(&samples)?)?;
+        let samples = self.sample_all(&net, &full.noise, bar, progress)?;
+        atomic::write(&self.grid_path(scheme, bits), &shown(&samples[0])?)?;
+        let weights = (report.mse * report.quantized_parameters as f64).sqrt();
+        let measured = match &full.analyses {
+            Some(analyses) => analyses.measure(&net, weights)?,
+            None => Measured::default(),
+        };
+
+        let features = self.features_of(&samples)?;
+        let (mut psnr, mut ssim, mut apart) = (Vec::new(), Vec::new(), Vec::new());
+        for (set, images) in samples.iter().enumerate() {
+            psnr.push(paired::psnr(images, &full.images[set])?);
+            ssim.extend(paired::ssim(images, &full.images[set])?);
+            let d = self.features.dim();
+            apart.push(paired::feature_distance(&features[set], &full.features[set], d)?);
+        }
+        let single = paired::psnr_error(&samples[0], &full.images[0])?;
+        let (psnr_db, psnr_error) = estimate::over_sets(&psnr, single);
+        let (fid, fid_error) = self.fid(&features)?;
         Ok(Row {
             scheme: scheme.name().into(),
             bits,
@@ -196,24 +237,43 @@ impl Study {
             bits_per_weight: report.bits_per_weight,
             packed_bytes: report.packed_bytes,
             ratio: report.ratio,
-            psnr_db: paired::psnr(&samples, full)?,
-            psnr_error: None,
-            ssim: paired::ssim(&samples, full)?,
-            feature_distance: None,
-            fid: self.fid(&images(&samples)?)?,
-            fid_error: None,
-            velocity_psnr_db: None,
-            velocity_ssim: None,
-            latent: None,
-            inversion: None,
-            divergence: Vec::new(),
-            bounds: None,
+            psnr_db,
+            psnr_error,
+            ssim: (!ssim.is_empty()).then(|| estimate::over_sets(&ssim, None).0),
+            feature_distance: Some(estimate::over_sets(&apart, None).0),
+            fid,
+            fid_error,
+            velocity_psnr_db: measured.velocity_psnr_db,
+            velocity_ssim: measured.velocity_ssim,
+            latent: measured.latent,
+            inversion: measured.inversion,
+            divergence: measured.divergence,
+            bounds: measured.bounds,
             seconds: start.elapsed().as_secs_f64(),
         })
     }
 
-    fn noise(&self) -> Result<Tensor> {
-        Ok(start_noise(self.seed, 0, self.n, image_shape(&self.config)?, &self.device)?)
+    /// The start noise of each set of samples.
+    fn noise(&self) -> Result<Vec<Tensor>> {
+        let shape = image_shape(&self.config)?;
+        let seeds = (0..self.seeds as u64).map(|set| self.seed.wrapping_add(set));
+        seeds.map(|seed| Ok(start_noise(seed, 0, self.n, shape, &self.device)?)).collect()
+    }
+
+    /// A set of samples from each set of noise.
+    fn sample_all(
+        &self,
+        net: &UNet,
+        noise: &[Tensor],
+        bar: &ProgressBar,
+        progress: Progress,
+    ) -> Result<Vec<Tensor>> {
+        noise.iter().map(|noise| self.sample(net, noise, bar, progress)).collect()
+    }
+
+    /// The features of each set of samples, `[n, d]`.
+    fn features_of(&self, samples: &[Tensor]) -> Result<Vec<Vec<f32>>> {
+        samples.iter().map(|samples| Ok(self.features.rows(&images(samples)?)?)).collect()
     }
 
     /// Samples with classes in turn: the same for every row, and each as often as the others.
@@ -234,80 +294,88 @@ impl Study {
         Ok(samples.images)
     }
 
-    fn fid(&self, images: &Images) -> Result<f64> {
-        Ok(fid(&self.lenet.statistics(images)?, &self.reference)?)
+    /// The distance of sets of samples to the reference, and half of its confidence interval: over
+    /// the sets, or by the bootstrap where there is one.
+    fn fid(&self, features: &[Vec<f32>]) -> Result<(f64, Option<f64>)> {
+        let d = self.features.dim();
+        let distance = |rows: &Vec<f32>| fid(&Statistics::of_rows(rows, d)?, &self.reference);
+        let distances: Vec<f64> = features.iter().map(distance).collect::<Result<_, _>>()?;
+        let single = match features {
+            [rows] => Some(1.96 * standard_error(rows, &self.reference, RESAMPLES, self.seed)?),
+            _ => None,
+        };
+        Ok(estimate::over_sets(&distances, single))
     }
 
-    fn summary(&self, full: &Tensor) -> Result<Summary> {
+    fn summary(&self, full: &Full<'_>) -> Result<Summary> {
         let parameters = self.tensors.iter().map(|(_, t)| t.elem_count() as u64).sum::<u64>();
-        let real = classes_in_turn(&self.real.labels, self.n);
+        let real = classes_in_turn(&self.real, self.n);
+        let (fid_full, fid_full_error) = self.fid(&full.features)?;
+        let (fid_real, _) = self.fid(&[self.features.rows(&self.real.subset(&real)?)?])?;
         let mut notes = vec![
             "PSNR and SSIM (11 x 11 box window) compare samples with pixels in [0, 1].".to_string(),
         ];
         notes.extend(self.treatment.differences().map(|it| format!("All rows with {it}.")));
+        let analyses = full.analyses.as_ref();
         Ok(Summary {
             schema: SCHEMA,
             version: env!("CARGO_PKG_VERSION").into(),
-            command: env::args().collect(),
+            command: self.command.clone(),
             model: self.model.clone(),
             parameters,
             dense_bytes: 4 * parameters,
             n: self.n,
             sampler: described(&self.sampler),
             seed: self.seed,
-            seeds: 1,
-            fid_label: "FID (LeNet features)".into(),
+            seeds: self.seeds,
+            fid_label: self.fid_label.clone(),
             fid_reference: self.reference_name.clone(),
-            fid_full: self.fid(&images(full)?)?,
-            fid_full_error: None,
+            fid_full,
+            fid_full_error,
             n_real: real.len(),
-            fid_real: self.fid(&self.real.subset(&real)?)?,
-            latent: None,
-            inversion: None,
-            times: Vec::new(),
-            lipschitz: None,
+            fid_real,
+            latent: analyses.map(|analyses| analyses.latent),
+            inversion: analyses.map(|analyses| analyses.inversion),
+            times: analyses.map_or_else(Vec::new, |_| self.sampler.grid.clone()),
+            lipschitz: analyses.map(|analyses| analyses.lipschitz.clone()),
             notes,
         })
     }
 
     /// Rows of an earlier run of the same study in the same folder.
-    fn known(&self, fingerprint: &str) -> Vec<Row> {
-        let results = fs::read(self.dir.join("results.json"))
-            .ok()
-            .and_then(|json| serde_json::from_slice::<Results>(&json).ok())
-            .filter(|results| results.fingerprint == fingerprint);
-        let has_files = |row: &Row| {
-            row.scheme.parse().is_ok_and(|scheme| {
-                self.grid_path(scheme, row.bits).exists()
-                    && self.packed_path(scheme, row.bits).exists()
-            })
+    fn known(&self, settings: &Map<String, Value>) -> Result<Vec<Row>> {
+        let path = self.dir.join("results.json");
+        let json = match fs::read(&path) {
+            Ok(json) => json,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(error).context(format!("reading `{}`", path.display())),
         };
-        results.map_or(Vec::new(), |results| results.rows.into_iter().filter(has_files).collect())
-    }
-
-    fn fingerprint(&self) -> Result<String> {
-        let crc = Crc::<u64>::new(&CRC_64_XZ);
-        let mut digest = crc.digest();
-        let settings = format!(
-            "{} {:?} {} {} {} {:?} {}",
-            env!("CARGO_PKG_VERSION"),
-            quant_core::format::VERSION,
-            self.config.to_json(),
-            self.n,
-            self.seed,
-            self.sampler,
-            self.reference_name
-        ) + &self.treatment.differences().unwrap_or_default();
-        digest.update(settings.as_bytes());
-        for (name, tensor) in &self.tensors {
-            digest.update(name.as_bytes());
-            for value in tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()? {
-                digest.update(&value.to_le_bytes());
-            }
+        let there = match serde_json::from_slice::<Results>(&json) {
+            Ok(results) => match settings::difference(&results.settings, settings) {
+                None => {
+                    return Ok(results
+                        .rows
+                        .into_iter()
+                        .filter(|row| self.has_files(row))
+                        .collect());
+                }
+                Some(difference) => format!("holds another study: {difference}"),
+            },
+            Err(error) => format!("is not of this version's studies: {error}"),
+        };
+        if self.replace {
+            return Ok(Vec::new());
         }
-        Ok(format!("{:016x}", digest.finalize()))
+        bail!("`{}` {there}; choose another -o, or remove that folder", path.display())
     }
 
+    fn has_files(&self, row: &Row) -> bool {
+        row.scheme.parse().is_ok_and(|scheme| {
+            self.grid_path(scheme, row.bits).exists() && self.packed_path(scheme, row.bits).exists()
+        })
+    }
+
+    /// The packed file of a row.
     fn packed_path(&self, scheme: Scheme, bits: u8) -> PathBuf {
         self.dir.join(format!("packed/{scheme}_{bits}.fmq"))
     }
@@ -324,12 +392,17 @@ impl Study {
             .map(|row| read(&self.grid_path(row.scheme.parse()?, row.bits)))
             .collect::<Result<Vec<_>>>()?;
         let full = read(&self.dir.join("grids/full.png"))?;
-        let real = classes_in_turn(&self.real.labels, SHOWN.0);
+        let real = classes_in_turn(&self.real, SHOWN.0);
         let real = self.real.subset(&real)?;
-        // One channel: the order of the pixels is the same in both layouts.
-        let real = grid::png(&real.pixels, [real.n, real.height, real.width, 1], SHOWN.1, 2)?;
-        let pictures =
-            html::Pictures { full: &full, real: Some(&real), rows: &grids, levels: None };
+        let shape = [real.n, real.height, real.width, real.channels];
+        let real = grid::png(&interleaved(&real), shape, SHOWN.1, 2)?;
+        let levels = levels::of(self, rows)?;
+        let pictures = html::Pictures {
+            full: &full,
+            real: Some(&real),
+            rows: &grids,
+            levels: levels.as_ref(),
+        };
         let mut files = plots::files(summary, rows, pictures.levels);
         files.push(("results.csv".into(), tables::csv(rows)));
         files.push(("report.html".into(), html::page(summary, rows, &pictures)));
@@ -340,21 +413,44 @@ impl Study {
     }
 }
 
+/// What full precision gives, to compare the rows with.
+struct Full<'a> {
+    /// The start noise of each set of samples.
+    noise: Vec<Tensor>,
+    /// The samples from it.
+    images: Vec<Tensor>,
+    /// Their features.
+    features: Vec<Vec<f32>>,
+    analyses: Option<Analyses<'a>>,
+}
+
 /// The indices of at most `n` images whose classes come in turn, as those of the samples do: with
-/// another mix of classes the distances could not be compared.
-fn classes_in_turn(labels: &[u32], n: usize) -> Vec<usize> {
+/// another mix of classes the distances could not be compared. Without classes the first images.
+fn classes_in_turn(images: &Images, n: usize) -> Vec<usize> {
+    if images.labels.is_empty() {
+        return (0..n.min(images.n)).collect();
+    }
     let mut by_class: BTreeMap<u32, VecDeque<usize>> = BTreeMap::new();
-    for (i, &label) in labels.iter().enumerate() {
+    for (i, &label) in images.labels.iter().enumerate() {
         by_class.entry(label).or_default().push_back(i);
     }
     let mut indices = Vec::new();
-    // The rarest class ends the turns; without labels there are none.
-    let full = |by_class: &BTreeMap<u32, VecDeque<usize>>| by_class.values().all(|c| !c.is_empty());
-    while !by_class.is_empty() && full(&by_class) && indices.len() < n {
+    // The rarest class ends the turns.
+    while by_class.values().all(|class| !class.is_empty()) && indices.len() < n {
         indices.extend(by_class.values_mut().filter_map(VecDeque::pop_front));
     }
     indices.truncate(n);
     indices
+}
+
+/// Planes, `[n, c, h, w]`, as pixels of all channels, `[n, h, w, c]`.
+fn interleaved(images: &Images) -> Vec<u8> {
+    let area = images.height * images.width;
+    let planes = images.pixels.chunks_exact((images.channels * area).max(1));
+    planes
+        .flat_map(|image| (0..area).flat_map(|at| image.iter().skip(at).step_by(area)))
+        .copied()
+        .collect()
 }
 
 /// The grid of the first samples.
@@ -379,13 +475,23 @@ fn described(sampler: &Sampler) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::classes_in_turn;
+    use super::*;
 
     #[test]
     fn real_images_have_the_samples_mix_of_classes() {
-        let labels = [1, 1, 0, 2, 0, 1, 2, 2, 2, 0];
-        assert_eq!(classes_in_turn(&labels, 7), [2, 0, 3, 4, 1, 6, 9]);
-        assert_eq!(classes_in_turn(&labels, 100), [2, 0, 3, 4, 1, 6, 9, 5, 7]);
-        assert!(classes_in_turn(&[], 3).is_empty());
+        let images = |labels: &[u32]| {
+            Images::new([1, 1, 1], vec![0; labels.len()], labels.to_vec()).unwrap()
+        };
+        let digits = images(&[1, 1, 0, 2, 0, 1, 2, 2, 2, 0]);
+        assert_eq!(classes_in_turn(&digits, 7), [2, 0, 3, 4, 1, 6, 9]);
+        assert_eq!(classes_in_turn(&digits, 100), [2, 0, 3, 4, 1, 6, 9, 5, 7]);
+        let unlabelled = Images { labels: Vec::new(), ..digits };
+        assert_eq!(classes_in_turn(&unlabelled, 3), [0, 1, 2]);
+    }
+
+    #[test]
+    fn planes_become_pixels() {
+        let images = Images::new([3, 1, 2], (1..=12).collect(), vec![0, 0]).unwrap();
+        assert_eq!(interleaved(&images), [1, 3, 5, 2, 4, 6, 7, 9, 11, 8, 10, 12]);
     }
 }

@@ -1,0 +1,251 @@
+//! The standard error of a Fréchet distance, by the bootstrap.
+//!
+//! A distance from `n` images is one draw: other images of the same source give another. The
+//! bootstrap (B. Efron, "Bootstrap methods: another look at the jackknife", 1979) draws `n` of the rows
+//! at hand with replacement, again and again, and takes the spread of the distances so found for the
+//! spread over fresh images. The other side's statistics stay as they are.
+//!
+//! Only the spread is of use. A resample holds 63 % of the images, some of them several times, so its
+//! distances are too large on average, as those of fewer images are. The 95 % interval of a
+//! distance is therefore `fid ± 1.96 se` about the distance of all rows, not the resamples' quantiles.
+//!
+//! ```text
+//! Σ₂ = L Lᵀ,  y_i = Lᵀ (x_i − μ₂)                          once
+//! z_i = √w_i (y_i − ȳ),  ȳ = Σ w_i y_i / n                 for counts w of a resample
+//! d²  = |x̄ − μ₂|² + tr Σ_w + tr Σ₂ − 2 Σ √eig(ZᵀZ / (n − 1))
+//! ```
+//! The eigenvalues are those of `Σ_w Σ₂`, as in [`frechet`](super::frechet).
+
+use nalgebra::DMatrix;
+use rayon::prelude::*;
+
+use super::Statistics;
+use super::frechet::{covariance, factor, sum_of_roots};
+use super::rows::{BLOCK, Rows, products};
+use crate::error::{Error, Result};
+use crate::ops::gemm::{Mat, gemm};
+use crate::random::Domain;
+
+/// Half of the 95 % interval of a normal distribution, in standard errors.
+pub const Z95: f64 = 1.96;
+
+/// The standard error of the Fréchet distance between feature rows and `reference`: the standard
+/// deviation of the distances of `resamples` resamples of the rows.
+///
+/// Resamples are a function of the seed, and run on all threads.
+///
+/// # Shapes
+///
+/// `rows`: `[n, d]`, row-major, with `d = reference.dim()`.
+///
+/// # Errors
+///
+/// [`Error::Tensor`] when `rows` does not divide into rows of `d`, or a value is not finite, or the
+/// reference is no Gaussian's; [`Error::Config`] with fewer than two rows or resamples, or where a
+/// distance overflows.
+pub fn standard_error(
+    rows: &[f32],
+    reference: &Statistics,
+    resamples: usize,
+    seed: u64,
+) -> Result<f64> {
+    if resamples < 2 {
+        return Err(Error::Config(format!("a spread needs at least 2 resamples, not {resamples}")));
+    }
+    let sample = Sample::new(Rows::new(rows, reference.dim())?, reference)?;
+    let distances: Vec<f64> = (0..resamples as u64)
+        .into_par_iter()
+        .map(|resample| sample.distance(&counts(sample.n(), resample, seed)))
+        .collect();
+    let n = resamples as f64;
+    let mean = distances.iter().sum::<f64>() / n;
+    let squares: f64 = distances.iter().map(|distance| (distance - mean).powi(2)).sum();
+    let error = (squares / (n - 1.0)).sqrt();
+    if error.is_finite() {
+        Ok(error)
+    } else {
+        Err(Error::Config("the Fréchet distance of a resample overflows".into()))
+    }
+}
+
+/// How often a resample holds each of `n` rows.
+fn counts(n: usize, resample: u64, seed: u64) -> Vec<u32> {
+    let draws = Domain::Bootstrap.stream(seed);
+    let mut counts = vec![0; n];
+    // Rows are at most 2^32 - 1, as their view has it.
+    let n = u32::try_from(n).unwrap_or(u32::MAX);
+    (0..n).for_each(|draw| counts[draws.below(resample, draw, n) as usize] += 1);
+    counts
+}
+
+/// What all resamples share.
+struct Sample<'a> {
+    rows: Rows<'a>,
+    reference: &'a Statistics,
+    /// `|x_i − μ₂|²`, `[n]`.
+    squares: Vec<f64>,
+    /// `y_i`, `[n, rank]`.
+    projected: Vec<f64>,
+    /// Rank of `Σ₂`.
+    rank: usize,
+    /// `tr Σ₂`.
+    trace: f64,
+}
+
+impl<'a> Sample<'a> {
+    fn new(rows: Rows<'a>, reference: &'a Statistics) -> Result<Self> {
+        let (n, d) = (rows.n(), rows.dim());
+        if n < 2 {
+            return Err(Error::Config(format!("resampling needs at least 2 images, got {n}")));
+        }
+        let sigma = covariance(&reference.mean, &reference.covariance)?;
+        let factor = factor(&sigma);
+        let rank = factor.ncols();
+        let mut squares = vec![0.0; n];
+        let mut projected = vec![0.0; n * rank];
+        // Columns lie one after the other: a row-major [rank, d].
+        let l = Mat::new(factor.as_slice(), rank, d, d).t();
+        for range in rows.blocks() {
+            let mut x = rows.block(range.clone());
+            for (x, square) in x.chunks_exact_mut(d).zip(&mut squares[range.clone()]) {
+                x.iter_mut().zip(&reference.mean).for_each(|(x, mean)| *x -= mean);
+                *square = x.iter().map(|x| x * x).sum();
+            }
+            let y = &mut projected[range.start * rank..range.end * rank];
+            gemm(Mat::new(&x, range.len(), d, d), l, y, rank, false);
+        }
+        Ok(Self { rows, reference, squares, projected, rank, trace: sigma.trace() })
+    }
+
+    fn n(&self) -> usize {
+        self.rows.n()
+    }
+
+    /// The distance of the rows, taken as often as `counts` says.
+    fn distance(&self, counts: &[u32]) -> f64 {
+        let n = self.n() as f64;
+        let (d, rank) = (self.rows.dim(), self.rank);
+        let drawn = || counts.iter().copied().map(f64::from).enumerate().filter(|(_, w)| *w > 0.0);
+
+        let (mut mean, mut centre) = (vec![0.0; d], vec![0.0; rank]);
+        let mut square = 0.0;
+        for (i, w) in drawn() {
+            mean.iter_mut().zip(self.rows.row(i)).for_each(|(mean, x)| *mean += w / n * x);
+            let y = &self.projected[i * rank..][..rank];
+            centre.iter_mut().zip(y).for_each(|(centre, y)| *centre += w / n * y);
+            square += w * self.squares[i];
+        }
+        let shift: f64 = mean.iter().zip(&self.reference.mean).map(|(a, b)| (a - b).powi(2)).sum();
+        let trace = (square - n * shift) / (n - 1.0);
+
+        let row = |(i, w): (usize, f64)| {
+            let (scale, y) = (w.sqrt(), &self.projected[i * rank..][..rank]);
+            y.iter().zip(&centre).map(move |(&y, &centre)| scale * (y - centre))
+        };
+        let distinct: Vec<(usize, f64)> = drawn().collect();
+        // The smaller of the two Gram matrices, as the greater has eigenvalues at 0.
+        let gram = if distinct.len() < rank {
+            let z: Vec<f64> = distinct.iter().copied().flat_map(row).collect();
+            DMatrix::from_vec(distinct.len(), distinct.len(), products(&z, &z, rank))
+        } else {
+            let mut gram = DMatrix::zeros(rank, rank);
+            for rows in distinct.chunks(BLOCK) {
+                let z: Vec<f64> = rows.iter().copied().flat_map(row).collect();
+                let z = Mat::new(&z, rows.len(), rank, rank);
+                gemm(z.t(), z, gram.as_mut_slice(), rank, true);
+            }
+            gram
+        };
+        let overlap = sum_of_roots(&(gram / (n - 1.0)));
+        (shift + trace + self.trace - 2.0 * overlap).max(0.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fid;
+    use super::*;
+
+    /// Rows of independent normals about `shift`.
+    fn normals(n: u32, d: u32, shift: f32, seed: u64) -> Vec<f32> {
+        let stream = Domain::Bootstrap.stream(seed);
+        (0..n * d).map(|i| stream.normal(u64::MAX, i) + shift).collect()
+    }
+
+    /// The distance of each resample from rows that are written out.
+    fn literally(rows: &[f32], reference: &Statistics, resamples: u64, seed: u64) -> Vec<f64> {
+        let d = reference.dim();
+        let distance = |resample| {
+            let counts = counts(rows.len() / d, resample, seed);
+            let repeat = |(row, &n): (&[f32], &u32)| row.repeat(n as usize);
+            let drawn: Vec<f32> = rows.chunks(d).zip(&counts).flat_map(repeat).collect();
+            fid(&Statistics::of_rows(&drawn, d).unwrap(), reference).unwrap()
+        };
+        (0..resamples).map(distance).collect()
+    }
+
+    fn spread(values: &[f64]) -> f64 {
+        let n = values.len() as f64;
+        let mean = values.iter().sum::<f64>() / n;
+        (values.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / (n - 1.0)).sqrt()
+    }
+
+    #[test]
+    fn equals_the_spread_over_written_out_resamples() {
+        // More rows than features, fewer, more than a block, and a reference of low rank.
+        for (n, d, other) in [(40, 3, 50), (8, 20, 60), (600, 5, 90), (30, 12, 6), (2, 1, 9)] {
+            let rows = normals(n, d, 0.3, 1);
+            let reference = normals(other, d, 0.0, 2);
+            let reference = Statistics::of_rows(&reference, d as usize).unwrap();
+            let expected = spread(&literally(&rows, &reference, 20, 7));
+            let found = standard_error(&rows, &reference, 20, 7).unwrap();
+            assert!((found / expected - 1.0).abs() < 1e-6, "{n} {d}: {found} {expected}");
+        }
+    }
+
+    #[test]
+    fn resamples_draw_n_rows_and_follow_the_seed() {
+        let first = counts(1000, 0, 1);
+        assert_eq!(first.iter().sum::<u32>(), 1000);
+        let distinct = first.iter().filter(|&&count| count > 0).count();
+        // 1000 (1 - 1/e), give or take.
+        assert!((600..665).contains(&distinct), "{distinct}");
+        assert_eq!(first, counts(1000, 0, 1));
+        assert!(first != counts(1000, 1, 1) && first != counts(1000, 0, 2));
+    }
+
+    #[test]
+    fn tells_the_spread_over_fresh_images() {
+        let reference =
+            Statistics { n: None, mean: vec![0.0; 2], covariance: vec![1., 0., 0., 1.] };
+        let sets: Vec<Vec<f32>> = (0..200).map(|seed| normals(400, 2, 1.0, seed)).collect();
+        let distance =
+            |rows: &Vec<f32>| fid(&Statistics::of_rows(rows, 2).unwrap(), &reference).unwrap();
+        let true_error = spread(&sets.iter().map(distance).collect::<Vec<_>>());
+        let errors =
+            sets[..10].iter().map(|rows| standard_error(rows, &reference, 200, 3).unwrap());
+        let mean = errors.sum::<f64>() / 10.0;
+        // Of a mean shift of (1, 1) in n = 400: 2 √2 / √400 = 0.14.
+        assert!((0.12..0.16).contains(&true_error), "{true_error}");
+        assert!((mean / true_error - 1.0).abs() < 0.15, "{mean} {true_error}");
+    }
+
+    #[test]
+    fn equal_rows_have_no_spread() {
+        let reference = Statistics::of_rows(&normals(9, 2, 0.0, 1), 2).unwrap();
+        assert!(standard_error(&[1.0; 12], &reference, 5, 1).unwrap() < 1e-9);
+    }
+
+    #[test]
+    fn refuses_what_has_no_spread() {
+        let reference = Statistics::of_rows(&normals(9, 2, 0.0, 1), 2).unwrap();
+        let message = |rows: &[f32], resamples| {
+            standard_error(rows, &reference, resamples, 1).unwrap_err().to_string()
+        };
+        assert!(message(&[1.0; 4], 1).contains("at least 2 resamples, not 1"));
+        assert!(message(&[1.0; 2], 9).contains("at least 2 images, got 1"));
+        assert!(message(&[], 9).contains("got 0"));
+        assert!(message(&[1.0; 3], 9).contains("rows of 2"));
+        assert!(message(&[1.0, 1.0, f32::NAN, 1.0], 9).contains("row 1, column 0 is NaN"));
+    }
+}

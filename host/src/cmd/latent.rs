@@ -1,0 +1,196 @@
+//! `fmq latent`: the latent analyses alone.
+
+use core::fmt::Write as _;
+use std::fs;
+use std::io::Write;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use fm_candle::analysis::inversion::{Inversion, round_trip};
+use fm_candle::analysis::latent::{Components, Latent, Latents};
+use fm_candle::atomic;
+use fm_candle::data::Dataset;
+use fm_candle::model::UNet;
+use fm_candle::sample::{Sampler, from_pixels};
+use serde::Serialize;
+
+use crate::cli::Common;
+use crate::cmd::images;
+use crate::cmd::net::NetArgs;
+use crate::cmd::ode::OdeArgs;
+use crate::cmd::sample::{at_least_1, image_shape};
+
+/// Analyse the latents of real images: the bottleneck's at t = 0, and the noise they come from
+#[derive(clap::Args)]
+#[command(after_help = "The bottleneck's latents are what the middle block gives for the images \
+    themselves at t = 0, without a label, as the paper has it: variances along 20 principal \
+    components, fitted to this net (own) and to the net of --against (common). The noise of images is \
+    what the ODE run backward finds; of an exact flow it is standard normal.")]
+pub(crate) struct Args {
+    #[command(flatten)]
+    net: NetArgs,
+    /// Data set whose test half is looked at
+    #[arg(long)]
+    data: Dataset,
+    /// Folder of the data set; 512 test images of mnist are built in
+    #[arg(long = "data-path", alias = "data_path", value_name = "DIR")]
+    data_path: Option<PathBuf>,
+    /// The full-precision net, for the common components and the drift [default: CKPT itself]
+    #[arg(long, value_name = "CKPT")]
+    against: Option<PathBuf>,
+    /// Images whose latents are taken, at most
+    #[arg(short, default_value_t = 2000, value_parser = at_least_2)]
+    n: usize,
+    /// Images whose noise is sought, at most; 0 leaves it out
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    invert: usize,
+    #[command(flatten)]
+    ode: OdeArgs,
+    /// Take latents of images in [0, 1], as the paper's code does with nets of [-1, 1]
+    #[arg(long = "unit-range", alias = "unit_range")]
+    unit_range: bool,
+    /// Folder for latent.json and variances.csv
+    #[arg(short, long, value_name = "DIR")]
+    output: Option<PathBuf>,
+    /// Print one JSON object: what latent.json holds
+    #[arg(long)]
+    json: bool,
+}
+
+fn at_least_2(text: &str) -> Result<usize, String> {
+    match at_least_1(text)? {
+        1 => Err("a variance needs 2 images or more".into()),
+        n => Ok(n),
+    }
+}
+
+/// What is measured.
+#[derive(Serialize)]
+struct Analysis {
+    /// Images whose latents were taken.
+    n: usize,
+    /// Images whose noise was sought.
+    n_inverted: usize,
+    latent: Latent,
+    /// Variances along the components of this net.
+    variances_own: Vec<f64>,
+    /// Variances along those of `--against`.
+    variances_common: Vec<f64>,
+    inversion: Option<Inversion>,
+}
+
+pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<()> {
+    let device = common.device()?;
+    let net = args.net.build(&device)?;
+    let full = args.against.as_ref().map(|path| NetArgs::plain(path).build(&device)).transpose()?;
+    let full = full.as_ref().unwrap_or(&net);
+    let real = images::test_half(args.data, args.data_path.as_deref(), args.n.max(args.invert))?;
+    let shape = (real.channels, real.height, real.width);
+    let drawn = image_shape(net.config())?;
+    if drawn != shape || image_shape(full.config())? != shape {
+        bail!(
+            "the net is for {drawn:?} images (channels, height, width), {} has {shape:?}",
+            args.data
+        );
+    }
+    let images = from_pixels(&real, &device)?;
+    let n = args.n.min(real.n);
+    let mut shown = images.narrow(0, 0, n)?;
+    if args.unit_range {
+        shown = ((shown + 1.0)? / 2.0)?;
+    }
+    let latents = Latents::of(&net, &shown)?;
+    let own = latents.principal();
+    let components: Option<Components> = match &args.against {
+        Some(_) => Some(Latents::of(full, &shown)?.principal()),
+        None => None,
+    };
+    let components = components.as_ref().unwrap_or(&own);
+
+    let n_inverted = args.invert.min(real.n);
+    let inversion = if n_inverted == 0 {
+        None
+    } else {
+        let (grid, options) = args.ode.steps(0.1)?;
+        let method = args.ode.ode_method;
+        let sampler = Sampler { method, grid, options, cfg_scale: 0.0, batch_size: 8 };
+        let images = images.narrow(0, 0, n_inverted)?;
+        let labels = |net: &UNet| {
+            let known = net.config().num_classes.is_some() && real.labels.len() >= n_inverted;
+            known.then(|| real.labels[..n_inverted].to_vec())
+        };
+        let (x0, again) = round_trip(&sampler, &net, &images, labels(&net).as_deref())?;
+        let of_full = match &args.against {
+            Some(_) => round_trip(&sampler, full, &images, labels(full).as_deref())?.0,
+            None => x0.clone(),
+        };
+        Some(Inversion::measure(&x0, &of_full, &images, &again)?)
+    };
+    let analysis = Analysis {
+        n,
+        n_inverted,
+        latent: latents.measure(&own, components)?,
+        variances_common: latents.variances_along(components)?,
+        variances_own: own.variances,
+        inversion,
+    };
+    if let Some(dir) = &args.output {
+        fs::create_dir_all(dir).with_context(|| format!("creating `{}`", dir.display()))?;
+        atomic::write(&dir.join("latent.json"), &serde_json::to_vec_pretty(&analysis)?)?;
+        atomic::write(&dir.join("variances.csv"), analysis.csv().as_bytes())?;
+    }
+    if args.json {
+        writeln!(out, "{}", serde_json::to_string(&analysis)?)?;
+    } else {
+        write!(out, "{}", analysis.text())?;
+    }
+    Ok(())
+}
+
+impl Analysis {
+    /// The variances, a line for each component.
+    fn csv(&self) -> String {
+        let mut csv = String::from("component,own,common\r\n");
+        let pairs = self.variances_own.iter().zip(&self.variances_common);
+        for (at, (own, common)) in pairs.enumerate() {
+            let _ = write!(csv, "{},{own},{common}\r\n", at + 1);
+        }
+        csv
+    }
+
+    /// The measures, for people.
+    fn text(&self) -> String {
+        let Latent { own, common, units, dead, constant } = self.latent;
+        let mut text = format!(
+            "latents of {} images, {units} units: {dead} dead, {constant} constant\n",
+            self.n
+        );
+        for (name, spread) in [("own", own), ("common", common)] {
+            let _ = writeln!(
+                text,
+                "  variance along {} {name} components: mean {:.4}, deviation {:.4}, {} collapsed",
+                self.variances_own.len(),
+                spread.mean,
+                spread.std,
+                spread.collapsed
+            );
+        }
+        if let Some(noise) = self.inversion {
+            let _ = writeln!(
+                text,
+                "noise of {} images: mean {:.4}, variance {:.4}, kurtosis {:.3}, distance to the \
+                 normal {:.4},\n  {:.1} % of coordinates rejected as normal at 5 %, back again with \
+                 {:.2} dB, drift {:.4}",
+                self.n_inverted,
+                noise.mean,
+                noise.variance,
+                noise.kurtosis,
+                noise.ks,
+                100.0 * noise.rejected,
+                noise.round_trip_psnr_db,
+                noise.drift
+            );
+        }
+        text
+    }
+}

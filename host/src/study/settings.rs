@@ -1,0 +1,82 @@
+//! What a study was made with: rows made with other settings never stand in the same table.
+
+use anyhow::Result;
+use crc::{CRC_64_XZ, Crc};
+use fm_candle::{DType, Tensor};
+use serde_json::{Map, Value, json};
+
+use super::Study;
+
+/// Everything that a row depends on but its scheme and bits, by name.
+pub(super) fn of(study: &Study) -> Result<Map<String, Value>> {
+    let settings = json!({
+        "fmq": env!("CARGO_PKG_VERSION"),
+        "packed format": quant_core::format::VERSION,
+        "net": serde_json::from_str::<Value>(&study.config.to_json())?,
+        "weights": weights(&study.tensors)?,
+        "quantizer options": study.treatment.differences(),
+        "n": study.n,
+        "seed": study.seed,
+        "seeds": study.seeds,
+        "sampler": format!("{:?}", study.sampler),
+        "distance": study.fid_label,
+        "reference": study.reference_name,
+        "real images": format!("{:016x}", crc().checksum(&study.real.pixels)),
+        "analyses": study.analyses,
+        "unit range": study.unit_range,
+    });
+    match settings {
+        Value::Object(settings) => Ok(settings),
+        _ => Ok(Map::new()),
+    }
+}
+
+/// The first setting of `there` that is another one `here`, in words; none if all are the same.
+pub(super) fn difference(there: &Map<String, Value>, here: &Map<String, Value>) -> Option<String> {
+    let short = |value: Option<&Value>| match value {
+        None | Some(Value::Null) => "none".to_string(),
+        Some(Value::String(text)) => text.clone(),
+        Some(value) => value.to_string(),
+    };
+    let names = here.keys().chain(there.keys());
+    let (name, old, new) = names
+        .map(|name| (name, there.get(name), here.get(name)))
+        .find(|(_, old, new)| old != new)?;
+    Some(format!("its {name} is {}, not {}", short(old), short(new)))
+}
+
+/// A checksum of all weights and their names.
+fn weights(tensors: &[(String, Tensor)]) -> Result<String> {
+    let crc = crc();
+    let mut digest = crc.digest();
+    for (name, tensor) in tensors {
+        digest.update(name.as_bytes());
+        for value in tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()? {
+            digest.update(&value.to_le_bytes());
+        }
+    }
+    Ok(format!("{:016x}", digest.finalize()))
+}
+
+const fn crc() -> Crc<u64> {
+    Crc::<u64>::new(&CRC_64_XZ)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_setting_that_differs_is_named() {
+        let map = |value: Value| value.as_object().cloned().unwrap();
+        let old = map(json!({"n": 256, "seed": 1, "quantizer options": null}));
+        assert_eq!(difference(&old, &old), None);
+        let new = map(json!({"n": 256, "seed": 2, "quantizer options": null}));
+        assert_eq!(difference(&old, &new).unwrap(), "its seed is 1, not 2");
+        let new = map(json!({"n": 256, "seed": 1, "quantizer options": "granularity tensor"}));
+        let told = difference(&old, &new).unwrap();
+        assert_eq!(told, "its quantizer options is none, not granularity tensor");
+        let more = map(json!({"n": 256, "seed": 1, "quantizer options": null, "x": 2}));
+        assert_eq!(difference(&more, &old).unwrap(), "its x is 2, not none");
+    }
+}
