@@ -62,7 +62,7 @@ impl Axis {
         self.ticks.iter().map(|&tick| {
             let name = match self.scale {
                 Scale::Linear => format!("{tick:.*}", self.decimals),
-                Scale::Log if (1e-4..1e6).contains(&tick) => tick.to_string(),
+                Scale::Log if (9e-4..9e4).contains(&tick) => tick.to_string(),
                 Scale::Log => format!("{tick:.0e}"),
             };
             (tick, name)

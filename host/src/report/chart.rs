@@ -14,6 +14,8 @@ pub(super) struct Chart {
     pub(super) x_label: String,
     /// What runs up the side, with its unit.
     pub(super) y_label: String,
+    /// How the values along the bottom are spread; linear unless set otherwise.
+    pub(super) x_scale: Scale,
     pub(super) y_scale: Scale,
     pub(super) series: Vec<Series>,
     pub(super) references: Vec<Reference>,
@@ -53,7 +55,7 @@ pub(super) struct Reference {
 const DASHES: [&str; 2] = ["7 4", "2 3"];
 
 const WIDTH: f64 = 540.0;
-const LEFT: f64 = 70.0;
+const LEFT: f64 = 76.0;
 const RIGHT: f64 = 524.0;
 const TOP: f64 = 46.0;
 const BOTTOM: f64 = 330.0;
@@ -85,6 +87,7 @@ impl Chart {
             title: title.into(),
             x_label: x_label.into(),
             y_label: y_label.into(),
+            x_scale: Scale::Linear,
             y_scale,
             series,
             references: Vec::new(),
@@ -123,7 +126,7 @@ impl Chart {
         let ends = points().flat_map(Point::ends);
         let levels = self.references.iter().map(|reference| reference.y);
         let room = self.room.iter().copied();
-        let x = Axis::fit(points().map(|point| point.x), Scale::Linear)?;
+        let x = Axis::fit(points().map(|point| point.x), self.x_scale)?;
         let y = Axis::fit(values(), self.y_scale).and_then(|_| {
             Axis::fit(values().chain(ends).chain(levels).chain(room), self.y_scale)
         })?;
@@ -148,10 +151,10 @@ impl Chart {
         };
         text(out, [across, BOTTOM + 44.0], &centred(&self.x_label, RIGHT - LEFT), &self.x_label);
         let turned = format!(
-            r#"{} transform="rotate(-90 16 {down})""#,
+            r#"{} transform="rotate(-90 14 {down})""#,
             centred(&self.y_label, BOTTOM - 20.0)
         );
-        text(out, [16.0, down], &turned, &self.y_label);
+        text(out, [14.0, down], &turned, &self.y_label);
     }
 
     /// Levels, series and dashes, each a group with columns of its own.

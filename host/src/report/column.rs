@@ -114,7 +114,7 @@ impl Digits {
                 // Its exponent is that of the rounded number.
                 let exponent = power.rsplit_once('e').and_then(|(_, e)| e.parse::<i32>().ok());
                 match exponent.and_then(|exponent| usize::try_from(exponent + 3).ok()) {
-                    Some(places) if places <= digits + 5 => {
+                    Some(places) if places <= 7 => {
                         format!("{value:.*}", (digits + 2).saturating_sub(places))
                     }
                     _ => power,
@@ -188,6 +188,6 @@ mod tests {
         let print = |value| Digits::Significant(3).print(value);
         let plain = [0.001, 0.0123, 0.999_9, 3.78, 12.6, 650.0, 2463.0, 0.0].map(print);
         assert_eq!(plain, ["0.00100", "0.0123", "1.00", "3.78", "12.6", "650", "2463", "0.00"]);
-        assert_eq!([0.000_123, 1e30, -5e-7].map(print), ["1.23e-4", "1.00e30", "-5.00e-7"]);
+        assert_eq!([0.000_123, 123_456.0, 1e30].map(print), ["1.23e-4", "1.23e5", "1.00e30"]);
     }
 }

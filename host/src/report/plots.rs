@@ -60,7 +60,8 @@ pub(super) fn sqnr(rows: &[Row]) -> String {
     let labels =
         ["bits per weight, codebooks included", "SQNR of the weights (dB), higher is better"];
     let series = by_scheme(rows, |row| Point::new(row.bits_per_weight, row.sqnr_db));
-    Chart::new("Weight error against true size", labels, Scale::Linear, series).svg()
+    let chart = Chart::new("Weight error against true size", labels, Scale::Linear, series);
+    Chart { x_scale: Scale::Log, ..chart }.svg()
 }
 
 /// PSNR of paired samples over bits; an SVG document.
@@ -88,7 +89,7 @@ pub(super) fn pareto(summary: &Summary, rows: &[Row]) -> String {
         &format!("{}, lower is better", summary.fid_label),
     ];
     let chart = Chart::new("Distance against true size", labels, Scale::Log, series);
-    Chart { references: distances(summary), ..chart }.svg()
+    Chart { x_scale: Scale::Log, references: distances(summary), ..chart }.svg()
 }
 
 /// The points to which no other is preferable, by ascending x: none has a smaller y at no greater x.

@@ -22,7 +22,7 @@ pub(super) const GRID: &str = r##"class="grid" stroke="#e3e3e3""##;
 pub(super) const CENTRED: &str = r#"text-anchor="middle""#;
 
 /// Width of a letter over its size, on average.
-const LETTER: f64 = 0.54;
+const LETTER: f64 = 0.58;
 
 /// A document of `width` by `height` units that holds `body` on paper.
 pub(super) fn document([width, height]: [f64; 2], title: &str, body: &str) -> String {

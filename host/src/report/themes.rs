@@ -184,8 +184,7 @@ pub(super) fn inversion<'a>() -> Vec<Column<'a, Inversion>> {
             "Kolmogorov-Smirnov distance to the standard normal, 0 to 1",
             Fixed(4),
             |it: &Inversion| Some(it.ks),
-        )
-        .better(Lower),
+        ),
         Column::new(
             "rejected %",
             "Coordinates that the Jarque-Bera test over the images rejects as normal at 5 %; \
@@ -198,8 +197,7 @@ pub(super) fn inversion<'a>() -> Vec<Column<'a, Inversion>> {
             "PSNR of the images that the noise leads back to, peak 2",
             Fixed(2),
             |it: &Inversion| Some(it.round_trip_psnr_db),
-        )
-        .better(Higher),
+        ),
         Column::new(
             "drift",
             "Root mean square difference to the noise that full precision finds",

@@ -3,13 +3,14 @@
 //! Headless Chromium, if one is found: `FMQ_CHROMIUM` or the usual names on `PATH`. Without one the
 //! test says so and passes, but fails where `FMQ_BROWSER` is `required`.
 
+use core::time::Duration;
 use std::collections::BTreeSet;
 use std::env;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde_json::{Value, json};
 

@@ -46,7 +46,7 @@ pub(crate) fn page(summary: &Summary, rows: &[Row], pictures: &Pictures<'_>) -> 
     facts(&mut out, summary);
     out.push_str("<h2>Results</h2>\n");
     table::of_rows(&mut out, &themes::results(summary), rows);
-    out.push_str(table::LEGEND);
+    table::legend(&mut out, has_intervals(rows));
     curves(&mut out, summary, rows);
     samples::section(&mut out, summary, rows, pictures);
     analyses::sections(&mut out, summary, rows, pictures.levels);
@@ -106,11 +106,15 @@ fn curves(out: &mut String, summary: &Summary, rows: &[Row]) {
         let _ = writeln!(out, "<figure>{svg}</figure>");
     }
     out.push_str("</div>\n");
-    if rows.iter().any(|row| row.fid_error.is_some() || row.psnr_error.is_some()) {
+    if has_intervals(rows) {
         out.push_str(
             "<p class=\"small\">Bars: 95 % intervals. Point at a marker for its values.</p>\n",
         );
     }
+}
+
+fn has_intervals(rows: &[Row]) -> bool {
+    rows.iter().any(|row| row.fid_error.is_some() || row.psnr_error.is_some())
 }
 
 /// How to read the page, then the run's own remarks.
@@ -246,6 +250,12 @@ mod tests {
             assert!(!none.contains(&heading), "{section}");
         }
         assert_well_formed(&markup(&none));
+        let mut rows = sample::rows();
+        for row in &mut rows {
+            (row.fid_error, row.psnr_error) = (None, None);
+        }
+        let plain = markup(&page_of((sample::summary(), rows), None));
+        assert!(none.contains(">tied<") && !plain.contains(">tied<"), "ties need intervals");
         let empty = page_of((sample::summary(), Vec::new()), None);
         assert_well_formed(&markup(&empty));
     }

@@ -5,12 +5,19 @@ use core::fmt::Write as _;
 use super::super::column::{Column, Mark};
 use super::super::{Row, escape};
 
-/// What the marks mean.
-pub(super) const LEGEND: &str = concat!(
-    "<p class=\"small\"><span class=\"best\">Best</span> of the schemes at the same bits; ",
-    "<span class=\"tie\">tied</span> with it: they differ by less than the 95 % interval ",
-    "(± is half of it) of their difference.</p>\n"
-);
+/// What the marks mean; of ties only where there are intervals.
+pub(super) fn legend(out: &mut String, intervals: bool) {
+    out.push_str(
+        "<p class=\"small\"><span class=\"best\">Best</span> of the schemes at the same bits",
+    );
+    if intervals {
+        out.push_str(
+            "; <span class=\"tie\">tied</span> with it: they differ by less than the 95 % interval \
+             of their difference. ± is half of a 95 % interval",
+        );
+    }
+    out.push_str(".</p>\n");
+}
 
 /// A line of a table.
 pub(super) struct Line<'a, T> {
