@@ -97,6 +97,9 @@ fi
 step cargo clippy --locked --workspace --all-targets -- -D warnings
 RUSTDOCFLAGS=-Dwarnings step cargo doc --locked --workspace --no-deps
 step cargo test --locked --workspace
+# Where there is one, a test opens the report of a sweep in it.
+command -v "${FMQ_CHROMIUM:-chromium}" >/dev/null ||
+    skipped+="; the report was opened in NO browser (needs Debian's chromium)"
 # Each bench once, untimed: criterion does so when `cargo test` runs it.
 step cargo test --locked -p fmq-benches --benches
 

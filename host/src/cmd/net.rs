@@ -52,6 +52,11 @@ impl NetArgs {
         }
     }
 
+    /// The file's name without its folder and extension, for people.
+    pub(crate) fn name(&self) -> String {
+        self.path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
     /// The file, and the configuration of its net.
     pub(crate) fn open(&self) -> Result<(Source, UNetConfig)> {
         let source = Source::open(&self.path, self.raw_weights)?;

@@ -106,7 +106,7 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
     judge.check(&config, &real, args.data)?;
     let (reference, reference_name) = judge.reference(args, common)?;
     let study = Study {
-        model: args.net.path.display().to_string(),
+        model: args.net.name(),
         config,
         tensors: source.load()?.tensors,
         schemes: distinct(&args.schemes),
