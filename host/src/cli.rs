@@ -91,7 +91,7 @@ enum Command {
     Velocity(cmd::velocity::Args),
     Sample(cmd::sample::Args),
     Encode(cmd::encode::Args),
-    Fid(cmd::fid::Args),
+    Fid(Box<cmd::fid::Args>),
     Sweep(cmd::sweep::Args),
     TrainLenet(cmd::train_lenet::Args),
     Data(cmd::data::Args),
