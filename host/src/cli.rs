@@ -92,7 +92,7 @@ enum Command {
     Velocity(cmd::velocity::Args),
     Sample(cmd::sample::Args),
     Encode(cmd::encode::Args),
-    Fid(cmd::fid::Args),
+    Fid(Box<cmd::fid::Args>),
     Sweep(Box<cmd::sweep::Args>),
     Latent(cmd::latent::Args),
     TrainLenet(cmd::train_lenet::Args),

@@ -1,4 +1,4 @@
-//! Inception's features, the images before them and the distance after them are those of torchmetrics,
+//! Inception's features, the images before them and the measures after them are those of torchmetrics,
 //! torch-fidelity and pytorch-fid.
 
 #![allow(
@@ -14,6 +14,9 @@ use std::collections::HashMap;
 use candle_core::{Device, IndexOp, Tensor};
 use fm_candle::data::Images;
 use fm_candle::fid::inception::{Inception, Layer};
+use fm_candle::fid::inception_score::inception_score;
+use fm_candle::fid::kid::{Spread, mmd2};
+use fm_candle::fid::prdc::prdc;
 use fm_candle::fid::resize::{Resize, SIDE};
 use fm_candle::fid::{Features, Statistics, fid};
 use fm_candle::model::Shapes;
@@ -208,4 +211,98 @@ fn distances_are_those_of_torchmetrics_and_pytorch_fid() {
         }
     }
     ran("distances", cases.len(), 5, 5);
+}
+
+/// The features and logits that the packages' other measures were taken on.
+struct Made {
+    tensors: HashMap<String, Tensor>,
+}
+
+impl Made {
+    fn new() -> Self {
+        Self { tensors: tensors("fid/features.safetensors") }
+    }
+
+    /// A table of numbers, and how many there are in a row.
+    fn rows(&self, name: &str) -> (Vec<f32>, usize) {
+        fm_candle::fid::rows(&self.tensors[name]).unwrap()
+    }
+
+    /// Rows of indices.
+    fn indices(&self, name: &str) -> Vec<Vec<usize>> {
+        let tensor = &self.tensors[name];
+        let width = *tensor.dims().last().unwrap();
+        let all: Vec<i64> = tensor.flatten_all().unwrap().to_vec1().unwrap();
+        all.chunks(width).map(|row| row.iter().map(|&i| i as usize).collect()).collect()
+    }
+}
+
+#[test]
+fn kernel_distances_are_those_of_torch_fidelity() {
+    let facts = &json("fid/fid.json")["kid"];
+    let made = Made::new();
+    let ((x, d), (y, _)) = (made.rows("x"), made.rows("y"));
+    let pick = |rows: &[f32], numbers: &[usize]| -> Vec<f32> {
+        numbers.iter().flat_map(|i| &rows[i * d..][..d]).copied().collect()
+    };
+    let subsets = made.indices("kid_idx_x").into_iter().zip(made.indices("kid_idx_y"));
+    let found: Vec<f64> =
+        subsets.map(|(of_x, of_y)| mmd2(&pick(&x, &of_x), &pick(&y, &of_y), d).unwrap()).collect();
+    let expected: Vec<f64> = serde_json::from_value(facts["per_subset"].clone()).unwrap();
+    assert_eq!(found.len(), expected.len());
+    let Spread { mean, std } = Spread::of(&found);
+    let n = facts["mmd_all_first_n"]["n"].as_u64().unwrap() as usize;
+    let all = mmd2(&x[..n * d], &y[..n * d], d).unwrap();
+    let facts = ["mean", "std_population"].map(|key| facts[key].as_f64().unwrap());
+    let whole = json("fid/fid.json")["kid"]["mmd_all_first_n"]["value"].as_f64().unwrap();
+    let pairs = found.into_iter().zip(expected);
+    let pairs: Vec<_> = pairs.chain([(mean, facts[0]), (std, facts[1]), (all, whole)]).collect();
+    let off = pairs.iter().fold(0f64, |most, (a, b)| most.max((a - b).abs()));
+    println!("kernel distances: off by {off:.1e}");
+    assert!(off < 1e-10, "{pairs:?}");
+    ran("kernel distances", pairs.len(), 11, 11);
+}
+
+#[test]
+fn inception_scores_are_those_of_torch_fidelity() {
+    let facts = &json("fid/fid.json")["isc"];
+    let made = Made::new();
+    let (logits, classes) = made.rows("logits");
+    let orders = [(0..logits.len() / classes).collect(), made.indices("isc_permutation").remove(0)];
+    let facts = facts.as_object().unwrap();
+    for (case, expected) in facts {
+        let (splits, shuffled) = case.split_once('.').unwrap();
+        let splits = splits.strip_prefix("splits").unwrap().parse().unwrap();
+        let order = &orders[usize::from(shuffled == "shuffle1")];
+        let Spread { mean, std } = inception_score(&logits, classes, order, splits).unwrap();
+        for (key, found) in [("mean", mean), ("std", std)] {
+            let expected = expected[format!("inception_score_{key}")].as_f64().unwrap();
+            let off = (found - expected).abs() / mean;
+            println!("{case}, {key}: {found} for {expected}, off by {off:.1e}");
+            assert!(off < 1e-9, "{case}, {key}: {found} for {expected}");
+        }
+    }
+    ran("inception scores", facts.len(), 8, 8);
+}
+
+/// The package's fractions passed through f32.
+#[test]
+fn precision_and_recall_are_those_of_torch_fidelity() {
+    let facts = &json("fid/fid.json")["prc"]["values"];
+    let made = Made::new();
+    let ((x, d), (y, _)) = (made.rows("x"), made.rows("y"));
+    let facts = facts.as_object().unwrap();
+    for (case, expected) in facts {
+        let (k, shift) = case.split_once(".shifted_by_").unwrap_or((case, "0"));
+        let (k, shift) =
+            (k.strip_prefix('k').unwrap().parse().unwrap(), shift.parse::<f32>().unwrap());
+        let y: Vec<f32> = y.iter().map(|y| y + shift).collect();
+        let found = prdc(&x, &y, d, k).unwrap();
+        for (key, found) in [("precision", found.precision), ("recall", found.recall)] {
+            let expected = expected[key].as_f64().unwrap();
+            println!("{case}, {key}: {found} for {expected}");
+            assert!((found - expected).abs() < 1e-7, "{case}, {key}: {found} for {expected}");
+        }
+    }
+    ran("precisions and recalls", facts.len(), 4, 4);
 }

@@ -1,8 +1,9 @@
 //! Times evaluations or training steps of a whole net, one for each line on stdin.
 //!
 //! `pace NET N KIND` with a preset's name, a number of images, and `dense`, `packed4`, `packed2`,
-//! `int8` or `train`, or `pace inception N dense` for FID's features; it prints `ready`, then the
-//! seconds of each. `peers/cpu.py` and `peers/fid.py` run it in turn with PyTorch.
+//! `int8` or `train`, or `pace inception N dense` for FID's features, `pace frechet D dense` for the
+//! distance on D of them; it prints `ready`, then the seconds of each. `peers/cpu.py`, `peers/fid.py`
+//! and `peers/frechet.py` run it in turn with PyTorch and scipy.
 
 use std::io::{self, BufRead, Write};
 use std::time::Instant;
@@ -11,6 +12,7 @@ use candle_core::{DType, Device, Tensor};
 use fm_candle::data::Images;
 use fm_candle::fid::inception::{Inception, Layer};
 use fm_candle::fid::resize::SIDE;
+use fm_candle::fid::{Statistics, fid};
 use fm_candle::model::{Initial, Mode, UNetConfig};
 use fm_candle::ops::Arithmetic;
 use fm_candle::train::{TrainConfig, Trainer};
@@ -25,6 +27,7 @@ fn main() {
     let n = n.parse().expect("a number of images");
     let mut work = match &name[..] {
         "inception" => features(n),
+        "frechet" => distance(n),
         preset => work(&UNetConfig::preset(preset).expect("a preset"), n, kind),
     };
     work();
@@ -44,6 +47,17 @@ fn features(n: usize) -> Work {
     let x = tensor(0, &[n, SIDE, SIDE, 3]).expect("a shape");
     Box::new(move || {
         net.features(&x, Layer::D2048).expect("inputs that fit");
+    })
+}
+
+/// The Fréchet distance between two sets of noise with a few more rows than the `d` features.
+fn distance(d: usize) -> Work {
+    let [a, b] = [0, 1].map(|salt| {
+        let rows = tensor(salt, &[d + d / 4, d]).and_then(|rows| rows.flatten_all()?.to_vec1());
+        Statistics::of_rows(&rows.expect("a shape"), d).expect("enough rows")
+    });
+    Box::new(move || {
+        fid(&a, &b).expect("statistics that fit");
     })
 }
 

@@ -37,6 +37,11 @@ impl Checksum {
     pub fn algorithm(&self) -> Algorithm {
         self.algorithm
     }
+
+    /// The digits, in lower case.
+    pub fn hex(&self) -> &str {
+        &self.hex
+    }
 }
 
 impl fmt::Display for Checksum {

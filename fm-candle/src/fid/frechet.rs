@@ -13,13 +13,19 @@
 //! with fewer images than features a covariance is singular, and the eigenvalues that should be 0
 //! but come out as rounding, 1e-17 say, would each add their root, 3e-9, to the trace.
 
+use faer::{MatRef, Side};
 use nalgebra::{DMatrix, DVector};
+use rayon::prelude::*;
 
 use crate::error::{Error, Result};
+use crate::ops::gemm::{Mat, gemm};
 
 /// Relative asymmetry up to which a matrix passes as a covariance; statistics gathered in `f32`
 /// stay below it.
 const ASYMMETRY: f64 = 1e-5;
+
+/// Rows or columns that a product is cut into.
+const PANEL: usize = 64;
 
 /// Squared Fréchet distance between `N(mu1, sigma1)` and `N(mu2, sigma2)`, at least 0.
 ///
@@ -45,7 +51,8 @@ pub fn frechet_distance(mu1: &[f64], sigma1: &[f64], mu2: &[f64], sigma2: &[f64]
     }
     let (sigma1, sigma2) = (covariance(mu1, sigma1)?, covariance(mu2, sigma2)?);
     let shift: f64 = mu1.iter().zip(mu2).map(|(a, b)| (a - b).powi(2)).sum();
-    let overlap = trace_of_root(&factor(&sigma1), &factor(&sigma2));
+    let (factor1, factor2) = rayon::join(|| factor(&sigma1), || factor(&sigma2));
+    let overlap = trace_of_root(&factor1, &factor2);
     let distance = shift + sigma1.trace() + sigma2.trace() - 2.0 * overlap;
     if !distance.is_finite() {
         return Err(Error::Config("the Fréchet distance of these statistics overflows".into()));
@@ -95,7 +102,7 @@ pub(super) fn covariance(mu: &[f64], sigma: &[f64]) -> Result<DMatrix<f64>> {
 ///
 /// Each step takes the column of what is left, `sigma − L Lᵀ`, with the greatest diagonal entry, and
 /// ends where that entry is rounding, at most `ε tr sigma`. Columns come in order of choice; rows
-/// keep their places.
+/// keep their places. What is left is brought up to date a panel of columns at a time, as one product.
 ///
 /// # Shapes
 ///
@@ -103,21 +110,29 @@ pub(super) fn covariance(mu: &[f64], sigma: &[f64]) -> Result<DMatrix<f64>> {
 pub(super) fn factor(sigma: &DMatrix<f64>) -> DMatrix<f64> {
     let d = sigma.nrows();
     let mut l = DMatrix::zeros(d, d);
-    let mut left: DVector<f64> = sigma.diagonal();
-    let mut rank = 0;
-    let limit = left.sum() * f64::EPSILON;
+    let mut left = sigma.clone();
+    let mut diagonal: DVector<f64> = sigma.diagonal();
+    let limit = diagonal.sum() * f64::EPSILON;
+    let (mut first, mut rank) = (0, 0);
     while rank < d {
-        let (at, pivot) = left.argmax();
+        let (at, pivot) = diagonal.argmax();
         if pivot <= limit {
             break;
         }
-        let done = l.columns(0, rank);
-        let mut column: DVector<f64> = sigma.column(at) - done * done.row(at).transpose();
+        let panel = l.columns(first, rank - first);
+        let mut column: DVector<f64> = left.column(at) - panel * panel.row(at).transpose();
         column /= pivot.sqrt();
-        left -= column.component_mul(&column);
-        left[at] = 0.0;
+        diagonal -= column.component_mul(&column);
+        diagonal[at] = 0.0;
         l.set_column(rank, &column);
         rank += 1;
+        if rank - first == PANEL {
+            let panel = &l.as_slice()[first * d..];
+            let negative: Vec<f64> = panel[..PANEL * d].iter().map(|x| -x).collect();
+            let (negative, panel) = (columns(&negative, d), columns(panel, d).t().rows(0..PANEL));
+            add_product(negative, panel, left.as_mut_slice(), d);
+            first = rank;
+        }
     }
     l.resize_horizontally(rank, 0.0)
 }
@@ -129,8 +144,34 @@ pub(super) fn factor(sigma: &DMatrix<f64>) -> DMatrix<f64> {
 /// `a`: `[d, rank of a]`; `b`: `[d, rank of b]`.
 fn trace_of_root(a: &DMatrix<f64>, b: &DMatrix<f64>) -> f64 {
     // The smaller of the two Gram matrices, so that the lower rank leaves no eigenvalue at 0.
-    let cross = if a.ncols() <= b.ncols() { a.tr_mul(b) } else { b.tr_mul(a) };
-    sum_of_roots(&(&cross * cross.transpose()))
+    let (a, b) = if a.ncols() <= b.ncols() { (a, b) } else { (b, a) };
+    let (d, few, many) = (a.nrows(), a.ncols(), b.ncols());
+    if few == 0 {
+        return 0.0;
+    }
+    let mut cross = vec![0.0; few * many];
+    add_product(columns(a.as_slice(), d).t(), columns(b.as_slice(), d), &mut cross, many);
+    let mut gram = DMatrix::zeros(few, few);
+    let cross = Mat::new(&cross, few, many, many);
+    add_product(cross, cross.t(), gram.as_mut_slice(), few);
+    sum_of_roots(&gram)
+}
+
+/// Columns of `d` one after the other as a matrix, `[d, any]`.
+fn columns(values: &[f64], d: usize) -> Mat<'_, f64> {
+    Mat::new(values, values.len() / d, d, d).t()
+}
+
+/// `dst += a b`, on all threads.
+///
+/// # Shapes
+///
+/// `dst`: `[rows of a, n]`, row-major, `n` columns of `b`.
+fn add_product(a: Mat<'_, f64>, b: Mat<'_, f64>, dst: &mut [f64], n: usize) {
+    dst.par_chunks_mut(PANEL * n).enumerate().for_each(|(panel, dst)| {
+        let rows = panel * PANEL..panel * PANEL + dst.len() / n;
+        gemm(a.rows(rows), b, dst, n, true);
+    });
 }
 
 /// The sum of the roots of the eigenvalues of a symmetric matrix, NaN where it is not finite;
@@ -142,7 +183,11 @@ pub(super) fn sum_of_roots(gram: &DMatrix<f64>) -> f64 {
     if !gram.iter().all(|x| x.is_finite()) {
         return f64::NAN;
     }
-    gram.symmetric_eigenvalues().iter().map(|value| value.max(0.0).sqrt()).sum()
+    let n = gram.nrows();
+    let gram = MatRef::from_column_major_slice(gram.as_slice(), n, n);
+    // That the iteration does not end is not known to happen.
+    let Ok(values) = gram.self_adjoint_eigenvalues(Side::Lower) else { return f64::NAN };
+    values.iter().map(|value| value.max(0.0).sqrt()).sum()
 }
 
 #[cfg(test)]
@@ -151,7 +196,7 @@ mod tests {
     use super::*;
 
     /// One side of a reference case: `n` rows of the stream `s`.
-    struct Side {
+    struct Set {
         n: u32,
         stream: u64,
         shift: f64,
@@ -170,7 +215,7 @@ mod tests {
 
     /// Rectified correlated noise, `max(0, shift + gain/4 z_ij + (1/8 + 1/(2 (1 + j))) c_i)`.
     #[expect(clippy::cast_possible_truncation, reason = "features are f32 by definition")]
-    fn features(side: &Side, d: u32) -> Vec<f32> {
+    fn features(side: &Set, d: u32) -> Vec<f32> {
         let entry = |i: u32, j: u32| {
             let at = u64::from(i) * u64::from(d) + u64::from(j);
             let z: f64 = (0..3).map(|k| v(side.stream + k, at)).sum();
@@ -183,8 +228,8 @@ mod tests {
 
     fn reference_case(d: u32, n: [u32; 2], stream: u64) -> f64 {
         let sides = [
-            Side { n: n[0], stream, shift: 0.3, gain: 1.0 },
-            Side { n: n[1], stream: stream + 50, shift: 0.34, gain: 1.2 },
+            Set { n: n[0], stream, shift: 0.3, gain: 1.0 },
+            Set { n: n[1], stream: stream + 50, shift: 0.34, gain: 1.2 },
         ];
         let [a, b] = sides.map(|side| {
             let mut moments = Moments::new(d as usize);
@@ -224,7 +269,7 @@ mod tests {
     #[test]
     fn identical_statistics_are_at_distance_0() {
         for n in [10, 200] {
-            let side = Side { n, stream: 7, shift: 0.3, gain: 1.0 };
+            let side = Set { n, stream: 7, shift: 0.3, gain: 1.0 };
             let mut moments = Moments::new(24);
             moments.add(&features(&side, 24)).unwrap();
             let (mu, sigma) = (moments.mean(), moments.covariance().unwrap());

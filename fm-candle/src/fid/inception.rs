@@ -24,7 +24,7 @@ use candle_core::{Device, Tensor};
 use super::FeatureNet;
 use super::resize::Resize;
 use crate::data::Images;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::{Init, Stored, Weights};
 use crate::ops::max_pool3;
 
@@ -83,7 +83,7 @@ impl Inception {
     ///
     /// # Errors
     ///
-    /// [`Error::Tensor`](crate::Error::Tensor) for a parameter that is missing, has another shape, or is a variance below 0.
+    /// [`Error::Tensor`] for a parameter that is missing, has another shape, or is a variance below 0.
     pub fn new(weights: &mut dyn Weights, device: &Device) -> Result<Self> {
         let mut conv = |name, c, spec| Conv::new(&mut *weights, name, c, &spec);
         let stem = [
@@ -126,7 +126,7 @@ impl Inception {
     ///
     /// # Errors
     ///
-    /// [`Error::Tensor`](crate::Error::Tensor) for a parameter that is missing, misshapen or unknown.
+    /// [`Error::Tensor`] for a parameter that is missing, misshapen or unknown.
     pub fn load(
         tensors: impl IntoIterator<Item = (String, Tensor)>,
         device: &Device,
@@ -144,7 +144,7 @@ impl Inception {
     ///
     /// # Errors
     ///
-    /// [`Error::Candle`](crate::Error::Candle) for another shape.
+    /// [`Error::Candle`] for another shape.
     pub fn features(&self, x: &Tensor, layer: Layer) -> Result<Tensor> {
         let mut x = max_pool3(&chain(&self.stem, x)?, 2, 0)?;
         if layer == Layer::D64 {
@@ -167,11 +167,22 @@ impl Inception {
         if layer == Layer::D2048 {
             return Ok(features);
         }
-        let logits = features.matmul(&self.weight.t()?)?;
+        let logits = self.logits_unbiased(&features)?;
         if layer == Layer::LogitsUnbiased {
             return Ok(logits);
         }
         Ok(logits.broadcast_add(&self.bias)?)
+    }
+
+    /// The classes' logits without the bias.
+    ///
+    /// # Shapes: `features: [n, 2048]`, result `[n, 1008]`
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Candle`] for another shape.
+    pub fn logits_unbiased(&self, features: &Tensor) -> Result<Tensor> {
+        Ok(features.matmul(&self.weight.t()?)?)
     }
 }
 
@@ -199,5 +210,18 @@ impl FeatureNet for Extractor {
             rows.extend(features.flatten_all()?.to_vec1::<f32>()?);
         }
         Ok(rows)
+    }
+
+    /// Those without the bias, from the last 2048 features.
+    fn logits(&self, rows: &[f32]) -> Result<(Vec<f32>, usize)> {
+        if self.layer != Layer::D2048 {
+            return Err(Error::Config(format!(
+                "the inception score needs the last 2048 features, not {}",
+                self.dim()
+            )));
+        }
+        let shape = (rows.len() / self.dim(), self.dim());
+        let features = Tensor::from_slice(rows, shape, &self.net.device)?;
+        Ok((self.net.logits_unbiased(&features)?.flatten_all()?.to_vec1()?, CLASSES))
     }
 }

@@ -73,7 +73,8 @@ fn score(rows: Rows<'_>, numbers: &[usize]) -> f64 {
     }
     // A class of no probability adds 0.
     let spread: f64 = mean.iter().filter(|q| **q > 0.0).map(|q| q * q.ln()).sum();
-    (certainty / n - spread).exp()
+    // Rounding alone can bring it below 1.
+    (certainty / n - spread).exp().max(1.0)
 }
 
 #[cfg(test)]

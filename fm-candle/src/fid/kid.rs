@@ -47,8 +47,8 @@ pub struct Spread {
 }
 
 impl Spread {
-    /// Of the values of the parts.
-    pub(super) fn of(values: &[f64]) -> Self {
+    /// Of the values of the parts; NaN where there are none.
+    pub fn of(values: &[f64]) -> Self {
         let n = values.len() as f64;
         let mean = values.iter().sum::<f64>() / n;
         let variance = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / n;

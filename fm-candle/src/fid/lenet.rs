@@ -144,7 +144,12 @@ impl LeNet {
     ///
     /// As [`LeNet::features`].
     pub fn logits(&self, x: &Tensor) -> Result<Tensor> {
-        self.fc3.linear(&self.features(x)?.silu()?)
+        self.classes(&self.features(x)?)
+    }
+
+    /// The logits of images with these features.
+    fn classes(&self, features: &Tensor) -> Result<Tensor> {
+        self.fc3.linear(&features.silu()?)
     }
 
     /// The statistics of the features of 8-bit images.
@@ -201,6 +206,12 @@ impl FeatureNet for LeNet {
     /// For images that are 28 x 28 with 1 or 3 channels.
     fn rows(&self, images: &Images) -> Result<Vec<f32>> {
         self.rows_of(images, Self::features)
+    }
+
+    /// Those of the ten classes.
+    fn logits(&self, rows: &[f32]) -> Result<(Vec<f32>, usize)> {
+        let features = Tensor::from_slice(rows, (rows.len() / DIM, DIM), &self.device)?;
+        Ok((self.classes(&features)?.flatten_all()?.to_vec1()?, CLASSES))
     }
 }
 

@@ -9,6 +9,7 @@
 //! | [`frechet`] | the distance between two Gaussians |
 //! | [`kid`] | the kernel distance between two sets of rows |
 //! | [`inception_score`] | how sure a classifier is, and of how many classes |
+//! | [`prdc`] | how much of each of two sets of rows lies near the other |
 //! | [`bootstrap`] | how much a distance would differ with other images |
 //! | [`npz`] | statistics and images in numpy's archives |
 //!
@@ -26,6 +27,7 @@ use std::path::Path;
 use candle_core::{DType, Device, Tensor};
 
 use crate::checkpoint;
+use crate::data::checksum::{Algorithm, Hasher};
 use crate::data::{ImageSet, Images};
 use crate::error::{Error, Result};
 
@@ -37,6 +39,7 @@ pub mod kid;
 pub mod lenet;
 pub mod moments;
 pub mod npz;
+pub mod prdc;
 pub mod resize;
 mod rows;
 
@@ -134,6 +137,36 @@ pub trait FeatureNet: Send + Sync {
     ///
     /// [`Error::Config`] for images that the net cannot take.
     fn rows(&self, images: &Images) -> Result<Vec<f32>>;
+
+    /// The logits that the inception score of images is taken on, and the number of classes, from
+    /// the images' features.
+    ///
+    /// # Shapes: `rows: [n, dim]`, result `[n, classes]`
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] where these features do not lead to logits.
+    fn logits(&self, rows: &[f32]) -> Result<(Vec<f32>, usize)>;
+}
+
+/// A short name of the weights in a file: the head of the SHA-256 over names, shapes and values in
+/// f32, the same for every format. Counters of batch norms do not count.
+///
+/// # Errors
+///
+/// Those of [`checkpoint::load`].
+pub fn fingerprint(path: &Path) -> Result<String> {
+    let mut tensors = checkpoint::load(path, true)?.tensors;
+    tensors.retain(|(_, tensor)| tensor.dtype().is_float());
+    tensors.sort_by(|(a, _), (b, _)| a.cmp(b));
+    let mut hasher = Hasher::new(Algorithm::Sha256);
+    for (name, tensor) in tensors {
+        hasher.update(format!("{name} {:?} ", tensor.dims()).as_bytes());
+        let values: Vec<f32> = tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
+        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        hasher.update(&bytes);
+    }
+    Ok(hasher.finish().hex()[..12].to_string())
 }
 
 /// Statistics in the making: images come in batches of any size and leave only sums behind, which do
@@ -157,7 +190,16 @@ impl<'a> Gathering<'a> {
     ///
     /// Those of [`FeatureNet::rows`]; [`Error::Tensor`] for features that are not finite.
     pub fn add(&mut self, images: &Images) -> Result<()> {
-        self.rows.extend(self.net.rows(images)?);
+        self.add_rows(&self.net.rows(images)?)
+    }
+
+    /// Takes in the features of further images, `[n, dim]`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Tensor`] for features that are not finite.
+    pub fn add_rows(&mut self, rows: &[f32]) -> Result<()> {
+        self.rows.extend(rows);
         let full = self.rows.len() / (BLOCK * self.net.dim()) * BLOCK * self.net.dim();
         self.moments.add(&self.rows[..full])?;
         self.rows.drain(..full);
@@ -310,6 +352,10 @@ mod tests {
 
         fn rows(&self, images: &Images) -> Result<Vec<f32>> {
             Ok(images.pixels.iter().map(|&pixel| f32::from(pixel) / 7.0).collect())
+        }
+
+        fn logits(&self, rows: &[f32]) -> Result<(Vec<f32>, usize)> {
+            Ok((rows.to_vec(), 4))
         }
     }
 

@@ -4,13 +4,14 @@
 //!
 //! | file | arrays |
 //! |---|---|
-//! | statistics | `mu` f8 `[d]`, `sigma` f8 `[d, d]`; ours also `n` i8 `[]`, the number of images |
+//! | statistics | `mu` f8 `[d]`, `sigma` f8 `[d, d]`; ours also `n` i8 `[]`, the number of images, and `about` u1 `[any]`, [`About`] as JSON |
 //! | images | `arr_0` u1 `[n, h, w, c]` |
 
 use std::fs::File;
 use std::io::{BufReader, Cursor, Read, Seek};
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipArchive};
 
@@ -42,6 +43,23 @@ pub fn read_statistics(path: &Path) -> Result<Statistics> {
     Npz::open(path)?.statistics()
 }
 
+/// Reads what the statistics in the file at `path` are of; nothing is known where the file does not
+/// say.
+///
+/// # Errors
+///
+/// As [`read_statistics`].
+pub fn read_about(path: &Path) -> Result<About> {
+    let mut npz = Npz::open(path)?;
+    if !npz.has("about") {
+        return Ok(About::default());
+    }
+    let Values::U8(text) = npz.array("about")?.values else {
+        return Err(npz.fault("array `about`: must be u1, the bytes of a JSON object"));
+    };
+    serde_json::from_slice(&text).map_err(|error| npz.fault(format!("array `about`: {error}")))
+}
+
 /// Reads statistics from a file in memory.
 ///
 /// # Errors
@@ -58,6 +76,30 @@ pub fn decode_statistics(name: &str, bytes: &[u8]) -> Result<Statistics> {
 ///
 /// [`Error::Tensor`] when the covariance is not `d x d`; those of [`atomic::write_with`].
 pub fn write_statistics(path: &Path, statistics: &Statistics) -> Result<()> {
+    write_statistics_about(path, statistics, &About::default())
+}
+
+/// What statistics are of, as far as it is known: files of other programs do not say.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct About {
+    /// The images: a data set with its split, such as `mnist:train`, or where they were read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub images: Option<String>,
+    /// The net of the features, and which weights it had.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub net: Option<String>,
+    /// How images were resized for the net.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resize: Option<String>,
+}
+
+/// Writes statistics as [`write_statistics`] does, and what they are of; other programs read the file
+/// all the same.
+///
+/// # Errors
+///
+/// As [`write_statistics`].
+pub fn write_statistics_about(path: &Path, statistics: &Statistics, about: &About) -> Result<()> {
     let d = statistics.mean.len();
     let mut arrays = vec![
         ("mu", Array { shape: vec![d], values: Values::F64(statistics.mean.clone()) }),
@@ -65,6 +107,11 @@ pub fn write_statistics(path: &Path, statistics: &Statistics) -> Result<()> {
     ];
     if let Some(n) = statistics.n.and_then(|n| i64::try_from(n).ok()) {
         arrays.push(("n", Array { shape: Vec::new(), values: Values::I64(vec![n]) }));
+    }
+    if *about != About::default() {
+        let text = serde_json::to_vec(about)
+            .map_err(|error| Error::file(path, format!("array `about`: {error}")))?;
+        arrays.push(("about", Array { shape: vec![text.len()], values: Values::U8(text) }));
     }
     write(path, &arrays)
 }

@@ -1,5 +1,7 @@
 //! Single-threaded matrix product on slices: the one door to the `gemm` crate.
 
+use core::ops::Range;
+
 use candle_core::WithDType;
 
 /// A read-only matrix in a slice: element `(i, j)` is `data[i * row_stride + j * col_stride]`.
@@ -16,6 +18,11 @@ impl<'a, T> Mat<'a, T> {
     /// A row-major matrix whose rows start `row_stride` elements apart.
     pub(crate) fn new(data: &'a [T], rows: usize, cols: usize, row_stride: usize) -> Self {
         Self { data, rows, cols, row_stride, col_stride: 1 }
+    }
+
+    /// Some of the rows.
+    pub(crate) fn rows(self, range: Range<usize>) -> Self {
+        Self { data: &self.data[range.start * self.row_stride..], rows: range.len(), ..self }
     }
 
     /// The transposed view.
@@ -104,6 +111,11 @@ mod tests {
         assert_eq!(dst, [19.0, 22.0, 1.0, 43.0, 50.0]);
         gemm(Mat::new(&a, 2, 2, 3), Mat::new(&b, 2, 2, 2).t(), &mut dst, 3, true);
         assert_eq!(dst, [19.0 + 17.0, 22.0 + 23.0, 1.0, 43.0 + 39.0, 50.0 + 53.0]);
+        // The second row of a, and that of a transposed.
+        gemm(Mat::new(&a, 2, 2, 3).rows(1..2), Mat::new(&b, 2, 2, 2), &mut dst, 2, false);
+        assert_eq!(dst[..2], [43.0, 50.0]);
+        gemm(Mat::new(&a, 2, 2, 3).t().rows(1..2), Mat::new(&b, 2, 2, 2), &mut dst, 2, false);
+        assert_eq!(dst[..2], [38.0, 44.0]);
     }
 
     #[test]

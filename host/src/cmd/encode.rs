@@ -196,11 +196,12 @@ impl Set {
         let path = Path::new(name);
         let set = match Kind::of(name)? {
             Kind::DataSet(dataset, split) => {
-                let images = images::data_set(dataset, split, args.data_path.as_deref(), n)?;
-                Self::of(images.context(
+                let dir = args.data_path.as_deref();
+                let set = images::data_set(dataset, split, dir, n, None)?.context(
                     "needs --data-path DIR; built in are the first 512 images of mnist:test (-n \
                      512 or less)",
-                )?, n, config)?
+                )?;
+                Self::of(data::Images::gather(&*set, n.unwrap_or(usize::MAX))?, n, config)?
             }
             Kind::Folder => Self::of(images::folder(path, n)?, n, config)?,
             Kind::Npz => match npz::read(path)? {

@@ -1,34 +1,39 @@
-//! `fmq fid`: the Fréchet distance between two sets of images.
+//! `fmq fid`: the Fréchet distance between two sets of images, and the measures beside it.
 
-use core::cell::OnceCell;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail, ensure};
-use fm_candle::checkpoint;
-use fm_candle::data::{Dataset, Images, Split};
-use fm_candle::fid::inception::Layer;
+use anyhow::{Result, bail, ensure};
+use fm_candle::fid::bootstrap::{Z95, standard_error};
+use fm_candle::fid::inception_score::{SPLITS, inception_score, order};
+use fm_candle::fid::kid::{Spread, Subsets, kid};
+use fm_candle::fid::prdc::{NEIGHBOURS, prdc};
 use fm_candle::fid::resize::Resize;
-use fm_candle::fid::{self, FeatureNet, Features, Gathering, Statistics, npz};
-use serde_json::json;
+use fm_candle::fid::{self, Features, npz};
+use serde_json::{Map, Value, json};
 
+use self::side::{Judge, Side, Wanted};
 use crate::cli::Common;
-use crate::cmd::images::{self, Kind};
-use crate::cmd::sample;
-use crate::embedded;
 
-/// Fréchet distance between two sets of images
+mod side;
+
+/// Fréchet distance between two sets of images, and other measures
+///
+/// A is the set that is judged (generated images), B what it is judged by (real ones). The distance
+/// is the same either way round; precision, recall, density, coverage and the inception score are not.
 #[derive(clap::Args)]
-#[command(after_help = "A, B: a folder of PNG images, .npz of images (arr_0) or statistics (mu, \
-    sigma), .safetensors with `features` or `samples`, a data set (mnist:train, mnist:test, ...), \
-    or a checkpoint to sample -n images from")]
+#[command(
+    after_help = "A, B: a folder of images (JPEG, PNG, WebP; any sizes for inception), .npz of \
+    images (arr_0) or statistics (mu, sigma), .safetensors with `features` or `samples`, a data set \
+    (mnist:train, mnist:test, ...), or a checkpoint to sample -n images from"
+)]
 #[expect(clippy::struct_excessive_bools, reason = "flags are independent")]
 pub(crate) struct Args {
-    /// One set
+    /// The set to judge: generated images
     #[arg(value_name = "A")]
     a: String,
-    /// The other set; not needed where A's statistics are only saved
-    #[arg(value_name = "B", required_unless_present = "save_stats")]
+    /// What to judge it by: real images; not needed where A's statistics are only saved, or for --is
+    #[arg(value_name = "B", required_unless_present_any = ["save_stats", "is"])]
     b: Option<String>,
     /// Use the first N images of each set; statistics, mnist:train's built-in ones too, stay whole
     #[arg(short, value_name = "N")]
@@ -36,6 +41,9 @@ pub(crate) struct Args {
     /// Folder of the data sets
     #[arg(long = "data-path", alias = "data_path", value_name = "DIR")]
     data_path: Option<PathBuf>,
+    /// Side to which images of imagenet and celeba are brought first, as in training
+    #[arg(long = "image-size", alias = "image_size", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=16384))]
+    image_size: Option<u16>,
     /// What is compared: inception (2048 features; inception-768, -192 and -64 are earlier ones), or
     /// lenet, a small classifier of digits [default: inception with --weights, else lenet]
     #[arg(long, value_name = "NAME")]
@@ -51,254 +59,209 @@ pub(crate) struct Args {
     /// Print one JSON object
     #[arg(long)]
     json: bool,
-    /// Write A's statistics
+    /// Write A's statistics, and which images, net and resize they are of; pytorch-fid reads the file
     #[arg(long = "save-stats", alias = "save_stats", value_name = "OUT.npz")]
     save_stats: Option<PathBuf>,
-    /// Kernel distance (not in this version)
-    #[arg(long, hide = true)]
+    /// Keep data sets' statistics in this folder, by name, number, net and resize, and take them from
+    /// there the next time
+    #[arg(long, value_name = "DIR")]
+    cache: Option<PathBuf>,
+    /// Half of the distance's 95 % interval, from N resamples of A's images (200, say)
+    #[arg(long, value_name = "N", requires = "b", value_parser = clap::value_parser!(u32).range(2..))]
+    bootstrap: Option<u32>,
+    /// Kernel distance, mean and standard deviation over subsets
+    #[arg(long, requires = "b")]
     kid: bool,
-    /// Inception score (not in this version)
-    #[arg(long, hide = true)]
+    /// Subsets of the kernel distance
+    #[arg(long = "kid-subsets", alias = "kid_subsets", value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    kid_subsets: u32,
+    /// Images of each set in a subset [default: 1000, or all of the smaller set]
+    #[arg(long = "kid-subset-size", alias = "kid_subset_size", value_name = "N")]
+    kid_subset_size: Option<usize>,
+    /// Inception score of A, mean and standard deviation over parts
+    #[arg(long)]
     is: bool,
-    /// Precision, recall, density, coverage (not in this version)
-    #[arg(long, hide = true)]
+    /// Parts of the inception score
+    #[arg(long = "is-splits", alias = "is_splits", value_name = "N", default_value_t = SPLITS)]
+    is_splits: usize,
+    /// Precision, recall, density and coverage
+    #[arg(long, requires = "b")]
     prdc: bool,
+    /// Neighbours that make a ball for --prdc; the authors of density and coverage take 5
+    #[arg(long = "prdc-k", alias = "prdc_k", value_name = "K", default_value_t = NEIGHBOURS)]
+    prdc_k: usize,
 }
 
 pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<()> {
-    refuse_what_is_missing(args)?;
     let judge = Judge::new(args, common)?;
-    let a = judge.side(&args.a)?;
-    let mut warnings: Vec<String> = a.warning("A").into_iter().collect();
+    let both = args.kid.then_some("--kid").or(args.prdc.then_some("--prdc"));
+    let rows = both.or(args.bootstrap.is_some().then_some("--bootstrap"));
+    let a = judge.side(&args.a, Wanted { rows, logits: args.is })?;
     if let Some(path) = &args.save_stats {
-        npz::write_statistics(path, &a.statistics)?;
+        npz::write_statistics_about(path, &a.statistics, &a.about)?;
         common.progress().line(&format!("wrote `{}`", path.display()));
     }
-    let Some(b) = &args.b else {
-        warn(common, &warnings);
-        if args.json {
-            let result = json!({
-                "fid": null,
-                "n_a": a.statistics.n,
-                "n_b": null,
-                "features": a.name(&judge),
-                "resize": a.resize(&judge),
-                "warnings": warnings,
-            });
-            writeln!(out, "{result}")?;
-        }
-        return Ok(());
-    };
-    let b = judge.side(b)?;
-    warnings.extend(b.warning("B"));
-    let (d_a, d_b) = (a.statistics.dim(), b.statistics.dim());
-    ensure!(
-        d_a == d_b,
-        "A (`{}`) has {d_a} features, but B (`{}`) has {d_b}; both need the same ones",
-        args.a,
-        args.b.as_deref().unwrap_or_default()
-    );
-    let distance = fid::fid(&a.statistics, &b.statistics)?;
-    warn(common, &warnings);
-    let judged = if a.judged { &a } else { &b };
-    if args.json {
-        let result = json!({
-            "fid": distance,
-            "n_a": a.statistics.n,
-            "n_b": b.statistics.n,
-            "features": judged.name(&judge),
-            "resize": judged.resize(&judge),
-            "warnings": warnings,
-        });
-        writeln!(out, "{result}")?;
-    } else {
-        let count = |side: &Side| match side.statistics.n {
-            Some(n) => format!("{n} images"),
-            None => "statistics".into(),
-        };
-        let title = judged.title(&judge);
-        let how = judged.resize(&judge).map_or(String::new(), |how| format!(", resize: {how}"));
-        writeln!(out, "{title} = {distance:.4}  (A: {}, B: {}{how})", count(&a), count(&b))?;
+    let b = args.b.as_ref().map(|name| {
+        let side = judge.side(name, Wanted { rows: both, logits: false })?;
+        Ok::<_, anyhow::Error>((name.as_str(), side))
+    });
+    let b = b.transpose()?;
+    let mut report = Report::new(args, &a, b.as_ref());
+    if b.is_some() || args.save_stats.is_some() {
+        report.warnings.extend(a.warning("A"));
     }
-    Ok(())
-}
-
-/// Tells people what `warnings` say.
-fn warn(common: &Common, warnings: &[String]) {
-    for warning in warnings {
+    if let Some((name, b)) = &b {
+        report.warnings.extend(b.warning("B"));
+        report.warnings.extend(agreement(&a, b)?);
+        report.compare(args, common.seed, &a, (name, b))?;
+    }
+    if args.is {
+        report.score(args, common.seed, &a)?;
+    }
+    for warning in &report.warnings {
         common.progress().line(&format!("warning: {warning}"));
     }
-}
-
-/// Refuses options that are not in this version.
-fn refuse_what_is_missing(args: &Args) -> Result<()> {
-    let measures = [("--kid", args.kid), ("--is", args.is), ("--prdc", args.prdc)];
-    if let Some((flag, _)) = measures.iter().find(|(_, given)| *given) {
-        bail!("{flag} is not in this version, which has the Fréchet distance alone");
+    if args.json {
+        writeln!(out, "{}", report.json())?;
+    } else {
+        report.lines.iter().try_for_each(|line| writeln!(out, "{line}"))?;
     }
     Ok(())
 }
 
-/// Images between two steps of the progress bar.
-const CHUNK: usize = 64;
-
-/// One set, as its statistics.
-struct Side {
-    statistics: Statistics,
-    /// Whether our net computed the features; else they came with the file.
-    judged: bool,
-}
-
-impl Side {
-    fn given(statistics: Statistics) -> Self {
-        Self { statistics, judged: false }
-    }
-
-    fn name(&self, judge: &Judge<'_>) -> &'static str {
-        if self.judged { judge.features.name() } else { "given" }
-    }
-
-    /// How our net's images were resized, if they were.
-    fn resize(&self, judge: &Judge<'_>) -> Option<&'static str> {
-        let resized = self.judged && judge.features != Features::LeNet;
-        resized.then(|| judge.resize.name())
-    }
-
-    fn title(&self, judge: &Judge<'_>) -> String {
-        if self.judged {
-            judge.features.title()
-        } else {
-            format!("FID ({} given features)", self.statistics.dim())
+/// Refuses sets of different features; warns where one does not say which it has.
+fn agreement(a: &Side, b: &Side) -> Result<Option<String>> {
+    let net = |side: &Side| {
+        let how = side.about.resize.as_ref().map(|how| format!(", resize {how}"));
+        side.about.net.as_ref().map(|net| format!("{net}{}", how.unwrap_or_default()))
+    };
+    Ok(match (net(a), net(b)) {
+        (Some(a), Some(b)) if a != b => {
+            bail!("A has features of {a}, but B of {b}; both need the same ones")
         }
-    }
-
-    /// What is wrong with few images; `side` is A or B.
-    fn warning(&self, side: &str) -> Option<String> {
-        let d = self.statistics.dim();
-        let n = self.statistics.n.filter(|&n| n <= d as u64)?;
-        Some(format!(
-            "{side}: {n} images for {d} features have a singular covariance; the distance comes out \
-             too large and compares only with others of {n} images"
-        ))
-    }
+        (Some(net), None) => Some(format!("B does not say what its features are of; A's: {net}")),
+        (None, Some(net)) => Some(format!("A does not say what its features are of; B's: {net}")),
+        _ => None,
+    })
 }
 
-/// Turns what A or B names into statistics.
-struct Judge<'a> {
-    args: &'a Args,
-    common: &'a Common,
-    features: Features,
-    resize: Resize,
-    /// The features' net, once it is needed.
-    net: OnceCell<Box<dyn FeatureNet>>,
+/// The results, for people and as JSON.
+struct Report {
+    values: Map<String, Value>,
+    lines: Vec<String>,
+    warnings: Vec<String>,
+    /// What a measure's name is followed by: ` (LeNet features)`.
+    features: String,
+    /// Which sets they are, of how many images, and how these were resized.
+    sets: String,
 }
 
-impl<'a> Judge<'a> {
-    fn new(args: &'a Args, common: &'a Common) -> Result<Self> {
-        let features = match &args.features {
-            Some(name) => name.parse().context("--features")?,
-            None if args.weights.is_some() => Features::Inception(Layer::D2048),
-            None => Features::LeNet,
+impl Report {
+    fn new(args: &Args, a: &Side, b: Option<&(&str, Side)>) -> Self {
+        let sides = || [Some(a), b.map(|(_, b)| b)].into_iter().flatten();
+        let features = sides().find_map(Side::features);
+        let resize = sides().find_map(|side| side.about.resize.clone());
+        let title = match features {
+            Some(features) => features.title(),
+            None => format!("FID ({} given features)", a.statistics.dim()),
         };
-        if features == Features::LeNet
-            && let Some(how) = args.resize
-        {
-            bail!("--resize {how} is about inception's features; lenet takes 28 x 28 as they are");
+        let sets = [
+            Some(format!("A: {}", a.title(&args.a))),
+            b.map(|(name, b)| format!("B: {}", b.title(name))),
+            resize.as_ref().map(|how| format!("resize: {how}")),
+        ];
+        let fields = [
+            ("fid", Value::Null),
+            ("n_a", json!(a.statistics.n)),
+            ("n_b", json!(b.and_then(|(_, b)| b.statistics.n))),
+            ("features", json!(features.map_or("given", Features::name))),
+            ("resize", json!(resize)),
+            ("a", json!(a.about.images.as_ref().unwrap_or(&args.a))),
+            ("b", json!(b.map(|(name, b)| b.about.images.as_deref().unwrap_or(name)))),
+        ];
+        Self {
+            values: fields.map(|(key, value)| (key.to_string(), value)).into_iter().collect(),
+            lines: Vec::new(),
+            warnings: Vec::new(),
+            features: title.strip_prefix("FID").unwrap_or_default().to_string(),
+            sets: sets.into_iter().flatten().collect::<Vec<_>>().join("; "),
         }
-        let resize = args.resize.unwrap_or_default();
-        Ok(Self { args, common, features, resize, net: OnceCell::new() })
     }
 
-    /// The features' net.
-    fn net(&self) -> Result<&dyn FeatureNet> {
-        if let Some(net) = self.net.get() {
-            return Ok(&**net);
+    /// The measures of A beside B.
+    fn compare(
+        &mut self,
+        args: &Args,
+        seed: u64,
+        a: &Side,
+        (name, b): (&str, &Side),
+    ) -> Result<()> {
+        let (d, d_b) = (a.statistics.dim(), b.statistics.dim());
+        ensure!(
+            d == d_b,
+            "A (`{}`) has {d} features, but B (`{name}`) has {d_b}; both need the same ones",
+            args.a
+        );
+        let distance = fid::fid(&a.statistics, &b.statistics)?;
+        self.set("fid", distance);
+        let mut interval = String::new();
+        if let Some(resamples) = args.bootstrap {
+            let error = Z95 * standard_error(&a.rows, &b.statistics, resamples as usize, seed)?;
+            self.set("fid_error", error);
+            interval = format!(" ± {error:.4}");
         }
-        let net = match (self.features, &self.args.weights) {
-            (Features::LeNet, None) => Box::new(embedded::lenet()?),
-            (features, Some(path)) => {
-                let net = features.open(path, self.resize, &self.common.device()?);
-                net.context(format!("--weights for {features}"))?
+        self.line("FID", &format!("{distance:.4}{interval}  ({})", self.sets));
+        if args.kid {
+            let fewest = a.rows.len().min(b.rows.len()) / d;
+            let Subsets { size, .. } = Subsets::default();
+            let size = args.kid_subset_size.unwrap_or(size.min(fewest));
+            let subsets = Subsets { count: args.kid_subsets as usize, size, seed };
+            let Spread { mean, std } = kid(&a.rows, &b.rows, d, &subsets)?;
+            self.set("kid_mean", mean);
+            self.set("kid_std", std);
+            let subsets = format!("{} subsets of {size}", args.kid_subsets);
+            self.line("KID", &format!("{mean:.6} ± {std:.6}  ({subsets})"));
+        }
+        if args.prdc {
+            let k = args.prdc_k;
+            let found = prdc(&a.rows, &b.rows, d, k)?;
+            let measures = [
+                ("precision", found.precision),
+                ("recall", found.recall),
+                ("density", found.density),
+                ("coverage", found.coverage),
+            ];
+            for (name, value) in measures {
+                self.set(name, value);
+                self.line(name, &format!("{value:.4}  (k = {k})"));
             }
-            (features, None) => bail!(
-                "--features {features} needs --weights FILE, torch-fidelity's or pytorch-fid's; \
-                 `fmq data fetch inception` brings the former"
-            ),
-        };
-        Ok(&**self.net.get_or_init(|| net))
+        }
+        Ok(())
     }
 
-    /// The statistics of the set that `name` names; its contents tell what a file is.
-    fn side(&self, name: &str) -> Result<Side> {
-        self.read(name).map_err(|error| images::named(name, error))
+    /// The inception score of A.
+    fn score(&mut self, args: &Args, seed: u64, a: &Side) -> Result<()> {
+        let (logits, classes) = &a.logits;
+        let splits = args.is_splits;
+        let order = order(logits.len() / (*classes).max(1), seed);
+        let Spread { mean, std } = inception_score(logits, *classes, &order, splits)?;
+        self.set("is_mean", mean);
+        self.set("is_std", std);
+        self.line("IS", &format!("{mean:.4} ± {std:.4}  ({splits} splits of A)"));
+        Ok(())
     }
 
-    fn read(&self, name: &str) -> Result<Side> {
-        let path = Path::new(name);
-        match Kind::of(name)? {
-            Kind::DataSet(dataset, split) => self.data_set(dataset, split),
-            Kind::Folder => self.judge(images::folder(path, self.args.n)?),
-            Kind::Npz => match npz::read(path)? {
-                npz::Content::Statistics(statistics) => Ok(Side::given(statistics)),
-                npz::Content::Images(images) => self.judge(images),
-            },
-            Kind::Safetensors => self.safetensors(path),
-            Kind::Other => self.sampled(path),
-        }
+    fn set(&mut self, key: &str, value: f64) {
+        self.values.insert(key.to_string(), json!(value));
     }
 
-    /// Half of a data set, or what the binary knows of it.
-    fn data_set(&self, dataset: Dataset, split: Split) -> Result<Side> {
-        let args = self.args;
-        if let Some(images) = images::data_set(dataset, split, args.data_path.as_deref(), args.n)? {
-            return self.judge(images);
-        }
-        // A checkpoint as the other set needs -n, so -n must not ask for the images here.
-        let embedded = self.features == Features::LeNet && args.weights.is_none();
-        if (dataset, split) == (Dataset::Mnist, Split::Train) && embedded {
-            return Ok(Side { statistics: embedded::lenet_mnist_train()?, judged: true });
-        }
-        bail!(
-            "needs --data-path DIR; built in are the statistics of mnist:train on the built-in \
-             lenet, and the first 512 images of mnist:test (-n 512 or less)"
-        )
+    fn line(&mut self, name: &str, text: &str) {
+        self.lines.push(format!("{name}{} = {text}", self.features));
     }
 
-    fn safetensors(&self, path: &Path) -> Result<Side> {
-        let file = checkpoint::load(path, true)?;
-        if let Some(features) = file.tensor("features") {
-            let (mut rows, d) = fid::rows(features)?;
-            rows.truncate(self.args.n.unwrap_or(usize::MAX).saturating_mul(d));
-            return Ok(Side::given(Statistics::of_rows(&rows, d)?));
-        }
-        match file.tensor("samples") {
-            Some(samples) => self.judge(sample::images(samples)?),
-            None => self.sampled(path),
-        }
-    }
-
-    /// Images sampled from a checkpoint.
-    fn sampled(&self, path: &Path) -> Result<Side> {
-        let Some(n) = self.args.n else {
-            bail!("-n N is needed to sample from a checkpoint");
-        };
-        ensure!(n >= 2, "-n {n}: at least 2 images are needed");
-        self.judge(sample::images(&sample::draw(path, n, self.common)?)?)
-    }
-
-    /// The statistics of the net's features on the images, or the first `-n` of them.
-    fn judge(&self, mut images: Images) -> Result<Side> {
-        images.truncate(self.args.n.unwrap_or(usize::MAX));
-        ensure!(images.n >= 2, "at least 2 images are needed, but there is {}", images.n);
-        let net = self.net()?;
-        let bar = self.common.progress().bar("features", images.n as u64, "img");
-        let mut gathering = Gathering::new(net);
-        for first in (0..images.n).step_by(CHUNK) {
-            let range = first..(first + CHUNK).min(images.n);
-            bar.inc(range.len() as u64);
-            gathering.add_set(&images, range)?;
-        }
-        bar.finish_and_clear();
-        Ok(Side { statistics: gathering.finish()?.try_into()?, judged: true })
+    fn json(&self) -> Value {
+        let mut values = self.values.clone();
+        values.insert("warnings".to_string(), json!(self.warnings));
+        Value::Object(values)
     }
 }

@@ -1,12 +1,13 @@
 //! Arguments that name a set of images: what they mean, and how the images are read.
 
-use std::fs::{self, File};
-use std::io::{BufReader, Read};
-use std::path::Path;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Error, Result, bail, ensure};
-use fm_candle::data::{Dataset, Images, Split};
-use fm_candle::fid::{npz, planar};
+use fm_candle::data::folder::{self, FolderOptions};
+use fm_candle::data::{Dataset, ImageSet, Images, Split};
+use fm_candle::fid::npz;
 use rayon::prelude::*;
 
 use crate::embedded;
@@ -60,21 +61,24 @@ pub(crate) fn named(name: &str, error: Error) -> Error {
 /// How many of MNIST's test images are built in.
 pub(crate) const BUILT_IN: usize = 512;
 
-/// Half of a data set from the folder `dir`; without a folder the first images of `mnist:test`,
-/// where no more than the `n` built-in ones are asked for, and else none.
+/// Half of a data set from the folder `dir`, with the images of folders at `image_size`; without a
+/// folder the first images of `mnist:test`, where no more than the `n` built-in ones are asked for,
+/// and else none.
 pub(crate) fn data_set(
     dataset: Dataset,
     split: Split,
     dir: Option<&Path>,
     n: Option<usize>,
-) -> Result<Option<Images>> {
+    image_size: Option<usize>,
+) -> Result<Option<Box<dyn ImageSet>>> {
     match (dir, dataset, split, n) {
         (Some(dir), ..) => {
-            let set = dataset.open(dir, split, &dataset.folder_options())?;
-            Ok(Some(Images::gather(&*set, n.unwrap_or(usize::MAX))?))
+            // Each image is read once.
+            let options = FolderOptions { image_size, cache_bytes: 0, ..dataset.folder_options() };
+            Ok(Some(dataset.open(dir, split, &options)?))
         }
         (None, Dataset::Mnist, Split::Test, Some(n)) if n <= BUILT_IN => {
-            embedded::mnist_test_images().map(Some)
+            Ok(Some(Box::new(embedded::mnist_test_images()?)))
         }
         _ => Ok(None),
     }
@@ -83,78 +87,45 @@ pub(crate) fn data_set(
 /// At most the first `n` images of a data set's test half; without a folder the built-in ones.
 pub(crate) fn test_half(dataset: Dataset, dir: Option<&Path>, n: usize) -> Result<Images> {
     let n = if dir.is_none() { n.min(BUILT_IN) } else { n };
-    let images = data_set(dataset, Split::Test, dir, Some(n))?;
-    let mut images = images.with_context(|| format!("--data {dataset}: needs --data-path DIR"))?;
-    images.truncate(n);
-    Ok(images)
+    let set = data_set(dataset, Split::Test, dir, Some(n), None)?;
+    let set = set.with_context(|| format!("--data {dataset}: needs --data-path DIR"))?;
+    Ok(Images::gather(&*set, n)?)
 }
 
-/// The PNG images of a folder, by name, or the first `n` of them.
+/// The images of a folder, by name, or the first `n` of them, all of one size; in RGB.
 pub(crate) fn folder(dir: &Path, n: Option<usize>) -> Result<Images> {
-    let mut paths = Vec::new();
-    for entry in fs::read_dir(dir)? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|end| end.eq_ignore_ascii_case("png")) && path.is_file() {
-            paths.push(path);
-        }
-    }
-    paths.sort();
+    let mut paths = folder::list(dir)?;
     paths.truncate(n.unwrap_or(usize::MAX));
-    let Some(first) = paths.first() else { bail!("the folder holds no PNG images") };
-    let pictures: Vec<Picture> = paths
-        .par_iter()
-        .map(|path| picture(path).with_context(|| format!("`{}`", path.display())))
-        .collect::<Result<_>>()?;
-    let [height, width, channels] = pictures[0].shape;
-    let mut pixels = Vec::new();
-    for (path, picture) in paths.iter().zip(&pictures) {
-        let [h, w, c] = picture.shape;
-        ensure!(
-            [h, w, c] == [height, width, channels],
-            "`{}` is {h} x {w} with {c} channel(s), but `{}` is {height} x {width} with {channels}",
-            path.display(),
-            first.display()
-        );
-        pixels.extend(planar(&picture.pixels, channels, height * width));
+    let mut groups = files(&paths)?;
+    if let [first, second, ..] = &groups[..] {
+        let (at, [h, w], [height, width]) =
+            (paths[first.n].display(), [second.height, second.width], [first.height, first.width]);
+        bail!("`{at}` is {h} x {w}, but `{}` is {height} x {width}", paths[0].display());
     }
-    Ok(Images { n: paths.len(), channels, height, width, pixels, labels: Vec::new() })
+    groups.pop().context("no images are asked for")
 }
 
-/// A decoded image.
-struct Picture {
-    /// Height, width, channels.
-    shape: [usize; 3],
-    /// `[h, w, c]`.
-    pixels: Vec<u8>,
-}
-
-/// Reads a grey or RGB image of 8 bits; palettes and fewer bits are expanded.
-fn picture(path: &Path) -> Result<Picture> {
-    let mut decoder = png::Decoder::new(BufReader::new(File::open(path)?));
-    decoder.set_transformations(png::Transformations::EXPAND);
-    let mut reader = decoder.read_info()?;
-    let channels = match reader.output_color_type() {
-        (png::ColorType::Grayscale, png::BitDepth::Eight) => 1,
-        (png::ColorType::Rgb, png::BitDepth::Eight) => 3,
-        (color, depth) => {
-            bail!("is {color:?} with {} bits; grey or RGB with 8 is needed", depth as u8)
+/// Images from files, read on all threads; neighbours of one size come together.
+pub(crate) fn files(paths: &[PathBuf]) -> Result<Vec<Images>> {
+    let images: Vec<Images> =
+        paths.par_iter().map(|path| folder::read(path)).collect::<Result<_, _>>()?;
+    let mut groups: Vec<Images> = Vec::new();
+    for image in images {
+        match groups.last_mut() {
+            Some(last) if (last.height, last.width) == (image.height, image.width) => {
+                last.n += 1;
+                last.pixels.extend(image.pixels);
+            }
+            _ => groups.push(image),
         }
-    };
-    let size = reader.output_buffer_size().context("is too large")?;
-    let mut pixels = vec![0; size];
-    let frame = reader.next_frame(&mut pixels)?;
-    pixels.truncate(frame.buffer_size());
-    let shape = [frame.height as usize, frame.width as usize, channels];
-    ensure!(
-        shape.iter().product::<usize>() == pixels.len(),
-        "holds {} bytes for {shape:?}",
-        pixels.len()
-    );
-    Ok(Picture { shape, pixels })
+    }
+    Ok(groups)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn write_png(path: &Path, color: png::ColorType, width: u32, pixels: &[u8]) {
@@ -170,26 +141,35 @@ mod tests {
     #[test]
     fn folders_are_read_by_name_into_planes() {
         let dir = tempfile::tempdir().unwrap();
-        let rgb = png::ColorType::Rgb;
-        write_png(&dir.path().join("b.png"), rgb, 2, &[7, 8, 9, 10, 11, 12]);
-        write_png(&dir.path().join("a.PNG"), rgb, 2, &[1, 2, 3, 4, 5, 6]);
+        write_png(&dir.path().join("b.png"), png::ColorType::Rgb, 2, &[7, 8, 9, 10, 11, 12]);
+        write_png(&dir.path().join("a.PNG"), png::ColorType::Grayscale, 2, &[1, 2]);
         fs::write(dir.path().join("notes.txt"), "no image").unwrap();
         let images = folder(dir.path(), None).unwrap();
         assert_eq!((images.n, images.channels, images.height, images.width), (2, 3, 1, 2));
-        assert_eq!(images.pixels, [1, 4, 2, 5, 3, 6, 7, 10, 8, 11, 9, 12]);
+        assert_eq!(images.pixels, [1, 2, 1, 2, 1, 2, 7, 10, 8, 11, 9, 12]);
         assert_eq!(folder(dir.path(), Some(1)).unwrap().n, 1);
+    }
+
+    #[test]
+    fn neighbours_of_one_size_come_together() {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, width) in [("1.png", 2), ("2.png", 2), ("3.png", 1), ("4.png", 2)] {
+            write_png(&dir.path().join(name), png::ColorType::Grayscale, width, &[0; 2]);
+        }
+        let groups = files(&folder::list(dir.path()).unwrap()).unwrap();
+        let sizes = groups.iter().map(|group| (group.n, group.height, group.width));
+        assert_eq!(sizes.collect::<Vec<_>>(), [(2, 1, 2), (1, 2, 1), (1, 1, 2)]);
+        assert!(groups.iter().all(|group| group.pixels.len() == group.n * 6));
     }
 
     #[test]
     fn folders_name_the_image_at_fault() {
         let dir = tempfile::tempdir().unwrap();
         let complaint = || format!("{:#}", folder(dir.path(), None).unwrap_err());
-        assert!(complaint().contains("no PNG images"));
+        assert!(complaint().contains("holds no images"));
         write_png(&dir.path().join("0.png"), png::ColorType::Grayscale, 2, &[1, 2, 3, 4]);
         write_png(&dir.path().join("1.png"), png::ColorType::Grayscale, 1, &[1, 2]);
-        assert!(complaint().contains("1.png` is 2 x 1 with 1 channel(s)"), "{}", complaint());
-        write_png(&dir.path().join("1.png"), png::ColorType::Rgba, 1, &[0; 4]);
-        assert!(complaint().contains("1.png`: is Rgba with 8 bits"), "{}", complaint());
+        assert!(complaint().contains("1.png` is 2 x 1, but"), "{}", complaint());
         fs::write(dir.path().join("1.png"), "no image").unwrap();
         assert!(complaint().contains("1.png`"), "{}", complaint());
     }

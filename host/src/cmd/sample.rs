@@ -1,5 +1,6 @@
 //! `fmq sample`: images from a net.
 
+use core::ops::Range;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -9,7 +10,7 @@ use clap::builder::{PathBufValueParser, TypedValueParser};
 use fm_candle::data::Images;
 use fm_candle::device::Device;
 use fm_candle::fid::planar;
-use fm_candle::model::UNetConfig;
+use fm_candle::model::{UNet, UNetConfig};
 use fm_candle::sample::{Sampler, start_noise, to_pixels};
 use fm_candle::solver::{Method, Options, uniform_grid};
 use fm_candle::{Tensor, checkpoint};
@@ -117,20 +118,34 @@ fn peak_memory() -> Option<u64> {
     Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? / 1000)
 }
 
-/// `n` samples of the net in the file at `path`, drawn by the command's defaults:
-/// `[n, c, h, w]`, about `[-1, 1]`.
-pub(crate) fn draw(path: &Path, n: usize, common: &Common) -> Result<Tensor> {
-    let device = common.device()?;
-    let net = NetArgs::plain(path).build(&device)?;
-    let grid = uniform_grid(0.05)?;
-    let (method, options) = (Method::Midpoint, Options::default());
-    let sampler = Sampler { method, grid, options, cfg_scale: 0.0, batch_size: 8 };
-    let x0 = start_noise(common.seed, 0, n, image_shape(net.config())?, &device)?;
-    let labels = label::labels(None, n, common.seed, net.config())?;
-    let bar = common.progress().bar("sampling", n as u64, "img");
-    let samples = sampler.run(&net, &x0, labels.as_deref(), false, |n| bar.inc(n as u64))?;
-    bar.finish_and_clear();
-    Ok(samples.images)
+/// Samples of a net by the command's defaults, a range of them at a time.
+pub(crate) struct Drawing {
+    net: UNet,
+    sampler: Sampler,
+    labels: Option<Vec<u32>>,
+    seed: u64,
+    device: Device,
+}
+
+impl Drawing {
+    /// `n` samples to be drawn from the net in the file at `path`.
+    pub(crate) fn open(path: &Path, n: usize, common: &Common) -> Result<Self> {
+        let device = common.device()?;
+        let net = NetArgs::plain(path).build(&device)?;
+        let grid = uniform_grid(0.05)?;
+        let (method, options) = (Method::Midpoint, Options::default());
+        let sampler = Sampler { method, grid, options, cfg_scale: 0.0, batch_size: 8 };
+        let labels = label::labels(None, n, common.seed, net.config())?;
+        Ok(Self { net, sampler, labels, seed: common.seed, device })
+    }
+
+    /// The samples with these numbers, which do not depend on the range.
+    pub(crate) fn images(&self, range: Range<usize>) -> Result<Images> {
+        let shape = image_shape(self.net.config())?;
+        let x0 = start_noise(self.seed, range.start as u64, range.len(), shape, &self.device)?;
+        let labels = self.labels.as_ref().map(|labels| &labels[range]);
+        images(&self.sampler.run(&self.net, &x0, labels, false, |_| {})?.images)
+    }
 }
 
 /// Channels, height and width of the net's images.

@@ -188,7 +188,7 @@ fn images_that_do_not_fit_are_refused() {
         ("colour.npz", "colours"),
         ("large.npz", "9 x 9, the net's 8 x 8"),
         ("none.npz", "no images"),
-        ("empty", "no PNG"),
+        ("empty", "holds no images"),
         ("text.txt", "no set of images"),
         ("absent.npz", "neither a readable file"),
         ("mnist:train", "--data-path"),

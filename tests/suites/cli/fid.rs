@@ -13,8 +13,10 @@ fn fid_compares_embedded_digits() {
     assert_eq!((json["features"].as_str(), json["n_a"].as_u64()), (Some("lenet"), Some(256)));
     let real = json["fid"].as_f64().unwrap();
     assert!((5.0..30.0).contains(&real), "{real}");
+    assert_eq!((&json["a"], &json["b"]), (&"mnist:test".into(), &"mnist:train".into()));
     let text = ok(dir.path(), &["fid", "mnist:test", "mnist:train", "-n", "256"]);
-    assert!(text.starts_with("FID (LeNet features)"), "{text}");
+    let sets = "(A: mnist:test, 256 images; B: mnist:train, 60000 images)";
+    assert_eq!(text, format!("FID (LeNet features) = {real:.4}  {sets}\n"));
 }
 
 /// A folder with an untrained Inception net as `inception.safetensors`, and two sets of six images, in
@@ -63,12 +65,190 @@ fn inception_features_come_from_a_weight_file() {
     // Statistics of one set stand for its images.
     ok(dir, &[&["fid", "a.npz", "--save-stats", "stats.npz"], &early[..]].concat());
     let text = ok(dir, &[&["fid", "stats.npz", "b.npz"], &early[..]].concat());
-    let expected =
-        format!("FID (64 Inception features) = {distance:.4}  (A: 6 images, B: 6 images, ");
-    assert_eq!(text, format!("{expected}resize: torchmetrics)\n"));
-    // Weights alone ask for Inception's last features, which are another number.
+    let sets = "A: stats.npz of a.npz, 6 images; B: b.npz, 6 images; resize: torchmetrics";
+    assert_eq!(text, format!("FID (64 Inception features) = {distance:.4}  ({sets})\n"));
+
+    // Statistics say which net and resize they are of, and are compared with no other.
     let error = fails(dir, &[&["fid", "stats.npz", "b.npz"], &weights[..]].concat());
-    assert!(error.contains("64 features") && error.contains("2048"), "{error}");
+    assert!(error.contains("A has features of inception-64, weights"), "{error}");
+    assert!(error.contains("but B of inception, weights"), "{error}");
+    let tf1 = [&["fid", "stats.npz", "b.npz", "--resize", "tf1"], &early[..]].concat();
+    let error = fails(dir, &tf1);
+    assert!(
+        error.contains("resize torchmetrics, but B") && error.contains("resize tf1"),
+        "{error}"
+    );
+    // Those of other programs do not say, and are warned of.
+    let theirs = dir.join("theirs.npz");
+    npz::write_statistics(&theirs, &npz::read_statistics(&dir.join("stats.npz")).unwrap()).unwrap();
+    let args = [&["fid", "theirs.npz", "b.npz", "--json"], &early[..]].concat();
+    let json: Value = serde_json::from_str(&ok(dir, &args)).unwrap();
+    assert_eq!(json["fid"].as_f64(), Some(distance));
+    let warned =
+        |w: &Value| w.as_str().unwrap().starts_with("A does not say what its features are");
+    assert!(json["warnings"].as_array().unwrap().iter().any(warned), "{json}");
+
+    // The score needs the features before the classes.
+    let error = fails(dir, &[&["fid", "a.npz", "--is"], &early[..]].concat());
+    assert!(error.contains("--is") && error.contains("2048 features, not 64"), "{error}");
+    let args = [&["fid", "a.npz", "--is", "--is-splits", "2", "--json"], &weights[..]].concat();
+    let json: Value = serde_json::from_str(&ok(dir, &args)).unwrap();
+    assert!((1.0..1008.0).contains(&json["is_mean"].as_f64().unwrap()), "{json}");
+    assert_eq!((json["fid"].as_f64(), json["n_b"].as_u64()), (None, None));
+}
+
+#[test]
+fn measures_beside_the_distance_are_those_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    save_rows(dir, "x.safetensors", 60, 1.0);
+    save_rows(dir, "y.safetensors", 40, 2.0);
+    let run = |arguments: &[&str]| -> Value {
+        let args = [&["fid", "x.safetensors", "y.safetensors", "--json"], arguments].concat();
+        serde_json::from_str(&ok(dir, &args)).unwrap()
+    };
+    let alone = run(&[]);
+    for key in ["fid_error", "kid_mean", "precision", "is_mean"] {
+        assert!(alone.get(key).is_none(), "{key}");
+    }
+    let json = run(&["--kid", "--prdc", "--bootstrap", "50"]);
+    assert_eq!(json["fid"], alone["fid"]);
+    let number = |key: &str| json[key].as_f64().unwrap_or_else(|| panic!("{key}: {json}"));
+    assert!(number("fid_error") > 0.0 && number("kid_std") > 0.0);
+    for key in ["precision", "recall", "coverage"] {
+        assert!((0.0..=1.0).contains(&number(key)), "{json}");
+    }
+    assert!(number("density") >= 0.0);
+    // The seed draws resamples and subsets; A and B are not alike.
+    let other = run(&["--kid", "--prdc", "--bootstrap", "50", "--seed", "1"]);
+    assert!(other["kid_mean"] != json["kid_mean"] && other["fid_error"] != json["fid_error"]);
+    assert_eq!(other["precision"], json["precision"]);
+    let args = ["fid", "y.safetensors", "x.safetensors", "--prdc", "--json"];
+    let turned: Value = serde_json::from_str(&ok(dir, &args)).unwrap();
+    assert_eq!((&turned["precision"], &turned["recall"]), (&json["recall"], &json["precision"]));
+
+    let text = ok(dir, &["fid", "x.safetensors", "y.safetensors", "--kid", "--prdc"]);
+    for part in [
+        "KID (3 given features) = ",
+        "(100 subsets of 40)",
+        "recall (3 given features) = ",
+        "(k = 3)",
+        "A: x.safetensors, 60 images; B: y.safetensors, 40 images",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+}
+
+/// A file of `n` rows of 3 features.
+fn save_rows(dir: &Path, name: &str, n: usize, salt: f32) {
+    let rows: Vec<f32> = (0..3 * n).map(|i| ((i * i) as f32 * salt).sin() + 0.1 * salt).collect();
+    let rows = Tensor::from_vec(rows, (n, 3), &Device::Cpu).unwrap();
+    checkpoint::safetensors::save(&dir.join(name), &[("features".into(), rows)], &[]).unwrap();
+}
+
+#[test]
+fn measures_that_cannot_be_taken_say_why() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    save_rows(dir, "x.safetensors", 60, 1.0);
+    save_rows(dir, "y.safetensors", 40, 2.0);
+    ok(dir, &["fid", "x.safetensors", "--save-stats", "x.npz"]);
+    let complaint =
+        |a: &str, b: &str, arguments: &[&str]| fails(dir, &[&["fid", a, b], arguments].concat());
+    let (x, y) = ("x.safetensors", "y.safetensors");
+    for option in [&["--kid"][..], &["--prdc"], &["--bootstrap", "9"]] {
+        let error = complaint("x.npz", y, option);
+        assert!(error.contains("`x.npz`") && error.contains(option[0]), "{error}");
+    }
+    // The interval is A's, so B may be statistics.
+    ok(dir, &["fid", y, "x.npz", "--bootstrap", "9"]);
+    assert!(complaint(x, "x.npz", &["--kid"]).contains("`x.npz`"));
+    assert!(complaint(x, y, &["--is"]).contains("--is needs images"));
+    let error = complaint(x, y, &["--kid", "--kid-subset-size", "41"]);
+    assert!(error.contains("subsets of 41 images") && error.contains("to 40"), "{error}");
+    let error = complaint(x, y, &["--prdc", "--prdc-k", "40"]);
+    assert!(error.contains("40 neighbours") && error.contains("the 40 images"), "{error}");
+    let error = complaint("mnist:test", "mnist:train", &["-n", "9", "--kid"]);
+    assert!(error.contains("`mnist:train`") && error.contains("--data-path"), "{error}");
+    let error = complaint("mnist:test", "mnist:train", &["-n", "9", "--image-size", "32"]);
+    assert!(error.contains("--image-size 32 is for imagenet and celeba"), "{error}");
+    let digits = ["-n", "4", "--is", "--is-splits", "5"];
+    assert!(complaint("mnist:test", "mnist:train", &digits).contains("5 splits of 4 images"));
+}
+
+#[test]
+fn digits_have_a_score_on_lenet() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = ok(dir.path(), &["fid", "mnist:test", "--is", "-n", "400"]);
+    let score = text.strip_prefix("IS (LeNet features) = ").unwrap();
+    let score: f64 = score.split(' ').next().unwrap().parse().unwrap();
+    // Ten classes, almost equally frequent and clearly told.
+    assert!((8.0..10.0).contains(&score), "{text}");
+}
+
+#[test]
+fn folders_may_hold_images_of_several_formats_and_sizes() {
+    let dir = inception();
+    let dir = dir.path();
+    for folder in ["one", "two"] {
+        std::fs::create_dir(dir.join(folder)).unwrap();
+        for i in 0..4_u8 {
+            let side = if folder == "two" { 8 + u32::from(i % 2) } else { 8 };
+            png(&dir.join(folder).join(format!("{i}.png")), side, 40 * i);
+        }
+    }
+    let early = ["--features", "inception-64", "--weights", "inception.safetensors", "--json"];
+    let json: Value =
+        serde_json::from_str(&ok(dir, &[&["fid", "one", "two"], &early[..]].concat())).unwrap();
+    assert_eq!((json["n_a"].as_u64(), json["n_b"].as_u64()), (Some(4), Some(4)));
+    std::fs::write(dir.join("two/9.bmp"), b"BM").unwrap();
+    let error = fails(dir, &[&["fid", "one", "two"], &early[..]].concat());
+    assert!(error.contains("9.bmp`: is neither JPEG, PNG nor WebP"), "{error}");
+}
+
+/// Writes a grey picture with a ramp.
+fn png(path: &Path, side: u32, from: u8) {
+    let mut bytes = Vec::new();
+    let mut encoder = png::Encoder::new(&mut bytes, side, side);
+    encoder.set_color(png::ColorType::Grayscale);
+    let pixels: Vec<u8> = (0..side * side).map(|i| (i % 100) as u8 + from).collect();
+    encoder.write_header().unwrap().write_image_data(&pixels).unwrap();
+    std::fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn data_sets_are_kept_by_what_they_are() {
+    let dir = inception();
+    let dir = dir.path();
+    let run = |arguments: &[&str]| {
+        let weights = ["--weights", "inception.safetensors", "--json", "--cache", "kept"];
+        let args = [&["fid", "a.npz", "mnist:test"], arguments, &weights[..]].concat();
+        let json: Value = serde_json::from_str(&ok(dir, &args)).unwrap();
+        json["fid"].as_f64().unwrap()
+    };
+    let kept = || {
+        let files = std::fs::read_dir(dir.join("kept")).unwrap();
+        let mut names: Vec<PathBuf> = files.map(|file| file.unwrap().path()).collect();
+        names.sort();
+        names
+    };
+    let early = ["--features", "inception-64", "-n", "6"];
+    let first = run(&early);
+    let [file] = &kept()[..] else { panic!("{:?}", kept()) };
+    let name = file.file_name().unwrap().to_str().unwrap();
+    assert!(name.starts_with("mnist_test-inception-64__weights_"), "{name}");
+    assert!(name.ends_with("-torchmetrics-6.npz"), "{name}");
+    // The second time they come from there: changed ones change the distance.
+    assert_eq!(run(&early).to_bits(), first.to_bits());
+    let (mut statistics, about) =
+        (npz::read_statistics(file).unwrap(), npz::read_about(file).unwrap());
+    statistics.mean[0] += 1.0;
+    npz::write_statistics_about(file, &statistics, &about).unwrap();
+    assert!((run(&early) - first).abs() > 0.1);
+    // Another resize or number is another file.
+    run(&[&early[..], &["--resize", "tf1"]].concat());
+    run(&["--features", "inception-64", "-n", "5"]);
+    assert_eq!(kept().len(), 3);
 }
 
 #[test]
@@ -85,4 +265,17 @@ fn features_that_cannot_be_had_say_why() {
     let net = ["fid", "mnist:test", "mnist:train", "-n", "4", "--weights", "net.safetensors"];
     let error = fails(dir, &net);
     assert!(error.contains("net.safetensors") && error.contains("Conv2d_1a_3x3"), "{error}");
+}
+
+#[test]
+fn checkpoints_are_sampled_in_parts_as_at_once() {
+    let dir = inception();
+    let dir = dir.path();
+    save(&dir.join("net.safetensors"), |_, tensor| tensor);
+    ok(dir, &["sample", "net.safetensors", "-n", "70", "-o", "samples.safetensors"]);
+    let args = ["fid", "net.safetensors", "samples.safetensors", "-n", "70", "--json"];
+    let weights = ["--features", "inception-64", "--weights", "inception.safetensors"];
+    let json: Value = serde_json::from_str(&ok(dir, &[&args[..], &weights].concat())).unwrap();
+    assert_eq!((json["n_a"].as_u64(), json["n_b"].as_u64()), (Some(70), Some(70)));
+    assert!(json["fid"].as_f64().unwrap() < 1e-9, "{json}");
 }

@@ -65,9 +65,7 @@ impl Index {
             Self { folders: Vec::new(), files: Vec::new(), starts: Vec::new(), labelled };
         for class in classes {
             if class.iter().all(|listing| listing.images.is_empty()) {
-                let known = EXTENSIONS.map(|end| String::from_utf8_lossy(&end[1..])).join(", ");
-                let reason = format!("holds no images; their names end in {known}");
-                return Err(Error::file(&class[0].folder, reason));
+                return Err(none(&class[0].folder));
             }
             index.starts.push(index.files.len());
             for listing in class {
@@ -109,6 +107,25 @@ impl Index {
     fn class(&self, i: usize) -> usize {
         self.starts.partition_point(|&start| start <= i) - 1
     }
+}
+
+/// The images that lie in `dir` itself, by name, whatever folders are beside them.
+///
+/// # Errors
+///
+/// [`Error::Io`] when it cannot be listed; [`Error::File`] when there are none.
+pub(super) fn flat(dir: &Path) -> Result<Vec<PathBuf>> {
+    let listing = Listing::of(dir)?;
+    if listing.images.is_empty() {
+        return Err(none(dir));
+    }
+    Ok(listing.images.iter().map(|name| dir.join(name)).collect())
+}
+
+/// The error of a folder without images.
+fn none(folder: &Path) -> Error {
+    let known = EXTENSIONS.map(|end| String::from_utf8_lossy(&end[1..])).join(", ");
+    Error::file(folder, format!("holds no images; their names end in {known}"))
 }
 
 /// What lies in one folder, by name.

@@ -19,7 +19,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use self::index::Index;
 use self::picture::{MAX_SIDE, Picture};
 use self::resample::Region;
-use super::{ImageSet, Split};
+use super::{ImageSet, Images, Split};
 use crate::error::{Error, Result};
 
 mod index;
@@ -243,6 +243,29 @@ fn half(dir: &Path, split: Split) -> Result<PathBuf> {
     }
 }
 
+/// The images that lie in `dir` itself, by name; folders in it are left aside, as pytorch-fid and
+/// torch-fidelity do.
+///
+/// # Errors
+///
+/// [`Error::Io`] when the folder cannot be listed; [`Error::File`] when it holds no images.
+pub fn list(dir: &Path) -> Result<Vec<PathBuf>> {
+    index::flat(dir)
+}
+
+/// The RGB image in a file, JPEG, PNG or WebP, of whatever size.
+///
+/// # Errors
+///
+/// [`Error::Io`] for a file that cannot be read, [`Error::File`] for one that cannot be decoded.
+pub fn read(path: &Path) -> Result<Images> {
+    let picture = decode(path)?;
+    let (channels, height, width) = (3, picture.height, picture.width);
+    let mut pixels = vec![0; channels * height * width];
+    resample::copy(&picture, &Region::whole(&picture), &mut pixels);
+    Ok(Images { n: 1, channels, height, width, pixels, labels: Vec::new() })
+}
+
 fn decode(path: &Path) -> Result<Picture> {
     let mut bytes = Vec::new();
     File::open(path)
@@ -261,7 +284,6 @@ mod tests {
     use image::{Rgb, RgbImage};
 
     use super::*;
-    use crate::data::Images;
 
     /// Options without a cache.
     fn plain() -> FolderOptions {
@@ -308,6 +330,23 @@ mod tests {
         let folder = Folder::open(dir.path(), Split::Test, &plain()).unwrap();
         assert_eq!((folder.label(0), folder.classes()), (None, 0));
         assert!(Images::gather(&folder, 1).unwrap().labels.is_empty());
+    }
+
+    #[test]
+    fn lists_are_flat_and_images_of_any_size_are_read() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(list(dir.path()).unwrap_err().to_string().contains("holds no images"));
+        for (name, size) in [("b.png", [2, 3]), ("a.webp", [5, 1]), ("in/c.png", [1, 1])] {
+            save(&dir.path().join(name), size, [1, 2, 3]);
+        }
+        fs::write(dir.path().join("notes.txt"), "no image").unwrap();
+        let paths = list(dir.path()).unwrap();
+        assert_eq!(paths, ["a.webp", "b.png"].map(|name| dir.path().join(name)));
+        let image = read(&paths[1]).unwrap();
+        assert_eq!((image.n, image.channels, image.height, image.width), (1, 3, 3, 2));
+        assert_eq!(image.pixels, [[1; 6], [2; 6], [3; 6]].concat());
+        fs::write(&paths[0], b"BM").unwrap();
+        assert!(read(&paths[0]).unwrap_err().to_string().contains("neither JPEG, PNG nor WebP"));
     }
 
     #[test]

@@ -45,6 +45,28 @@ fn statistics_round_trip() {
 }
 
 #[test]
+fn what_statistics_are_of_goes_with_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("stats.npz");
+    write_statistics(&path, &statistics()).unwrap();
+    assert_eq!(read_about(&path).unwrap(), About::default());
+    let about =
+        About { images: Some("mnist:train".into()), net: Some("lenet".into()), resize: None };
+    write_statistics_about(&path, &statistics(), &about).unwrap();
+    assert_eq!(read_about(&path).unwrap(), about);
+    assert_eq!(read_statistics(&path).unwrap(), statistics());
+    for (about, reason) in [
+        (Values::U8(b"{\"net\": 1}".to_vec()), "invalid type"),
+        (Values::F32(vec![0.0; 2]), "must be u1"),
+    ] {
+        let array = Array { shape: vec![about.len()], values: about };
+        write(&path, &[("about", array)]).unwrap();
+        let error = read_about(&path).unwrap_err().to_string();
+        assert!(error.contains("array `about`") && error.contains(reason), "{error}");
+    }
+}
+
+#[test]
 fn images_round_trip_to_planes() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("images.npz");

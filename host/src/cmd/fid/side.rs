@@ -1,0 +1,316 @@
+//! What A or B names: images that are read, or drawn, and turned into features chunk by chunk.
+
+use core::cell::OnceCell;
+use core::ops::Range;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use fm_candle::checkpoint;
+use fm_candle::data::{Dataset, ImageSet, Images, Split, folder};
+use fm_candle::fid::inception::Layer;
+use fm_candle::fid::npz::About;
+use fm_candle::fid::resize::Resize;
+use fm_candle::fid::{self, FeatureNet, Features, Gathering, Statistics, npz};
+
+use super::Args;
+use crate::cli::Common;
+use crate::cmd::images::{self, Kind};
+use crate::cmd::sample::{self, Drawing};
+use crate::embedded;
+
+/// Images read and judged at a time.
+const CHUNK: usize = 64;
+
+/// What is kept of a set beside its statistics.
+#[derive(Clone, Copy)]
+pub(super) struct Wanted {
+    /// The option that needs the features of each image, if one does.
+    pub(super) rows: Option<&'static str>,
+    /// Whether the classes' logits of each image are needed.
+    pub(super) logits: bool,
+}
+
+/// One set, as its statistics and what else was wanted of it.
+pub(super) struct Side {
+    pub(super) statistics: Statistics,
+    /// What the statistics are of.
+    pub(super) about: About,
+    /// Features, `[n, d]`, where they were wanted.
+    pub(super) rows: Vec<f32>,
+    /// Logits, `[n, classes]`, and the number of classes, where they were wanted.
+    pub(super) logits: (Vec<f32>, usize),
+}
+
+impl Side {
+    /// Statistics or features that came with a file.
+    fn given(statistics: Statistics, about: About, rows: Vec<f32>) -> Self {
+        Self { statistics, about, rows, logits: (Vec::new(), 0) }
+    }
+
+    /// Which features these are, where that is known.
+    pub(super) fn features(&self) -> Option<Features> {
+        self.about.net.as_ref()?.split(',').next()?.parse().ok()
+    }
+
+    /// The images and their number, for people.
+    pub(super) fn title(&self, argument: &str) -> String {
+        let of = match &self.about.images {
+            Some(images) if images != argument => format!("{argument} of {images}"),
+            _ => argument.to_string(),
+        };
+        match self.statistics.n {
+            Some(n) => format!("{of}, {n} images"),
+            None => format!("{of}, statistics"),
+        }
+    }
+
+    /// What is wrong with few images; `side` is A or B.
+    pub(super) fn warning(&self, side: &str) -> Option<String> {
+        let d = self.statistics.dim();
+        let n = self.statistics.n.filter(|&n| n <= d as u64)?;
+        Some(format!(
+            "{side}: {n} images for {d} features have a singular covariance; the distance comes out \
+             too large and compares only with others of {n} images"
+        ))
+    }
+}
+
+/// Images, by number.
+enum Source {
+    Set(Box<dyn ImageSet>),
+    /// Files of images of any sizes.
+    Files(Vec<PathBuf>),
+    /// Samples, this many.
+    Net(Box<Drawing>, usize),
+}
+
+impl Source {
+    fn len(&self) -> usize {
+        match self {
+            Self::Set(set) => set.len(),
+            Self::Files(paths) => paths.len(),
+            Self::Net(_, n) => *n,
+        }
+    }
+
+    /// Some images, in groups of one size.
+    fn read(&self, range: Range<usize>) -> Result<Vec<Images>> {
+        match self {
+            Self::Set(set) => Ok(vec![Images::read(&**set, range)?]),
+            Self::Files(paths) => images::files(&paths[range]),
+            Self::Net(drawing, _) => Ok(vec![drawing.images(range)?]),
+        }
+    }
+}
+
+/// Turns what A or B names into statistics.
+pub(super) struct Judge<'a> {
+    args: &'a Args,
+    common: &'a Common,
+    pub(super) features: Features,
+    resize: Resize,
+    /// The features' net and its name, once it is needed.
+    net: OnceCell<(Box<dyn FeatureNet>, String)>,
+}
+
+impl<'a> Judge<'a> {
+    pub(super) fn new(args: &'a Args, common: &'a Common) -> Result<Self> {
+        let features = match &args.features {
+            Some(name) => name.parse().context("--features")?,
+            None if args.weights.is_some() => Features::Inception(Layer::D2048),
+            None => Features::LeNet,
+        };
+        if features == Features::LeNet
+            && let Some(how) = args.resize
+        {
+            bail!("--resize {how} is about inception's features; lenet takes 28 x 28 as they are");
+        }
+        let resize = args.resize.unwrap_or_default();
+        Ok(Self { args, common, features, resize, net: OnceCell::new() })
+    }
+
+    /// The features' net, and its name with that of its weights.
+    fn net(&self) -> Result<&(Box<dyn FeatureNet>, String)> {
+        if let Some(net) = self.net.get() {
+            return Ok(net);
+        }
+        let net: (Box<dyn FeatureNet>, _) = match (self.features, &self.args.weights) {
+            (Features::LeNet, None) => (Box::new(embedded::lenet()?), BUILT_IN.into()),
+            (features, Some(path)) => {
+                let net = features.open(path, self.resize, &self.common.device()?);
+                let net = net.with_context(|| format!("--weights for {features}"))?;
+                (net, format!("{features}, weights {}", fid::fingerprint(path)?))
+            }
+            (features, None) => bail!(
+                "--features {features} needs --weights FILE, torch-fidelity's or pytorch-fid's; \
+                 `fmq data fetch inception` brings the former"
+            ),
+        };
+        Ok(self.net.get_or_init(|| net))
+    }
+
+    /// What our net's features of `images` are of.
+    fn about(&self, images: &str) -> Result<About> {
+        let resized = self.features != Features::LeNet;
+        Ok(About {
+            images: Some(images.into()),
+            net: Some(self.net()?.1.clone()),
+            resize: resized.then(|| self.resize.name().into()),
+        })
+    }
+
+    /// The set that `name` names; its contents tell what a file is.
+    pub(super) fn side(&self, name: &str, wanted: Wanted) -> Result<Side> {
+        self.read(name, wanted).map_err(|error| images::named(name, error))
+    }
+
+    fn read(&self, name: &str, wanted: Wanted) -> Result<Side> {
+        let path = Path::new(name);
+        let source = match Kind::of(name)? {
+            Kind::DataSet(dataset, split) => return self.data_set(name, dataset, split, wanted),
+            Kind::Folder => Source::Files(folder::list(path)?),
+            Kind::Npz => match npz::read(path)? {
+                npz::Content::Statistics(statistics) => {
+                    return Self::statistics(path, statistics, wanted);
+                }
+                npz::Content::Images(images) => Source::Set(Box::new(images)),
+            },
+            Kind::Safetensors => {
+                let file = checkpoint::load(path, true)?;
+                match (file.tensor("features"), file.tensor("samples")) {
+                    (Some(features), _) => return self.features(features, name, wanted),
+                    (None, Some(samples)) => Source::Set(Box::new(sample::images(samples)?)),
+                    (None, None) => self.drawing(path)?,
+                }
+            }
+            Kind::Other => self.drawing(path)?,
+        };
+        self.judge(&source, name, wanted)
+    }
+
+    /// Half of a data set, or what the binary or the cache knows of it.
+    fn data_set(&self, name: &str, dataset: Dataset, split: Split, wanted: Wanted) -> Result<Side> {
+        let args = self.args;
+        let (dir, size) = (args.data_path.as_deref(), args.image_size.map(usize::from));
+        if let Some(size) = size
+            && !matches!(dataset, Dataset::ImageNet | Dataset::CelebA)
+        {
+            bail!(
+                "--image-size {size} is for imagenet and celeba; {dataset}'s images have one size"
+            );
+        }
+        if let Some(set) = images::data_set(dataset, split, dir, args.n, size)? {
+            let name = match size {
+                Some(size) => format!("{name} at {size} x {size}"),
+                None => name.into(),
+            };
+            return self.cached(&Source::Set(set), &name, wanted);
+        }
+        // A checkpoint as the other set needs -n, so -n must not ask for the images here.
+        let embedded = self.features == Features::LeNet && args.weights.is_none();
+        if (dataset, split) == (Dataset::Mnist, Split::Train)
+            && embedded
+            && wanted.rows.is_none()
+            && !wanted.logits
+        {
+            let about =
+                About { images: Some(name.into()), net: Some(BUILT_IN.into()), resize: None };
+            let statistics = embedded::lenet_mnist_train()?;
+            return Ok(Side::given(statistics, about, Vec::new()));
+        }
+        bail!(
+            "needs --data-path DIR; built in are the statistics of mnist:train on the built-in \
+             lenet, and the first 512 images of mnist:test (-n 512 or less)"
+        )
+    }
+
+    /// The statistics of a data set from the folder `--cache`, or into it.
+    fn cached(&self, source: &Source, name: &str, wanted: Wanted) -> Result<Side> {
+        let Some(dir) =
+            self.args.cache.as_ref().filter(|_| wanted.rows.is_none() && !wanted.logits)
+        else {
+            return self.judge(source, name, wanted);
+        };
+        let n = source.len().min(self.args.n.unwrap_or(usize::MAX));
+        let about = self.about(name)?;
+        let words = [Some(name), about.net.as_deref(), about.resize.as_deref()];
+        let key = words.into_iter().flatten().collect::<Vec<_>>().join("-");
+        let key = key.replace(|c: char| !c.is_ascii_alphanumeric() && c != '-', "_");
+        let path = dir.join(format!("{key}-{n}.npz"));
+        if path.is_file() {
+            let statistics = npz::read_statistics(&path)?;
+            let found = npz::read_about(&path)?;
+            ensure!(
+                found == about && statistics.n == Some(n as u64),
+                "`{}`: holds other statistics than its name says; remove it",
+                path.display()
+            );
+            return Ok(Side::given(statistics, about, Vec::new()));
+        }
+        let side = self.judge(source, name, wanted)?;
+        std::fs::create_dir_all(dir).with_context(|| format!("creating `{}`", dir.display()))?;
+        npz::write_statistics_about(&path, &side.statistics, &side.about)?;
+        self.common.progress().line(&format!("wrote `{}`", path.display()));
+        Ok(side)
+    }
+
+    /// Statistics in a file.
+    fn statistics(path: &Path, statistics: Statistics, wanted: Wanted) -> Result<Side> {
+        if let Some(option) = wanted.rows {
+            bail!("holds statistics alone, but {option} needs the features of each image");
+        }
+        ensure!(!wanted.logits, "holds statistics alone, but --is needs images");
+        Ok(Side::given(statistics, npz::read_about(path)?, Vec::new()))
+    }
+
+    /// Features in a file, or the first `-n` of them.
+    fn features(&self, features: &fm_candle::Tensor, name: &str, wanted: Wanted) -> Result<Side> {
+        ensure!(!wanted.logits, "holds features, but --is needs images");
+        let (mut rows, d) = fid::rows(features)?;
+        rows.truncate(self.args.n.unwrap_or(usize::MAX).saturating_mul(d));
+        let statistics = Statistics::of_rows(&rows, d)?;
+        let about = About { images: Some(name.into()), ..About::default() };
+        Ok(Side::given(statistics, about, rows))
+    }
+
+    /// Images to be sampled from a checkpoint.
+    fn drawing(&self, path: &Path) -> Result<Source> {
+        let Some(n) = self.args.n else {
+            bail!("-n N is needed to sample from a checkpoint");
+        };
+        ensure!(n >= 2, "-n {n}: at least 2 images are needed");
+        Ok(Source::Net(Box::new(Drawing::open(path, n, self.common)?), n))
+    }
+
+    /// The net's features of the images, or of the first `-n` of them.
+    fn judge(&self, source: &Source, name: &str, wanted: Wanted) -> Result<Side> {
+        let n = source.len().min(self.args.n.unwrap_or(usize::MAX));
+        ensure!(n >= 2, "at least 2 images are needed, but there is {n}");
+        let (net, _) = self.net()?;
+        let bar = self.common.progress().bar("features", n as u64, "img");
+        let mut gathering = Gathering::new(&**net);
+        let (mut rows, mut logits) = (Vec::new(), (Vec::new(), 0));
+        for first in (0..n).step_by(CHUNK) {
+            let range = first..(first + CHUNK).min(n);
+            bar.inc(range.len() as u64);
+            for images in source.read(range)? {
+                let features = net.rows(&images)?;
+                gathering.add_rows(&features)?;
+                if wanted.logits {
+                    let (more, classes) = net.logits(&features).context("--is")?;
+                    logits.0.extend(more);
+                    logits.1 = classes;
+                }
+                if wanted.rows.is_some() {
+                    rows.extend(features);
+                }
+            }
+        }
+        bar.finish_and_clear();
+        let statistics = gathering.finish()?.try_into()?;
+        Ok(Side { statistics, about: self.about(name)?, rows, logits })
+    }
+}
+
+/// Name of the built-in net.
+const BUILT_IN: &str = "lenet, built in";
