@@ -6,6 +6,7 @@
 //! | [`inception`] | the features of FID, at any of four depths, and logits |
 //! | [`resize`] | images brought to Inception's size, as three packages do it |
 //! | [`moments`] | mean and covariance of feature rows, gathered in batches |
+//! | [`distributed`] | moments gathered by several processes |
 //! | [`frechet`] | the distance between two Gaussians |
 //! | [`npz`] | statistics and images in numpy's archives |
 //!
@@ -26,6 +27,7 @@ use crate::checkpoint;
 use crate::data::{ImageSet, Images};
 use crate::error::{Error, Result};
 
+pub mod distributed;
 pub mod frechet;
 pub mod inception;
 pub mod lenet;

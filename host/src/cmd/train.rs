@@ -237,7 +237,7 @@ fn run_as(args: &Args, common: &Common, ranks: &Arc<dyn Ranks>) -> Result<()> {
         fid,
         skipped: 0,
     };
-    if args.eval_only { run.evaluate() } else { run.train() }
+    if args.eval_only { run.evaluate().map(drop) } else { run.train() }
 }
 
 /// The type to compute in, which the CPU has no fast way for but one.
