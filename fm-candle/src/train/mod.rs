@@ -30,6 +30,8 @@ pub use batch::Batch;
 pub use config::{Precision, TrainConfig};
 #[cfg(feature = "mpi")]
 pub use distributed::Mpi;
+#[cfg(feature = "nccl")]
+pub use distributed::Nccl;
 #[cfg(test)]
 pub(crate) use distributed::threads;
 pub use distributed::{Alone, Rank, Ranks};

@@ -2,6 +2,8 @@
 
 #[cfg(feature = "mpi")]
 mod mpi;
+#[cfg(feature = "nccl")]
+mod nccl;
 #[cfg(test)]
 pub(crate) mod threads;
 
@@ -15,6 +17,8 @@ use crate::error::Result;
 
 #[cfg(feature = "mpi")]
 pub use mpi::Mpi;
+#[cfg(feature = "nccl")]
+pub use nccl::Nccl;
 
 /// Elements of a message: gradients are averaged many at a time, as each message costs a wait.
 const BUCKET: usize = 1 << 21;
