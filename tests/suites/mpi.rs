@@ -18,7 +18,9 @@ use std::time::Instant;
 
 use fm_candle::checkpoint;
 use fm_candle::data::{Images, mnist};
-use fm_candle::model::UNetConfig;
+use fm_candle::device::Device;
+use fm_candle::fid::inception::Inception;
+use fm_candle::model::{Initial, UNetConfig};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -223,6 +225,69 @@ fn two_processes_train_as_one_of_twice_the_batch() {
     differences.sort_by(f32::total_cmp);
     let (most, all) = (differences[a.len() / 100 * 99], differences[a.len() - 1]);
     assert!(most < 1e-7 && all < 1e-4, "99 in 100 differ by {most} at most, all by {all}");
+}
+
+/// Writes an untrained Inception net as `inception.safetensors`.
+fn inception(dir: &Path) {
+    let mut weights = Initial::new(1, &Device::Cpu);
+    Inception::new(&mut weights, &Device::Cpu).unwrap();
+    let tensors: Vec<_> =
+        weights.vars.into_iter().map(|(name, var)| (name, var.into_inner())).collect();
+    checkpoint::safetensors::save(&dir.join("inception.safetensors"), &tensors, &[]).unwrap();
+}
+
+/// The FID that a run's log tells of its last epoch.
+fn fid(run: &Path) -> Option<f64> {
+    let log = fs::read_to_string(run.join("log.txt")).unwrap();
+    serde_json::from_str::<Value>(log.lines().last()?).ok()?["eval_fid"].as_f64()
+}
+
+/// What a run is told that measures FID.
+const FID: [&str; 4] =
+    ["--compute_fid", "--weights=inception.safetensors", "--fid_samples=21", "--save_fid_samples"];
+
+#[test]
+fn two_processes_measure_the_same_fid_as_one() {
+    let dir = folder();
+    let dir = dir.path();
+    inception(dir);
+    for run in ["--output_dir=one", "--output_dir=two"] {
+        Job::alone(dir, &[run, "--batch_size=10", "--epochs=1"]).ok();
+    }
+    // Steps of the solver's own choice depend on the images that are drawn together.
+    let solver = ["--ode_method=dopri5", "--ode_options={\"atol\": 1e-3, \"rtol\": 1e-3}"];
+    let own = [&FID[..], &solver, &["--eval_only"]].concat();
+    Job::alone(dir, &[&own[..], &["--output_dir=one", "--batch_size=10"]].concat()).ok();
+    let said = Job::pair(dir, &[&own[..], &["--output_dir=two", "--batch_size=5"]].concat()).ok();
+    assert_eq!(said.matches("epoch 0: FID").count(), 1, "the first process alone tells: {said}");
+
+    let (one, two) = (dir.join("one"), dir.join("two"));
+    let (expected, found) = (fid(&one).unwrap(), fid(&two).unwrap());
+    assert!(expected > 0.0 && expected.to_bits() == found.to_bits(), "{expected}, {found}");
+    let bytes = |run: &Path, name: &str| fs::read(run.join(name)).unwrap();
+    assert!(bytes(&one, "fid_reference.npz") == bytes(&two, "fid_reference.npz"));
+    assert_eq!(files(&one.join("fid_samples")).len(), 21);
+    for name in files(&one.join("fid_samples")) {
+        let name = format!("fid_samples/{name}");
+        assert!(bytes(&one, &name) == bytes(&two, &name), "{name}");
+    }
+}
+
+#[test]
+fn a_signal_stops_the_measuring_of_fid() {
+    let dir = folder();
+    let dir = dir.path();
+    inception(dir);
+    let own = [&FID[..], &["--output_dir=cut", "--batch_size=5", "--epochs=1"]].concat();
+    let job = Job::pair(dir, &own);
+    // The first round has begun, of several: the statistics of the training set are there.
+    within(120, || dir.join("cut/fid_samples").exists().then_some(()));
+    job.signal("USR1");
+    let (success, said) = job.end(60);
+    assert!(success && said.contains("stopped by a signal, saved"), "{said}");
+    assert_eq!(fid(&dir.join("cut")), None);
+    Job::pair(dir, &own).ok();
+    assert!(fid(&dir.join("cut")).is_some(), "a run that was cut there begins with it");
 }
 
 #[test]

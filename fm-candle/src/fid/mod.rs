@@ -6,6 +6,7 @@
 //! | [`inception`] | the features of FID, at any of four depths, and logits |
 //! | [`resize`] | images brought to Inception's size, as three packages do it |
 //! | [`moments`] | mean and covariance of feature rows, gathered in batches |
+//! | [`distributed`] | moments gathered by several processes |
 //! | [`frechet`] | the distance between two Gaussians |
 //! | [`kid`] | the kernel distance between two sets of rows |
 //! | [`inception_score`] | how sure a classifier is, and of how many classes |
@@ -32,6 +33,7 @@ use crate::data::{ImageSet, Images};
 use crate::error::{Error, Result};
 
 pub mod bootstrap;
+pub mod distributed;
 pub mod frechet;
 pub mod inception;
 pub mod inception_score;

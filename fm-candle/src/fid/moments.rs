@@ -15,6 +15,7 @@
 use nalgebra::{DMatrix, DVector};
 
 use crate::error::{Error, Result};
+use crate::train::Ranks;
 
 /// Rows that are centred and multiplied together: enough to keep the matrix product busy, and 4 MiB
 /// of `f64` at 2048 features.
@@ -90,6 +91,24 @@ impl Moments {
         }
         self.join(other);
         Ok(())
+    }
+
+    /// Replaces these moments by those of the process of number `from`, bit for bit.
+    ///
+    /// # Errors
+    ///
+    /// As [`Ranks::broadcast`].
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a count, which was sent as it is"
+    )]
+    pub(super) fn broadcast(&mut self, ranks: &dyn Ranks, from: usize) -> Result<()> {
+        let mut n = [count(self.n)];
+        ranks.broadcast(from, &mut n)?;
+        self.n = n[0] as u64;
+        ranks.broadcast(from, self.mean.as_mut_slice())?;
+        ranks.broadcast(from, self.scatter.as_mut_slice())
     }
 
     /// Mean of the rows, `[d]`; zero before the first.

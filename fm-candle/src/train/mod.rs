@@ -30,6 +30,10 @@ pub use batch::Batch;
 pub use config::{Precision, TrainConfig};
 #[cfg(feature = "mpi")]
 pub use distributed::Mpi;
+#[cfg(feature = "nccl")]
+pub use distributed::Nccl;
+#[cfg(test)]
+pub(crate) use distributed::threads;
 pub use distributed::{Alone, Rank, Ranks};
 pub use loader::Loader;
 pub use optimizer::{AdamW, AdamWConfig, Moments, add_gradients, norm, of_parameters};
@@ -123,10 +127,11 @@ impl Trainer {
             return Err(Error::Config(reason));
         }
         let (config, at, updates) = (&self.config, self.progress, self.optimizer.updates);
-        if !ranks.agree(&format!("{config:?} {at:?} {updates}"))? {
+        let on_cpu = self.device.is_cpu();
+        if !ranks.agree(&format!("{config:?} {at:?} {updates} {on_cpu}"))? {
             return Err(Error::Config(format!(
                 "the {size} processes do not all train the same run from the same place; this one \
-                 is at epoch {}, batch {}: give all the same arguments and files",
+                 is at epoch {}, batch {}: give all the same arguments and files, and a GPU or none",
                 at.epoch, at.batch
             )));
         }

@@ -201,6 +201,14 @@ fn run_as(args: &Args, common: &Common, ranks: &Arc<dyn Ranks>) -> Result<()> {
     if !ranks.agree(&format!("{} images", data.len()))? {
         bail!("--data_path `{}` is not the same for all processes", args.data_path.display());
     }
+    let evaluation =
+        (args.eval_frequency, args.compute_fid, args.fid_samples, args.test_run, args.eval_only);
+    if !ranks.agree(&format!("{evaluation:?}"))? {
+        bail!(
+            "--eval_frequency, --compute_fid, --fid_samples, --test_run and --eval_only must be the \
+             same for all processes"
+        );
+    }
     arch.image_size = i64::try_from(data.shape()[1])?;
     if config.flip && matches!(dataset, Dataset::Mnist | Dataset::FashionMnist) {
         progress.line(
@@ -237,7 +245,7 @@ fn run_as(args: &Args, common: &Common, ranks: &Arc<dyn Ranks>) -> Result<()> {
         fid,
         skipped: 0,
     };
-    if args.eval_only { run.evaluate() } else { run.train() }
+    if args.eval_only { run.evaluate().map(drop) } else { run.train() }
 }
 
 /// The type to compute in, which the CPU has no fast way for but one.

@@ -2,19 +2,25 @@
 
 #[cfg(feature = "mpi")]
 mod mpi;
+#[cfg(feature = "nccl")]
+mod nccl;
+#[cfg(test)]
+pub(crate) mod threads;
 
 use core::hash::{Hash, Hasher};
 use std::hash::DefaultHasher;
 use std::sync::Arc;
 
-use candle_core::{Tensor, Var};
+use candle_core::{DType, Tensor, Var};
 
 use crate::error::Result;
 
 #[cfg(feature = "mpi")]
 pub use mpi::Mpi;
+#[cfg(feature = "nccl")]
+pub use nccl::Nccl;
 
-/// Elements of a message: gradients are summed many at a time, as each message costs a wait.
+/// Elements of a message: gradients are averaged many at a time, as each message costs a wait.
 const BUCKET: usize = 1 << 21;
 
 /// One process among those that train together.
@@ -52,6 +58,12 @@ pub trait Ranks: Send + Sync {
     /// A process that cannot be reached.
     fn sum(&self, values: &mut [f32]) -> Result<()>;
 
+    /// Replaces the values by those of the process of number `from`, bit for bit.
+    ///
+    /// # Errors
+    /// As [`sum`](Self::sum).
+    fn broadcast(&self, from: usize, values: &mut [f64]) -> Result<()>;
+
     /// Ends the other processes too, where this one cannot go on.
     fn abort(&self);
 
@@ -63,6 +75,23 @@ pub trait Ranks: Send + Sync {
         let mut count = [f32::from(u8::from(flag))];
         self.sum(&mut count)?;
         Ok(count[0] > 0.0)
+    }
+
+    /// The mean of a tensor over all processes, on its device: the same bits in each.
+    ///
+    /// # Shapes
+    /// `values: [n]` of f32, as many in each process.
+    ///
+    /// # Errors
+    /// As [`sum`](Self::sum); a tensor of another rank or type.
+    fn mean(&self, values: &Tensor) -> Result<Tensor> {
+        let size = self.rank().size as f32;
+        let mut sums = values.to_vec1::<f32>()?;
+        self.sum(&mut sums)?;
+        for sum in &mut sums {
+            *sum /= size;
+        }
+        Ok(Tensor::from_vec(sums, values.shape(), values.device())?)
     }
 
     /// Whether all processes say the same.
@@ -95,6 +124,10 @@ impl Ranks for Alone {
         Ok(())
     }
 
+    fn broadcast(&self, _from: usize, _values: &mut [f64]) -> Result<()> {
+        Ok(())
+    }
+
     fn abort(&self) {}
 }
 
@@ -104,31 +137,29 @@ pub(super) fn average(
     vars: &[(String, Var)],
     gradients: &mut [Option<Tensor>],
 ) -> Result<()> {
-    let size = ranks.rank().size;
-    if size == 1 {
+    if ranks.rank().size == 1 {
         return Ok(());
     }
-    let (mut bucket, mut first) = (Vec::with_capacity(BUCKET), 0);
+    let (mut bucket, mut filled, mut first) = (Vec::new(), 0, 0);
     for last in 0..gradients.len() {
-        match &gradients[last] {
-            Some(gradient) => bucket.extend(gradient.flatten_all()?.to_vec1::<f32>()?),
-            None => bucket.resize(bucket.len() + vars[last].1.elem_count(), 0.0),
-        }
-        if bucket.len() < BUCKET && last + 1 < gradients.len() {
+        let var = &vars[last].1;
+        bucket.push(match &gradients[last] {
+            Some(gradient) => gradient.flatten_all()?,
+            None => Tensor::zeros(var.elem_count(), DType::F32, var.device())?,
+        });
+        filled += var.elem_count();
+        if filled < BUCKET && last + 1 < gradients.len() {
             continue;
         }
-        ranks.sum(&mut bucket)?;
-        for value in &mut bucket {
-            *value /= size as f32;
-        }
-        let mut rest = &bucket[..];
+        let means = ranks.mean(&Tensor::cat(&bucket, 0)?)?;
+        let mut at = 0;
         for ((_, var), gradient) in vars.iter().zip(&mut *gradients).take(last + 1).skip(first) {
-            let (values, others) = rest.split_at(var.elem_count());
-            *gradient = Some(Tensor::from_slice(values, var.shape(), var.device())?);
-            rest = others;
+            let n = var.elem_count();
+            *gradient = Some(means.narrow(0, at, n)?.reshape(var.shape())?);
+            at += n;
         }
         bucket.clear();
-        first = last + 1;
+        (filled, first) = (0, last + 1);
     }
     Ok(())
 }
@@ -147,9 +178,6 @@ pub(super) fn mean(ranks: &Arc<dyn Ranks>, value: f64) -> Result<f64> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Barrier, Mutex};
-    use std::thread;
-
     use candle_core::Device;
 
     use super::*;
@@ -170,6 +198,10 @@ mod tests {
                 *value *= 2.0;
             }
             values[0] += self.0;
+            Ok(())
+        }
+
+        fn broadcast(&self, _from: usize, _values: &mut [f64]) -> Result<()> {
             Ok(())
         }
 
@@ -204,31 +236,6 @@ mod tests {
         assert!(Alone.any(true).unwrap() && !Alone.any(false).unwrap());
     }
 
-    /// One of two threads in the place of processes.
-    #[derive(Clone)]
-    struct Thread {
-        index: usize,
-        values: Arc<Mutex<[Vec<f32>; 2]>>,
-        barrier: Arc<Barrier>,
-    }
-
-    impl Ranks for Thread {
-        fn rank(&self) -> Rank {
-            Rank { index: self.index, size: 2 }
-        }
-
-        fn sum(&self, values: &mut [f32]) -> Result<()> {
-            self.values.lock().unwrap()[self.index] = values.to_vec();
-            self.barrier.wait();
-            let both = self.values.lock().unwrap().clone();
-            self.barrier.wait();
-            values.iter_mut().zip(&both[0]).zip(&both[1]).for_each(|((v, a), b)| *v = a + b);
-            Ok(())
-        }
-
-        fn abort(&self) {}
-    }
-
     /// The losses of two batches under these settings, and the weights behind them.
     fn train(batch_size: usize, ranks: Arc<dyn Ranks>) -> (Vec<f64>, Vec<Vec<f32>>) {
         let net = UNetConfig {
@@ -258,14 +265,11 @@ mod tests {
 
     #[test]
     fn two_train_as_one_of_twice_the_batch() {
-        let first = Thread { index: 0, values: Arc::default(), barrier: Arc::new(Barrier::new(2)) };
-        let second = Thread { index: 1, ..first.clone() };
-        let other = thread::spawn(move || train(3, Arc::new(second)));
-        let one = train(3, Arc::new(first));
-        assert!(one == other.join().unwrap(), "the two hold different weights");
+        let two = threads::run(2, |ranks| train(3, ranks));
+        assert!(two[0] == two[1], "the two hold different weights");
         let (losses, _) = train(6, Arc::new(Alone));
-        for (loss, expected) in one.0.iter().zip(&losses) {
-            assert!((loss / expected - 1.0).abs() < 1e-5, "{:?} for {losses:?}", one.0);
+        for (loss, expected) in two[0].0.iter().zip(&losses) {
+            assert!((loss / expected - 1.0).abs() < 1e-5, "{:?} for {losses:?}", two[0].0);
         }
     }
 

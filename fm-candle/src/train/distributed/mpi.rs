@@ -5,14 +5,14 @@ use std::thread;
 use mpi::Threading;
 use mpi::collective::SystemOperation;
 use mpi::environment::Universe;
-use mpi::traits::{Communicator, CommunicatorCollectives};
+use mpi::traits::{Communicator, CommunicatorCollectives, Root};
 
 use super::{Rank, Ranks};
 use crate::error::{Error, Result};
 
 /// The processes of MPI's world. MPI is left when this is dropped.
 ///
-/// Only the thread that makes it may call [`Ranks::sum`] and drop it (`MPI_THREAD_FUNNELED`).
+/// Only the thread that makes it may call what needs the others, and drop it (`MPI_THREAD_FUNNELED`).
 pub struct Mpi {
     universe: Universe,
     rank: Rank,
@@ -49,6 +49,13 @@ impl Ranks for Mpi {
         let mut sums = vec![0.0; values.len()];
         self.universe.world().all_reduce_into(values, &mut sums, SystemOperation::sum());
         values.copy_from_slice(&sums);
+        Ok(())
+    }
+
+    fn broadcast(&self, from: usize, values: &mut [f64]) -> Result<()> {
+        let none = |_| Error::Config(format!("there is no process of number {from}"));
+        let from = i32::try_from(from).map_err(none)?;
+        self.universe.world().process_at_rank(from).broadcast_into(values);
         Ok(())
     }
 

@@ -1,5 +1,6 @@
 //! `--compute_fid`: how far samples are from the training set, as upstream's evaluation has it.
 
+use core::ops::Range;
 use std::fs;
 use std::path::PathBuf;
 
@@ -8,8 +9,9 @@ use fm_candle::atomic;
 use fm_candle::data::catalog::INCEPTION;
 use fm_candle::device::Device;
 use fm_candle::fid::inception::Layer;
+use fm_candle::fid::moments::Moments;
 use fm_candle::fid::resize::Resize;
-use fm_candle::fid::{FeatureNet, Features, Gathering, Statistics, fid, npz};
+use fm_candle::fid::{FeatureNet, Features, Gathering, Statistics, distributed, fid, npz};
 use fm_candle::model::UNet;
 use fm_candle::sample::{start_noise, to_pixels};
 use fm_candle::train::{Order, Rank};
@@ -52,38 +54,46 @@ impl Fid {
     }
 
     /// The distance between samples of `net`, under the labels of training images, and the training
-    /// set.
-    pub(super) fn score(&self, run: &Run<'_>, net: &UNet) -> Result<f64> {
-        let real = self.reference(run)?;
-        let made = self.samples(run, net)?;
-        Ok(fid(&made, &real)?)
+    /// set, the same in all processes, which share the images out; none where a signal has come.
+    pub(super) fn score(&self, run: &Run<'_>, net: &UNet) -> Result<Option<f64>> {
+        let first = run.ranks.rank().index == 0;
+        // What the first process sees in the folder counts; it alone needs the statistics.
+        let real = if run.ranks.any(first && self.reference.is_file())? {
+            first.then(|| npz::read_statistics(&self.reference)).transpose()?
+        } else {
+            let Some(moments) = self.training_set(run)? else { return Ok(None) };
+            first.then(|| self.keep(run, moments)).transpose()?
+        };
+        let Some(made) = self.samples(run, net)? else { return Ok(None) };
+        let mut score = [0.0];
+        if let Some(real) = real {
+            score = [fid(&made.try_into()?, &real)?];
+        }
+        run.ranks.broadcast(0, &mut score)?;
+        Ok(Some(score[0]))
     }
 
-    /// Statistics of the training set, gathered once in a run.
-    fn reference(&self, run: &Run<'_>) -> Result<Statistics> {
-        if self.reference.is_file() {
-            return Ok(npz::read_statistics(&self.reference)?);
-        }
-        let n = if run.args.test_run { run.args.batch_size } else { run.data.len() };
-        let bar = run.progress.bar("training set", n as u64, "img");
-        let mut gathering = Gathering::new(&*self.features);
-        for first in (0..n).step_by(CHUNK) {
-            gathering.add_set(&*run.data, first..n.min(first + CHUNK))?;
-            bar.inc(CHUNK.min(n - first) as u64);
-        }
-        bar.finish_and_clear();
-        let statistics = gathering.finish()?.try_into()?;
+    /// Statistics of the training set, written for the run's next evaluation.
+    fn keep(&self, run: &Run<'_>, moments: Moments) -> Result<Statistics> {
+        let statistics = moments.try_into()?;
         if !run.args.test_run {
             npz::write_statistics(&self.reference, &statistics)?;
         }
         Ok(statistics)
     }
 
-    /// Statistics of samples, as many as asked for, at most one for each training image.
-    fn samples(&self, run: &Run<'_>, net: &UNet) -> Result<Statistics> {
+    /// Moments of the training set.
+    fn training_set(&self, run: &Run<'_>) -> Result<Option<Moments>> {
+        let n = if run.args.test_run { run.args.batch_size } else { run.data.len() };
+        self.moments(run, n, "training set", |gathering, range| {
+            Ok(gathering.add_set(&*run.data, range)?)
+        })
+    }
+
+    /// Moments of samples, as many as asked for, at most one for each training image.
+    fn samples(&self, run: &Run<'_>, net: &UNet) -> Result<Option<Moments>> {
         let args = run.args;
         let most = if args.test_run { args.batch_size } else { run.data.len() };
-        let n = args.fid_samples.min(most);
         let seed = run.trainer.config().seed;
         let order = Order::new(run.data.len(), seed, 0, Rank::default());
         let folder = args.output_dir.join("fid_samples");
@@ -92,13 +102,10 @@ impl Fid {
                 .with_context(|| format!("creating `{}`", folder.display()))?;
         }
         let [channels, height, width] = run.data.shape();
-        let bar = run.progress.bar("samples", n as u64, "img");
-        let mut gathering = Gathering::new(&*self.features);
-        for first in (0..n).step_by(CHUNK) {
-            let count = CHUNK.min(n - first);
-            let x0 =
-                start_noise(seed, first as u64, count, (channels, height, width), &run.device)?;
-            let of = &order.images()[first..first + count];
+        self.moments(run, args.fid_samples.min(most), "samples", |gathering, range| {
+            let shape = (channels, height, width);
+            let x0 = start_noise(seed, range.start as u64, range.len(), shape, &run.device)?;
+            let of = &order.images()[range.clone()];
             let labels: Option<Vec<u32>> =
                 of.iter().map(|&image| run.data.label(image as usize)).collect();
             let labels = labels.filter(|_| net.config().num_classes.is_some());
@@ -106,15 +113,37 @@ impl Fid {
             if args.save_fid_samples {
                 let pixels = to_pixels(&drawn.images)?;
                 let size = channels * height * width;
-                for (image, pixels) in (first..).zip(pixels.chunks_exact(size)) {
+                for (image, pixels) in range.zip(pixels.chunks_exact(size)) {
                     let png = grid::png(pixels, [1, height, width, channels], 1, 1)?;
                     atomic::write(&folder.join(format!("{image}.png")), &png)?;
                 }
             }
-            gathering.add(&images(&drawn.images)?)?;
-            bar.inc(count as u64);
-        }
+            Ok(gathering.add(&images(&drawn.images)?)?)
+        })
+    }
+
+    /// Moments of `n` images, of which `add` takes in those of a range; none where a signal has come.
+    fn moments(
+        &self,
+        run: &Run<'_>,
+        n: usize,
+        what: &str,
+        add: impl Fn(&mut Gathering<'_>, Range<usize>) -> Result<()>,
+    ) -> Result<Option<Moments>> {
+        let bar = run.progress.bar(what, n as u64, "img");
+        let part = |range: Range<usize>| -> Result<Moments> {
+            let mut gathering = Gathering::new(&*self.features);
+            for first in range.clone().step_by(CHUNK) {
+                let chunk = first..range.end.min(first + CHUNK);
+                let everywhere = chunk.len() * run.ranks.rank().size;
+                add(&mut gathering, chunk)?;
+                bar.inc(everywhere as u64);
+            }
+            Ok(gathering.finish()?)
+        };
+        let size = (n, self.features.dim());
+        let moments = distributed::moments(&*run.ranks, size, part, || run.signals.asked());
         bar.finish_and_clear();
-        Ok(gathering.finish()?.try_into()?)
+        moments
     }
 }

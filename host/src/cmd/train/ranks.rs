@@ -13,7 +13,9 @@ use fm_candle::train::{Alone, Ranks};
 pub(super) fn join() -> Result<Arc<dyn Ranks>> {
     match started(number) {
         0 | 1 => Ok(Arc::new(Alone)),
-        #[cfg(feature = "mpi")]
+        #[cfg(feature = "nccl")]
+        _ => Ok(Arc::new(fm_candle::train::Nccl::start()?)),
+        #[cfg(all(feature = "mpi", not(feature = "nccl")))]
         _ => Ok(Arc::new(fm_candle::train::Mpi::start()?)),
         #[cfg(not(feature = "mpi"))]
         size => bail!(

@@ -53,22 +53,27 @@ impl Run<'_> {
         let owes = self.journal.is_some() && self.owes_evaluation(last);
         let mut evaluate = self.ranks.any(owes)?;
         loop {
-            if evaluate {
-                self.evaluate()?;
+            if evaluate && !self.evaluate()? {
+                self.tell_stopped();
+                return Ok(());
             }
             let at = self.trainer.progress().epoch;
             if at >= last {
                 return Ok(());
             }
             if !self.epoch(last)? {
-                self.progress.line(&format!(
-                    "stopped by a signal, saved; go on with --resume auto --output_dir {}",
-                    self.args.output_dir.display()
-                ));
+                self.tell_stopped();
                 return Ok(());
             }
             evaluate = self.args.test_run || at + 1 >= last || self.is_milestone();
         }
+    }
+
+    fn tell_stopped(&self) {
+        self.progress.line(&format!(
+            "stopped by a signal, saved; go on with --resume auto --output_dir {}",
+            self.args.output_dir.display()
+        ));
     }
 
     /// Whether the last finished epoch is one after which upstream saves and evaluates.
@@ -179,8 +184,9 @@ impl Run<'_> {
         }
     }
 
-    /// Writes the evaluation weights and a grid of samples, of which each process draws its share.
-    pub(super) fn evaluate(&mut self) -> Result<()> {
+    /// Writes the evaluation weights and a grid of samples, and measures their distance; each process
+    /// has its share in drawing and measuring. Not to its end where a signal comes.
+    pub(super) fn evaluate(&mut self) -> Result<bool> {
         let dir = &self.args.output_dir;
         let config = self.trainer.net().config();
         let weights = self.trainer.evaluation_weights()?;
@@ -194,12 +200,14 @@ impl Run<'_> {
         let n = 64.min(self.args.batch_size * self.ranks.rank().size);
         let images = self.samples(&net, n)?;
         let snapshot = dir.join(self.snapshot());
-        // The first process measures; the others wait for it in their next sum.
-        let score = match (&self.fid, &self.journal) {
-            (Some(fid), Some(_)) => Some(self.signals.cut_anywhere(|| fid.score(self, &net))?),
-            _ => None,
+        let score = match &self.fid {
+            Some(fid) => match self.cut_if_alone(|| fid.score(self, &net))? {
+                Some(score) => Some(score),
+                None => return Ok(false),
+            },
+            None => None,
         };
-        let Some(journal) = &mut self.journal else { return Ok(()) };
+        let Some(journal) = &mut self.journal else { return Ok(true) };
         if let Some(score) = score {
             let epoch = self.trainer.progress().epoch.saturating_sub(1);
             journal.evaluated(self.trainer.optimizer().updates, epoch, score)?;
@@ -211,7 +219,13 @@ impl Run<'_> {
         let size = [picture.width.into(), picture.height.into(), channels as u64];
         journal.samples(self.trainer.optimizer().updates, &png, size)?;
         self.progress.line(&format!("wrote `{}`", dir.join(MODEL).display()));
-        Ok(())
+        Ok(true)
+    }
+
+    /// Does work of an evaluation, at whose loss nothing is lost: a signal ends it at once, but for
+    /// a process whose share others wait for.
+    fn cut_if_alone<T>(&self, work: impl FnOnce() -> T) -> T {
+        if self.ranks.rank().size == 1 { self.signals.cut_anywhere(work) } else { work() }
     }
 
     /// The first `n` samples of the net, drawn by all processes together.
@@ -225,13 +239,8 @@ impl Run<'_> {
             let x0 = start_noise(seed, first as u64, end - first, shape, &self.device)?;
             let labels = class_cycle(net.config(), end)?;
             let labels = labels.as_ref().map(|labels| &labels[first..]);
-            let draw = || self.sampler.run(net, &x0, labels, false, |_| {});
-            let samples = if self.ranks.rank().size == 1 {
-                self.signals.cut_anywhere(draw)?
-            } else {
-                // The others wait for this share.
-                draw()?
-            };
+            let samples =
+                self.cut_if_alone(|| self.sampler.run(net, &x0, labels, false, |_| {}))?;
             if let Some(warning) = &samples.warning {
                 self.progress.line(&format!("warning: {warning}"));
             }
