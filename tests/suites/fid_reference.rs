@@ -233,7 +233,9 @@ impl Made {
         let tensor = &self.tensors[name];
         let width = *tensor.dims().last().unwrap();
         let all: Vec<i64> = tensor.flatten_all().unwrap().to_vec1().unwrap();
-        all.chunks(width).map(|row| row.iter().map(|&i| i as usize).collect()).collect()
+        all.chunks(width)
+            .map(|row| row.iter().map(|&i| usize::try_from(i).unwrap()).collect())
+            .collect()
     }
 }
 
