@@ -29,7 +29,7 @@ nets = {
     ),
     "mnist": dict(
         in_channels=1, out_channels=1, model_channels=128, num_res_blocks=4, dropout=0.3,
-        attention_resolutions=[2], channel_mult=[2, 2, 2], num_classes=10, **common,
+        attention_resolutions=[2], channel_mult=[2, 2, 2], num_classes=None, **common,
     ),
     "mnist-small": dict(
         in_channels=1, out_channels=1, model_channels=32, num_res_blocks=1, dropout=0.0,
