@@ -42,9 +42,9 @@ pub(crate) struct Args {
     /// Weights of the Inception network, torch-fidelity's or pytorch-fid's
     #[arg(long, value_name = "FILE")]
     weights: Option<PathBuf>,
-    /// How images come to Inception's size: torchmetrics, tf1 or pytorch-fid
-    #[arg(long, default_value_t = Resize::default())]
-    resize: Resize,
+    /// How images come to Inception's size: torchmetrics, tf1 or pytorch-fid [default: torchmetrics]
+    #[arg(long, value_name = "HOW")]
+    resize: Option<Resize>,
     /// Schemes, separated by commas
     #[arg(long, value_delimiter = ',', default_value = "ot,uniform,pwl,log,uniform-mse,lloyd-max")]
     schemes: Vec<Scheme>,
@@ -156,14 +156,20 @@ impl Judge {
     fn open(args: &Args, device: &Device) -> Result<Self> {
         let given = args.weights.is_some().then_some(Features::Inception(Layer::D2048));
         let features = args.features.or(given).unwrap_or(Features::LeNet);
+        if features == Features::LeNet
+            && let Some(how) = args.resize
+        {
+            bail!("--resize {how} is about inception's features; lenet takes 28 x 28 as they are");
+        }
+        let resize = args.resize.unwrap_or_default();
         let net: Box<dyn FeatureNet> = match (features, &args.weights) {
             (Features::LeNet, None) => Box::new(embedded::lenet()?),
-            (_, Some(path)) => features.open(path, args.resize, device).context("--weights")?,
+            (_, Some(path)) => features.open(path, resize, device).context("--weights")?,
             (_, None) => bail!("--features {features} needs --weights FILE"),
         };
         let label = match features {
             Features::LeNet => features.title(),
-            Features::Inception(_) => format!("{}, resize: {}", features.title(), args.resize),
+            Features::Inception(_) => format!("{}, resize: {resize}", features.title()),
         };
         Ok(Self { net, features, label })
     }

@@ -136,6 +136,8 @@ fn sets_that_do_not_fit_are_refused() {
     assert!(error.contains("--data cifar10: needs --data-path DIR"), "{error}");
     let error = refused("sweep net.safetensors --data mnist --features inception -o out");
     assert!(error.contains("--features inception needs --weights FILE"), "{error}");
+    let error = refused("sweep net.safetensors --data mnist --resize tf1 -o out");
+    assert!(error.contains("--resize tf1 is about inception's features"), "{error}");
     let error = refused("latent net.safetensors --data fashionmnist");
     assert!(error.contains("--data fashionmnist: needs --data-path DIR"), "{error}");
     let config = UNetConfig { in_channels: 3, out_channels: 3, image_size: 28, ..tiny() };
