@@ -1,34 +1,44 @@
 //! Times evaluations or training steps of a whole net, one for each line on stdin.
 //!
-//! `pace NET N KIND` with a preset's name, a number of images, and `dense`, `packed4`, `packed2`,
-//! `int8` or `train`, or `pace inception N dense` for FID's features, `pace frechet D dense` for the
-//! distance on D of them; it prints `ready`, then the seconds of each. `peers/cpu.py`, `peers/fid.py`
-//! and `peers/frechet.py` run it in turn with PyTorch and scipy.
+//! `pace NET N KIND [DEVICE TYPE]` with a preset's name, a number of images, and `dense`, `packed4`,
+//! `packed2`, `int8` or `train`, on `cpu` in `f32` unless it says otherwise, or `pace inception N dense`
+//! for FID's features, `pace frechet D dense` for the distance on D of them; it prints `ready`, then the
+//! seconds of each. `peers/cpu.py`, `peers/cuda.py`, `peers/fid.py` and `peers/frechet.py` run it in turn
+//! with PyTorch and scipy.
 
 use std::io::{self, BufRead, Write};
 use std::time::Instant;
 
 use candle_core::{DType, Device, Tensor};
 use fm_candle::data::Images;
+use fm_candle::device;
 use fm_candle::fid::inception::{Inception, Layer};
 use fm_candle::fid::resize::SIDE;
 use fm_candle::fid::{Statistics, fid};
 use fm_candle::model::{Initial, Mode, UNetConfig};
 use fm_candle::ops::Arithmetic;
-use fm_candle::train::{TrainConfig, Trainer};
-use fmq_benches::{Form, Steps, codes, net, tensor};
+use fm_candle::train::{Precision, TrainConfig, Trainer};
+use fmq_benches::{Form, Steps, codes, net_on, tensor};
 
 /// The work of one line.
 type Work = Box<dyn FnMut()>;
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let [name, n, kind] = &args[..] else { panic!("usage: pace NET N KIND") };
+    let (name, n, kind, device, precision) = match &args[..] {
+        [name, n, kind] => (name, n, kind, "cpu", "f32"),
+        [name, n, kind, device, precision] => (name, n, kind, &device[..], &precision[..]),
+        _ => panic!("usage: pace NET N KIND [DEVICE TYPE]"),
+    };
     let n = n.parse().expect("a number of images");
+    let device = device::open(Some(device)).expect("a device");
     let mut work = match &name[..] {
         "inception" => features(n),
         "frechet" => distance(n),
-        preset => work(&UNetConfig::preset(preset).expect("a preset"), n, kind),
+        preset => {
+            let config = UNetConfig::preset(preset).expect("a preset");
+            work(&config, n, kind, &device, precision)
+        }
     };
     work();
     let mut out = io::stdout();
@@ -61,7 +71,17 @@ fn distance(d: usize) -> Work {
     })
 }
 
-fn work(config: &UNetConfig, n: usize, kind: &str) -> Work {
+fn work(config: &UNetConfig, n: usize, kind: &str, device: &Device, precision: &str) -> Work {
+    let (precision, dtype) = match precision {
+        "f32" => (Precision::F32, DType::F32),
+        "tf32" => {
+            device::allow_tf32();
+            (Precision::F32, DType::F32)
+        }
+        "f16" => (Precision::F16, DType::F16),
+        "bf16" => (Precision::Bf16, DType::BF16),
+        other => panic!("no type `{other}`"),
+    };
     let (c, side) = (config.in_channels, config.side().expect("a preset has an image size"));
     let form = match kind {
         "train" => {
@@ -73,14 +93,16 @@ fn work(config: &UNetConfig, n: usize, kind: &str) -> Work {
             let images = images.expect("as many pixels as the shape says");
             let settings = TrainConfig {
                 batch_size: n,
+                precision,
                 class_drop_prob: if config.num_classes.is_some() { 0.2 } else { 1.0 },
                 ..TrainConfig::default()
             };
-            let trainer =
-                Trainer::new(config, &settings, &Device::Cpu).expect("settings that train");
+            let trainer = Trainer::new(config, &settings, device).expect("settings that train");
             let mut steps = Steps::new(trainer, images).expect("a thread");
+            let device = device.clone();
             return Box::new(move || {
                 steps.step().expect("a finite loss");
+                device.synchronize().expect("a device at work");
             });
         }
         "dense" => Form::Dense,
@@ -89,12 +111,15 @@ fn work(config: &UNetConfig, n: usize, kind: &str) -> Work {
         "int8" => Form::Packed(4, Arithmetic::Integer),
         other => panic!("no kind `{other}`"),
     };
-    let net = net(config, form).expect("the preset is a net");
-    let x = tensor(0, &[n, c, side, side]).expect("a shape");
-    let t = Tensor::full(0.5_f32, n, &Device::Cpu).expect("a shape");
-    let label =
-        config.num_classes.map(|_| Tensor::zeros(n, DType::U32, &Device::Cpu).expect("a shape"));
+    let net = net_on(device, dtype, config, form).expect("the preset is a net");
+    let there =
+        |x: candle_core::Result<Tensor>| x.and_then(|x| x.to_device(device)).expect("memory");
+    let x = there(tensor(0, &[n, c, side, side]));
+    let t = there(Tensor::full(0.5_f32, n, &Device::Cpu));
+    let label = config.num_classes.map(|_| there(Tensor::zeros(n, DType::U32, &Device::Cpu)));
+    let device = device.clone();
     Box::new(move || {
         net.forward(&x, &t, label.as_ref(), None, Mode::Eval).expect("inputs that fit");
+        device.synchronize().expect("a device at work");
     })
 }
