@@ -9,12 +9,18 @@
 //! distances are too large on average, as those of fewer images are. The 95 % interval of a
 //! distance is therefore `fid ± 1.96 se` about the distance of all rows, not the resamples' quantiles.
 //!
+//! Images whose classes were given out in turn have each class equally often in every set, which draws
+//! from all rows would not keep: the spread of the classes' numbers is then several times that of the
+//! images. Such rows are drawn again within their strata, the classes.
+//!
 //! ```text
 //! Σ₂ = L Lᵀ,  y_i = Lᵀ (x_i − μ₂)                          once
 //! z_i = √w_i (y_i − ȳ),  ȳ = Σ w_i y_i / n                 for counts w of a resample
 //! d²  = |x̄ − μ₂|² + tr Σ_w + tr Σ₂ − 2 Σ √eig(ZᵀZ / (n − 1))
 //! ```
 //! The eigenvalues are those of `Σ_w Σ₂`, as in [`frechet`](super::frechet).
+
+use std::collections::BTreeMap;
 
 use nalgebra::DMatrix;
 use rayon::prelude::*;
@@ -32,20 +38,22 @@ pub const Z95: f64 = 1.96;
 /// The standard error of the Fréchet distance between feature rows and `reference`: the standard
 /// deviation of the distances of `resamples` resamples of the rows.
 ///
-/// Resamples are a function of the seed, and run on all threads.
+/// Resamples are a function of the seed, and run on all threads. Each row is replaced by one of its
+/// own stratum, which `strata` names for every row; with none, all are of one.
 ///
 /// # Shapes
 ///
-/// `rows`: `[n, d]`, row-major, with `d = reference.dim()`.
+/// `rows`: `[n, d]`, row-major, with `d = reference.dim()`; `strata`: `[n]` or empty.
 ///
 /// # Errors
 ///
 /// [`Error::Tensor`] when `rows` does not divide into rows of `d`, or a value is not finite, or the
-/// reference is no Gaussian's; [`Error::Config`] with fewer than two rows or resamples, or where a
-/// distance overflows.
+/// reference is no Gaussian's; [`Error::Config`] with fewer than two rows or resamples, with strata
+/// for another number of rows, or where a distance overflows.
 pub fn standard_error(
     rows: &[f32],
     reference: &Statistics,
+    strata: &[u32],
     resamples: usize,
     seed: u64,
 ) -> Result<f64> {
@@ -53,9 +61,10 @@ pub fn standard_error(
         return Err(Error::Config(format!("a spread needs at least 2 resamples, not {resamples}")));
     }
     let sample = Sample::new(Rows::new(rows, reference.dim())?, reference)?;
+    let strata = Strata::new(strata, sample.n())?;
     let distances: Vec<f64> = (0..resamples as u64)
         .into_par_iter()
-        .map(|resample| sample.distance(&counts(sample.n(), resample, seed)))
+        .map(|resample| sample.distance(&strata.counts(resample, seed)))
         .collect();
     let n = resamples as f64;
     let mean = distances.iter().sum::<f64>() / n;
@@ -68,14 +77,47 @@ pub fn standard_error(
     }
 }
 
-/// How often a resample holds each of `n` rows.
-fn counts(n: usize, resample: u64, seed: u64) -> Vec<u32> {
-    let draws = Domain::Bootstrap.stream(seed);
-    let mut counts = vec![0; n];
-    // Rows are at most 2^32 - 1, as their view has it.
-    let n = u32::try_from(n).unwrap_or(u32::MAX);
-    (0..n).for_each(|draw| counts[draws.below(resample, draw, n) as usize] += 1);
-    counts
+/// The rows that may stand for each other.
+struct Strata {
+    /// The stratum of each row, as an index into `members`.
+    of: Vec<usize>,
+    /// The rows of each.
+    members: Vec<Vec<usize>>,
+}
+
+impl Strata {
+    fn new(names: &[u32], n: usize) -> Result<Self> {
+        if names.is_empty() {
+            return Ok(Self { of: vec![0; n], members: vec![(0..n).collect()] });
+        }
+        if names.len() != n {
+            return Err(Error::Config(format!("strata of {} rows for {n} rows", names.len())));
+        }
+        let mut members = BTreeMap::<u32, Vec<usize>>::new();
+        for (row, &name) in names.iter().enumerate() {
+            members.entry(name).or_default().push(row);
+        }
+        let mut of = vec![0; n];
+        for (index, rows) in members.values().enumerate() {
+            for &row in rows {
+                of[row] = index;
+            }
+        }
+        Ok(Self { of, members: members.into_values().collect() })
+    }
+
+    /// How often a resample holds each row.
+    fn counts(&self, resample: u64, seed: u64) -> Vec<u32> {
+        let draws = Domain::Bootstrap.stream(seed);
+        let mut counts = vec![0; self.of.len()];
+        // Rows are at most 2^32 - 1, as their view has it.
+        for (draw, &stratum) in (0..).zip(&self.of) {
+            let rows = &self.members[stratum];
+            let n = u32::try_from(rows.len()).unwrap_or(u32::MAX);
+            counts[rows[draws.below(resample, draw, n) as usize]] += 1;
+        }
+        counts
+    }
 }
 
 /// What all resamples share.
@@ -176,7 +218,8 @@ mod tests {
     fn literally(rows: &[f32], reference: &Statistics, resamples: u64, seed: u64) -> Vec<f64> {
         let d = reference.dim();
         let distance = |resample| {
-            let counts = counts(rows.len() / d, resample, seed);
+            let strata = Strata::new(&[], rows.len() / d).unwrap();
+            let counts = strata.counts(resample, seed);
             let repeat = |(row, &n): (&[f32], &u32)| row.repeat(n as usize);
             let drawn: Vec<f32> = rows.chunks(d).zip(&counts).flat_map(repeat).collect();
             fid(&Statistics::of_rows(&drawn, d).unwrap(), reference).unwrap()
@@ -198,20 +241,58 @@ mod tests {
             let reference = normals(other, d, 0.0, 2);
             let reference = Statistics::of_rows(&reference, d as usize).unwrap();
             let expected = spread(&literally(&rows, &reference, 20, 7));
-            let found = standard_error(&rows, &reference, 20, 7).unwrap();
+            let found = standard_error(&rows, &reference, &[], 20, 7).unwrap();
             assert!((found / expected - 1.0).abs() < 1e-6, "{n} {d}: {found} {expected}");
         }
     }
 
     #[test]
     fn resamples_draw_n_rows_and_follow_the_seed() {
-        let first = counts(1000, 0, 1);
+        let counts = |resample, seed| Strata::new(&[], 1000).unwrap().counts(resample, seed);
+        let first = counts(0, 1);
         assert_eq!(first.iter().sum::<u32>(), 1000);
         let distinct = first.iter().filter(|&&count| count > 0).count();
         // 1000 (1 - 1/e), give or take.
         assert!((600..665).contains(&distinct), "{distinct}");
-        assert_eq!(first, counts(1000, 0, 1));
-        assert!(first != counts(1000, 1, 1) && first != counts(1000, 0, 2));
+        assert_eq!(first, counts(0, 1));
+        assert!(first != counts(1, 1) && first != counts(0, 2));
+    }
+
+    #[test]
+    fn resamples_keep_the_size_of_each_stratum() {
+        let names = [7, 7, 1, 7, 1, 1, 7, 900];
+        let counts = Strata::new(&names, 8).unwrap().counts(3, 1);
+        for name in [1, 7, 900] {
+            let of = names.iter().zip(&counts).filter(|(n, _)| **n == name);
+            let size = names.iter().filter(|n| **n == name).count();
+            assert_eq!(of.map(|(_, &count)| count as usize).sum::<usize>(), size);
+        }
+        let varied = (0..20).any(|r| Strata::new(&names, 8).unwrap().counts(r, 1) != counts);
+        assert!(varied && Strata::new(&names, 9).is_err());
+    }
+
+    /// Two classes in turn, far apart: as many of each in every set.
+    #[test]
+    fn strata_tell_the_spread_where_classes_are_in_turn() {
+        let reference =
+            Statistics { n: None, mean: vec![0.0; 2], covariance: vec![40., 0., 0., 1.] };
+        let names: Vec<u32> = (0..400).map(|i| i % 2).collect();
+        let set = |seed| {
+            let mut rows = normals(400, 2, 1.0, seed);
+            for (row, name) in rows.chunks_exact_mut(2).zip(&names) {
+                row[0] += if *name == 0 { -6.0 } else { 6.0 };
+            }
+            rows
+        };
+        let distance =
+            |rows: Vec<f32>| fid(&Statistics::of_rows(&rows, 2).unwrap(), &reference).unwrap();
+        let true_error = spread(&(0..200).map(set).map(distance).collect::<Vec<_>>());
+        let error = |strata: &[u32]| {
+            let errors = (0..10).map(|s| standard_error(&set(s), &reference, strata, 200, 3));
+            errors.map(Result::unwrap).sum::<f64>() / 10.0
+        };
+        let (within, of_all) = (error(&names) / true_error, error(&[]) / true_error);
+        assert!((within - 1.0).abs() < 0.15 && of_all > 2.0, "{within} {of_all}");
     }
 
     #[test]
@@ -223,7 +304,7 @@ mod tests {
             |rows: &Vec<f32>| fid(&Statistics::of_rows(rows, 2).unwrap(), &reference).unwrap();
         let true_error = spread(&sets.iter().map(distance).collect::<Vec<_>>());
         let errors =
-            sets[..10].iter().map(|rows| standard_error(rows, &reference, 200, 3).unwrap());
+            sets[..10].iter().map(|rows| standard_error(rows, &reference, &[], 200, 3).unwrap());
         let mean = errors.sum::<f64>() / 10.0;
         // Of a mean shift of (1, 1) in n = 400: 2 √2 / √400 = 0.14.
         assert!((0.12..0.16).contains(&true_error), "{true_error}");
@@ -233,14 +314,14 @@ mod tests {
     #[test]
     fn equal_rows_have_no_spread() {
         let reference = Statistics::of_rows(&normals(9, 2, 0.0, 1), 2).unwrap();
-        assert!(standard_error(&[1.0; 12], &reference, 5, 1).unwrap() < 1e-9);
+        assert!(standard_error(&[1.0; 12], &reference, &[], 5, 1).unwrap() < 1e-9);
     }
 
     #[test]
     fn refuses_what_has_no_spread() {
         let reference = Statistics::of_rows(&normals(9, 2, 0.0, 1), 2).unwrap();
         let message = |rows: &[f32], resamples| {
-            standard_error(rows, &reference, resamples, 1).unwrap_err().to_string()
+            standard_error(rows, &reference, &[], resamples, 1).unwrap_err().to_string()
         };
         assert!(message(&[1.0; 4], 1).contains("at least 2 resamples, not 1"));
         assert!(message(&[1.0; 2], 9).contains("at least 2 images, got 1"));

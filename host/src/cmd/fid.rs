@@ -206,7 +206,8 @@ impl Report {
         self.set("fid", distance);
         let mut interval = String::new();
         if let Some(resamples) = args.bootstrap {
-            let error = Z95 * standard_error(&a.rows, &b.statistics, resamples as usize, seed)?;
+            let error =
+                Z95 * standard_error(&a.rows, &b.statistics, &[], resamples as usize, seed)?;
             self.set("fid_error", error);
             interval = format!(" ± {error:.4}");
         }
