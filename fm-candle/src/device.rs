@@ -1,9 +1,14 @@
 //! The device to compute on.
 
+#[cfg(feature = "cuda")]
+mod gpu;
+
 use core::panic::UnwindSafe;
 use std::panic;
 
 pub use candle_core::Device;
+#[cfg(feature = "cuda")]
+use gpu::new_cuda;
 
 use crate::error::{Error, Result};
 
@@ -35,14 +40,23 @@ pub fn open_for(name: Option<&str>, local: usize) -> Result<Device> {
     }
 }
 
+/// Lets the matrix units of GPUs read f32 as TF32, with 10 bits of mantissa, in products and
+/// convolutions from now on; sums stay f32. The CPU does not change.
+pub fn allow_tf32() {
+    #[cfg(feature = "cuda")]
+    candle_core::cuda_backend::set_gemm_reduced_precision_f32(true);
+}
+
 /// The GPU with this number; a machine without CUDA's libraries makes the binding panic.
 fn cuda(ordinal: usize) -> Result<Device> {
+    #[cfg(not(feature = "cuda"))]
+    let new_cuda = Device::new_cuda;
     if !cfg!(feature = "cuda") {
         let hint = "--device cuda: this binary was built without the feature `cuda`; use cpu";
         return Err(Error::Config(hint.into()));
     }
     let fault = |reason: String| Error::Config(format!("--device cuda:{ordinal}: {reason}"));
-    match catch(|| Device::new_cuda(ordinal)) {
+    match catch(|| new_cuda(ordinal)) {
         Ok(Ok(device)) => Ok(device),
         Ok(Err(error)) => Err(fault(Error::from(error).to_string())),
         Err(reason) => Err(fault(reason)),

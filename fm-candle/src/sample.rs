@@ -40,6 +40,12 @@ pub struct Samples {
     pub warning: Option<String>,
 }
 
+/// Images that a device takes well in one tensor: few where their maps should stay in the caches of a
+/// core, many where a GPU is to be kept busy.
+pub fn batch_size(device: &Device) -> usize {
+    if device.is_cpu() { 8 } else { 256 }
+}
+
 impl Sampler {
     /// Evaluations of the velocity per image, where they are known beforehand: not of an adaptive
     /// method, nor of Adams, nor where the options hold a step size or interpolate by cubics.

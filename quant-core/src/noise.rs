@@ -81,10 +81,20 @@ impl Stream {
         Self { seed, domain }
     }
 
+    /// The key of the generator: the seed's low word, then its high word.
+    pub const fn key(self) -> [u32; 2] {
+        [low_u32(self.seed), high_u32(self.seed)]
+    }
+
+    /// The stream's domain.
+    pub const fn domain(self) -> u32 {
+        self.domain
+    }
+
     /// The four words of a block: those of the elements `4·block` to `4·block + 3`.
     pub const fn block(self, index: u64, block: u32) -> [u32; 4] {
         let counter = [block, self.domain, low_u32(index), high_u32(index)];
-        philox(counter, [low_u32(self.seed), high_u32(self.seed)])
+        philox(counter, self.key())
     }
 
     /// The word at an element, uniform over all u32.

@@ -16,13 +16,14 @@ use fm_candle::data::{ImageSet, Images};
 use fm_candle::device;
 use fm_candle::model::{Mode, Stored, UNet, UNetConfig};
 use fm_candle::ops::{
-    Activation, CodedWeight, Order, add, attention, concat, conv2d, downsample2, dropout,
-    group_norm, upsample2,
+    Activation, CodedWeight, Mask, Order, add, attention, concat, conv2d, downsample2, dropout,
+    group_norm, modulated_group_norm, upsample2,
 };
 use fm_candle::quantize::{Treatment, quantize_in_memory};
 use fm_candle::train::{Precision, TrainConfig, Trainer};
 use fmq_tests::{formula, formula_weights, numbers};
 use quant_core::format::Model;
+use quant_core::noise::Stream;
 use quant_core::quantize::Options;
 use quant_core::scheme::Scheme;
 
@@ -118,9 +119,17 @@ fn conv2d_with_gradients() {
 #[test]
 fn group_norm_with_gradients() {
     for activation in [Activation::Identity, Activation::Silu] {
-        for (x, groups) in [([2, 7, 5, 32], 32), ([3, 16, 16, 64], 32), ([1, 40, 1, 12], 4)] {
+        for (x, groups) in [([2, 7, 5, 32], 32), ([3, 16, 16, 64], 32), ([19, 4, 1, 12], 4)] {
             compare("group_norm", &[&x, &[x[0], x[3]], &[x[0], x[3]]], |t| {
                 group_norm(&t[0], &t[1], &t[2], groups, 1e-5, activation)
+            });
+            let (n, c) = (x[0], x[3]);
+            compare("modulated_group_norm", &[&x, &[c], &[c], &[n, 2 * c]], |t| {
+                let weights = (&t[1], &t[2]);
+                modulated_group_norm(&t[0], weights, Some(&t[3]), groups, 1e-5, activation)
+            });
+            compare("unmodulated group norm", &[&x, &[c], &[c]], |t| {
+                modulated_group_norm(&t[0], (&t[1], &t[2]), None, groups, 1e-5, activation)
             });
         }
     }
@@ -143,8 +152,8 @@ fn the_other_operations_with_gradients() {
     compare("add", &[&map, &map], |t| add(&t[0], &t[1]));
     compare("concat", &[&map, &[2, 6, 5, 3]], |t| concat(&t[0], &t[1]));
     compare("dropout", &[&map], |t| {
-        let mask = irregular(&map, 50).abs()?.to_dtype(DType::F32)?;
-        dropout(&t[0], &mask.to_device(t[0].device())?, 0.3)
+        let mask = Mask { stream: Stream::new(1 << 40, 7), base: 3 << 32, images: (5, 2) };
+        dropout(&t[0], &mask, 0.3)
     });
 }
 

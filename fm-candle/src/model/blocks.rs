@@ -1,6 +1,6 @@
 //! The building blocks of the U-Net: convolution, linear layer, norm, residual block.
 
-use candle_core::{D, DType, Tensor};
+use candle_core::{DType, Tensor};
 
 use super::config::{GROUPS, UNetConfig};
 use super::unet::Mode;
@@ -8,7 +8,7 @@ use super::weights::{Init, Weight, Weights};
 use crate::error::Result;
 use crate::ops::{
     Activation, Arithmetic, CodedWeight, FrozenConv2d, add, conv2d, downsample2, dropout,
-    group_norm, upsample2,
+    modulated_group_norm, upsample2,
 };
 
 /// A convolution that keeps the image size at stride 1.
@@ -151,19 +151,17 @@ impl Norm {
     }
 
     pub(super) fn forward(&self, x: &Tensor, activation: Activation) -> Result<Tensor> {
-        let affine = (x.dim(0)?, x.dim(D::Minus1)?);
-        let (a, b) = (self.weight.broadcast_as(affine)?, self.bias.broadcast_as(affine)?);
-        Ok(group_norm(x, &a, &b, GROUPS, 1e-5, activation)?)
+        let weights = (&self.weight, &self.bias);
+        Ok(modulated_group_norm(x, weights, None, GROUPS, 1e-5, activation)?)
     }
 
-    /// `act((gamma x^ + beta) (1 + scale) + shift)`.
+    /// `silu((gamma x^ + beta) (1 + scale) + shift)`.
     ///
-    /// # Shapes: `scale, shift: [n, c]`
-    fn scale_shift(&self, x: &Tensor, scale: &Tensor, shift: &Tensor) -> Result<Tensor> {
-        let gain = (scale + 1.0)?;
-        let a = gain.broadcast_mul(&self.weight)?;
-        let b = (gain.broadcast_mul(&self.bias)? + shift)?;
-        Ok(group_norm(x, &a, &b, GROUPS, 1e-5, Activation::Silu)?)
+    /// # Shapes: `embedding: [n, 2 c]`, scales, then shifts
+    fn scale_shift(&self, x: &Tensor, embedding: &Tensor) -> Result<Tensor> {
+        let weights = (&self.weight, &self.bias);
+        let (embedding, silu) = (Some(embedding), Activation::Silu);
+        Ok(modulated_group_norm(x, weights, embedding, GROUPS, 1e-5, silu)?)
     }
 }
 
@@ -253,17 +251,14 @@ impl ResBlock {
             Embedding::Constant(table) => table.broadcast_as((x.dim(0)?, table.dim(1)?))?,
         };
         let h = if self.scale_shift {
-            let parts = embedding.chunk(2, 1)?;
-            self.out_norm.scale_shift(&h, &parts[0], &parts[1])?
+            self.out_norm.scale_shift(&h, &embedding)?
         } else {
             let (n, c) = embedding.dims2()?;
             let h = h.broadcast_add(&embedding.reshape((n, 1, 1, c))?)?;
             self.out_norm.forward(&h, Activation::Silu)?
         };
         let h = match mode {
-            Mode::Train(masks) if self.dropout > 0.0 => {
-                dropout(&h, &masks.next(h.shape(), h.device())?, self.dropout)?
-            }
+            Mode::Train(masks) if self.dropout > 0.0 => dropout(&h, &masks.next(), self.dropout)?,
             _ => h,
         };
         let x = match &self.skip {

@@ -3,7 +3,7 @@
 use core::cell::Cell;
 use core::f64::consts::TAU;
 
-use candle_core::{DType, Device, Shape, Tensor};
+use candle_core::{DType, Tensor};
 use quant_core::noise::Stream;
 
 use super::attention::Attention;
@@ -11,7 +11,7 @@ use super::blocks::{Conv, Linear, Norm, ResBlock, Resample};
 use super::config::UNetConfig;
 use super::weights::{Init, Shapes, Weights};
 use crate::error::{Error, Result};
-use crate::ops::{self, Activation, shuffle, unshuffle};
+use crate::ops::{self, Activation, Mask, shuffle, unshuffle};
 use crate::random::Domain;
 
 /// Whether dropout is on.
@@ -48,16 +48,10 @@ impl Masks {
         self.layer.set(layer);
     }
 
-    /// Uniform numbers in `[0, 1)` for the next layer, whose values have this shape.
-    pub(super) fn next(&self, shape: &Shape, device: &Device) -> Result<Tensor> {
-        let mut values = vec![0f32; shape.elem_count()];
+    /// The mask of the next layer.
+    pub(super) fn next(&self) -> Mask {
         let layer = self.layer.replace(self.layer.get() + 1);
-        let size = shape.dims().iter().skip(1).product::<usize>().max(1);
-        let images = (self.images.0..).step_by(self.images.1);
-        for (image, values) in images.zip(values.chunks_exact_mut(size)) {
-            self.stream.fill_uniform((self.batch << 32) | (layer << 16) | image as u64, 0, values);
-        }
-        Ok(Tensor::from_vec(values, shape, device)?)
+        Mask { stream: self.stream, base: (self.batch << 32) | (layer << 16), images: self.images }
     }
 }
 
@@ -425,6 +419,8 @@ fn fourier_features(x: &Tensor) -> Result<Tensor> {
 
 #[cfg(test)]
 mod tests {
+    use candle_core::Device;
+
     use super::*;
     use crate::model::{Initial, Stored};
 

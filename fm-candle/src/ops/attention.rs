@@ -9,14 +9,14 @@
 //! by queries: each query is a SIMD lane of the softmax, and the products read keys and values
 //! where they lie. The gradient computes the scores again.
 
-use candle_core::{CpuStorage, CustomOp1, D, DType, Layout, Result, Shape, Tensor, bail};
-use candle_nn::ops::softmax;
+use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Tensor, bail};
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::gemm::{Mat, gemm};
-use super::real::{elements, is_ours, slice, wide};
+use super::real::{elements, is_ours, slice};
 use super::simd::Lanes;
+use super::softmax::softmax;
 
 /// Queries of a block.
 const ROWS: usize = 64;
@@ -56,9 +56,7 @@ pub(super) fn composite(qkv: &Tensor, heads: usize, order: Order) -> Result<Tens
     let scale = (g.width as f64).powf(-0.25);
     let (q, k) = ((part(0)? * scale)?, (part(1)? * scale)?);
     let scores = q.matmul(&k.t()?)?;
-    let weights = softmax(&scores.to_dtype(wide(scores.dtype()))?, D::Minus1)?;
-    let weights = weights.to_dtype(scores.dtype())?;
-    let mixed = weights.matmul(&part(2)?)?.transpose(1, 2)?;
+    let mixed = softmax(&scores)?.matmul(&part(2)?)?.transpose(1, 2)?;
     mixed.reshape((g.n, g.pixels, g.heads * g.width))
 }
 

@@ -1,31 +1,98 @@
 //! Dropout whose mask is a function of a seed, so that a run can be repeated and resumed.
 
-use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
 use pulp::Simd;
+use quant_core::noise::Stream;
 
 use super::lanes::{Function, zip};
+use super::norm::has_kernel;
 use super::real::{is_ours, slice};
 use super::simd::Lanes;
 
-/// Sets each element to zero with probability `p` and divides the others by `1 - p`.
+/// The uniform numbers in `[0, 1)` of a batch: element `i` of image `k` is that of the stream at index
+/// `base | (first + k step)`.
+#[derive(Clone, Copy, Debug)]
+pub struct Mask {
+    /// The generator.
+    pub stream: Stream,
+    /// What the indices of all images have in common.
+    pub base: u64,
+    /// First image and step.
+    pub images: (usize, usize),
+}
+
+impl Mask {
+    /// The numbers themselves.
+    ///
+    /// # Shapes: `shape: [images, ..]`
+    fn uniforms(&self, shape: &Shape) -> Vec<f32> {
+        let mut values = vec![0.0; shape.elem_count()];
+        let size = shape.dims().iter().skip(1).product::<usize>().max(1);
+        let images = (self.images.0..).step_by(self.images.1);
+        for (image, values) in images.zip(values.chunks_exact_mut(size)) {
+            self.stream.fill_uniform(self.base | image as u64, 0, values);
+        }
+        values
+    }
+}
+
+/// Sets each element to zero with probability `p` and divides the others by `1 - p`: an element
+/// survives where its number in the mask is at least `p`.
 ///
-/// `mask` holds uniform numbers in `[0, 1)`, one per element: an element survives where its
-/// number is at least `p`. It gets no gradient.
+/// # Shapes: `x: [images, ..]`, result as `x`
 ///
 /// # Errors
-/// A mask of another shape than `x`.
-pub fn dropout(x: &Tensor, mask: &Tensor, p: f64) -> Result<Tensor> {
-    if is_ours(x) {
-        let mask = mask.detach().to_dtype(x.dtype())?.contiguous()?;
-        return x.contiguous()?.apply_op2(&mask, Dropout { p });
+/// An allocation that fails on the device.
+pub fn dropout(x: &Tensor, mask: &Mask, p: f64) -> Result<Tensor> {
+    if has_kernel(x) {
+        return x.contiguous()?.apply_op1(Seeded { mask: *mask, p });
     }
-    composite(x, mask, p)
+    dropout_where(x, &Tensor::from_vec(mask.uniforms(x.shape()), x.shape(), x.device())?, p)
+}
+
+/// The same with the mask's numbers given, one per element; they get no gradient.
+pub(super) fn dropout_where(x: &Tensor, uniforms: &Tensor, p: f64) -> Result<Tensor> {
+    if is_ours(x) {
+        let uniforms = uniforms.detach().to_dtype(x.dtype())?.contiguous()?;
+        return x.contiguous()?.apply_op2(&uniforms, Dropout { p });
+    }
+    composite(x, uniforms, p)
 }
 
 /// The same by candle's operations.
-pub(super) fn composite(x: &Tensor, mask: &Tensor, p: f64) -> Result<Tensor> {
-    let kept = mask.ge(p)?.to_dtype(x.dtype())?;
+pub(super) fn composite(x: &Tensor, uniforms: &Tensor, p: f64) -> Result<Tensor> {
+    let kept = uniforms.ge(p)?.to_dtype(x.dtype())?;
     x.mul(&(kept * (1.0 / (1.0 - p)))?)
+}
+
+/// A GPU's kernel, which draws the numbers itself, backwards again.
+struct Seeded {
+    mask: Mask,
+    p: f64,
+}
+
+impl CustomOp1 for Seeded {
+    fn name(&self) -> &'static str {
+        "dropout"
+    }
+
+    fn cpu_fwd(&self, _x: &CpuStorage, _layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        bail!("dropout: the CPU takes its numbers from memory")
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &candle_core::CudaStorage,
+        layout: &Layout,
+    ) -> Result<(candle_core::CudaStorage, Shape)> {
+        let y = super::cuda::dropout(x, layout, &self.mask, self.p)?;
+        Ok((y, layout.shape().clone()))
+    }
+
+    fn bwd(&self, _x: &Tensor, _y: &Tensor, gy: &Tensor) -> Result<Option<Tensor>> {
+        dropout(gy, &self.mask, self.p).map(Some)
+    }
 }
 
 struct Dropout {
@@ -75,6 +142,6 @@ impl CustomOp2 for Dropout {
         _y: &Tensor,
         gy: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        Ok((Some(dropout(gy, mask, self.p)?), None))
+        Ok((Some(dropout_where(gy, mask, self.p)?), None))
     }
 }

@@ -2,9 +2,10 @@
 
 use candle_core::{DType, Device, Result, Tensor, Var};
 
+use super::dropout::dropout_where;
 use super::{
     Activation, FrozenConv2d, Order, add, attention, concat, concat_all, conv2d, conv2d_padded,
-    downsample2, dropout, group_norm, upsample2,
+    downsample2, group_norm, upsample2,
 };
 use crate::model::{Init, Stored, Weight, Weights};
 
@@ -373,7 +374,7 @@ fn results_do_not_depend_on_the_number_of_threads() {
                 .to_vec();
             let x = inputs[0].as_tensor();
             let y = group_norm(x, &inputs[1], &inputs[2], 32, 1e-5, Activation::Silu).unwrap();
-            let y = dropout(&y, &f32_values(&shape, 4), 0.1).unwrap();
+            let y = dropout_where(&y, &f32_values(&shape, 4), 0.1).unwrap();
             let y = concat(&add(&y, x).unwrap(), x).unwrap();
             let y = upsample2(&downsample2(&y).unwrap()).unwrap();
             let grads = y.sqr().unwrap().backward().unwrap();
@@ -477,19 +478,19 @@ fn join_equals_candle() {
 #[test]
 fn dropout_gradients_and_values() {
     let mask = Tensor::new(&[0.1, 0.25, 0.3, 0.99], &Device::Cpu).unwrap();
-    check(&[&[4]], |t| dropout(&t[0], &mask, 0.25));
+    check(&[&[4]], |t| dropout_where(&t[0], &mask, 0.25));
     let ones = Tensor::ones(4, DType::F64, &Device::Cpu).unwrap();
-    let y = dropout(&ones, &mask, 0.25).unwrap().to_vec1::<f64>().unwrap();
+    let y = dropout_where(&ones, &mask, 0.25).unwrap().to_vec1::<f64>().unwrap();
     assert_eq!(y, [0.0, 4.0 / 3.0, 4.0 / 3.0, 4.0 / 3.0]);
     for shape in MAPS {
         let mask = f32_values(&shape, 5).abs().unwrap();
         compare(
             &[&shape],
-            |t| dropout(&t[0], &mask, 0.3),
+            |t| dropout_where(&t[0], &mask, 0.3),
             |t| &t[0] * (mask.ge(0.3)?.to_dtype(DType::F32)? / 0.7)?,
         );
     }
-    assert!(dropout(&ones, &values(&[2], 1), 0.25).is_err());
+    assert!(dropout_where(&ones, &values(&[2], 1), 0.25).is_err());
 }
 
 #[test]
@@ -503,7 +504,7 @@ fn other_types_go_by_operations_of_candle() {
         &|x, _| downsample2(x),
         &|x, _| add(x, x),
         &|x, _| concat(x, x),
-        &|x, _| dropout(x, &mask, 0.5),
+        &|x, _| dropout_where(x, &mask, 0.5),
     ];
     let x = f32_values(&[2, 5, 4, 6], 1);
     for f in operations {

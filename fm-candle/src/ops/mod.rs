@@ -8,7 +8,7 @@ mod attention;
 mod coded;
 mod conv2d;
 #[cfg(feature = "cuda")]
-mod cuda;
+pub(crate) mod cuda;
 mod dropout;
 mod finite;
 pub(crate) mod gemm;
@@ -20,14 +20,15 @@ mod real;
 mod resample;
 mod scratch;
 mod simd;
+mod softmax;
 
 pub use attention::{Order, attention};
 pub use coded::CodedWeight;
 pub use conv2d::{Arithmetic, Dense, FrozenConv2d, Rows, conv2d, conv2d_padded};
-pub use dropout::dropout;
+pub use dropout::{Mask, dropout};
 pub use finite::is_finite;
 pub use join::{add, concat, concat_all};
-pub use norm::{Activation, group_norm};
+pub use norm::{Activation, group_norm, modulated_group_norm};
 pub use pool::{avg_pool3, max_pool3};
 pub use resample::{downsample2, shuffle, unshuffle, upsample2};
 

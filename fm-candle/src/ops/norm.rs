@@ -17,7 +17,7 @@ mod passes;
 
 use std::sync::OnceLock;
 
-use candle_core::{CpuStorage, CustomOp3, DType, Layout, Result, Shape, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp3, D, DType, Layout, Result, Shape, Tensor, bail};
 
 use super::real::{elements, is_ours, slice, wide};
 use super::simd::Lanes;
@@ -49,14 +49,51 @@ pub fn group_norm(
 ) -> Result<Tensor> {
     let op = GroupNorm::new(groups, eps, activation);
     op.geometry(x.dims(), a.dims(), b.dims())?;
-    if is_ours(x) || has_kernel(x) {
+    #[cfg(feature = "cuda")]
+    if has_kernel(x) {
+        return op.on_gpu(x, &Tensor::cat(&[a, b], 1)?);
+    }
+    if is_ours(x) {
         return x.contiguous()?.apply_op3(&a.contiguous()?, &b.contiguous()?, op);
     }
     composite(x, a, b, &op)
 }
 
+/// The same with weights shared by all images and, where there is an embedding of scales, then shifts,
+/// `a = weight (1 + scale)` and `b = bias (1 + scale) + shift`.
+///
+/// # Shapes
+/// `x: [n, .., c]`, `weight, bias: [c]`, `embedding: [n, 2 c]`, result as `x`.
+///
+/// # Errors
+/// As [`group_norm`].
+pub fn modulated_group_norm(
+    x: &Tensor,
+    (weight, bias): (&Tensor, &Tensor),
+    embedding: Option<&Tensor>,
+    groups: usize,
+    eps: f64,
+    activation: Activation,
+) -> Result<Tensor> {
+    let (n, c) = (x.dim(0)?, x.dim(D::Minus1)?);
+    #[cfg(feature = "cuda")]
+    if has_kernel(x) {
+        let ab = gpu::modulate(n, embedding, weight, bias)?;
+        return GroupNorm::new(groups, eps, activation).on_gpu(x, &ab);
+    }
+    let (a, b) = match embedding {
+        None => (weight.broadcast_as((n, c))?, bias.broadcast_as((n, c))?),
+        Some(embedding) => {
+            let gain = (embedding.narrow(1, 0, c)? + 1.0)?;
+            let shift = embedding.narrow(1, c, c)?;
+            (gain.broadcast_mul(weight)?, (gain.broadcast_mul(bias)? + shift)?)
+        }
+    };
+    group_norm(x, &a, &b, groups, eps, activation)
+}
+
 /// Whether a GPU's kernel serves a tensor.
-fn has_kernel(x: &Tensor) -> bool {
+pub(super) fn has_kernel(x: &Tensor) -> bool {
     let types = matches!(x.dtype(), DType::F32 | DType::F16 | DType::BF16);
     cfg!(feature = "cuda") && x.device().is_cuda() && types && x.elem_count() > 0
 }
@@ -210,21 +247,6 @@ impl CustomOp3 for GroupNorm {
         Ok((y, lx.shape().clone()))
     }
 
-    #[cfg(feature = "cuda")]
-    fn cuda_fwd(
-        &self,
-        x: &candle_core::CudaStorage,
-        lx: &Layout,
-        a: &candle_core::CudaStorage,
-        la: &Layout,
-        b: &candle_core::CudaStorage,
-        lb: &Layout,
-    ) -> Result<(candle_core::CudaStorage, Shape)> {
-        let sizes = self.on_gpu(lx.dims(), la.dims(), lb.dims())?;
-        let y = super::cuda::norm((x, lx), (a, la), (b, lb), &sizes)?;
-        Ok((y, lx.shape().clone()))
-    }
-
     fn bwd(
         &self,
         x: &Tensor,
@@ -233,10 +255,6 @@ impl CustomOp3 for GroupNorm {
         _y: &Tensor,
         gy: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        #[cfg(feature = "cuda")]
-        if x.device().is_cuda() {
-            return self.gradients_on_gpu(x, a, b, gy);
-        }
         match x.dtype() {
             DType::F32 => self.gradients::<f32>(x, a, b, gy),
             _ => self.gradients::<f64>(x, a, b, gy),

@@ -8,6 +8,7 @@ mod config;
 mod distributed;
 mod layout;
 mod loader;
+mod moments;
 mod optimizer;
 mod order;
 mod scaler;
@@ -36,7 +37,8 @@ pub use distributed::Nccl;
 pub(crate) use distributed::threads;
 pub use distributed::{Alone, Rank, Ranks};
 pub use loader::Loader;
-pub use optimizer::{AdamW, AdamWConfig, Moments, add_gradients, norm, of_parameters};
+pub use moments::Moments;
+pub use optimizer::{AdamW, AdamWConfig, add_gradients, norm, of_parameters};
 pub use order::Order;
 pub use scaler::Scaler;
 pub use schedule::Schedule;
@@ -178,10 +180,10 @@ impl Trainer {
     /// # Errors
     /// An allocation that fails on the device.
     pub fn evaluation_weights(&self) -> Result<Vec<(String, Tensor)>> {
-        let vars = self.vars.iter().zip(&self.optimizer.moments);
+        let vars = self.vars.iter().zip(self.optimizer.moments());
         vars.map(|((name, var), state)| {
             let tensor = if self.config.use_ema {
-                Tensor::from_slice(&state.average, var.shape(), &self.device)?
+                Tensor::from_slice(&state?.average, var.shape(), &self.device)?
             } else {
                 var.as_tensor().detach().copy()?
             };
@@ -196,10 +198,11 @@ impl Trainer {
     /// A parameter that is missing or has another shape.
     pub fn set_weights(&mut self, tensors: &[(String, Tensor)]) -> Result<()> {
         let mut stored = Stored::new(tensors.iter().cloned(), &self.device);
-        for ((name, var), state) in self.vars.iter().zip(&mut self.optimizer.moments) {
+        for (index, (name, var)) in self.vars.iter().enumerate() {
             let value = stored.take(name, var.dims(), Init::Zeros)?;
             if self.config.use_ema {
-                state.average = value.flatten_all()?.to_vec1()?;
+                let average = value.flatten_all()?.to_vec1()?;
+                self.optimizer.set_average(index, average, var)?;
             }
             var.set(&value)?;
         }
@@ -282,10 +285,14 @@ impl Trainer {
         let firsts: Vec<usize> = (0..n).step_by(shard).collect();
         let cast = self.cast()?;
         let net = cast.as_ref().unwrap_or(&self.net);
-        let parts: Vec<(f64, Vec<Option<Tensor>>)> = firsts
-            .into_par_iter()
-            .map(|first| self.gradients(net, &batch.narrow(first, shard.min(n - first))?, first, n))
-            .collect::<Result<_>>()?;
+        let part = |first: usize| {
+            self.gradients(net, &batch.narrow(first, shard.min(n - first))?, first, n)
+        };
+        let parts: Vec<(f64, Vec<Option<Tensor>>)> = match firsts[..] {
+            // On this thread, which holds the handles of a GPU's libraries.
+            [first] => vec![part(first)?],
+            _ => firsts.into_par_iter().map(part).collect::<Result<_>>()?,
+        };
         let mut value = 0.0;
         for (part, grads) in parts {
             value += part;

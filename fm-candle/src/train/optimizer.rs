@@ -1,13 +1,17 @@
 //! AdamW and the moving average of the weights, in one pass over memory.
 
 use core::cell::RefCell;
+use std::borrow::Cow;
 
 use candle_core::backprop::GradStore;
 use candle_core::{CpuStorage, DType, InplaceOp2, Layout, Storage, Tensor, Var, bail};
 use pulp::Arch;
 use rayon::prelude::*;
 
+use super::moments::{Moments, State};
 use crate::error::Result;
+#[cfg(feature = "cuda")]
+use crate::ops::cuda;
 
 /// Elements of a job; its values stay in the cache between the update and the average.
 const PIECE: usize = 1 << 14;
@@ -31,17 +35,6 @@ impl Default for AdamWConfig {
     }
 }
 
-/// The running state of one parameter.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Moments {
-    /// Mean of the gradient.
-    pub mean: Vec<f32>,
-    /// Mean of its square.
-    pub square: Vec<f32>,
-    /// Moving average of the parameter; empty where none is kept.
-    pub average: Vec<f32>,
-}
-
 /// AdamW (Loshchilov and Hutter, 2019) as torch computes it, then upstream's EMA:
 ///
 /// ```text
@@ -58,7 +51,7 @@ pub struct AdamW {
     /// half precision, where an update may be skipped.
     pub averaged: u64,
     /// One state per parameter, in the parameters' order.
-    pub moments: Vec<Moments>,
+    states: Vec<State>,
 }
 
 impl AdamW {
@@ -67,21 +60,45 @@ impl AdamW {
     /// # Errors
     /// Parameters that are not f32.
     pub fn new(config: AdamWConfig, vars: &[(String, Var)]) -> Result<Self> {
-        let moments = vars
+        let states = vars
             .iter()
             .map(|(_, var)| {
                 let values = var.flatten_all()?.to_vec1::<f32>()?;
                 let zeros = vec![0.0; values.len()];
                 let average = if config.ema_decay.is_some() { values } else { Vec::new() };
-                Ok(Moments { mean: zeros.clone(), square: zeros, average })
+                let moments = Moments { mean: zeros.clone(), square: zeros, average };
+                State::new(moments, var.device())
             })
             .collect::<Result<_>>()?;
-        Ok(Self { config, updates: 0, averaged: 0, moments })
+        Ok(Self { config, updates: 0, averaged: 0, states })
     }
 
     /// The settings.
     pub fn config(&self) -> &AdamWConfig {
         &self.config
+    }
+
+    /// The states of the parameters, in their order, as read from the device.
+    pub fn moments(&self) -> impl ExactSizeIterator<Item = Result<Cow<'_, Moments>>> {
+        self.states.iter().map(State::read)
+    }
+
+    /// Replaces the state of a parameter.
+    ///
+    /// # Errors
+    /// A device without room.
+    pub(super) fn set_moments(&mut self, index: usize, moments: Moments, var: &Var) -> Result<()> {
+        self.states[index] = State::new(moments, var.device())?;
+        Ok(())
+    }
+
+    /// Replaces the moving average of a parameter.
+    ///
+    /// # Errors
+    /// As [`set_moments`](Self::set_moments).
+    pub(super) fn set_average(&mut self, index: usize, average: Vec<f32>, var: &Var) -> Result<()> {
+        let moments = self.states[index].read()?.into_owned();
+        self.set_moments(index, Moments { average, ..moments }, var)
     }
 
     /// Goes on with these settings, but for the average's.
@@ -103,21 +120,14 @@ impl AdamW {
         self.updates += 1;
         self.averaged += 1;
         let step = Coefficients::new(&self.config, self.updates, self.averaged, lr);
-        vars.par_iter().zip(grads).zip(&mut self.moments).try_for_each(
-            |(((_, var), grad), state)| {
-                let grad = match grad {
-                    Some(grad) => grad.contiguous()?,
-                    None => var.zeros_like()?,
-                };
-                if var.device().is_cpu() {
-                    return Ok(var.inplace_op2(&grad, &Update::new(&step, state))?);
-                }
-                let mut values = var.flatten_all()?.to_vec1::<f32>()?;
-                step.apply(&mut values, &grad.flatten_all()?.to_vec1::<f32>()?, state);
-                var.set(&Tensor::from_vec(values, var.shape(), var.device())?)?;
-                Ok(())
-            },
-        )
+        let jobs = vars.par_iter().zip(grads).zip(&mut self.states);
+        jobs.with_min_len(per_thread(vars)).try_for_each(|(((_, var), grad), state)| {
+            let grad = match grad {
+                Some(grad) => grad.contiguous()?,
+                None => var.zeros_like()?,
+            };
+            Ok(var.inplace_op2(&grad, &Update::new(&step, state))?)
+        })
     }
 
     /// An update that is not made: the average alone follows the weights once more, as upstream's
@@ -128,16 +138,27 @@ impl AdamW {
     pub fn skip(&mut self, vars: &[(String, Var)]) -> Result<()> {
         self.averaged += 1;
         let follow = Coefficients::new(&self.config, 1, self.averaged, 0.0).follow;
-        vars.par_iter().zip(&mut self.moments).try_for_each(|((_, var), state)| {
-            if !state.average.is_empty() {
+        if self.config.ema_decay.is_none() {
+            return Ok(());
+        }
+        let jobs = vars.par_iter().zip(&mut self.states).with_min_len(per_thread(vars));
+        jobs.try_for_each(|((_, var), state)| match state {
+            State::Host(Moments { average, .. }) => {
                 let values = var.flatten_all()?.to_vec1::<f32>()?;
-                for (a, w) in state.average.iter_mut().zip(values) {
+                for (a, w) in average.iter_mut().zip(values) {
                     *a -= follow * (*a - w);
                 }
+                Ok(())
             }
-            Ok(())
+            #[cfg(feature = "cuda")]
+            State::Gpu(moments) => Ok(cuda::follow(moments, var, follow)?),
         })
     }
+}
+
+/// Least parameters of a thread: a GPU is told what to do by one.
+fn per_thread(vars: &[(String, Var)]) -> usize {
+    if vars.first().is_some_and(|(_, var)| !var.device().is_cpu()) { vars.len() } else { 1 }
 }
 
 /// The gradients of the parameters, in their order.
@@ -169,6 +190,11 @@ pub fn add_gradients(sums: &mut [Option<Tensor>], grads: Vec<Option<Tensor>>) ->
 /// # Errors
 /// An allocation that fails on the device.
 pub fn norm(grads: &[Option<Tensor>]) -> Result<f64> {
+    #[cfg(feature = "cuda")]
+    if grads.iter().flatten().any(|grad| grad.device().is_cuda()) {
+        let grads: Vec<&Tensor> = grads.iter().flatten().collect();
+        return Ok(cuda::sum_of_squares(&grads)?.sqrt());
+    }
     let squares = grads.par_iter().flatten().map(|grad| -> Result<f64> {
         let (storage, layout) = grad.storage_and_layout();
         let (Storage::Cpu(CpuStorage::F32(values)), Some((start, end))) =
@@ -212,6 +238,13 @@ impl Coefficients {
             eps: config.eps as f32,
             follow: (1.0 - decay) as f32,
         }
+    }
+
+    /// What the kernel is told.
+    #[cfg(feature = "cuda")]
+    fn on_gpu(&self) -> cuda::Step {
+        let Self { shrink, beta1, beta2, rate, unbias, eps, follow } = *self;
+        cuda::Step { shrink, beta1, beta2, rate, unbias, eps, follow }
     }
 
     /// The update of one parameter, in parallel pieces.
@@ -258,11 +291,11 @@ impl Coefficients {
 struct Update<'a> {
     step: &'a Coefficients,
     /// In a cell, as an op gets itself by a shared reference.
-    state: RefCell<&'a mut Moments>,
+    state: RefCell<&'a mut State>,
 }
 
 impl<'a> Update<'a> {
-    fn new(step: &'a Coefficients, state: &'a mut Moments) -> Self {
+    fn new(step: &'a Coefficients, state: &'a mut State) -> Self {
         Self { step, state: RefCell::new(state) }
     }
 }
@@ -280,8 +313,28 @@ impl InplaceOp2 for Update<'_> {
         lg: &Layout,
     ) -> candle_core::Result<()> {
         let (values, grad) = slices(self.name(), (values, lv), (grad, lg))?;
-        self.step.apply(values, grad, &mut self.state.borrow_mut());
+        match &mut **self.state.borrow_mut() {
+            State::Host(moments) => self.step.apply(values, grad, moments),
+            #[cfg(feature = "cuda")]
+            State::Gpu(_) => bail!("adamw: the state is on a GPU, the parameter is not"),
+        }
         Ok(())
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        values: &mut candle_core::CudaStorage,
+        lv: &Layout,
+        grad: &candle_core::CudaStorage,
+        lg: &Layout,
+    ) -> candle_core::Result<()> {
+        match &mut **self.state.borrow_mut() {
+            State::Gpu(moments) => {
+                cuda::adamw((values, lv), (grad, lg), moments, &self.step.on_gpu())
+            }
+            State::Host(_) => bail!("adamw: the parameter is on a GPU, its state is not"),
+        }
     }
 }
 
@@ -356,11 +409,12 @@ mod tests {
 
         // After one step the unbiased moments are g and g^2; the average follows by 1 - 2/11.
         let updated = vars[0].1.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let moments = optimizer.moments().next().unwrap().unwrap();
         for (i, (&w, &g)) in values.iter().zip(&grads).enumerate() {
             let expected = w * (1.0 - 1e-4) - 0.01 * g / (g.abs() + 1e-8);
             assert!((updated[i] - expected).abs() < 1e-5, "{i}: {} not {expected}", updated[i]);
             let average = w + 9.0 / 11.0 * (expected - w);
-            assert!((optimizer.moments[0].average[i] - average).abs() < 1e-5);
+            assert!((moments.average[i] - average).abs() < 1e-5);
         }
         let unused = vars[1].1.flatten_all().unwrap().to_vec1::<f32>().unwrap();
         assert_eq!(unused, [1.0 - 1e-4, -2.0 * (1.0 - 1e-4)]);

@@ -52,11 +52,14 @@ impl Trainer {
             let values = var.as_tensor().flatten_all()?.to_vec1::<f32>()?;
             Ok(bytes(&values))
         });
-        let shadows = adam.moments.iter().filter(|_| ema).map(|state| Ok(bytes(&state.average)));
+        let shadows = adam.moments().filter(|_| ema).map(|state| Ok(bytes(&state?.average)));
         #[expect(clippy::cast_precision_loss, reason = "torch counts in f32")]
         let step = adam.updates as f32;
-        let moments = adam.moments.iter().filter(|_| layout.moments).flat_map(|state| {
-            [&[step][..], &state.mean, &state.square].map(|values| Ok(bytes(values)))
+        let moments = adam.moments().filter(|_| layout.moments).flat_map(|state| {
+            let state = state.map(|state| {
+                [&[step][..], &state.mean, &state.square].map(|values| Ok(bytes(values)))
+            });
+            state.unwrap_or_else(|error| [Err(error), Ok(Vec::new()), Ok(Vec::new())])
         });
         let counter = ema.then_some(Ok(averaged));
         save_object(
@@ -95,9 +98,7 @@ impl Trainer {
         run.set_weights(&found.weights.load()?.tensors)?;
         let average = found.average.as_ref().map(|(average, _)| average.load()).transpose()?;
         let average: HashMap<_, _> = average.map(|a| a.tensors).into_iter().flatten().collect();
-        for (index, ((name, var), state)) in
-            run.vars.iter().zip(&mut run.optimizer.moments).enumerate()
-        {
+        for (index, (name, var)) in run.vars.iter().enumerate() {
             let len = var.elem_count();
             let moment = |kind| -> Result<Vec<f32>> {
                 Ok(found.moment(index, kind, len)?.unwrap_or_else(|| vec![0.0; len]))
@@ -106,7 +107,8 @@ impl Trainer {
                 Some(average) => average.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?,
                 None => Vec::new(),
             };
-            *state = Moments { mean: moment("exp_avg")?, square: moment("exp_avg_sq")?, average };
+            let (mean, square) = (moment("exp_avg")?, moment("exp_avg_sq")?);
+            run.optimizer.set_moments(index, Moments { mean, square, average }, var)?;
         }
         run.optimizer.take_up(&found.adam);
         run.optimizer.updates = found.updates;

@@ -5,11 +5,12 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use fm_candle::fid::Features;
-use fm_candle::sample::Sampler;
+use fm_candle::sample::{Sampler, batch_size};
 use fm_candle::solver::{Method, Options, uniform_grid};
 use quant_core::scheme::Scheme;
 
 use crate::cli::{Common, command_line};
+use crate::cmd::net::Precision;
 use crate::cmd::treatment::TreatmentArgs;
 use crate::embedded::{self, Net};
 use crate::report::tables;
@@ -30,6 +31,7 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
     let progress = common.progress();
     progress.line("demo: 7 schemes at 2, 3, 4 and 8 bits, 256 samples each from the packed files");
     let (config, tensors) = embedded::net(args.net)?;
+    let device = common.device()?;
     let study = Study {
         model: args.net.name().into(),
         config,
@@ -44,7 +46,7 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
             grid: uniform_grid(0.1)?,
             options: Options::default(),
             cfg_scale: 0.0,
-            batch_size: 8,
+            batch_size: batch_size(&device),
         },
         seed: common.seed,
         features: Box::new(embedded::lenet()?),
@@ -57,7 +59,8 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
         command: command_line(),
         dir: args.output.clone(),
         replace: true,
-        device: common.device()?,
+        device,
+        dtype: Precision::F32,
     };
     let (summary, rows) = study.run(progress)?;
     write!(out, "{}", tables::text(&summary, &rows))?;

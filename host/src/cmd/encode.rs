@@ -9,7 +9,7 @@ use fm_candle::analysis::paired::psnr_of_each;
 use fm_candle::fid::npz;
 use fm_candle::model::UNetConfig;
 use fm_candle::ops::is_finite;
-use fm_candle::sample::{Sampler, Samples, from_pixels};
+use fm_candle::sample::{Sampler, Samples, batch_size, from_pixels};
 use fm_candle::solver::Method;
 use fm_candle::{DType, Tensor, atomic, checkpoint, data};
 use serde_json::json;
@@ -80,9 +80,10 @@ pub(crate) struct Args {
     /// `fmq sample --edm-schedule` takes it
     #[arg(long = "edm-schedule", alias = "edm_schedule")]
     edm_schedule: bool,
-    /// Images in one tensor; the result does not depend on it, but for an adaptive solver's steps
-    #[arg(long = "batch-size", alias = "batch_size", default_value = "8", value_parser = at_least_1)]
-    batch_size: usize,
+    /// Images in one tensor [default: 8 on the CPU, 256 on a GPU]; the result does not depend on it, but
+    /// for an adaptive solver's steps
+    #[arg(long = "batch-size", alias = "batch_size", value_parser = at_least_1)]
+    batch_size: Option<usize>,
     /// Print one JSON object: n, method, nfe, mean and std of x0 (near 0 and 1 where the net knows
     /// such images); of a round trip nfe_reconstruction, mse, and psnr_db, the mean over the images
     /// (null where one comes back exactly)
@@ -108,7 +109,7 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
         grid: grid.iter().rev().copied().collect(),
         options,
         cfg_scale: args.cfg_scale,
-        batch_size: args.batch_size,
+        batch_size: args.batch_size.unwrap_or_else(|| batch_size(&device)),
     };
     let solve = |sampler: &Sampler, what: &str, from: &Tensor| -> Result<Samples> {
         let bar = common.progress().bar(what, n as u64, "img");

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use fm_candle::DType;
 use fm_candle::checkpoint::{FileWeights, Source};
-use fm_candle::device::Device;
+use fm_candle::device::{self, Device};
 use fm_candle::model::{Stored, UNet, UNetConfig, identify, order};
 use fm_candle::ops::Arithmetic;
 
@@ -26,18 +26,48 @@ pub(crate) struct NetArgs {
     /// Side of the images, where the net's configuration does not say
     #[arg(long = "image-size", alias = "image_size", value_parser = clap::value_parser!(u16).range(1..=16384))]
     image_size: Option<u16>,
-    /// What the net computes in; f16 and bf16 need a GPU, int8 (products of the inner layers) a CPU
+    /// What the net computes in; tf32, f16 and bf16 need a GPU, int8 (products of the inner layers) a CPU
     #[arg(long, value_enum, default_value_t = Precision::F32)]
-    dtype: Precision,
+    pub(crate) dtype: Precision,
 }
 
 /// What a net computes in; norms and softmax stay in f32.
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Precision {
     F32,
+    Tf32,
     F16,
     Bf16,
     Int8,
+}
+
+impl Precision {
+    /// Its name on the command line.
+    pub(crate) fn name(self) -> String {
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().into())
+    }
+
+    /// The type of the net's tensors on a device, which is made to compute so.
+    pub(crate) fn on(self, device: &Device) -> Result<DType> {
+        let name = self.name();
+        Ok(match self {
+            Self::Int8 if !device.is_cpu() => {
+                bail!(
+                    "--dtype int8: a GPU computes in f32, tf32, f16 and bf16; int8 needs --device cpu"
+                )
+            }
+            Self::Tf32 | Self::F16 | Self::Bf16 if device.is_cpu() => bail!(
+                "--dtype {name}: the CPU computes in f32 and int8; all others need --device cuda"
+            ),
+            Self::F32 | Self::Int8 => DType::F32,
+            Self::Tf32 => {
+                device::allow_tf32();
+                DType::F32
+            }
+            Self::F16 => DType::F16,
+            Self::Bf16 => DType::BF16,
+        })
+    }
 }
 
 impl NetArgs {
@@ -50,6 +80,11 @@ impl NetArgs {
             image_size: None,
             dtype: Precision::F32,
         }
+    }
+
+    /// The same, computing in another type.
+    pub(crate) fn with_dtype(self, dtype: Precision) -> Self {
+        Self { dtype, ..self }
     }
 
     /// The file's name without its folder and extension, for people.
@@ -80,19 +115,7 @@ impl NetArgs {
     /// The net, ready to evaluate.
     pub(crate) fn build(&self, device: &Device) -> Result<UNet> {
         let (source, config) = self.open()?;
-        let name = self.dtype.to_possible_value();
-        let name = name.as_ref().map_or("", |name| name.get_name());
-        let dtype = match self.dtype {
-            Precision::Int8 if !device.is_cpu() => {
-                bail!("--dtype int8: a GPU computes in f32, f16 and bf16; int8 needs --device cpu")
-            }
-            Precision::F16 | Precision::Bf16 if device.is_cpu() => bail!(
-                "--dtype {name}: the CPU computes in f32 and int8; f16 and bf16 need --device cuda"
-            ),
-            Precision::F32 | Precision::Int8 => DType::F32,
-            Precision::F16 => DType::F16,
-            Precision::Bf16 => DType::BF16,
-        };
+        let dtype = self.dtype.on(device)?;
         let arithmetic = match self.dtype {
             Precision::Int8 => Arithmetic::Integer,
             _ => Arithmetic::Float,

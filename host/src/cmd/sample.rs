@@ -11,7 +11,7 @@ use fm_candle::data::Images;
 use fm_candle::device::Device;
 use fm_candle::fid::planar;
 use fm_candle::model::{UNet, UNetConfig};
-use fm_candle::sample::{Sampler, start_noise, to_pixels};
+use fm_candle::sample::{Sampler, batch_size, start_noise, to_pixels};
 use fm_candle::solver::{Method, Options, uniform_grid};
 use fm_candle::{Tensor, checkpoint};
 
@@ -53,9 +53,10 @@ pub(crate) struct Args {
     cfg_scale: f64,
     #[command(flatten)]
     ode: OdeArgs,
-    /// Images in one tensor; the images do not depend on it, but for an adaptive solver's steps
-    #[arg(long = "batch-size", alias = "batch_size", default_value = "8", value_parser = at_least_1)]
-    batch_size: usize,
+    /// Images in one tensor [default: 8 on the CPU, 256 on a GPU]; the images do not depend on it, but
+    /// for an adaptive solver's steps
+    #[arg(long = "batch-size", alias = "batch_size", value_parser = at_least_1)]
+    batch_size: Option<usize>,
     /// Also write the way from noise to images
     ///
     /// OUT.png: OUT.trajectory.png, the grid (of at most 100 images) as an animated PNG. A folder:
@@ -75,14 +76,14 @@ pub(crate) fn run(args: &Args, common: &Common) -> Result<()> {
     }
     args.output.check()?;
     let (grid, options) = args.ode.steps(0.05)?;
+    let device = common.device()?;
     let sampler = Sampler {
         method: args.ode.ode_method,
         grid,
         options,
         cfg_scale: args.cfg_scale,
-        batch_size: args.batch_size,
+        batch_size: args.batch_size.unwrap_or_else(|| batch_size(&device)),
     };
-    let device = common.device()?;
     let net = args.net.build(&device)?;
     let (x0, labels) = if let Some(path) = &args.x0 {
         given_noise(path, args, common.seed, net.config(), &device)?
@@ -134,7 +135,8 @@ impl Drawing {
         let net = NetArgs::plain(path).build(&device)?;
         let grid = uniform_grid(0.05)?;
         let (method, options) = (Method::Midpoint, Options::default());
-        let sampler = Sampler { method, grid, options, cfg_scale: 0.0, batch_size: 8 };
+        let sampler =
+            Sampler { method, grid, options, cfg_scale: 0.0, batch_size: batch_size(&device) };
         let labels = label::labels(None, n, common.seed, net.config())?;
         Ok(Self { net, sampler, labels, seed: common.seed, device })
     }

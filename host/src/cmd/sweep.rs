@@ -10,7 +10,7 @@ use fm_candle::fid::inception::Layer;
 use fm_candle::fid::resize::Resize;
 use fm_candle::fid::{FeatureNet, Features, Gathering, Statistics, lenet};
 use fm_candle::model::UNetConfig;
-use fm_candle::sample::Sampler;
+use fm_candle::sample::{Sampler, batch_size};
 use quant_core::scheme::Scheme;
 
 use crate::cli::{Common, command_line};
@@ -119,7 +119,7 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
             grid,
             options,
             cfg_scale: args.cfg_scale,
-            batch_size: 8,
+            batch_size: batch_size(&device),
         },
         seed: common.seed,
         features: judge.net,
@@ -133,6 +133,7 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
         dir: args.output.clone(),
         replace: false,
         device,
+        dtype: args.net.dtype,
     };
     let (summary, rows) = study.run(common.progress())?;
     if args.json {

@@ -8,9 +8,9 @@ use anyhow::{Context, Result, bail};
 use fm_candle::atomic;
 use fm_candle::data::folder::FolderOptions;
 use fm_candle::data::{Dataset, ImageSet, Split};
-use fm_candle::device::Device;
+use fm_candle::device::{self, Device};
 use fm_candle::model::UNetConfig;
-use fm_candle::sample::Sampler;
+use fm_candle::sample::{Sampler, batch_size};
 use fm_candle::solver::Method;
 use fm_candle::train::{Precision, Ranks, TrainConfig, Trainer};
 
@@ -136,7 +136,7 @@ pub(crate) struct Args {
     #[arg(long = "no-flip", alias = "no_flip")]
     no_flip: bool,
     /// What the net computes in; weights and optimizer stay f32
-    #[arg(long, default_value = "f32", value_parser = ["f32", "bf16", "f16"])]
+    #[arg(long, default_value = "f32", value_parser = ["f32", "tf32", "bf16", "f16"])]
     precision: String,
     /// Compute each block again when its gradient is due, instead of keeping what it computed
     #[arg(long = "gradient-checkpointing", alias = "gradient_checkpointing")]
@@ -188,7 +188,7 @@ fn run_as(args: &Args, common: &Common, ranks: &Arc<dyn Ranks>) -> Result<()> {
         world_size: rank.size,
     };
     config.check()?;
-    let sampler = sampler(args)?;
+    let sampler = sampler(args, &device)?;
     let fid = Fid::open(args, &device)?;
     let options = FolderOptions {
         image_size: args.image_size,
@@ -255,11 +255,14 @@ fn precision(args: &Args, device: &Device) -> Result<Precision> {
         "f16" => Precision::F16,
         _ => Precision::F32,
     };
-    if precision != Precision::F32 && device.is_cpu() {
+    if args.precision != "f32" && device.is_cpu() {
         bail!(
-            "--precision {}: the CPU trains in f32; half precision needs --device cuda",
+            "--precision {}: the CPU trains in f32; all others need --device cuda",
             args.precision
         );
+    }
+    if args.precision == "tf32" {
+        device::allow_tf32();
     }
     Ok(precision)
 }
@@ -318,10 +321,10 @@ fn tell_resumed(trainer: &Trainer, args: &Args, progress: Progress) {
     }
 }
 
-fn sampler(args: &Args) -> Result<Sampler> {
+fn sampler(args: &Args, device: &Device) -> Result<Sampler> {
     let method = args.ode_method;
     let (grid, options) = args.ode_options.steps(method, args.edm_schedule, 0.01)?;
-    Ok(Sampler { method, grid, options, cfg_scale: args.cfg_scale, batch_size: 8 })
+    Ok(Sampler { method, grid, options, cfg_scale: args.cfg_scale, batch_size: batch_size(device) })
 }
 
 /// Refuses a net that cannot take the images, and too few of them.

@@ -30,7 +30,7 @@ use fm_candle::fid::{FeatureNet, Statistics, fid};
 use fm_candle::model::{UNet, UNetConfig};
 use fm_candle::quantize::quantize_in_memory;
 use fm_candle::sample::{Sampler, start_noise, to_pixels};
-use fm_candle::{DType, Tensor, atomic};
+use fm_candle::{Tensor, atomic};
 use indicatif::ProgressBar;
 use quant_core::scheme::Scheme;
 use serde::{Deserialize, Serialize};
@@ -38,7 +38,7 @@ use serde_json::{Map, Value};
 
 use self::analyses::{Analyses, Measured};
 use crate::cmd::label::class_cycle;
-use crate::cmd::net::{NetArgs, build};
+use crate::cmd::net::{NetArgs, Precision, build};
 use crate::cmd::sample::{image_shape, images};
 use crate::cmd::treatment::TreatmentArgs;
 use crate::progress::Progress;
@@ -96,6 +96,8 @@ pub(crate) struct Study {
     pub(crate) replace: bool,
     /// Where to compute.
     pub(crate) device: Device,
+    /// What the nets compute in.
+    pub(crate) dtype: Precision,
 }
 
 /// The contents of `results.json`.
@@ -132,7 +134,8 @@ impl Study {
         let bar = progress.bar("full precision", total as u64, "img");
 
         let noise = self.noise()?;
-        let net = build(&self.config, self.tensors.clone(), &self.device, DType::F32)?;
+        let dtype = self.dtype.on(&self.device)?;
+        let net = build(&self.config, self.tensors.clone(), &self.device, dtype)?;
         let images = self.sample_all(&net, &noise, &bar, progress)?;
         atomic::write(&self.dir.join("grids/full.png"), &shown(&images[0])?)?;
         let full = Full {
@@ -169,7 +172,7 @@ impl Study {
         bits.sort_unstable_by(|a, b| b.cmp(a));
         let mut lines = vec![full.images[0].narrow(0, 0, count)?];
         for bits in bits {
-            let net = NetArgs::plain(&self.packed_path(scheme, bits)).build(&self.device)?;
+            let net = self.packed_net(scheme, bits)?;
             lines.push(self.sample(&net, &noise, &ProgressBar::hidden(), progress)?);
         }
         let all = Tensor::cat(&lines, 0)?;
@@ -209,7 +212,7 @@ impl Study {
         let (packed, report) = quantize_in_memory(&self.tensors, Some(&net), treat)?;
         let path = self.packed_path(scheme, bits);
         atomic::write(&path, &packed)?;
-        let net = NetArgs::plain(&path).build(&self.device)?;
+        let net = self.packed_net(scheme, bits)?;
         let samples = self.sample_all(&net, &full.noise, bar, progress)?;
         atomic::write(&self.grid_path(scheme, bits), &shown(&samples[0])?)?;
         let weights = (report.mse * report.quantized_parameters as f64).sqrt();
@@ -301,7 +304,12 @@ impl Study {
         let distance = |rows: &Vec<f32>| fid(&Statistics::of_rows(rows, d)?, &self.reference);
         let distances: Vec<f64> = features.iter().map(distance).collect::<Result<_, _>>()?;
         let single = match features {
-            [rows] => Some(1.96 * standard_error(rows, &self.reference, RESAMPLES, self.seed)?),
+            [rows] => {
+                // The samples of a set have their classes in turn.
+                let strata = class_cycle(&self.config, rows.len() / d)?.unwrap_or_default();
+                let error = standard_error(rows, &self.reference, &strata, RESAMPLES, self.seed)?;
+                Some(1.96 * error)
+            }
             _ => None,
         };
         Ok(estimate::over_sets(&distances, single))
@@ -378,6 +386,12 @@ impl Study {
     /// The packed file of a row.
     fn packed_path(&self, scheme: Scheme, bits: u8) -> PathBuf {
         self.dir.join(format!("packed/{scheme}_{bits}.fmq"))
+    }
+
+    /// The net in it.
+    fn packed_net(&self, scheme: Scheme, bits: u8) -> Result<UNet> {
+        let path = self.packed_path(scheme, bits);
+        NetArgs::plain(&path).with_dtype(self.dtype).build(&self.device)
     }
 
     fn grid_path(&self, scheme: Scheme, bits: u8) -> PathBuf {

@@ -6,6 +6,7 @@ use fm_candle::{DType, Tensor};
 use serde_json::{Map, Value, json};
 
 use super::Study;
+use crate::cmd::net::Precision;
 
 /// Everything that a row depends on but its scheme and bits, by name.
 pub(super) fn of(study: &Study) -> Result<Map<String, Value>> {
@@ -26,7 +27,13 @@ pub(super) fn of(study: &Study) -> Result<Map<String, Value>> {
         "unit range": study.unit_range,
     });
     match settings {
-        Value::Object(settings) => Ok(settings),
+        Value::Object(mut settings) => {
+            // As before there was a choice, where it is the default.
+            if study.dtype != Precision::F32 {
+                settings.insert("dtype".into(), study.dtype.name().into());
+            }
+            Ok(settings)
+        }
         _ => Ok(Map::new()),
     }
 }

@@ -8,8 +8,8 @@
 //! dx = conv(gy, w flipped and transposed), at a stride behind zeros between the pixels of gy
 //! ```
 //! Images are taken in groups whose columns stay below [`BUDGET`] bytes; sums over groups are in
-//! f32 at least, and so are those inside of a product on a GPU. With the feature `cudnn` the first
-//! and the last go by cuDNN on a GPU.
+//! f32 at least, and so are those inside of a product on a GPU. With the feature `cudnn` all three go
+//! by cuDNN on a GPU, which needs no columns.
 
 use core::ops::Range;
 use std::sync::Mutex;
@@ -23,6 +23,8 @@ use candle_core::{
 
 use super::geometry::{Band, Geometry};
 use super::im2col::im2col;
+#[cfg(feature = "cudnn")]
+use crate::ops::cuda;
 use crate::ops::real::{slice, wide};
 
 /// Most bytes of columns at a time, unless those of one image are more; the tests see many groups.
@@ -47,10 +49,9 @@ pub(in crate::ops) fn conv2d(
 
 /// The convolution without its bias, and without a gradient.
 fn product(x: &Tensor, w: &Tensor, g: &Geometry) -> Result<Tensor> {
-    if cfg!(feature = "cudnn") && x.device().is_cuda() && g.pad.0 == g.pad.1 {
-        let x = x.permute((0, 3, 1, 2))?.contiguous()?;
-        let y = x.conv2d(&w.contiguous()?, g.pad.0, g.stride, 1, 1)?;
-        return y.permute((0, 2, 3, 1))?.contiguous();
+    #[cfg(feature = "cudnn")]
+    if by_cudnn(x, g) {
+        return cuda::convolve(x, &channels_last(w)?, g);
     }
     let matrix = w.permute((0, 2, 3, 1))?.reshape((g.o, g.depth()))?.t()?;
     let parts = groups(g, x.dtype())
@@ -64,8 +65,24 @@ fn product(x: &Tensor, w: &Tensor, g: &Geometry) -> Result<Tensor> {
     y.reshape((g.n, g.oh(), g.ow(), g.o))
 }
 
+/// Whether a library does better than [`columns`], which a convolution of one pixel has no need of.
+#[cfg(feature = "cudnn")]
+fn by_cudnn(x: &Tensor, g: &Geometry) -> bool {
+    (g.kh, g.kw, g.stride) != (1, 1, 1) && cuda::takes(x, g)
+}
+
+/// # Shapes: `[o, c, kh, kw]` to `[o, kh, kw, c]`
+#[cfg(feature = "cudnn")]
+fn channels_last(w: &Tensor) -> Result<Tensor> {
+    w.permute((0, 2, 3, 1))?.contiguous()
+}
+
 /// # Shapes: `gy: [n, oh, ow, o]`, result `[n, h, w, c]`
 fn input_gradient(w: &Tensor, gy: &Tensor, g: &Geometry) -> Result<Tensor> {
+    #[cfg(feature = "cudnn")]
+    if by_cudnn(gy, g) {
+        return cuda::convolve_input_gradient(gy, &channels_last(w)?, g);
+    }
     let taps = u32::try_from(g.kh * g.kw).map_err(candle_core::Error::wrap)?;
     let backwards = Tensor::from_iter((0..taps).rev(), w.device())?;
     let flipped = w.reshape((g.o, g.c, ()))?.index_select(&backwards, 2)?;
@@ -92,6 +109,11 @@ fn spread(gy: &Tensor, g: &Geometry) -> Result<Tensor> {
 
 /// # Shapes: `gy: [n, oh, ow, o]`, result `[o, c, kh, kw]`
 fn weight_gradient(x: &Tensor, gy: &Tensor, g: &Geometry) -> Result<Tensor> {
+    #[cfg(feature = "cudnn")]
+    if by_cudnn(x, g) {
+        let dw = cuda::convolve_weight_gradient(x, gy, g)?;
+        return dw.permute((0, 3, 1, 2))?.contiguous();
+    }
     let mut sum = Tensor::zeros((g.o, g.depth()), wide(x.dtype()), x.device())?;
     for images in groups(g, x.dtype()) {
         let gy = gy.narrow(0, images.start, images.len())?.reshape(((), g.o))?;
@@ -216,6 +238,11 @@ impl CustomOp3 for Biased {
         let product = self.take()?;
         let (storage, layout) = product.storage_and_layout();
         let Storage::Cuda(storage) = &*storage else { bail!("conv2d: tensors on two devices") };
+        #[cfg(feature = "cuda")]
+        if storage.dtype() != DType::F64 {
+            let sum = crate::ops::cuda::add_bias((storage, layout), (b, lb))?;
+            return Ok((sum, layout.shape().clone()));
+        }
         Ok((add(storage, layout, b, lb)?, layout.shape().clone()))
     }
 

@@ -109,7 +109,7 @@ COLUMNS(columns_2, unsigned short)
 COLUMNS(columns_4, unsigned)
 COLUMNS(columns_8, size)
 
-// Most threads of a block of the norm.
+// Most threads of a block that adds up.
 #define THREADS 256u
 
 // The sum of a value over the block's threads, in a fixed order.
@@ -130,151 +130,156 @@ __device__ static float sum_of_block(float value) {
     return values[0];
 }
 
-// A group of an image in a map [n, pixels, c], and a thread's part of it: neighbouring threads take
-// neighbouring channels.
-struct Group {
-    // Of the image and group in the map, and in [n, c].
-    size map, affine;
-    unsigned pixels, c, channels;
-    // Channels at a time; the thread's first channel and pixel; pixels at a time.
-    unsigned lanes, lane, first, step;
-
-    __device__ Group(unsigned pixels, unsigned c, unsigned groups) : pixels(pixels), c(c) {
-        channels = c / groups;
-        affine = (size)(blockIdx.x / groups) * c + (size)(blockIdx.x % groups) * channels;
-        map = (size)(blockIdx.x / groups) * pixels * c + (size)(blockIdx.x % groups) * channels;
-        lanes = channels < blockDim.x ? channels : blockDim.x;
-        step = blockDim.x / lanes;
-        lane = threadIdx.x % lanes;
-        first = threadIdx.x / lanes;
-    }
-
-    // Whether the thread has pixels of the channels from `channel` on.
-    __device__ bool has(unsigned channel) const {
-        return first < step && channel + lane < channels;
-    }
-
-    // Mean and 1 / sqrt(variance + eps) of the group.
-    template <typename F>
-    __device__ void moments(const typename F::type *x, float eps, float &mean, float &rstd) const {
-        const float count = (float)pixels * (float)channels;
-        mean = 0.0f;
-        for (unsigned squares = 0u; squares < 2u; squares++) {
-            float sum = 0.0f;
-            for (unsigned channel = 0u; channel < channels; channel += lanes) {
-                for (unsigned p = has(channel) ? first : pixels; p < pixels; p += step) {
-                    const float d = F::load(x[map + (size)p * c + channel + lane]) - mean;
-                    sum += squares ? d * d : d;
-                }
-            }
-            sum = sum_of_block(sum) / count;
-            if (squares) {
-                rstd = 1.0f / sqrtf(sum + eps);
-            } else {
-                mean = sum;
-            }
-        }
-    }
-};
-
-// y = act(a x^ + b), x^ = (x - mean) rstd over each group of channels of each image; act is z, or
-// z sigmoid(z) if silu.
-//
-// x, y: [n, pixels, c]; a, b: [n, c]. A block for each image and group.
+// y = x + b, b repeated; x, y: [n], b: [c].
 template <typename F>
-__device__ static void norm(typename F::type *y, const typename F::type *x,
-                            const typename F::type *a, const typename F::type *b, unsigned pixels,
-                            unsigned c, unsigned groups, float eps, unsigned silu) {
-    const Group g(pixels, c, groups);
-    float mean, rstd;
-    g.moments<F>(x, eps, mean, rstd);
-    for (unsigned channel = 0u; channel < g.channels; channel += g.lanes) {
-        if (!g.has(channel)) {
-            continue;
-        }
-        const unsigned k = channel + g.lane;
-        const float scale = F::load(a[g.affine + k]) * rstd, shift = F::load(b[g.affine + k]);
-        for (unsigned p = g.first; p < pixels; p += g.step) {
-            const size at = g.map + (size)p * c + k;
-            const float z = (F::load(x[at]) - mean) * scale + shift;
-            y[at] = F::store(silu ? z / (1.0f + expf(-z)) : z);
-        }
+__device__ static void add_bias(typename F::type *y, const typename F::type *x,
+                                const typename F::type *b, unsigned n, unsigned c) {
+    const unsigned step = gridDim.x * blockDim.x;
+    for (unsigned i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += step) {
+        y[i] = F::store(F::load(x[i]) + F::load(b[i % c]));
     }
 }
 
-// dz = gy act'(z); da = sum dz x^, db = sum dz over the pixels;
-// dx = rstd (a dz - mean(a dz) - x^ mean(a dz x^)), means over the group.
+// Each row of x through the softmax, or the gradient of that: y = exp(x - max) / sum, or
+// dx = y (gy - sum gy y).
 //
-// gy, dx: as x; da, db: as a.
+// All: [rows, len]; a block for each row.
 template <typename F>
-__device__ static void norm_gradient(typename F::type *dx, typename F::type *da,
-                                     typename F::type *db, const typename F::type *x,
-                                     const typename F::type *a, const typename F::type *b,
-                                     const typename F::type *gy, unsigned pixels, unsigned c,
-                                     unsigned groups, float eps, unsigned silu) {
-    __shared__ float of_dz[THREADS], of_products[THREADS];
-    const Group g(pixels, c, groups);
-    float mean, rstd, sum = 0.0f, sum_x = 0.0f;
-    g.moments<F>(x, eps, mean, rstd);
-    const float count = (float)pixels * (float)g.channels;
-    // First the sums, then what needs them.
-    for (unsigned pass = 0u; pass < 2u; pass++) {
-        for (unsigned channel = 0u; channel < g.channels; channel += g.lanes) {
-            const unsigned k = channel + g.lane;
-            float dz_sum = 0.0f, product_sum = 0.0f;
-            if (g.has(channel)) {
-                const float gain = F::load(a[g.affine + k]), shift = F::load(b[g.affine + k]);
-                for (unsigned p = g.first; p < pixels; p += g.step) {
-                    const size at = g.map + (size)p * c + k;
-                    const float unit = (F::load(x[at]) - mean) * rstd, z = unit * gain + shift;
-                    const float s = 1.0f / (1.0f + expf(-z));
-                    const float dz = F::load(gy[at]) * (silu ? s * (1.0f + z * (1.0f - s)) : 1.0f);
-                    if (pass) {
-                        dx[at] = F::store(rstd * (gain * dz - sum - unit * sum_x));
-                    } else {
-                        dz_sum += dz;
-                        product_sum += dz * unit;
-                    }
-                }
-            }
-            if (pass) {
-                continue;
-            }
-            __syncthreads();
-            of_dz[threadIdx.x] = dz_sum;
-            of_products[threadIdx.x] = product_sum;
-            __syncthreads();
-            if (g.first == 0u && k < g.channels) {
-                for (unsigned i = 1u; i < g.step; i++) {
-                    dz_sum += of_dz[i * g.lanes + g.lane];
-                    product_sum += of_products[i * g.lanes + g.lane];
-                }
-                const float gain = F::load(a[g.affine + k]);
-                da[g.affine + k] = F::store(product_sum);
-                db[g.affine + k] = F::store(dz_sum);
-                sum += gain * dz_sum;
-                sum_x += gain * product_sum;
-            }
-        }
-        if (!pass) {
-            sum = sum_of_block(sum) / count;
-            sum_x = sum_of_block(sum_x) / count;
-        }
+__device__ static void softmax(typename F::type *y, const typename F::type *x, unsigned len) {
+    __shared__ float values[THREADS];
+    x += (size)blockIdx.x * len;
+    y += (size)blockIdx.x * len;
+    float most = __int_as_float(0xff800000), sum = 0.0f;
+    for (unsigned i = threadIdx.x; i < len; i += blockDim.x) {
+        most = fmaxf(most, F::load(x[i]));
+    }
+    values[threadIdx.x] = most;
+    __syncthreads();
+    for (unsigned i = 0u; i < blockDim.x; i++) {
+        most = fmaxf(most, values[i]);
+    }
+    for (unsigned i = threadIdx.x; i < len; i += blockDim.x) {
+        sum += expf(F::load(x[i]) - most);
+    }
+    const float scale = 1.0f / sum_of_block(sum);
+    for (unsigned i = threadIdx.x; i < len; i += blockDim.x) {
+        y[i] = F::store(expf(F::load(x[i]) - most) * scale);
+    }
+}
+template <typename F>
+__device__ static void softmax_gradient(typename F::type *dx, const typename F::type *y,
+                                        const typename F::type *gy, unsigned len) {
+    const size row = (size)blockIdx.x * len;
+    float sum = 0.0f;
+    for (unsigned i = threadIdx.x; i < len; i += blockDim.x) {
+        sum += F::load(y[row + i]) * F::load(gy[row + i]);
+    }
+    sum = sum_of_block(sum);
+    for (unsigned i = threadIdx.x; i < len; i += blockDim.x) {
+        dx[row + i] = F::store(F::load(y[row + i]) * (F::load(gy[row + i]) - sum));
     }
 }
 
-#define NORM(NAME, F)                                                                              \
-    extern "C" __global__ void norm_##NAME(F::type *y, const F::type *x, const F::type *a,         \
-                                           const F::type *b, unsigned pixels, unsigned c,          \
-                                           unsigned groups, float eps, unsigned silu) {            \
-        norm<F>(y, x, a, b, pixels, c, groups, eps, silu);                                         \
+#define ROWS(NAME, F)                                                                              \
+    extern "C" __global__ void add_bias_##NAME(F::type *y, const F::type *x, const F::type *b,     \
+                                               unsigned n, unsigned c) {                               \
+        add_bias<F>(y, x, b, n, c);                                                                \
     }                                                                                              \
-    extern "C" __global__ void norm_gradient_##NAME(                                               \
-        F::type *dx, F::type *da, F::type *db, const F::type *x, const F::type *a,                 \
-        const F::type *b, const F::type *gy, unsigned pixels, unsigned c, unsigned groups,         \
-        float eps, unsigned silu) {                                                                \
-        norm_gradient<F>(dx, da, db, x, a, b, gy, pixels, c, groups, eps, silu);                   \
+    extern "C" __global__ void softmax_##NAME(F::type *y, const F::type *x, unsigned len) {        \
+        softmax<F>(y, x, len);                                                                     \
+    }                                                                                              \
+    extern "C" __global__ void softmax_gradient_##NAME(F::type *dx, const F::type *y,              \
+                                                       const F::type *gy, unsigned len) {          \
+        softmax_gradient<F>(dx, y, gy, len);                                                       \
     }
-NORM(f32, F32)
-NORM(f16, F16)
-NORM(bf16, BF16)
+ROWS(f32, F32)
+ROWS(f16, F16)
+ROWS(bf16, BF16)
+
+// The four words of a block of quant_core::noise's generator: Philox4x32 with ten rounds.
+__device__ static void philox(unsigned words[4], unsigned key_low, unsigned key_high) {
+    for (unsigned round = 0u; round < 10u; round++) {
+        const unsigned a = words[0], c = words[2];
+        words[0] = __umulhi(c, 0xcd9e8d57u) ^ words[1] ^ key_low;
+        words[2] = __umulhi(a, 0xd2511f53u) ^ words[3] ^ key_high;
+        words[1] = c * 0xcd9e8d57u;
+        words[3] = a * 0xd2511f53u;
+        key_low += 0x9e3779b9u;
+        key_high += 0xbb67ae85u;
+    }
+}
+
+// y = x scale where the uniform number of the element is at least p, 0 elsewhere.
+//
+// x, y: [images, len]; element i of image k is element i of the stream's index base | first + k step.
+// `blocks` blocks of threads for each image; a thread takes the four elements of a block of words.
+template <typename F>
+__device__ static void dropout(typename F::type *y, const typename F::type *x, unsigned len,
+                               unsigned blocks, unsigned key_low, unsigned key_high,
+                               unsigned domain, size base, size first, size step, float p,
+                               float scale) {
+    const unsigned image = blockIdx.x / blocks;
+    const unsigned four = blockIdx.x % blocks * blockDim.x + threadIdx.x;
+    const size index = base | (first + image * step);
+    unsigned words[4] = {four, domain, (unsigned)index, (unsigned)(index >> 32)};
+    philox(words, key_low, key_high);
+    for (unsigned i = 0u; i < 4u; i++) {
+        const unsigned element = four * 4u + i;
+        if (element < len) {
+            const size at = (size)image * len + element;
+            const float uniform = (float)(words[i] >> 8) * 0x1p-24f;
+            y[at] = F::store(uniform >= p ? F::load(x[at]) * scale : 0.0f);
+        }
+    }
+}
+
+#define DROPOUT(NAME, F)                                                                           \
+    extern "C" __global__ void NAME(F::type *y, const F::type *x, unsigned len, unsigned blocks,   \
+                                    unsigned key_low, unsigned key_high, unsigned domain,          \
+                                    size base, size first, size step, float p, float scale) {      \
+        dropout<F>(y, x, len, blocks, key_low, key_high, domain, base, first, step, p, scale);     \
+    }
+DROPOUT(dropout_f32, F32)
+DROPOUT(dropout_f16, F16)
+DROPOUT(dropout_bf16, BF16)
+
+// One update of AdamW, then of the average where there is one (`train/optimizer.rs` has the formulas).
+//
+// All: [n].
+extern "C" __global__ void adamw(float *w, const float *g, float *m, float *s, float *average,
+                                 unsigned n, float shrink, float beta1, float beta2, float rate,
+                                 float unbias, float eps, float follow) {
+    const unsigned step = gridDim.x * blockDim.x;
+    for (unsigned i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += step) {
+        const float mean = beta1 * m[i] + (1.0f - beta1) * g[i];
+        const float square = beta2 * s[i] + (1.0f - beta2) * g[i] * g[i];
+        const float value = w[i] * shrink - rate * mean / (sqrtf(square) * unbias + eps);
+        m[i] = mean;
+        s[i] = square;
+        w[i] = value;
+        if (average) {
+            average[i] -= follow * (average[i] - value);
+        }
+    }
+}
+
+// average <- average - rate (average - w); all: [n].
+extern "C" __global__ void follow(float *average, const float *w, unsigned n, float rate) {
+    const unsigned step = gridDim.x * blockDim.x;
+    for (unsigned i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += step) {
+        average[i] -= rate * (average[i] - w[i]);
+    }
+}
+
+// sums[block] = the sum of squares of the elements that the block's threads take; x: [n].
+extern "C" __global__ void squares(float *sums, const float *x, unsigned n) {
+    const unsigned step = gridDim.x * blockDim.x;
+    float sum = 0.0f;
+    for (unsigned i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += step) {
+        sum += x[i] * x[i];
+    }
+    sum = sum_of_block(sum);
+    if (threadIdx.x == 0u) {
+        sums[blockIdx.x] = sum;
+    }
+}

@@ -12,12 +12,25 @@ use candle_core::{CudaStorage, DType, Layout, Result, bail};
 use super::kernel;
 use crate::ops::coded::Coding;
 use crate::ops::conv2d::Geometry;
+use crate::ops::dropout::Mask;
 
 /// Most threads of a block, as the kernels of the norm have room for.
-const THREADS: usize = 256;
+pub(super) const THREADS: usize = 256;
+
+/// Most blocks of a launch whose threads take several elements each.
+pub(super) const BLOCKS: usize = 4096;
+
+/// Threads for `n` elements, each of which may fall to any.
+pub(super) fn spread(n: usize) -> Result<LaunchConfig> {
+    Ok(LaunchConfig {
+        grid_dim: (small(n.div_ceil(THREADS).clamp(1, BLOCKS))?, 1, 1),
+        block_dim: (small(THREADS)?, 1, 1),
+        shared_mem_bytes: 0,
+    })
+}
 
 /// A block for each of `rows` rows, or groups, of `len` values.
-fn grid(rows: usize, len: usize) -> Result<LaunchConfig> {
+pub(super) fn grid(rows: usize, len: usize) -> Result<LaunchConfig> {
     let threads = len.next_multiple_of(32).clamp(32, THREADS);
     Ok(LaunchConfig {
         grid_dim: (small(rows)?, 1, 1),
@@ -28,7 +41,7 @@ fn grid(rows: usize, len: usize) -> Result<LaunchConfig> {
 
 /// A count as the kernels take it. All sizes of one kind fit a signed 32-bit number, so sums of
 /// two do not wrap around, and neither does the number of blocks exceed what CUDA allows.
-fn small(count: usize) -> Result<u32> {
+pub(super) fn small(count: usize) -> Result<u32> {
     match i32::try_from(count) {
         Ok(count) => Ok(count.unsigned_abs()),
         Err(_) => bail!("CUDA kernels: {count} values of one kind are more than 2^31 - 1"),
@@ -36,7 +49,7 @@ fn small(count: usize) -> Result<u32> {
 }
 
 /// A contiguous argument of a kernel, of so many values.
-fn argument<'a, T: CudaDType + DeviceRepr>(
+pub(super) fn argument<'a, T: CudaDType + DeviceRepr>(
     (storage, layout): (&'a CudaStorage, &Layout),
     count: usize,
 ) -> Result<CudaView<'a, T>> {
@@ -147,122 +160,56 @@ pub(in crate::ops) fn columns(
     }
 }
 
-/// Sizes and settings of a group norm of maps `[n, pixels, c]`.
-#[derive(Clone, Copy, Debug)]
-pub(in crate::ops) struct Norm {
-    pub n: usize,
-    pub pixels: usize,
-    pub c: usize,
-    /// A divisor of `c`.
-    pub groups: usize,
-    pub eps: f64,
-    pub silu: bool,
-}
-
-impl Norm {
-    fn grid(&self) -> Result<LaunchConfig> {
-        grid(self.n * self.groups, self.pixels * (self.c / self.groups))
-    }
-
-    /// The kernels' last arguments but eps.
-    fn sizes(&self) -> Result<[u32; 4]> {
-        let [pixels, c, groups] = [self.pixels, self.c, self.groups].map(small);
-        Ok([pixels?, c?, groups?, self.silu.into()])
-    }
-
-    #[expect(clippy::cast_possible_truncation, reason = "the kernels compute in f32")]
-    fn eps(&self) -> f32 {
-        self.eps as f32
-    }
-}
-
-/// The group norm.
+/// Dropout; see [`Mask`].
 ///
-/// # Shapes
-/// `x: [n, pixels, c]`, `a, b: [n, c]`, contiguous and of one type; result as `x`.
-pub(in crate::ops) fn norm(
-    x: (&CudaStorage, &Layout),
-    a: (&CudaStorage, &Layout),
-    b: (&CudaStorage, &Layout),
-    k: &Norm,
+/// # Shapes: `x: [images, ..]`, contiguous; result as `x`
+pub(in crate::ops) fn dropout(
+    x: &CudaStorage,
+    layout: &Layout,
+    mask: &Mask,
+    p: f64,
 ) -> Result<CudaStorage> {
-    /// By the type of all values.
+    /// By the type of the elements.
     fn with<T: CudaDType + DeviceRepr>(
         name: &str,
-        [x, a, b]: [(&CudaStorage, &Layout); 3],
-        k: &Norm,
+        x: &CudaStorage,
+        layout: &Layout,
+        mask: &Mask,
+        p: f64,
     ) -> Result<CudaStorage> {
-        let device = x.0.device();
-        let (map, affine) = (k.n * k.pixels * k.c, k.n * k.c);
-        let (x, a, b) =
-            (argument::<T>(x, map)?, argument::<T>(a, affine)?, argument::<T>(b, affine)?);
-        let (sizes, eps) = (k.sizes()?, k.eps());
+        let device = x.device();
+        let count = layout.shape().elem_count();
+        let x = argument::<T>((x, layout), count)?;
+        let images = layout.dims().first().copied().unwrap_or(1);
+        let len = count / images.max(1);
+        let blocks = len.div_ceil(4 * THREADS);
+        let (sizes, [key_low, key_high]) = ([len, blocks].map(small), mask.stream.key());
+        let ([len, blocks], domain) = (sizes, mask.stream.domain());
+        let (len, blocks) = (len?, blocks?);
+        let (first, step) = (mask.images.0 as u64, mask.images.1 as u64);
+        #[expect(clippy::cast_possible_truncation, reason = "the kernel computes in f32")]
+        let (least, scale) = (p as f32, (1.0 / (1.0 - p)) as f32);
         let (function, stream) = (kernel(name, device)?, device.cuda_stream());
         let mut launch = stream.launch_builder(&function);
         // SAFETY: the kernel writes every element before anyone reads it.
-        let mut y = unsafe { device.alloc::<T>(map)? };
-        launch.arg(&mut y).arg(&x).arg(&a).arg(&b);
-        launch.arg(&sizes[0]).arg(&sizes[1]).arg(&sizes[2]).arg(&eps).arg(&sizes[3]);
-        // SAFETY: the arguments are those of the kernel in `kernels.cu`, in order and type. Block
-        // `i` of `n groups` reads and writes the pixels and channels of group `i % groups` of
-        // image `i / groups` alone, which x, y, a and b have; its threads are not more than the
-        // room for their sums.
-        unsafe { launch.launch(k.grid()?) }.w()?;
+        let mut y = unsafe { device.alloc::<T>(count)? };
+        launch.arg(&mut y).arg(&x).arg(&len).arg(&blocks).arg(&key_low).arg(&key_high);
+        launch.arg(&domain).arg(&mask.base).arg(&first).arg(&step).arg(&least).arg(&scale);
+        let config = LaunchConfig {
+            grid_dim: (small(images * blocks as usize)?, 1, 1),
+            block_dim: (small(THREADS)?, 1, 1),
+            shared_mem_bytes: 0,
+        };
+        // SAFETY: the arguments are those of the kernel in `kernels.cu`, in order and type. Blocks
+        // `k blocks` to `(k + 1) blocks` have 4 THREADS elements each of image `k < images`, and
+        // read and write of x and y the first `len` of them alone, which both have.
+        unsafe { launch.launch(config) }.w()?;
         Ok(CudaStorage::wrap_cuda_slice(y, device.clone()))
     }
-    match x.0.dtype() {
-        DType::F32 => with::<f32>("norm_f32", [x, a, b], k),
-        DType::F16 => with::<half::f16>("norm_f16", [x, a, b], k),
-        DType::BF16 => with::<half::bf16>("norm_bf16", [x, a, b], k),
-        other => bail!("group norm: no kernel for {}", other.as_str()),
-    }
-}
-
-/// The gradients of `x`, `a` and `b`.
-///
-/// # Shapes
-/// As [`norm`]; `gy` as `x`.
-pub(in crate::ops) fn norm_gradient(
-    x: (&CudaStorage, &Layout),
-    a: (&CudaStorage, &Layout),
-    b: (&CudaStorage, &Layout),
-    gy: (&CudaStorage, &Layout),
-    k: &Norm,
-) -> Result<[CudaStorage; 3]> {
-    /// By the type of all values.
-    fn with<T: CudaDType + DeviceRepr>(
-        name: &str,
-        [x, a, b, gy]: [(&CudaStorage, &Layout); 4],
-        k: &Norm,
-    ) -> Result<[CudaStorage; 3]> {
-        let device = x.0.device();
-        let (map, affine) = (k.n * k.pixels * k.c, k.n * k.c);
-        let (x, a, b) =
-            (argument::<T>(x, map)?, argument::<T>(a, affine)?, argument::<T>(b, affine)?);
-        let gy = argument::<T>(gy, map)?;
-        let (sizes, eps) = (k.sizes()?, k.eps());
-        let (function, stream) = (kernel(name, device)?, device.cuda_stream());
-        let mut launch = stream.launch_builder(&function);
-        // SAFETY: the kernel writes every element before anyone reads it.
-        let mut dx = unsafe { device.alloc::<T>(map)? };
-        // SAFETY: as above.
-        let mut da = unsafe { device.alloc::<T>(affine)? };
-        // SAFETY: as above.
-        let mut db = unsafe { device.alloc::<T>(affine)? };
-        launch.arg(&mut dx).arg(&mut da).arg(&mut db).arg(&x).arg(&a).arg(&b).arg(&gy);
-        launch.arg(&sizes[0]).arg(&sizes[1]).arg(&sizes[2]).arg(&eps).arg(&sizes[3]);
-        // SAFETY: as for `norm`, with gy and dx as x, and da and db as a.
-        unsafe { launch.launch(k.grid()?) }.w()?;
-        Ok([
-            CudaStorage::wrap_cuda_slice(dx, device.clone()),
-            CudaStorage::wrap_cuda_slice(da, device.clone()),
-            CudaStorage::wrap_cuda_slice(db, device.clone()),
-        ])
-    }
-    match x.0.dtype() {
-        DType::F32 => with::<f32>("norm_gradient_f32", [x, a, b, gy], k),
-        DType::F16 => with::<half::f16>("norm_gradient_f16", [x, a, b, gy], k),
-        DType::BF16 => with::<half::bf16>("norm_gradient_bf16", [x, a, b, gy], k),
-        other => bail!("group norm: no kernel for {}", other.as_str()),
+    match x.dtype() {
+        DType::F32 => with::<f32>("dropout_f32", x, layout, mask, p),
+        DType::F16 => with::<half::f16>("dropout_f16", x, layout, mask, p),
+        DType::BF16 => with::<half::bf16>("dropout_bf16", x, layout, mask, p),
+        other => bail!("dropout: no kernel for {}", other.as_str()),
     }
 }

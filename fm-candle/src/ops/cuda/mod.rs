@@ -2,9 +2,15 @@
 //!
 //! The source, [`KERNELS`], is compiled by NVRTC on the machine that runs it, once a process: no
 //! compiler is needed there, only NVRTC's library, which comes with CUDA's other libraries and is
-//! opened at the first use. [`launch`] is the one file that starts kernels.
+//! opened at the first use. [`launch`], [`norm`] and [`rows`] start those of the nets, [`update`] those
+//! of the optimizer.
 
+#[cfg(feature = "cudnn")]
+mod cudnn;
 mod launch;
+mod norm;
+mod rows;
+mod update;
 
 use std::sync::Mutex;
 
@@ -14,9 +20,14 @@ use candle_core::{CudaDevice, Error, Result};
 
 use crate::device::catch;
 
-pub(super) use launch::{Norm, columns, decode, norm, norm_gradient};
+#[cfg(feature = "cudnn")]
+pub(super) use cudnn::{convolve, convolve_input_gradient, convolve_weight_gradient, takes};
+pub(super) use launch::{columns, decode, dropout};
+pub(super) use norm::{Norm, modulate, modulate_gradient, norm, norm_gradient};
+pub(super) use rows::{add_bias, softmax, softmax_gradient};
+pub(crate) use update::{Moments, Step, adamw, follow, sum_of_squares};
 
-const KERNELS: &str = include_str!("kernels.cu");
+const KERNELS: &str = concat!(include_str!("kernels.cu"), include_str!("norm.cu"));
 
 /// The kernels in the driver's assembly language, once they are compiled.
 static ASSEMBLY: Mutex<Option<String>> = Mutex::new(None);
@@ -64,10 +75,24 @@ mod tests {
             Err(error) => panic!("{error}"),
         };
         let types = ["f32", "f16", "bf16"];
-        let of_types = ["decode", "norm", "norm_gradient"].map(|what| types.map(|t| (what, t)));
+        let of_types = [
+            "decode",
+            "norm",
+            "norm_gradient",
+            "dropout",
+            "add_bias",
+            "softmax",
+            "softmax_gradient",
+            "modulate",
+            "modulate_gradient",
+        ]
+        .map(|what| types.map(|t| (what, t)));
         let of_sizes = ["2", "4", "8"].map(|size| ("columns", size));
         for (what, kind) in of_types.concat().into_iter().chain(of_sizes) {
             assert!(assembly.contains(&format!(".entry {what}_{kind}(")), "{what}_{kind}");
+        }
+        for what in ["adamw", "follow", "squares"] {
+            assert!(assembly.contains(&format!(".entry {what}(")), "{what}");
         }
     }
 }

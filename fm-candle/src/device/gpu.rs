@@ -1,0 +1,39 @@
+//! A GPU as fmq uses it: one stream for all threads, and memory that is kept.
+
+#![expect(unsafe_code, reason = "event tracking and the memory pool have no safe interface")]
+
+use candle_core::cuda_backend::WrapErr;
+use candle_core::cuda_backend::cudarc::driver::result::{device, mem_pool};
+use candle_core::cuda_backend::cudarc::driver::sys::CUmemPool_attribute;
+use candle_core::{CudaDevice, Device, Result};
+
+/// Opens the GPU of this number.
+///
+/// candle's own device has a stream for each thread, whose orders do not wait for each other's; ours
+/// has one, so that work may move between threads.
+pub(super) fn new_cuda(ordinal: usize) -> Result<Device> {
+    let device = CudaDevice::new_with_stream(ordinal)?;
+    // SAFETY: with one stream there is nothing for events to keep in order: whatever a tensor is
+    // used for happens in the order of the calls.
+    unsafe { device.disable_event_tracking() };
+    keep_memory(&device)?;
+    Ok(Device::Cuda(device))
+}
+
+/// Memory that is freed stays with the process for the next tensor; by default the driver gives it
+/// back whenever someone waits for the device, and mapping it again costs more than most kernels.
+fn keep_memory(device: &CudaDevice) -> Result<()> {
+    let stream = device.cuda_stream();
+    let context = stream.context();
+    if !context.has_async_alloc() {
+        return Ok(());
+    }
+    let mut most = u64::MAX;
+    let attribute = CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
+    // SAFETY: the device is that of an open context; the attribute is a number of 64 bits, which
+    // the driver reads during the call.
+    unsafe {
+        let pool = device::get_default_mem_pool(context.cu_device()).w()?;
+        mem_pool::set_attribute(pool, attribute, (&raw mut most).cast()).w()
+    }
+}
