@@ -26,7 +26,7 @@ mod picture;
 use core::panic::PanicInfo;
 use cortex_m_rt::entry;
 use quant_core::Result;
-use quant_core::format::Model;
+use quant_core::format::{Model, file_at};
 use quant_core::infer::{Plan, Sampler, Settings};
 
 /// Floats of the arena, all the memory that computing takes: 112 KiB.
@@ -94,7 +94,7 @@ fn number(digits: &[u8]) -> Option<u64> {
 
 /// Prints the digit that is asked for, and says what it took.
 fn draw(arena: &mut [f32], order: &Order) -> Result<()> {
-    let model = Model::parse(file(chip::model_flash()))?;
+    let model = Model::parse(file_at(chip::model_flash()))?;
     let plan = Plan::new(&model)?;
     let settings = Settings { steps: order.steps, label: Some(order.class), ..Settings::default() };
     let tested = plan.self_test(&model, arena)?.is_some();
@@ -125,13 +125,6 @@ fn draw(arena: &mut [f32], order: &Order) -> Result<()> {
         picture::print_bits(sampler.image(), width);
     }
     Ok(())
-}
-
-/// The file at the start of a flash, as long as its header says; all of the flash if it says more.
-fn file(flash: &[u8]) -> &[u8] {
-    let len =
-        flash.get(16..).and_then(|flash| flash.first_chunk()).map(|&len| u64::from_le_bytes(len));
-    len.and_then(|len| flash.get(..usize::try_from(len).ok()?)).unwrap_or(flash)
 }
 
 #[panic_handler]
