@@ -231,7 +231,11 @@ pub unsafe extern "C" fn fmq_step(model: *mut FmqModel) -> FmqStatus {
 /// # Safety
 /// As `fmq_step`; `image` must be null or hold `len` floats.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn fmq_finish(model: *mut FmqModel, image: *mut f32, len: usize) -> FmqStatus {
+pub unsafe extern "C" fn fmq_finish(
+    model: *mut FmqModel,
+    image: *mut f32,
+    len: usize,
+) -> FmqStatus {
     let finish = || {
         // SAFETY: what the caller says of the model.
         let session = unsafe { session_mut(model) }?;

@@ -35,7 +35,11 @@ impl Span {
     pub(super) const fn check_apart(self, other: Self) -> Checked<()> {
         // Neither wraps around.
         let behind = self.start >= other.start + other.bytes;
-        if behind || other.start >= self.start + self.bytes { Ok(()) } else { Err(FmqStatus::Overlap) }
+        if behind || other.start >= self.start + self.bytes {
+            Ok(())
+        } else {
+            Err(FmqStatus::Overlap)
+        }
     }
 }
 

@@ -166,12 +166,8 @@ fn draws_what_the_engine_draws() {
 
         let model = Model::parse(&caller.file).unwrap();
         let plan = Plan::new(&model).unwrap();
-        let given = crate::infer::Settings {
-            method: engine,
-            steps: 3,
-            label: Some(7),
-            guidance: 0.5,
-        };
+        let given =
+            crate::infer::Settings { method: engine, steps: 3, label: Some(7), guidance: 0.5 };
         let mut arena = vec![0.0; given.arena_len(&plan, &model)];
         let mut sampler = Sampler::new(&model, &plan, given, &mut arena).unwrap();
         sampler.noise(42, 2);

@@ -8,7 +8,7 @@ use core::ffi::CStr;
 pub const FMQ_MODEL_WORDS: usize = 96;
 
 /// The label that stands for none.
-pub const FMQ_NO_LABEL: u32 = u32::MAX;
+pub const FMQ_NO_LABEL: u32 = 0xffff_ffff;
 
 /// `x + h v(x, t)`: one evaluation of the net a step.
 pub const FMQ_EULER: u32 = 0;
@@ -19,7 +19,7 @@ pub const FMQ_HEUN2: u32 = 2;
 
 /// An open model and the image that is being drawn from it. It may be copied and moved; its contents
 /// are the library's own.
-#[repr(C, align(8))]
+#[repr(C)]
 #[derive(Debug)]
 pub struct FmqModel {
     pub(super) opaque: [u64; FMQ_MODEL_WORDS],
