@@ -185,9 +185,11 @@ pub unsafe extern "C" fn fmq_init(
     arena_bytes: usize,
 ) -> FmqStatus {
     let init = || {
-        // SAFETY: what the caller says of both.
-        let (session, settings) = unsafe { (session_mut(model)?, FmqSettings::read(settings)?) };
+        // SAFETY: what the caller says of the model.
+        let session = unsafe { session_mut(model) }?;
         session.run = None;
+        // SAFETY: what the caller says of the settings.
+        let settings = unsafe { FmqSettings::read(settings) }?;
         let arena = session.arena(arena, arena_bytes)?;
         let engine = settings.engine()?;
         let plan = Plan::new(&session.model).map_err(|_| FmqStatus::Net)?;

@@ -83,7 +83,7 @@ struct Caller {
 
 impl Caller {
     fn new(file: Vec<u8>) -> Self {
-        let mut caller = Self { file, model: FmqModel { opaque: [0; _] }, arena: Vec::new() };
+        let mut caller = Self { file, model: FmqModel::CLOSED, arena: Vec::new() };
         assert_eq!(caller.open(), FmqStatus::Ok);
         caller.arena = vec![f32::NAN; caller.needs(null()).arena_bytes / 4];
         caller
@@ -266,7 +266,7 @@ fn the_order_of_calls_is_checked() {
     assert_eq!(caller.step(), FmqStatus::More);
     assert_eq!(caller.open(), FmqStatus::Ok);
     assert_eq!(caller.step(), FmqStatus::Order);
-    caller.model.opaque.fill(0);
+    caller.model = FmqModel::CLOSED;
     assert_eq!(caller.step(), FmqStatus::Order);
     assert_eq!(caller.init(&settings()), FmqStatus::Order);
     assert_eq!(caller.self_test(), FmqStatus::Order);

@@ -3,6 +3,7 @@
 use super::{Checked, Span};
 use crate::infer::{Method, Settings};
 use core::ffi::CStr;
+use core::mem::MaybeUninit;
 
 /// Words of 64 bits of a `fmq_model`.
 pub const FMQ_MODEL_WORDS: usize = 96;
@@ -22,7 +23,12 @@ pub const FMQ_HEUN2: u32 = 2;
 #[repr(C)]
 #[derive(Debug)]
 pub struct FmqModel {
-    pub(super) opaque: [u64; FMQ_MODEL_WORDS],
+    pub(super) opaque: [MaybeUninit<u64>; FMQ_MODEL_WORDS],
+}
+
+impl FmqModel {
+    /// A model that is not open.
+    pub const CLOSED: Self = Self { opaque: [MaybeUninit::new(0); FMQ_MODEL_WORDS] };
 }
 
 /// How an image is drawn. `fmq_defaults` fills it in.
