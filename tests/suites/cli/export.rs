@@ -133,6 +133,10 @@ pub(crate) fn chips_are_there() -> bool {
     ready
 }
 
+/// What cargo tells a test and a project must not hear.
+const OUR_SETTINGS: [&str; 5] =
+    ["CARGO_TARGET_DIR", "RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "MAKEFLAGS", "CARGO_MANIFEST_DIR"];
+
 const CHIP: &str = "thumbv7em-none-eabihf";
 
 /// What the projects print of an image: its picture, and the checksum of its bits.
@@ -174,15 +178,61 @@ fn projects_draw_what_the_host_draws() {
             let to = format!("{lang}-{board}");
             ok(dir, &["export", "q.fmq", "--firmware", &to, "--lang", lang, "--board", board]);
             let mut run = Command::new(build[0]);
-            // The settings of this test are not the project's.
             run.args(&build[1..]).current_dir(dir.join(&to)).stdin(Stdio::null());
-            for name in ["CARGO_TARGET_DIR", "RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "MAKEFLAGS"] {
-                run.env_remove(name);
-            }
+            OUR_SETTINGS.iter().for_each(|name| _ = run.env_remove(name));
             let run = run.output().unwrap();
             let stderr = String::from_utf8_lossy(&run.stderr);
             assert!(run.status.success(), "{to}: {stderr}");
             assert_eq!(String::from_utf8_lossy(&run.stdout), expected, "{to}");
         }
     }
+}
+
+/// The commands of `docs/firmware.md`, and the lines that they must print.
+fn guide() -> Vec<(String, Vec<String>)> {
+    let guide = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/firmware.md");
+    let text = fs::read_to_string(guide).unwrap();
+    let block = text.split_once("```console\n").unwrap().1.split_once("```").unwrap().0;
+    let mut commands: Vec<(String, Vec<String>)> = Vec::new();
+    for line in block.lines() {
+        match line.strip_prefix("$ ") {
+            Some(command) => commands.push((command.to_string(), Vec::new())),
+            None => commands.last_mut().unwrap().1.push(line.to_string()),
+        }
+    }
+    commands
+}
+
+#[test]
+fn the_guide_does_what_it_says() {
+    let commands = guide();
+    assert_eq!(commands.len(), 10, "ten commands");
+    if !chips_are_there() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let net = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/mnist-micro.safetensors");
+    fs::copy(net, dir.path().join("net.safetensors")).unwrap();
+    let programs = Path::new(env!("CARGO_BIN_EXE_fmq")).parent().unwrap();
+    let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap());
+    for (command, expected) in commands {
+        let mut shell = Command::new("sh");
+        shell
+            .args(["-c", &command])
+            .current_dir(dir.path())
+            .env("PATH", &path)
+            .stdin(Stdio::null());
+        OUR_SETTINGS.iter().for_each(|name| _ = shell.env_remove(name));
+        let output = shell.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{command}: {stderr}");
+        for line in expected {
+            assert!(said.contains(&line), "{command}: no `{line}` in\n{said}");
+        }
+    }
+    assert_eq!(
+        fs::read(dir.path().join("net.bin")).unwrap(),
+        fs::read(dir.path().join("net.fmq")).unwrap()
+    );
 }
