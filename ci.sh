@@ -56,10 +56,11 @@ if chip_is_ready; then
         chips=(--locked --release --target "$chip" --target-dir target)
         step env -C tests/firmware cargo clippy "${chips[@]}" -- -D warnings
         step env -C tests/firmware cargo build "${chips[@]}"
-        if command -v qemu-system-arm >/dev/null; then
+        if command -v qemu-system-arm >/dev/null && command -v arm-none-eabi-gcc >/dev/null; then
+            step make -C tests/firmware/c-digit
             export FMQ_FIRMWARE=required
         else
-            skipped+="; the firmware was NOT run (needs Debian's qemu-system-arm)"
+            skipped+="; the firmware was NOT run (needs Debian's qemu-system-arm and gcc-arm-none-eabi)"
         fi
     else
         skipped+="; the absence of panics was NOT linked; the firmware was NOT run"
@@ -80,10 +81,18 @@ for target in $others; do
     fi
 done
 
-for features in "" alloc; do
+for features in "" alloc capi alloc,capi; do
     step cargo clippy --locked -p quant-core --all-targets --features "$features" -- -D warnings
 done
 step cargo test --locked -p quant-core
+step cargo test --locked -p quant-core --features alloc,capi --lib capi
+
+# The header for C is what the functions are.
+if command -v cbindgen >/dev/null; then
+    step env -C quant-core cbindgen --quiet --verify --config cbindgen.toml --output include/fmq.h src/capi/mod.rs
+else
+    skipped+="; quant-core/include/fmq.h was NOT compared (needs cargo install cbindgen)"
+fi
 
 # The NEON kernels, in an emulator; rust-lld comes with Rust and links without a C compiler.
 if arm_is_ready; then

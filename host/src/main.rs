@@ -6,6 +6,7 @@
 mod cli;
 mod cmd;
 mod embedded;
+mod export;
 mod progress;
 mod report;
 mod study;

@@ -40,6 +40,7 @@
 //! | [`mod@format`] | the packed file, byte by byte; reader, and writer (`alloc`) |
 //! | [`infer`] | the net and its solver without a heap |
 //! | [`noise`] | counter-based uniforms and normals |
+//! | `capi` | the same for programs in C (`capi`) |
 
 #![no_std]
 #![cfg_attr(test, allow(clippy::float_cmp, reason = "the tests want exact values"))]
@@ -50,6 +51,8 @@ extern crate alloc;
 extern crate std;
 
 pub mod bits;
+#[cfg(feature = "capi")]
+pub mod capi;
 pub mod codebook;
 pub mod coded;
 pub mod error;

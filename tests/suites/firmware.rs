@@ -1,4 +1,5 @@
-//! A microcontroller draws the host's digits, bit by bit: the firmware in QEMU, on Cortex-M4 and M7.
+//! A microcontroller draws the host's digits, bit by bit: the firmware in Rust and the one in C, in QEMU, on
+//! Cortex-M4 and M7.
 //!
 //! `ci.sh` builds the firmware; this suite runs what is there. Without the firmware or QEMU it passes
 //! and says so, unless `FMQ_FIRMWARE=required`.
@@ -53,15 +54,24 @@ fn pack(dir: &Path, bits: u8) -> PathBuf {
     path
 }
 
+/// The program in Rust, and the one in C.
+const RUST: &str = "digit";
+const C: &str = "c-digit";
+
 /// Whether the firmware and its machine are there.
 fn ready() -> bool {
-    let built = firmware("target/thumbv7em-none-eabihf/release/digit").is_file();
+    ready_for(RUST)
+}
+
+/// The same for one of the programs.
+fn ready_for(program: &str) -> bool {
+    let built = firmware("target/thumbv7em-none-eabihf/release").join(program).is_file();
     let asked = Command::new("qemu-system-arm").arg("--version").stdout(Stdio::null()).status();
     let ready = built && asked.is_ok_and(|status| status.success());
     let required = std::env::var("FMQ_FIRMWARE").is_ok_and(|value| value == "required");
-    assert!(ready || !required, "no firmware (built: {built}) or no qemu-system-arm");
+    assert!(ready || !required, "no {program} (built: {built}) or no qemu-system-arm");
     if !ready {
-        println!("skipped: no firmware (built: {built}) or no qemu-system-arm");
+        println!("skipped: no {program} (built: {built}) or no qemu-system-arm");
     }
     ready
 }
@@ -89,8 +99,13 @@ impl Said {
     }
 }
 
-/// Runs the firmware with a model in its flash and words on its command line.
+/// Runs the firmware in Rust with a model in its flash and words on its command line.
 fn run(machine: &str, model: &Path, words: &str) -> Said {
+    run_program(RUST, machine, model, words)
+}
+
+/// The same for one of the programs.
+fn run_program(program: &str, machine: &str, model: &Path, words: &str) -> Said {
     let console = "enable=on,target=native,chardev=console,arg=digit";
     let console = words.split(' ').fold(console.to_string(), |all, word| all + ",arg=" + word);
     let mut qemu = Command::new("qemu-system-arm")
@@ -99,7 +114,7 @@ fn run(machine: &str, model: &Path, words: &str) -> Said {
         .args(["-semihosting-config", &console, "-device"])
         .arg(format!("loader,file={},addr={MODEL_AT},force-raw=on", model.display()))
         .arg("-kernel")
-        .arg(firmware("target/thumbv7em-none-eabihf/release/digit"))
+        .arg(firmware("target/thumbv7em-none-eabihf/release").join(program))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
@@ -258,5 +273,52 @@ fn a_wrong_order_is_refused() {
         let said = run(MACHINES[0], &model, words);
         assert_eq!(said.code, Some(1), "{words}:\n{}", said.text);
         assert!(said.text.contains(why), "{words}:\n{}", said.text);
+    }
+}
+
+#[test]
+fn c_draws_the_hosts_digit() {
+    if !ready_for(C) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    for (bits, machine) in [(2, MACHINES[0]), (4, MACHINES[1])] {
+        let path = pack(dir.path(), bits);
+        let (image, macs) = host(&std::fs::read(&path).unwrap());
+        let image: Vec<u32> = image.iter().map(|value| value.to_bits()).collect();
+        let said = run_program(C, machine, &path, &format!("{CLASS} {SEED} {STEPS} bits"));
+        let text = &said.text;
+        assert_eq!(said.code, Some(0), "{bits} bits on {machine}:\n{text}");
+        assert!(said.image() == image, "{bits} bits on {machine}: another image:\n{text}");
+        assert!(text.contains("self-test passed"), "{text}");
+        assert_eq!(said.number("macs"), macs);
+        assert!(said.number("stack") < infer::STACK_BYTES as u64, "{text}");
+    }
+}
+
+#[test]
+fn c_refuses_what_rust_refuses() {
+    if !ready_for(C) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = pack(dir.path(), 2);
+    let file = std::fs::read(&path).unwrap();
+    let run = |words: &str, why: &str| {
+        let said = run_program(C, MACHINES[0], &path, words);
+        assert_eq!(said.code, Some(1), "{words}:\n{}", said.text);
+        assert!(said.text.starts_with(&format!("error: {why}")), "{words}:\n{}", said.text);
+    };
+    run("11", "a field of the settings");
+    run("3 42 0", "a field of the settings");
+    run("three", "the words must be");
+    run("3 42 1 bytes", "the words must be");
+    for (at, why) in
+        [(file.len() - 70, "the file is damaged"), (0, "no packed file"), (4, "the file is of a")]
+    {
+        let mut file = file.clone();
+        file[at] ^= 0x10;
+        std::fs::write(&path, &file).unwrap();
+        run("3 42 1", why);
     }
 }

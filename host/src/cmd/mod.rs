@@ -3,6 +3,7 @@
 pub(crate) mod data;
 pub(crate) mod demo;
 pub(crate) mod encode;
+pub(crate) mod export;
 pub(crate) mod fid;
 pub(crate) mod folder;
 pub(crate) mod images;

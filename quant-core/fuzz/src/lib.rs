@@ -5,6 +5,7 @@
 //! mutate      a valid file with edited bytes and right checksums
 //! round_trip  any tensors: what is written is what is read
 //! infer       any net and image size: the plan is exact, the velocity finite
+//! capi        a drawable file with edited bytes, and the calls of C in any order, with any pointers
 //! ```
 //!
 //! In `quant-core`, with a nightly compiler and `cargo install cargo-fuzz`:
@@ -20,6 +21,7 @@ use arbitrary::Arbitrary;
 use crc::{CRC_32_ISO_HDLC, Crc};
 use quant_core::Error;
 use quant_core::format::{Encoding, Golden, Head, Kind, Model, Writer};
+use quant_core::net::NetConfig;
 use quant_core::quantize::{Granularity, Levels, Options, QuantizedTensor, quantize_tensor};
 use quant_core::scheme::Scheme;
 
@@ -102,7 +104,8 @@ impl Spec {
                 2 => Granularity::Tensor,
                 _ => Granularity::Auto,
             },
-            levels: [Levels::F32, Levels::F16, Levels::I16, Levels::I8][usize::from(self.levels % 4)],
+            levels: [Levels::F32, Levels::F16, Levels::I16, Levels::I8]
+                [usize::from(self.levels % 4)],
             lambda: None,
         };
         match quantize_tensor(&weights, &shape, &options) {
@@ -128,6 +131,54 @@ pub fn file_of(tensors: &[QuantizedTensor]) -> Vec<u8> {
     let mut writer = Writer::new(Vec::new(), &head).expect("names are right");
     for tensor in tensors {
         writer.quantized(tensor).expect("tensors are right");
+    }
+    writer.into_file().expect("all tensors are there")
+}
+
+/// A file that draws images of 4 x 4 with ten classes, by weights of 1 to 8 bits, and can test its device.
+pub fn drawable() -> Vec<u8> {
+    let net = NetConfig {
+        in_channels: 1,
+        model_channels: 4,
+        out_channels: 1,
+        num_res_blocks: 1,
+        attention_resolutions: [1].into_iter().collect(),
+        dropout: 0.0,
+        channel_mult: [1.0, 2.0].into_iter().collect(),
+        conv_resample: true,
+        num_classes: Some(10),
+        num_heads: 1,
+        num_head_channels: None,
+        num_heads_upsample: None,
+        use_scale_shift_norm: true,
+        resblock_updown: false,
+        use_new_attention_order: true,
+        with_fourier_features: false,
+        ignore_time: false,
+        input_projection: true,
+        image_size: Some(4),
+        patch: None,
+    };
+    let mut tensors = Vec::new();
+    net.parameters(&mut |shape| {
+        let shape: Vec<usize> = shape.iter().map(|&dim| dim as usize).collect();
+        let n: usize = shape.iter().product();
+        let weights: Vec<f32> = (0..n).map(|i| ((i * 7 % 19) as f32 - 9.0) / 40.0).collect();
+        let options = Options::new(Scheme::LloydMax, 1 + (tensors.len() % 8) as u8);
+        tensors.push(quantize_tensor(&weights, &shape, &options)?);
+        Ok(())
+    })
+    .expect("the net is right");
+    let names: Vec<String> = (0..tensors.len()).map(|i| i.to_string()).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    // Any velocity: a self-test that fails goes the same way.
+    let velocity = [0; 4 * 16];
+    let golden = Golden::new((1, 0.5, Some(3)), 0.1, (4, 4), &velocity).expect("a right pair");
+    let golden = [golden.head().as_slice(), &velocity].concat();
+    let head = Head { net: Some(&net), names, sections: vec![(Kind::GOLDEN, &golden)] };
+    let mut writer = Writer::new(Vec::new(), &head).expect("the head is right");
+    for tensor in &tensors {
+        writer.quantized(tensor).expect("the tensors are the net's");
     }
     writer.into_file().expect("all tensors are there")
 }

@@ -37,6 +37,9 @@ pub(super) type Running = crc::Digest<'static, u32, Digest>;
 #[cfg(feature = "alloc")]
 pub(super) const SECTIONS: usize = field::SECTIONS;
 
+/// Where the length of the file is.
+pub(super) const LENGTH: usize = field::LENGTH;
+
 mod field {
     use core::ops::Range;
 

@@ -119,6 +119,13 @@ pub(crate) const ALIGN: usize = 64;
 /// Sections, and the codes within a tensor's data, start at a multiple of this.
 pub(crate) const INNER_ALIGN: usize = 16;
 
+/// The packed file at the start of a memory, as long as its header says; all of the memory where the
+/// header says more. To be checked by [`Model::parse`].
+pub fn file_at(memory: &[u8]) -> &[u8] {
+    let len = usize::try_from(long(memory, header::LENGTH)).ok();
+    len.and_then(|len| memory.get(..len)).unwrap_or(memory)
+}
+
 /// The bytes from `len` to the next multiple of `align`, a power of two.
 const fn padding(len: usize, align: usize) -> usize {
     len.wrapping_neg() & (align - 1)

@@ -90,6 +90,26 @@ impl<'m, 'a> Sampler<'m, 'a> {
         settings: Settings,
         arena: &'a mut [f32],
     ) -> Result<Self> {
+        let sampler = Self::resume(model, plan, settings, arena, 0)?;
+        sampler.x.fill(0.0);
+        Ok(sampler)
+    }
+
+    /// A sampler that goes on after `done` steps, in the arena that one of the same model, plan and
+    /// settings has left: for callers that cannot hold a borrow between two steps.
+    ///
+    /// # Shapes
+    /// `arena`: at least [`Settings::arena_len`], with the image at its start.
+    ///
+    /// # Errors
+    /// Those of [`Sampler::new`].
+    pub fn resume(
+        model: &'m Model<'m>,
+        plan: &Plan,
+        settings: Settings,
+        arena: &'a mut [f32],
+        done: u32,
+    ) -> Result<Self> {
         check_range("steps of the solver", u64::from(settings.steps), 1, 1 << 24)?;
         if !settings.guidance.is_finite() {
             return Err(Error::Real { what: "guidance", range: "finite" });
@@ -102,9 +122,7 @@ impl<'m, 'a> Sampler<'m, 'a> {
         if found < expected {
             return Err(Error::Length { what: "arena in floats", expected, found });
         }
-        let sampler = Self { model, plan: *plan, settings, done: 0, x, buffers, arena };
-        sampler.x.fill(0.0);
-        Ok(sampler)
+        Ok(Self { model, plan: *plan, settings, done, x, buffers, arena })
     }
 
     /// Starts from the noise of an image, that of [`noise::fill_normal`].

@@ -12,6 +12,7 @@
 
 mod data;
 mod encode;
+mod export;
 mod fid;
 mod misfits;
 mod paper;

@@ -20,13 +20,18 @@
 #![no_std]
 #![no_main]
 
+mod bits;
+// Both are what `fmq export --firmware` writes too.
+#[path = "../../../../host/assets/firmware/rust/board.rs"]
+mod board;
 mod chip;
+#[path = "../../../../host/assets/firmware/rust/picture.rs"]
 mod picture;
 
 use core::panic::PanicInfo;
 use cortex_m_rt::entry;
 use quant_core::Result;
-use quant_core::format::Model;
+use quant_core::format::{Model, file_at};
 use quant_core::infer::{Plan, Sampler, Settings};
 
 /// Floats of the arena, all the memory that computing takes: 112 KiB.
@@ -49,13 +54,13 @@ fn main() -> ! {
     let mut line = [0; 128];
     let Some(order) = Order::read(chip::command_line(&mut line)) else {
         say!("error: the words must be CLASS SEED STEPS bits, of which the last may be left out");
-        chip::exit(1)
+        board::exit(1)
     };
     match draw(ARENA, &order) {
-        Ok(()) => chip::exit(0),
+        Ok(()) => board::exit(0),
         Err(error) => {
             say!("error: {error}");
-            chip::exit(1)
+            board::exit(1)
         }
     }
 }
@@ -94,7 +99,7 @@ fn number(digits: &[u8]) -> Option<u64> {
 
 /// Prints the digit that is asked for, and says what it took.
 fn draw(arena: &mut [f32], order: &Order) -> Result<()> {
-    let model = Model::parse(file(chip::model_flash()))?;
+    let model = Model::parse(file_at(board::model_flash()))?;
     let plan = Plan::new(&model)?;
     let settings = Settings { steps: order.steps, label: Some(order.class), ..Settings::default() };
     let tested = plan.self_test(&model, arena)?.is_some();
@@ -112,8 +117,7 @@ fn draw(arena: &mut [f32], order: &Order) -> Result<()> {
         }
     }
 
-    let (_, width) = plan.image_size();
-    picture::print(sampler.image(), width);
+    picture::print(sampler.image(), plan.image_size());
     let stack = chip::stack();
     say!("self-test {}", if tested { "passed" } else { "not in the file" });
     say!("class {} seed {} steps {}", order.class, order.seed, order.steps);
@@ -122,16 +126,9 @@ fn draw(arena: &mut [f32], order: &Order) -> Result<()> {
     say!("macs {}", plan.macs() * u64::from(order.steps));
     say!("instructions {}", (ticks * TICK + INSTRUCTION / 2) / INSTRUCTION);
     if order.bits {
-        picture::print_bits(sampler.image(), width);
+        bits::print(sampler.image(), plan.image_size().1);
     }
     Ok(())
-}
-
-/// The file at the start of a flash, as long as its header says; all of the flash if it says more.
-fn file(flash: &[u8]) -> &[u8] {
-    let len =
-        flash.get(16..).and_then(|flash| flash.first_chunk()).map(|&len| u64::from_le_bytes(len));
-    len.and_then(|len| flash.get(..usize::try_from(len).ok()?)).unwrap_or(flash)
 }
 
 #[panic_handler]
@@ -140,5 +137,5 @@ fn panic(info: &PanicInfo<'_>) -> ! {
         Some(place) => say!("error: panic in line {} of {}", place.line(), place.file()),
         None => say!("error: panic"),
     }
-    chip::exit(101)
+    board::exit(101)
 }

@@ -1,0 +1,129 @@
+//! `fmq export`: a packed file for a microcontroller, as source, as bytes, or in a project of its own.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use clap::ArgGroup;
+use fm_candle::atomic;
+use quant_core::format::Model;
+
+use crate::export::board::Board;
+use crate::export::facts::Facts;
+use crate::export::project::{self, EngineSource, Language};
+use crate::export::source;
+
+/// Turn a packed file into what a microcontroller's program is built with
+#[derive(clap::Args)]
+#[command(group = ArgGroup::new("what").required(true).args(["output", "firmware"]))]
+pub(crate) struct Args {
+    /// Packed file
+    #[arg(value_name = "IN.fmq")]
+    input: PathBuf,
+    /// Output: .h (C), .rs (Rust), or .bin (the bytes for a flash address)
+    #[arg(short, long, value_name = "OUT", value_parser = output)]
+    output: Option<Output>,
+    /// Write a project that draws an image, ready to build, into this new or empty folder
+    #[arg(long, value_name = "DIR")]
+    firmware: Option<PathBuf>,
+    /// Language of the project
+    #[arg(long, value_enum, default_value_t = Language::Rust, conflicts_with = "output")]
+    lang: Language,
+    /// Board of the project, as QEMU emulates it: Cortex-M4 or M7
+    #[arg(long, value_enum, default_value_t = Board::Mps2An386, conflicts_with = "output")]
+    board: Board,
+    /// Where the project has quant-core from: a folder, a git address, or a version
+    /// [default: the folder that fmq was built from]
+    #[arg(long, alias = "quant_core", value_name = "SOURCE", conflicts_with = "output")]
+    quant_core: Option<String>,
+}
+
+/// An output file and what it becomes.
+#[derive(Clone, Debug)]
+struct Output {
+    path: PathBuf,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    C,
+    Rust,
+    Bytes,
+}
+
+/// The output of this name: what it ends in decides.
+fn output(name: &str) -> Result<Output, &'static str> {
+    let path = PathBuf::from(name);
+    let end = path.extension().map(|end| end.to_string_lossy().to_ascii_lowercase());
+    let kind = match end.as_deref() {
+        Some("h") => Kind::C,
+        Some("rs") => Kind::Rust,
+        Some("bin") => Kind::Bytes,
+        _ => return Err("the output must end in .h, .rs or .bin"),
+    };
+    Ok(Output { path, kind })
+}
+
+pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
+    let named = || format!("`{}`", args.input.display());
+    let file = fs::read(&args.input).with_context(named)?;
+    let model = Model::parse(&file).with_context(named)?;
+    let facts = Facts::of(&args.input, &file, &model);
+    if let Some(dir) = &args.firmware {
+        let engine = EngineSource::of(args.quant_core.as_deref())?;
+        let project = project::Project { language: args.lang, board: args.board, engine };
+        project.check(&facts, file.len()).with_context(named)?;
+        project.write(dir, &facts, &file)?;
+    }
+    if let Some(Output { path, kind }) = &args.output {
+        let written = match kind {
+            Kind::C => source::c(&facts, &name(path), &file),
+            Kind::Rust => source::rust(&facts, &file),
+            Kind::Bytes => file,
+        };
+        atomic::write(path, &written)?;
+    }
+    facts.lines().iter().try_for_each(|line| writeln!(out, "{line}"))?;
+    Ok(())
+}
+
+/// The name that a file's contents have in C: its own in small letters, `_` for all that C does not
+/// allow, and `_model`, so that it is no keyword.
+fn name(path: &Path) -> String {
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
+    let mut name: String =
+        stem.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
+    if name.starts_with(|c: char| c.is_ascii_digit()) {
+        name.insert(0, '_');
+    }
+    name + "_model"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn outputs_go_by_their_names() {
+        assert_eq!(output("a/b.H").unwrap().kind, Kind::C);
+        assert_eq!(output("b.rs").unwrap().kind, Kind::Rust);
+        assert_eq!(output("b.v2.bin").unwrap().kind, Kind::Bytes);
+        for wrong in ["b", "b.c", "b.fmq", ".h", ""] {
+            assert!(output(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn names_are_names_in_c() {
+        for (file, expected) in [
+            ("micro-4bit.h", "micro_4bit_model"),
+            ("dir/4bit.h", "_4bit_model"),
+            ("int.h", "int_model"),
+            ("Größe.h", "gr__e_model"),
+        ] {
+            assert_eq!(name(Path::new(file)), expected);
+        }
+    }
+}

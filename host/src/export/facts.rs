@@ -1,0 +1,129 @@
+//! What a packed file takes on a device and what it draws, as lines for people and as constants.
+
+use std::path::Path;
+
+use quant_core::format::Model;
+use quant_core::infer::{Plan, STACK_BYTES, Settings};
+
+/// What is known of a packed file.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Facts {
+    /// The file's name, of characters that cannot end a comment.
+    name: String,
+    bytes: usize,
+    golden: bool,
+    /// None for a file without a net or without the size of its images.
+    pub(crate) drawing: Option<Drawing>,
+}
+
+/// What drawing an image by Euler's method without guidance takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Drawing {
+    /// Floats of the arena.
+    arena_len: usize,
+    channels: usize,
+    height: usize,
+    width: usize,
+    classes: Option<u32>,
+    /// Multiplications of one evaluation.
+    macs: u64,
+}
+
+impl Drawing {
+    fn of(model: &Model<'_>) -> Option<Self> {
+        let (plan, net) = (Plan::new(model).ok()?, model.net()?);
+        let (height, width) = plan.image_size();
+        Some(Self {
+            arena_len: Settings::default().arena_len(&plan, model),
+            channels: net.out_channels as usize,
+            height,
+            width,
+            classes: net.num_classes,
+            macs: plan.macs(),
+        })
+    }
+
+    pub(crate) fn arena_bytes(&self) -> usize {
+        size_of::<f32>() * self.arena_len
+    }
+
+    fn image_len(&self) -> usize {
+        self.channels * self.height * self.width
+    }
+
+    /// The bytes of RAM: arena, a finished image beside it, and stack.
+    pub(crate) fn ram_bytes(&self) -> usize {
+        self.arena_bytes() + size_of::<f32>() * self.image_len() + STACK_BYTES
+    }
+}
+
+impl Facts {
+    /// What is known of the file at `path`.
+    pub(crate) fn of(path: &Path, file: &[u8], model: &Model<'_>) -> Self {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' };
+        Self {
+            name: name.chars().map(plain).collect(),
+            bytes: file.len(),
+            golden: model.golden().is_some(),
+            drawing: Drawing::of(model),
+        }
+    }
+
+    /// A line for each fact.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        let mut lines = vec![
+            format!("{}, by fmq export {}", self.name, env!("CARGO_PKG_VERSION")),
+            format!("flash   {} bytes, read in place", self.bytes),
+        ];
+        let Some(drawing) = &self.drawing else {
+            lines.push("no net with an image size, so no plan".to_string());
+            return lines;
+        };
+        let Drawing { channels, height, width, macs, .. } = drawing;
+        lines.extend([
+            format!("arena   {} bytes for Euler's method without guidance", drawing.arena_bytes()),
+            format!("stack   about {STACK_BYTES} bytes"),
+            format!("image   {channels} x {height} x {width} floats, about -1 to 1"),
+            format!("classes {}", drawing.classes.map_or("none".into(), |n| n.to_string())),
+            format!("macs    {macs} for each evaluation of the net"),
+            format!(
+                "golden  {}",
+                if self.golden { "yes: the file can test its device" } else { "no" }
+            ),
+        ]);
+        lines
+    }
+
+    /// The constants in C, their names after `prefix`.
+    pub(crate) fn c(&self, prefix: &str) -> String {
+        let mut constants = vec![("BYTES", self.bytes)];
+        if let Some(drawing) = &self.drawing {
+            constants.extend([
+                ("ARENA_BYTES", drawing.arena_bytes()),
+                ("IMAGE_LEN", drawing.image_len()),
+                ("CHANNELS", drawing.channels),
+                ("HEIGHT", drawing.height),
+                ("WIDTH", drawing.width),
+                ("CLASSES", drawing.classes.map_or(0, |n| n as usize)),
+            ]);
+        }
+        let line = |(name, value): (&str, usize)| format!("#define {prefix}_{name} {value}\n");
+        constants.into_iter().map(line).collect()
+    }
+
+    /// The constants in Rust.
+    pub(crate) fn rust(&self) -> String {
+        let constant = |doc: &str, name: &str, of: &str, value: String| {
+            format!("/// {doc}\npub const {name}: {of} = {value};\n")
+        };
+        let Some(drawing) = &self.drawing else { return String::new() };
+        let classes = format!("{:?}", drawing.classes);
+        [
+            constant("Floats of the arena.", "ARENA_LEN", "usize", drawing.arena_len.to_string()),
+            constant("Floats of an image.", "IMAGE_LEN", "usize", drawing.image_len().to_string()),
+            constant("Classes, whose labels start at 0.", "CLASSES", "Option<u32>", classes),
+        ]
+        .concat()
+    }
+}

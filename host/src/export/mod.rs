@@ -1,0 +1,13 @@
+//! A packed file as what a microcontroller's program is built with.
+//!
+//! | file | idea |
+//! |---|---|
+//! | `facts` | what a file takes and draws, as lines and as constants |
+//! | `source` | the file as C or Rust |
+//! | `board` | the boards, their memories and their compilers' settings |
+//! | `project` | a folder with everything, from the templates in `assets/firmware` |
+
+pub(crate) mod board;
+pub(crate) mod facts;
+pub(crate) mod project;
+pub(crate) mod source;

@@ -1,0 +1,94 @@
+//! What lies in a `fmq_model`: the parsed file, and the image under way.
+
+use super::span::{Arena, Span};
+use super::{Checked, FmqModel, FmqStatus};
+use crate::error::Error;
+use crate::format::Model;
+use crate::infer::{Plan, Sampler, Settings};
+use core::ffi::c_void;
+
+/// Marks the memory of an open model: ASCII, from the last byte.
+const OPEN: u64 = u64::from_be_bytes(*b"fmq open");
+
+/// An open model.
+#[repr(C)]
+pub(super) struct Session {
+    /// First, so that it can be read before anything else is known.
+    tag: u64,
+    pub(super) model: Model<'static>,
+    pub(super) file: Span,
+    pub(super) run: Option<Run>,
+}
+
+const _: () = assert!(size_of::<Session>() <= size_of::<FmqModel>());
+const _: () = assert!(align_of::<Session>() <= align_of::<FmqModel>());
+
+/// An image under way, but for the numbers in its arena.
+#[derive(Clone, Copy)]
+pub(super) struct Run {
+    pub(super) plan: Plan,
+    pub(super) settings: Settings,
+    pub(super) arena: Arena,
+    pub(super) done: u32,
+}
+
+impl Run {
+    /// The sampler that goes on with it.
+    pub(super) fn sampler<'m, 'a>(
+        &self,
+        model: &'m Model<'m>,
+        floats: &'a mut [f32],
+    ) -> Checked<Sampler<'m, 'a>> {
+        let sampler = Sampler::resume(model, &self.plan, self.settings, floats, self.done);
+        sampler.map_err(|error| match error {
+            Error::Length { .. } => FmqStatus::Length,
+            _ => FmqStatus::Settings,
+        })
+    }
+}
+
+impl Session {
+    pub(super) const fn new(model: Model<'static>, file: Span) -> Self {
+        Self { tag: OPEN, model, file, run: None }
+    }
+
+    /// Where it lies itself.
+    pub(super) fn own(&self) -> Checked<Span> {
+        Span::of(core::ptr::from_ref(self).cast::<FmqModel>(), 1)
+    }
+
+    /// An arena apart from the model and its file.
+    pub(super) fn arena(&self, start: *mut c_void, bytes: usize) -> Checked<Arena> {
+        let arena = Arena::of(start.cast(), bytes)?;
+        arena.span().check_apart(self.own()?)?;
+        arena.span().check_apart(self.file)?;
+        Ok(arena)
+    }
+}
+
+/// The session in a model.
+///
+/// # Safety
+/// The pointer must be null or of a model that is zeroed or has been given to `fmq_open`, which nothing
+/// else changes while the session is used.
+pub(super) unsafe fn session<'a>(model: *const FmqModel) -> Checked<&'a Session> {
+    Span::of(model, 1)?;
+    let session = model.cast::<Session>();
+    // SAFETY: not null and aligned; the caller says that the memory is there.
+    if unsafe { (&raw const (*session).tag).read() } != OPEN {
+        return Err(FmqStatus::Order);
+    }
+    // SAFETY: only `fmq_open` leaves this tag, with a session behind it.
+    Ok(unsafe { &*session })
+}
+
+/// The session in a model, to be changed.
+///
+/// # Safety
+/// As [`session`], and nothing else may read it.
+pub(super) unsafe fn session_mut<'a>(model: *mut FmqModel) -> Checked<&'a mut Session> {
+    // SAFETY: what the caller says.
+    unsafe { session(model) }?;
+    // SAFETY: a session, as was just found; the other reference is gone.
+    Ok(unsafe { &mut *model.cast::<Session>() })
+}

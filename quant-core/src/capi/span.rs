@@ -1,0 +1,86 @@
+//! Memory that a caller names: where it lies and how long it is, once that can be.
+
+use super::{Checked, FmqStatus};
+
+/// A range of addresses, not empty of an address: not null, aligned for what it was made for, no longer
+/// than a slice may be.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Span {
+    start: usize,
+    bytes: usize,
+}
+
+impl Span {
+    /// The memory of `len` values at a pointer.
+    pub(super) fn of<T>(at: *const T, len: usize) -> Checked<Self> {
+        if at.is_null() {
+            return Err(FmqStatus::Null);
+        }
+        if !at.is_aligned() {
+            return Err(FmqStatus::Alignment);
+        }
+        let bytes = len.checked_mul(size_of::<T>()).filter(|&bytes| isize::try_from(bytes).is_ok());
+        let bytes = bytes.ok_or(FmqStatus::Length)?;
+        let start = at.addr();
+        start.checked_add(bytes).ok_or(FmqStatus::Length)?;
+        Ok(Self { start, bytes })
+    }
+
+    /// Its bytes.
+    pub(super) const fn bytes(self) -> usize {
+        self.bytes
+    }
+
+    /// Fails where both have a byte in common.
+    pub(super) const fn check_apart(self, other: Self) -> Checked<()> {
+        // Neither wraps around.
+        let behind = self.start >= other.start + other.bytes;
+        if behind || other.start >= self.start + self.bytes {
+            Ok(())
+        } else {
+            Err(FmqStatus::Overlap)
+        }
+    }
+}
+
+/// Memory for the engine, checked by [`Arena::of`].
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Arena {
+    start: *mut f32,
+    span: Span,
+}
+
+impl Arena {
+    /// The whole floats of `bytes` bytes at a pointer.
+    pub(super) fn of(start: *mut f32, bytes: usize) -> Checked<Self> {
+        let span = Span::of(start, bytes / size_of::<f32>())?;
+        Ok(Self { start, span })
+    }
+
+    /// Where it lies.
+    pub(super) const fn span(&self) -> Span {
+        self.span
+    }
+
+    /// Its floats, all zero.
+    ///
+    /// # Safety
+    /// As [`Arena::floats`], but that the memory may hold anything.
+    pub(super) unsafe fn cleared<'a>(&self) -> &'a mut [f32] {
+        // SAFETY: not null and aligned; the caller says that it is there.
+        unsafe { self.start.cast::<u8>().write_bytes(0, self.span.bytes) };
+        // SAFETY: zeros are floats.
+        unsafe { self.floats() }
+    }
+
+    /// Its floats.
+    ///
+    /// # Safety
+    /// The memory must be there, have been cleared once, and have no other reference while the slice
+    /// is used.
+    pub(super) unsafe fn floats<'a>(&self) -> &'a mut [f32] {
+        let len = self.span.bytes / size_of::<f32>();
+        // SAFETY: not null, aligned and no longer than a slice may be; the rest the caller says.
+        unsafe { core::slice::from_raw_parts_mut(self.start, len) }
+    }
+}

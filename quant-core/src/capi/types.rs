@@ -1,0 +1,219 @@
+//! What the header declares beside functions: the model's memory, settings, needs and codes.
+
+use super::{Checked, Span};
+use crate::infer::{Method, Settings};
+use core::ffi::CStr;
+use core::mem::MaybeUninit;
+
+/// Words of 64 bits of a `fmq_model`.
+pub const FMQ_MODEL_WORDS: usize = 96;
+
+/// The label that stands for none.
+pub const FMQ_NO_LABEL: u32 = 0xffff_ffff;
+
+/// `x + h v(x, t)`: one evaluation of the net a step.
+pub const FMQ_EULER: u32 = 0;
+/// `x + h v(x + h/2 v(x, t), t + h/2)`: two evaluations a step.
+pub const FMQ_MIDPOINT: u32 = 1;
+/// `x + h/2 (k1 + k2)`, `k1 = v(x, t)`, `k2 = v(x + h k1, t + h)`: two evaluations a step.
+pub const FMQ_HEUN2: u32 = 2;
+
+/// An open model and the image that is being drawn from it. It may be copied and moved; its contents
+/// are the library's own.
+#[repr(C)]
+#[derive(Debug)]
+pub struct FmqModel {
+    pub(super) opaque: [MaybeUninit<u64>; FMQ_MODEL_WORDS],
+}
+
+impl FmqModel {
+    /// A model that is not open.
+    pub const CLOSED: Self = Self { opaque: [MaybeUninit::new(0); FMQ_MODEL_WORDS] };
+}
+
+/// How an image is drawn. `fmq_defaults` fills it in.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct FmqSettings {
+    /// `sizeof(fmq_settings)`: later versions of the library add fields behind the last.
+    pub size: u32,
+    /// `FMQ_EULER`, `FMQ_MIDPOINT` or `FMQ_HEUN2`.
+    pub method: u32,
+    /// Steps from noise to image, 1 to 2^24.
+    pub steps: u32,
+    /// The class, or `FMQ_NO_LABEL`.
+    pub label: u32,
+    /// Guidance `s`: the velocity is `(1 + s) v(x, t, label) - s v(x, t, none)`; 0 is off.
+    pub guidance: f32,
+    /// 0.
+    pub reserved: u32,
+    /// Seed of the noise.
+    pub seed: u64,
+    /// Which of the seed's images, from 0.
+    pub image: u64,
+}
+
+impl Default for FmqSettings {
+    fn default() -> Self {
+        let Settings { steps, guidance, .. } = Settings::default();
+        Self {
+            size: SETTINGS_BYTES,
+            method: FMQ_EULER,
+            steps,
+            label: FMQ_NO_LABEL,
+            guidance,
+            reserved: 0,
+            seed: 0,
+            image: 0,
+        }
+    }
+}
+
+const SETTINGS_BYTES: u32 = 40;
+pub(super) const NEEDS_BYTES: u32 = if size_of::<usize>() == 8 { 72 } else { 56 };
+const _: () = assert!(size_of::<FmqSettings>() == SETTINGS_BYTES as usize);
+const _: () = assert!(size_of::<FmqNeeds>() == NEEDS_BYTES as usize);
+
+impl FmqSettings {
+    /// The settings at a pointer, the defaults where it is null.
+    ///
+    /// # Safety
+    /// The pointer must be null or have as many bytes as its first field says.
+    pub(super) unsafe fn read(given: *const Self) -> Checked<Self> {
+        if given.is_null() {
+            return Ok(Self::default());
+        }
+        Span::of(given, 1)?;
+        // SAFETY: not null and aligned; the caller says that the first field is there.
+        if unsafe { (&raw const (*given).size).read() } != SETTINGS_BYTES {
+            return Err(FmqStatus::Settings);
+        }
+        // SAFETY: as above, and all fields are.
+        Ok(unsafe { given.read() })
+    }
+
+    /// The same for the engine.
+    pub(super) fn engine(&self) -> Checked<Settings> {
+        let method = match self.method {
+            FMQ_EULER => Method::Euler,
+            FMQ_MIDPOINT => Method::Midpoint,
+            FMQ_HEUN2 => Method::Heun2,
+            _ => return Err(FmqStatus::Settings),
+        };
+        if self.reserved != 0 {
+            return Err(FmqStatus::Settings);
+        }
+        let label = Some(self.label).filter(|&label| label != FMQ_NO_LABEL);
+        Ok(Settings { method, steps: self.steps, label, guidance: self.guidance })
+    }
+}
+
+/// What drawing takes, and what is drawn.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FmqNeeds {
+    /// `sizeof(fmq_needs)`, to be set before `fmq_plan`.
+    pub size: u32,
+    /// What the arena's address must be a multiple of.
+    pub arena_align: u32,
+    /// Bytes of the arena, for `fmq_init` with these settings and for `fmq_self_test`.
+    pub arena_bytes: usize,
+    /// Bytes of stack that a call takes, about: as measured on a Cortex-M4.
+    pub stack_bytes: usize,
+    /// Bytes of the file.
+    pub file_bytes: usize,
+    /// Floats of an image: `channels * height * width`.
+    pub image_len: usize,
+    /// Channels of an image.
+    pub channels: u32,
+    /// Rows of an image.
+    pub height: u32,
+    /// Columns of an image.
+    pub width: u32,
+    /// Number of classes, whose labels start at 0; 0 for a net without labels.
+    pub classes: u32,
+    /// 1 where the file can test its device, else 0.
+    pub golden: u32,
+    /// 0.
+    pub reserved: u32,
+    /// Multiplications of one evaluation of the net.
+    pub macs: u64,
+}
+
+impl FmqNeeds {
+    /// Writes to a pointer that must be apart from others.
+    ///
+    /// # Safety
+    /// The pointer must be null or have as many bytes as its first field says.
+    pub(super) unsafe fn write(self, to: *mut Self, others: [Span; 2]) -> Checked<()> {
+        let given = Span::of(to, 1)?;
+        others.iter().try_for_each(|&other| given.check_apart(other))?;
+        // SAFETY: not null and aligned; the caller says that the first field is there.
+        if unsafe { (&raw const (*to).size).read() } != NEEDS_BYTES {
+            return Err(FmqStatus::Length);
+        }
+        // SAFETY: as above, and all fields are.
+        unsafe { to.write(self) };
+        Ok(())
+    }
+}
+
+/// How a call went: at least 0 where it did what it should.
+#[repr(i32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FmqStatus {
+    /// Done.
+    Ok = 0,
+    /// A step is done, and there are more.
+    More = 1,
+    /// A pointer is null.
+    Null = -1,
+    /// A pointer is not aligned as its type must be.
+    Alignment = -2,
+    /// A buffer is too short, or longer than the address space.
+    Length = -3,
+    /// Two buffers overlap.
+    Overlap = -4,
+    /// The call is not due: no model is open, no image was begun, or its steps are not all done.
+    Order = -5,
+    /// A field of the settings is outside its range, or their size is another version's.
+    Settings = -6,
+    /// The memory does not start with a packed file, or the file breaks a rule of its format.
+    File = -7,
+    /// The file is damaged: a checksum does not match.
+    Checksum = -8,
+    /// The file is of a later version of the format or needs a feature that this library lacks.
+    Version = -9,
+    /// The file holds no net that this library can draw images of a known size with.
+    Net = -10,
+    /// The state is not finite: the net does not fit its settings.
+    NonFinite = -11,
+    /// The device does not compute what the file says the net does.
+    SelfTest = -12,
+    /// The file holds nothing to test the device with.
+    NoGolden = -13,
+}
+
+impl FmqStatus {
+    /// The text of a status by its number.
+    pub(super) const fn text(status: i32) -> &'static CStr {
+        match status {
+            0 => c"done",
+            1 => c"a step is done: there are more",
+            -1 => c"a pointer is null: must point to memory",
+            -2 => c"a pointer is not aligned: must be as its type asks",
+            -3 => c"a buffer has a wrong length: must be what fmq_plan says",
+            -4 => c"two buffers overlap: must lie apart",
+            -5 => c"a call out of turn: must be fmq_open, fmq_init, fmq_step until it is done, fmq_finish",
+            -6 => c"a field of the settings is outside its range: must be as fmq.h says",
+            -7 => c"no packed file: must be what fmq quantize writes",
+            -8 => c"the file is damaged: its checksums must match",
+            -9 => c"the file is of a later version: must be one that this library reads",
+            -10 => c"the file has no net to draw with: must have one with the size of its images",
+            -11 => c"the image is not finite: must be drawn with other settings or another net",
+            -12 => c"self-test failed: must compute the file's golden velocity",
+            -13 => c"the file has no golden velocity: must be made by fmq quantize --golden",
+            _ => c"unknown status",
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! `fmq export`: the same bytes in every form, and projects that draw what the host draws.
+
+use core::fmt::Write;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use quant_core::format::Model;
+use quant_core::infer::{Plan, Sampler, Settings};
+
+use crate::{fails, fmq, folder, ok};
+
+/// A folder with `q.fmq`, a small net that can test its device.
+fn packed() -> tempfile::TempDir {
+    let dir = folder();
+    let quantize = "quantize net.safetensors --scheme lloyd-max --bits 4 --golden -o q.fmq";
+    ok(dir.path(), &quantize.split(' ').collect::<Vec<_>>());
+    dir
+}
+
+#[test]
+fn every_form_holds_the_file() {
+    let dir = packed();
+    let dir = dir.path();
+    let file = fs::read(dir.join("q.fmq")).unwrap();
+    let said = ok(dir, &["export", "q.fmq", "-o", "a.bin"]);
+    assert_eq!(fs::read(dir.join("a.bin")).unwrap(), file);
+
+    let model = Model::parse(&file).unwrap();
+    let plan = Plan::new(&model).unwrap();
+    let arena = 4 * Settings::default().arena_len(&plan, &model);
+    for fact in [
+        format!("flash   {} bytes", file.len()),
+        format!("arena   {arena} bytes"),
+        format!("macs    {} ", plan.macs()),
+        "image   1 x 8 x 8 floats".to_string(),
+        "classes 10".to_string(),
+        "golden  yes".to_string(),
+    ] {
+        assert!(said.contains(&fact), "{fact}\n{said}");
+    }
+
+    ok(dir, &["export", "q.fmq", "-o", "7 a.h"]);
+    let text = fs::read_to_string(dir.join("7 a.h")).unwrap();
+    assert!(said.lines().all(|line| text.contains(line)));
+    assert!(text.contains(&format!("#define _7_A_MODEL_ARENA_BYTES {arena}\n")), "{text}");
+    let (_, bytes) = text.split_once("_7_a_model[").unwrap().1.split_once(" = {").unwrap();
+    let bytes = bytes.split_once('}').unwrap().0.split(',').map(str::trim);
+    let bytes = bytes.filter(|byte| !byte.is_empty()).map(|byte| byte.parse::<u8>().unwrap());
+    assert!(bytes.eq(file.iter().copied()));
+
+    ok(dir, &["export", "q.fmq", "-o", "a.rs"]);
+    let text = fs::read_to_string(dir.join("a.rs")).unwrap();
+    assert!(said.lines().all(|line| text.contains(line)));
+    assert!(text.contains(&format!("ARENA_LEN: usize = {};", arena / 4)), "{text}");
+    let bytes = text.split("\\x").skip(1).map(|byte| u8::from_str_radix(&byte[..2], 16).unwrap());
+    assert!(bytes.eq(file.iter().copied()));
+}
+
+/// What the compilers make of the sources: programs that copy the bytes to stdout.
+#[test]
+fn sources_compile() {
+    let dir = packed();
+    let dir = dir.path();
+    let file = fs::read(dir.join("q.fmq")).unwrap();
+    ok(dir, &["export", "q.fmq", "-o", "model.rs"]);
+    ok(dir, &["export", "q.fmq", "-o", "q.h"]);
+    let rust = "#[allow(dead_code)] mod model; use std::io::Write;\n\
+                fn main() { assert_eq!(model::MODEL.as_ptr().addr() % 64, 0);\n\
+                std::io::stdout().write_all(model::MODEL).unwrap(); }\n";
+    let c = "#include <stdio.h>\n#include <stdint.h>\n#include \"q.h\"\n\
+             int main(void) { if ((uintptr_t)q_model % 64) return 1;\n\
+             return fwrite(q_model, 1, Q_MODEL_BYTES, stdout) != Q_MODEL_BYTES; }\n";
+    fs::write(dir.join("main.rs"), rust).unwrap();
+    fs::write(dir.join("main.c"), c).unwrap();
+    let mut compilers = vec![("rustc", vec!["--edition=2024", "main.rs", "-o", "rust"], "rust")];
+    if there("cc") {
+        compilers.push(("cc", vec!["-std=c11", "-Wall", "-Werror", "main.c", "-o", "c"], "c"));
+    }
+    for (compiler, args, program) in compilers {
+        let compiled = Command::new(compiler).args(args).current_dir(dir).output().unwrap();
+        assert!(compiled.status.success(), "{}", String::from_utf8_lossy(&compiled.stderr));
+        let run = Command::new(dir.join(program)).output().unwrap();
+        assert!(run.status.success() && run.stdout == file, "{program}");
+    }
+}
+
+#[test]
+fn what_cannot_be_exported_is_said() {
+    let dir = packed();
+    let dir = dir.path();
+    let usage = |args: &[&str]| {
+        let output = fmq(dir, args);
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let wrong = usage(&["export", "q.fmq", "-o", "a.c"]);
+    assert!(wrong.contains("must end in .h, .rs or .bin"), "{wrong}");
+    usage(&["export", "q.fmq"]);
+    usage(&["export", "q.fmq", "-o", "a.h", "--firmware", "d"]);
+    usage(&["export", "q.fmq", "-o", "a.h", "--lang", "c"]);
+    usage(&["export", "q.fmq", "--firmware", "d", "--board", "uno"]);
+    let wrong = usage(&["export", "q.fmq", "--firmware", "d", "--quant-core", "nowhere"]);
+    assert!(wrong.contains("--quant-core nowhere"), "{wrong}");
+    assert!(!dir.join("d").exists());
+
+    assert!(fails(dir, &["export", "none.fmq", "-o", "a.h"]).contains("none.fmq"));
+    assert!(fails(dir, &["export", "net.safetensors", "-o", "a.h"]).contains("first bytes"));
+    assert!(fails(dir, &["export", "q.fmq", "-o", "no/a.h"]).contains("no/a.h"));
+    assert!(fails(dir, &["export", "q.fmq", "--firmware", "."]).contains("new or empty folder"));
+    assert!(fails(dir, &["export", "q.fmq", "--firmware", "q.fmq"]).contains("new or empty"));
+    let good = fs::read(dir.join("q.fmq")).unwrap();
+    fs::write(dir.join("bad.fmq"), &good[..good.len() - 1]).unwrap();
+    assert!(fails(dir, &["export", "bad.fmq", "--firmware", "d"]).contains("bad.fmq"));
+}
+
+fn there(program: &str) -> bool {
+    let asked = Command::new(program).arg("--version").stdout(Stdio::null()).status();
+    asked.is_ok_and(|status| status.success())
+}
+
+/// Whether a chip's programs can be built and run; else says so, or fails where they must be.
+pub(crate) fn chips_are_there() -> bool {
+    let list = Command::new("rustc").args(["--print", "target-libdir", "--target", CHIP]).output();
+    let core =
+        list.is_ok_and(|list| Path::new(String::from_utf8_lossy(&list.stdout).trim()).is_dir());
+    let ready = core && there("arm-none-eabi-gcc") && there("make") && there("qemu-system-arm");
+    let required = std::env::var("FMQ_FIRMWARE").is_ok_and(|value| value == "required");
+    assert!(ready || !required, "needs {CHIP}, arm-none-eabi-gcc, make and qemu-system-arm");
+    if !ready {
+        eprintln!("skipped: needs {CHIP}, arm-none-eabi-gcc, make and qemu-system-arm");
+    }
+    ready
+}
+
+/// What cargo tells a test and a project must not hear.
+const OUR_SETTINGS: [&str; 5] =
+    ["CARGO_TARGET_DIR", "RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "MAKEFLAGS", "CARGO_MANIFEST_DIR"];
+
+const CHIP: &str = "thumbv7em-none-eabihf";
+
+/// What the projects print of an image: its picture, and the checksum of its bits.
+fn printed(file: &[u8]) -> String {
+    let model = Model::parse(file).unwrap();
+    let plan = Plan::new(&model).unwrap();
+    let settings = Settings { label: Some(3), ..Settings::default() };
+    let mut arena = vec![0.0; settings.arena_len(&plan, &model)];
+    let mut sampler = Sampler::new(&model, &plan, settings, &mut arena).unwrap();
+    sampler.noise(42, 0);
+    while sampler.step().unwrap() {}
+    let image = sampler.image();
+    let (height, width) = plan.image_size();
+    let mut text = String::from("self-test passed\n");
+    for y in (0..height).step_by(2) {
+        for x in 0..width {
+            let mean = (image[y * width + x] + image[(y + 1) * width + x]) / 2.0;
+            let shade = ((mean + 1.0) / 2.0 * 10.0).clamp(0.0, 9.0);
+            text.push(char::from(b" .:-=+*#%@"[shade as usize]));
+        }
+        text.push('\n');
+    }
+    let bytes = image.iter().flat_map(|value| value.to_le_bytes());
+    let sum = bytes.fold(2_166_136_261u32, |sum, b| (sum ^ u32::from(b)).wrapping_mul(16_777_619));
+    writeln!(text, "checksum {sum:08x}").unwrap();
+    text
+}
+
+#[test]
+fn projects_draw_what_the_host_draws() {
+    if !chips_are_there() {
+        return;
+    }
+    let dir = packed();
+    let dir = dir.path();
+    let expected = printed(&fs::read(dir.join("q.fmq")).unwrap());
+    for (lang, build) in [("rust", ["cargo", "run", "-rq"]), ("c", ["make", "-s", "run"])] {
+        for board in ["mps2-an386", "mps2-an500"] {
+            let to = format!("{lang}-{board}");
+            ok(dir, &["export", "q.fmq", "--firmware", &to, "--lang", lang, "--board", board]);
+            let mut run = Command::new(build[0]);
+            run.args(&build[1..]).current_dir(dir.join(&to)).stdin(Stdio::null());
+            OUR_SETTINGS.iter().for_each(|name| _ = run.env_remove(name));
+            let run = run.output().unwrap();
+            let stderr = String::from_utf8_lossy(&run.stderr);
+            assert!(run.status.success(), "{to}: {stderr}");
+            assert_eq!(String::from_utf8_lossy(&run.stdout), expected, "{to}");
+        }
+    }
+}
+
+/// The commands of `docs/firmware.md`, and the lines that they must print.
+fn guide() -> Vec<(String, Vec<String>)> {
+    let guide = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/firmware.md");
+    let text = fs::read_to_string(guide).unwrap();
+    let block = text.split_once("```console\n").unwrap().1.split_once("```").unwrap().0;
+    let mut commands: Vec<(String, Vec<String>)> = Vec::new();
+    for line in block.lines() {
+        match line.strip_prefix("$ ") {
+            Some(command) => commands.push((command.to_string(), Vec::new())),
+            None => commands.last_mut().unwrap().1.push(line.to_string()),
+        }
+    }
+    commands
+}
+
+#[test]
+fn the_guide_does_what_it_says() {
+    let commands = guide();
+    assert_eq!(commands.len(), 10, "ten commands");
+    if !chips_are_there() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let net = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/mnist-micro.safetensors");
+    fs::copy(net, dir.path().join("net.safetensors")).unwrap();
+    let programs = Path::new(env!("CARGO_BIN_EXE_fmq")).parent().unwrap();
+    let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap());
+    for (command, expected) in commands {
+        let mut shell = Command::new("sh");
+        shell
+            .args(["-c", &command])
+            .current_dir(dir.path())
+            .env("PATH", &path)
+            .stdin(Stdio::null());
+        OUR_SETTINGS.iter().for_each(|name| _ = shell.env_remove(name));
+        let output = shell.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{command}: {stderr}");
+        for line in expected {
+            assert!(said.contains(&line), "{command}: no `{line}` in\n{said}");
+        }
+    }
+    assert_eq!(
+        fs::read(dir.path().join("net.bin")).unwrap(),
+        fs::read(dir.path().join("net.fmq")).unwrap()
+    );
+}
