@@ -7,7 +7,8 @@ use anyhow::{Result, bail, ensure};
 use fm_candle::checkpoint;
 use fm_candle::data::{Dataset, Split};
 use fm_candle::fid::lenet::{self, LeNet, TrainConfig};
-use fm_candle::fid::npz;
+use fm_candle::fid::npz::About;
+use fm_candle::fid::{self, Features, npz};
 
 use crate::cli::Common;
 
@@ -91,7 +92,12 @@ pub(crate) fn run(args: &Args, common: &Common) -> Result<()> {
     progress.line(&format!("wrote `{}`", args.output.display()));
     if let Some(path) = &args.save_stats {
         let statistics = LeNet::load(weights, &device)?.statistics(&train)?;
-        npz::write_statistics(path, &statistics)?;
+        let about = About {
+            images: Some(format!("{dataset}:train")),
+            net: Some(format!("{}, weights {}", Features::LeNet, fid::fingerprint(&args.output)?)),
+            resize: None,
+        };
+        npz::write_statistics_about(path, &statistics, &about)?;
         progress.line(&format!("wrote `{}`", path.display()));
     }
     Ok(())

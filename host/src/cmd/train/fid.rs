@@ -10,8 +10,9 @@ use fm_candle::data::catalog::INCEPTION;
 use fm_candle::device::Device;
 use fm_candle::fid::inception::Layer;
 use fm_candle::fid::moments::Moments;
+use fm_candle::fid::npz::About;
 use fm_candle::fid::resize::Resize;
-use fm_candle::fid::{FeatureNet, Features, Gathering, Statistics, distributed, fid, npz};
+use fm_candle::fid::{self, FeatureNet, Features, Gathering, Statistics, distributed, npz};
 use fm_candle::model::UNet;
 use fm_candle::sample::{start_noise, to_pixels};
 use fm_candle::train::{Order, Rank};
@@ -28,6 +29,8 @@ const CHUNK: usize = 64;
 pub(super) struct Fid {
     features: Box<dyn FeatureNet>,
     reference: PathBuf,
+    /// What the statistics there must be of.
+    about: About,
 }
 
 impl Fid {
@@ -48,9 +51,15 @@ impl Fid {
             ),
         };
         let inception = Features::Inception(Layer::D2048);
-        let features = inception.open(&weights, Resize::default(), device)?;
+        let resize = Resize::default();
+        let features = inception.open(&weights, resize, device)?;
         let reference = args.output_dir.join("fid_reference.npz");
-        Ok(Some(Self { features, reference }))
+        let about = About {
+            images: Some(format!("{}:train", args.dataset)),
+            net: Some(format!("{inception}, weights {}", fid::fingerprint(&weights)?)),
+            resize: Some(resize.name().into()),
+        };
+        Ok(Some(Self { features, reference, about }))
     }
 
     /// The distance between samples of `net`, under the labels of training images, and the training
@@ -58,7 +67,7 @@ impl Fid {
     pub(super) fn score(&self, run: &Run<'_>, net: &UNet) -> Result<Option<f64>> {
         let first = run.ranks.rank().index == 0;
         // What the first process sees in the folder counts; it alone needs the statistics.
-        let real = if run.ranks.any(first && self.reference.is_file())? {
+        let real = if run.ranks.any(first && self.is_kept()?)? {
             first.then(|| npz::read_statistics(&self.reference)).transpose()?
         } else {
             let Some(moments) = self.training_set(run)? else { return Ok(None) };
@@ -67,17 +76,22 @@ impl Fid {
         let Some(made) = self.samples(run, net)? else { return Ok(None) };
         let mut score = [0.0];
         if let Some(real) = real {
-            score = [fid(&made.try_into()?, &real)?];
+            score = [fid::fid(&made.try_into()?, &real)?];
         }
         run.ranks.broadcast(0, &mut score)?;
         Ok(Some(score[0]))
+    }
+
+    /// Whether the folder has the training set's statistics of these features.
+    fn is_kept(&self) -> Result<bool> {
+        Ok(self.reference.is_file() && npz::read_about(&self.reference)? == self.about)
     }
 
     /// Statistics of the training set, written for the run's next evaluation.
     fn keep(&self, run: &Run<'_>, moments: Moments) -> Result<Statistics> {
         let statistics = moments.try_into()?;
         if !run.args.test_run {
-            npz::write_statistics(&self.reference, &statistics)?;
+            npz::write_statistics_about(&self.reference, &statistics, &self.about)?;
         }
         Ok(statistics)
     }
