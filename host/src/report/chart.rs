@@ -66,6 +66,9 @@ const LEADING: f64 = 22.0;
 /// Width of the samples in the legend, and of the room that they take.
 const KEY: (f64, f64) = (26.0, 34.0);
 
+/// Room of an interval beside those of other lines at the same place.
+const BAR: f64 = 5.0;
+
 /// Left end of the legend.
 const MARGIN: f64 = 16.0;
 
@@ -109,14 +112,31 @@ impl Chart {
                 for reference in self.references.iter().zip(DASHES.iter().cycle()) {
                     reference.0.draw(&mut body, reference.1, &frame);
                 }
-                for series in &self.series {
-                    series.draw(&mut body, &frame);
+                for (series, aside) in self.series.iter().zip(self.asides()) {
+                    series.draw(&mut body, &frame, aside);
                 }
                 height = legend(&mut body, &self.entries(&frame));
             }
             None => text(&mut body, [LEFT, TOP + 20.0], "", "no finite values to show"),
         }
         svg::document([WIDTH, height], &self.title, &body)
+    }
+
+    /// How far each series is moved to the right, so that the intervals of lines stand side by side.
+    fn asides(&self) -> Vec<f64> {
+        let barred = |series: &Series| {
+            matches!(series.pen, Pen::Line(..)) && series.points.iter().any(|p| p.error.is_some())
+        };
+        let count = self.series.iter().filter(|series| barred(series)).count();
+        let mut place = -0.5 * BAR * (count.max(1) - 1) as f64;
+        let next = |series: &Series| {
+            if !barred(series) {
+                return 0.0;
+            }
+            place += BAR;
+            place - BAR
+        };
+        self.series.iter().map(next).collect()
     }
 
     /// A frame that holds all points and levels; none when there is no point.
@@ -231,8 +251,9 @@ impl Point {
 
 impl Series {
     /// The line below, then intervals, then markers.
-    fn draw(&self, out: &mut String, frame: &Frame) {
-        let place = |point: &Point| frame.places(point).then(|| frame.place(point));
+    fn draw(&self, out: &mut String, frame: &Frame, aside: f64) {
+        let moved = |[x, y]: [f64; 2]| [x + aside, y];
+        let place = |point: &Point| frame.places(point).then(|| moved(frame.place(point)));
         let placed: Vec<_> = self.points.iter().filter_map(|p| Some((p, place(p)?))).collect();
         if let Some(stroke) = self.pen.stroke() {
             let path: Vec<_> = placed.iter().map(|(_, [x, y])| format!("{x:.2},{y:.2}")).collect();
@@ -241,7 +262,7 @@ impl Series {
         for (point, [x, _]) in &placed {
             let ends: Vec<f64> = point.ends().map(|end| frame.up_clamped(end)).collect();
             if let [low, high] = ends[..] {
-                let d = format!("M{:.2} {low:.2}h6m-3 0V{high:.2}m-3 0h6", x - 3.0);
+                let d = format!("M{:.2} {low:.2}h4m-2 0V{high:.2}m-2 0h4", x - 2.0);
                 let stroke = self.pen.color();
                 let _ = write!(out, r#"<path d="{d}" fill="none" {stroke} stroke-width="1.3"/>"#);
             }
@@ -347,6 +368,21 @@ mod tests {
         assert!(svg.contains("20.00 ± 60.00 at 3.00") && svg.contains("<path d=\"M5"), "{svg}");
         let frame = chart.frame().unwrap();
         assert!((frame.up_clamped(-40.0) - BOTTOM).abs() < 1e-9 && frame.up(80.0) > TOP);
+    }
+
+    #[test]
+    fn intervals_of_lines_stand_side_by_side() {
+        let mut chart = chart(&[(2.0, 10.0), (3.0, 20.0)]);
+        assert_eq!(chart.asides(), [0.0]);
+        chart.series[0].points[0].error = Some(1.0);
+        for pen in [Pen::Line(1, Dash::Solid), Pen::Marks(2), Pen::Line(3, Dash::Solid)] {
+            let points = chart.series[0].points.clone();
+            chart.series.push(Series { name: "another".into(), points, pen });
+        }
+        assert_eq!(chart.asides(), [-BAR, 0.0, 0.0, BAR]);
+        let bars = |x: f64| chart.svg().matches(&format!("M{x:.2} ")).count();
+        let x = chart.frame().unwrap().right(2.0) - 2.0;
+        assert_eq!([x - BAR, x, x + BAR].map(bars), [1, 2, 1]);
     }
 
     #[test]
