@@ -153,9 +153,10 @@ fn printed(file: &[u8]) -> String {
     let mut text = String::from("self-test passed\n");
     for y in (0..height).step_by(2) {
         for x in 0..width {
-            let mean = (image[y * width + x] + image[(y + 1) * width + x]) / 2.0;
-            let shade = ((mean + 1.0) / 2.0 * 10.0).clamp(0.0, 9.0);
-            text.push(char::from(b" .:-=+*#%@"[shade as usize]));
+            let mean = f32::midpoint(image[y * width + x], image[(y + 1) * width + x]);
+            let shade = f32::midpoint(mean, 1.0) * 10.0;
+            let reached = (1..10u8).filter(|&i| shade >= f32::from(i)).count();
+            text.push(char::from(b" .:-=+*#%@"[reached]));
         }
         text.push('\n');
     }
@@ -179,7 +180,9 @@ fn projects_draw_what_the_host_draws() {
             ok(dir, &["export", "q.fmq", "--firmware", &to, "--lang", lang, "--board", board]);
             let mut run = Command::new(build[0]);
             run.args(&build[1..]).current_dir(dir.join(&to)).stdin(Stdio::null());
-            OUR_SETTINGS.iter().for_each(|name| _ = run.env_remove(name));
+            for name in OUR_SETTINGS {
+                run.env_remove(name);
+            }
             let run = run.output().unwrap();
             let stderr = String::from_utf8_lossy(&run.stderr);
             assert!(run.status.success(), "{to}: {stderr}");
@@ -222,7 +225,9 @@ fn the_guide_does_what_it_says() {
             .current_dir(dir.path())
             .env("PATH", &path)
             .stdin(Stdio::null());
-        OUR_SETTINGS.iter().for_each(|name| _ = shell.env_remove(name));
+        for name in OUR_SETTINGS {
+            shell.env_remove(name);
+        }
         let output = shell.output().unwrap();
         let said = String::from_utf8_lossy(&output.stdout);
         let stderr = String::from_utf8_lossy(&output.stderr);
