@@ -57,6 +57,26 @@ fn every_form_holds_the_file() {
     assert!(bytes.eq(file.iter().copied()));
 }
 
+#[test]
+fn a_project_is_a_folder_like_others() {
+    let dir = packed();
+    let dir = dir.path();
+    for lang in ["rust", "c"] {
+        ok(dir, &["export", "q.fmq", "--firmware", lang, "--lang", lang]);
+        let (file, copy) = (dir.join("q.fmq"), dir.join(lang).join("model.fmq"));
+        assert_eq!(fs::read(copy).unwrap(), fs::read(file).unwrap());
+        fs::create_dir(dir.join("other")).unwrap();
+        let permissions = |name| fs::metadata(dir.join(name)).unwrap().permissions();
+        assert_eq!(permissions(lang), permissions("other"));
+        fs::remove_dir(dir.join("other")).unwrap();
+    }
+    // An empty folder may be there already.
+    fs::create_dir(dir.join("empty")).unwrap();
+    ok(dir, &["export", "q.fmq", "--firmware", "empty", "--quant-core", "https://example.org/fmq"]);
+    let manifest = fs::read_to_string(dir.join("empty/Cargo.toml")).unwrap();
+    assert!(manifest.contains(r#"quant-core = { git = "https://example.org/fmq" }"#), "{manifest}");
+}
+
 /// What the compilers make of the sources: programs that copy the bytes to stdout.
 #[test]
 fn sources_compile() {
