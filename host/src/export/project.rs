@@ -121,8 +121,12 @@ impl Project {
         atomic::check_target(dir)?;
         // Beside its place, so that it appears there whole.
         let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());
-        let beside = tempfile::Builder::new()
-            .prefix(".fmq-")
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(".fmq-");
+        // Readable by whom the umask allows, as any other folder.
+        #[cfg(unix)]
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777));
+        let beside = builder
             .tempdir_in(parent.unwrap_or(Path::new(".")))
             .with_context(|| format!("`{}`", dir.display()))?;
         for (name, contents) in self.files(facts)? {

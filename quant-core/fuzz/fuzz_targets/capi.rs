@@ -17,7 +17,32 @@ struct Input {
     edits: Vec<(u16, u8)>,
     cut: Option<u16>,
     right_checksums: bool,
+    start: Start,
     calls: Vec<Call>,
+}
+
+/// How far right calls lead before the others.
+#[derive(Arbitrary, Clone, Copy, Debug, PartialEq, PartialOrd)]
+enum Start {
+    Nothing,
+    Opened,
+    Begun,
+    Drawn,
+    Finished,
+}
+
+impl Start {
+    /// The right calls.
+    fn calls(self) -> Vec<Call> {
+        let wish = Wish { method: 0, steps: 2, label: Some(3), ..Wish::default() };
+        let calls = [
+            (Self::Opened, Call::Open(Place::Right, Length::All)),
+            (Self::Begun, Call::Init(Some(wish), Place::Right, Length::All)),
+            (Self::Drawn, Call::Run),
+            (Self::Finished, Call::Finish(Place::Right, Length::All)),
+        ];
+        calls.into_iter().filter(|&(state, _)| state <= self).map(|(_, call)| call).collect()
+    }
 }
 
 #[derive(Arbitrary, Debug)]
@@ -58,7 +83,7 @@ enum Length {
     Huge(u8),
 }
 
-#[derive(Arbitrary, Debug)]
+#[derive(Arbitrary, Debug, Default)]
 struct Wish {
     size: Option<u8>,
     method: u8,
@@ -145,7 +170,7 @@ fuzz_target!(|input: Input| {
     };
     // Whether a model is open, how many steps of its image are left, if one was begun.
     let (mut open, mut left) = (false, None);
-    for call in input.calls.iter().take(32) {
+    for call in input.start.calls().iter().chain(input.calls.iter().take(32)) {
         let model = &raw mut *program.model;
         let own = (program.file.as_mut_ptr(), program.file.len());
         let arena = (program.arena.as_mut_ptr().cast::<u8>(), 8 * program.arena.len());
@@ -222,11 +247,13 @@ fuzz_target!(|input: Input| {
                     }
                     status
                 }
-                Call::Finish(place, len) => {
+                Call::Finish(place, length_given) => {
                     let (at, bytes) = program.place(place, image);
-                    let len = length(len, bytes, 4);
+                    let len = length(length_given, bytes, 4);
                     let status = fmq_finish(model, at.cast(), len);
                     assert!(left == Some(0) || status == FmqStatus::Order);
+                    let right = matches!((place, length_given), (Place::Right, Length::All));
+                    assert!(!right || left != Some(0) || status == FmqStatus::Ok);
                     if status == FmqStatus::Ok {
                         left = None;
                     }

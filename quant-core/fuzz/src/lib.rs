@@ -13,6 +13,7 @@
 //! ```text
 //! cargo +nightly fuzz run mutate fuzz/corpus/mutate fuzz/seeds/mutate
 //! cargo +nightly fuzz run parse fuzz/corpus/parse fuzz/seeds/parse ../tests/data/format -- -max_len=32768
+//! cargo +nightly fuzz run capi -- -max_total_time=1200
 //! ```
 //!
 //! An input that crashes becomes a plain test in `quant-core/src`.

@@ -21,7 +21,8 @@
 
 mod session;
 mod span;
-#[cfg(all(test, feature = "alloc"))]
+#[cfg(feature = "alloc")]
+#[cfg(test)]
 mod tests;
 mod types;
 

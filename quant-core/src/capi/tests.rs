@@ -1,3 +1,9 @@
+#![expect(
+    clippy::undocumented_unsafe_blocks,
+    clippy::cast_ptr_alignment,
+    reason = "a caller in C: all memory is as long as it says, some of it misaligned on purpose"
+)]
+
 use super::*;
 use crate::format::{Dense, Golden, Head, Kind, Writer};
 use crate::infer::{Input, Sampler};
@@ -5,7 +11,7 @@ use crate::net::NetConfig;
 use core::ffi::{CStr, c_void};
 use core::ptr::{from_mut, from_ref, null, null_mut};
 use half::f16;
-use std::string::ToString;
+use std::string::{String, ToString};
 use std::vec;
 use std::vec::Vec;
 
@@ -62,7 +68,7 @@ fn written(sections: &[(Kind, &[u8])]) -> Vec<u8> {
     })
     .unwrap();
     let names: Vec<_> = (0..shapes.len()).map(|i| i.to_string()).collect();
-    let names = names.iter().map(|name| name.as_str()).collect();
+    let names = names.iter().map(String::as_str).collect();
     let head = Head { net: Some(&net), names, sections: sections.to_vec() };
     let mut writer = Writer::new(Vec::new(), &head).unwrap();
     for shape in &shapes {
