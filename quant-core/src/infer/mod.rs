@@ -102,7 +102,7 @@ impl Plan {
     pub fn with_precision(model: &Model<'_>, precision: Precision) -> Result<Self> {
         let side = model.net().and_then(|net| net.image_size);
         let side = side.ok_or(Error::Encoding { needed: "a net with its image size" })?;
-        Self::of(model, (num::index(side), num::index(side)), precision)
+        Self::with_size_and_precision(model, (num::index(side), num::index(side)), precision)
     }
 
     /// The plan for images of `height` x `width` pixels.
@@ -112,10 +112,14 @@ impl Plan {
     /// halve as often as it does, and for attention whose heads do not divide its channels;
     /// [`Error::NotOfTheNet`] for weights that are integers.
     pub fn with_size(model: &Model<'_>, height: usize, width: usize) -> Result<Self> {
-        Self::of(model, (height, width), Precision::Float)
+        Self::with_size_and_precision(model, (height, width), Precision::Float)
     }
 
-    fn of(
+    /// The plan for images of `height` x `width` pixels, and of a precision.
+    ///
+    /// # Errors
+    /// Those of [`Plan::with_size`] and [`Plan::with_precision`].
+    pub fn with_size_and_precision(
         model: &Model<'_>,
         (height, width): (usize, usize),
         precision: Precision,
