@@ -10,7 +10,7 @@
 //! ```
 //!
 //! Several pixels are computed together, so that a word of weights or of pixels is loaded once for
-//! several products: four with three of a row's taps, which is as much as thirteen registers hold.
+//! several products: four with three taps, which is as much as thirteen registers hold.
 
 #[cfg(fmq_dsp)]
 use super::smlad as cpu;
@@ -40,7 +40,17 @@ pub(super) mod plain {
         [add(s0, x0, x1, x2), add(s1, x1, x2, x3), add(s2, x2, x3, x4), add(s3, x3, x4, x5)]
     }
 
-    /// The same of three.
+    /// Adds to the sums of four pixels the products of a word of weights.
+    #[inline]
+    pub(crate) fn mix_four(
+        [s0, s1, s2, s3]: [i32; 4],
+        &[x0, x1, x2, x3]: &[i32; 4],
+        w: i32,
+    ) -> [i32; 4] {
+        [dot(s0, x0, w), dot(s1, x1, w), dot(s2, x2, w), dot(s3, x3, w)]
+    }
+
+    /// The same as `four` of three.
     #[inline]
     pub(crate) fn three(
         [s0, s1, s2]: [i32; 3],
@@ -109,6 +119,24 @@ pub(crate) fn join<T: Copy>(
                 *out |= i32::from(number(value)) << 16;
             }
         }
+    }
+}
+
+/// [`join`] of an even number of channels of 3 x 3, written out.
+pub(crate) fn join_nine<T: Copy>(values: &[T], number: impl Fn(T) -> i16, out: &mut [i32]) {
+    let line = out.len() / 3;
+    let (above, rest) = out.split_at_mut_checked(line).unwrap_or_default();
+    let (here, below) = rest.split_at_mut_checked(line).unwrap_or_default();
+    let [above, here, below] = [above, here, below].map(|line| line.as_chunks_mut::<3>().0);
+    let lines = above.iter_mut().zip(here).zip(below);
+    let word = |low, high| i32::from(number(low)) & 0xffff | i32::from(number(high)) << 16;
+    for (&[low, high], ((above, here), below)) in
+        values.as_chunks::<9>().0.as_chunks().0.iter().zip(lines)
+    {
+        let ([a, b, c, d, e, f, g, h, i], [k, l, m, n, o, p, q, r, s]) = (low, high);
+        *above = [word(a, k), word(b, l), word(c, m)];
+        *here = [word(d, n), word(e, o), word(f, p)];
+        *below = [word(g, q), word(h, r), word(i, s)];
     }
 }
 
@@ -191,9 +219,9 @@ fn one(input: &[i32], width: usize, taps: &[[i32; 3]]) -> i32 {
 /// `sums`: `[n]`; `input`: `[pairs, plane]`; `weights`: `[pairs]`.
 pub(crate) fn mix(sums: &mut [i32], input: &[i32], plane: usize, weights: &[i32]) {
     let mut at = input;
-    let (sevens, rest) = sums.as_chunks_mut();
-    for sums in sevens {
-        *sums = seven(at, plane, weights);
+    let (fours, rest) = sums.as_chunks_mut();
+    for sums in fours {
+        *sums = mix_four(at, plane, weights);
         at = at.get(sums.len()..).unwrap_or_default();
     }
     for sum in rest {
@@ -203,14 +231,11 @@ pub(crate) fn mix(sums: &mut [i32], input: &[i32], plane: usize, weights: &[i32]
     }
 }
 
+/// Four pixels.
 #[inline(never)]
-fn seven(input: &[i32], plane: usize, weights: &[i32]) -> [i32; 7] {
-    let [mut s0, mut s1, mut s2, mut s3, mut s4, mut s5, mut s6] = [0; 7];
-    for (&[x0, x1, x2, x3, x4, x5, x6], &w) in lines(input, plane, weights.len()).zip(weights) {
-        (s0, s1, s2, s3) = (dot(s0, x0, w), dot(s1, x1, w), dot(s2, x2, w), dot(s3, x3, w));
-        (s4, s5, s6) = (dot(s4, x4, w), dot(s5, x5, w), dot(s6, x6, w));
-    }
-    [s0, s1, s2, s3, s4, s5, s6]
+fn mix_four(input: &[i32], plane: usize, weights: &[i32]) -> [i32; 4] {
+    let lines = lines(input, plane, weights.len()).zip(weights);
+    lines.fold([0; 4], |sums, (x, &w)| cpu::mix_four(sums, x, w))
 }
 
 #[cfg(test)]
@@ -247,6 +272,16 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn join_nine_is_join(seed: u64, pairs in 0usize..5) {
+            let values = numbers(seed, 18 * pairs);
+            let number = |x: i32| crate::num::i16_of(crate::num::f32_of_i32(x >> 16));
+            let (mut fast, mut exact) = (vec![7; 9 * pairs], vec![8; 9 * pairs]);
+            join_nine(&values, number, &mut fast);
+            join(&values, (3, 3), number, &mut exact);
+            prop_assert_eq!(fast, exact);
+        }
+
         #[test]
         fn correlate_is_its_specification(
             seed: u64, pairs in 1usize..5, w in 1usize..30, stride in 1usize..3,

@@ -26,7 +26,7 @@ pub(crate) fn dot(sum: i32, a: i32, b: i32) -> i32 {
             a = in(reg) a,
             b = in(reg) b,
             sum = in(reg) sum,
-            options(pure, nomem, nostack, preserves_flags),
+            options(pure, nomem, nostack),
         );
     }
     result
@@ -67,7 +67,7 @@ pub(crate) fn four(
             s3 = inout(reg) s3,
             x0 = out(reg) _,
             x1 = out(reg) _,
-            options(pure, readonly, nostack, preserves_flags),
+            options(pure, readonly, nostack),
         );
     }
     [s0, s1, s2, s3]
@@ -104,8 +104,38 @@ pub(crate) fn three(
             s2 = inout(reg) s2,
             x0 = out(reg) _,
             x1 = out(reg) _,
-            options(pure, readonly, nostack, preserves_flags),
+            options(pure, readonly, nostack),
         );
     }
     [s0, s1, s2]
+}
+
+/// Adds to the sums of four pixels the products of a word of weights.
+#[inline]
+pub(crate) fn mix_four(
+    [mut s0, mut s1, mut s2, mut s3]: [i32; 4],
+    x: &[i32; 4],
+    w: i32,
+) -> [i32; 4] {
+    // SAFETY: it reads the four words of `x`, which are aligned, and writes registers.
+    unsafe {
+        asm!(
+            "ldrd {x0}, {x1}, [{x}]",
+            "smlad {s0}, {x0}, {w}, {s0}",
+            "smlad {s1}, {x1}, {w}, {s1}",
+            "ldrd {x0}, {x1}, [{x}, #8]",
+            "smlad {s2}, {x0}, {w}, {s2}",
+            "smlad {s3}, {x1}, {w}, {s3}",
+            x = in(reg) x.as_ptr(),
+            w = in(reg) w,
+            s0 = inout(reg) s0,
+            s1 = inout(reg) s1,
+            s2 = inout(reg) s2,
+            s3 = inout(reg) s3,
+            x0 = out(reg) _,
+            x1 = out(reg) _,
+            options(pure, readonly, nostack),
+        );
+    }
+    [s0, s1, s2, s3]
 }
