@@ -49,7 +49,7 @@ fn main() -> ! {
     chip::start_timer();
     let mut line = [0; 128];
     let Some(order) = Order::read(chip::command_line(&mut line)) else {
-        say!("error: the words must be CLASS SEED STEPS integer bits, of which the last may be left out");
+        say!("error: the words must be CLASS SEED STEPS integer bits; the last may be left out");
         chip::exit(1)
     };
     match draw(ARENA, &order) {
