@@ -3,6 +3,7 @@
 //! ```text
 //! fmq quantize ../../host/assets/mnist-micro.safetensors --scheme lloyd-max --bits 4 \
 //!     --granularity auto --golden -o micro-4bit.fmq
+//! fmq calibrate micro-4bit.fmq -o micro-4bit.fmq # for `integer`
 //! cargo build --release --target thumbv7em-none-eabihf
 //! qemu-system-arm -M mps2-an386 -nographic -monitor none -serial none -icount shift=8,sleep=off \
 //!     -chardev stdio,id=console \
