@@ -102,7 +102,8 @@ impl Spec {
                 2 => Granularity::Tensor,
                 _ => Granularity::Auto,
             },
-            levels: [Levels::F32, Levels::F16, Levels::I16, Levels::I8][usize::from(self.levels % 4)],
+            levels: [Levels::F32, Levels::F16, Levels::I16, Levels::I8]
+                [usize::from(self.levels % 4)],
             lambda: None,
         };
         match quantize_tensor(&weights, &shape, &options) {
