@@ -34,6 +34,8 @@ pub enum Domain {
     KidSubset = 21,
     /// Order of the images before the inception score splits them; index: 0.
     ScoreOrder = 22,
+    /// Noise of the images that a packed file is calibrated by; index: the image.
+    Calibration = 23,
 }
 
 impl Domain {

@@ -21,6 +21,24 @@ pub(crate) const fn f32_of_usize(x: usize) -> f32 {
     x as f32
 }
 
+/// `x` rounded to the nearest f32, ties to even; exact up to 2^24.
+#[expect(clippy::cast_precision_loss, reason = "rounding is the purpose")]
+pub(crate) const fn f32_of_i32(x: i32) -> f32 {
+    x as f32
+}
+
+/// `x` rounded to the nearest f32, ties to even; exact up to 2^24.
+#[expect(clippy::cast_precision_loss, reason = "rounding is the purpose")]
+pub(crate) const fn f32_of_i64(x: i64) -> f32 {
+    x as f32
+}
+
+/// The integer that `x` holds; beyond i32 the nearest, of NaN 0.
+#[expect(clippy::cast_possible_truncation, reason = "`as` saturates")]
+pub(crate) const fn i32_of(x: f32) -> i32 {
+    x as i32
+}
+
 /// `x` as f64; exact up to 2^53, which no length in memory reaches.
 #[expect(clippy::cast_precision_loss, reason = "lengths stay below 2^53")]
 pub(crate) const fn f64_of(x: usize) -> f64 {
@@ -123,7 +141,6 @@ pub(crate) const fn floor_u64(x: f64) -> u64 {
 }
 
 /// The integer that `x` holds; beyond i16 the nearest.
-#[cfg(feature = "alloc")]
 #[expect(clippy::cast_possible_truncation, reason = "the float holds a small integer")]
 pub(crate) const fn i16_of(x: f32) -> i16 {
     x as i16

@@ -6,6 +6,7 @@
     reason = "the reference's formula is made of such casts"
 )]
 
+pub mod nets;
 mod reference;
 
 use candle_core::{DType, Device, Tensor};

@@ -19,11 +19,11 @@ use std::time::Instant;
 use candle_core::{Device, Tensor};
 use fm_candle::checkpoint;
 use fm_candle::model::{Stored, UNet, UNetConfig};
-use fm_candle::quantize::{PackedNet, Treatment, quantize_to_file};
+use fm_candle::quantize::{Calibration, PackedNet, Treatment, calibrate, quantize_to_file};
 use fm_candle::sample::Sampler;
 use fm_candle::solver::{self, Method, uniform_grid};
 use quant_core::format::{Kind, Model, fill_section};
-use quant_core::infer::{self, Plan, Settings};
+use quant_core::infer::{self, Plan, Precision, Settings};
 use quant_core::quantize::{Granularity, Options};
 use quant_core::scheme::Scheme;
 
@@ -39,7 +39,7 @@ fn firmware(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("firmware").join(path)
 }
 
-/// The embedded net, packed with a golden pair.
+/// The embedded net, packed with a golden pair and calibrated.
 fn pack(dir: &Path, bits: u8) -> PathBuf {
     let net = Path::new(env!("CARGO_MANIFEST_DIR")).join("../host/assets/mnist-micro.safetensors");
     let net = checkpoint::load(&net, false).unwrap();
@@ -51,6 +51,9 @@ fn pack(dir: &Path, bits: u8) -> PathBuf {
     let path = dir.join(format!("micro-{bits}bit.fmq"));
     let treat = |_: &str, _: &[usize]| Treatment::Quantize(options);
     quantize_to_file(&path, &net.tensors[..], &all, packed, treat, |_, _| Ok(())).unwrap();
+    let by = Calibration { images: 11, steps: 8, seed: 0 };
+    let file = calibrate(&std::fs::read(&path).unwrap(), by, || {}).unwrap();
+    std::fs::write(&path, file).unwrap();
     path
 }
 
@@ -139,9 +142,9 @@ fn run_program(program: &str, machine: &str, model: &Path, words: &str) -> Said 
 }
 
 /// The host's image from the same engine, and the multiplications of its making.
-fn host(file: &[u8]) -> (Vec<f32>, u64) {
+fn host(file: &[u8], precision: Precision) -> (Vec<f32>, u64) {
     let model = Model::parse(file).unwrap();
-    let plan = Plan::new(&model).unwrap();
+    let plan = Plan::with_precision(&model, precision).unwrap();
     let settings = Settings { steps: STEPS, label: Some(CLASS), ..Settings::default() };
     let mut arena = vec![f32::NAN; settings.arena_len(&plan, &model)];
     let mut sampler = infer::Sampler::new(&model, &plan, settings, &mut arena).unwrap();
@@ -178,7 +181,7 @@ fn draws_the_hosts_digit() {
     for bits in BITS {
         let path = pack(dir.path(), bits);
         let file = std::fs::read(&path).unwrap();
-        let (image, macs) = host(&file);
+        let (image, macs) = host(&file, Precision::Float);
         let candles = candle(&path, &file);
         let off = image.iter().zip(&candles).map(|(a, b)| (a - b).abs()).fold(0f32, f32::max);
         assert!(off < 1e-3, "{bits} bits: {off} from candle's");
@@ -193,6 +196,33 @@ fn draws_the_hosts_digit() {
             let count = said.number("instructions");
             println!("{bits} bits on {machine}: {count} instructions, {off:.1e} from candle's");
             assert!(count > macs, "{bits} bits on {machine}: {count} instructions");
+            assert!(said.number("stack") < infer::STACK_BYTES as u64, "{text}");
+        }
+    }
+}
+
+#[test]
+fn integers_draw_the_hosts_digit() {
+    if !ready() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    for bits in BITS {
+        let path = pack(dir.path(), bits);
+        let file = std::fs::read(&path).unwrap();
+        let (image, macs) = host(&file, Precision::Integer);
+        let image: Vec<u32> = image.iter().map(|value| value.to_bits()).collect();
+        for machine in MACHINES {
+            let said = run(machine, &path, &format!("{CLASS} {SEED} {STEPS} integer bits"));
+            let text = &said.text;
+            assert_eq!(said.code, Some(0), "{bits} bits on {machine}:\n{text}");
+            assert!(said.image() == image, "{bits} bits on {machine}: another image:\n{text}");
+            assert!(text.contains("self-test passed"), "{text}");
+            assert_eq!(said.number("macs"), macs);
+            let (count, arena) = (said.number("instructions"), said.number("arena"));
+            println!("{bits} bits on {machine}: {count} instructions, arena {arena}");
+            assert!(2 * count < 5 * macs, "{bits} bits on {machine}: {count} instructions");
+            assert!(arena <= 48 << 10, "{text}");
             assert!(said.number("stack") < infer::STACK_BYTES as u64, "{text}");
         }
     }
@@ -269,6 +299,7 @@ fn a_wrong_order_is_refused() {
         ("3 42 0", "steps of the solver is 0"),
         ("three", "the words must be"),
         ("3 42 1 bytes", "the words must be"),
+        ("3 42 1 bits integer", "the words must be"),
     ] {
         let said = run(MACHINES[0], &model, words);
         assert_eq!(said.code, Some(1), "{words}:\n{}", said.text);

@@ -15,12 +15,14 @@ use rayon::prelude::*;
 use crate::checkpoint::{Elements, Source, TensorInfo};
 use crate::error::{Error, Result};
 
+mod calibrate;
 mod device;
 mod recommended;
 mod report;
 mod sink;
 mod torch;
 
+pub use calibrate::{Calibration, calibrate};
 pub use device::PackedNet;
 pub use recommended::is_sensitive;
 pub use report::{Report, TensorReport};

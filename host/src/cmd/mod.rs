@@ -1,5 +1,6 @@
 //! The subcommands: a file each, with its arguments and its run.
 
+pub(crate) mod calibrate;
 pub(crate) mod data;
 pub(crate) mod demo;
 pub(crate) mod encode;

@@ -3,8 +3,8 @@
 use arbitrary::Arbitrary;
 use half::f16;
 use libfuzzer_sys::fuzz_target;
-use quant_core::format::{Dense, Head, Model, Writer};
-use quant_core::infer::{Input as Point, Plan};
+use quant_core::format::{Dense, Head, Kind, Model, Writer, with_section};
+use quant_core::infer::{Input as Point, Plan, Precision};
 use quant_core::net::NetConfig;
 
 /// A net of any fields, and images of any size.
@@ -104,5 +104,17 @@ fuzz_target!(|input: Input| {
     let mut arena = vec![f32::NAN; plan.arena_len()];
     if plan.velocity(&model, &point, &mut arena, &mut v).is_ok() && input.t.is_finite() {
         assert!(v.iter().all(|v| v.is_finite()), "{net:?}, {height} x {width}");
+    }
+
+    // The same in integers, with a scale for each map that is too small, right or too large.
+    let scales = (0..=plan.maps()).map(|i| [1e-3, 1.0, 1e3][i % 3]);
+    let scales: Vec<u8> = scales.flat_map(f32::to_le_bytes).collect();
+    let file = with_section(&file, Kind::ACTIVATION_SCALES, &scales).expect("scales");
+    let model = Model::parse(&file).expect("written by the writer");
+    let plan = Plan::with_size_and_precision(&model, (height, width), Precision::Integer);
+    let plan = plan.expect("a plan as in floats");
+    let mut arena = vec![f32::NAN; plan.arena_len()];
+    if plan.velocity(&model, &point, &mut arena, &mut v).is_ok() && input.t.is_finite() {
+        assert!(v.iter().all(|v| v.is_finite()), "integers: {net:?}, {height} x {width}");
     }
 });

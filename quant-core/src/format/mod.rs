@@ -56,7 +56,8 @@
 //! | 1 | the net: see [`crate::net`]. The tensors are then its parameters in state-dict order |
 //! | 2 | names: for each tensor the length of its name (2 bytes, 1..=512) and the name in UTF-8, unlike any other. Only the host needs them |
 //! | 3 | memory plan: see [`MemoryPlan`] |
-//! | 4 | activation scales, 5 bias corrections: reserved for integer arithmetic |
+//! | 4 | activation scales, for integer arithmetic: see [`Activations`] |
+//! | 5 | bias corrections: reserved for integer arithmetic |
 //! | 6 | golden pair: see [`Golden`] |
 //!
 //! # Tensor record
@@ -92,6 +93,9 @@
 //!   every reader of a version 1.x reads the files of every earlier one. It also reads version 0.9,
 //!   from before the promise, which differs in the number alone.
 
+mod activations;
+#[cfg(feature = "alloc")]
+mod amend;
 mod golden;
 mod header;
 mod memory_plan;
@@ -101,6 +105,9 @@ mod section;
 #[cfg(feature = "alloc")]
 mod writer;
 
+pub use activations::Activations;
+#[cfg(feature = "alloc")]
+pub use amend::with_section;
 pub use golden::Golden;
 pub use header::{MAGIC, MAX_HEAD_LEN, MAX_SECTIONS, MAX_TENSORS, VERSION};
 pub use memory_plan::MemoryPlan;

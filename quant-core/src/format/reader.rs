@@ -3,7 +3,7 @@
 use super::header::{HEADER_LEN, Header, RECORD_LEN, SECTION_LEN};
 use super::record::{Encoding, Record};
 use super::section::{Kind, Names, Sections};
-use super::{Golden, MemoryPlan, check_zero, wide};
+use super::{Activations, Golden, MemoryPlan, check_zero, wide};
 use crate::coded::{CodedRows, check_part, part, row_out_of_range};
 use crate::error::{Error, Result, check_length};
 use crate::net::NetConfig;
@@ -17,6 +17,7 @@ pub struct Model<'a> {
     net: Option<NetConfig>,
     plan: Option<MemoryPlan>,
     golden: Option<Golden<'a>>,
+    activations: Option<Activations<'a>>,
     sections: Sections<'a>,
     tensors: Tensors<'a>,
     header_bytes: usize,
@@ -39,6 +40,8 @@ impl<'a> Model<'a> {
         let net = sections.get(Kind::NET).map(NetConfig::parse).transpose()?;
         let plan = sections.get(Kind::MEMORY_PLAN).map(MemoryPlan::parse).transpose()?;
         let golden = sections.get(Kind::GOLDEN).map(Golden::parse).transpose()?;
+        let activations = sections.get(Kind::ACTIVATION_SCALES).map(Activations::parse);
+        let activations = activations.transpose()?;
         let names = sections.get(Kind::NAMES);
         if names.is_some() {
             Names::new(names).check(header.tensors)?;
@@ -53,7 +56,7 @@ impl<'a> Model<'a> {
         let described: usize = tensors.clone().map(|tensor| tensor.described_bytes()).sum();
         let header_bytes = header.head_len.saturating_sub(described);
         let version = header.version;
-        Ok(Self { version, net, plan, golden, sections, tensors, header_bytes })
+        Ok(Self { version, net, plan, golden, activations, sections, tensors, header_bytes })
     }
 
     /// Major and minor version of the file.
@@ -74,6 +77,11 @@ impl<'a> Model<'a> {
     /// The golden pair, if the file has one.
     pub const fn golden(&self) -> Option<&Golden<'a>> {
         self.golden.as_ref()
+    }
+
+    /// The activation scales, if the file has them.
+    pub const fn activations(&self) -> Option<Activations<'a>> {
+        self.activations
     }
 
     /// Kind and contents of each section, also of those that this code does not know.

@@ -313,7 +313,7 @@ fn parameter_shapes(net: &NetConfig) -> Result<Vec<Vec<u64>>> {
 }
 
 /// A head whose header and records, up to `end`, are still zero.
-fn build_head(sections: &[(Kind, &[u8])], end: usize) -> Result<Vec<u8>> {
+pub(super) fn build_head(sections: &[(Kind, &[u8])], end: usize) -> Result<Vec<u8>> {
     let mut head = vec![0; end];
     for (i, (kind, contents)) in sections.iter().enumerate() {
         let least =

@@ -8,9 +8,11 @@
 //! affine       gain and offset of each channel behind a norm
 //! embedding    time and label
 //! modulation   the embedding as one block sees it
+//! floats       the image, then the velocity, where maps are bytes
+//! skips        the scales of the skips, where maps are bytes
 //! ```
 
-use super::map::Map;
+use super::map::{Map, Values};
 use crate::error::{Error, Result};
 
 /// A number of floats for each part of the memory.
@@ -23,13 +25,16 @@ pub(super) struct Sizes {
     pub(super) affine: usize,
     pub(super) embedding: usize,
     pub(super) modulation: usize,
+    pub(super) floats: usize,
+    pub(super) skips: usize,
 }
 
 impl Sizes {
     /// All parts together, `None` beyond the address space.
     pub(super) fn total(&self) -> Option<usize> {
-        let Self { maps, gathered, row, vector, affine, embedding, modulation } = *self;
-        let parts = [maps, gathered, row, vector, affine, embedding, modulation];
+        let Self { maps, gathered, row, vector, affine, .. } = *self;
+        let Self { embedding, modulation, floats, skips, .. } = *self;
+        let parts = [maps, gathered, row, vector, affine, embedding, modulation, floats, skips];
         parts.iter().try_fold(0usize, |sum, &part| sum.checked_add(part))
     }
 }
@@ -44,6 +49,8 @@ pub(super) struct Memory<'a> {
     pub(super) affine: &'a mut [f32],
     pub(super) embedding: &'a mut [f32],
     pub(super) modulation: &'a mut [f32],
+    pub(super) floats: &'a mut [f32],
+    pub(super) skips: &'a mut [f32],
 }
 
 impl<'a> Memory<'a> {
@@ -68,24 +75,33 @@ impl<'a> Memory<'a> {
                 affine: next(sizes.affine)?,
                 embedding: next(sizes.embedding)?,
                 modulation: next(sizes.modulation)?,
+                floats: next(sizes.floats)?,
+                skips: next(sizes.skips)?,
             })
         };
         cut().ok_or(Error::Length { what: "arena in floats", expected, found })
     }
 }
 
-/// The stack of maps.
+/// The stack of maps, counted in their values.
 #[derive(Debug, Default)]
 pub(super) struct Stack {
     end: usize,
+    /// What new maps hold.
+    values: Values,
     /// The highest end so far.
     pub(super) peak: usize,
 }
 
 impl Stack {
+    /// A stack whose new maps hold such values.
+    pub(super) fn of(values: Values) -> Self {
+        Self { values, ..Self::default() }
+    }
+
     /// A map above all others.
     pub(super) fn push(&mut self, channels: usize, height: usize, width: usize) -> Map {
-        let map = Map { at: self.end, channels, height, width };
+        let map = Map { at: self.end, channels, height, width, values: self.values };
         self.end = map.end();
         self.peak = self.peak.max(self.end);
         map

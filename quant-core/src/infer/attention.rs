@@ -13,6 +13,9 @@ impl Machine<'_, '_> {
     /// `qkv`: `[3 heads width, h, w]`; queries, keys and values one after the other, of all heads
     /// (`new_order`) or head by head.
     pub(super) fn attend(&mut self, qkv: Map, heads: usize, new_order: bool) {
+        if self.integers() {
+            return self.integer_attend(qkv, heads, new_order);
+        }
         let width = (qkv.channels / 3).checked_div(heads).unwrap_or(0);
         let pixels = qkv.plane_len();
         grow(&mut self.sizes.gathered, pixels.saturating_add(width));
@@ -53,7 +56,7 @@ fn value(plane: &[f32], at: usize) -> f32 {
 }
 
 /// `exp(x_i - max) / sum_j exp(x_j - max)`.
-fn softmax(values: &mut [f32]) {
+pub(super) fn softmax(values: &mut [f32]) {
     let most = values.iter().fold(f32::NEG_INFINITY, |most, &x| most.max(x));
     for x in values.iter_mut() {
         *x = num::exp(*x - most);

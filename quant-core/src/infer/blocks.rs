@@ -40,24 +40,24 @@ impl Net<'_> {
         let hidden = if resample == Resample::Down {
             let pooled = machine.stack.push(x.channels, height, width);
             let hidden = machine.stack.push(channels, height, width);
-            machine.pool(x, Entry::NormSilu, pooled);
-            machine.conv(&conv, pooled.into(), Entry::Plain, hidden, Put::Set)?;
-            hidden
+            let pooled = machine.pool(x, Entry::NormSilu, pooled);
+            machine.conv(&conv, pooled.into(), Entry::Plain, hidden, Put::Set)?
         } else {
             let hidden = machine.stack.push(channels, height, width);
-            machine.conv(&conv, source, Entry::NormSilu, hidden, Put::Set)?;
-            hidden
+            machine.conv(&conv, source, Entry::NormSilu, hidden, Put::Set)?
         };
         let conv = self.second_norm(machine, hidden)?;
-        if channels != x.channels {
+        let out = if channels != x.channels {
             let skip = machine.params()?;
-            machine.pointwise(&skip, source, Entry::Plain, out, Put::Set)?;
+            machine.pointwise(&skip, source, Entry::Plain, out, Put::Set)?
         } else if resample == Resample::Down {
-            machine.pool(x, Entry::Plain, out);
-        } else if !in_place {
-            machine.copy(source, out);
-        }
-        machine.conv(&conv, hidden.into(), Entry::NormSilu, out, Put::Add)?;
+            machine.pool(x, Entry::Plain, out)
+        } else if in_place {
+            out
+        } else {
+            machine.copy(source, out)
+        };
+        let out = machine.conv(&conv, hidden.into(), Entry::NormSilu, out, Put::Add)?;
         machine.stack.cut(out.end());
         Ok(out)
     }
@@ -81,12 +81,11 @@ impl Net<'_> {
         machine.norm(&norm, source, false)?;
         let conv = machine.params()?;
         let hidden = machine.stack.push(channels, height, width);
-        machine.conv(&conv, source, Entry::NormSilu, hidden, Put::Set)?;
+        let hidden = machine.conv(&conv, source, Entry::NormSilu, hidden, Put::Set)?;
         let conv = self.second_norm(machine, hidden)?;
         let skip = machine.params()?;
-        machine.pointwise(&skip, source, Entry::Plain, out, Put::Set)?;
-        machine.conv(&conv, hidden.into(), Entry::NormSilu, out, Put::Add)?;
-        Ok(out)
+        let out = machine.pointwise(&skip, source, Entry::Plain, out, Put::Set)?;
+        machine.conv(&conv, hidden.into(), Entry::NormSilu, out, Put::Add)
     }
 
     /// The embedding's part in a block, and its second norm; returns its second convolution.
@@ -110,7 +109,7 @@ impl Net<'_> {
         machine: &mut Machine<'_, '_>,
         x: Map,
         heads: u32,
-    ) -> Result<()> {
+    ) -> Result<Map> {
         let channels = x.channels;
         let heads = match self.config.num_head_channels {
             Some(width) => channels.checked_div(num::index(width)).unwrap_or(0),
@@ -125,7 +124,7 @@ impl Net<'_> {
         machine.norm(&norm, x.into(), false)?;
         let (qkv, proj) = (machine.params()?, machine.params()?);
         let all = machine.stack.push(channels.saturating_mul(3), x.height, x.width);
-        machine.pointwise(&qkv, x.into(), Entry::Norm, all, Put::Set)?;
+        let all = machine.pointwise(&qkv, x.into(), Entry::Norm, all, Put::Set)?;
         let new_order = self.config.use_new_attention_order;
         machine.attend(all, heads, new_order);
         let mixed = if new_order {
@@ -133,9 +132,9 @@ impl Net<'_> {
         } else {
             Source { every_third: Some(width), ..all.into() }
         };
-        machine.pointwise(&proj, mixed, Entry::Plain, x, Put::Add)?;
+        let x = machine.pointwise(&proj, mixed, Entry::Plain, x, Put::Add)?;
         machine.stack.cut(x.end());
-        Ok(())
+        Ok(x)
     }
 
     /// Half the resolution, above `x`.
@@ -146,11 +145,10 @@ impl Net<'_> {
         let out = machine.stack.push(x.channels, x.height / 2, x.width / 2);
         if self.config.conv_resample {
             let conv = machine.params()?;
-            machine.conv(&conv, x.into(), Entry::Plain, out, Put::Set)?;
+            machine.conv(&conv, x.into(), Entry::Plain, out, Put::Set)
         } else {
-            machine.pool(x, Entry::Plain, out);
+            Ok(machine.pool(x, Entry::Plain, out))
         }
-        Ok(out)
     }
 
     /// Twice the resolution, in the place of `x`; without a layer of its own the next block reads
@@ -162,8 +160,7 @@ impl Net<'_> {
             let conv = machine.params()?;
             let out = machine.stack.push(x.channels, 2 * x.height, 2 * x.width);
             let doubled = Source { up: true, ..x.into() };
-            machine.conv(&conv, doubled, Entry::Plain, out, Put::Set)?;
-            out
+            machine.conv(&conv, doubled, Entry::Plain, out, Put::Set)?
         } else {
             return Ok((x, true));
         };

@@ -24,7 +24,10 @@ impl Machine<'_, '_> {
         entry: Entry,
         to: Map,
         put: Put,
-    ) -> Result<()> {
+    ) -> Result<Map> {
+        if self.integers() {
+            return self.integer_conv(params, source, entry, to, put);
+        }
         let (channels, height, width) = (source.channels(), source.height(), source.width());
         let margined = (height + 2).saturating_mul(width + 2).max(1);
         let step = (BLOCK / margined / CHANNELS).max(1) * CHANNELS;
@@ -32,7 +35,7 @@ impl Machine<'_, '_> {
         grow(&mut self.sizes.gathered, step.saturating_mul(margined));
         grow(&mut self.sizes.row, step.saturating_mul(9));
         if self.measured(&[to.len(), channels, 9]) {
-            return Ok(());
+            return Ok(self.stored(to));
         }
         let stride = if to.height == height { 1 } else { 2 };
         self.start(params.bias, to, put)?;
@@ -50,7 +53,7 @@ impl Machine<'_, '_> {
                 }
             }
         }
-        Ok(())
+        Ok(self.stored(to))
     }
 
     /// Copies channels `start..start + count` with a margin of zeros.
@@ -81,13 +84,16 @@ impl Machine<'_, '_> {
         entry: Entry,
         to: Map,
         put: Put,
-    ) -> Result<()> {
+    ) -> Result<Map> {
+        if self.integers() {
+            return self.integer_pointwise(params, source, entry, to, put);
+        }
         let (channels, height, width) = (source.channels(), source.height(), source.width());
         let rows = (BLOCK / channels.saturating_mul(width).max(1)).min(height).max(1);
         grow(&mut self.sizes.gathered, channels.saturating_mul(width).saturating_mul(rows));
         grow(&mut self.sizes.row, channels);
         if self.measured(&[to.len(), channels]) {
-            return Ok(());
+            return Ok(self.stored(to));
         }
         let Memory { maps, gathered, row, vector, affine, .. } = &mut self.memory;
         let bias = part_mut(vector, 0, to.channels);
@@ -117,7 +123,7 @@ impl Machine<'_, '_> {
                 mix(out, row, block);
             }
         }
-        Ok(())
+        Ok(self.stored(to))
     }
 
     /// Puts a bias into each plane.

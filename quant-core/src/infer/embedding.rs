@@ -10,6 +10,10 @@ use crate::num;
 impl Machine<'_, '_> {
     /// Adds to each channel of a map its value of the modulation.
     pub(super) fn add_modulation(&mut self, to: Map) {
+        if self.integers() {
+            self.shifted = true;
+            return;
+        }
         if self.measured(&[0]) {
             return;
         }

@@ -5,9 +5,10 @@
 //! fused multiply-add, so that every target gives the same bits.
 
 use super::arena::{Memory, Sizes, Stack};
-use super::map::{Map, Source, part, part_mut};
+use super::integer::bytes;
+use super::map::{Map, Source, Values, part, part_mut};
 use crate::error::{Error, Result};
-use crate::format::{Tensor, Tensors};
+use crate::format::{Activations, Tensor, Tensors};
 use crate::num;
 
 /// A weight and its bias.
@@ -41,6 +42,18 @@ pub(super) struct Machine<'m, 'a> {
     tensors: Tensors<'m>,
     pub(super) memory: Memory<'a>,
     pub(super) stack: Stack,
+    /// The largest magnitude of each map, where maps are bytes.
+    activations: Option<Activations<'m>>,
+    /// The largest magnitude of each map so far, where it is asked for.
+    ranges: &'a mut [f32],
+    /// Maps written so far.
+    written: usize,
+    /// Scales on the stack of skips.
+    skips: usize,
+    /// The largest value behind the norm that was made last, as `integer::Entrance` counts.
+    pub(super) peak: i32,
+    /// Whether the next norm reads its map with the modulation added.
+    pub(super) shifted: bool,
     /// Whether numbers are computed; else `sizes` and `macs` are gathered.
     running: bool,
     pub(super) sizes: Sizes,
@@ -48,17 +61,100 @@ pub(super) struct Machine<'m, 'a> {
 }
 
 impl<'m, 'a> Machine<'m, 'a> {
-    /// A machine over the parameters of a net, in their order; it runs where it has a memory.
-    pub(super) fn new(tensors: Tensors<'m>, memory: Option<Memory<'a>>) -> Self {
+    /// A machine over the parameters of a net, in their order; it runs where it has a memory, on
+    /// bytes where it is told the largest magnitude of each map.
+    pub(super) fn new(
+        tensors: Tensors<'m>,
+        activations: Option<Activations<'m>>,
+        memory: Option<Memory<'a>>,
+    ) -> Self {
         let running = memory.is_some();
+        let values = activations.map_or(Values::Floats, |_| Values::Bytes(1.0));
         Self {
             tensors,
+            activations,
+            ranges: &mut [],
+            written: 0,
+            skips: 0,
+            peak: 0,
+            shifted: false,
             memory: memory.unwrap_or_default(),
-            stack: Stack::default(),
+            stack: Stack::of(values),
             running,
             sizes: Sizes::default(),
             macs: 0,
         }
+    }
+
+    /// The same, which also notes the largest magnitude of each map where `ranges` holds less.
+    pub(super) fn noting(self, ranges: &'a mut [f32]) -> Self {
+        Self { ranges, ..self }
+    }
+
+    /// Whether maps are bytes.
+    pub(super) const fn integers(&self) -> bool {
+        self.activations.is_some()
+    }
+
+    /// Maps written so far: those of which a file says the largest magnitude.
+    pub(super) const fn written(&self) -> usize {
+        self.written
+    }
+
+    /// The next map that is written, in its unit; the velocity stays in floats.
+    pub(super) fn next_bytes(&mut self, map: Map) -> Map {
+        let range = self.activations.and_then(|activations| activations.range(self.written));
+        self.written += 1;
+        let values = match map.values {
+            Values::Floats => Values::Floats,
+            Values::Bytes(_) => Values::Bytes(range.unwrap_or(1.0) / 127.0),
+        };
+        Map { values, ..map }
+    }
+
+    /// A map of floats that has been written: its largest magnitude is noted.
+    pub(super) fn stored(&mut self, map: Map) -> Map {
+        let values = part(self.memory.maps, map.at, map.len());
+        if let Some(range) = self.ranges.get_mut(self.written) {
+            *range = values.iter().fold(*range, |most, &x| most.max(num::abs_f32(x)));
+        }
+        self.written += 1;
+        map
+    }
+
+    /// A map of floats above all others; where maps are bytes, in a part of its own.
+    pub(super) fn push_floats(&mut self, channels: usize, height: usize, width: usize) -> Map {
+        if !self.integers() {
+            return self.stack.push(channels, height, width);
+        }
+        let map = Map { at: 0, channels, height, width, values: Values::Floats };
+        grow(&mut self.sizes.floats, map.len());
+        map
+    }
+
+    /// The image as the first map, of a net that does not project it.
+    pub(super) fn first_map(&mut self, image: Map) -> Map {
+        if self.integers() { self.integer_first(image) } else { self.stored(image) }
+    }
+
+    /// Keeps what the values of a skip are, which lies on the stack of maps.
+    pub(super) fn push_skip(&mut self, map: Map) {
+        if let Values::Bytes(scale) = map.values {
+            if let Some(kept) = self.memory.skips.get_mut(self.skips) {
+                *kept = scale;
+            }
+            self.skips += 1;
+            grow(&mut self.sizes.skips, self.skips);
+        }
+    }
+
+    /// What the values of the topmost skip are.
+    pub(super) fn pop_skip(&mut self) -> Values {
+        if !self.integers() {
+            return Values::Floats;
+        }
+        self.skips = self.skips.saturating_sub(1);
+        Values::Bytes(self.memory.skips.get(self.skips).copied().unwrap_or(1.0))
     }
 
     /// The next parameter.
@@ -79,31 +175,33 @@ impl<'m, 'a> Machine<'m, 'a> {
             product.saturating_mul(u64::try_from(factor).unwrap_or(u64::MAX))
         });
         self.macs = self.macs.saturating_add(product);
-        grow(&mut self.sizes.maps, self.stack.peak);
+        let per_float = if self.integers() { 4 } else { 1 };
+        grow(&mut self.sizes.maps, self.stack.peak.div_ceil(per_float));
         !self.running
     }
 
     /// Writes an image into a map: plane after plane, row after row.
     pub(super) fn load(&mut self, map: Map, values: impl Iterator<Item = f32>) {
         if !self.measured(&[0]) {
-            let maps = part_mut(self.memory.maps, map.at, map.len());
+            let integers = self.integers();
+            let Memory { maps, floats, .. } = &mut self.memory;
+            let maps = part_mut(if integers { floats } else { maps }, map.at, map.len());
             maps.iter_mut().zip(values).for_each(|(out, value)| *out = value);
         }
     }
 
-    /// The values of a map; none where nothing is computed.
+    /// The values of a map of floats; none where nothing is computed.
     pub(super) fn values(&self, map: Map) -> &[f32] {
-        part(self.memory.maps, map.at, map.len())
+        part(if self.integers() { self.memory.floats } else { self.memory.maps }, map.at, map.len())
     }
 
     /// Moves a map down the stack, to `at`.
     pub(super) fn move_to(&mut self, map: Map, at: usize) -> Map {
-        // Not `copy_within`, which could panic.
-        for i in 0..if self.running { map.len() } else { 0 } {
-            let value = self.memory.maps.get(map.at + i).copied();
-            if let (Some(to), Some(value)) = (self.memory.maps.get_mut(at + i), value) {
-                *to = value;
-            }
+        let len = if self.running { map.len() } else { 0 };
+        if self.integers() {
+            move_down(bytes(self.memory.maps), map.at, at, len);
+        } else {
+            move_down(self.memory.maps, map.at, at, len);
         }
         let moved = Map { at, ..map };
         self.stack.cut(moved.end());
@@ -111,10 +209,13 @@ impl<'m, 'a> Machine<'m, 'a> {
     }
 
     /// Copies what a layer reads into a map of the same shape, doubled or not.
-    pub(super) fn copy(&mut self, from: Source, to: Map) {
+    pub(super) fn copy(&mut self, from: Source, to: Map) -> Map {
+        if self.integers() {
+            return self.integer_copy(from, to);
+        }
         grow(&mut self.sizes.gathered, to.width);
         if self.measured(&[0]) {
-            return;
+            return to;
         }
         for channel in 0..to.channels {
             for y in 0..to.height {
@@ -124,14 +225,18 @@ impl<'m, 'a> Machine<'m, 'a> {
                 copy(part_mut(plane, y * to.width, to.width), row);
             }
         }
+        to
     }
 
     /// Averages blocks of 2 x 2, each value first entering as `entry` says; an odd last row or column
     /// is left out.
-    pub(super) fn pool(&mut self, from: Map, entry: Entry, to: Map) {
+    pub(super) fn pool(&mut self, from: Map, entry: Entry, to: Map) -> Map {
+        if self.integers() {
+            return self.integer_pool(from, entry, to);
+        }
         grow(&mut self.sizes.gathered, to.width);
         if self.measured(&[0]) {
-            return;
+            return self.pooled(entry, to);
         }
         for channel in 0..to.channels {
             let enter = Enter::new(entry, self.memory.affine, channel);
@@ -149,6 +254,22 @@ impl<'m, 'a> Machine<'m, 'a> {
                 let plane = to.plane_mut(self.memory.maps, channel);
                 copy(part_mut(plane, y * to.width, to.width), row);
             }
+        }
+        self.pooled(entry, to)
+    }
+
+    /// What was pooled as it was needs no range of its own.
+    fn pooled(&mut self, entry: Entry, to: Map) -> Map {
+        if entry == Entry::Plain { to } else { self.stored(to) }
+    }
+}
+
+/// Moves values towards the start. Not `copy_within`, which could panic.
+fn move_down<T: Copy>(values: &mut [T], from: usize, to: usize, len: usize) {
+    for i in 0..len {
+        let value = values.get(from + i).copied();
+        if let (Some(to), Some(value)) = (values.get_mut(to + i), value) {
+            *to = value;
         }
     }
 }

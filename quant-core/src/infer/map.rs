@@ -1,13 +1,24 @@
 //! Feature maps in the arena, and what a layer reads: one or two of them side by side.
 
+/// What a map's values are.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) enum Values {
+    /// Floats.
+    #[default]
+    Floats,
+    /// Bytes, in units of this.
+    Bytes(f32),
+}
+
 /// A feature map `[channels, height, width]` in the arena, plane after plane.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Map {
     /// Where its first plane starts.
     pub(super) at: usize,
     pub(super) channels: usize,
     pub(super) height: usize,
     pub(super) width: usize,
+    pub(super) values: Values,
 }
 
 impl Map {
@@ -24,11 +35,11 @@ impl Map {
         self.at.saturating_add(self.len())
     }
 
-    pub(super) fn plane<'a>(&self, maps: &'a [f32], channel: usize) -> &'a [f32] {
+    pub(super) fn plane<'a, T>(&self, maps: &'a [T], channel: usize) -> &'a [T] {
         part(maps, self.at + channel * self.plane_len(), self.plane_len())
     }
 
-    pub(super) fn plane_mut<'a>(&self, maps: &'a mut [f32], channel: usize) -> &'a mut [f32] {
+    pub(super) fn plane_mut<'a, T>(&self, maps: &'a mut [T], channel: usize) -> &'a mut [T] {
         part_mut(maps, self.at + channel * self.plane_len(), self.plane_len())
     }
 }
@@ -66,7 +77,7 @@ impl Source {
     }
 
     /// The stored plane of a channel; of a map that is doubled, the small one.
-    pub(super) fn plane<'a>(&self, maps: &'a [f32], channel: usize) -> &'a [f32] {
+    pub(super) fn plane<'a, T>(&self, maps: &'a [T], channel: usize) -> &'a [T] {
         let own = self.channels() - self.second.map_or(0, |second| second.channels);
         match (self.second, self.every_third) {
             (Some(second), _) if channel >= own => second.plane(maps, channel - own),
@@ -75,6 +86,14 @@ impl Source {
                 self.first.plane(maps, channel + skipped)
             }
             _ => self.first.plane(maps, channel),
+        }
+    }
+
+    /// What the values of a channel are.
+    pub(super) fn values(&self, channel: usize) -> Values {
+        match self.second {
+            Some(second) if channel >= self.first.channels => second.values,
+            _ => self.first.values,
         }
     }
 
@@ -87,7 +106,7 @@ impl Source {
     ///
     /// # Shapes
     /// `out`: `[width]`.
-    pub(super) fn row(&self, maps: &[f32], channel: usize, y: usize, out: &mut [f32]) {
+    pub(super) fn row<T: Copy>(&self, maps: &[T], channel: usize, y: usize, out: &mut [T]) {
         let plane = self.plane(maps, channel);
         if self.repeats(channel) > 1 {
             let width = self.first.width;
@@ -103,11 +122,11 @@ impl Source {
 }
 
 /// `len` values from `at` on; none where they are not all there.
-pub(super) fn part(values: &[f32], at: usize, len: usize) -> &[f32] {
+pub(super) fn part<T>(values: &[T], at: usize, len: usize) -> &[T] {
     values.get(at..).and_then(|values| values.get(..len)).unwrap_or(&[])
 }
 
 /// The same, to be written.
-pub(super) fn part_mut(values: &mut [f32], at: usize, len: usize) -> &mut [f32] {
+pub(super) fn part_mut<T>(values: &mut [T], at: usize, len: usize) -> &mut [T] {
     values.get_mut(at..).and_then(|values| values.get_mut(..len)).unwrap_or(&mut [])
 }

@@ -32,12 +32,14 @@
 //! | `map` | feature maps, and what a layer reads of them |
 //! | `arena` | the memory's parts |
 //! | `sampler` | the solver |
+//! | `integer/` | the layers on maps of bytes: [`Precision::Integer`] |
 
 mod arena;
 mod attention;
 mod blocks;
 mod conv;
 mod embedding;
+mod integer;
 mod machine;
 mod map;
 mod norm;
@@ -46,7 +48,7 @@ mod unet;
 
 use crate::coded::check_range;
 use crate::error::{Error, Result, check_length};
-use crate::format::{MemoryPlan, Model};
+use crate::format::{Activations, MemoryPlan, Model};
 use crate::{noise, num};
 use arena::{Memory, Sizes};
 use machine::Machine;
@@ -58,11 +60,24 @@ pub use unet::Input;
 /// The bytes of stack that a [`Sampler`] takes, about: as measured on a Cortex-M4.
 pub const STACK_BYTES: usize = 8 << 10;
 
+/// What a net computes with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Precision {
+    /// Floats.
+    #[default]
+    Float,
+    /// Maps of bytes, and convolutions of integers, as the file's [`Activations`] scale them: a
+    /// quarter of the memory for maps, and fewer instructions.
+    Integer,
+}
+
 /// What an evaluation of a net takes, for images of one size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Plan {
     sizes: Sizes,
     macs: u64,
+    precision: Precision,
+    maps: usize,
     /// Sides of the images in patches.
     height: usize,
     width: usize,
@@ -76,9 +91,18 @@ impl Plan {
     /// [`Error::Encoding`] for a file without a net or without the size of its images; those of
     /// [`Plan::with_size`].
     pub fn new(model: &Model<'_>) -> Result<Self> {
+        Self::with_precision(model, Precision::Float)
+    }
+
+    /// The plan for images of the size that the file names, and of a precision.
+    ///
+    /// # Errors
+    /// Those of [`Plan::new`]; for integers [`Error::Encoding`] for a file without activation scales,
+    /// and [`Error::Length`] for those of another net.
+    pub fn with_precision(model: &Model<'_>, precision: Precision) -> Result<Self> {
         let side = model.net().and_then(|net| net.image_size);
         let side = side.ok_or(Error::Encoding { needed: "a net with its image size" })?;
-        Self::with_size(model, num::index(side), num::index(side))
+        Self::with_size_and_precision(model, (num::index(side), num::index(side)), precision)
     }
 
     /// The plan for images of `height` x `width` pixels.
@@ -88,6 +112,18 @@ impl Plan {
     /// halve as often as it does, and for attention whose heads do not divide its channels;
     /// [`Error::NotOfTheNet`] for weights that are integers.
     pub fn with_size(model: &Model<'_>, height: usize, width: usize) -> Result<Self> {
+        Self::with_size_and_precision(model, (height, width), Precision::Float)
+    }
+
+    /// The plan for images of `height` x `width` pixels, and of a precision.
+    ///
+    /// # Errors
+    /// Those of [`Plan::with_size`] and [`Plan::with_precision`].
+    pub fn with_size_and_precision(
+        model: &Model<'_>,
+        (height, width): (usize, usize),
+        precision: Precision,
+    ) -> Result<Self> {
         let config = model.net().ok_or(Error::Encoding { needed: "the parameters of a net" })?;
         let patch = num::index(config.patch.unwrap_or(1)).max(1);
         let multiple = (patch << config.channel_mult.len().saturating_sub(1)).max(1);
@@ -102,10 +138,14 @@ impl Plan {
             }
         }
         let net = Net { config, height: height / patch, width: width / patch };
-        let mut machine = Machine::new(model.tensors(), None);
+        let activations = precision.activations(model)?;
+        let mut machine = Machine::new(model.tensors(), activations, None);
         net.forward(&mut machine, &Input { x: &[], concat: &[], t: 0.0, label: None })?;
-        let (sizes, macs) = (machine.sizes, machine.macs);
-        Ok(Self { sizes, macs, height: net.height, width: net.width, patch })
+        let (sizes, macs, maps) = (machine.sizes, machine.macs, machine.written());
+        if let Some(activations) = activations {
+            check_length("activation scales", maps, activations.ranges().len())?;
+        }
+        Ok(Self { sizes, macs, precision, maps, height: net.height, width: net.width, patch })
     }
 
     /// The floats that an evaluation needs, without images.
@@ -118,6 +158,16 @@ impl Plan {
         let (height, width) = self.image_size();
         let arena_bytes = u64::try_from(self.arena_len()).unwrap_or(u64::MAX / 4).saturating_mul(4);
         MemoryPlan { size: (num::u32_of(height), num::u32_of(width)), arena_bytes, macs: self.macs }
+    }
+
+    /// What it computes with.
+    pub const fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// The maps that layers write in one evaluation, each of which has an activation scale.
+    pub const fn maps(&self) -> usize {
+        self.maps
     }
 
     /// Multiplications of weights or of attention in one evaluation.
@@ -155,14 +205,24 @@ impl Plan {
         noise::fill_normal(golden.seed, 0, 0, x);
         let input = Input { x, concat: &[], t: golden.t, label: golden.label };
         self.velocity(model, &input, arena, v)?;
-        let mut worst = 0f32;
+        let tolerance = match self.precision {
+            Precision::Float => golden.tolerance,
+            // Integers are right only if they are just as far off as they were on the host.
+            Precision::Integer => model.activations().map_or(0.0, Activations::golden_off),
+        };
+        let (mut worst, mut worst_at) = (0f32, 0);
         for (index, (&v, golden_v)) in v.iter().zip(golden.velocity()).enumerate() {
             let off = num::abs_f32(v - golden_v);
             // A NaN is off too.
-            if off.is_nan() || off > golden.tolerance {
+            if off.is_nan() || off > tolerance {
                 return Err(Error::SelfTest { index });
             }
-            worst = worst.max(off);
+            if off > worst {
+                (worst, worst_at) = (off, index);
+            }
+        }
+        if self.precision == Precision::Integer && worst < tolerance {
+            return Err(Error::SelfTest { index: worst_at });
         }
         Ok(Some(worst))
     }
@@ -183,6 +243,40 @@ impl Plan {
         arena: &mut [f32],
         out: &mut [f32],
     ) -> Result<()> {
+        self.evaluate(model, input, arena, out, &mut [])
+    }
+
+    /// Writes the velocity, and raises `ranges` to the largest magnitude of each map.
+    ///
+    /// # Shapes
+    /// As [`Plan::velocity`]; `ranges`: [`Plan::maps`].
+    ///
+    /// # Errors
+    /// Those of [`Plan::velocity`]; [`Error::Length`] for other `ranges`; [`Error::Encoding`] for a plan
+    /// of integers, which have their ranges.
+    pub fn ranges(
+        &self,
+        model: &Model<'_>,
+        input: &Input<'_>,
+        arena: &mut [f32],
+        out: &mut [f32],
+        ranges: &mut [f32],
+    ) -> Result<()> {
+        check_length("ranges of maps", self.maps, ranges.len())?;
+        if self.precision == Precision::Integer {
+            return Err(Error::Encoding { needed: "a plan of floats" });
+        }
+        self.evaluate(model, input, arena, out, ranges)
+    }
+
+    fn evaluate(
+        &self,
+        model: &Model<'_>,
+        input: &Input<'_>,
+        arena: &mut [f32],
+        out: &mut [f32],
+        ranges: &mut [f32],
+    ) -> Result<()> {
         let config = model.net().ok_or(Error::Encoding { needed: "the parameters of a net" })?;
         let net = Net { config, height: self.height, width: self.width };
         net.check(input)?;
@@ -191,7 +285,8 @@ impl Plan {
         let expected = num::index(config.out_channels).saturating_mul(pixels);
         check_length("velocity", expected, out.len())?;
         let memory = Memory::new(&self.sizes, arena)?;
-        let mut machine = Machine::new(model.tensors(), Some(memory));
+        let activations = self.precision.activations(model)?;
+        let mut machine = Machine::new(model.tensors(), activations, Some(memory)).noting(ranges);
         let v = net.forward(&mut machine, input)?;
         // The run measures too: with the plan of another model it would have left numbers out.
         let (planned, taken) = (self.arena_len(), machine.sizes.total().unwrap_or(usize::MAX));
@@ -206,5 +301,18 @@ impl Plan {
             }
         }
         Ok(())
+    }
+}
+
+impl Precision {
+    /// The scales that a machine of this precision takes.
+    fn activations<'m>(self, model: &Model<'m>) -> Result<Option<Activations<'m>>> {
+        match self {
+            Self::Float => Ok(None),
+            Self::Integer => {
+                let needed = "activation scales, as `fmq calibrate` adds them";
+                model.activations().map(Some).ok_or(Error::Encoding { needed })
+            }
+        }
     }
 }

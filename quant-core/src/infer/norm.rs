@@ -7,8 +7,8 @@ use crate::error::Result;
 use crate::num;
 
 /// Groups of every norm of the net, and what is added to a group's variance.
-const GROUPS: usize = 32;
-const EPS: f32 = 1e-5;
+pub(super) const GROUPS: usize = 32;
+pub(super) const EPS: f32 = 1e-5;
 
 impl Machine<'_, '_> {
     /// Gains and offsets of a norm over what a layer reads, for the layers that take
@@ -24,6 +24,9 @@ impl Machine<'_, '_> {
         source: Source,
         modulated: bool,
     ) -> Result<()> {
+        if self.integers() {
+            return self.integer_norm(params, source, modulated);
+        }
         let channels = source.channels();
         grow(&mut self.sizes.affine, channels.saturating_mul(2));
         if self.measured(&[0]) {
@@ -48,23 +51,35 @@ impl Machine<'_, '_> {
             let rate = 1.0 / num::sqrt(var + EPS);
             members.fill([rate, -mean * rate]);
         }
-        let vector = part_mut(vector, 0, channels);
-        params.weight.decode_row(0, vector)?;
-        for ([gain, offset], &gamma) in affine.iter_mut().zip(&*vector) {
-            (*gain, *offset) = (*gain * gamma, *offset * gamma);
-        }
-        params.bias.decode_row(0, vector)?;
-        affine.iter_mut().zip(&*vector).for_each(|([_, offset], &beta)| *offset += beta);
-        if modulated {
-            let (scales, shifts) = modulation.split_at_checked(channels).unwrap_or_default();
-            for ([gain, offset], (&scale, &shift)) in
-                affine.iter_mut().zip(scales.iter().zip(shifts))
-            {
-                (*gain, *offset) = (*gain * (1.0 + scale), *offset * (1.0 + scale) + shift);
-            }
-        }
-        Ok(())
+        finish(params, channels, vector, affine, modulated.then_some(&**modulation))
     }
+}
+
+/// Turns mean and variance, as gain and offset, into gain and offset of the whole norm.
+///
+/// # Shapes
+/// `affine`: `[channels, 2]`; `modulation`: scales, then shifts of the channels.
+pub(super) fn finish(
+    params: &Params<'_>,
+    channels: usize,
+    vector: &mut [f32],
+    affine: &mut [[f32; 2]],
+    modulation: Option<&[f32]>,
+) -> Result<()> {
+    let vector = part_mut(vector, 0, channels);
+    params.weight.decode_row(0, vector)?;
+    for ([gain, offset], &gamma) in affine.iter_mut().zip(&*vector) {
+        (*gain, *offset) = (*gain * gamma, *offset * gamma);
+    }
+    params.bias.decode_row(0, vector)?;
+    affine.iter_mut().zip(&*vector).for_each(|([_, offset], &beta)| *offset += beta);
+    if let Some(modulation) = modulation {
+        let (scales, shifts) = modulation.split_at_checked(channels).unwrap_or_default();
+        for ([gain, offset], (&scale, &shift)) in affine.iter_mut().zip(scales.iter().zip(shifts)) {
+            (*gain, *offset) = (*gain * (1.0 + scale), *offset * (1.0 + scale) + shift);
+        }
+    }
+    Ok(())
 }
 
 /// `sum f(x)`, in parts of 32 whose sums are added: the rounding error grows with the parts, not

@@ -40,19 +40,22 @@ impl Net<'_> {
         let Self { config, .. } = *self;
         self.embed(machine, input)?;
         let mut h = self.enter(machine, input)?;
+        machine.push_skip(h);
         let levels = config.channel_mult.len();
         for (level, &mult) in config.channel_mult.iter().enumerate() {
             for _ in 0..config.num_res_blocks {
                 h = self.res_block(machine, h, channels(config, mult), Resample::Keep, true)?;
-                self.attention_at(machine, level, h, config.num_heads)?;
+                h = self.attention_at(machine, level, h, config.num_heads)?;
+                machine.push_skip(h);
             }
             if level + 1 < levels {
                 h = self.step_down(machine, h)?;
+                machine.push_skip(h);
             }
         }
         let mut skips_end = h.end();
         h = self.res_block(machine, h, h.channels, Resample::Keep, true)?;
-        self.attention(machine, h, config.num_heads)?;
+        h = self.attention(machine, h, config.num_heads)?;
         h = self.res_block(machine, h, h.channels, Resample::Keep, false)?;
 
         let heads = config.num_heads_upsample.unwrap_or(config.num_heads);
@@ -68,13 +71,13 @@ impl Net<'_> {
             let last = num::index(config.num_res_blocks);
             for i in 0..=last {
                 let channels = if i < last { own } else { before };
-                let skip = Map { at: 0, channels, height, width };
+                let skip = Map { at: 0, channels, height, width, values: machine.pop_skip() };
                 let skip = Map { at: skips_end.saturating_sub(skip.len()), ..skip };
                 let source = Source { up, second: Some(skip), ..h.into() };
                 h = self.up_block(machine, source, own)?;
                 h = machine.move_to(h, skip.at);
                 (skips_end, up) = (skip.at, false);
-                self.attention_at(machine, level, h, heads)?;
+                h = self.attention_at(machine, level, h, heads)?;
             }
             if level > 0 {
                 (h, up) = self.step_up(machine, h)?;
@@ -83,9 +86,8 @@ impl Net<'_> {
         let norm = machine.params()?;
         machine.norm(&norm, h.into(), false)?;
         let conv = machine.params()?;
-        let v = machine.stack.push(conv.bias.numel(), h.height, h.width);
-        machine.conv(&conv, h.into(), Entry::NormSilu, v, Put::Set)?;
-        Ok(v)
+        let v = machine.push_floats(conv.bias.numel(), h.height, h.width);
+        machine.conv(&conv, h.into(), Entry::NormSilu, v, Put::Set)
     }
 
     /// `SiLU(time_mlp(t) + label_row)`.
@@ -111,18 +113,19 @@ impl Net<'_> {
         let (height, width) = (self.height, self.width);
         let planes = self.planes();
         let load = |machine: &mut Machine<'_, '_>| {
-            let map = machine.stack.push(planes, height, width);
+            let map = machine.push_floats(planes, height, width);
             let value = |i: usize| self.value(input, i, map.plane_len());
             machine.load(map, (0..map.len()).map(value));
             map
         };
         if !config.input_projection {
-            return Ok(load(machine));
+            let image = load(machine);
+            return Ok(machine.first_map(image));
         }
         let conv = machine.params()?;
         let first = machine.stack.push(conv.bias.numel(), height, width);
         let image = load(machine);
-        machine.conv(&conv, image.into(), Entry::Plain, first, Put::Set)?;
+        let first = machine.conv(&conv, image.into(), Entry::Plain, first, Put::Set)?;
         machine.stack.cut(first.end());
         Ok(first)
     }
@@ -185,10 +188,10 @@ impl Net<'_> {
         level: usize,
         h: Map,
         heads: u32,
-    ) -> Result<()> {
+    ) -> Result<Map> {
         let rate = 1u32.checked_shl(num::u32_of(level)).unwrap_or(0);
         let there = self.config.attention_resolutions.contains(&rate);
-        if there { self.attention(machine, h, heads) } else { Ok(()) }
+        if there { self.attention(machine, h, heads) } else { Ok(h) }
     }
 
     /// Fails unless the input has the size that is planned for, and a label that the net has.

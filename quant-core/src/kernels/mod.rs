@@ -32,7 +32,10 @@ mod avx512;
 mod block;
 #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
 mod neon;
+pub(crate) mod pairs;
 pub mod scalar;
+#[cfg(fmq_dsp)]
+mod smlad;
 #[cfg(test)]
 mod tests;
 

@@ -278,3 +278,30 @@ fn a_torch_file_has_raw_weights_and_average_quantized() {
     let refused = ["quantize", input, "-o", "x.bin", "--scheme", "ot", "--bits", "2"];
     assert!(fails(dir, &refused).contains(".safetensors or .pth"));
 }
+
+#[test]
+fn calibrate_adds_scales_and_changes_nothing_else() {
+    let dir = folder();
+    let dir = dir.path();
+    ok(
+        dir,
+        &["quantize", "net.safetensors", "--scheme", "lloyd-max", "--bits", "4", "-o", "q.fmq"],
+    );
+    let said = ok(dir, &["calibrate", "q.fmq", "-o", "c.fmq", "--images", "2", "--steps", "2"]);
+    assert!(said.contains("an arena of") && said.contains("`c.fmq`"), "{said}");
+    let inspect = |file: &str| -> Value {
+        serde_json::from_str(&ok(dir, &["inspect", file, "--json"])).unwrap()
+    };
+    let [before, after] = ["q.fmq", "c.fmq"].map(inspect);
+    assert_eq!(before["tensors"], after["tensors"]);
+    let sections = after["packed"]["sections"].as_array().unwrap();
+    assert!(sections.iter().any(|section| section["name"] == "activation scales"), "{after}");
+    // Once more, in place and by the same images: the same file.
+    let once = fs::read(dir.join("c.fmq")).unwrap();
+    ok(dir, &["calibrate", "c.fmq", "-o", "c.fmq", "--images", "2", "--steps", "2"]);
+    assert!(fs::read(dir.join("c.fmq")).unwrap() == once);
+
+    let error = fails(dir, &["calibrate", "net.safetensors", "-o", "d.fmq"]);
+    assert!(error.contains("`net.safetensors`"), "{error}");
+    assert!(!dir.join("d.fmq").exists());
+}

@@ -3,6 +3,7 @@
 //! ```text
 //! fmq quantize ../../host/assets/mnist-micro.safetensors --scheme lloyd-max --bits 4 \
 //!     --granularity auto --golden -o micro-4bit.fmq
+//! fmq calibrate micro-4bit.fmq -o micro-4bit.fmq # for `integer`
 //! cargo build --release --target thumbv7em-none-eabihf
 //! qemu-system-arm -M mps2-an386 -nographic -monitor none -serial none -icount shift=8,sleep=off \
 //!     -chardev stdio,id=console \
@@ -11,8 +12,9 @@
 //!     -kernel target/thumbv7em-none-eabihf/release/digit
 //! ```
 //!
-//! The words behind the program's name are the class, the seed and the steps, then `bits` to have
-//! the image's values too. The model lies where `memory.x` says, so one program serves all models.
+//! The words behind the program's name are the class, the seed and the steps, then `integer` to draw
+//! with maps of bytes (the model must have been through `fmq calibrate`) and `bits` to have the image's
+//! values too. The model lies where `memory.x` says, so one program serves all models.
 //!
 //! The code it ends with: 0 as asked, 1 for an error, which it prints, 101 for a panic, 102 for a
 //! fault of the memory.
@@ -32,7 +34,7 @@ use core::panic::PanicInfo;
 use cortex_m_rt::entry;
 use quant_core::Result;
 use quant_core::format::{Model, file_at};
-use quant_core::infer::{Plan, Sampler, Settings};
+use quant_core::infer::{Plan, Precision, Sampler, Settings};
 
 /// Floats of the arena, all the memory that computing takes: 112 KiB.
 const ARENA_LEN: usize = 28 << 10;
@@ -53,7 +55,7 @@ fn main() -> ! {
     chip::start_timer();
     let mut line = [0; 128];
     let Some(order) = Order::read(chip::command_line(&mut line)) else {
-        say!("error: the words must be CLASS SEED STEPS bits, of which the last may be left out");
+        say!("error: the words must be CLASS SEED STEPS integer bits; the last may be left out");
         board::exit(1)
     };
     match draw(ARENA, &order) {
@@ -70,6 +72,7 @@ struct Order {
     class: u32,
     seed: u64,
     steps: u32,
+    precision: Precision,
     bits: bool,
 }
 
@@ -79,12 +82,14 @@ impl Order {
         let mut words = line.split(u8::is_ascii_whitespace).skip(1);
         let mut next = |default| words.next().map_or(Some(default), number);
         let [class, seed, steps] = [next(CLASS)?, next(SEED)?, next(STEPS)?];
-        let bits = match words.next() {
-            None => false,
-            Some(b"bits") => true,
-            Some(_) => return None,
+        let mut words = words.peekable();
+        let precision = match words.next_if_eq(&&b"integer"[..]) {
+            Some(_) => Precision::Integer,
+            None => Precision::Float,
         };
-        Some(Self { class: class.try_into().ok()?, seed, steps: steps.try_into().ok()?, bits })
+        let bits = words.next_if_eq(&&b"bits"[..]).is_some();
+        let (class, steps) = (class.try_into().ok()?, steps.try_into().ok()?);
+        words.next().is_none().then_some(Self { class, seed, steps, precision, bits })
     }
 }
 
@@ -100,7 +105,7 @@ fn number(digits: &[u8]) -> Option<u64> {
 /// Prints the digit that is asked for, and says what it took.
 fn draw(arena: &mut [f32], order: &Order) -> Result<()> {
     let model = Model::parse(file_at(board::model_flash()))?;
-    let plan = Plan::new(&model)?;
+    let plan = Plan::with_precision(&model, order.precision)?;
     let settings = Settings { steps: order.steps, label: Some(order.class), ..Settings::default() };
     let tested = plan.self_test(&model, arena)?.is_some();
     let (needed, there) = (settings.arena_len(&plan, &model), arena.len());

@@ -11,7 +11,7 @@
 use core::hint::black_box;
 use core::panic::PanicInfo;
 use quant_core::format::Model;
-use quant_core::infer::{Plan, Sampler, Settings};
+use quant_core::infer::{Plan, Precision, Sampler, Settings};
 
 unsafe extern "C" {
     /// The name says what is wrong when the linker prints it.
@@ -47,7 +47,8 @@ extern "C" fn _start() -> ! {
         sum += model.golden().map_or(0.0, |golden| golden.velocity().sum());
         let mut arena = [0.0; 64];
         let settings = black_box(Settings::default());
-        if let Ok(plan) = Plan::new(&model)
+        let precision = black_box(Precision::Integer);
+        if let Ok(plan) = Plan::with_precision(&model, precision)
             && let Ok(mut sampler) = Sampler::new(&model, &plan, settings, &mut arena)
         {
             sampler.noise(black_box(0), 0);

@@ -1,0 +1,91 @@
+//! The activation scales of a packed file: how far each feature map reaches while images are drawn.
+
+use quant_core::format::{Kind, Model, with_section};
+use quant_core::infer::{Input, Plan, Precision};
+use quant_core::noise;
+
+use crate::error::{Error, Result};
+use crate::random::Domain;
+
+/// What a file is calibrated by: drawing images with Euler's method, of each label in turn, the last
+/// without one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Calibration {
+    /// Images, at least 1.
+    pub images: u64,
+    /// Steps of each, at least 1.
+    pub steps: u32,
+    /// Seed of their noise.
+    pub seed: u64,
+}
+
+/// The file with activation scales, by which a device computes with integers; all else keeps its bytes.
+///
+/// The velocity of the file's golden pair, if it has one, is computed in integers too, and the file says
+/// how far off its worst element is. `drawn` is told after each image.
+///
+/// # Errors
+/// [`Error::Config`] for no images or no steps, for images that cannot be drawn from noise alone, and for
+/// maps that are not finite; those of [`Plan::new`] and [`with_section`].
+pub fn calibrate(file: &[u8], by: Calibration, mut drawn: impl FnMut()) -> Result<Vec<u8>> {
+    if by.images == 0 || by.steps == 0 {
+        return Err(Error::Config("calibrating needs at least one image of one step".into()));
+    }
+    let model = Model::parse(file)?;
+    let plan = Plan::new(&model)?;
+    let Some(net) = model.net() else { return Err(Error::Config("a file without a net".into())) };
+    let (height, width) = plan.image_size();
+    let pixels = height * width;
+    if net.in_channels != net.out_channels {
+        let (inputs, outputs) = (net.in_channels, net.out_channels);
+        let why =
+            format!("a net of {inputs} channels to {outputs} draws no images from noise alone");
+        return Err(Error::Config(why));
+    }
+    let mut ranges = vec![0f32; plan.maps()];
+    let mut arena = vec![0.0; plan.arena_len()];
+    let mut x = vec![0.0; net.in_channels as usize * pixels];
+    let mut v = vec![0.0; x.len()];
+    let labels = net.num_classes.map_or(1, |classes| u64::from(classes) + 1);
+    for image in 0..by.images {
+        Domain::Calibration.stream(by.seed).fill_normal(image, 0, &mut x);
+        // The number of classes is "no label".
+        let label = net.num_classes.and_then(|_| u32::try_from(image % labels).ok());
+        for step in 0..by.steps {
+            let [t, end] = [step, step + 1].map(|step| step as f32 / by.steps as f32);
+            let input = Input { x: &x, concat: &[], t, label };
+            plan.ranges(&model, &input, &mut arena, &mut v, &mut ranges)?;
+            x.iter_mut().zip(&v).for_each(|(x, v)| *x += (end - t) * v);
+        }
+        drawn();
+    }
+    if let Some(map) = ranges.iter().position(|range| !range.is_finite()) {
+        return Err(Error::Config(format!(
+            "feature map {map} is not finite while images are drawn"
+        )));
+    }
+    // A map of zeros has any scale.
+    let ranges =
+        ranges.into_iter().map(|range| if range < f32::MIN_POSITIVE { 1.0 } else { range });
+    let ranges: Vec<u8> = ranges.flat_map(f32::to_le_bytes).collect();
+    let section = |off: f32| [&off.to_le_bytes()[..], &ranges].concat();
+    let kind = Kind::ACTIVATION_SCALES;
+    let calibrated = with_section(file, kind, &section(0.0))?;
+    let off = golden_off(&Model::parse(&calibrated)?)?;
+    Ok(with_section(file, kind, &section(off))?)
+}
+
+/// How far the golden velocity's worst element is off in integers, 0 without a pair.
+fn golden_off(model: &Model<'_>) -> Result<f32> {
+    let (Some(golden), Some(net)) = (model.golden(), model.net()) else { return Ok(0.0) };
+    let plan = Plan::with_precision(model, Precision::Integer)?;
+    let (height, width) = plan.image_size();
+    let mut x = vec![0.0; net.in_channels as usize * height * width];
+    noise::fill_normal(golden.seed, 0, 0, &mut x);
+    let mut v = vec![0.0; golden.velocity().len()];
+    let mut arena = vec![0.0; plan.arena_len()];
+    let input = Input { x: &x, concat: &[], t: golden.t, label: golden.label };
+    plan.velocity(model, &input, &mut arena, &mut v)?;
+    let off = v.iter().zip(golden.velocity()).map(|(v, golden)| (v - golden).abs());
+    Ok(off.fold(0f32, f32::max))
+}

@@ -1,0 +1,93 @@
+//! The activation scales: how far the values of each feature map reach, for maps of bytes.
+//!
+//! | offset | bytes | field |
+//! |---|---|---|
+//! | 0 | 4 | f32: how far the worst element of the golden velocity is off in integers; 0 without a golden pair |
+//! | 4 | 4n | f32: for each map, in the order in which the layers write them, its largest magnitude, above 0 |
+//!
+//! A map's byte `q` means `q range / 127`. Integers give the same bits on every target, so a device is
+//! right if it finds exactly that worst difference.
+
+use super::{wide, word};
+use crate::error::{Error, Result};
+
+/// How far the values of each feature map reach.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Activations<'a> {
+    section: &'a [u8],
+}
+
+impl<'a> Activations<'a> {
+    /// Reads the contents of the section.
+    ///
+    /// # Errors
+    /// [`Error::Truncated`] below 4 bytes; [`Error::Trailing`] for a part of a number; [`Error::Real`] for a
+    /// range that is not a finite number above 0, or a difference that is not one from 0.
+    pub fn parse(section: &'a [u8]) -> Result<Self> {
+        let (words, rest) = section.as_chunks::<4>();
+        let left = wide(section.len());
+        if words.is_empty() {
+            return Err(Error::Truncated { what: "activation scales", needed: 4, left });
+        }
+        if !rest.is_empty() {
+            return Err(Error::Trailing { bytes: wide(rest.len()) });
+        }
+        let activations = Self { section };
+        let off = activations.golden_off();
+        if !(off >= 0.0 && off.is_finite()) {
+            return Err(Error::Real { what: "difference of the golden pair", range: "from 0" });
+        }
+        // Not below the normal numbers: 127 to the range is finite.
+        let right = |range: f32| range >= f32::MIN_POSITIVE && range.is_finite();
+        if !activations.ranges().all(right) {
+            return Err(Error::Real { what: "activation scale", range: "above 0" });
+        }
+        Ok(activations)
+    }
+
+    /// How far the worst element of the golden velocity is off in integers, 0 without a pair.
+    pub fn golden_off(self) -> f32 {
+        f32::from_bits(word(self.section, 0))
+    }
+
+    /// The largest magnitude of each map.
+    pub fn ranges(self) -> impl ExactSizeIterator<Item = f32> + 'a {
+        let words = self.section.get(4..).unwrap_or(&[]).as_chunks().0;
+        words.iter().map(|&bytes| f32::from_le_bytes(bytes))
+    }
+
+    /// The largest magnitude of a map.
+    pub(crate) fn range(self, map: usize) -> Option<f32> {
+        let words = self.section.as_chunks().0;
+        words.get(map.checked_add(1)?).map(|&bytes| f32::from_le_bytes(bytes))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A difference of 0.25, then ranges of 1 and 2.
+    const SECTION: [u8; 12] = [0, 0, 0x80, 0x3e, 0, 0, 0x80, 0x3f, 0, 0, 0, 0x40];
+
+    #[test]
+    fn reads_the_documented_bytes() {
+        let activations = Activations::parse(&SECTION).unwrap();
+        assert_eq!(activations.golden_off(), 0.25);
+        assert!(activations.ranges().eq([1.0, 2.0]));
+        assert_eq!([0, 1, 2].map(|map| activations.range(map)), [Some(1.0), Some(2.0), None]);
+    }
+
+    #[test]
+    fn refuses_what_scales_nothing() {
+        for (at, byte) in [(3, 0xbe), (3, 0x7f), (7, 0xbf), (11, 0), (11, 0x7f)] {
+            let mut section = SECTION;
+            section[at] = byte;
+            // 2^-127 is no normal number, 2^128 is infinite.
+            section[10] = if at == 11 { 0x80 * (byte >> 6) } else { 0 };
+            assert!(Activations::parse(&section).is_err(), "byte {at} = {byte}");
+        }
+        assert!(Activations::parse(&[]).is_err());
+        assert!(Activations::parse(&SECTION[..11]).is_err());
+    }
+}

@@ -1,0 +1,87 @@
+//! A complete file with one section more, or with another in its place; all else stays as it is.
+
+use super::header::{CRC, HEADER_LEN, Header, RECORD_LEN, SECTION_LEN};
+use super::section::Kind;
+use super::writer::build_head;
+use super::{Model, long, wide};
+use crate::error::Result;
+use alloc::vec::Vec;
+
+/// The file with a section of a kind: added, or in the place of the one that it has. Tensors and other
+/// sections keep their bytes.
+///
+/// # Errors
+/// Those of [`Model::parse`], of the file as it is and as it becomes; [`Error::Range`](crate::Error::Range)
+/// for more sections or a longer head than a file may have.
+pub fn with_section(file: &[u8], kind: Kind, contents: &[u8]) -> Result<Vec<u8>> {
+    let model = Model::parse(file)?;
+    let header = Header::parse(file)?;
+    let others = model.sections().filter(|&(other, _)| other != kind);
+    let mut sections: Vec<_> = others.chain([(kind, contents)]).collect();
+    sections.sort_by_key(|&(kind, _)| kind);
+
+    let records_at = HEADER_LEN + SECTION_LEN * header.sections;
+    let at = HEADER_LEN + SECTION_LEN * sections.len();
+    let (old_head, payload) = file.split_at_checked(header.head_len).unwrap_or((file, &[]));
+    let mut head = build_head(&sections, at + RECORD_LEN * header.tensors)?;
+    let records = old_head.get(records_at..).unwrap_or(&[]).as_chunks::<RECORD_LEN>().0;
+    let (old_len, new_len) = (wide(header.head_len), wide(head.len()));
+    let places = head.get_mut(at..).unwrap_or(&mut []).as_chunks_mut::<RECORD_LEN>().0;
+    for (place, record) in places.iter_mut().zip(records).take(header.tensors) {
+        *place = *record;
+        // The data moved with the end of the head.
+        let moved = long(record, 0).wrapping_sub(old_len).wrapping_add(new_len);
+        if let Some(offset) = place.first_chunk_mut() {
+            *offset = moved.to_le_bytes();
+        }
+    }
+    let (sections, head_len) = (sections.len(), head.len());
+    let file_len = new_len.saturating_add(wide(payload.len()));
+    Header { head_len, sections, ..header }.emit(&mut head, file_len, CRC.checksum(payload));
+    head.extend(payload);
+    Model::parse(&head)?;
+    Ok(head)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Dense, Head, Writer};
+    use super::*;
+    use alloc::vec;
+
+    fn file() -> Vec<u8> {
+        let sections = vec![(Kind(9), &b"nine"[..])];
+        let head = Head { net: None, names: vec!["a", "b"], sections };
+        let mut writer = Writer::new(Vec::new(), &head).unwrap();
+        writer.dense(&[3], Dense::F32(&[1.0, 2.0, 3.0])).unwrap();
+        writer.dense(&[1], Dense::F32(&[4.0])).unwrap();
+        writer.into_file().unwrap()
+    }
+
+    #[test]
+    fn all_else_keeps_its_bytes() {
+        let before = file();
+        let scales = [0f32, 1.0, 2.0].map(f32::to_le_bytes).concat();
+        let after = with_section(&before, Kind::ACTIVATION_SCALES, &scales).unwrap();
+        let [before, after] = [&before, &after].map(|file| Model::parse(file).unwrap());
+        assert!(after.activations().unwrap().ranges().eq([1.0, 2.0]));
+        assert!(after.sections().filter(|(kind, _)| kind.0 != 4).eq(before.sections()));
+        for (a, b) in after.tensors().zip(before.tensors()) {
+            assert_eq!((a.name(), a.shape(), a.data()), (b.name(), b.shape(), b.data()));
+        }
+    }
+
+    #[test]
+    fn the_same_kind_is_replaced() {
+        let once = with_section(&file(), Kind(9), b"other").unwrap();
+        assert_eq!(with_section(&once, Kind(9), b"nine").unwrap(), file());
+    }
+
+    #[test]
+    fn what_no_reader_takes_is_refused() {
+        assert!(with_section(&file()[1..], Kind(9), b"").is_err());
+        let negative = [0f32, -1.0].map(f32::to_le_bytes).concat();
+        assert!(with_section(&file(), Kind::ACTIVATION_SCALES, &negative).is_err());
+        assert!(with_section(&file(), Kind(0), b"").is_err());
+    }
+}

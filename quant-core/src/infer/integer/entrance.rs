@@ -1,0 +1,179 @@
+//! Bytes of a map → what a convolution multiplies: norm and `SiLU` in fixed point.
+//!
+//! `SiLU(y) = max(y, 0) - h(|y|)` with `h(a) = a / (1 + e^a)`, which is small, smooth and nothing from
+//! 16 on: a table with a value at every sixteenth, and straight lines between them, which are off by
+//! 2.7e-4 at most.
+
+use super::super::machine::Entry;
+use super::super::map::Source;
+use super::super::map::Values;
+use crate::num;
+
+/// The one of fixed-point numbers: 16 bits behind the point.
+const ONE: f32 = 65536.0;
+/// Bits of a number behind its sixteenths.
+const FINE: u32 = 12;
+/// `h` at every sixteenth from 0 to 16.
+static CURVE: [i16; 257] = curve();
+
+/// `e^(1/16)`.
+const STEP: f64 = 1.064_494_458_917_859_4;
+
+#[expect(clippy::cast_possible_truncation, reason = "`h` is at most 0.28, 18250 in fixed point")]
+#[expect(clippy::cast_precision_loss, reason = "256 is exact")]
+const fn curve() -> [i16; 257] {
+    let mut curve = [0; 257];
+    let (mut i, mut power) = (0, 1.0);
+    while i < curve.len() {
+        curve[i] = (65536.0 * (i as f64 / 16.0) / (1.0 + power) + 0.5) as i16;
+        power *= STEP;
+        i += 1;
+    }
+    curve
+}
+
+/// `SiLU` of a fixed-point number.
+fn silu(y: i32) -> i32 {
+    let magnitude = y.unsigned_abs();
+    let at = num::index(magnitude >> FINE);
+    let (Some(&from), Some(&to)) = (CURVE.get(at), CURVE.get(at + 1)) else { return y.max(0) };
+    let (from, to) = (i32::from(from), i32::from(to));
+    let part = (magnitude & ((1 << FINE) - 1)).cast_signed();
+    y.max(0) - (from + (((to - from) * part) >> FINE))
+}
+
+/// A norm of a channel in fixed point: `y = gain q + offset`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Line {
+    gain: i32,
+    offset: i32,
+}
+
+impl Line {
+    /// Gain and offset of values whose bytes have a unit, kept so small that nothing overflows.
+    pub(super) fn new([gain, offset]: [f32; 2], unit: f32) -> Self {
+        let near = |x: f32, most: f32| num::i32_of(num::round_even(x.min(most).max(-most)));
+        Self { gain: near(gain * unit * ONE, 4_194_304.0), offset: near(offset * ONE, 1e9) }
+    }
+
+    pub(super) fn of(self, q: i8) -> i32 {
+        self.gain * i32::from(q) + self.offset
+    }
+}
+
+/// How bytes enter a layer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Entrance<'a> {
+    entry: Entry,
+    affine: &'a [[f32; 2]],
+    /// What a fixed-point one means.
+    one: f32,
+    shift: u32,
+}
+
+impl<'a> Entrance<'a> {
+    /// The entrance of a source.
+    ///
+    /// # Shapes
+    /// `affine`: gain and offset of each channel; `peak`: the largest magnitude behind the norm in fixed
+    /// point; `limit`: the largest magnitude that may come out.
+    pub(super) fn new(
+        source: &Source,
+        entry: Entry,
+        affine: &'a [f32],
+        peak: i32,
+        limit: i32,
+    ) -> Self {
+        let affine = affine.as_chunks().0;
+        let scales = [source.first.values, source.second.unwrap_or(source.first).values].map(scale);
+        // The bytes of two maps meet in the larger unit.
+        let plain = entry == Entry::Plain;
+        let (one, peak) = if plain { (scales[0].max(scales[1]), 127 << 16) } else { (1.0, peak) };
+        let mut shift = 0;
+        while (peak >> shift) >= limit && shift < 31 {
+            shift += 1;
+        }
+        Self { entry, affine, one, shift }
+    }
+
+    /// What one of the integers that come out means.
+    pub(super) fn unit(&self) -> f32 {
+        num::f32_of_u32(1 << self.shift) / ONE * self.one
+    }
+
+    /// The line of a channel whose bytes are in units of `scale`.
+    pub(super) fn line(&self, channel: usize, values: Values) -> Line {
+        let affine = match self.entry {
+            Entry::Plain => [1.0 / self.one, 0.0],
+            _ => self.affine.get(channel).copied().unwrap_or_default(),
+        };
+        Line::new(affine, scale(values))
+    }
+
+    /// A value of a channel in fixed point, before it is shifted.
+    pub(super) fn exact(&self, line: Line, q: i8) -> i32 {
+        let y = line.of(q);
+        if self.entry == Entry::NormSilu { silu(y) } else { y }
+    }
+
+    /// Puts a row of bytes into the low or the high halves of words.
+    ///
+    /// # Shapes
+    /// `out`: `[w]`; `row`: `[w]`, or `[w / 2]` of which each byte is read twice.
+    pub(super) fn row(&self, line: Line, high: bool, (row, twice): (&[i8], bool), out: &mut [i32]) {
+        let shift = self.shift;
+        let half = (1 << shift) >> 1;
+        let active = self.entry == Entry::NormSilu;
+        let value = |q: i8| {
+            let y = line.of(q);
+            let x = (if active { silu(y) } else { y } + half) >> shift;
+            if high { x << 16 } else { x & 0xffff }
+        };
+        if twice {
+            for (pair, &q) in out.chunks_mut(2).zip(row) {
+                let x = value(q);
+                for out in pair {
+                    *out |= x;
+                }
+            }
+        } else {
+            out.iter_mut().zip(row).for_each(|(out, &q)| *out |= value(q));
+        }
+    }
+}
+
+fn scale(values: Values) -> f32 {
+    match values {
+        Values::Bytes(scale) => scale,
+        Values::Floats => 1.0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::machine::silu as float_silu;
+    use super::*;
+
+    #[test]
+    fn silu_is_as_close_as_said() {
+        let mut worst = 0f32;
+        for y in (-1_500_000..1_500_000).step_by(7) {
+            let exact = float_silu(num::f32_of_i32(y) / ONE);
+            worst = worst.max((num::f32_of_i32(silu(y)) / ONE - exact).abs());
+        }
+        assert!(worst < 2.7e-4, "{worst}");
+        assert_eq!(silu(i32::MAX), i32::MAX);
+        assert_eq!(silu(i32::MIN), 0);
+    }
+
+    #[test]
+    fn lines_do_not_overflow() {
+        for x in [f32::MAX, f32::MIN, f32::INFINITY, f32::NAN, 1e-40, 1.0] {
+            for q in [-128, -1, 0, 127] {
+                let y = Line::new([x, -x], 1.0).of(q);
+                assert!(y.unsigned_abs() < 1 << 31);
+            }
+        }
+        assert_eq!(Line::new([0.5, 2.0], 0.25).of(8), 3 << 16);
+    }
+}

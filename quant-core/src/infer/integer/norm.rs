@@ -1,0 +1,123 @@
+//! The norm of 32 groups over bytes: sums are exact.
+
+use super::super::arena::Memory;
+use super::super::machine::{Machine, Params, grow};
+use super::super::map::{Source, Values, part_mut};
+use super::super::norm::{EPS, GROUPS, finish};
+use super::bytes;
+use super::entrance::Line;
+use crate::error::Result;
+use crate::num;
+
+/// What a norm wants to know about the bytes of a plane.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Statistics {
+    mean: f32,
+    /// Mean square of the distances from the mean.
+    var: f32,
+    count: f32,
+}
+
+impl Statistics {
+    /// The mean and variance of bytes, each rounded once.
+    fn new(plane: &[i8]) -> Self {
+        let (mut sum, mut squares) = (0i64, 0i64);
+        // Sums of a part fit in 32 bits.
+        for part in plane.chunks(1 << 16) {
+            let (mut part_sum, mut part_squares) = (0, 0);
+            for &q in part {
+                let q = i32::from(q);
+                part_sum += q;
+                part_squares += q * q;
+            }
+            (sum, squares) = (sum + i64::from(part_sum), squares + i64::from(part_squares));
+        }
+        let len = i64::try_from(plane.len()).unwrap_or(1).max(1);
+        let count = num::f32_of_i64(len);
+        // Lengths stay below 2^32: below 2^32 2^46, it fits.
+        let spread = len.wrapping_mul(squares).wrapping_sub(sum.wrapping_mul(sum));
+        let var = num::f32_of_i64(spread) / count / count;
+        Self { mean: num::f32_of_i64(sum) / count, var, count }
+    }
+}
+
+impl Machine<'_, '_> {
+    /// Gains and offsets of a norm, as [`Machine::norm`], and the largest magnitude behind it.
+    pub(in super::super) fn integer_norm(
+        &mut self,
+        params: &Params<'_>,
+        source: Source,
+        modulated: bool,
+    ) -> Result<()> {
+        let channels = source.channels();
+        let shifted = core::mem::take(&mut self.shifted);
+        grow(&mut self.sizes.affine, channels.saturating_mul(2));
+        if self.measured(&[0]) {
+            return Ok(());
+        }
+        let Memory { maps, vector, affine, modulation, .. } = &mut self.memory;
+        let maps = bytes(maps);
+        let shift = |channel: usize| {
+            let shift = if shifted { modulation.get(channel).copied() } else { None };
+            shift.unwrap_or(0.0)
+        };
+        let affine = part_mut(affine, 0, 2 * channels).as_chunks_mut::<2>().0;
+        for (group, members) in affine.chunks_mut((channels / GROUPS).max(1)).enumerate() {
+            let first = group * members.len();
+            // Means and variances of the channels, kept where gain and offset will be.
+            let (mut mean, mut count) = (0.0, 0.0);
+            for (channel, member) in (first..).zip(members.iter_mut()) {
+                let Statistics { mean: own, var, count: pixels } =
+                    Statistics::new(source.plane(maps, channel));
+                let unit = unit(source.values(channel));
+                let pixels = pixels * num::f32_of_usize(source.repeats(channel));
+                *member = [unit * own + shift(channel), unit * unit * var];
+                mean += pixels * member[0];
+                count += pixels;
+            }
+            let mean = mean / count;
+            let mut var = 0.0;
+            for (channel, [own, spread]) in (first..).zip(members.iter()) {
+                let pixels = source.plane(maps, channel).len() * source.repeats(channel);
+                let off = own - mean;
+                var += num::f32_of_usize(pixels) / count * (spread + off * off);
+            }
+            let rate = 1.0 / num::sqrt(var + EPS);
+            for (channel, member) in (first..).zip(members.iter_mut()) {
+                *member = [rate, (shift(channel) - mean) * rate];
+            }
+        }
+        finish(params, channels, vector, affine, modulated.then_some(&**modulation))?;
+        self.peak = 0;
+        for (channel, &affine) in affine.iter().enumerate() {
+            let line = Line::new(affine, unit(source.values(channel)));
+            let plane = source.plane(maps, channel).iter();
+            let (low, high) = plane.fold((0, 0), |(low, high), &q| (q.min(low), q.max(high)));
+            for end in [low, high] {
+                let y = i32::try_from(line.of(end).unsigned_abs()).unwrap_or(i32::MAX);
+                self.peak = self.peak.max(y);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The unit of a map's bytes.
+fn unit(values: Values) -> f32 {
+    match values {
+        Values::Bytes(scale) => scale,
+        Values::Floats => 1.0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statistics_are_exact() {
+        assert_eq!(Statistics::new(&[1, 2, 3, 6]), Statistics { mean: 3.0, var: 3.5, count: 4.0 });
+        let far = std::vec![100i8; 200_000];
+        assert_eq!(Statistics::new(&far).var, 0.0);
+    }
+}

@@ -1,0 +1,141 @@
+//! Products of pairs on a Cortex-M4 or M7, whose instruction `smlad` adds two of them to a sum.
+//!
+//! Stable Rust has no name for it but `asm!`. The products of a line of three taps are one block, in the
+//! order in which its words are loaded, two at a time: two of them, four sums and three taps are then all
+//! that is live, and nothing leaves the registers.
+//!
+//! ```text
+//! x0 x1   s0 += x0 a,  s0 += x1 b,  s1 += x1 a
+//! x2 x3   s0 += x2 c,  s1 += x2 b,  s2 += x2 a,  s1 += x3 c,  s2 += x3 b,  s3 += x3 a
+//! x4 x5   s2 += x4 c,  s3 += x4 b,  s3 += x5 c
+//! ```
+
+#![expect(unsafe_code, reason = "each function is a block of instructions, named in its comment")]
+
+use core::arch::asm;
+
+/// `sum + a.low b.low + a.high b.high`.
+#[inline]
+pub(crate) fn dot(sum: i32, a: i32, b: i32) -> i32 {
+    let result;
+    // SAFETY: it reads three registers and writes one; `thumbv7em` has it.
+    unsafe {
+        asm!(
+            "smlad {result}, {a}, {b}, {sum}",
+            result = lateout(reg) result,
+            a = in(reg) a,
+            b = in(reg) b,
+            sum = in(reg) sum,
+            options(pure, nomem, nostack),
+        );
+    }
+    result
+}
+
+/// Adds to the sums of four neighbours the products of three taps.
+#[inline]
+pub(crate) fn four(
+    [mut s0, mut s1, mut s2, mut s3]: [i32; 4],
+    x: &[i32; 6],
+    &[a, b, c]: &[i32; 3],
+) -> [i32; 4] {
+    // SAFETY: it reads the six words of `x`, which are aligned, and writes registers.
+    unsafe {
+        asm!(
+            "ldrd {x0}, {x1}, [{x}]",
+            "smlad {s0}, {x0}, {a}, {s0}",
+            "smlad {s0}, {x1}, {b}, {s0}",
+            "smlad {s1}, {x1}, {a}, {s1}",
+            "ldrd {x0}, {x1}, [{x}, #8]",
+            "smlad {s0}, {x0}, {c}, {s0}",
+            "smlad {s1}, {x0}, {b}, {s1}",
+            "smlad {s2}, {x0}, {a}, {s2}",
+            "smlad {s1}, {x1}, {c}, {s1}",
+            "smlad {s2}, {x1}, {b}, {s2}",
+            "smlad {s3}, {x1}, {a}, {s3}",
+            "ldrd {x0}, {x1}, [{x}, #16]",
+            "smlad {s2}, {x0}, {c}, {s2}",
+            "smlad {s3}, {x0}, {b}, {s3}",
+            "smlad {s3}, {x1}, {c}, {s3}",
+            x = in(reg) x.as_ptr(),
+            a = in(reg) a,
+            b = in(reg) b,
+            c = in(reg) c,
+            s0 = inout(reg) s0,
+            s1 = inout(reg) s1,
+            s2 = inout(reg) s2,
+            s3 = inout(reg) s3,
+            x0 = out(reg) _,
+            x1 = out(reg) _,
+            options(pure, readonly, nostack),
+        );
+    }
+    [s0, s1, s2, s3]
+}
+
+/// The same of three.
+#[inline]
+pub(crate) fn three(
+    [mut s0, mut s1, mut s2]: [i32; 3],
+    x: &[i32; 5],
+    &[a, b, c]: &[i32; 3],
+) -> [i32; 3] {
+    // SAFETY: it reads the five words of `x`, which are aligned, and writes registers.
+    unsafe {
+        asm!(
+            "ldrd {x0}, {x1}, [{x}]",
+            "smlad {s0}, {x0}, {a}, {s0}",
+            "smlad {s0}, {x1}, {b}, {s0}",
+            "smlad {s1}, {x1}, {a}, {s1}",
+            "ldrd {x0}, {x1}, [{x}, #8]",
+            "smlad {s0}, {x0}, {c}, {s0}",
+            "smlad {s1}, {x0}, {b}, {s1}",
+            "smlad {s2}, {x0}, {a}, {s2}",
+            "smlad {s1}, {x1}, {c}, {s1}",
+            "smlad {s2}, {x1}, {b}, {s2}",
+            "ldr {x0}, [{x}, #16]",
+            "smlad {s2}, {x0}, {c}, {s2}",
+            x = in(reg) x.as_ptr(),
+            a = in(reg) a,
+            b = in(reg) b,
+            c = in(reg) c,
+            s0 = inout(reg) s0,
+            s1 = inout(reg) s1,
+            s2 = inout(reg) s2,
+            x0 = out(reg) _,
+            x1 = out(reg) _,
+            options(pure, readonly, nostack),
+        );
+    }
+    [s0, s1, s2]
+}
+
+/// Adds to the sums of four pixels the products of a word of weights.
+#[inline]
+pub(crate) fn mix_four(
+    [mut s0, mut s1, mut s2, mut s3]: [i32; 4],
+    x: &[i32; 4],
+    w: i32,
+) -> [i32; 4] {
+    // SAFETY: it reads the four words of `x`, which are aligned, and writes registers.
+    unsafe {
+        asm!(
+            "ldrd {x0}, {x1}, [{x}]",
+            "smlad {s0}, {x0}, {w}, {s0}",
+            "smlad {s1}, {x1}, {w}, {s1}",
+            "ldrd {x0}, {x1}, [{x}, #8]",
+            "smlad {s2}, {x0}, {w}, {s2}",
+            "smlad {s3}, {x1}, {w}, {s3}",
+            x = in(reg) x.as_ptr(),
+            w = in(reg) w,
+            s0 = inout(reg) s0,
+            s1 = inout(reg) s1,
+            s2 = inout(reg) s2,
+            s3 = inout(reg) s3,
+            x0 = out(reg) _,
+            x1 = out(reg) _,
+            options(pure, readonly, nostack),
+        );
+    }
+    [s0, s1, s2, s3]
+}

@@ -1,0 +1,191 @@
+//! The core's engine on maps of bytes stays close to its floats, in the memory that its plan tells.
+
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a suite: it says what it found, and panics to fail"
+)]
+
+use std::path::Path;
+
+use fm_candle::checkpoint;
+use fm_candle::model::UNetConfig;
+use fm_candle::quantize::{
+    Calibration, PackedNet, Treatment, calibrate, quantize_in_memory, quantize_to_file,
+};
+use fmq_tests::nets::nets;
+use fmq_tests::{formula, formula_weights};
+use quant_core::Error;
+use quant_core::format::{Kind, Model, with_section};
+use quant_core::infer::{Input, Plan, Precision, Sampler, Settings};
+use quant_core::quantize::{Granularity, Options};
+use quant_core::scheme::Scheme;
+
+const BY: Calibration = Calibration { images: 11, steps: 8, seed: 0 };
+
+fn values(seed: u64, len: usize) -> Vec<f32> {
+    (0..len as u64).map(|i| 1.5 * formula(seed, i, 9) as f32).collect()
+}
+
+/// The embedded net of a preset, packed and calibrated.
+fn embedded(preset: &str, bits: u8, golden: bool) -> Vec<u8> {
+    let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("../host/assets");
+    let net = checkpoint::load(&assets.join(format!("{preset}.safetensors")), false).unwrap();
+    let config = UNetConfig::from_json(net.net().unwrap()).unwrap().to_packed().unwrap();
+    let options = Options::new(Scheme::LloydMax, bits);
+    let options = Options { granularity: Granularity::Auto, ..options };
+    let all: Vec<usize> = (0..net.tensors.len()).collect();
+    let packed = Some(PackedNet { config: &config, golden });
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("net.fmq");
+    let treat = |_: &str, _: &[usize]| Treatment::Quantize(options);
+    quantize_to_file(&path, &net.tensors[..], &all, packed, treat, |_, _| Ok(())).unwrap();
+    calibrate(&std::fs::read(&path).unwrap(), BY, || {}).unwrap()
+}
+
+/// An image, and the floats of the arena that it took.
+fn draw(file: &[u8], precision: Precision, seed: u64, label: u32) -> (Vec<f32>, usize) {
+    let model = Model::parse(file).unwrap();
+    let plan = Plan::with_precision(&model, precision).unwrap();
+    let settings = Settings { label: Some(label), ..Settings::default() };
+    let mut arena = vec![f32::NAN; settings.arena_len(&plan, &model)];
+    let mut sampler = Sampler::new(&model, &plan, settings, &mut arena).unwrap();
+    sampler.noise(seed, 0);
+    while sampler.step().unwrap() {}
+    (sampler.image().to_vec(), arena.len())
+}
+
+/// Peak signal to noise of two images of -1 to 1, in dB.
+fn psnr(a: &[f32], b: &[f32]) -> f64 {
+    let off = |(a, b): (&f32, &f32)| f64::from(a.clamp(-1.0, 1.0) - b.clamp(-1.0, 1.0)).powi(2);
+    let mse = a.iter().zip(b).map(off).sum::<f64>() / a.len() as f64;
+    10.0 * (4.0 / mse).log10()
+}
+
+#[test]
+fn images_stay_those_of_floats() {
+    for (preset, bits) in [("mnist-micro", [2, 3, 4, 8]), ("mnist-small", [4; 4])] {
+        for bits in bits {
+            let file = embedded(preset, bits, false);
+            let mut worst = f64::INFINITY;
+            for label in [0, 3, 7] {
+                let (floats, most) = draw(&file, Precision::Float, 42, label);
+                let (bytes, least) = draw(&file, Precision::Integer, 42, label);
+                worst = worst.min(psnr(&floats, &bytes));
+                assert!(2 * least < most, "{least} of {most} floats");
+                assert!(4 * least < 512 << 10);
+            }
+            println!("{preset}, {bits} bits: {worst:.1} dB");
+            assert!(worst > 35.0, "{preset}, {bits} bits: {worst:.1} dB");
+            if preset == "mnist-small" {
+                break;
+            }
+        }
+    }
+}
+
+/// Every kind of layer, and every way in which weights are stored.
+#[test]
+fn every_net_stays_close_to_its_floats() {
+    let coded = |scheme| Treatment::Quantize(Options::new(scheme, 5));
+    let treatments = [Treatment::F32, Treatment::F16, coded(Scheme::EqualMass)];
+    for (i, (name, config, (height, width))) in nets().into_iter().enumerate() {
+        let weights = formula_weights(&config, 3);
+        let net = config.to_packed().unwrap();
+        let treatment = treatments[i % treatments.len()];
+        let (file, _) = quantize_in_memory(&weights, Some(&net), |_, _| treatment).unwrap();
+        let model = Model::parse(&file).unwrap();
+        let plan = Plan::with_size(&model, height, width).unwrap();
+        let (pixels, concat) = (height * width, config.in_channels - config.out_channels);
+        let x = values(1, (config.in_channels - concat) * pixels);
+        let extra = values(2, concat * pixels);
+        let label = config.num_classes.map(|n| n as u32 / 2);
+        let input = Input { x: &x, concat: &extra, t: 0.37, label };
+        let mut v = vec![0.0; config.out_channels * pixels];
+        let mut ranges = vec![0.0; plan.maps()];
+        let mut arena = vec![f32::NAN; plan.arena_len()];
+        plan.ranges(&model, &input, &mut arena, &mut v, &mut ranges).unwrap();
+
+        let section: Vec<u8> = [0.0].iter().chain(&ranges).flat_map(|x| x.to_le_bytes()).collect();
+        let file = with_section(&file, Kind::ACTIVATION_SCALES, &section).unwrap();
+        let model = Model::parse(&file).unwrap();
+        let size = (height, width);
+        let plan = Plan::with_size_and_precision(&model, size, Precision::Integer).unwrap();
+        let mut arena = vec![f32::NAN; plan.arena_len()];
+        let mut bytes = vec![f32::NAN; v.len()];
+        plan.velocity(&model, &input, &mut arena, &mut bytes).unwrap();
+        let square = |x: f32| f64::from(x * x);
+        let noise: f64 = v.iter().zip(&bytes).map(|(a, b)| square(a - b)).sum();
+        let snr = 10.0 * (v.iter().map(|&v| square(v)).sum::<f64>() / noise).log10();
+        println!("{name}: {snr:.1} dB");
+        assert!(snr > 18.0, "{name}: {snr:.1} dB");
+
+        let short = arena.len() - 1;
+        let mut run = |arena: &mut [f32]| plan.velocity(&model, &input, arena, &mut bytes);
+        assert!(run(&mut arena[..short]).is_err(), "{name}: an arena that is too short");
+    }
+}
+
+#[test]
+fn calibrating_keeps_everything_else() {
+    let file = embedded("mnist-micro", 3, true);
+    let again = calibrate(&file, BY, || {}).unwrap();
+    assert!(again == file, "the same images give the same file");
+    let model = Model::parse(&file).unwrap();
+    let (section, plan) = (model.activations().unwrap(), Plan::new(&model).unwrap());
+    assert_eq!(section.ranges().len(), plan.maps());
+    let other = Calibration { seed: 1, ..BY };
+    assert!(calibrate(&file, other, || {}).unwrap() != file, "another seed, other scales");
+    for by in [Calibration { images: 0, ..BY }, Calibration { steps: 0, ..BY }] {
+        assert!(calibrate(&file, by, || {}).is_err());
+    }
+}
+
+#[test]
+fn a_device_is_right_only_with_the_very_same_numbers() {
+    let file = embedded("mnist-micro", 4, true);
+    let model = Model::parse(&file).unwrap();
+    let plan = Plan::with_precision(&model, Precision::Integer).unwrap();
+    let mut arena = vec![0.0; Settings::default().arena_len(&plan, &model)];
+    let off = model.activations().unwrap().golden_off();
+    assert!(off > 0.0 && off < 0.2, "{off}");
+    assert_eq!(plan.self_test(&model, &mut arena), Ok(Some(off)));
+
+    let section = model.sections().find(|(kind, _)| *kind == Kind::ACTIVATION_SCALES).unwrap().1;
+    for change in [-1, 1] {
+        let mut section = section.to_vec();
+        let bits = off.to_bits().wrapping_add_signed(change);
+        section[..4].copy_from_slice(&bits.to_le_bytes());
+        let file = with_section(&file, Kind::ACTIVATION_SCALES, &section).unwrap();
+        let model = Model::parse(&file).unwrap();
+        let found = plan.self_test(&model, &mut arena);
+        assert!(matches!(found, Err(Error::SelfTest { .. })), "{found:?}");
+    }
+}
+
+#[test]
+fn scales_that_do_not_fit_are_refused() {
+    let file = embedded("mnist-micro", 2, false);
+    let section = Kind::ACTIVATION_SCALES;
+    let ranges: Vec<u8> = [0f32, 1.0, 2.0].iter().flat_map(|x| x.to_le_bytes()).collect();
+    let few = with_section(&file, section, &ranges).unwrap();
+    let model = Model::parse(&few).unwrap();
+    let refused = Plan::with_precision(&model, Precision::Integer);
+    assert!(matches!(refused, Err(Error::Length { found: 2, .. })), "{refused:?}");
+    assert!(Plan::new(&model).is_ok(), "floats do not look at them");
+
+    for bad in [f32::NAN, -1.0, 0.0, f32::INFINITY] {
+        let ranges: Vec<u8> = [0.0, bad].iter().flat_map(|x| x.to_le_bytes()).collect();
+        let error = with_section(&file, section, &ranges).unwrap_err();
+        assert_eq!(error.to_string(), "activation scale: must be above 0", "{bad}");
+    }
+    let config = UNetConfig::preset("mnist-micro").unwrap();
+    let weights = formula_weights(&config, 3);
+    let net = config.to_packed().unwrap();
+    let (file, _) = quantize_in_memory(&weights, Some(&net), |_, _| Treatment::F16).unwrap();
+    let model = Model::parse(&file).unwrap();
+    let error = Plan::with_precision(&model, Precision::Integer).unwrap_err();
+    assert!(error.to_string().contains("fmq calibrate"), "{error}");
+}
