@@ -1,7 +1,8 @@
 //! Inference without a heap: the velocity of a packed U-Net, and the solver that draws an image.
 //!
 //! Weights stay packed and are decoded a row at a time. All else lives in one slice of floats, the
-//! arena, whose length [`Plan`] tells exactly before anything is computed:
+//! arena, whose length [`Plan`] tells exactly before anything is computed. [`Plan::with_precision`] makes
+//! it maps of bytes and integer convolutions, for a file that has been calibrated; the rest is the same:
 //!
 //! ```no_run
 //! # fn main() -> quant_core::Result<()> {
