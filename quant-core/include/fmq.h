@@ -27,6 +27,12 @@
 // `x + h/2 (k1 + k2)`, `k1 = v(x, t)`, `k2 = v(x + h k1, t + h)`: two evaluations a step.
 #define FMQ_HEUN2 2
 
+// Computing in floats.
+#define FMQ_FLOAT 0
+
+// Computing in integers: fewer instructions, less memory, as exact as `fmq calibrate` made it.
+#define FMQ_INTEGER 1
+
 // How a call went: at least 0 where it did what it should.
 enum fmq_status
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
@@ -63,6 +69,8 @@ enum fmq_status
   FMQ_STATUS_SELF_TEST = -12,
   // The file holds nothing to test the device with.
   FMQ_STATUS_NO_GOLDEN = -13,
+  // The file holds no scales to compute in integers with.
+  FMQ_STATUS_NO_SCALES = -14,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
@@ -90,8 +98,8 @@ typedef struct fmq_settings {
   uint32_t label;
   // Guidance `s`: the velocity is `(1 + s) v(x, t, label) - s v(x, t, none)`; 0 is off.
   float guidance;
-  // 0.
-  uint32_t reserved;
+  // `FMQ_FLOAT`, or `FMQ_INTEGER` for a file that has been through `fmq calibrate`.
+  uint32_t precision;
   // Seed of the noise.
   uint64_t seed;
   // Which of the seed's images, from 0.
@@ -104,7 +112,7 @@ typedef struct fmq_needs {
   uint32_t size;
   // What the arena's address must be a multiple of.
   uint32_t arena_align;
-  // Bytes of the arena, for `fmq_init` with these settings and for `fmq_self_test`.
+  // Bytes of the arena, for `fmq_init` and `fmq_self_test` with these settings.
   size_t arena_bytes;
   // Bytes of stack that a call takes, about: as measured on a Cortex-M4.
   size_t stack_bytes;
@@ -160,11 +168,13 @@ fmq_status fmq_plan(const struct fmq_model *model,
                     struct fmq_needs *needs);
 
 // Computes the velocity that the file holds for this purpose and compares: whether this build on this
-// device does what the net does. To be called before `fmq_init`.
+// device does what the net does, in the precision of `settings`, or of the defaults where they are null.
+// To be called before `fmq_init`.
 //
 // # Safety
 // As `fmq_init`.
 fmq_status fmq_self_test(struct fmq_model *model,
+                         const struct fmq_settings *settings,
                          void *arena,
                          size_t arena_bytes);
 

@@ -313,11 +313,15 @@ fn c_draws_the_hosts_digit() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    for (bits, machine) in [(2, MACHINES[0]), (4, MACHINES[1])] {
+    for (bits, machine, precision, word) in [
+        (2, MACHINES[0], Precision::Float, ""),
+        (4, MACHINES[1], Precision::Float, ""),
+        (4, MACHINES[0], Precision::Integer, "integer "),
+    ] {
         let path = pack(dir.path(), bits);
-        let (image, macs) = host(&std::fs::read(&path).unwrap());
+        let (image, macs) = host(&std::fs::read(&path).unwrap(), precision);
         let image: Vec<u32> = image.iter().map(|value| value.to_bits()).collect();
-        let said = run_program(C, machine, &path, &format!("{CLASS} {SEED} {STEPS} bits"));
+        let said = run_program(C, machine, &path, &format!("{CLASS} {SEED} {STEPS} {word}bits"));
         let text = &said.text;
         assert_eq!(said.code, Some(0), "{bits} bits on {machine}:\n{text}");
         assert!(said.image() == image, "{bits} bits on {machine}: another image:\n{text}");

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use quant_core::format::Model;
-use quant_core::infer::{Plan, STACK_BYTES, Settings};
+use quant_core::infer::{Plan, Precision, STACK_BYTES, Settings};
 
 /// What is known of a packed file.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,6 +19,8 @@ pub(crate) struct Facts {
 /// What drawing an image by Euler's method without guidance takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Drawing {
+    /// Integers for a file that has been calibrated for them.
+    precision: Precision,
     /// Floats of the arena.
     arena_len: usize,
     channels: usize,
@@ -31,9 +33,14 @@ pub(crate) struct Drawing {
 
 impl Drawing {
     fn of(model: &Model<'_>) -> Option<Self> {
-        let (plan, net) = (Plan::new(model).ok()?, model.net()?);
+        let precision = match model.activations() {
+            Some(_) => Precision::Integer,
+            None => Precision::Float,
+        };
+        let (plan, net) = (Plan::with_precision(model, precision).ok()?, model.net()?);
         let (height, width) = plan.image_size();
         Some(Self {
+            precision,
             arena_len: Settings::default().arena_len(&plan, model),
             channels: net.out_channels as usize,
             height,
@@ -41,6 +48,10 @@ impl Drawing {
             classes: net.num_classes,
             macs: plan.macs(),
         })
+    }
+
+    fn is_integer(&self) -> bool {
+        self.precision == Precision::Integer
     }
 
     pub(crate) fn arena_bytes(&self) -> usize {
@@ -82,6 +93,7 @@ impl Facts {
         };
         let Drawing { channels, height, width, macs, .. } = drawing;
         lines.extend([
+            format!("in      {}", if drawing.is_integer() { "integers" } else { "floats" }),
             format!("arena   {} bytes for Euler's method without guidance", drawing.arena_bytes()),
             format!("stack   about {STACK_BYTES} bytes"),
             format!("image   {channels} x {height} x {width} floats, about -1 to 1"),
@@ -106,6 +118,7 @@ impl Facts {
                 ("HEIGHT", drawing.height),
                 ("WIDTH", drawing.width),
                 ("CLASSES", drawing.classes.map_or(0, |n| n as usize)),
+                ("PRECISION", drawing.is_integer().into()),
             ]);
         }
         let line = |(name, value): (&str, usize)| format!("#define {prefix}_{name} {value}\n");
@@ -119,10 +132,12 @@ impl Facts {
         };
         let Some(drawing) = &self.drawing else { return String::new() };
         let classes = format!("{:?}", drawing.classes);
+        let integer = drawing.is_integer().to_string();
         [
             constant("Floats of the arena.", "ARENA_LEN", "usize", drawing.arena_len.to_string()),
             constant("Floats of an image.", "IMAGE_LEN", "usize", drawing.image_len().to_string()),
             constant("Classes, whose labels start at 0.", "CLASSES", "Option<u32>", classes),
+            constant("Whether the net computes in integers.", "INTEGER", "bool", integer),
         ]
         .concat()
     }

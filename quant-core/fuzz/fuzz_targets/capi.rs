@@ -90,7 +90,7 @@ struct Wish {
     steps: u8,
     label: Option<u8>,
     guidance: u32,
-    reserved: u8,
+    precision: u8,
     seed: u64,
 }
 
@@ -103,7 +103,7 @@ impl Wish {
         settings.steps = u32::from(self.steps % 8);
         settings.label = self.label.map_or(settings.label, u32::from);
         settings.guidance = f32::from_bits(self.guidance);
-        settings.reserved = u32::from(self.reserved / 200);
+        settings.precision = u32::from(self.precision % 3);
         settings.seed = self.seed;
         settings
     }
@@ -210,7 +210,7 @@ fuzz_target!(|input: Input| {
                 Call::SelfTest(place, len) => {
                     let (at, bytes) = program.place(place, arena);
                     let bytes = length(len, bytes, 1);
-                    let status = fmq_self_test(model, at.cast::<c_void>(), bytes);
+                    let status = fmq_self_test(model, null(), at.cast::<c_void>(), bytes);
                     assert!((open && left.is_none()) || status == FmqStatus::Order);
                     status
                 }

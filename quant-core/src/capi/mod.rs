@@ -28,15 +28,15 @@ mod types;
 
 use crate::error::Error;
 use crate::format::{Model, file_at};
-use crate::infer::{Plan, STACK_BYTES};
+use crate::infer::STACK_BYTES;
 use crate::num::{index, u32_of};
 use core::ffi::{c_char, c_void};
 use session::{Run, Session, session, session_mut};
 use span::Span;
 
 pub use types::{
-    FMQ_EULER, FMQ_HEUN2, FMQ_MIDPOINT, FMQ_MODEL_WORDS, FMQ_NO_LABEL, FmqModel, FmqNeeds,
-    FmqSettings, FmqStatus,
+    FMQ_EULER, FMQ_FLOAT, FMQ_HEUN2, FMQ_INTEGER, FMQ_MIDPOINT, FMQ_MODEL_WORDS, FMQ_NO_LABEL,
+    FmqModel, FmqNeeds, FmqSettings, FmqStatus,
 };
 
 type Checked<T> = Result<T, FmqStatus>;
@@ -108,7 +108,7 @@ pub unsafe extern "C" fn fmq_plan(
     let fill = || {
         // SAFETY: what the caller says of the three is what these calls ask for.
         let (session, settings) = unsafe { (session(model)?, FmqSettings::read(settings)?) };
-        let plan = Plan::new(&session.model).map_err(|_| FmqStatus::Net)?;
+        let plan = settings.plan(&session.model)?;
         // A plan is of a net.
         let net = session.model.net().ok_or(FmqStatus::Net)?;
         let (height, width) = plan.image_size();
@@ -140,13 +140,15 @@ pub unsafe extern "C" fn fmq_plan(
 }
 
 /// Computes the velocity that the file holds for this purpose and compares: whether this build on this
-/// device does what the net does. To be called before `fmq_init`.
+/// device does what the net does, in the precision of `settings`, or of the defaults where they are null.
+/// To be called before `fmq_init`.
 ///
 /// # Safety
 /// As `fmq_init`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fmq_self_test(
     model: *mut FmqModel,
+    settings: *const FmqSettings,
     arena: *mut c_void,
     arena_bytes: usize,
 ) -> FmqStatus {
@@ -156,8 +158,10 @@ pub unsafe extern "C" fn fmq_self_test(
         if session.run.is_some() {
             return Err(FmqStatus::Order);
         }
+        // SAFETY: what the caller says of the settings.
+        let settings = unsafe { FmqSettings::read(settings) }?;
         let arena = session.arena(arena, arena_bytes)?;
-        let plan = Plan::new(&session.model).map_err(|_| FmqStatus::Net)?;
+        let plan = settings.plan(&session.model)?;
         // SAFETY: the arena was checked; what the caller says of it.
         let floats = unsafe { arena.cleared() };
         match plan.self_test(&session.model, floats) {
@@ -193,7 +197,7 @@ pub unsafe extern "C" fn fmq_init(
         let settings = unsafe { FmqSettings::read(settings) }?;
         let arena = session.arena(arena, arena_bytes)?;
         let engine = settings.engine()?;
-        let plan = Plan::new(&session.model).map_err(|_| FmqStatus::Net)?;
+        let plan = settings.plan(&session.model)?;
         let run = Run { plan, settings: engine, arena, done: 0 };
         // SAFETY: the arena was checked; what the caller says of it.
         let floats = unsafe { run.arena.cleared() };

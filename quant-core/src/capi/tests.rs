@@ -6,7 +6,7 @@
 
 use super::*;
 use crate::format::{Dense, Golden, Head, Kind, Writer};
-use crate::infer::{Input, Sampler};
+use crate::infer::{Input, Plan, Sampler};
 use crate::net::NetConfig;
 use core::ffi::{CStr, c_void};
 use core::ptr::{from_mut, from_ref, null, null_mut};
@@ -113,7 +113,7 @@ impl Caller {
 
     fn self_test(&mut self) -> FmqStatus {
         let (arena, bytes) = (self.arena.as_mut_ptr().cast(), 4 * self.arena.len());
-        unsafe { fmq_self_test(&raw mut self.model, arena, bytes) }
+        unsafe { fmq_self_test(&raw mut self.model, null(), arena, bytes) }
     }
 
     fn step(&mut self) -> FmqStatus {
@@ -291,11 +291,13 @@ fn settings_are_checked() {
         FmqSettings { steps: 0, ..settings() },
         FmqSettings { steps: u32::MAX, ..settings() },
         FmqSettings { guidance: f32::NAN, ..settings() },
-        FmqSettings { reserved: 1, ..settings() },
+        FmqSettings { precision: 2, ..settings() },
     ] {
         assert_eq!(caller.init(&wrong), FmqStatus::Settings, "{wrong:?}");
         assert_eq!(caller.step(), FmqStatus::Order);
     }
+    let integer = FmqSettings { precision: FMQ_INTEGER, ..settings() };
+    assert_eq!(caller.init(&integer), FmqStatus::NoScales);
     assert_eq!(caller.init(&FmqSettings { label: 11, ..settings() }), FmqStatus::Ok);
     assert_eq!(caller.step(), FmqStatus::Settings);
     assert_eq!(caller.step(), FmqStatus::Order);
@@ -344,8 +346,8 @@ fn files_are_checked() {
 #[test]
 fn every_status_has_a_text() {
     let text = |status: i32| unsafe { CStr::from_ptr(fmq_error_text(status)) }.to_str().unwrap();
-    let texts: Vec<_> = (FmqStatus::NoGolden as i32..=FmqStatus::More as i32).map(text).collect();
-    assert_eq!(texts.len(), 15);
+    let texts: Vec<_> = (FmqStatus::NoScales as i32..=FmqStatus::More as i32).map(text).collect();
+    assert_eq!(texts.len(), 16);
     for (i, text) in texts.iter().enumerate() {
         assert!(*text != "unknown status" && !texts[..i].contains(text), "{text}");
     }

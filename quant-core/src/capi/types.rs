@@ -1,7 +1,8 @@
 //! What the header declares beside functions: the model's memory, settings, needs and codes.
 
 use super::{Checked, Span};
-use crate::infer::{Method, Settings};
+use crate::format::Model;
+use crate::infer::{Method, Plan, Precision, Settings};
 use core::ffi::CStr;
 use core::mem::MaybeUninit;
 
@@ -17,6 +18,11 @@ pub const FMQ_EULER: u32 = 0;
 pub const FMQ_MIDPOINT: u32 = 1;
 /// `x + h/2 (k1 + k2)`, `k1 = v(x, t)`, `k2 = v(x + h k1, t + h)`: two evaluations a step.
 pub const FMQ_HEUN2: u32 = 2;
+
+/// Computing in floats.
+pub const FMQ_FLOAT: u32 = 0;
+/// Computing in integers: fewer instructions, less memory, as exact as `fmq calibrate` made it.
+pub const FMQ_INTEGER: u32 = 1;
 
 /// An open model and the image that is being drawn from it. It may be copied and moved; its contents
 /// are the library's own.
@@ -45,8 +51,8 @@ pub struct FmqSettings {
     pub label: u32,
     /// Guidance `s`: the velocity is `(1 + s) v(x, t, label) - s v(x, t, none)`; 0 is off.
     pub guidance: f32,
-    /// 0.
-    pub reserved: u32,
+    /// `FMQ_FLOAT`, or `FMQ_INTEGER` for a file that has been through `fmq calibrate`.
+    pub precision: u32,
     /// Seed of the noise.
     pub seed: u64,
     /// Which of the seed's images, from 0.
@@ -62,7 +68,7 @@ impl Default for FmqSettings {
             steps,
             label: FMQ_NO_LABEL,
             guidance,
-            reserved: 0,
+            precision: FMQ_FLOAT,
             seed: 0,
             image: 0,
         }
@@ -100,11 +106,21 @@ impl FmqSettings {
             FMQ_HEUN2 => Method::Heun2,
             _ => return Err(FmqStatus::Settings),
         };
-        if self.reserved != 0 {
-            return Err(FmqStatus::Settings);
-        }
         let label = Some(self.label).filter(|&label| label != FMQ_NO_LABEL);
         Ok(Settings { method, steps: self.steps, label, guidance: self.guidance })
+    }
+}
+
+impl FmqSettings {
+    /// The plan for drawing from a model so.
+    pub(super) fn plan(&self, model: &Model<'_>) -> Checked<Plan> {
+        let precision = match self.precision {
+            FMQ_FLOAT => Precision::Float,
+            FMQ_INTEGER if model.activations().is_none() => return Err(FmqStatus::NoScales),
+            FMQ_INTEGER => Precision::Integer,
+            _ => return Err(FmqStatus::Settings),
+        };
+        Plan::with_precision(model, precision).map_err(|_| FmqStatus::Net)
     }
 }
 
@@ -116,7 +132,7 @@ pub struct FmqNeeds {
     pub size: u32,
     /// What the arena's address must be a multiple of.
     pub arena_align: u32,
-    /// Bytes of the arena, for `fmq_init` with these settings and for `fmq_self_test`.
+    /// Bytes of the arena, for `fmq_init` and `fmq_self_test` with these settings.
     pub arena_bytes: usize,
     /// Bytes of stack that a call takes, about: as measured on a Cortex-M4.
     pub stack_bytes: usize,
@@ -192,6 +208,8 @@ pub enum FmqStatus {
     SelfTest = -12,
     /// The file holds nothing to test the device with.
     NoGolden = -13,
+    /// The file holds no scales to compute in integers with.
+    NoScales = -14,
 }
 
 impl FmqStatus {
@@ -213,6 +231,7 @@ impl FmqStatus {
             -11 => c"the image is not finite: must be drawn with other settings or another net",
             -12 => c"self-test failed: must compute the file's golden velocity",
             -13 => c"the file has no golden velocity: must be made by fmq quantize --golden",
+            -14 => c"the file has no activation scales: must be made by fmq calibrate",
             _ => c"unknown status",
         }
     }

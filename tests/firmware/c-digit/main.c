@@ -43,9 +43,14 @@ static int number(const char **text, uint64_t other, uint64_t *found) {
     return *text > start && (**text == ' ' || !**text);
 }
 
-static int equal(const char *a, const char *b) {
-    while (*a && *a == *b) a++, b++;
-    return *a == *b;
+/* Whether `*text` goes on with a word, behind which it then is. */
+static int word(const char **text, const char *expected) {
+    while (**text == ' ') ++*text;
+    const char *at = *text;
+    while (*expected && *at == *expected) at++, expected++;
+    if (*expected || (*at && *at != ' ')) return 0;
+    *text = at;
+    return 1;
 }
 
 /* Reads the command line: whether it is as it should be. */
@@ -60,9 +65,10 @@ static int order(fmq_settings *settings, int *bits) {
     if (class > UINT32_MAX || steps > UINT32_MAX) return 0;
     settings->label = (uint32_t)class;
     settings->steps = (uint32_t)steps;
+    if (word(&text, "integer")) settings->precision = FMQ_INTEGER;
+    *bits = word(&text, "bits");
     while (*text == ' ') text++;
-    *bits = *text != 0;
-    return !*bits || equal(text, "bits");
+    return !*text;
 }
 
 static fmq_status draw(const fmq_settings *settings, fmq_needs *needs, int *tested) {
@@ -71,7 +77,7 @@ static fmq_status draw(const fmq_settings *settings, fmq_needs *needs, int *test
     needs->size = sizeof *needs;
     status = fmq_plan(&model, settings, needs);
     if (status < 0) return status;
-    status = fmq_self_test(&model, arena, sizeof arena);
+    status = fmq_self_test(&model, settings, arena, sizeof arena);
     *tested = status == FMQ_STATUS_OK;
     if (status < 0 && status != FMQ_STATUS_NO_GOLDEN) return status;
     status = fmq_init(&model, settings, arena, sizeof arena);
@@ -94,7 +100,7 @@ int main(void) {
     int bits, tested;
     fmq_defaults(&settings);
     if (!order(&settings, &bits)) {
-        print("error: the words must be CLASS SEED STEPS bits, of which the last may be left out\n");
+        print("error: the words must be CLASS SEED STEPS integer bits; the last may be left out\n");
         return 1;
     }
     fmq_status status = draw(&settings, &needs, &tested);

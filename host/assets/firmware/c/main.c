@@ -15,7 +15,7 @@ static float image[PLAN_IMAGE_LEN];
 static fmq_status draw(fmq_settings *settings) {
     fmq_status status = fmq_open(&model, model_start, (size_t)(model_end - model_start));
     if (status < 0) return status;
-    status = fmq_self_test(&model, arena, sizeof arena);
+    status = fmq_self_test(&model, settings, arena, sizeof arena);
     if (status < 0 && status != FMQ_STATUS_NO_GOLDEN) return status;
     print(status < 0 ? "self-test not in the file\n" : "self-test passed\n");
     status = fmq_init(&model, settings, arena, sizeof arena);
@@ -39,6 +39,7 @@ static uint32_t checksum(void) {
 int main(void) {
     fmq_settings settings;
     fmq_defaults(&settings);
+    settings.precision = PLAN_PRECISION;
     settings.seed = 42;
     settings.label = PLAN_CLASSES ? 3 % PLAN_CLASSES : FMQ_NO_LABEL;
     fmq_status status = draw(&settings);
