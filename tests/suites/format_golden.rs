@@ -13,11 +13,12 @@ use core::fmt::Write;
 use std::fs;
 use std::path::PathBuf;
 
+use fm_candle::quantize::{Calibration, calibrate};
 use quant_core::coded::{Coding, RowScale};
 use quant_core::format::{
     Dense, Encoding, Golden, Head, Kind, MemoryPlan, Model, Writer, fill_section,
 };
-use quant_core::infer::{Input, Plan, Settings};
+use quant_core::infer::{Input, Plan, Precision, Settings};
 use quant_core::net::NetConfig;
 use quant_core::noise::Stream;
 use quant_core::quantize::{Granularity, Levels, Options, quantize_tensor};
@@ -75,7 +76,7 @@ fn fingerprint(values: impl Iterator<Item = f32>) -> u64 {
 
 #[test]
 fn files_of_every_version_read_as_they_were_written() {
-    let mut count = 0;
+    let (mut count, mut integers) = (0, 0);
     for entry in fs::read_dir(folder()).unwrap() {
         let path = entry.unwrap().path();
         if path.extension().is_some_and(|extension| extension == "fmq") {
@@ -89,10 +90,17 @@ fn files_of_every_version_read_as_they_were_written() {
                 // What another engine may be off by is not asked: the same bits.
                 assert_eq!(plan.self_test(&model, &mut arena), Ok(Some(0.0)), "{}", path.display());
             }
+            if let Some(activations) = model.activations() {
+                let plan = Plan::with_precision(&model, Precision::Integer).unwrap();
+                let mut arena = vec![0.0; Settings::default().arena_len(&plan, &model)];
+                let off = activations.golden_off();
+                assert_eq!(plan.self_test(&model, &mut arena), Ok(Some(off)), "{}", path.display());
+                integers += 1;
+            }
             count += 1;
         }
     }
-    assert!(count >= 5, "{count} golden files");
+    assert!(count >= 6 && integers >= 1, "{count} golden files, {integers} in integers");
 }
 
 /// Weights that no later change of a library will draw differently.
@@ -209,9 +217,19 @@ fn nothing() -> Vec<u8> {
 #[ignore = "writes the files of the present version"]
 fn write_golden_files() {
     let version = quant_core::format::VERSION;
-    for (name, file) in [("everything", everything()), ("net", net()), ("nothing", nothing())] {
+    let by = Calibration { seed: 0, images: 2, steps: 4 };
+    let calibrated = calibrate(&net(), by, || {}).unwrap();
+    for (name, file) in [
+        ("everything", everything()),
+        ("net", net()),
+        ("nothing", nothing()),
+        ("calibrated", calibrated),
+    ] {
         let path = folder().join(format!("{}.{}-{name}.fmq", version.0, version.1));
-        assert!(!path.exists(), "{}: golden files are written once", path.display());
+        if path.exists() {
+            // Golden files are written once.
+            continue;
+        }
         fs::write(path.with_extension("txt"), describe(&Model::parse(&file).unwrap())).unwrap();
         fs::write(path, file).unwrap();
     }

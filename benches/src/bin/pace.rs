@@ -3,7 +3,7 @@
 //! `pace NET N KIND [DEVICE TYPE]` with a preset's name, a number of images, and `dense`, `packed4`,
 //! `packed2`, `int8` or `train`, on `cpu` in `f32` unless it says otherwise, or `pace inception N dense`
 //! for FID's features, `pace frechet D dense` for the distance on D of them; it prints `ready`, then the
-//! seconds of each. `peers/cpu.py`, `peers/cuda.py`, `peers/fid.py` and `peers/frechet.py` run it in turn
+//! seconds of each. `peers/cpu.py`, `peers/gpu.py`, `peers/fid.py` and `peers/frechet.py` run it in turn
 //! with PyTorch and scipy.
 
 use std::io::{self, BufRead, Write};

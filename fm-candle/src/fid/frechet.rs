@@ -152,8 +152,7 @@ fn trace_of_root(a: &DMatrix<f64>, b: &DMatrix<f64>) -> f64 {
     let mut cross = vec![0.0; few * many];
     add_product(columns(a.as_slice(), d).t(), columns(b.as_slice(), d), &mut cross, many);
     let mut gram = DMatrix::zeros(few, few);
-    let cross = Mat::new(&cross, few, many, many);
-    add_product(cross, cross.t(), gram.as_mut_slice(), few);
+    add_gram(Mat::new(&cross, few, many, many), gram.as_mut_slice(), few);
     sum_of_roots(&gram)
 }
 
@@ -174,7 +173,21 @@ fn add_product(a: Mat<'_, f64>, b: Mat<'_, f64>, dst: &mut [f64], n: usize) {
     });
 }
 
-/// The sum of the roots of the eigenvalues of a symmetric matrix, NaN where it is not finite;
+/// `dst += a aᵀ` on and above the diagonal, on all threads; by columns, which [`sum_of_roots`] reads, below.
+///
+/// # Shapes
+///
+/// `dst`: `[n, n]`, row-major, `n` rows of `a`.
+fn add_gram(a: Mat<'_, f64>, dst: &mut [f64], n: usize) {
+    dst.par_chunks_mut(PANEL * n).enumerate().for_each(|(panel, dst)| {
+        let first = panel * PANEL;
+        let rows = first..first + dst.len() / n;
+        gemm(a.rows(rows), a.rows(first..n).t(), &mut dst[first..], n, true);
+    });
+}
+
+/// The sum of the roots of the eigenvalues of a symmetric matrix, of which it reads what is on and below
+/// the diagonal, NaN where it is not finite;
 /// eigenvalues below 0 are rounding.
 pub(super) fn sum_of_roots(gram: &DMatrix<f64>) -> f64 {
     if gram.is_empty() {

@@ -11,7 +11,7 @@ use fm_candle::ops::is_finite;
 use quant_core::codebook::Entries;
 use quant_core::coded::{Coding, RowScale};
 use quant_core::format::{self, Encoding, Model};
-use quant_core::infer::{Plan, STACK_BYTES, Settings};
+use quant_core::infer::{Plan, Precision, STACK_BYTES, Settings};
 use serde::Serialize;
 
 /// Show what a checkpoint or a packed file holds, and check it
@@ -63,6 +63,8 @@ struct Device {
     /// The floats of one evaluation, and those of Euler's method around it.
     arena_bytes: usize,
     sampler_arena_bytes: usize,
+    /// The same in integers, for a file that has been calibrated.
+    integer_arena_bytes: Option<usize>,
     /// An estimate: as measured on a Cortex-M4.
     stack_bytes: usize,
     /// Multiplications of one evaluation.
@@ -75,10 +77,12 @@ impl Device {
     fn of(model: &Model<'_>, file: &[u8]) -> Option<Self> {
         let plan = Plan::new(model).ok()?;
         let settings = Settings { label: model.net()?.num_classes, ..Settings::default() };
+        let integer = Plan::with_precision(model, Precision::Integer).ok();
         Some(Self {
             flash_bytes: file.len(),
             arena_bytes: 4 * plan.arena_len(),
             sampler_arena_bytes: 4 * settings.arena_len(&plan, model),
+            integer_arena_bytes: integer.map(|plan| 4 * settings.arena_len(&plan, model)),
             stack_bytes: STACK_BYTES,
             macs: plan.macs(),
             golden: model.golden().is_some(),
@@ -247,13 +251,16 @@ fn print(output: &Output, out: &mut dyn Write) -> Result<()> {
             writeln!(out, "section {name}: {bytes} bytes")?;
         }
         if let Some(device) = &packed.device {
+            let integers = device.integer_arena_bytes;
+            let integers = integers.map_or_else(String::new, |it| format!("; {it} in integers"));
             writeln!(
                 out,
-                "on a device: {} bytes of flash, an arena of {} bytes ({} with Euler's method), \
+                "on a device: {} bytes of flash, an arena of {} bytes ({} with Euler's method{}), \
                  about {} bytes of stack, {:.1} million multiplications per evaluation{}",
                 device.flash_bytes,
                 device.arena_bytes,
                 device.sampler_arena_bytes,
+                integers,
                 device.stack_bytes,
                 device.macs as f64 / 1e6,
                 if device.golden { "; tests itself" } else { "" }

@@ -1,7 +1,7 @@
 """fmq's nets on a GPU beside PyTorch's, in turn: seconds and ratios of medians.
 
     cargo build --release -p fmq-benches --features cudnn --bin pace
-    python benches/peers/cuda.py FLOW_MATCHING [ROUNDS [FILTER]]
+    python benches/peers/gpu.py FLOW_MATCHING [ROUNDS [FILTER]]
 
 FLOW_MATCHING is a clone of facebookresearch/flow_matching, whose U-Net class is the peer, as
 upstream runs it: eager, half precision by autocast. FILTER picks the rows that contain it.
