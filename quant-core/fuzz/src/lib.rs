@@ -21,7 +21,8 @@
 use arbitrary::Arbitrary;
 use crc::{CRC_32_ISO_HDLC, Crc};
 use quant_core::Error;
-use quant_core::format::{Encoding, Golden, Head, Kind, Model, Writer};
+use quant_core::format::{Encoding, Golden, Head, Kind, Model, Writer, with_section};
+use quant_core::infer::Plan;
 use quant_core::net::NetConfig;
 use quant_core::quantize::{Granularity, Levels, Options, QuantizedTensor, quantize_tensor};
 use quant_core::scheme::Scheme;
@@ -136,7 +137,8 @@ pub fn file_of(tensors: &[QuantizedTensor]) -> Vec<u8> {
     writer.into_file().expect("all tensors are there")
 }
 
-/// A file that draws images of 4 x 4 with ten classes, by weights of 1 to 8 bits, and can test its device.
+/// A file that draws images of 4 x 4 with ten classes, by weights of 1 to 8 bits, in floats
+/// or integers, and can test its device.
 pub fn drawable() -> Vec<u8> {
     let net = NetConfig {
         in_channels: 1,
@@ -181,5 +183,9 @@ pub fn drawable() -> Vec<u8> {
     for tensor in &tensors {
         writer.quantized(tensor).expect("the tensors are the net's");
     }
-    writer.into_file().expect("all tensors are there")
+    let file = writer.into_file().expect("all tensors are there");
+    let model = Model::parse(&file).expect("written by the writer");
+    let maps = Plan::new(&model).expect("a net that draws").maps();
+    let scales: Vec<u8> = (0..=maps).flat_map(|_| 2f32.to_le_bytes()).collect();
+    with_section(&file, Kind::ACTIVATION_SCALES, &scales).expect("scales")
 }
