@@ -30,6 +30,9 @@ mod avx512;
     all(target_arch = "aarch64", target_endian = "little")
 ))]
 mod block;
+pub(crate) mod buckets;
+#[cfg(fmq_buckets)]
+mod ldm;
 #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
 mod neon;
 pub(crate) mod pairs;
@@ -38,6 +41,8 @@ pub mod scalar;
 mod smlad;
 #[cfg(test)]
 mod tests;
+#[cfg(fmq_thumb1)]
+mod thumb1;
 
 /// Writes the weights of packed codes: `out[i] = table[code i]`.
 ///

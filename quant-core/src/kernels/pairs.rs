@@ -1,8 +1,10 @@
 //! Products of pairs: the inner loops of integer convolutions.
 //!
-//! A word holds two signed numbers of 16 bits, those of two neighbouring channels, the first in its low
-//! half. `dot` multiplies the halves of two words and adds both products to a sum; a Cortex-M4 or M7 has
-//! one instruction for it (`smlad`). Sums wrap around; callers bound them.
+//! A word holds two signed numbers of 16 bits, those of two neighbouring channels: the first in its low
+//! half, the second in its high half for `smlad`, and as `low + 65536 high` for any other CPU, so that words
+//! may be added ([`buckets`](super::buckets)). `dot` multiplies the numbers of two words and adds both
+//! products to a sum; a Cortex-M4 or M7 has one instruction for it (`smlad`). Sums wrap around; callers
+//! bound them.
 //!
 //! ```text
 //! correlate: sums[x] = sum_(i, pair, j) dot(input[i][pair][x stride + j], taps[i][pair][j])
@@ -17,19 +19,39 @@ use super::smlad as cpu;
 #[cfg(not(fmq_dsp))]
 use plain as cpu;
 
+#[cfg(fmq_thumb1)]
+use super::thumb1::{four, mix_four, three};
 use cpu::dot;
+pub(crate) use cpu::low;
+
+/// The numbers of a word that is `low + 65536 high`.
+#[inline]
+pub(crate) const fn split(word: i32) -> (i32, i32) {
+    let low = word << 16 >> 16;
+    (low, word.wrapping_sub(low) >> 16)
+}
 
 /// The products for any CPU.
 #[cfg(any(test, not(fmq_dsp)))]
 pub(super) mod plain {
+    use super::split;
+
+    /// The word whose low number this is, and whose high number is 0; that of a high number is `x << 16`,
+    /// and the word of both their sum.
+    #[inline]
+    pub(crate) const fn low(x: i32) -> i32 {
+        x
+    }
+
     /// `sum + a.low b.low + a.high b.high`.
     #[inline]
-    pub(crate) fn dot(sum: i32, a: i32, b: i32) -> i32 {
-        let low = |x: i32| x << 16 >> 16;
-        sum.wrapping_add(low(a).wrapping_mul(low(b))).wrapping_add((a >> 16).wrapping_mul(b >> 16))
+    pub(crate) const fn dot(sum: i32, a: i32, b: i32) -> i32 {
+        let ((a, c), (b, d)) = (split(a), split(b));
+        sum.wrapping_add(a.wrapping_mul(b)).wrapping_add(c.wrapping_mul(d))
     }
 
     /// Adds to the sums of four neighbours the products of three taps.
+    #[cfg(any(test, not(fmq_thumb1)))]
     #[inline]
     pub(crate) fn four(
         [s0, s1, s2, s3]: [i32; 4],
@@ -41,6 +63,7 @@ pub(super) mod plain {
     }
 
     /// Adds to the sums of four pixels the products of a word of weights.
+    #[cfg(any(test, not(fmq_thumb1)))]
     #[inline]
     pub(crate) fn mix_four(
         [s0, s1, s2, s3]: [i32; 4],
@@ -51,6 +74,7 @@ pub(super) mod plain {
     }
 
     /// The same as `four` of three.
+    #[cfg(any(test, not(fmq_thumb1)))]
     #[inline]
     pub(crate) fn three(
         [s0, s1, s2]: [i32; 3],
@@ -102,7 +126,7 @@ pub(crate) fn join<T: Copy>(
     out: &mut [i32],
 ) {
     let channel = (lines * taps).max(1);
-    let pairs = values.len().div_ceil(2 * channel);
+    let pairs = values.len().div_ceil(channel).div_ceil(2);
     out.fill(0);
     for (line, out) in out.chunks_exact_mut((pairs * taps).max(1)).enumerate() {
         let mut channels = values.chunks_exact(channel);
@@ -113,10 +137,10 @@ pub(crate) fn join<T: Copy>(
             };
             let (low, high) = (next(), next());
             for (out, &value) in out.iter_mut().zip(low) {
-                *out = i32::from(number(value)) & 0xffff;
+                *out = cpu::low(i32::from(number(value)));
             }
             for (out, &value) in out.iter_mut().zip(high) {
-                *out |= i32::from(number(value)) << 16;
+                *out = out.wrapping_add(i32::from(number(value)) << 16);
             }
         }
     }
@@ -129,7 +153,8 @@ pub(crate) fn join_nine<T: Copy>(values: &[T], number: impl Fn(T) -> i16, out: &
     let (here, below) = rest.split_at_mut_checked(line).unwrap_or_default();
     let [above, here, below] = [above, here, below].map(|line| line.as_chunks_mut::<3>().0);
     let lines = above.iter_mut().zip(here).zip(below);
-    let word = |low, high| i32::from(number(low)) & 0xffff | i32::from(number(high)) << 16;
+    let number = |value| i32::from(number(value));
+    let word = |low, high| cpu::low(number(low)).wrapping_add(number(high) << 16);
     for (&[low, high], ((above, here), below)) in
         values.as_chunks::<9>().0.as_chunks().0.iter().zip(lines)
     {
@@ -194,6 +219,7 @@ fn lines<const N: usize>(
 }
 
 /// Four neighbours of a row.
+#[cfg(not(fmq_thumb1))]
 #[inline(never)]
 fn four(input: &[i32], width: usize, taps: &[[i32; 3]]) -> [i32; 4] {
     let lines = lines(input, width, taps.len()).zip(taps);
@@ -201,6 +227,7 @@ fn four(input: &[i32], width: usize, taps: &[[i32; 3]]) -> [i32; 4] {
 }
 
 /// Three neighbours of a row.
+#[cfg(not(fmq_thumb1))]
 #[inline(never)]
 fn three(input: &[i32], width: usize, taps: &[[i32; 3]]) -> [i32; 3] {
     let lines = lines(input, width, taps.len()).zip(taps);
@@ -232,6 +259,7 @@ pub(crate) fn mix(sums: &mut [i32], input: &[i32], plane: usize, weights: &[i32]
 }
 
 /// Four pixels.
+#[cfg(not(fmq_thumb1))]
 #[inline(never)]
 fn mix_four(input: &[i32], plane: usize, weights: &[i32]) -> [i32; 4] {
     let lines = lines(input, plane, weights.len()).zip(weights);
@@ -256,19 +284,19 @@ mod tests {
 
     #[test]
     fn halves_are_signed() {
-        let word = |low: i16, high: i16| i32::from(low) & 0xffff | i32::from(high) << 16;
+        let word = |low, high| low + (high << 16);
         assert_eq!(dot(5, word(-3, 4), word(7, -2)), 5 - 21 - 8);
-        assert_eq!(dot(0, word(i16::MIN, 0), word(i16::MIN, -1)), 1 << 30);
+        assert_eq!(dot(0, word(-32_768, 0), word(-32_768, -1)), 1 << 30);
     }
 
     #[test]
     fn pairs_of_channels_share_words() {
         let mut out = [9; 4];
         join(&[1i16, -2, 3], (1, 1), |x| x, &mut out[..2]);
-        assert_eq!(out, [-2 << 16 | 1, 3, 9, 9]);
+        assert_eq!(out, [(-2 << 16) + 1, 3, 9, 9]);
         // Three channels of two lines.
         join(&[1i16, -2, 3, 4, 5, 6], (2, 1), |x| x, &mut out);
-        assert_eq!(out, [3 << 16 | 1, 5, 4 << 16 | 0xfffe, 6]);
+        assert_eq!(out, [(3 << 16) + 1, 5, (4 << 16) - 2, 6]);
     }
 
     proptest! {

@@ -14,6 +14,12 @@
 
 use core::arch::asm;
 
+/// The word whose low number this is, and whose high number is 0.
+#[inline]
+pub(crate) const fn low(x: i32) -> i32 {
+    x & 0xffff
+}
+
 /// `sum + a.low b.low + a.high b.high`.
 #[inline]
 pub(crate) fn dot(sum: i32, a: i32, b: i32) -> i32 {

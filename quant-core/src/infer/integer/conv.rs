@@ -11,6 +11,7 @@ use super::levels::{Levels, row_words};
 use super::outcome::Outcome;
 use super::{bytes, limit, words};
 use crate::error::Result;
+use crate::kernels::buckets::Layout;
 use crate::kernels::pairs;
 use crate::num;
 
@@ -63,7 +64,8 @@ impl Machine<'_, '_> {
         let bias = part_mut(vector, 0, to.channels);
         params.bias.decode_row(0, bias)?;
         let inputs = Inputs::new(&source, entry, affine, self.peak, limit, floats);
-        let mut levels = Levels::new(limit);
+        let mut levels = Levels::new(limit, inputs.most);
+        let layout = Layout { side: 3, next_line: across, next_pair: width };
         for start in (0..to.height).step_by(rows) {
             let count = rows.min(to.height - start);
             let first = (start * stride).cast_signed() - 1;
@@ -71,12 +73,11 @@ impl Machine<'_, '_> {
                 Band { first, rows: stride * count + 3 - stride, margin: 1, rows_first: true };
             inputs.gather(&source, maps, floats, band, gathered);
             for (o, &bias) in bias.iter().enumerate() {
-                let step = levels.row(&params.weight, o, 3, row)?;
-                let outcome = Outcome::new(to, before, put, step * inputs.unit, bias);
-                let taps = part(words(row), 0, pairs).as_chunks().0;
+                let row = levels.row(&params.weight, o, layout, row)?;
+                let outcome = Outcome::new(to, before, put, row.step * inputs.unit, bias);
                 for y in 0..count {
                     let at = gathered.get(y * stride * across..).unwrap_or_default();
-                    pairs::correlate(sums, at, (width, stride), taps);
+                    row.correlate(sums, at, (width, stride));
                     put_row(outcome, to, (o, start + y, 1), sums, maps, floats);
                 }
             }
@@ -113,17 +114,18 @@ impl Machine<'_, '_> {
         let bias = part_mut(vector, 0, to.channels);
         params.bias.decode_row(0, bias)?;
         let inputs = Inputs::new(&source, entry, affine, self.peak, limit, floats);
-        let mut levels = Levels::new(limit);
+        let mut levels = Levels::new(limit, inputs.most);
         for start in (0..height).step_by(rows) {
             let count = rows.min(height - start);
             let band =
                 Band { first: start.cast_signed(), rows: count, margin: 0, rows_first: false };
             inputs.gather(&source, maps, floats, band, gathered);
             let sums = part_mut(sums, 0, count * width);
+            let layout = Layout { side: 1, next_line: 0, next_pair: count * width };
             for (o, &bias) in bias.iter().enumerate() {
-                let step = levels.row(&params.weight, o, 1, row)?;
-                let outcome = Outcome::new(to, before, put, step * inputs.unit, bias);
-                pairs::mix(sums, gathered, count * width, part(words(row), 0, pairs));
+                let row = levels.row(&params.weight, o, layout, row)?;
+                let outcome = Outcome::new(to, before, put, row.step * inputs.unit, bias);
+                row.mix(sums, gathered, count * width);
                 put_row(outcome, to, (o, start, count), sums, maps, floats);
             }
         }
@@ -154,6 +156,8 @@ struct Inputs<'a> {
     unit: f32,
     /// Integers in one, of floats.
     rate: f32,
+    /// The largest magnitude of the integers.
+    most: i32,
 }
 
 impl<'a> Inputs<'a> {
@@ -167,12 +171,14 @@ impl<'a> Inputs<'a> {
     ) -> Self {
         let entrance = Entrance::new(source, entry, affine, peak, limit);
         match source.first.values {
-            Values::Bytes(_) => Self { unit: entrance.unit(), entrance, rate: 0.0 },
+            Values::Bytes(_) => {
+                Self { unit: entrance.unit(), most: entrance.most(), entrance, rate: 0.0 }
+            }
             Values::Floats => {
                 let values = part(floats, 0, source.first.len()).iter();
                 let most = values.fold(f32::MIN_POSITIVE, |most, &x| most.max(num::abs_f32(x)));
-                let limit = num::f32_of_i32(limit - 1);
-                Self { entrance, unit: most / limit, rate: limit / most }
+                let one = num::f32_of_i32(limit - 1);
+                Self { entrance, unit: most / one, rate: one / most, most: limit }
             }
         }
     }
@@ -208,11 +214,11 @@ impl<'a> Inputs<'a> {
         }
     }
 
-    /// Puts a row of floats into the low or the high halves of words.
+    /// Puts a row of floats into the low or the high halves of words, which hold zeros.
     fn floats(&self, row: &[f32], high: bool, out: &mut [i32]) {
         for (out, &x) in out.iter_mut().zip(row) {
             let x = num::i32_of(num::round_even(x * self.rate));
-            *out |= if high { x << 16 } else { x & 0xffff };
+            *out = out.wrapping_add(if high { x << 16 } else { pairs::low(x) });
         }
     }
 }

@@ -7,6 +7,7 @@
 use super::super::machine::Entry;
 use super::super::map::Source;
 use super::super::map::Values;
+use crate::kernels::pairs;
 use crate::num;
 
 /// The one of fixed-point numbers: 16 bits behind the point.
@@ -68,6 +69,8 @@ pub(super) struct Entrance<'a> {
     affine: &'a [[f32; 2]],
     /// What a fixed-point one means.
     one: f32,
+    /// The largest magnitude in fixed point.
+    peak: i32,
     shift: u32,
 }
 
@@ -93,12 +96,17 @@ impl<'a> Entrance<'a> {
         while (peak >> shift) >= limit && shift < 31 {
             shift += 1;
         }
-        Self { entry, affine, one, shift }
+        Self { entry, affine, one, peak, shift }
     }
 
     /// What one of the integers that come out means.
     pub(super) fn unit(&self) -> f32 {
         num::f32_of_u32(1 << self.shift) / ONE * self.one
+    }
+
+    /// The largest magnitude of the integers that come out.
+    pub(super) const fn most(&self) -> i32 {
+        (self.peak >> self.shift) + 1
     }
 
     /// The line of a channel whose bytes are in units of `scale`.
@@ -116,7 +124,7 @@ impl<'a> Entrance<'a> {
         if self.entry == Entry::NormSilu { silu(y) } else { y }
     }
 
-    /// Puts a row of bytes into the low or the high halves of words.
+    /// Puts a row of bytes into the low or the high halves of words, which hold zeros.
     ///
     /// # Shapes
     /// `out`: `[w]`; `row`: `[w]`, or `[w / 2]` of which each byte is read twice.
@@ -127,17 +135,17 @@ impl<'a> Entrance<'a> {
         let value = |q: i8| {
             let y = line.of(q);
             let x = (if active { silu(y) } else { y } + half) >> shift;
-            if high { x << 16 } else { x & 0xffff }
+            if high { x << 16 } else { pairs::low(x) }
         };
         if twice {
             for (pair, &q) in out.chunks_mut(2).zip(row) {
                 let x = value(q);
                 for out in pair {
-                    *out |= x;
+                    *out = out.wrapping_add(x);
                 }
             }
         } else {
-            out.iter_mut().zip(row).for_each(|(out, &q)| *out |= value(q));
+            out.iter_mut().zip(row).for_each(|(out, &q)| *out = out.wrapping_add(value(q)));
         }
     }
 }

@@ -1,8 +1,10 @@
-//! A row of codes → the integers that its codebook's levels are closest to, two channels in a word.
+//! A row of codes → the integers that its codebook's levels are closest to, as the kernels want them: two
+//! channels in a word, or sorted by their codes.
 
 use super::super::map::part_mut;
 use crate::error::{Error, Result};
 use crate::format::Tensor;
+use crate::kernels::buckets::{self, Buckets, Layout};
 use crate::kernels::{self, pairs};
 use crate::num;
 
@@ -15,6 +17,48 @@ pub(super) struct Levels {
     codebook: Option<usize>,
     /// The largest magnitude of an integer.
     limit: i32,
+    /// That of what they are multiplied with.
+    most: i32,
+}
+
+/// A row of weights, ready to be multiplied with.
+#[derive(Debug)]
+pub(super) struct Row<'a> {
+    factors: Factors<'a>,
+    /// What one of its integers means.
+    pub(super) step: f32,
+}
+
+#[derive(Debug)]
+enum Factors<'a> {
+    /// As [`pairs::join`] writes them.
+    Words(&'a [i32]),
+    Buckets(Buckets<'a>),
+}
+
+impl Row<'_> {
+    /// Writes a row of sums of 3 x 3 products, as [`pairs::correlate`].
+    pub(super) fn correlate(
+        &self,
+        sums: &mut [i32],
+        input: &[i32],
+        (width, stride): (usize, usize),
+    ) {
+        match &self.factors {
+            Factors::Words(words) => {
+                pairs::correlate(sums, input, (width, stride), words.as_chunks().0);
+            }
+            Factors::Buckets(buckets) => buckets.correlate(sums, input, stride),
+        }
+    }
+
+    /// Writes sums of products, one for each pixel, as [`pairs::mix`].
+    pub(super) fn mix(&self, sums: &mut [i32], input: &[i32], plane: usize) {
+        match &self.factors {
+            Factors::Words(words) => pairs::mix(sums, input, plane, words),
+            Factors::Buckets(buckets) => buckets.correlate(sums, input, 1),
+        }
+    }
 }
 
 /// Words that hold the pairs of a row, and those of what it is decoded by.
@@ -30,31 +74,33 @@ pub(super) const fn row_words(weight: &Tensor<'_>, side: usize) -> (usize, usize
 }
 
 impl Levels {
-    pub(super) const fn new(limit: i32) -> Self {
-        Self { table: [0; 256], step: 0.0, codebook: None, limit }
+    /// Levels up to `limit`, for input up to `most`.
+    pub(super) const fn new(limit: i32, most: i32) -> Self {
+        Self { table: [0; 256], step: 0.0, codebook: None, limit, most }
     }
 
-    /// Writes a row as pairs of channels, as [`pairs::join`] says, and returns the step of its integers.
+    /// Makes a row ready to be multiplied with words that lie as `layout` says.
     ///
     /// # Shapes
-    /// `weight`: rows of `[channels, side, side]`; `memory`: as many floats as [`row_words`] says together;
-    /// the first of them become words.
+    /// `weight`: rows of `[channels, side, side]`; `memory`: as many floats as [`row_words`] says together.
     ///
     /// # Errors
     /// Those of [`Tensor::decode_row`].
-    pub(super) fn row(
-        &mut self,
+    pub(super) fn row<'a>(
+        &'a mut self,
         weight: &Tensor<'_>,
         row: usize,
-        side: usize,
-        memory: &mut [f32],
-    ) -> Result<f32> {
+        layout: Layout,
+        memory: &'a mut [f32],
+    ) -> Result<Row<'a>> {
+        let side = layout.side;
         let (pairs, rest) = row_words(weight, side);
         let (out, rest_memory) = memory.split_at_mut_checked(pairs).unwrap_or_default();
         let rest = part_mut(rest_memory, 0, rest);
         let out = super::words(out);
         let Some(coded) = weight.coded() else {
-            return self.dense(weight, row, side, rest, out);
+            self.dense(weight, row, side, rest, out)?;
+            return Ok(Row { factors: Factors::Words(out), step: self.step });
         };
         let len = weight.row_len();
         let bits = coded.coding().bits;
@@ -76,13 +122,20 @@ impl Levels {
         let unpacked: &mut [u8] = bytemuck::try_cast_slice_mut(rest).unwrap_or_default();
         let unpacked = part_mut(unpacked, 0, len);
         kernels::unpack(codes, bits, unpacked);
-        let level = |code| self.table[usize::from(code)];
+        let step = coded.scale(row).map_or(self.step, |scale| self.step * scale);
+        let table = &self.table;
+        if buckets::pay(bits, layout, len) {
+            let offsets = bytemuck::try_cast_slice_mut(out).unwrap_or_default();
+            let buckets = Buckets::sort((unpacked, bits), table, self.most, layout, offsets);
+            return Ok(Row { factors: Factors::Buckets(buckets), step });
+        }
+        let level = |code| table[usize::from(code)];
         if side == 3 && len.is_multiple_of(18) {
             pairs::join_nine(unpacked, level, out);
         } else {
             pairs::join(unpacked, (side, side), level, out);
         }
-        Ok(coded.scale(row).map_or(self.step, |scale| self.step * scale))
+        Ok(Row { factors: Factors::Words(out), step })
     }
 
     /// The same for weights that are not coded.
@@ -93,12 +146,12 @@ impl Levels {
         side: usize,
         values: &mut [f32],
         out: &mut [i32],
-    ) -> Result<f32> {
+    ) -> Result<()> {
         weight.decode_row(row, values)?;
         let most = values.iter().fold(0f32, |most, &x| most.max(num::abs_f32(x)));
         let scale = self.start(most);
         pairs::join(values, (side, side), |x| num::i16_of(num::round_even(x * scale)), out);
-        Ok(self.step)
+        Ok(())
     }
 
     /// Sets the step for a largest magnitude; returns the integers in one.
