@@ -85,6 +85,11 @@ impl<'a> Golden<'a> {
         self.velocity.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes))
     }
 
+    /// Element `i` of the velocity.
+    pub(crate) fn velocity_at(&self, i: usize) -> Option<f32> {
+        self.velocity.as_chunks().0.get(i).map(|&bytes| f32::from_le_bytes(bytes))
+    }
+
     fn check(&self) -> Result<()> {
         if !(0.0..=1.0).contains(&self.t) {
             return Err(Error::Real { what: "time of the golden pair", range: "0 to 1" });

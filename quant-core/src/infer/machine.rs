@@ -190,9 +190,10 @@ impl<'m, 'a> Machine<'m, 'a> {
         }
     }
 
-    /// The values of a map of floats; none where nothing is computed.
-    pub(super) fn values(&self, map: Map) -> &[f32] {
-        part(if self.integers() { self.memory.floats } else { self.memory.maps }, map.at, map.len())
+    /// The values of a map of floats, which the machine leaves behind; none where nothing is computed.
+    pub(super) fn into_values(self, map: Map) -> &'a [f32] {
+        let memory = if self.integers() { self.memory.floats } else { self.memory.maps };
+        part(memory, map.at, map.len())
     }
 
     /// Moves a map down the stack, to `at`.

@@ -185,7 +185,7 @@ impl Plan {
     /// the file has no pair.
     ///
     /// # Shapes
-    /// `arena`: at least [`Plan::arena_len`] and two images of as many channels as the net has.
+    /// `arena`: at least [`Plan::arena_len`] and an image of as many channels as the net has.
     ///
     /// # Errors
     /// [`Error::SelfTest`] where an element is off by more than the pair allows;
@@ -195,32 +195,35 @@ impl Plan {
         let Some(golden) = model.golden() else { return Ok(None) };
         let channels = model.net().map_or(0, |net| num::index(net.in_channels));
         let (height, width) = self.image_size();
-        let (outputs, found) = (golden.velocity().len(), arena.len());
         let inputs = channels.saturating_mul(height).saturating_mul(width);
         check_length("rows of the golden pair", height, golden.size.0.into())?;
         check_length("columns of the golden pair", width, golden.size.1.into())?;
-        let expected = self.arena_len().saturating_add(inputs).saturating_add(outputs);
+        let (expected, found) = (self.arena_len().saturating_add(inputs), arena.len());
         let short = Error::Length { what: "arena in floats", expected, found };
-        let (x, rest) = arena.split_at_mut_checked(inputs).ok_or(short)?;
-        let (v, arena) = rest.split_at_mut_checked(outputs).ok_or(short)?;
+        let (x, arena) = arena.split_at_mut_checked(inputs).ok_or(short)?;
         noise::fill_normal(golden.seed, 0, 0, x);
         let input = Input { x, concat: &[], t: golden.t, label: golden.label };
-        self.velocity(model, &input, arena, v)?;
+        let velocity = self.evaluate(model, &input, arena, &mut [])?;
+        check_length("velocity of the golden pair", velocity.len(), golden.velocity().len())?;
         let tolerance = match self.precision {
             Precision::Float => golden.tolerance,
             // Integers are right only if they are just as far off as they were on the host.
             Precision::Integer => model.activations().map_or(0.0, Activations::golden_off),
         };
         let (mut worst, mut worst_at) = (0f32, 0);
-        for (index, (&v, golden_v)) in v.iter().zip(golden.velocity()).enumerate() {
-            let off = num::abs_f32(v - golden_v);
+        let mut failed = None;
+        velocity.each(|index, v| {
+            let off = golden.velocity_at(index).map_or(f32::NAN, |golden| num::abs_f32(v - golden));
             // A NaN is off too.
             if off.is_nan() || off > tolerance {
-                return Err(Error::SelfTest { index });
+                failed = failed.or(Some(index));
             }
             if off > worst {
                 (worst, worst_at) = (off, index);
             }
+        });
+        if let Some(index) = failed {
+            return Err(Error::SelfTest { index });
         }
         if self.precision == Precision::Integer && worst < tolerance {
             return Err(Error::SelfTest { index: worst_at });
@@ -244,7 +247,7 @@ impl Plan {
         arena: &mut [f32],
         out: &mut [f32],
     ) -> Result<()> {
-        self.evaluate(model, input, arena, out, &mut [])
+        self.write(model, input, arena, out, &mut [])
     }
 
     /// Writes the velocity, and raises `ranges` to the largest magnitude of each map.
@@ -267,10 +270,10 @@ impl Plan {
         if self.precision == Precision::Integer {
             return Err(Error::Encoding { needed: "a plan of floats" });
         }
-        self.evaluate(model, input, arena, out, ranges)
+        self.write(model, input, arena, out, ranges)
     }
 
-    fn evaluate(
+    fn write(
         &self,
         model: &Model<'_>,
         input: &Input<'_>,
@@ -278,30 +281,63 @@ impl Plan {
         out: &mut [f32],
         ranges: &mut [f32],
     ) -> Result<()> {
+        let channels = model.net().map_or(0, |net| num::index(net.out_channels));
+        let (height, width) = self.image_size();
+        let expected = channels.saturating_mul(height.saturating_mul(width));
+        check_length("velocity", expected, out.len())?;
+        let velocity = self.evaluate(model, input, arena, ranges)?;
+        velocity.each(|index, value| {
+            if let Some(out) = out.get_mut(index) {
+                *out = value;
+            }
+        });
+        Ok(())
+    }
+
+    /// Computes the velocity and leaves it in the arena.
+    fn evaluate<'a>(
+        &self,
+        model: &'a Model<'_>,
+        input: &Input<'_>,
+        arena: &'a mut [f32],
+        ranges: &'a mut [f32],
+    ) -> Result<Velocity<'a>> {
         let config = model.net().ok_or(Error::Encoding { needed: "the parameters of a net" })?;
         let net = Net { config, height: self.height, width: self.width };
         net.check(input)?;
-        let (height, width) = self.image_size();
-        let pixels = height.saturating_mul(width);
-        let expected = num::index(config.out_channels).saturating_mul(pixels);
-        check_length("velocity", expected, out.len())?;
         let memory = Memory::new(&self.sizes, arena)?;
         let activations = self.precision.activations(model)?;
         let mut machine = Machine::new(model.tensors(), activations, Some(memory)).noting(ranges);
-        let v = net.forward(&mut machine, input)?;
+        let map = net.forward(&mut machine, input)?;
         // The run measures too: with the plan of another model it would have left numbers out.
         let (planned, taken) = (self.arena_len(), machine.sizes.total().unwrap_or(usize::MAX));
         if machine.sizes != self.sizes || machine.macs != self.macs {
             let what = "plan of another model: its arena";
             return Err(Error::Length { what, expected: taken, found: planned });
         }
-        let plane = v.plane_len().max(1);
-        for (i, &value) in machine.values(v).iter().enumerate() {
-            if let Some(out) = out.get_mut(net.pixel(i / plane, i % plane)) {
-                *out = value;
+        Ok(Velocity { net, plane: map.plane_len(), values: machine.into_values(map) })
+    }
+}
+
+/// A velocity in the arena, plane of patches after plane.
+struct Velocity<'a> {
+    net: Net<'a>,
+    plane: usize,
+    values: &'a [f32],
+}
+
+impl Velocity<'_> {
+    const fn len(&self) -> usize {
+        self.values.len()
+    }
+
+    /// Calls with each pixel's place in the image and its velocity.
+    fn each(&self, mut call: impl FnMut(usize, f32)) {
+        for (channel, plane) in self.values.chunks(self.plane.max(1)).enumerate() {
+            for (i, &value) in plane.iter().enumerate() {
+                call(self.net.pixel(channel, i), value);
             }
         }
-        Ok(())
     }
 }
 

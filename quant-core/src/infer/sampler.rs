@@ -1,6 +1,6 @@
 //! From noise to an image: a solver whose steps are calls of their own.
 
-use super::{Input, Plan};
+use super::{Input, Plan, Velocity};
 use crate::coded::check_range;
 use crate::error::{Error, Result};
 use crate::format::Model;
@@ -44,9 +44,9 @@ impl Settings {
         self.guidance != 0.0 && self.label.is_some()
     }
 
-    /// Images beside that which is drawn: a slope, another state or slope, one without the label.
+    /// Images beside that which is drawn: another state, the velocity with the label.
     fn buffers(&self) -> usize {
-        1 + usize::from(self.method != Method::Euler) + usize::from(self.guides())
+        usize::from(self.method != Method::Euler) + usize::from(self.guides())
     }
 
     /// The floats of the arena that a [`Sampler`] needs.
@@ -70,7 +70,7 @@ pub struct Sampler<'m, 'a> {
     settings: Settings,
     done: u32,
     x: &'a mut [f32],
-    /// Slopes and states of a step.
+    /// What a step needs beside it.
     buffers: &'a mut [f32],
     arena: &'a mut [f32],
 }
@@ -155,24 +155,22 @@ impl<'m, 'a> Sampler<'m, 'a> {
         let time = |step: u32| num::f32_of_u32(step) / num::f32_of_u32(steps);
         let (t, end) = (time(self.done), time(self.done + 1));
         let h = end - t;
-        let (slope, rest) = self.buffers.split_at_mut_checked(self.x.len()).unwrap_or_default();
         let field = Field { model: self.model, plan: &self.plan, settings: &self.settings };
+        let guides = self.settings.guides();
+        let kept = if guides { self.x.len() } else { 0 };
+        let (kept, other) = self.buffers.split_at_mut_checked(kept).unwrap_or_default();
         if self.settings.method == Method::Euler {
-            field.velocity(self.x, t, self.arena, slope, rest)?;
-            add(self.x, h, slope);
+            field.slope(self.x, t, self.arena, kept)?.add(h, self.x);
         } else {
-            let (other, rest) = rest.split_at_mut_checked(self.x.len()).unwrap_or_default();
-            field.velocity(self.x, t, self.arena, slope, rest)?;
+            let slope = field.slope(self.x, t, self.arena, kept)?;
             other.iter_mut().zip(&*self.x).for_each(|(other, &x)| *other = x);
             if self.settings.method == Method::Midpoint {
-                add(other, 0.5 * h, slope);
-                field.velocity(other, t + 0.5 * h, self.arena, slope, rest)?;
-                add(self.x, h, slope);
+                slope.add(0.5 * h, other);
+                field.slope(other, t + 0.5 * h, self.arena, kept)?.add(h, self.x);
             } else {
-                add(other, h, slope);
-                add(self.x, 0.5 * h, slope);
-                field.velocity(other, end, self.arena, slope, rest)?;
-                add(self.x, 0.5 * h, slope);
+                slope.add(h, other);
+                slope.add(0.5 * h, self.x);
+                field.slope(other, end, self.arena, kept)?.add(0.5 * h, self.x);
             }
         }
         self.done += 1;
@@ -198,30 +196,45 @@ struct Field<'s, 'm> {
 
 impl Field<'_, '_> {
     /// # Shapes
-    /// `free`: as `out` with guidance, empty without.
-    fn velocity(
-        &self,
+    /// `kept`: as `x` with guidance, empty without.
+    fn slope<'a>(
+        &'a self,
         x: &[f32],
         t: f32,
-        arena: &mut [f32],
-        out: &mut [f32],
-        free: &mut [f32],
-    ) -> Result<()> {
+        arena: &'a mut [f32],
+        kept: &'a mut [f32],
+    ) -> Result<Slope<'a>> {
         let label = self.settings.label;
         let input = Input { x, concat: &[], t, label };
-        self.plan.velocity(self.model, &input, arena, out)?;
-        if self.settings.guides() {
-            let scale = self.settings.guidance;
-            self.plan.velocity(self.model, &Input { label: None, ..input }, arena, free)?;
-            for (v, &free) in out.iter_mut().zip(&*free) {
-                *v = *v * (1.0 + scale) - free * scale;
-            }
+        if !self.settings.guides() {
+            let velocity = self.plan.evaluate(self.model, &input, arena, &mut [])?;
+            return Ok(Slope { velocity, guided: None });
         }
-        Ok(())
+        self.plan.velocity(self.model, &input, arena, kept)?;
+        let free = Input { label: None, ..input };
+        let velocity = self.plan.evaluate(self.model, &free, arena, &mut [])?;
+        Ok(Slope { velocity, guided: Some((self.settings.guidance, kept)) })
     }
 }
 
-/// `x += h slope`.
-fn add(x: &mut [f32], h: f32, slope: &[f32]) {
-    x.iter_mut().zip(slope).for_each(|(x, &slope)| *x += h * slope);
+/// The velocity that a step follows.
+struct Slope<'a> {
+    velocity: Velocity<'a>,
+    /// With guidance, its scale and the velocity with the label; the other one has none.
+    guided: Option<(f32, &'a [f32])>,
+}
+
+impl Slope<'_> {
+    /// `x += h slope`.
+    fn add(&self, h: f32, x: &mut [f32]) {
+        self.velocity.each(|i, free| {
+            let slope = match self.guided.map(|(scale, kept)| (scale, kept.get(i))) {
+                Some((scale, Some(&v))) => v * (1.0 + scale) - free * scale,
+                _ => free,
+            };
+            if let Some(x) = x.get_mut(i) {
+                *x += h * slope;
+            }
+        });
+    }
 }
