@@ -115,7 +115,7 @@ pub unsafe extern "C" fn fmq_plan(
         let pixels = height.saturating_mul(width);
         let image_len = pixels.saturating_mul(index(net.out_channels));
         let inputs = pixels.saturating_mul(index(net.in_channels));
-        let tested = plan.arena_len().saturating_add(inputs).saturating_add(image_len);
+        let tested = plan.arena_len().saturating_add(inputs);
         let floats = settings.engine()?.arena_len(&plan, &session.model).max(tested);
         let found = FmqNeeds {
             size: types::NEEDS_BYTES,
