@@ -1,9 +1,10 @@
-//! The activation scales of a packed file: how far each feature map reaches while images are drawn.
+//! The activation scales of a packed file: how far the bytes of each feature map reach.
 
 use quant_core::format::{Kind, Model, with_section};
 use quant_core::infer::{Input, Plan, Precision};
 use quant_core::noise;
 
+use super::spread::Spread;
 use crate::error::{Error, Result};
 use crate::random::Domain;
 
@@ -20,6 +21,9 @@ pub struct Calibration {
 }
 
 /// The file with activation scales, by which a device computes with integers; all else keeps its bytes.
+///
+/// Images are drawn in floats, and each map gets the range whose bytes err the least in the mean square,
+/// with what lies beyond it clipped.
 ///
 /// The velocity of the file's golden pair, if it has one, is computed in integers too, and the file says
 /// how far off its worst element is. `drawn` is told after each image.
@@ -42,7 +46,7 @@ pub fn calibrate(file: &[u8], by: Calibration, mut drawn: impl FnMut()) -> Resul
             format!("a net of {inputs} channels to {outputs} draws no images from noise alone");
         return Err(Error::Config(why));
     }
-    let mut ranges = vec![0f32; plan.maps()];
+    let mut maps = vec![Spread::default(); plan.maps()];
     let mut arena = vec![0.0; plan.arena_len()];
     let mut x = vec![0.0; net.in_channels as usize * pixels];
     let mut v = vec![0.0; x.len()];
@@ -54,20 +58,18 @@ pub fn calibrate(file: &[u8], by: Calibration, mut drawn: impl FnMut()) -> Resul
         for step in 0..by.steps {
             let [t, end] = [step, step + 1].map(|step| step as f32 / by.steps as f32);
             let input = Input { x: &x, concat: &[], t, label };
-            plan.ranges(&model, &input, &mut arena, &mut v, &mut ranges)?;
+            let mut note = |map: usize, values: &[f32]| maps[map].add(values);
+            plan.observe(&model, &input, &mut arena, &mut v, &mut note)?;
             x.iter_mut().zip(&v).for_each(|(x, v)| *x += (end - t) * v);
         }
         drawn();
     }
-    if let Some(map) = ranges.iter().position(|range| !range.is_finite()) {
-        return Err(Error::Config(format!(
-            "feature map {map} is not finite while images are drawn"
-        )));
-    }
-    // A map of zeros has any scale.
-    let ranges =
-        ranges.into_iter().map(|range| if range < f32::MIN_POSITIVE { 1.0 } else { range });
-    let ranges: Vec<u8> = ranges.flat_map(f32::to_le_bytes).collect();
+    let range = |(map, spread): (usize, &Spread)| {
+        let finite = || format!("feature map {map} is not finite while images are drawn");
+        spread.range().ok_or_else(|| Error::Config(finite()))
+    };
+    let ranges: Vec<f32> = maps.iter().enumerate().map(range).collect::<Result<_>>()?;
+    let ranges: Vec<u8> = ranges.into_iter().flat_map(f32::to_le_bytes).collect();
     let section = |off: f32| [&off.to_le_bytes()[..], &ranges].concat();
     let kind = Kind::ACTIVATION_SCALES;
     let calibrated = with_section(file, kind, &section(0.0))?;

@@ -20,6 +20,7 @@ mod device;
 mod recommended;
 mod report;
 mod sink;
+mod spread;
 mod torch;
 
 pub use calibrate::{Calibration, calibrate};

@@ -36,16 +36,17 @@ pub(super) enum Put {
     Add,
 }
 
+/// Is told the number of each map of floats that is written, and its values.
+pub(super) type Observer<'a> = &'a mut dyn FnMut(usize, &[f32]);
+
 /// What runs the layers over the memory, or measures them without any.
-#[derive(Debug)]
 pub(super) struct Machine<'m, 'a> {
     tensors: Tensors<'m>,
     pub(super) memory: Memory<'a>,
     pub(super) stack: Stack,
     /// The largest magnitude of each map, where maps are bytes.
     activations: Option<Activations<'m>>,
-    /// The largest magnitude of each map so far, where it is asked for.
-    ranges: &'a mut [f32],
+    observer: Option<Observer<'a>>,
     /// Maps written so far.
     written: usize,
     /// Scales on the stack of skips.
@@ -73,7 +74,7 @@ impl<'m, 'a> Machine<'m, 'a> {
         Self {
             tensors,
             activations,
-            ranges: &mut [],
+            observer: None,
             written: 0,
             skips: 0,
             peak: 0,
@@ -86,9 +87,9 @@ impl<'m, 'a> Machine<'m, 'a> {
         }
     }
 
-    /// The same, which also notes the largest magnitude of each map where `ranges` holds less.
-    pub(super) fn noting(self, ranges: &'a mut [f32]) -> Self {
-        Self { ranges, ..self }
+    /// The same, which also tells an observer of each map.
+    pub(super) fn observed(self, observer: Option<Observer<'a>>) -> Self {
+        Self { observer, ..self }
     }
 
     /// Whether maps are bytes.
@@ -112,11 +113,10 @@ impl<'m, 'a> Machine<'m, 'a> {
         Map { values, ..map }
     }
 
-    /// A map of floats that has been written: its largest magnitude is noted.
+    /// A map of floats that has been written: its observer is told.
     pub(super) fn stored(&mut self, map: Map) -> Map {
-        let values = part(self.memory.maps, map.at, map.len());
-        if let Some(range) = self.ranges.get_mut(self.written) {
-            *range = values.iter().fold(*range, |most, &x| most.max(num::abs_f32(x)));
+        if let Some(observer) = &mut self.observer {
+            observer(self.written, part(self.memory.maps, map.at, map.len()));
         }
         self.written += 1;
         map

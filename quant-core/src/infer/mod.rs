@@ -52,7 +52,7 @@ use crate::error::{Error, Result, check_length};
 use crate::format::{Activations, MemoryPlan, Model};
 use crate::{noise, num};
 use arena::{Memory, Sizes};
-use machine::Machine;
+use machine::{Machine, Observer};
 use unet::Net;
 
 pub use sampler::{Method, Sampler, Settings};
@@ -203,7 +203,7 @@ impl Plan {
         let (x, arena) = arena.split_at_mut_checked(inputs).ok_or(short)?;
         noise::fill_normal(golden.seed, 0, 0, x);
         let input = Input { x, concat: &[], t: golden.t, label: golden.label };
-        let velocity = self.evaluate(model, &input, arena, &mut [])?;
+        let velocity = self.evaluate(model, &input, arena, None)?;
         check_length("velocity of the golden pair", velocity.len(), golden.velocity().len())?;
         let tolerance = match self.precision {
             Precision::Float => golden.tolerance,
@@ -247,45 +247,44 @@ impl Plan {
         arena: &mut [f32],
         out: &mut [f32],
     ) -> Result<()> {
-        self.write(model, input, arena, out, &mut [])
+        self.write(model, input, arena, out, None)
     }
 
-    /// Writes the velocity, and raises `ranges` to the largest magnitude of each map.
+    /// Writes the velocity, and tells `observer` the number of each map, below [`Plan::maps`], and its
+    /// values.
     ///
     /// # Shapes
-    /// As [`Plan::velocity`]; `ranges`: [`Plan::maps`].
+    /// As [`Plan::velocity`].
     ///
     /// # Errors
-    /// Those of [`Plan::velocity`]; [`Error::Length`] for other `ranges`; [`Error::Encoding`] for a plan
-    /// of integers, which have their ranges.
-    pub fn ranges(
+    /// Those of [`Plan::velocity`]; [`Error::Encoding`] for a plan of integers, which have their scales.
+    pub fn observe(
         &self,
         model: &Model<'_>,
         input: &Input<'_>,
         arena: &mut [f32],
         out: &mut [f32],
-        ranges: &mut [f32],
+        observer: &mut dyn FnMut(usize, &[f32]),
     ) -> Result<()> {
-        check_length("ranges of maps", self.maps, ranges.len())?;
         if self.precision == Precision::Integer {
             return Err(Error::Encoding { needed: "a plan of floats" });
         }
-        self.write(model, input, arena, out, ranges)
+        self.write(model, input, arena, out, Some(observer))
     }
 
-    fn write(
+    fn write<'a>(
         &self,
-        model: &Model<'_>,
+        model: &'a Model<'_>,
         input: &Input<'_>,
-        arena: &mut [f32],
+        arena: &'a mut [f32],
         out: &mut [f32],
-        ranges: &mut [f32],
+        observer: Option<Observer<'a>>,
     ) -> Result<()> {
         let channels = model.net().map_or(0, |net| num::index(net.out_channels));
         let (height, width) = self.image_size();
         let expected = channels.saturating_mul(height.saturating_mul(width));
         check_length("velocity", expected, out.len())?;
-        let velocity = self.evaluate(model, input, arena, ranges)?;
+        let velocity = self.evaluate(model, input, arena, observer)?;
         velocity.each(|index, value| {
             if let Some(out) = out.get_mut(index) {
                 *out = value;
@@ -300,14 +299,15 @@ impl Plan {
         model: &'a Model<'_>,
         input: &Input<'_>,
         arena: &'a mut [f32],
-        ranges: &'a mut [f32],
+        observer: Option<Observer<'a>>,
     ) -> Result<Velocity<'a>> {
         let config = model.net().ok_or(Error::Encoding { needed: "the parameters of a net" })?;
         let net = Net { config, height: self.height, width: self.width };
         net.check(input)?;
         let memory = Memory::new(&self.sizes, arena)?;
         let activations = self.precision.activations(model)?;
-        let mut machine = Machine::new(model.tensors(), activations, Some(memory)).noting(ranges);
+        let mut machine =
+            Machine::new(model.tensors(), activations, Some(memory)).observed(observer);
         let map = net.forward(&mut machine, input)?;
         // The run measures too: with the plan of another model it would have left numbers out.
         let (planned, taken) = (self.arena_len(), machine.sizes.total().unwrap_or(usize::MAX));

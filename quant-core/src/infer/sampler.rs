@@ -207,12 +207,12 @@ impl Field<'_, '_> {
         let label = self.settings.label;
         let input = Input { x, concat: &[], t, label };
         if !self.settings.guides() {
-            let velocity = self.plan.evaluate(self.model, &input, arena, &mut [])?;
+            let velocity = self.plan.evaluate(self.model, &input, arena, None)?;
             return Ok(Slope { velocity, guided: None });
         }
         self.plan.velocity(self.model, &input, arena, kept)?;
         let free = Input { label: None, ..input };
-        let velocity = self.plan.evaluate(self.model, &free, arena, &mut [])?;
+        let velocity = self.plan.evaluate(self.model, &free, arena, None)?;
         Ok(Slope { velocity, guided: Some((self.settings.guidance, kept)) })
     }
 }

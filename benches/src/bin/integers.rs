@@ -1,0 +1,63 @@
+//! Holds the images of integers against those of floats, for `firmware.sh`.
+//!
+//! `integers N FILE...`: for each calibrated packed file, images 0 to N - 1 drawn with both on this machine,
+//! of seeds 42, 43 and so on and of each class in turn, by 16 steps of Euler's method; it prints the mean
+//! and the worst PSNR and which image that is.
+
+use std::io::{self, Write};
+use std::thread;
+
+use quant_core::format::Model;
+use quant_core::infer::{Plan, Precision, Sampler, Settings};
+
+/// The first seed.
+const SEED: u64 = 42;
+
+fn main() {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let Some((count, files)) = args.split_first() else { panic!("usage: integers N FILE...") };
+    let count: u32 = count.parse().expect("a number of images");
+    for path in files {
+        let file = std::fs::read(path).expect("a packed file");
+        let model = Model::parse(&file).expect("a packed file");
+        let classes = model.net().and_then(|net| net.num_classes);
+        let next = |image: u32| (u64::from(image) + SEED, classes.map(|classes| image % classes));
+        let threads = thread::available_parallelism().map_or(1, |n| n.get() as u32);
+        let share = |thread: u32| {
+            let model = &model;
+            move || {
+                let own = (thread..count).step_by(threads as usize);
+                own.map(|image| (compare(model, next(image)), next(image))).collect::<Vec<_>>()
+            }
+        };
+        let all: Vec<_> = thread::scope(|scope| {
+            let running: Vec<_> = (0..threads).map(|thread| scope.spawn(share(thread))).collect();
+            running.into_iter().flat_map(|thread| thread.join().expect("images")).collect()
+        });
+        let mean = all.iter().map(|(psnr, _)| psnr).sum::<f64>() / f64::from(count);
+        let worst = all.iter().min_by(|a, b| a.0.total_cmp(&b.0)).expect("an image");
+        let (psnr, (seed, label)) = worst;
+        writeln!(
+            io::stdout(),
+            "{path}: mean {mean:.1} dB, worst {psnr:.1} (seed {seed}, {label:?})"
+        )
+        .expect("a reader");
+    }
+}
+
+/// PSNR in dB of the image that integers draw, beside that of floats; values are -1 to 1.
+fn compare(model: &Model<'_>, (seed, label): (u64, Option<u32>)) -> f64 {
+    let draw = |precision| {
+        let plan = Plan::with_precision(model, precision).expect("a calibrated file");
+        let settings = Settings { label, ..Settings::default() };
+        let mut arena = vec![0.0; settings.arena_len(&plan, model)];
+        let mut sampler = Sampler::new(model, &plan, settings, &mut arena).expect("a sampler");
+        sampler.noise(seed, 0);
+        while sampler.step().expect("a step") {}
+        sampler.image().to_vec()
+    };
+    let [floats, integers] = [Precision::Float, Precision::Integer].map(draw);
+    let square = |(a, b): (&f32, &f32)| f64::from(a.clamp(-1.0, 1.0) - b.clamp(-1.0, 1.0)).powi(2);
+    let error = floats.iter().zip(&integers).map(square).sum::<f64>() / floats.len() as f64;
+    10.0 * (4.0 / error).log10()
+}
