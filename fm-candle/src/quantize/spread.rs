@@ -38,9 +38,19 @@ impl Spread {
             self.widen();
         }
         for x in values {
-            let bin = if self.width > 0.0 { (x.abs() / self.width) as usize } else { 0 };
-            self.counts[bin.min(BINS - 1)] += 1;
+            let bin = self.bin(x.abs());
+            self.counts[bin] += 1;
         }
+    }
+
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a magnitude within the bins"
+    )]
+    fn bin(&self, x: f32) -> usize {
+        let bin = if self.width > 0.0 { (x / self.width) as usize } else { 0 };
+        bin.min(BINS - 1)
     }
 
     /// Makes bins twice as wide.
@@ -76,6 +86,7 @@ impl Spread {
         };
         let tried = (1..=TRIED).map(|i| f64::from(self.most) * i as f64 / TRIED as f64);
         let best = tried.min_by(|&a, &b| error(a).total_cmp(&error(b)))?;
+        #[expect(clippy::cast_possible_truncation, reason = "not above `most`")]
         Some((best as f32).max(f32::MIN_POSITIVE))
     }
 }
@@ -118,8 +129,10 @@ mod tests {
     fn the_order_does_not_matter_much() {
         let values: Vec<f32> = (1..1000).map(|i| (i as f32).powi(3)).collect();
         let (mut up, mut down) = (Spread::default(), Spread::default());
-        values.iter().for_each(|&x| up.add(&[x]));
-        values.iter().rev().for_each(|&x| down.add(&[x]));
+        for (&first, &last) in values.iter().zip(values.iter().rev()) {
+            up.add(&[first]);
+            down.add(&[last]);
+        }
         let (up, down) = (up.range().unwrap(), down.range().unwrap());
         assert!((up / down - 1.0).abs() < 0.05, "{up} {down}");
     }

@@ -3,9 +3,9 @@
 //! | offset | bytes | field |
 //! |---|---|---|
 //! | 0 | 4 | f32: how far the worst element of the golden velocity is off in integers; 0 without a golden pair |
-//! | 4 | 4n | f32: for each map, in the order in which the layers write them, its largest magnitude, above 0 |
+//! | 4 | 4n | f32: for each map, in the order in which the layers write them, its range, above 0 |
 //!
-//! A map's byte `q` means `q range / 127`. Integers give the same bits on every target, so a device is
+//! A map's byte `q`, -127 to 127, means `q range / 127`; what lies beyond the range is clipped. Integers give the same bits on every target, so a device is
 //! right if it finds exactly that worst difference.
 
 use super::{wide, word};
@@ -50,13 +50,13 @@ impl<'a> Activations<'a> {
         f32::from_bits(word(self.section, 0))
     }
 
-    /// The largest magnitude of each map.
+    /// The range of each map.
     pub fn ranges(self) -> impl ExactSizeIterator<Item = f32> + 'a {
         let words = self.section.get(4..).unwrap_or(&[]).as_chunks().0;
         words.iter().map(|&bytes| f32::from_le_bytes(bytes))
     }
 
-    /// The largest magnitude of a map.
+    /// The range of a map.
     pub(crate) fn range(self, map: usize) -> Option<f32> {
         let words = self.section.as_chunks().0;
         words.get(map.checked_add(1)?).map(|&bytes| f32::from_le_bytes(bytes))

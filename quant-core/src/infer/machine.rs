@@ -44,7 +44,7 @@ pub(super) struct Machine<'m, 'a> {
     tensors: Tensors<'m>,
     pub(super) memory: Memory<'a>,
     pub(super) stack: Stack,
-    /// The largest magnitude of each map, where maps are bytes.
+    /// The range of each map, where maps are bytes.
     activations: Option<Activations<'m>>,
     observer: Option<Observer<'a>>,
     /// Maps written so far.
@@ -63,7 +63,7 @@ pub(super) struct Machine<'m, 'a> {
 
 impl<'m, 'a> Machine<'m, 'a> {
     /// A machine over the parameters of a net, in their order; it runs where it has a memory, on
-    /// bytes where it is told the largest magnitude of each map.
+    /// bytes where it is told the range of each map.
     pub(super) fn new(
         tensors: Tensors<'m>,
         activations: Option<Activations<'m>>,
@@ -97,7 +97,7 @@ impl<'m, 'a> Machine<'m, 'a> {
         self.activations.is_some()
     }
 
-    /// Maps written so far: those of which a file says the largest magnitude.
+    /// Maps written so far: those of which a file says the range.
     pub(super) const fn written(&self) -> usize {
         self.written
     }
