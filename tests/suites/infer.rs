@@ -16,7 +16,7 @@ use fmq_tests::nets::nets;
 use fmq_tests::{formula, formula_weights};
 use quant_core::Error;
 use quant_core::format::{Kind, Model, fill_section};
-use quant_core::infer::{self, Input, Method, Plan, Settings};
+use quant_core::infer::{self, Input, Layer, Method, Plan, Precision, Settings};
 use quant_core::quantize::Options;
 use quant_core::scheme::Scheme;
 
@@ -242,4 +242,47 @@ fn a_file_with_a_golden_pair_tests_its_device() {
 /// Bytes behind the head, whose length is at byte 24.
 fn payload_len(file: &[u8]) -> usize {
     file.len() - u32::from_le_bytes(file[24..28].try_into().unwrap()) as usize
+}
+
+/// A 3 x 3 convolution alone is the sum of its products; other tensors have no map to run over.
+#[test]
+fn a_layer_alone_is_a_convolution() {
+    let (_, config, _) = nets().into_iter().next().unwrap();
+    let (file, _) = packed(&config, Treatment::F32);
+    let model = Model::parse(&file).unwrap();
+    let at = model.tensors().position(|tensor| tensor.shape().ends_with(&[3, 3])).unwrap();
+    let [weight, bias] = [at, at + 1].map(|i| model.tensors().nth(i).unwrap());
+    let &[out, channels, ..] = weight.shape() else { panic!("{:?}", weight.shape()) };
+    let side = 5;
+    let layer = Layer::new(&model, at, side, Precision::Float).unwrap();
+    assert_eq!(layer.macs(), (out * channels * 9 * side * side) as u64);
+    let mut arena = vec![f32::NAN; layer.arena_len()];
+    let x = values(4, channels * side * side);
+    arena[..x.len()].copy_from_slice(&x);
+    layer.run(&model, &mut arena).unwrap();
+    let (mut taps, mut biases) = (vec![0.0; channels * 9], vec![0.0; out]);
+    bias.decode_row(0, &mut biases).unwrap();
+    for o in 0..out {
+        weight.decode_row(o, &mut taps).unwrap();
+        for (y, at) in (0..side * side).map(|i| ((i / side, i % side), i)) {
+            let mut sum = f64::from(biases[o]);
+            for (i, &tap) in taps.iter().enumerate() {
+                let (c, dy, dx) = (i / 9, i % 9 / 3, i % 3);
+                let inside = (y.0 + dy).wrapping_sub(1) < side && (y.1 + dx).wrapping_sub(1) < side;
+                if inside {
+                    sum += f64::from(tap * x[(c * side + y.0 + dy - 1) * side + y.1 + dx - 1]);
+                }
+            }
+            let found = f64::from(arena[x.len() + o * side * side + at]);
+            assert!((found - sum).abs() < 1e-4 * sum.abs().max(1.0), "{o} {at}: {found} {sum}");
+        }
+    }
+
+    let short = arena.len() - 1;
+    assert!(layer.run(&model, &mut arena[..short]).is_err());
+    let none = |i| Layer::new(&model, i, side, Precision::Float).unwrap_err();
+    assert_eq!(none(at + 1), Error::NotOfTheNet { tensor: at + 1 });
+    assert_eq!(none(0), Error::NotOfTheNet { tensor: 0 });
+    assert!(matches!(none(usize::MAX), Error::NotOfTheNet { .. }));
+    assert!(Layer::new(&model, at, side, Precision::Integer).is_err());
 }

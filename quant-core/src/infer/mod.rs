@@ -33,6 +33,7 @@
 //! | `map` | feature maps, and what a layer reads of them |
 //! | `arena` | the memory's parts |
 //! | `sampler` | the solver |
+//! | `layer` | one convolution alone, to be measured |
 //! | `integer/` | the layers on maps of bytes: [`Precision::Integer`] |
 
 mod arena;
@@ -41,6 +42,7 @@ mod blocks;
 mod conv;
 mod embedding;
 mod integer;
+mod layer;
 mod machine;
 mod map;
 mod norm;
@@ -55,6 +57,7 @@ use arena::{Memory, Sizes};
 use machine::{Machine, Observer};
 use unet::Net;
 
+pub use layer::Layer;
 pub use sampler::{Method, Sampler, Settings};
 pub use unet::Input;
 

@@ -165,6 +165,14 @@ pub(crate) fn join_nine<T: Copy>(values: &[T], number: impl Fn(T) -> i16, out: &
     }
 }
 
+/// [`join`] of an even number of channels of one weight each, written out.
+pub(crate) fn join_one<T: Copy>(values: &[T], number: impl Fn(T) -> i16, out: &mut [i32]) {
+    let number = |value| i32::from(number(value));
+    for (&[low, high], out) in values.as_chunks().0.iter().zip(out) {
+        *out = cpu::low(number(low)).wrapping_add(number(high) << 16);
+    }
+}
+
 /// Writes a row of sums of 3 x 3 products.
 ///
 /// # Shapes
@@ -301,12 +309,16 @@ mod tests {
 
     proptest! {
         #[test]
-        fn join_nine_is_join(seed: u64, pairs in 0usize..5) {
+        fn what_is_written_out_is_join(seed: u64, pairs in 0usize..5) {
             let values = numbers(seed, 18 * pairs);
             let number = |x: i32| crate::num::i16_of(crate::num::f32_of_i32(x >> 16));
             let (mut fast, mut exact) = (vec![7; 9 * pairs], vec![8; 9 * pairs]);
             join_nine(&values, number, &mut fast);
             join(&values, (3, 3), number, &mut exact);
+            prop_assert_eq!(fast, exact);
+            let (mut fast, mut exact) = (vec![7; 9 * pairs], vec![8; 9 * pairs]);
+            join_one(&values, number, &mut fast);
+            join(&values, (1, 1), number, &mut exact);
             prop_assert_eq!(fast, exact);
         }
 

@@ -128,14 +128,29 @@ impl<'a> Entrance<'a> {
     ///
     /// # Shapes
     /// `out`: `[w]`; `row`: `[w]`, or `[w / 2]` of which each byte is read twice.
-    pub(super) fn row(&self, line: Line, high: bool, (row, twice): (&[i8], bool), out: &mut [i32]) {
+    pub(super) fn row(&self, line: Line, high: bool, row: (&[i8], bool), out: &mut [i32]) {
+        // Four loops without a question.
+        match (self.entry == Entry::NormSilu, high) {
+            (false, false) => self.put::<false, false>(line, row, out),
+            (false, true) => self.put::<false, true>(line, row, out),
+            (true, false) => self.put::<true, false>(line, row, out),
+            (true, true) => self.put::<true, true>(line, row, out),
+        }
+    }
+
+    #[inline]
+    fn put<const SILU: bool, const HIGH: bool>(
+        &self,
+        line: Line,
+        (row, twice): (&[i8], bool),
+        out: &mut [i32],
+    ) {
         let shift = self.shift;
         let half = (1 << shift) >> 1;
-        let active = self.entry == Entry::NormSilu;
         let value = |q: i8| {
             let y = line.of(q);
-            let x = (if active { silu(y) } else { y } + half) >> shift;
-            if high { x << 16 } else { pairs::low(x) }
+            let x = (if SILU { silu(y) } else { y } + half) >> shift;
+            if HIGH { x << 16 } else { pairs::low(x) }
         };
         if twice {
             for (pair, &q) in out.chunks_mut(2).zip(row) {

@@ -130,10 +130,10 @@ impl Levels {
             return Ok(Row { factors: Factors::Buckets(buckets), step });
         }
         let level = |code| table[usize::from(code)];
-        if side == 3 && len.is_multiple_of(18) {
-            pairs::join_nine(unpacked, level, out);
-        } else {
-            pairs::join(unpacked, (side, side), level, out);
+        match side {
+            3 if len.is_multiple_of(18) => pairs::join_nine(unpacked, level, out),
+            1 if len.is_multiple_of(2) => pairs::join_one(unpacked, level, out),
+            _ => pairs::join(unpacked, (side, side), level, out),
         }
         Ok(Row { factors: Factors::Words(out), step })
     }

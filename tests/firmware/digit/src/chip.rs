@@ -1,6 +1,6 @@
-//! The board's timer, the stack's depth, and the debugger's command line.
+//! The stack's depth, and the debugger's command line.
 
-#![expect(unsafe_code, reason = "beside the board, the one file that meets the hardware")]
+#![expect(unsafe_code, reason = "beside the board, one of the files that meet the hardware")]
 
 use crate::board::semihost;
 use cortex_m_rt::STACK_PAINT_VALUE;
@@ -8,31 +8,10 @@ use cortex_m_rt::STACK_PAINT_VALUE;
 /// Semihosting: fetch the command line.
 const SYS_GET_CMDLINE: usize = 0x15;
 
-/// Registers of the first timer: control, count (downwards) and the value to start over from.
-const TIMER: *mut u32 = 0x4000_0000 as *mut u32;
-const COUNT: usize = 1;
-const RELOAD: usize = 2;
-
 unsafe extern "C" {
     // Places of cortex-m-rt's linker script: only their addresses mean something.
     static _stack_end: u32;
     static _stack_start: u32;
-}
-
-/// Starts the timer.
-pub fn start_timer() {
-    // SAFETY: the registers are those of the board's manual; nothing else touches them.
-    unsafe {
-        TIMER.add(RELOAD).write_volatile(u32::MAX);
-        TIMER.add(COUNT).write_volatile(u32::MAX);
-        TIMER.write_volatile(1);
-    }
-}
-
-/// The timer's count: 25 million a second, from 0 again after 2^32.
-pub fn ticks() -> u32 {
-    // SAFETY: reading this register has no effect.
-    u32::MAX - unsafe { TIMER.add(COUNT).read_volatile() }
 }
 
 /// The most bytes of the stack that were in use at once so far, and the bytes there are.

@@ -29,6 +29,7 @@ mod board;
 mod chip;
 #[path = "../../../../host/assets/firmware/rust/picture.rs"]
 mod picture;
+mod timer;
 
 use core::panic::PanicInfo;
 use cortex_m_rt::entry;
@@ -44,15 +45,11 @@ const CLASS: u64 = 3;
 const SEED: u64 = 42;
 const STEPS: u64 = 16;
 
-/// Nanoseconds of a tick of the timer, and of an instruction under `-icount shift=8`.
-const TICK: u64 = 40;
-const INSTRUCTION: u64 = 256;
-
 #[entry]
 fn main() -> ! {
     // The attribute makes it a reference, the only one.
     static mut ARENA: [f32; ARENA_LEN] = [0.0; ARENA_LEN];
-    chip::start_timer();
+    timer::start();
     let mut line = [0; 128];
     let Some(order) = Order::read(chip::command_line(&mut line)) else {
         say!("error: the words must be CLASS SEED STEPS integer bits; the last may be left out");
@@ -114,9 +111,9 @@ fn draw(arena: &mut [f32], order: &Order) -> Result<()> {
     let mut ticks = 0;
     sampler.noise(order.seed, 0);
     loop {
-        let start = chip::ticks();
+        let start = timer::ticks();
         let more = sampler.step()?;
-        ticks += u64::from(chip::ticks().wrapping_sub(start));
+        ticks += u64::from(timer::ticks().wrapping_sub(start));
         if !more {
             break;
         }
@@ -129,7 +126,7 @@ fn draw(arena: &mut [f32], order: &Order) -> Result<()> {
     say!("arena {} of {} bytes", size_of::<f32>() * needed, size_of::<f32>() * there);
     say!("stack {} of {} bytes", stack.0, stack.1);
     say!("macs {}", plan.macs() * u64::from(order.steps));
-    say!("instructions {}", (ticks * TICK + INSTRUCTION / 2) / INSTRUCTION);
+    say!("instructions {}", timer::instructions(ticks));
     if order.bits {
         bits::print(sampler.image(), plan.image_size().1);
     }
