@@ -1,15 +1,20 @@
 #!/usr/bin/env bash
 # Counts the instructions of CMSIS-NN's convolutions (s8 and s4) at the shapes of the embedded nets, on the
-# Cortex-M4 that QEMU emulates: the figures beside ours in docs/results/firmware.md.
+# Cortex-M4 that QEMU emulates, or as built for a Cortex-M0+ on an M3: the figures beside ours that
+# benches/firmware.sh prints.
 #
 #   git clone https://github.com/ARM-software/CMSIS-NN
-#   benches/peers/cmsis_nn.sh CMSIS-NN [FLAGS...]        (flags of the compiler; -O3)
+#   benches/peers/cmsis_nn.sh CMSIS-NN cortex-m4|cortex-m0plus [FLAGS...]        (flags of the compiler; -O3)
 #
 # It takes arm-none-eabi-gcc with newlib and qemu-system-arm. Nothing is written to the checkout.
 set -euo pipefail
 
 cmsis=$(realpath "${1:?the folder of CMSIS-NN}")
-shift
+case ${2:?cortex-m4 or cortex-m0plus} in
+    cortex-m0plus) machine=mps2-an385 chip=(-mcpu=cortex-m0plus -mthumb -mfloat-abi=soft) ;;
+    *) machine=mps2-an386 chip=(-mcpu=cortex-m4 -mthumb -mfpu=fpv4-sp-d16 -mfloat-abi=hard) ;;
+esac
+shift 2
 flags=("${@:--O3}")
 work=$(mktemp -d)
 trap 'rm -r "$work"' EXIT
@@ -110,9 +115,9 @@ LD
 
 mapfile -t sources < <(find "$cmsis/Source/ConvolutionFunctions" "$cmsis/Source/NNSupportFunctions" -name '*.c' |
     grep -vE '_f16|_f32|wrapper_s16|convolve_s16|conv_s16|conv_fast_s16|sizes_s16|transpose' | sort)
-arm-none-eabi-gcc -mcpu=cortex-m4 -mthumb -mfpu=fpv4-sp-d16 -mfloat-abi=hard "${flags[@]}" \
+arm-none-eabi-gcc "${chip[@]}" "${flags[@]}" \
     -ffunction-sections -I "$cmsis/Include" "$work/bench.c" "${sources[@]}" -nostartfiles \
     -T "$work/board.ld" -Wl,--gc-sections --specs=nano.specs --specs=nosys.specs -o "$work/bench.elf"
-qemu-system-arm -M mps2-an386 -nographic -monitor none -serial none -icount shift=8,sleep=off \
+qemu-system-arm -M "$machine" -nographic -monitor none -serial none -icount shift=8,sleep=off \
     -chardev stdio,id=console -semihosting-config enable=on,target=native,chardev=console \
     -kernel "$work/bench.elf" </dev/null

@@ -36,9 +36,10 @@ pub(crate) struct Layout {
     pub(crate) next_pair: usize,
 }
 
-/// Whether this chip had better add up buckets, for so many weights of so many bits.
+/// Whether this chip had better add up buckets, for so many weights of so many bits: for few, buckets are
+/// hardly more than words.
 pub(crate) const fn pay(bits: u8, layout: Layout, weights: usize) -> bool {
-    cfg!(fmq_buckets) && fit(bits, layout, weights)
+    cfg!(fmq_buckets) && weights >= 16 * BUCKETS && fit(bits, layout, weights)
 }
 
 /// Whether so many weights of so many bits can be sorted: 16 bits must say where their words lie.
