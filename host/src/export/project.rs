@@ -158,13 +158,11 @@ impl Project {
 
     /// Names and contents of the source files.
     fn files(&self, facts: &Facts) -> Result<Vec<(&'static str, String)>> {
-        let [cpu, fpu] = self.board.cpu();
         let number = |number: usize| format!("{number:#x}");
         let values = [
             ("BOARD", self.board.name().to_string()),
             ("TARGET", self.board.target().to_string()),
-            ("CPU", cpu.to_string()),
-            ("FPU", fpu.to_string()),
+            ("CPU", self.board.cpu().to_string()),
             ("QUANT_CORE", self.engine.entry()?),
             ("FLASH_AT", number(board::FLASH.0)),
             ("FLASH_LEN", number(board::FLASH.1)),
