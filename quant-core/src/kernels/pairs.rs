@@ -19,6 +19,8 @@ use super::smlad as cpu;
 #[cfg(not(fmq_dsp))]
 use plain as cpu;
 
+#[cfg(fmq_dsp)]
+use super::smlad::mix_fours;
 #[cfg(fmq_thumb1)]
 use super::thumb1::{four, mix_four, three};
 use cpu::dot;
@@ -205,6 +207,13 @@ pub(crate) fn correlate(
     }
 }
 
+/// Whether so many lines, one at least and `step` words apart, each begin with so many words.
+#[inline(always)]
+pub(super) fn reach(words: &[i32], step: usize, lines: usize, len: usize) -> bool {
+    let last = lines.checked_sub(1).and_then(|last| last.checked_mul(step)?.checked_add(len));
+    last.is_some_and(|end| end <= words.len())
+}
+
 /// The first `N` words of each of so many lines, `step` words apart; none where they are not all there.
 ///
 /// One question in front of the loop, not one in each of its turns.
@@ -214,8 +223,7 @@ fn lines<const N: usize>(
     step: usize,
     count: usize,
 ) -> impl Iterator<Item = &[i32; N]> {
-    let last = count.checked_sub(1).and_then(|last| last.checked_mul(step)?.checked_add(N));
-    let count = if last.is_some_and(|end| end <= words.len()) { count } else { 0 };
+    let count = if reach(words, step, count, N) { count } else { 0 };
     let mut at = words.as_ptr();
     (0..count).map(move |_| {
         #[expect(unsafe_code, reason = "a question in each turn is a tenth of the time")]
@@ -253,12 +261,9 @@ fn one(input: &[i32], width: usize, taps: &[[i32; 3]]) -> i32 {
 /// # Shapes
 /// `sums`: `[n]`; `input`: `[pairs, plane]`; `weights`: `[pairs]`.
 pub(crate) fn mix(sums: &mut [i32], input: &[i32], plane: usize, weights: &[i32]) {
-    let mut at = input;
     let (fours, rest) = sums.as_chunks_mut();
-    for sums in fours {
-        *sums = mix_four(at, plane, weights);
-        at = at.get(sums.len()..).unwrap_or_default();
-    }
+    mix_fours(fours, input, plane, weights);
+    let mut at = input.get(fours.as_flattened().len()..).unwrap_or_default();
     for sum in rest {
         let products = lines(at, plane, weights.len()).zip(weights);
         *sum = products.fold(0, |sum, (&[x], &w)| dot(sum, x, w));
@@ -266,8 +271,18 @@ pub(crate) fn mix(sums: &mut [i32], input: &[i32], plane: usize, weights: &[i32]
     }
 }
 
+/// Pixels by fours.
+#[cfg(not(fmq_dsp))]
+fn mix_fours(sums: &mut [[i32; 4]], input: &[i32], plane: usize, weights: &[i32]) {
+    let mut at = input;
+    for sums in sums {
+        *sums = mix_four(at, plane, weights);
+        at = at.get(sums.len()..).unwrap_or_default();
+    }
+}
+
 /// Four pixels.
-#[cfg(not(fmq_thumb1))]
+#[cfg(not(any(fmq_dsp, fmq_thumb1)))]
 #[inline(never)]
 fn mix_four(input: &[i32], plane: usize, weights: &[i32]) -> [i32; 4] {
     let lines = lines(input, plane, weights.len()).zip(weights);

@@ -14,6 +14,8 @@
 
 use core::arch::asm;
 
+use super::pairs::reach;
+
 /// The word whose low number this is, and whose high number is 0.
 #[inline]
 pub(crate) const fn low(x: i32) -> i32 {
@@ -116,32 +118,60 @@ pub(crate) fn three(
     [s0, s1, s2]
 }
 
-/// Adds to the sums of four pixels the products of a word of weights.
-#[inline]
-pub(crate) fn mix_four(
-    [mut s0, mut s1, mut s2, mut s3]: [i32; 4],
-    x: &[i32; 4],
-    w: i32,
-) -> [i32; 4] {
-    // SAFETY: it reads the four words of `x`, which are aligned, and writes registers.
-    unsafe {
-        asm!(
-            "ldrd {x0}, {x1}, [{x}]",
-            "smlad {s0}, {x0}, {w}, {s0}",
-            "smlad {s1}, {x1}, {w}, {s1}",
-            "ldrd {x0}, {x1}, [{x}, #8]",
-            "smlad {s2}, {x0}, {w}, {s2}",
-            "smlad {s3}, {x1}, {w}, {s3}",
-            x = in(reg) x.as_ptr(),
-            w = in(reg) w,
-            s0 = inout(reg) s0,
-            s1 = inout(reg) s1,
-            s2 = inout(reg) s2,
-            s3 = inout(reg) s3,
-            x0 = out(reg) _,
-            x1 = out(reg) _,
-            options(pure, readonly, nostack),
-        );
+/// Pixels by fours, as [`pairs::mix`](super::pairs::mix) multiplies them: two words of weights together.
+pub(super) fn mix_fours(sums: &mut [[i32; 4]], input: &[i32], plane: usize, weights: &[i32]) {
+    let (twos, last) = weights.as_chunks::<2>();
+    if !reach(input, plane, weights.len(), sums.as_flattened().len()) {
+        return sums.fill([0; 4]);
     }
-    [s0, s1, s2, s3]
+    for (tile, sums) in sums.iter_mut().enumerate() {
+        let at = input.get(4 * tile..).unwrap_or_default();
+        let [mut s0, mut s1, mut s2, mut s3] = match last {
+            &[w] => {
+                let x = at.get(2 * twos.len() * plane..).and_then(|words| words.first_chunk());
+                x.copied().unwrap_or([0; 4]).map(|x| dot(0, x, w))
+            }
+            _ => [0; 4],
+        };
+        if !twos.is_empty() {
+            // SAFETY: each line was found to have a word for each pixel; it reads them, which are aligned,
+            // and writes registers.
+            unsafe {
+                asm!(
+                    "2:",
+                    "ldrd {a}, {b}, [{w}], #8",
+                    "ldrd {x0}, {x1}, [{x}]",
+                    "smlad {s0}, {x0}, {a}, {s0}",
+                    "smlad {s1}, {x1}, {a}, {s1}",
+                    "ldrd {x0}, {x1}, [{x}, #8]",
+                    "smlad {s2}, {x0}, {a}, {s2}",
+                    "smlad {s3}, {x1}, {a}, {s3}",
+                    "add {x}, {x}, {step}",
+                    "ldrd {x0}, {x1}, [{x}]",
+                    "smlad {s0}, {x0}, {b}, {s0}",
+                    "smlad {s1}, {x1}, {b}, {s1}",
+                    "ldrd {x0}, {x1}, [{x}, #8]",
+                    "smlad {s2}, {x0}, {b}, {s2}",
+                    "smlad {s3}, {x1}, {b}, {s3}",
+                    "add {x}, {x}, {step}",
+                    "cmp {w}, {end}",
+                    "bne 2b",
+                    w = inout(reg) twos.as_ptr() => _,
+                    end = in(reg) twos.as_ptr_range().end,
+                    x = inout(reg) at.as_ptr() => _,
+                    step = in(reg) size_of::<i32>() * plane,
+                    a = out(reg) _,
+                    b = out(reg) _,
+                    s0 = inout(reg) s0,
+                    s1 = inout(reg) s1,
+                    s2 = inout(reg) s2,
+                    s3 = inout(reg) s3,
+                    x0 = out(reg) _,
+                    x1 = out(reg) _,
+                    options(pure, readonly, nostack),
+                );
+            }
+        }
+        *sums = [s0, s1, s2, s3];
+    }
 }

@@ -15,6 +15,8 @@
 
 use core::arch::asm;
 
+use super::pairs::reach;
+
 /// Loads a weight and takes its numbers apart.
 macro_rules! weight {
     ($at:literal) => {
@@ -166,9 +168,3 @@ pub(super) fn mix_four(input: &[i32], plane: usize, weights: &[i32]) -> [i32; 4]
 
 /// Bytes of a word.
 const WORD: usize = size_of::<i32>();
-
-/// Whether so many lines, one at least, each begin with so many words.
-fn reach(input: &[i32], step: usize, lines: usize, words: usize) -> bool {
-    let last = lines.checked_sub(1).and_then(|last| last.checked_mul(step)?.checked_add(words));
-    last.is_some_and(|end| end <= input.len())
-}
