@@ -11,7 +11,8 @@
 //! | `unet` | the small MNIST net: velocity, dense and packed, and training step |
 //!
 //! `src/bin/pace.rs` times whole nets for `peers/cpu.py`, which sets them beside PyTorch, and
-//! `src/bin/folder.rs` the reading of images for `peers/folder.py`.
+//! `src/bin/folder.rs` the reading of images for `peers/folder.py`; `src/bin/integers.rs` holds images of
+//! integers against those of floats for `firmware.sh`, which measures the chips.
 //!
 //! Names read `what/key=value/impl=.../n=...`, so a filter picks what is wanted:
 //!

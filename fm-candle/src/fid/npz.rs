@@ -17,13 +17,14 @@ use zip::{CompressionMethod, ZipArchive};
 
 use super::Statistics;
 use crate::atomic;
-use crate::data::Images;
 use crate::error::{Error, Result};
 use crate::zipped::Archive;
 
+pub use self::images::ImageArray;
 pub use self::npy::{Array, Values};
 use self::npy::{MAX_HEADER, elements, header, parse};
 
+mod images;
 mod npy;
 #[cfg(test)]
 mod tests;
@@ -117,12 +118,12 @@ pub fn write_statistics_about(path: &Path, statistics: &Statistics, about: &Abou
 }
 
 /// Whether the file holds statistics (`mu`) or images, as [`read`] finds it.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub enum Content {
     /// `mu` and `sigma`.
     Statistics(Statistics),
-    /// `arr_0`; without labels.
-    Images(Images),
+    /// `arr_0`.
+    Images(ImageArray),
 }
 
 /// Reads whatever the file at `path` holds, statistics or images.
@@ -253,23 +254,5 @@ impl<R: Read + Seek> Npz<R> {
             _ => None,
         };
         n.ok_or_else(|| self.fault("array `n`: must be one integer (i8) of at least 0"))
-    }
-
-    fn images(&mut self) -> Result<Images> {
-        let Array { shape, values } = self.array("arr_0")?;
-        let Values::U8(values) = values else {
-            return Err(self.fault(format!(
-                "array `arr_0`: images must be u1 in [0, 255], not {}",
-                values.descr()
-            )));
-        };
-        let &[n, height, width, channels] = &shape[..] else {
-            return Err(self.fault(format!("array `arr_0`: shape {shape:?} is not [n, h, w, c]")));
-        };
-        if [height, width, channels].contains(&0) {
-            return Err(self.fault(format!("array `arr_0`: shape {shape:?} holds no pixels")));
-        }
-        let pixels = super::planar(&values, channels, height * width);
-        Ok(Images { n, channels, height, width, pixels, labels: Vec::new() })
     }
 }

@@ -206,7 +206,9 @@ impl Set {
             }
             Kind::Folder => Self::of(images::folder(path, n)?, n, config)?,
             Kind::Npz => match npz::read(path)? {
-                npz::Content::Images(images) => Self::of(images, n, config)?,
+                npz::Content::Images(images) => {
+                    Self::of(data::Images::gather(&images, n.unwrap_or(usize::MAX))?, n, config)?
+                }
                 npz::Content::Statistics(_) => bail!("holds statistics; images are needed"),
             },
             Kind::Safetensors => Self::given(path, n)?,

@@ -14,7 +14,7 @@ use std::io::{self, Read};
 
 pub(super) const MAGIC: &[u8; 6] = b"\x93NUMPY";
 
-/// Most bytes that an array may claim, 4 GiB: 21 000 images of 256 x 256 in colour.
+/// Most bytes of an array that is read into memory, 4 GiB: 21 000 images of 256 x 256 in colour.
 const LIMIT: u64 = 1 << 32;
 
 /// Longest header in bytes; numpy's own reader refuses more than 10 000 by default.
@@ -133,22 +133,44 @@ pub(super) fn header(descr: &str, shape: &[usize]) -> Vec<u8> {
 
 /// One `.npy` file.
 pub(super) fn parse(mut source: impl Read) -> Result<Array, String> {
-    let lost = |what: &'static str| move |error: io::Error| format!("reading the {what}: {error}");
+    let head = head(&mut source)?;
+    let values = elements_of(source, &head)?;
+    Ok(Array { shape: head.shape, values })
+}
+
+/// What comes before the elements.
+#[derive(Debug)]
+pub(super) struct Head {
+    pub(super) descr: String,
+    pub(super) shape: Vec<usize>,
+    /// Bytes of an element, and of all that the shape says there are.
+    pub(super) size: u64,
+    pub(super) claim: u64,
+    /// Bytes of the head.
+    pub(super) len: u64,
+}
+
+fn lost(what: &'static str) -> impl Fn(io::Error) -> String {
+    move |error| format!("reading the {what}: {error}")
+}
+
+/// Reads up to the first element.
+pub(super) fn head(source: &mut impl Read) -> Result<Head, String> {
     let mut head = [0; 8];
     source.read_exact(&mut head).map_err(lost("magic"))?;
     if !head.starts_with(MAGIC) {
         return Err("does not begin as .npy files do".into());
     }
-    let length = match head[6] {
+    let (wide, length) = match head[6] {
         1 => {
             let mut length = [0; 2];
             source.read_exact(&mut length).map_err(lost("header's length"))?;
-            u64::from(u16::from_le_bytes(length))
+            (2, u64::from(u16::from_le_bytes(length)))
         }
         2 | 3 => {
             let mut length = [0; 4];
             source.read_exact(&mut length).map_err(lost("header's length"))?;
-            u64::from(u32::from_le_bytes(length))
+            (4, u64::from(u32::from_le_bytes(length)))
         }
         major => return Err(format!("version {major}.{}, but known are 1 to 3", head[7])),
     };
@@ -170,21 +192,31 @@ pub(super) fn parse(mut source: impl Read) -> Result<Array, String> {
     if fortran_order && shape.len() > 1 {
         return Err("is in Fortran order; save it with numpy.ascontiguousarray".into());
     }
-    let claim = elements(&shape)
-        .and_then(|n| n.checked_mul(size))
-        .filter(|&claim| claim <= LIMIT)
-        .ok_or_else(|| format!("shape {shape:?} of `{descr}` exceeds {LIMIT} bytes"))?;
+    let claim = elements(&shape).and_then(|n| n.checked_mul(size));
+    let claim = claim.ok_or_else(|| too_large(&shape, &descr))?;
+    Ok(Head { descr, shape, size, claim, len: 8 + wide + length })
+}
+
+fn too_large(shape: &[usize], descr: &str) -> String {
+    format!("shape {shape:?} of `{descr}` exceeds {LIMIT} bytes")
+}
+
+/// Reads the elements into memory.
+pub(super) fn elements_of(source: impl Read, head: &Head) -> Result<Values, String> {
+    let Head { descr, shape, claim, .. } = head;
+    if *claim > LIMIT {
+        return Err(too_large(shape, descr));
+    }
     let mut bytes = Vec::new();
     source.take(claim + 1).read_to_end(&mut bytes).map_err(lost("elements"))?;
-    if bytes.len() as u64 != claim {
-        let more = if bytes.len() as u64 > claim { "at least " } else { "" };
+    if bytes.len() as u64 != *claim {
+        let more = if bytes.len() as u64 > *claim { "at least " } else { "" };
         return Err(format!(
             "the header claims {claim} bytes for {shape:?}, but {more}{} follow",
             bytes.len()
         ));
     }
-    let values = Values::parse(&descr, bytes).ok_or("dtype is not known")?;
-    Ok(Array { shape, values })
+    Values::parse(descr, bytes).ok_or_else(|| "dtype is not known".into())
 }
 
 /// What the header of an array says.

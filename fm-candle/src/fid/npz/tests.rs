@@ -4,6 +4,7 @@ use zip::ZipWriter;
 
 use super::npy::MAGIC;
 use super::*;
+use crate::data::Images;
 
 fn statistics() -> Statistics {
     Statistics { n: Some(7), mean: vec![0.5, -1.0], covariance: vec![2.0, 0.25, 0.25, 3.0] }
@@ -38,7 +39,8 @@ fn statistics_round_trip() {
         write_statistics(&path, &statistics).unwrap();
         assert!(is_npz(&path));
         assert_eq!(read_statistics(&path).unwrap(), statistics);
-        assert_eq!(read(&path).unwrap(), Content::Statistics(statistics.clone()));
+        let Content::Statistics(read) = read(&path).unwrap() else { panic!("no statistics") };
+        assert_eq!(read, statistics);
         let bytes = std::fs::read(&path).unwrap();
         assert_eq!(decode_statistics("it", &bytes).unwrap(), statistics);
     }
@@ -71,10 +73,44 @@ fn images_round_trip_to_planes() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("images.npz");
     write_images(&path, &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12], [2, 1, 2, 3]).unwrap();
-    let Content::Images(images) = read(&path).unwrap() else { panic!("no images") };
-    assert_eq!((images.n, images.channels, images.height, images.width), (2, 3, 1, 2));
-    assert_eq!(images.pixels, [1, 4, 2, 5, 3, 6, 7, 10, 8, 11, 9, 12]);
+    let planes = || {
+        let Content::Images(images) = read(&path).unwrap() else { panic!("no images") };
+        let images = Images::gather(&images, usize::MAX).unwrap();
+        assert_eq!((images.n, images.channels, images.height, images.width), (2, 3, 1, 2));
+        images.pixels
+    };
+    assert_eq!(planes(), [1, 4, 2, 5, 3, 6, 7, 10, 8, 11, 9, 12]);
     assert!(write_images(&path, &[0; 3], [1, 2, 2, 1]).is_err());
+    // As numpy.savez_compressed writes them.
+    let array = [header("|u1", &[2, 1, 2, 3]), (1..13).collect()].concat();
+    std::fs::write(&path, zipped(&[("arr_0.npy", &array)], CompressionMethod::Deflated)).unwrap();
+    assert_eq!(planes(), [1, 4, 2, 5, 3, 6, 7, 10, 8, 11, 9, 12]);
+}
+
+#[test]
+fn images_that_are_not_what_they_say_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("images.npz");
+    for method in [CompressionMethod::Stored, CompressionMethod::Deflated] {
+        let complaint = |array: &[u8]| {
+            std::fs::write(&path, zipped(&[("arr_0.npy", array)], method)).unwrap();
+            read(&path).unwrap_err().to_string()
+        };
+        let short = [header("|u1", &[2, 1, 2, 3]), vec![0; 11]].concat();
+        assert!(complaint(&short).contains("claims 12 bytes for [2, 1, 2, 3], but 11 follow"));
+        assert!(complaint(&header("|u1", &[2, 0, 2, 3])).contains("holds no pixels"));
+        assert!(complaint(&header("|u1", &[2, 2])).contains("is not [n, h, w, c]"));
+        assert!(
+            complaint(&header("<f4", &[0, 1, 1, 1])).contains("must be u1 in [0, 255], not <f4")
+        );
+    }
+    let whole = [header("|u1", &[1, 1, 1, 1]), vec![9]].concat();
+    let mut bytes = zipped(&[("arr_0.npy", &whole)], CompressionMethod::Stored);
+    let at = bytes.windows(2).position(|two| two == [b'\n', 9]).unwrap();
+    bytes[at + 1] = 8;
+    std::fs::write(&path, bytes).unwrap();
+    let error = read(&path).unwrap_err().to_string();
+    assert!(error.contains("hecksum"), "{error}");
 }
 
 #[test]
