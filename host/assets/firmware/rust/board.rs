@@ -5,6 +5,7 @@
 
 use core::arch::asm;
 use core::fmt;
+use core::panic::PanicInfo;
 use cortex_m_rt::{ExceptionFrame, exception};
 
 /// Semihosting: write a text that ends in 0; exit with a code.
@@ -85,4 +86,14 @@ pub unsafe fn semihost(operation: usize, argument: usize) -> usize {
 unsafe fn HardFault(frame: &ExceptionFrame) -> ! {
     say!("error: hard fault at {:#x}", frame.pc());
     exit(102)
+}
+
+/// A program that cannot go on says where.
+#[panic_handler]
+fn panic(info: &PanicInfo<'_>) -> ! {
+    match info.location() {
+        Some(place) => say!("error: panic in line {} of {}", place.line(), place.file()),
+        None => say!("error: panic"),
+    }
+    exit(101)
 }

@@ -8,7 +8,6 @@ mod model;
 mod picture;
 mod plan;
 
-use core::panic::PanicInfo;
 use cortex_m_rt::entry;
 use quant_core::format::{Model, file_at};
 use quant_core::infer::{Plan, Precision, Sampler, Settings};
@@ -57,13 +56,4 @@ fn draw(arena: &mut [f32]) -> Result<()> {
 fn checksum(image: &[f32]) -> u32 {
     let bytes = image.iter().flat_map(|value| value.to_bits().to_le_bytes());
     bytes.fold(0x811c_9dc5, |sum, byte| (sum ^ u32::from(byte)).wrapping_mul(0x0100_0193))
-}
-
-#[panic_handler]
-fn panic(info: &PanicInfo<'_>) -> ! {
-    match info.location() {
-        Some(place) => say!("error: panic in line {} of {}", place.line(), place.file()),
-        None => say!("error: panic"),
-    }
-    board::exit(101)
 }

@@ -31,7 +31,6 @@ mod chip;
 mod picture;
 mod timer;
 
-use core::panic::PanicInfo;
 use cortex_m_rt::entry;
 use quant_core::Result;
 use quant_core::format::{Model, file_at};
@@ -131,13 +130,4 @@ fn draw(arena: &mut [f32], order: &Order) -> Result<()> {
         bits::print(sampler.image(), plan.image_size().1);
     }
     Ok(())
-}
-
-#[panic_handler]
-fn panic(info: &PanicInfo<'_>) -> ! {
-    match info.location() {
-        Some(place) => say!("error: panic in line {} of {}", place.line(), place.file()),
-        None => say!("error: panic"),
-    }
-    board::exit(101)
 }

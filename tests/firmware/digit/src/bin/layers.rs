@@ -13,7 +13,6 @@ mod board;
 #[path = "../timer.rs"]
 mod timer;
 
-use core::panic::PanicInfo;
 use cortex_m_rt::entry;
 use quant_core::Result;
 use quant_core::format::{Model, file_at};
@@ -64,13 +63,4 @@ fn measure(arena: &mut [f32], [side, from, to, kernel]: [usize; 4]) -> Result<()
     let macs = layer.macs();
     say!("{side} {from} {to} {kernel} {macs} {instructions} {weight} {bias}");
     Ok(())
-}
-
-#[panic_handler]
-fn panic(info: &PanicInfo<'_>) -> ! {
-    match info.location() {
-        Some(place) => say!("error: panic in line {} of {}", place.line(), place.file()),
-        None => say!("error: panic"),
-    }
-    board::exit(101)
 }
