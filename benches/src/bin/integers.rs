@@ -22,11 +22,11 @@ fn main() {
         let model = Model::parse(&file).expect("a packed file");
         let classes = model.net().and_then(|net| net.num_classes);
         let next = |image: u32| (u64::from(image) + SEED, classes.map(|classes| image % classes));
-        let threads = thread::available_parallelism().map_or(1, |n| n.get() as u32);
-        let share = |thread: u32| {
+        let threads = thread::available_parallelism().map_or(1, usize::from);
+        let share = |thread: usize| {
             let model = &model;
             move || {
-                let own = (thread..count).step_by(threads as usize);
+                let own = (0..count).skip(thread).step_by(threads);
                 own.map(|image| (compare(model, next(image)), next(image))).collect::<Vec<_>>()
             }
         };
@@ -58,6 +58,7 @@ fn compare(model: &Model<'_>, (seed, label): (u64, Option<u32>)) -> f64 {
     };
     let [floats, integers] = [Precision::Float, Precision::Integer].map(draw);
     let square = |(a, b): (&f32, &f32)| f64::from(a.clamp(-1.0, 1.0) - b.clamp(-1.0, 1.0)).powi(2);
-    let error = floats.iter().zip(&integers).map(square).sum::<f64>() / floats.len() as f64;
-    10.0 * (4.0 / error).log10()
+    let squares = floats.iter().zip(&integers).map(square);
+    let (sum, count) = squares.fold((0.0, 0.0), |(sum, count), square| (sum + square, count + 1.0));
+    10.0 * (4.0 * count / sum).log10()
 }
