@@ -5,6 +5,7 @@
 //! and says so, unless `FMQ_FIRMWARE=required`.
 
 #![allow(
+    clippy::cast_precision_loss,
     clippy::print_stdout,
     clippy::unwrap_used,
     reason = "a suite: it says what it left out, and panics to fail"
