@@ -7,21 +7,22 @@
 //! |---|---|
 //! | [`analyses`] | what a row tells beside its samples |
 //! | [`estimate`] | a number from several sets of samples, and how far chance moves it |
+//! | [`folder`] | what earlier runs left, and the files that are written |
 //! | [`levels`] | the levels of a channel of weights, for histograms |
 //! | [`settings`] | what a study was made with |
 
 mod analyses;
 mod estimate;
+mod folder;
 mod levels;
 mod settings;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs;
-use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use fm_candle::analysis::paired;
 use fm_candle::data::Images;
 use fm_candle::device::Device;
@@ -33,16 +34,14 @@ use fm_candle::sample::{Sampler, start_noise, to_pixels};
 use fm_candle::{Tensor, atomic};
 use indicatif::ProgressBar;
 use quant_core::scheme::Scheme;
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 
 use self::analyses::{Analyses, Measured};
 use crate::cmd::label::class_cycle;
-use crate::cmd::net::{NetArgs, Precision, build};
+use crate::cmd::net::{Precision, build};
 use crate::cmd::sample::{image_shape, images};
 use crate::cmd::treatment::TreatmentArgs;
 use crate::progress::Progress;
-use crate::report::{Row, SCHEMA, Summary, grid, html, plots, tables};
+use crate::report::{Row, SCHEMA, Summary, grid};
 
 /// Images in a sample grid of the report, and its columns.
 const SHOWN: (usize, usize) = (16, 4);
@@ -98,16 +97,6 @@ pub(crate) struct Study {
     pub(crate) device: Device,
     /// What the nets compute in.
     pub(crate) dtype: Precision,
-}
-
-/// The contents of `results.json`.
-#[derive(Serialize, Deserialize)]
-struct Results {
-    /// What the rows were made with.
-    settings: Map<String, Value>,
-    #[serde(flatten)]
-    summary: Summary,
-    rows: Vec<Row>,
 }
 
 impl Study {
@@ -179,22 +168,6 @@ impl Study {
         let (n, c, h, w) = all.dims4()?;
         let png = grid::png(&to_pixels(&all)?, [n, h, w, c], count, 2)?;
         Ok(atomic::write(&self.dir.join(format!("grids/bits_{scheme}.png")), &png)?)
-    }
-
-    /// Writes `results.json`: the rows so far, and those of earlier runs that are not among them.
-    fn save(
-        &self,
-        settings: &Map<String, Value>,
-        summary: &Summary,
-        rows: &[Row],
-        known: &[Row],
-    ) -> Result<()> {
-        let is_new =
-            |old: &&Row| !rows.iter().any(|r| (&r.scheme, r.bits) == (&old.scheme, old.bits));
-        let rows = rows.iter().chain(known.iter().filter(is_new)).cloned().collect();
-        let results = Results { settings: settings.clone(), summary: summary.clone(), rows };
-        let json = serde_json::to_vec_pretty(&results)?;
-        Ok(atomic::write(&self.dir.join("results.json"), &json)?)
     }
 
     /// Quantizes, packs, samples from the packed file, and scores.
@@ -349,82 +322,6 @@ impl Study {
             notes,
         })
     }
-
-    /// Rows of an earlier run of the same study in the same folder.
-    fn known(&self, settings: &Map<String, Value>) -> Result<Vec<Row>> {
-        let path = self.dir.join("results.json");
-        let json = match fs::read(&path) {
-            Ok(json) => json,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(error).context(format!("reading `{}`", path.display())),
-        };
-        let there = match serde_json::from_slice::<Results>(&json) {
-            Ok(results) => match settings::difference(&results.settings, settings) {
-                None => {
-                    return Ok(results
-                        .rows
-                        .into_iter()
-                        .filter(|row| self.has_files(row))
-                        .collect());
-                }
-                Some(difference) => format!("holds another study: {difference}"),
-            },
-            Err(error) => format!("is not of this version's studies: {error}"),
-        };
-        if self.replace {
-            return Ok(Vec::new());
-        }
-        bail!("`{}` {there}; choose another -o, or remove that folder", path.display())
-    }
-
-    fn has_files(&self, row: &Row) -> bool {
-        row.scheme.parse().is_ok_and(|scheme| {
-            self.grid_path(scheme, row.bits).exists() && self.packed_path(scheme, row.bits).exists()
-        })
-    }
-
-    /// The packed file of a row.
-    fn packed_path(&self, scheme: Scheme, bits: u8) -> PathBuf {
-        self.dir.join(format!("packed/{scheme}_{bits}.fmq"))
-    }
-
-    /// The net in it.
-    fn packed_net(&self, scheme: Scheme, bits: u8) -> Result<UNet> {
-        let path = self.packed_path(scheme, bits);
-        NetArgs::plain(&path).with_dtype(self.dtype).build(&self.device)
-    }
-
-    fn grid_path(&self, scheme: Scheme, bits: u8) -> PathBuf {
-        self.dir.join(format!("grids/{scheme}_{bits}.png"))
-    }
-
-    fn write_report(&self, summary: &Summary, rows: &[Row]) -> Result<()> {
-        let read =
-            |path: &Path| fs::read(path).with_context(|| format!("reading `{}`", path.display()));
-        let grids = rows
-            .iter()
-            .map(|row| read(&self.grid_path(row.scheme.parse()?, row.bits)))
-            .collect::<Result<Vec<_>>>()?;
-        let full = read(&self.dir.join("grids/full.png"))?;
-        let real = classes_in_turn(&self.real, SHOWN.0);
-        let real = self.real.subset(&real)?;
-        let shape = [real.n, real.height, real.width, real.channels];
-        let real = grid::png(&interleaved(&real), shape, SHOWN.1, 2)?;
-        let levels = levels::of(self, rows)?;
-        let pictures = html::Pictures {
-            full: &full,
-            real: Some(&real),
-            rows: &grids,
-            levels: levels.as_ref(),
-        };
-        let mut files = plots::files(summary, rows, pictures.levels);
-        files.push(("results.csv".into(), tables::csv(rows)));
-        files.push(("report.html".into(), html::page(summary, rows, &pictures)));
-        for (name, text) in files {
-            atomic::write(&self.dir.join(name), text.as_bytes())?;
-        }
-        Ok(())
-    }
 }
 
 /// What full precision gives, to compare the rows with.
@@ -455,16 +352,6 @@ fn classes_in_turn(images: &Images, n: usize) -> Vec<usize> {
     }
     indices.truncate(n);
     indices
-}
-
-/// Planes, `[n, c, h, w]`, as pixels of all channels, `[n, h, w, c]`.
-fn interleaved(images: &Images) -> Vec<u8> {
-    let area = images.height * images.width;
-    let planes = images.pixels.chunks_exact((images.channels * area).max(1));
-    planes
-        .flat_map(|image| (0..area).flat_map(|at| image.iter().skip(at).step_by(area)))
-        .copied()
-        .collect()
 }
 
 /// The grid of the first samples.
@@ -501,11 +388,5 @@ mod tests {
         assert_eq!(classes_in_turn(&digits, 100), [2, 0, 3, 4, 1, 6, 9, 5, 7]);
         let unlabelled = Images { labels: Vec::new(), ..digits };
         assert_eq!(classes_in_turn(&unlabelled, 3), [0, 1, 2]);
-    }
-
-    #[test]
-    fn planes_become_pixels() {
-        let images = Images::new([3, 1, 2], (1..=12).collect(), vec![0, 0]).unwrap();
-        assert_eq!(interleaved(&images), [1, 3, 5, 2, 4, 6, 7, 9, 11, 8, 10, 12]);
     }
 }

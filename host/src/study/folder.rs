@@ -1,0 +1,142 @@
+//! The folder of a study: what it holds of earlier runs, and the files that are written into it.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use fm_candle::atomic;
+use fm_candle::data::Images;
+use fm_candle::model::UNet;
+use quant_core::scheme::Scheme;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::{SHOWN, Study, classes_in_turn, levels, settings};
+use crate::cmd::net::NetArgs;
+use crate::report::{Row, Summary, grid, html, plots, tables};
+
+/// The contents of `results.json`.
+#[derive(Serialize, Deserialize)]
+struct Results {
+    /// What the rows were made with.
+    settings: Map<String, Value>,
+    #[serde(flatten)]
+    summary: Summary,
+    rows: Vec<Row>,
+}
+
+impl Study {
+    /// Rows of an earlier run of the same study in the same folder.
+    pub(super) fn known(&self, settings: &Map<String, Value>) -> Result<Vec<Row>> {
+        let path = self.dir.join("results.json");
+        let json = match fs::read(&path) {
+            Ok(json) => json,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(error).context(format!("reading `{}`", path.display())),
+        };
+        let there = match serde_json::from_slice::<Results>(&json) {
+            Ok(results) => match settings::difference(&results.settings, settings) {
+                None => {
+                    return Ok(results
+                        .rows
+                        .into_iter()
+                        .filter(|row| self.has_files(row))
+                        .collect());
+                }
+                Some(difference) => format!("holds another study: {difference}"),
+            },
+            Err(error) => format!("is not of this version's studies: {error}"),
+        };
+        if self.replace {
+            return Ok(Vec::new());
+        }
+        bail!("`{}` {there}; choose another -o, or remove that folder", path.display())
+    }
+
+    fn has_files(&self, row: &Row) -> bool {
+        row.scheme.parse().is_ok_and(|scheme| {
+            self.grid_path(scheme, row.bits).exists() && self.packed_path(scheme, row.bits).exists()
+        })
+    }
+
+    /// The packed file of a row.
+    pub(super) fn packed_path(&self, scheme: Scheme, bits: u8) -> PathBuf {
+        self.dir.join(format!("packed/{scheme}_{bits}.fmq"))
+    }
+
+    /// The net in it.
+    pub(super) fn packed_net(&self, scheme: Scheme, bits: u8) -> Result<UNet> {
+        let path = self.packed_path(scheme, bits);
+        NetArgs::plain(&path).with_dtype(self.dtype).build(&self.device)
+    }
+
+    pub(super) fn grid_path(&self, scheme: Scheme, bits: u8) -> PathBuf {
+        self.dir.join(format!("grids/{scheme}_{bits}.png"))
+    }
+
+    pub(super) fn write_report(&self, summary: &Summary, rows: &[Row]) -> Result<()> {
+        let read =
+            |path: &Path| fs::read(path).with_context(|| format!("reading `{}`", path.display()));
+        let grids = rows
+            .iter()
+            .map(|row| read(&self.grid_path(row.scheme.parse()?, row.bits)))
+            .collect::<Result<Vec<_>>>()?;
+        let full = read(&self.dir.join("grids/full.png"))?;
+        let real = classes_in_turn(&self.real, SHOWN.0);
+        let real = self.real.subset(&real)?;
+        let shape = [real.n, real.height, real.width, real.channels];
+        let real = grid::png(&interleaved(&real), shape, SHOWN.1, 2)?;
+        let levels = levels::of(self, rows)?;
+        let pictures = html::Pictures {
+            full: &full,
+            real: Some(&real),
+            rows: &grids,
+            levels: levels.as_ref(),
+        };
+        let mut files = plots::files(summary, rows, pictures.levels);
+        files.push(("results.csv".into(), tables::csv(rows)));
+        files.push(("report.html".into(), html::page(summary, rows, &pictures)));
+        for (name, text) in files {
+            atomic::write(&self.dir.join(name), text.as_bytes())?;
+        }
+        Ok(())
+    }
+
+    /// Writes `results.json`: the rows so far, and those of earlier runs that are not among them.
+    pub(super) fn save(
+        &self,
+        settings: &Map<String, Value>,
+        summary: &Summary,
+        rows: &[Row],
+        known: &[Row],
+    ) -> Result<()> {
+        let is_new =
+            |old: &&Row| !rows.iter().any(|r| (&r.scheme, r.bits) == (&old.scheme, old.bits));
+        let rows = rows.iter().chain(known.iter().filter(is_new)).cloned().collect();
+        let results = Results { settings: settings.clone(), summary: summary.clone(), rows };
+        let json = serde_json::to_vec_pretty(&results)?;
+        Ok(atomic::write(&self.dir.join("results.json"), &json)?)
+    }
+}
+
+/// Planes, `[n, c, h, w]`, as pixels of all channels, `[n, h, w, c]`.
+fn interleaved(images: &Images) -> Vec<u8> {
+    let area = images.height * images.width;
+    let planes = images.pixels.chunks_exact((images.channels * area).max(1));
+    planes
+        .flat_map(|image| (0..area).flat_map(|at| image.iter().skip(at).step_by(area)))
+        .copied()
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn planes_become_pixels() {
+        let images = Images::new([3, 1, 2], (1..=12).collect(), vec![0, 0]).unwrap();
+        assert_eq!(interleaved(&images), [1, 3, 5, 2, 4, 6, 7, 9, 11, 8, 10, 12]);
+    }
+}
