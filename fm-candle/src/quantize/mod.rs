@@ -17,10 +17,10 @@ use crate::error::{Error, Result};
 
 mod calibrate;
 mod device;
+mod magnitudes;
 mod recommended;
 mod report;
 mod sink;
-mod spread;
 mod torch;
 
 pub use calibrate::{Calibration, calibrate};

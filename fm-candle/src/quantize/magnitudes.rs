@@ -1,4 +1,4 @@
-//! How values spread, as far as it takes to choose the range of their bytes.
+//! How large values are, as far as it takes to choose the range of their bytes.
 
 /// Bins of a histogram.
 const BINS: usize = 2048;
@@ -7,7 +7,7 @@ const TRIED: usize = 64;
 
 /// A histogram of magnitudes that widens as they come.
 #[derive(Clone, Debug)]
-pub(super) struct Spread {
+pub(super) struct Magnitudes {
     counts: Vec<u64>,
     /// Width of a bin; 0 until the first magnitude above 0.
     width: f32,
@@ -15,13 +15,13 @@ pub(super) struct Spread {
     finite: bool,
 }
 
-impl Default for Spread {
+impl Default for Magnitudes {
     fn default() -> Self {
         Self { counts: vec![0; BINS], width: 0.0, most: 0.0, finite: true }
     }
 }
 
-impl Spread {
+impl Magnitudes {
     /// Adds values.
     pub(super) fn add(&mut self, values: &[f32]) {
         let most = values.iter().fold(0f32, |most, x| most.max(x.abs()));
@@ -30,11 +30,11 @@ impl Spread {
             return;
         }
         self.most = self.most.max(most);
-        if self.width == 0.0 {
+        if self.width == 0.0 && most > 0.0 {
             // Whatever came before was 0, and stays in the first bin.
-            self.width = most / BINS as f32;
+            self.width = (most / BINS as f32).max(f32::MIN_POSITIVE);
         }
-        while most >= self.width * BINS as f32 && self.width.is_finite() && most > 0.0 {
+        while most >= self.width * BINS as f32 && self.width > 0.0 {
             self.widen();
         }
         for x in values {
@@ -97,38 +97,41 @@ mod tests {
 
     #[test]
     fn few_far_values_are_clipped() {
-        let mut spread = Spread::default();
+        let mut magnitudes = Magnitudes::default();
         let near: Vec<f32> = (0..20_000).map(|i| (i as f32 / 10_000.0) - 1.0).collect();
-        spread.add(&near);
-        assert_eq!(spread.range(), Some(1.0));
-        spread.add(&[-3.0]);
+        magnitudes.add(&near);
+        assert_eq!(magnitudes.range(), Some(1.0));
+        magnitudes.add(&[-3.0]);
         // One value 2 off costs more than what wider steps do.
-        let all = spread.range().unwrap();
+        let all = magnitudes.range().unwrap();
         assert!((2.0..=3.0).contains(&all), "{all}");
         for _ in 0..500 {
-            spread.add(&near);
+            magnitudes.add(&near);
         }
-        let most = spread.range().unwrap();
+        let most = magnitudes.range().unwrap();
         assert!((1.0..1.5).contains(&most), "{most}");
     }
 
     #[test]
     fn zeros_and_what_is_not_finite() {
-        let mut spread = Spread::default();
-        spread.add(&[0.0; 9]);
-        assert_eq!(spread.range(), Some(1.0));
-        spread.add(&[1.0, f32::NEG_INFINITY]);
-        assert_eq!(spread.range(), None);
-        let mut spread = Spread::default();
-        spread.add(&[1e-30]);
-        spread.add(&[f32::MAX]);
-        assert_eq!(spread.range(), Some(f32::MAX));
+        let mut magnitudes = Magnitudes::default();
+        magnitudes.add(&[0.0; 9]);
+        assert_eq!(magnitudes.range(), Some(1.0));
+        magnitudes.add(&[1.0, f32::NEG_INFINITY]);
+        assert_eq!(magnitudes.range(), None);
+        let mut magnitudes = Magnitudes::default();
+        magnitudes.add(&[1e-30]);
+        magnitudes.add(&[f32::MAX]);
+        assert_eq!(magnitudes.range(), Some(f32::MAX));
+        let mut magnitudes = Magnitudes::default();
+        magnitudes.add(&[1e-45]);
+        assert_eq!(magnitudes.range(), Some(1.0));
     }
 
     #[test]
     fn the_order_does_not_matter_much() {
         let values: Vec<f32> = (1..1000).map(|i| (i as f32).powi(3)).collect();
-        let (mut up, mut down) = (Spread::default(), Spread::default());
+        let (mut up, mut down) = (Magnitudes::default(), Magnitudes::default());
         for (&first, &last) in values.iter().zip(values.iter().rev()) {
             up.add(&[first]);
             down.add(&[last]);
