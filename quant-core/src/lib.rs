@@ -69,3 +69,8 @@ pub mod quantize;
 pub mod scheme;
 
 pub use error::{Error, Result};
+
+/// The guide's program, which must compile.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/firmware.md")]
+struct Guide;

@@ -224,11 +224,17 @@ fn projects_draw_what_the_host_draws() {
     }
 }
 
-/// The commands of `docs/firmware.md`, and the lines that they must print.
-fn guide() -> Vec<(String, Vec<String>)> {
+/// The first block of a language in `docs/firmware.md`.
+fn block(language: &str) -> String {
     let guide = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/firmware.md");
     let text = fs::read_to_string(guide).unwrap();
-    let block = text.split_once("```console\n").unwrap().1.split_once("```").unwrap().0;
+    let block = text.split_once(&format!("```{language}\n")).unwrap().1;
+    block.split_once("```").unwrap().0.to_string()
+}
+
+/// The commands of `docs/firmware.md`, and the lines that they must print.
+fn guide() -> Vec<(String, Vec<String>)> {
+    let block = block("console");
     let mut commands: Vec<(String, Vec<String>)> = Vec::new();
     for line in block.lines() {
         match line.strip_prefix("$ ") {
@@ -273,4 +279,14 @@ fn the_guide_does_what_it_says() {
         fs::read(dir.path().join("net.bin")).unwrap(),
         fs::read(dir.path().join("net.fmq")).unwrap()
     );
+
+    // Its program in C, beside the files of a project; that in Rust is a test of quant-core's documents.
+    let program = "#include \"fmq.h\"\n#include \"plan.h\"\n".to_string() + &block("c");
+    fs::write(dir.path().join("c-digit/guide.c"), program).unwrap();
+    let compiled = Command::new("arm-none-eabi-gcc")
+        .args(["-std=c11", "-Wall", "-Wextra", "-Werror", "-ffreestanding", "-c", "guide.c"])
+        .current_dir(dir.path().join("c-digit"))
+        .output()
+        .unwrap();
+    assert!(compiled.status.success(), "{}", String::from_utf8_lossy(&compiled.stderr));
 }
