@@ -101,7 +101,7 @@ impl<'a> Buckets<'a> {
             let mut high = high.iter();
             for low in low {
                 *low = *low << bits | high.next().copied().unwrap_or(0);
-                let len = &mut lens[usize::from(*low) % BUCKETS];
+                let len = &mut lens[usize::from(*low) & (count - 1) & (BUCKETS - 1)];
                 *len = len.wrapping_add(1);
             }
         }
@@ -114,6 +114,8 @@ impl<'a> Buckets<'a> {
             start = start.wrapping_add(len);
         }
         let offsets = memory.get_mut(..usize::from(start)).unwrap_or_default();
+        // Whatever happens below, no offset goes beyond `reach`.
+        offsets.fill(0);
         let mut reach = 0;
         for (pair, channels) in codes.chunks(2 * taps).enumerate() {
             for (line, buckets) in channels.chunks(side).take(side).enumerate() {
@@ -121,7 +123,7 @@ impl<'a> Buckets<'a> {
                 reach = reach.max(at + side - 1);
                 let mut at = u16::try_from(WORD * at).unwrap_or(0);
                 for &bucket in buckets {
-                    let next = &mut lens[usize::from(bucket) % BUCKETS];
+                    let next = &mut lens[usize::from(bucket) & (count - 1) & (BUCKETS - 1)];
                     if let Some(offset) = offsets.get_mut(usize::from(*next)) {
                         *offset = at;
                     }
@@ -179,8 +181,8 @@ impl<'a> Buckets<'a> {
                         unsafe_code,
                         reason = "a question at each word is a third of the time"
                     )]
-                    // SAFETY: `reach` is the farthest offset, from which the input was found to go on for
-                    // `SPAN` words, here four; the part is not empty.
+                    // SAFETY: no offset goes beyond `reach`, from which the input was found to go on for
+                    // `SPAN` words, here four; all are of whole words; the part is not empty.
                     unsafe {
                         super::ldm::gather(input, part)
                     }
@@ -283,7 +285,7 @@ mod tests {
             }
 
             let layout = Layout { side, next_line: pairs * width, next_pair: width };
-            let mut memory = vec![0; pairs * side * side];
+            let mut memory = vec![u16::MAX; pairs * side * side];
             prop_assert!(fit(bits, layout, codes.len()));
             let buckets = Buckets::sort((&mut codes, bits), &levels, most, layout, &mut memory);
             let mut sums = vec![7; w];
