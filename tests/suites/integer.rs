@@ -78,7 +78,7 @@ fn images_stay_those_of_floats() {
                 assert!(4 * least < 512 << 10);
             }
             println!("{preset}, {bits} bits: {worst:.1} dB");
-            assert!(worst > 35.0, "{preset}, {bits} bits: {worst:.1} dB");
+            assert!(worst > 38.0, "{preset}, {bits} bits: {worst:.1} dB");
             if preset == "mnist-small" {
                 break;
             }
@@ -123,7 +123,7 @@ fn every_net_stays_close_to_its_floats() {
         let noise: f64 = v.iter().zip(&bytes).map(|(a, b)| square(a - b)).sum();
         let snr = 10.0 * (v.iter().map(|&v| square(v)).sum::<f64>() / noise).log10();
         println!("{name}: {snr:.1} dB");
-        assert!(snr > 18.0, "{name}: {snr:.1} dB");
+        assert!(snr > 20.0, "{name}: {snr:.1} dB");
 
         let short = arena.len() - 1;
         let mut run = |arena: &mut [f32]| plan.velocity(&model, &input, arena, &mut bytes);
