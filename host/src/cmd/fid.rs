@@ -16,6 +16,7 @@ use self::side::{Judge, Side, Wanted};
 use crate::cli::Common;
 
 mod side;
+mod source;
 
 /// Fréchet distance between two sets of images, and other measures
 ///

@@ -278,4 +278,14 @@ fn checkpoints_are_sampled_in_parts_as_at_once() {
     let json: Value = serde_json::from_str(&ok(dir, &[&args[..], &weights].concat())).unwrap();
     assert_eq!((json["n_a"].as_u64(), json["n_b"].as_u64()), (Some(70), Some(70)));
     assert!(json["fid"].as_f64().unwrap() < 1e-9, "{json}");
+
+    // Samples stay in their file, and must be images.
+    for (shape, dtype) in [(&[70, 3][..], DType::F32), (&[2, 1, 28, 28], DType::I64)] {
+        let samples = Tensor::zeros(shape, dtype, &Device::Cpu).unwrap();
+        let file = dir.join("bad.safetensors");
+        checkpoint::safetensors::save(&file, &[("samples".into(), samples)], &[]).unwrap();
+        let error = fails(dir, &["fid", "bad.safetensors", "mnist:train"]);
+        assert!(error.contains("needed is F32 [n, c, h, w]"), "{error}");
+        assert!(error.contains("bad.safetensors"), "{error}");
+    }
 }

@@ -1,21 +1,21 @@
 //! What A or B names: images that are read, or drawn, and turned into features chunk by chunk.
 
 use core::cell::OnceCell;
-use core::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use fm_candle::checkpoint;
-use fm_candle::data::{Dataset, ImageSet, Images, Split, folder};
+use fm_candle::data::{Dataset, Split, folder};
 use fm_candle::fid::inception::Layer;
 use fm_candle::fid::npz::About;
 use fm_candle::fid::resize::Resize;
 use fm_candle::fid::{self, FeatureNet, Features, Gathering, Statistics, npz};
 
 use super::Args;
+use super::source::{Samples, Source};
 use crate::cli::Common;
 use crate::cmd::images::{self, Kind};
-use crate::cmd::sample::{self, Drawing};
+use crate::cmd::sample::Drawing;
 use crate::embedded;
 
 /// Images read and judged at a time.
@@ -72,34 +72,6 @@ impl Side {
             "{side}: {n} images for {d} features have a singular covariance; the distance comes out \
              too large and compares only with others of {n} images"
         ))
-    }
-}
-
-/// Images, by number.
-enum Source {
-    Set(Box<dyn ImageSet>),
-    /// Files of images of any sizes.
-    Files(Vec<PathBuf>),
-    /// Samples, this many.
-    Net(Box<Drawing>, usize),
-}
-
-impl Source {
-    fn len(&self) -> usize {
-        match self {
-            Self::Set(set) => set.len(),
-            Self::Files(paths) => paths.len(),
-            Self::Net(_, n) => *n,
-        }
-    }
-
-    /// Some images, in groups of one size.
-    fn read(&self, range: Range<usize>) -> Result<Vec<Images>> {
-        match self {
-            Self::Set(set) => Ok(vec![Images::read(&**set, range)?]),
-            Self::Files(paths) => images::files(&paths[range]),
-            Self::Net(drawing, _) => Ok(vec![drawing.images(range)?]),
-        }
     }
 }
 
@@ -176,10 +148,13 @@ impl<'a> Judge<'a> {
                 npz::Content::Images(images) => Source::Set(Box::new(images)),
             },
             Kind::Safetensors => {
-                let file = checkpoint::load(path, true)?;
-                match (file.tensor("features"), file.tensor("samples")) {
-                    (Some(features), _) => return self.features(features, name, wanted),
-                    (None, Some(samples)) => Source::Set(Box::new(sample::images(samples)?)),
+                let file = checkpoint::Source::open(path, true)?;
+                let at = |name| file.tensors().iter().position(|tensor| tensor.name == name);
+                match (at("features"), at("samples")) {
+                    (Some(features), _) => {
+                        return self.features(&file.read(features)?, name, wanted);
+                    }
+                    (None, Some(samples)) => Source::Tensor(Box::new(Samples::new(file, samples)?)),
                     (None, None) => self.drawing(path)?,
                 }
             }
