@@ -10,6 +10,16 @@ pub(super) enum Values {
     Bytes(f32),
 }
 
+impl Values {
+    /// What a value of 1 means.
+    pub(super) const fn unit(self) -> f32 {
+        match self {
+            Self::Bytes(unit) => unit,
+            Self::Floats => 1.0,
+        }
+    }
+}
+
 /// A feature map `[channels, height, width]` in the arena, plane after plane.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Map {

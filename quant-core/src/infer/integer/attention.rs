@@ -3,7 +3,7 @@
 use super::super::arena::Memory;
 use super::super::attention::softmax;
 use super::super::machine::{Machine, grow};
-use super::super::map::{Map, Values, part_mut};
+use super::super::map::{Map, part_mut};
 use super::bytes;
 use super::outcome::byte;
 use crate::num;
@@ -22,10 +22,7 @@ impl Machine<'_, '_> {
         let maps = bytes(maps);
         let (scores, query) = gathered.split_at_mut_checked(pixels).unwrap_or_default();
         let query = part_mut(query, 0, width);
-        let unit = match qkv.values {
-            Values::Bytes(scale) => scale,
-            Values::Floats => 1.0,
-        };
+        let unit = qkv.values.unit();
         let scale = unit * unit / num::sqrt(num::f32_of_usize(width));
         let (between, next) = if new_order { (heads * width, width) } else { (width, 3 * width) };
         for head in 0..heads {

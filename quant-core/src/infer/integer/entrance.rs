@@ -88,7 +88,8 @@ impl<'a> Entrance<'a> {
         limit: i32,
     ) -> Self {
         let affine = affine.as_chunks().0;
-        let scales = [source.first.values, source.second.unwrap_or(source.first).values].map(scale);
+        let scales =
+            [source.first.values, source.second.unwrap_or(source.first).values].map(Values::unit);
         // The bytes of two maps meet in the larger unit.
         let plain = entry == Entry::Plain;
         let (one, peak) = if plain { (scales[0].max(scales[1]), 127 << 16) } else { (1.0, peak) };
@@ -115,7 +116,7 @@ impl<'a> Entrance<'a> {
             Entry::Plain => [1.0 / self.one, 0.0],
             _ => self.affine.get(channel).copied().unwrap_or_default(),
         };
-        Line::new(affine, scale(values))
+        Line::new(affine, values.unit())
     }
 
     /// A value of a channel in fixed point, before it is shifted.
@@ -162,13 +163,6 @@ impl<'a> Entrance<'a> {
         } else {
             out.iter_mut().zip(row).for_each(|(out, &q)| *out = out.wrapping_add(value(q)));
         }
-    }
-}
-
-fn scale(values: Values) -> f32 {
-    match values {
-        Values::Bytes(scale) => scale,
-        Values::Floats => 1.0,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::super::arena::Memory;
 use super::super::machine::{Machine, Params, grow};
-use super::super::map::{Source, Values, part_mut};
+use super::super::map::{Source, part_mut};
 use super::super::norm::{EPS, GROUPS, finish};
 use super::bytes;
 use super::entrance::Line;
@@ -69,7 +69,7 @@ impl Machine<'_, '_> {
             for (channel, member) in (first..).zip(members.iter_mut()) {
                 let Statistics { mean: own, var, count: pixels } =
                     Statistics::new(source.plane(maps, channel));
-                let unit = unit(source.values(channel));
+                let unit = source.values(channel).unit();
                 let pixels = pixels * num::f32_of_usize(source.repeats(channel));
                 *member = [unit * own + shift(channel), unit * unit * var];
                 mean += pixels * member[0];
@@ -90,7 +90,7 @@ impl Machine<'_, '_> {
         finish(params, channels, vector, affine, modulated.then_some(&**modulation))?;
         self.peak = 0;
         for (channel, &affine) in affine.iter().enumerate() {
-            let line = Line::new(affine, unit(source.values(channel)));
+            let line = Line::new(affine, source.values(channel).unit());
             let plane = source.plane(maps, channel).iter();
             let (low, high) = plane.fold((0, 0), |(low, high), &q| (q.min(low), q.max(high)));
             for end in [low, high] {
@@ -99,14 +99,6 @@ impl Machine<'_, '_> {
             }
         }
         Ok(())
-    }
-}
-
-/// The unit of a map's bytes.
-fn unit(values: Values) -> f32 {
-    match values {
-        Values::Bytes(scale) => scale,
-        Values::Floats => 1.0,
     }
 }
 

@@ -15,10 +15,7 @@ pub(super) struct Outcome {
 impl Outcome {
     /// The outcome in a map whose values were `before`, of sums in a unit.
     pub(super) fn new(to: Map, before: Values, put: Put, unit: f32, bias: f32) -> Self {
-        let rate = match to.values {
-            Values::Bytes(scale) => 1.0 / scale,
-            Values::Floats => 1.0,
-        };
+        let rate = 1.0 / to.values.unit();
         let kept = match (put, before) {
             (Put::Set, _) => None,
             (Put::Add, Values::Bytes(scale)) => Some(scale * rate),

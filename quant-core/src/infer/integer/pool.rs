@@ -22,10 +22,7 @@ impl Machine<'_, '_> {
         let maps = bytes(maps);
         let source = Source::from(from);
         let entrance = Entrance::new(&source, entry, affine, self.peak, i32::MAX);
-        let rate = match to.values {
-            Values::Bytes(scale) => 0.25 * entrance.unit() / scale,
-            Values::Floats => 1.0,
-        };
+        let rate = 0.25 * entrance.unit() / to.values.unit();
         for channel in 0..to.channels {
             let line = entrance.line(channel, from.values);
             for y in 0..to.height {
