@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
-use fm_candle::checkpoint::{self, Source};
+use fm_candle::checkpoint::{self, Choice, Source};
 use fm_candle::data::{ImageSet, Images};
 use fm_candle::train::{Batch, TrainConfig, Trainer};
 use fmq_tests::{config, data, formula, json, max_difference, own};
@@ -104,7 +104,7 @@ fn upstreams_run_goes_on_as_upstream_would() {
     assert_close("average", &average.tensors, 2e-5);
 
     let (moments, rest) = Source::open_training(&file).unwrap().unwrap();
-    let whole = Source::open_whole(&file).unwrap();
+    let whole = Source::open_whole(&file, &Choice::default()).unwrap();
     let counter = whole.read(0).unwrap().to_scalar::<i64>().unwrap();
     assert_eq!(counter, own("train/resume.json")["num_updates"].as_i64().unwrap());
     let find = |name: &str| moments.tensors().iter().position(|info| info.name == name).unwrap();
@@ -133,7 +133,8 @@ fn a_checkpoint_of_ours_has_upstreams_layout() {
         let names = |source: &Source| {
             source.tensors().iter().map(|t| (t.name.clone(), t.dtype, t.shape.clone())).collect()
         };
-        let tensors: [Vec<_>; 2] = [names(&moments), names(&Source::open_whole(path).unwrap())];
+        let tensors: [Vec<_>; 2] =
+            [names(&moments), names(&Source::open_whole(path, &Choice::default()).unwrap())];
         (tensors, rest, own)
     };
     let (tensors, mut rest, own) = shape(&file);

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
 use fm_candle::Result;
-use fm_candle::checkpoint::{Kind, Source, load, safetensors as container, torch};
+use fm_candle::checkpoint::{Choice, Kind, Source, load, safetensors as container, torch};
 use fm_candle::quantize::{Report, Treatment, quantize_to_torch};
 use fmq_tests::{ran, reference};
 use quant_core::quantize::Options;
@@ -46,7 +46,7 @@ fn make(
 ) -> Result<Made> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("made.pth");
-    let source = Source::open_whole(&data(input))?;
+    let source = Source::open_whole(&data(input), &Choice::default())?;
     let names = source.tensors().iter().map(|info| info.name.as_str());
     let picked = names.zip(0..).filter(|(name, _)| only.is_none_or(|only| only.contains(name)));
     let indices: Vec<usize> = picked.map(|(_, index)| index).collect();
@@ -67,8 +67,8 @@ fn bytes(tensor: &Tensor) -> Vec<u8> {
 /// Holds the tensors of a file to the values of a quantizer, in the dtypes of the input, or to
 /// the input's bits where they were kept.
 fn assert_holds(made: &Made, input: &str) {
-    let was = Source::open_whole(&data(input)).unwrap();
-    let is = Source::open_whole(&made.path).unwrap();
+    let was = Source::open_whole(&data(input), &Choice::default()).unwrap();
+    let is = Source::open_whole(&made.path, &Choice::default()).unwrap();
     assert_eq!(was.tensors(), is.tensors(), "{input}");
     for (index, info) in is.tensors().iter().enumerate() {
         let report = made.report.tensors.iter().find(|tensor| tensor.name == info.name);
@@ -148,7 +148,7 @@ fn floats_of_every_dtype_take_their_values_and_nothing_else_changes() {
     .into_iter()
     .chain(upstreams())
     {
-        let source = Source::open_whole(&data(file)).unwrap();
+        let source = Source::open_whole(&data(file), &Choice::default()).unwrap();
         let infos = source.tensors();
         // Infinities and NaN cannot be quantized.
         let names: Vec<&str> = infos.iter().map(|info| info.name.as_str()).collect();

@@ -27,11 +27,24 @@ impl<'a> Elements<'a> {
         if count(shape).and_then(|n| n.checked_mul(size_of(dtype))) != Some(bytes.len()) {
             return Err(format!("{} bytes do not fill {dtype:?} {shape:?}", bytes.len()));
         }
-        let bytes = if dtype == Dtype::I8 {
-            let wide = bytes.iter().map(|&byte| i16::from(byte.cast_signed()));
-            Cow::Owned(wide.flat_map(i16::to_le_bytes).collect())
-        } else {
-            bytes
+        let bytes = match dtype {
+            Dtype::I8 => widen(&bytes, |[byte]| i16::from(byte.cast_signed()).to_le_bytes()),
+            Dtype::U16 => widen(&bytes, |two| u32::from(u16::from_le_bytes(two)).to_le_bytes()),
+            Dtype::F8_E4M3 => widen(&bytes, |[byte]| e4m3(byte).to_le_bytes()),
+            // The upper byte of an f16.
+            Dtype::F8_E5M2 => {
+                widen(&bytes, |[byte]| f16::from_le_bytes([0, byte]).to_f32().to_le_bytes())
+            }
+            Dtype::U64 => {
+                let values = bytes.as_chunks().0.iter().map(|&eight| u64::from_le_bytes(eight));
+                if let Some(value) = values.max().filter(|&max| i64::try_from(max).is_err()) {
+                    return Err(format!(
+                        "holds {value}, beyond the integers of 64 bits with a sign"
+                    ));
+                }
+                bytes
+            }
+            _ => bytes,
         };
         Ok(Self { dtype: dtype_of(dtype)?, bytes })
     }
@@ -136,19 +149,43 @@ impl<'a> Elements<'a> {
     }
 }
 
-/// Candle's dtype for a file's: the same, or for bool and i8 a wider one.
+/// The value of a float of 8 bits with 4 of exponent, which has NaN but no infinity (`e4m3fn`).
+fn e4m3(byte: u8) -> f32 {
+    let (exponent, fraction) = (i32::from(byte >> 3 & 15), f32::from(byte & 7));
+    let magnitude = match (exponent, byte & 7) {
+        (15, 7) => f32::NAN,
+        (0, _) => fraction * 2_f32.powi(-9),
+        _ => (8.0 + fraction) * 2_f32.powi(exponent - 10),
+    };
+    if byte & 0x80 == 0 { magnitude } else { -magnitude }
+}
+
+/// Every element in a wider type.
+fn widen<const N: usize, const M: usize>(
+    bytes: &[u8],
+    value: impl Fn([u8; N]) -> [u8; M],
+) -> Cow<'static, [u8]> {
+    Cow::Owned(bytes.as_chunks().0.iter().flat_map(|&element| value(element)).collect())
+}
+
+/// Candle's dtype for a file's: the same, or a wider one of the same values where candle has none.
+///
+/// # Errors
+///
+/// Why a tensor of this dtype cannot be a weight.
 pub(super) fn dtype_of(dtype: Dtype) -> Result<DType, String> {
     Ok(match dtype {
         Dtype::BOOL | Dtype::U8 => DType::U8,
         Dtype::I8 | Dtype::I16 => DType::I16,
         Dtype::I32 => DType::I32,
-        Dtype::U32 => DType::U32,
-        Dtype::I64 => DType::I64,
+        Dtype::U16 | Dtype::U32 => DType::U32,
+        Dtype::I64 | Dtype::U64 => DType::I64,
         Dtype::F16 => DType::F16,
         Dtype::BF16 => DType::BF16,
-        Dtype::F32 => DType::F32,
+        Dtype::F32 | Dtype::F8_E4M3 | Dtype::F8_E5M2 => DType::F32,
         Dtype::F64 => DType::F64,
-        other => return Err(format!("dtype {other:?} is not supported")),
+        Dtype::C64 => return Err("is complex (C64), which cannot be a weight".into()),
+        other => return Err(format!("is of the type {other:?}, which cannot be read")),
     })
 }
 
@@ -263,7 +300,24 @@ mod tests {
         assert_eq!(bytes.tensor(&[2]).unwrap().to_vec1::<i16>().unwrap(), [-1, 127]);
         let flags = Elements::new(Dtype::BOOL, &[2], [0, 1][..].into()).unwrap();
         assert_eq!(flags.tensor(&[2]).unwrap().to_vec1::<u8>().unwrap(), [0, 1]);
-        assert!(Elements::new(Dtype::F8_E4M3, &[1], [0][..].into()).is_err());
+        let short = Elements::new(Dtype::U16, &[1], [0xff, 0xff][..].into()).unwrap();
+        assert_eq!((short.dtype(), short.i64s()), (DType::U32, Some(vec![0xffff])));
+        let long = |byte| Elements::new(Dtype::U64, &[1], vec![1, 0, 0, 0, 0, 0, 0, byte].into());
+        assert_eq!(long(0x7f).unwrap().i64s(), Some(vec![i64::MAX - 0xff_ffff_ffff_fffe]));
+        assert!(long(0x80).unwrap_err().contains("holds 9223372036854775809"));
+        assert!(Elements::new(Dtype::C64, &[1], [0; 8][..].into()).is_err());
+    }
+
+    #[test]
+    fn floats_of_8_bits_have_their_values() {
+        let values = |dtype, bytes: [u8; 8]| f32s(&elements(dtype, &bytes.map(|byte| [byte])));
+        let found = values(Dtype::F8_E4M3, [0x00, 0x01, 0x07, 0x08, 0x38, 0x7e, 0xbc, 0x80]);
+        let tiny = 2_f32.powi(-9);
+        assert_eq!(found, [0.0, tiny, 7.0 * tiny, 8.0 * tiny, 1.0, 448.0, -1.5, 0.0]);
+        assert!(e4m3(0x7f).is_nan() && e4m3(0xff).is_nan() && e4m3(0x80).is_sign_negative());
+        let found = values(Dtype::F8_E5M2, [0x00, 0x01, 0x3c, 0xbe, 0x7b, 0x7c, 0xfc, 0x04]);
+        let (tiny, inf) = (2_f32.powi(-16), f32::INFINITY);
+        assert_eq!(found, [0.0, tiny, 1.0, -1.5, 57344.0, inf, -inf, 4.0 * tiny]);
     }
 
     #[test]

@@ -19,10 +19,11 @@ use crate::error::Result;
 
 pub use elements::Elements;
 pub(crate) use pth::METADATA_KEY;
-pub use source::{Source, TensorInfo};
+pub use source::{Choice, NetInfo, Source, TensorInfo};
 pub use weights::FileWeights;
 
 mod elements;
+mod keys;
 mod packed;
 mod pth;
 pub mod safetensors;
@@ -89,10 +90,34 @@ fn net(metadata: &[(String, String)]) -> Option<&str> {
 /// A tensor in a file's table of contents.
 #[derive(Debug, Clone)]
 struct Entry {
-    /// Name in the file's state dict.
+    /// Keys that lead to its state dict in the file, joined by dots; empty where the file is one.
+    group: String,
+    /// Name in that state dict.
     name: String,
     dtype: Dtype,
     shape: Vec<usize>,
+}
+
+impl Entry {
+    /// The keys that lead to the tensor, joined by dots.
+    fn path(&self) -> String {
+        join(&self.group, &self.name)
+    }
+}
+
+/// Two parts of a dotted name, of which either may be empty.
+fn join(outer: &str, inner: &str) -> String {
+    let dot = if outer.is_empty() || inner.is_empty() { "" } else { "." };
+    format!("{outer}{dot}{inner}")
+}
+
+/// A tensor of a file that cannot be a weight.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeftOut {
+    /// Name in the file's state dict.
+    pub name: String,
+    /// What it is, and the way out.
+    pub reason: String,
 }
 
 /// An opened file: a checked table of contents, and tensors on demand. An error is a reason,
@@ -103,6 +128,11 @@ trait Store: Debug + Send + Sync {
 
     /// The file's metadata, in its order.
     fn metadata(&self) -> &[(String, String)] {
+        &[]
+    }
+
+    /// Tensors of the state dicts that cannot be weights.
+    fn left_out(&self) -> &[LeftOut] {
         &[]
     }
 

@@ -63,6 +63,7 @@ impl Packed {
         };
         let metadata = net.map(|net| (NET_KEY.to_string(), net.to_json())).into_iter().collect();
         let entries = model.tensors().zip(names).map(|(tensor, name)| Entry {
+            group: String::new(),
             name,
             dtype: if tensor.encoding() == Encoding::I64 { Dtype::I64 } else { Dtype::F32 },
             shape: tensor.shape().to_vec(),

@@ -18,13 +18,14 @@ use serde_json::Value as Json;
 use zip::ZipArchive;
 
 use self::records::{Layout, Records};
-use self::view::View;
-use super::{Entry, Store, size_of};
+use self::view::{NoView, View};
+use super::{Entry, LeftOut, Store, size_of};
 use crate::mapped::Mapped;
-use crate::pickle::{self, Pickle, Value};
+use crate::pickle::{self, Found, Pickle, Value};
 
 mod checksum;
 pub(super) mod fresh;
+mod nets;
 pub(super) mod object;
 mod records;
 pub(super) mod rewrite;
@@ -46,6 +47,9 @@ pub(super) struct Archive {
     entries: Vec<Entry>,
     /// Where the elements of each entry lie.
     views: Vec<View>,
+    left_out: Vec<LeftOut>,
+    /// Names of the classes of objects that were passed over.
+    foreign: Vec<String>,
     metadata: Vec<(String, String)>,
     /// What is beside the tensors of a training run; null where there is none or only its net was
     /// asked for.
@@ -55,7 +59,7 @@ pub(super) struct Archive {
 /// Which part of a torch file is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Part {
-    /// The state dict of the net.
+    /// The state dicts of nets.
     Net,
     /// In upstream's training layout, that of the optimizer, and all that is no tensor.
     Training,
@@ -88,24 +92,43 @@ impl Archive {
         let Contents { records, pickle, big_endian } = contents;
         let root = pickle.root();
         let dict = |key| pickle.get(root, key).filter(|&value| pickle.dict(value).is_some());
-        let (from, rest) = match (part, dict("optimizer")) {
-            // Upstream's training layout keeps the state dict beside the optimizer's state.
-            (Part::Net, _) => (dict("model").unwrap_or(root), Json::Null),
-            (Part::Training, Some(optimizer)) => (optimizer, rest(&pickle)?),
-            (Part::Training, None) => (Value::None, Json::Null),
+        let (groups, rest) = match (part, dict("optimizer")) {
+            (Part::Net, _) => (nets::nets(&pickle), Json::Null),
+            // Upstream's training layout keeps the optimizer's state beside the state dict.
+            (Part::Training, Some(optimizer)) => (vec![(String::new(), optimizer)], rest(&pickle)?),
+            (Part::Training, None) => (Vec::new(), Json::Null),
         };
-        let (mut entries, mut views) = (Vec::new(), Vec::new());
-        for (name, found) in pickle.tensors(from)? {
-            let (dtype, shape, view) = View::check(&pickle, found)
-                .map_err(|reason| format!("tensor `{name}`: {reason}"))?;
-            entries.push(Entry { name, dtype, shape });
-            views.push(view);
+        let skip = |key: &str, value| part == Part::Net && nets::is_optimizer(&pickle, key, value);
+        let (mut entries, mut views, mut left_out) = (Vec::new(), Vec::new(), Vec::new());
+        for (group, value) in groups {
+            for (name, found) in pickle.tensors(value, skip)? {
+                let checked = match found {
+                    Found::Plain(rebuild) => View::check(&pickle, rebuild),
+                    Found::Special(special) => Err(NoView::LeftOut(special.to_string())),
+                };
+                match checked {
+                    Ok((dtype, shape, view)) => {
+                        entries.push(Entry { group: group.clone(), name, dtype, shape });
+                        views.push(view);
+                    }
+                    Err(NoView::LeftOut(reason)) => left_out.push(LeftOut { name, reason }),
+                    Err(NoView::Damaged(reason)) => {
+                        return Err(format!("tensor `{name}`: {reason}"));
+                    }
+                }
+            }
         }
         let own = dict(METADATA_KEY).and_then(|own| pickle.dict(own)).unwrap_or_default();
         let text = |value| pickle.text(value).map(str::to_string);
         let metadata = own.iter().filter_map(|&(key, value)| Some((text(key)?, text(value)?)));
         let metadata = metadata.collect();
-        Ok(Self { records, big_endian, entries, views, metadata, rest })
+        let foreign = pickle.foreign().to_vec();
+        Ok(Self { records, big_endian, entries, views, left_out, foreign, metadata, rest })
+    }
+
+    /// Names of the classes of objects that were passed over.
+    pub(super) fn foreign(&self) -> &[String] {
+        &self.foreign
     }
 
     /// What is beside the tensors of a training run, with the keys of its dictionary.
@@ -134,6 +157,10 @@ impl Store for Archive {
         &self.metadata
     }
 
+    fn left_out(&self) -> &[LeftOut] {
+        &self.left_out
+    }
+
     /// The elements of the tensor, and those of its storage that have to be read for them.
     fn cost(&self, index: usize) -> Result<u64, String> {
         let view = &self.views[index];
@@ -153,7 +180,7 @@ impl Store for Archive {
         if self.big_endian && size > 1 {
             bytes.to_mut().chunks_exact_mut(size).for_each(<[u8]>::reverse);
         }
-        Ok(bytes)
+        Ok(view.signed(*dtype, bytes))
     }
 
     fn torch(&self) -> Option<&Archive> {
@@ -171,9 +198,7 @@ struct Contents {
 fn read_zip(file: Mapped) -> Result<Contents, String> {
     let archive = ZipArchive::new(Cursor::new(file.clone()))
         .map_err(|error| format!("damaged archive: {error}"))?;
-    let folder = |name: &str| name.strip_suffix("data.pkl").map(str::to_string);
-    let folder = archive.file_names().find_map(|name| folder(&name.ok()?));
-    let folder = folder.ok_or("is a zip archive, but without the data.pkl of torch")?;
+    let folder = folder(archive.file_names().filter_map(|name| name.ok().map(String::from)))?;
     let record = |name: &str, limit| {
         let Some(index) = archive.index_for_name(&format!("{folder}{name}")) else {
             return Ok(Cow::Borrowed(&[][..]));
@@ -186,6 +211,28 @@ fn read_zip(file: Mapped) -> Result<Contents, String> {
     Ok(Contents { records, pickle, big_endian })
 }
 
+/// The folder of a torch archive's records, with its slash, by the names of all of them.
+fn folder(names: impl Iterator<Item = String>) -> Result<String, String> {
+    let names: Vec<String> = names.filter(|name| !name.starts_with("__MACOSX/")).collect();
+    let folders = names.iter().filter_map(|name| name.strip_suffix("data.pkl"));
+    let folders = folders.filter(|folder| folder.is_empty() || folder.ends_with('/'));
+    // The outermost, where an archive holds another.
+    let folder = folders.min_by_key(|folder| folder.len());
+    let beside = |file: &str| names.iter().any(|name| name.ends_with(file));
+    match folder {
+        _ if beside("/constants.pkl")
+            || names.iter().any(|name| name.contains("/code/__torch__")) =>
+        {
+            Err("is a program of TorchScript; load it with torch.jit.load and save its \
+                 state_dict()"
+                .into())
+        }
+        Some(folder) => Ok(folder.to_string()),
+        None if beside(".npy") => Err("is an archive of NumPy arrays (.npz), no checkpoint".into()),
+        None => Err("is a zip archive, but without the data.pkl of torch".into()),
+    }
+}
+
 fn read_legacy(file: Mapped) -> Result<Contents, String> {
     let mut left = Cursor::new(&*file);
     let _magic = Pickle::load(&mut left)?;
@@ -196,7 +243,7 @@ fn read_legacy(file: Mapped) -> Result<Contents, String> {
 
     let big_endian = system.get(system.root(), "little_endian") == Some(Value::Bool(false));
     let sizes: HashMap<_, _> =
-        pickle.storages().map(|storage| (storage.key.as_str(), size_of(storage.dtype))).collect();
+        pickle.storages().map(|storage| (storage.key.as_str(), storage.element.size())).collect();
     let mut places = HashMap::new();
     for &key in keys.items(keys.root()).ok_or("has no list of storages")? {
         let key = keys.text(key).ok_or("has a storage without a name")?;
@@ -219,6 +266,18 @@ fn read_legacy(file: Mapped) -> Result<Contents, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn finds_the_folder_of_the_records_and_tells_other_archives_apart() {
+        let folder = |names: &[&str]| folder(names.iter().map(ToString::to_string));
+        assert_eq!(folder(&["net/data.pkl", "net/data/0"]).unwrap(), "net/");
+        assert_eq!(folder(&["data.pkl"]).unwrap(), "");
+        let mac = ["__MACOSX/net/._data.pkl", "net/._data.pkl", "a/net/data.pkl", "net/data.pkl"];
+        assert_eq!(folder(&mac).unwrap(), "net/");
+        assert!(folder(&["m/data.pkl", "m/constants.pkl"]).unwrap_err().contains("TorchScript"));
+        assert!(folder(&["mu.npy"]).unwrap_err().contains("NumPy"));
+        assert!(folder(&["net/olddata.pkl"]).unwrap_err().contains("without the data.pkl"));
+    }
 
     #[test]
     fn knows_the_legacy_magic_number() {

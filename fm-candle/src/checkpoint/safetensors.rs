@@ -145,7 +145,7 @@ impl Reader {
         for name in order.keys() {
             if let Some(info) = table.info(name) {
                 let (name, shape) = (name.clone(), info.shape.clone());
-                entries.push(Entry { name, dtype: info.dtype, shape });
+                entries.push(Entry { group: String::new(), name, dtype: info.dtype, shape });
                 // The table's check tied the offsets to the shape and to each other.
                 places.push(data + info.data_offsets.0..data + info.data_offsets.1);
             }

@@ -3,13 +3,14 @@
 use core::fmt::Display;
 use std::path::{Path, PathBuf};
 
+use ::safetensors::Dtype;
 use candle_core::{DType, Tensor};
 use serde_json::Value as Json;
 
 use super::elements::{Elements, dtype_of};
 use super::pth::Part;
-use super::select::select;
-use super::{Checkpoint, Entry, Kind, Store, count, net, packed, pth, safetensors};
+use super::select::{self, Net, Picks, Wanted};
+use super::{Checkpoint, Entry, Kind, LeftOut, Store, count, net, packed, pth, safetensors};
 use crate::error::{Error, Result};
 use crate::mapped::Mapped;
 
@@ -45,6 +46,33 @@ pub struct Source {
     /// Where in the store's entries each of `tensors` is.
     picks: Vec<usize>,
     ema: bool,
+    nets: Vec<NetInfo>,
+    left_out: Vec<LeftOut>,
+    prefix: String,
+}
+
+/// Which of the nets in a file is opened.
+#[derive(Clone, Copy, Default)]
+pub struct Choice<'a> {
+    /// Not an average.
+    pub raw_weights: bool,
+    /// The one that lies under these keys, joined by dots, such as `ema_model`.
+    pub key: Option<&'a str>,
+    /// Whether tensors of these names and shapes are a net that is known.
+    pub fits: Option<&'a dyn Fn(&[TensorInfo]) -> bool>,
+}
+
+/// A net in a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NetInfo {
+    /// Where it lies: keys and prefix of its names, joined by dots; empty for the whole file.
+    pub key: String,
+    /// Whether its weights are averaged over the steps of training.
+    pub average: bool,
+    /// The number of its tensors; `None` where they cannot be used.
+    pub tensors: Option<usize>,
+    /// Whether it is the one that was opened.
+    pub taken: bool,
 }
 
 /// What a source says of a tensor before it is read.
@@ -65,55 +93,105 @@ impl TensorInfo {
     }
 }
 
-/// The name of each tensor that is taken, and its index in the store's entries.
-type Picks = Vec<(String, usize)>;
+/// What is taken of an opened file.
+#[derive(Default)]
+struct Taken {
+    /// The name of each tensor, what the net calls it, and its index in the store's entries.
+    picks: Vec<(String, String, usize)>,
+    ema: bool,
+    nets: Vec<NetInfo>,
+    prefix: String,
+}
+
+impl Taken {
+    /// All tensors of a file that holds nothing else.
+    fn all(store: &dyn Store) -> Self {
+        let names = store.entries().iter().map(|entry| entry.name.clone()).zip(0..);
+        let picks = names.map(|(name, index)| (name.clone(), name, index)).collect();
+        Self { picks, ..Self::default() }
+    }
+}
 
 impl Source {
-    /// Opens the file at `path` for the weights to evaluate.
+    /// Opens the file at `path` for the weights to evaluate: those of [`open_net`](Self::open_net),
+    /// if no net is known.
     ///
-    /// Upstream's training layout keeps the state dict under `model`. With EMA that dict holds
-    /// the raw weights and the averaged ones. The latter are taken, under the parameters' names,
-    /// unless `raw_weights` is set. Buffers, which have no average, come as they are.
+    /// # Errors
+    ///
+    /// Those of [`open_net`](Self::open_net).
+    pub fn open(path: &Path, raw_weights: bool) -> Result<Self> {
+        Self::open_net(path, &Choice { raw_weights, ..Choice::default() })
+    }
+
+    /// Opens the file at `path` for the weights of one net.
+    ///
+    /// Training programs keep several in a file, under keys such as `model` and `ema_model` or as
+    /// prefixes of the names. The chosen one is taken; else the first that is known, averages first
+    /// unless `raw_weights` is set; else, where all have the same tensors, the first; else all
+    /// together. [`nets`](Self::nets) says what there is. Wrappers' prefixes (`module.`,
+    /// `_orig_mod.`, `model.`) that all names share are left off. The states of optimizers are never
+    /// weights. In upstream's layout, the averages come under the parameters' names; buffers, which
+    /// have none, as they are.
     ///
     /// What the file says about the tensors taken is checked here, and that they unfold to no
     /// more than 64 times the file (or 64 MiB): this stops zip bombs, expanded views and
-    /// storages shared too often.
+    /// storages shared too often. Tensors that cannot be weights, such as sparse ones, are
+    /// [`left_out`](Self::left_out).
     ///
     /// # Errors
     ///
     /// [`Error::Io`] where the file cannot be opened; [`Error::File`], naming the tensor where
     /// there is one, for a file that is none of the known kinds, damaged, hostile, without
-    /// tensors, or whose averages do not fit its parameters.
-    pub fn open(path: &Path, raw_weights: bool) -> Result<Self> {
+    /// tensors, without the chosen net, or whose averages do not fit its parameters.
+    pub fn open_net(path: &Path, choice: &Choice<'_>) -> Result<Self> {
         Self::with(path, Part::Net, |kind, store| {
             if kind == Kind::Packed {
-                let names = store.entries().iter().map(|entry| entry.name.clone());
-                return Ok((names.zip(0..).collect(), None, false));
+                return Ok(Taken::all(store));
             }
-            let (named, ema) = select(store.entries(), raw_weights)?;
-            Ok((named, None, ema))
+            let nets = nets(store)?;
+            let selected = select::select(store.entries(), &nets, &wanted(store, choice))?;
+            let (key, prefix) = selected.net.unzip();
+            let info = |net: &Net| NetInfo {
+                key: net.key.clone(),
+                average: net.average,
+                tensors: net.picks.as_ref().ok().map(Vec::len),
+                taken: key.as_ref().is_none_or(|key| *key == net.key),
+            };
+            let picks = selected.picks.into_iter();
+            Ok(Taken {
+                picks: picks.map(|(name, index)| (name.clone(), name, index)).collect(),
+                ema: selected.average,
+                nets: nets.iter().map(info).collect(),
+                prefix: prefix.unwrap_or_default(),
+            })
         })
     }
 
-    /// Opens the file at `path` for all tensors of its state dict, under the file's own names:
-    /// with EMA the raw weights, the shadows and their counter.
+    /// Opens the file at `path` for all tensors of all its nets, under the file's own names: with
+    /// EMA the raw weights, the shadows and their counter. `choice` only says which names are the
+    /// net's.
     ///
     /// # Errors
     ///
-    /// Those of [`open`](Self::open); shadows that fit no parameters are no error here.
-    pub fn open_whole(path: &Path) -> Result<Self> {
+    /// Those of [`open_net`](Self::open_net); shadows that fit no parameters are no error here.
+    pub fn open_whole(path: &Path, choice: &Choice<'_>) -> Result<Self> {
         Self::with(path, Part::Net, |_, store| {
             let entries = store.entries();
+            let nets = nets(store)?;
             let mut net_names: Vec<_> = entries.iter().map(|entry| entry.name.clone()).collect();
-            let named: Picks = net_names.iter().cloned().zip(0..).collect();
-            let averaged = select(entries, false).ok();
-            let ema = averaged.as_ref().is_some_and(|(_, ema)| *ema);
-            for (name, index) in
-                averaged.into_iter().chain([select(entries, true)?]).flat_map(|(picks, _)| picks)
-            {
-                net_names[index] = name;
+            let chosen = select::select(entries, &nets, &wanted(store, choice)).ok();
+            let chosen = chosen.filter(|chosen| chosen.net.is_some()).map(|chosen| chosen.picks);
+            let found = nets.iter().filter_map(|net| net.picks.as_ref().ok());
+            for (name, index) in found.chain(&chosen).flatten() {
+                net_names[*index].clone_from(name);
             }
-            Ok((named, Some(net_names), ema))
+            let several = entries.iter().any(|entry| entry.group != entries[0].group);
+            let own = |entry: &Entry| if several { entry.path() } else { entry.name.clone() };
+            let all = entries.iter().zip(net_names).zip(0..);
+            let weights = all.filter(|((entry, _), _)| !select::is_moment(&entry.name));
+            let picks = weights.map(|((entry, net_name), index)| (own(entry), net_name, index));
+            let ema = nets.iter().any(|net| net.average && net.picks.is_ok());
+            Ok(Taken { picks: picks.collect(), ema, ..Taken::default() })
         })
     }
 
@@ -125,40 +203,53 @@ impl Source {
     ///
     /// Those of [`open`](Self::open).
     pub fn open_training(path: &Path) -> Result<Option<(Self, Json)>> {
-        let source = Self::with(path, Part::Training, |_, store| {
-            let names = store.entries().iter().map(|entry| entry.name.clone());
-            Ok((names.zip(0..).collect(), None, false))
-        })?;
+        let source = Self::with(path, Part::Training, |_, store| Ok(Taken::all(store)))?;
         let rest = source.torch().map_or(Json::Null, |archive| archive.rest().clone());
         Ok((!rest.is_null()).then_some((source, rest)))
     }
 
-    /// Opens the file at `path` for the tensors that `pick` finds.
+    /// Opens the file at `path` for the tensors that `take` finds.
     fn with(
         path: &Path,
         part: Part,
-        pick: impl FnOnce(Kind, &dyn Store) -> Result<(Picks, Option<Vec<String>>, bool), String>,
+        take: impl FnOnce(Kind, &dyn Store) -> Result<Taken, String>,
     ) -> Result<Self> {
         let file = Mapped::open(path)?;
         let budget = (file.len() as u64).saturating_mul(MAX_UNFOLDING).max(MIN_BUDGET);
         let bad = |reason| Error::file(path, reason);
         let (kind, store) = store(file, part).map_err(bad)?;
-        let (named, net_names, ema) = pick(kind, &*store).map_err(bad)?;
-        let own_names = || named.iter().map(|(name, _)| name.clone()).collect();
-        let net_names = net_names.unwrap_or_else(own_names);
-        let picks = named.iter().map(|&(_, index)| index).collect();
-        let path = path.to_path_buf();
-        let mut source = Self { path, kind, store, tensors: Vec::new(), net_names, picks, ema };
-        source.tensors = source.admit(named, budget)?;
+        let Taken { picks, ema, nets, prefix } = take(kind, &*store).map_err(bad)?;
+        let (tensors, left_out) = (Vec::with_capacity(picks.len()), store.left_out().to_vec());
+        let mut source = Self {
+            path: path.to_path_buf(),
+            kind,
+            store,
+            tensors,
+            net_names: Vec::new(),
+            picks: Vec::new(),
+            ema,
+            nets,
+            left_out,
+            prefix,
+        };
+        source.admit(picks, budget)?;
         Ok(source)
     }
 
-    /// What is known of the tensors taken, unless all together cost more than the budget.
-    fn admit(&self, named: Picks, mut budget: u64) -> Result<Vec<TensorInfo>> {
-        let admit = |(name, index): (String, usize)| {
+    /// Takes in what is known of the tensors `picks`, unless all together cost more than the budget;
+    /// those that cannot be weights are left out.
+    fn admit(&mut self, picks: Vec<(String, String, usize)>, mut budget: u64) -> Result<()> {
+        for (name, net_name, index) in picks {
             let Entry { dtype, shape, .. } = &self.store.entries()[index];
-            let dtype = dtype_of(*dtype).map_err(self.of_tensor(index))?;
-            if count(shape).is_none() {
+            let shape = shape.clone();
+            let dtype = match dtype_of(*dtype) {
+                Ok(dtype) => dtype,
+                Err(reason) => {
+                    self.left_out.push(LeftOut { name, reason });
+                    continue;
+                }
+            };
+            if count(&shape).is_none() {
                 return Err(self.of_tensor(index)(format!("shape {shape:?} overflows")));
             }
             let cost = self.store.cost(index).map_err(self.of_tensor(index))?;
@@ -166,14 +257,43 @@ impl Source {
                 .checked_sub(cost)
                 .ok_or("with it the tensors unfold to far more than the file holds")
                 .map_err(self.of_tensor(index))?;
-            Ok(TensorInfo { name, dtype, shape: shape.clone() })
-        };
-        named.into_iter().map(admit).collect()
+            self.tensors.push(TensorInfo { name, dtype, shape });
+            self.net_names.push(net_name);
+            self.picks.push(index);
+        }
+        match self.left_out.first() {
+            Some(LeftOut { name, reason }) if self.tensors.is_empty() => {
+                Err(Error::file(&self.path, format!("holds no weights; tensor `{name}` {reason}")))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// What the file is.
     pub const fn kind(&self) -> Kind {
         self.kind
+    }
+
+    /// The nets in the file, in its order, and which was taken; none for a packed file.
+    pub fn nets(&self) -> &[NetInfo] {
+        &self.nets
+    }
+
+    /// Tensors of the file's state dicts that cannot be weights.
+    pub fn left_out(&self) -> &[LeftOut] {
+        &self.left_out
+    }
+
+    /// The prefix of all names in the file's state dict that is left off, such as `module`; empty
+    /// where there is none.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// Whether the tensor at `index` in [`tensors`](Self::tensors) is stored in the dtype that it is
+    /// read in.
+    pub(crate) fn is_plain(&self, index: usize) -> bool {
+        Dtype::from(self.tensors[index].dtype) == self.store.entries()[self.picks[index]].dtype
     }
 
     /// Whether the tensors are the shadows of an exponential moving average.
@@ -274,6 +394,38 @@ impl Source {
     }
 }
 
+/// The nets in a file.
+fn nets(store: &dyn Store) -> Result<Vec<Net>, String> {
+    if store.entries().is_empty() && store.left_out().is_empty() {
+        let foreign = store.torch().map(pth::Archive::foreign).unwrap_or_default();
+        return Err(match foreign {
+            [] => "holds no tensors of a net".into(),
+            [name, ..] => format!(
+                "holds no tensors of a net, but objects of Python such as `{name}`, which are not \
+                 opened: load it with the program that made it and save the net's state_dict()"
+            ),
+        });
+    }
+    select::nets(store.entries())
+}
+
+/// The choice, of a file's entries.
+fn wanted<'a>(store: &'a dyn Store, choice: &Choice<'a>) -> Wanted<'a> {
+    let &Choice { raw_weights, key, fits } = choice;
+    let fits = move |picks: &Picks| {
+        let info = |(name, index): &(String, usize)| {
+            let Entry { dtype, shape, .. } = &store.entries()[*index];
+            Some(TensorInfo {
+                name: name.clone(),
+                dtype: dtype_of(*dtype).ok()?,
+                shape: shape.clone(),
+            })
+        };
+        fits.is_some_and(|fits| fits(&picks.iter().filter_map(info).collect::<Vec<_>>()))
+    };
+    Wanted { raw_weights, key, fits: Box::new(fits) }
+}
+
 /// Opens a file as what its first bytes say.
 fn store(file: Mapped, part: Part) -> Result<(Kind, Box<dyn Store>), String> {
     if file.starts_with(&quant_core::format::MAGIC) {
@@ -293,7 +445,6 @@ fn store(file: Mapped, part: Part) -> Result<(Kind, Box<dyn Store>), String> {
 mod tests {
     use std::borrow::Cow;
 
-    use ::safetensors::Dtype;
     use ::safetensors::tensor::View;
     use candle_core::Device;
     use quant_core::quantize::Options;
@@ -323,14 +474,24 @@ mod tests {
     #[test]
     fn all_tensors_together_must_keep_to_the_budget() {
         let admit = |costs: &[u64]| {
-            let entry = |name| Entry { name, dtype: Dtype::F32, shape: vec![1] };
+            let entry =
+                |name| Entry { group: String::new(), name, dtype: Dtype::F32, shape: vec![1] };
             let names = (0..costs.len()).map(|index| index.to_string());
-            let store = Box::new(Costly(names.clone().map(entry).collect(), costs.to_vec()));
-            let (path, kind, ema) = ("net".into(), Kind::Torch, false);
-            let picks = (0..costs.len()).collect();
-            let (tensors, net_names) = (Vec::new(), Vec::new());
-            let source = Source { path, kind, store, tensors, net_names, picks, ema };
-            source.admit(names.zip(0..).collect(), 10)
+            let store = Box::new(Costly(names.map(entry).collect(), costs.to_vec()));
+            let picks = Taken::all(&*store).picks;
+            let mut source = Source {
+                path: "net".into(),
+                kind: Kind::Torch,
+                store,
+                tensors: Vec::new(),
+                net_names: Vec::new(),
+                picks: Vec::new(),
+                ema: false,
+                nets: Vec::new(),
+                left_out: Vec::new(),
+                prefix: String::new(),
+            };
+            source.admit(picks, 10).map(|()| source.tensors)
         };
         assert_eq!(admit(&[6, 4]).unwrap().len(), 2);
         for costs in [[6, 5], [10, 1], [1, u64::MAX]] {

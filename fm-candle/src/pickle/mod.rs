@@ -1,9 +1,10 @@
 //! A pickle machine that builds what a torch checkpoint or a data set holds and calls nothing.
 //!
 //! A pickle is a program for a stack machine. This one knows the opcodes of protocols 2 to 5
-//! and a closed list of [`Global`]s: containers, the functions that rebuild tensors and `NumPy`'s
-//! arrays (noted down, not called), a namespace of arguments, and harmless types that appear in it
-//! (kept as [`Value::Other`]). Any other name is refused, as is anything that calls a value.
+//! and a list of [`Global`]s: containers, the functions that rebuild tensors and `NumPy`'s arrays
+//! (noted down, not called), and a namespace of arguments. Objects of any other class are opaque:
+//! they are not made, and what they hold is not looked at, but for the pairs of a dictionary. Names
+//! that run programs are refused, as is anything that calls a value.
 //!
 //! Values live in an arena and refer to each other by index: sharing costs nothing, nesting
 //! of any depth neither recurses nor overflows, and the counts of values, memo entries and
@@ -18,7 +19,8 @@ use std::io::{self, Read};
 use self::global::{Global, global};
 use self::value::{Array, Node};
 
-pub(crate) use self::value::{Pickle, Rebuild, Storage, Value};
+pub(crate) use self::global::Element;
+pub(crate) use self::value::{Found, Pickle, Rebuild, Storage, Value};
 
 mod global;
 #[cfg(test)]
@@ -34,6 +36,8 @@ pub(crate) const MAX_BYTES: u64 = 16 << 20;
 const MAX_VALUES: usize = 1 << 20;
 /// Deepest container around a tensor.
 const MAX_DEPTH: usize = 64;
+/// Most names of foreign classes that are noted down.
+const MAX_FOREIGN: usize = 64;
 /// Longest dotted name of a tensor in bytes.
 const MAX_NAME: usize = 1024;
 
@@ -46,7 +50,7 @@ impl Pickle {
     /// As [`Pickle::load`], but reading, and making strings, of no more than `limit` bytes.
     pub(crate) fn load_within(input: impl Read, limit: u64) -> Result<Self> {
         let input = input.take(limit);
-        let pickle = Self { root: Value::None, nodes: Vec::new() };
+        let pickle = Self { root: Value::None, nodes: Vec::new(), foreign: Vec::new() };
         let (stack, marks, memo) = (Vec::new(), Vec::new(), HashMap::new());
         let mut machine = Machine { input, stack, marks, memo, pickle, encoded: 0, limit };
         let root = machine.run()?;
@@ -155,18 +159,44 @@ impl<R: Read> Machine<R> {
     }
 
     /// What a call of `function` would give, without the call.
-    fn make(&mut self, function: Value, arguments: Value) -> Result<Value> {
-        let Value::Global(global) = function else {
-            return Err("the pickle calls a value".into());
+    fn make(&mut self, mut function: Value, mut arguments: Value) -> Result<Value> {
+        if function == Value::Global(Global::FromType)
+            && let &[inner, _class, inner_arguments, ..] =
+                self.pickle.items(arguments).unwrap_or_default()
+        {
+            (function, arguments) = (inner, inner_arguments);
+        }
+        let global = match function {
+            Value::Global(global) => global,
+            // An object of an opaque class may be called, or a class that a function made.
+            Value::Other => return Ok(Value::Other),
+            Value::Node(index) if matches!(self.pickle.nodes[index], Node::Foreign(_)) => {
+                return Ok(Value::Other);
+            }
+            _ => return Err("the pickle calls a value".into()),
         };
         let arguments = self.pickle.items(arguments).unwrap_or_default();
         match (global, arguments) {
             (Global::Dict, _) => Ok(self.add(Node::Dict(Vec::new()))),
             (Global::Namespace, _) => Ok(self.add(Node::Namespace(Vec::new()))),
-            (Global::Tensor, &[storage, offset, shape, stride, ..]) => {
-                Ok(self.add(Node::Tensor(Rebuild { storage, offset, shape, stride })))
+            (Global::Tensor, &[storage, offset, shape, stride, ref more @ ..]) => {
+                let negated = self.is_negated(more.get(2));
+                let rebuild = Rebuild { storage, offset, shape, stride, element: None, negated };
+                Ok(self.add(Node::Tensor(rebuild)))
             }
-            (Global::Parameter, &[tensor, ..]) => Ok(tensor),
+            (
+                Global::TypedTensor,
+                &[storage, offset, shape, stride, _, _, element, ref more @ ..],
+            ) => {
+                let Value::Global(Global::ElementType(element)) = element else {
+                    return Err("a tensor is of a type that is not known".into());
+                };
+                let (element, negated) = (Some(element), self.is_negated(more.first()));
+                let rebuild = Rebuild { storage, offset, shape, stride, element, negated };
+                Ok(self.add(Node::Tensor(rebuild)))
+            }
+            (Global::Special(special), _) => Ok(self.add(Node::Special(special))),
+            (Global::Wrapped, &[tensor, ..]) => Ok(tensor),
             (Global::Encode, &[text, encoding]) => self.encode(text, encoding),
             (Global::Dtype, &[name, ..]) => Ok(self.add(Node::Dtype(name))),
             (Global::Array, _) => Ok(self.add(Node::Array(Array::default()))),
@@ -174,26 +204,35 @@ impl<R: Read> Machine<R> {
                 let fortran = Value::Bool(self.pickle.text(order) != Some("C"));
                 Ok(self.add(Node::Array(Array { shape, dtype, fortran, bytes })))
             }
-            (Global::Storage(_) | Global::Other, _) => Ok(Value::Other),
-            (Global::Tensor | Global::Parameter, _) => Err("a tensor lacks its arguments".into()),
+            (Global::Foreign, _) => Ok(self.add(Node::Foreign(Vec::new()))),
+            (Global::Storage(_) | Global::ElementType(_) | Global::Other, _) => Ok(Value::Other),
+            (Global::Tensor | Global::TypedTensor | Global::Wrapped | Global::FromType, _) => {
+                Err("a tensor lacks its arguments".into())
+            }
             (Global::Encode | Global::Dtype | Global::FromBuffer, _) => {
                 Err("an array lacks its arguments".into())
             }
         }
     }
 
+    /// Whether a tensor's metadata say that its elements are stored with the other sign. That they
+    /// are conjugated changes no real number.
+    fn is_negated(&self, metadata: Option<&Value>) -> bool {
+        metadata.and_then(|&metadata| self.pickle.get(metadata, "neg")) == Some(Value::Bool(true))
+    }
+
     /// The storage of a persistent id `("storage", class, key, device, length)`, whatever the
     /// device. Legacy files add `None`, or a part of another storage, which is refused.
     fn storage(&mut self, id: Value) -> Result<Value> {
         if let Some(
-            &[kind, Value::Global(Global::Storage(dtype)), key, _, Value::Int(len)]
-            | &[kind, Value::Global(Global::Storage(dtype)), key, _, Value::Int(len), Value::None],
+            &[kind, Value::Global(Global::Storage(element)), key, _, Value::Int(len)]
+            | &[kind, Value::Global(Global::Storage(element)), key, _, Value::Int(len), Value::None],
         ) = self.pickle.items(id)
             && self.pickle.text(kind) == Some("storage")
             && let (Some(key), Ok(len)) = (self.pickle.text(key), usize::try_from(len))
         {
             let key = key.to_string();
-            return Ok(self.add(Node::Storage(Storage { key, dtype, len })));
+            return Ok(self.add(Node::Storage(Storage { key, element, len })));
         }
         Err("the identity of a storage is malformed".into())
     }
@@ -214,13 +253,23 @@ impl<R: Read> Machine<R> {
 
     fn global(&mut self) -> Result<Value> {
         let (module, name) = (self.line()?, self.line()?);
-        global(&module, &name)
+        self.named(&module, &name)
     }
 
     fn stack_global(&mut self) -> Result<Value> {
-        let names = self.pop_array::<2>()?.map(|name| self.pickle.text(name));
+        let names = self.pop_array::<2>()?;
+        let names = names.map(|name| self.pickle.text(name).map(str::to_string));
         let [Some(module), Some(name)] = names else { return Err("a global has no name".into()) };
-        global(module, name)
+        self.named(&module, &name)
+    }
+
+    /// The global of a name; foreign ones are noted down.
+    fn named(&mut self, module: &str, name: &str) -> Result<Value> {
+        let global = global(module, name)?;
+        if global == Value::Global(Global::Foreign) && self.pickle.foreign.len() < MAX_FOREIGN {
+            self.pickle.foreign.push(format!("{module}.{name}"));
+        }
+        Ok(global)
     }
 
     fn append(&mut self, new: &[Value]) -> Result<()> {
@@ -231,7 +280,7 @@ impl<R: Read> Machine<R> {
     }
 
     fn insert(&mut self, new: &[Value]) -> Result<()> {
-        if let Some(Node::Dict(held)) = self.top_node()? {
+        if let Some(Node::Dict(held) | Node::Foreign(held)) = self.top_node()? {
             held.extend(pairs(new));
         }
         Ok(())

@@ -34,13 +34,26 @@ fn refuses_code_by_name_without_running_it() {
     for pickle in [
         &b"cposix\nsystem\n(X\x04\0\0\0truetR."[..],
         b"\x8c\x05posix\x8c\x06system\x93.",
-        b"c__builtin__\ngetattr\n.",
+        b"c__builtin__\n__import__\n.",
         b"ctorch.utilz\n_rebuild_tensor_v2\n.",
     ] {
         assert!(load(pickle).unwrap_err().contains("belongs to no checkpoint"));
     }
     assert!(load(b"K\x01)R.").unwrap_err().contains("calls a value"));
     assert!(load(b"(S'true'\niposix\nsystem\n.").is_err());
+}
+
+#[test]
+fn objects_are_opaque_but_for_the_pairs_of_a_dictionary() {
+    // {"a": deque([1]), "b": mine.Attributes(x=2)}, and whatever is called on either.
+    let pickle = load(
+        b"\x80\x02}(X\x01\0\0\0accollections\ndeque\n)R(K\x01eX\x01\0\0\0bcmine\nAttributes\n)\x81\
+          X\x01\0\0\0xK\x02sX\x01\0\0\0ccmine\nmake\n)R)Ru.",
+    )
+    .unwrap();
+    let json = pickle.json(pickle.root()).unwrap().to_string();
+    assert_eq!(json, r#"{"a":null,"b":{"x":2},"c":null}"#);
+    assert_eq!(pickle.foreign(), ["collections.deque", "mine.Attributes", "mine.make"]);
 }
 
 #[test]
@@ -70,9 +83,9 @@ fn claims_of_length_are_not_believed() {
 fn nesting_and_cycles_are_bounded() {
     let deep = [&b"]".repeat(100_000)[..], &b"a".repeat(99_999), b"."].concat();
     let pickle = load(&deep).unwrap();
-    assert!(pickle.tensors(pickle.root()).unwrap_err().contains("too deep"));
+    assert!(pickle.tensors(pickle.root(), |_, _| false).unwrap_err().contains("too deep"));
     let cycle = load(b"]q\0h\0a.").unwrap();
-    assert!(cycle.tensors(cycle.root()).is_err());
+    assert!(cycle.tensors(cycle.root(), |_, _| false).is_err());
     assert!(load(&b"N".repeat(MAX_VALUES + 2)).unwrap_err().contains("more than"));
 }
 
@@ -87,7 +100,7 @@ fn shared_containers_cannot_multiply_without_bound() {
     }
     bytes.push(b'.');
     let pickle = load(&bytes).unwrap();
-    assert!(pickle.tensors(pickle.root()).unwrap_err().contains("too often"));
+    assert!(pickle.tensors(pickle.root(), |_, _| false).unwrap_err().contains("too often"));
 }
 
 #[test]

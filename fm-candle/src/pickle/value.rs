@@ -1,9 +1,8 @@
 //! What a pickle holds: values in an arena, and the tensors and arrays among them.
 
-use ::safetensors::Dtype;
 use serde_json::{Map, Value as Json};
 
-use super::global::Global;
+use super::global::{Element, Global, Special};
 use super::{MAX_DEPTH, MAX_NAME, MAX_VALUES, Result};
 
 /// A value on the stack: small, copied freely.
@@ -16,7 +15,7 @@ pub(crate) enum Value {
     /// Index into the arena.
     Node(usize),
     Global(Global),
-    /// A set, an object of an opaque class: nothing that leads to a tensor or array.
+    /// A set, a harmless value such as a path: nothing that leads to a tensor or array.
     Other,
 }
 
@@ -32,8 +31,12 @@ pub(super) enum Node {
     Dict(Vec<(Value, Value)>),
     /// The attributes of an `argparse.Namespace`.
     Namespace(Vec<(Value, Value)>),
+    /// An object of a class that is not known, with the pairs that were put into it.
+    Foreign(Vec<(Value, Value)>),
     Storage(Storage),
     Tensor(Rebuild),
+    /// A tensor that is no plain array of numbers.
+    Special(Special),
     /// A type of numbers, by its name.
     Dtype(Value),
     Array(Array),
@@ -44,18 +47,31 @@ pub(super) enum Node {
 pub(crate) struct Storage {
     /// Name of the record in the file.
     pub(crate) key: String,
-    pub(crate) dtype: Dtype,
+    pub(crate) element: Element,
     /// Elements that the pickle claims.
     pub(crate) len: usize,
 }
 
-/// The arguments of `_rebuild_tensor_v2` as found, in elements.
+/// A tensor that a pickle holds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Found {
+    /// An array of numbers.
+    Plain(Rebuild),
+    /// Anything else.
+    Special(Special),
+}
+
+/// The arguments of `_rebuild_tensor_v2` and `_rebuild_tensor_v3` as found, in elements.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rebuild {
     pub(crate) storage: Value,
     pub(crate) offset: Value,
     pub(crate) shape: Value,
     pub(crate) stride: Value,
+    /// What the elements are, if not those of the storage.
+    pub(crate) element: Option<Element>,
+    /// Whether the elements are stored with the other sign.
+    pub(crate) negated: bool,
 }
 
 /// The state of a `NumPy` array as found.
@@ -80,11 +96,18 @@ impl Default for Array {
 pub(crate) struct Pickle {
     pub(super) root: Value,
     pub(super) nodes: Vec<Node>,
+    /// Names of the classes that are not known, such as `mine.Config`.
+    pub(super) foreign: Vec<String>,
 }
 
 impl Pickle {
     pub(crate) fn root(&self) -> Value {
         self.root
+    }
+
+    /// Names of the first classes and functions that are not known.
+    pub(crate) fn foreign(&self) -> &[String] {
+        &self.foreign
     }
 
     /// What a dictionary holds under a textual key.
@@ -93,8 +116,13 @@ impl Pickle {
         pairs.iter().find(|&&(name, _)| self.text(name) == Some(key)).map(|&(_, value)| value)
     }
 
+    /// The pairs of a dictionary, or of an object of a class that is filled as one.
     pub(crate) fn dict(&self, value: Value) -> Option<&[(Value, Value)]> {
-        if let Some(Node::Dict(pairs)) = self.node(value) { Some(pairs) } else { None }
+        match self.node(value)? {
+            Node::Dict(pairs) => Some(pairs),
+            Node::Foreign(pairs) if !pairs.is_empty() => Some(pairs),
+            _ => None,
+        }
     }
 
     pub(crate) fn items(&self, value: Value) -> Option<&[Value]> {
@@ -106,6 +134,15 @@ impl Pickle {
         match self.node(value)? {
             Node::Text(text) => Some(text),
             Node::Bytes(bytes) => core::str::from_utf8(bytes).ok(),
+            _ => None,
+        }
+    }
+
+    /// A key of a dictionary that is a text or a number.
+    pub(crate) fn key(&self, key: Value) -> Option<String> {
+        match (key, self.text(key)) {
+            (_, Some(text)) => Some(text.to_string()),
+            (Value::Int(number), _) => Some(number.to_string()),
             _ => None,
         }
     }
@@ -139,6 +176,24 @@ impl Pickle {
         }
     }
 
+    /// The number of elements that a tensor claims, 0 where that makes no sense; none for any other
+    /// value.
+    pub(crate) fn elements(&self, value: Value) -> Option<usize> {
+        match self.node(value)? {
+            Node::Tensor(tensor) => {
+                let sizes = self.items(tensor.shape).unwrap_or_default().iter();
+                let size = |&size: &Value| match size {
+                    Value::Int(size) => usize::try_from(size).ok(),
+                    _ => None,
+                };
+                let product = |product: usize, size| product.checked_mul(size?);
+                Some(sizes.map(size).try_fold(1, product).unwrap_or(0))
+            }
+            Node::Special(_) => Some(0),
+            _ => None,
+        }
+    }
+
     pub(crate) fn storage(&self, value: Value) -> Option<&Storage> {
         if let Some(Node::Storage(storage)) = self.node(value) { Some(storage) } else { None }
     }
@@ -155,28 +210,35 @@ impl Pickle {
         if let Value::Node(index) = value { self.nodes.get(index) } else { None }
     }
 
-    /// The tensors in and below `root`, depth first, under names such as `a.b[0].c`.
-    pub(crate) fn tensors(&self, root: Value) -> Result<Vec<(String, Rebuild)>> {
+    /// The tensors in and below `root` but for what `skip` finds, by key and value, in a dictionary;
+    /// depth first, under names such as `a.b[0].c`.
+    pub(crate) fn tensors(
+        &self,
+        root: Value,
+        skip: impl Fn(&str, Value) -> bool,
+    ) -> Result<Vec<(String, Found)>> {
         let mut found = Vec::new();
         let mut visits = 0;
         let mut todo = vec![(String::new(), 0, root)];
         while let Some((name, depth, value)) = todo.pop() {
             let from = todo.len();
             match self.node(value) {
-                Some(&Node::Tensor(tensor)) => found.push((name, tensor)),
+                Some(&Node::Tensor(tensor)) => found.push((name, Found::Plain(tensor))),
+                Some(&Node::Special(special)) => found.push((name, Found::Special(special))),
                 Some(Node::Items(items)) => {
                     visits += items.len();
                     let inner = items.iter().enumerate().filter(|(_, item)| self.leads_on(**item));
                     todo.extend(inner.map(|(i, &item)| (format!("{name}[{i}]"), depth + 1, item)));
                 }
-                Some(Node::Dict(pairs)) => {
+                Some(Node::Dict(pairs) | Node::Foreign(pairs)) => {
                     visits += pairs.len();
-                    for &(key, item) in pairs.iter().filter(|(_, item)| self.leads_on(*item)) {
-                        let key = match (key, self.text(key)) {
-                            (_, Some(text)) => text.to_string(),
-                            (Value::Int(number), _) => number.to_string(),
-                            _ => return Err(format!("`{name}` has a key that is no text")),
-                        };
+                    let inner =
+                        pairs.iter().enumerate().filter(|(_, (_, item))| self.leads_on(*item));
+                    for (i, &(key, item)) in inner {
+                        let key = self.key(key).unwrap_or_else(|| format!("[{i}]"));
+                        if skip(&key, item) {
+                            continue;
+                        }
                         let dot = if name.is_empty() { "" } else { "." };
                         if name.len() + key.len() > MAX_NAME {
                             return Err(format!("a name is longer than {MAX_NAME} bytes"));
@@ -218,14 +280,11 @@ impl Pickle {
                 let items = items.iter().map(|&item| self.json_below(item, depth + 1, visits));
                 Json::Array(items.collect::<Result<_>>()?)
             }
-            (_, Some(Node::Dict(pairs) | Node::Namespace(pairs))) => {
+            (_, Some(Node::Foreign(pairs))) if pairs.is_empty() => Json::Null,
+            (_, Some(Node::Dict(pairs) | Node::Namespace(pairs) | Node::Foreign(pairs))) => {
                 let mut object = Map::new();
                 for &(key, item) in pairs {
-                    let key = match (key, self.text(key)) {
-                        (_, Some(text)) => text.to_string(),
-                        (Value::Int(number), _) => number.to_string(),
-                        _ => continue,
-                    };
+                    let Some(key) = self.key(key) else { continue };
                     *visits += key.len();
                     object.insert(key, self.json_below(item, depth + 1, visits)?);
                 }
@@ -237,6 +296,15 @@ impl Pickle {
 
     /// Whether `value` is, or may contain, a tensor.
     fn leads_on(&self, value: Value) -> bool {
-        matches!(self.node(value), Some(Node::Tensor(_) | Node::Items(_) | Node::Dict(_)))
+        matches!(
+            self.node(value),
+            Some(
+                Node::Tensor(_)
+                    | Node::Special(_)
+                    | Node::Items(_)
+                    | Node::Dict(_)
+                    | Node::Foreign(_)
+            )
+        )
     }
 }

@@ -37,7 +37,7 @@ pub enum Treatment {
     Quantize(Options),
     /// Rounded to f16.
     F16,
-    /// Kept as f32.
+    /// Kept as f32, infinities and NaN included; f64 is rounded.
     F32,
 }
 
@@ -209,12 +209,12 @@ fn one(
     }
     let mut weights = vec![0.0; elements.len()];
     elements.fill_f32(0..elements.len(), &mut weights);
+    if treatment == Treatment::F32 {
+        return Ok((Treated::F32(weights), entry("f32", 32, None, None)));
+    }
     if let Some(index) = weights.iter().position(|w| !w.is_finite()) {
         let error = quant_core::Error::NonFinite { what: "weight", index };
         return Err(not_finite(error, elements, info));
-    }
-    if treatment == Treatment::F32 {
-        return Ok((Treated::F32(weights), entry("f32", 32, None, None)));
     }
     let values: Vec<f16> = weights.iter().map(|&w| f16::from_f32(w)).collect();
     if let Some(index) = values.iter().position(|v| !v.is_finite()) {
@@ -360,10 +360,16 @@ mod tests {
     fn a_nan_is_refused_by_tensor_and_index() {
         let mut tensors = state_dict();
         tensors[1].1 = Tensor::new(&[0.0, f32::NAN], &Device::Cpu).unwrap();
-        for treatment in [options(4), Treatment::F16, Treatment::F32] {
+        for treatment in [options(4), Treatment::F16] {
             let error = quantize_in_memory(&tensors, None, |_, _| treatment).err().unwrap();
             let error = error.to_string();
             assert!(error.contains("a.bias") && error.contains("weight 1 is NaN"), "{error}");
         }
+        // What is not quantized is copied.
+        let (file, _) = quantize_in_memory(&tensors, None, |_, _| Treatment::F32).unwrap();
+        let mut row = [0.0];
+        let model = Model::parse(&file).unwrap();
+        model.tensors().nth(1).unwrap().decode_row(1, &mut row).unwrap();
+        assert!(row[0].is_nan());
     }
 }

@@ -14,7 +14,8 @@ use crate::error::{Error, Result};
 /// other a bare state dict. No more than one tensor is held at a time, except for storages that
 /// several share.
 ///
-/// Integers and what is kept at 32 bits keep their bits. `treat` gets the net's names, so that
+/// Integers, what is kept at 32 bits and floats of types that are only read (8 bits) keep their bits.
+/// `treat` gets the net's names, so that
 /// shadows of [`Source::open_whole`] are treated as their parameters are. The report's sizes are
 /// those of a packed file of these tensors.
 ///
@@ -31,8 +32,15 @@ pub fn quantize_to_torch(
     mut done: impl FnMut(&TensorInfo, &Treated) -> Result<()>,
 ) -> Result<Report> {
     let own_names = source.tensors().iter().map(|info| info.name.as_str());
-    let net_names: HashMap<_, _> = own_names.zip(source.net_names()).collect();
-    let treat = |name: &str, shape: &[usize]| treat(net_names[name], shape);
+    let places: HashMap<_, _> = own_names.zip(0..).collect();
+    let treat = |name: &str, shape: &[usize]| {
+        let place = places[name];
+        if source.is_plain(place) {
+            treat(&source.net_names()[place], shape)
+        } else {
+            Treatment::F32
+        }
+    };
     torch::write(path, source, indices, |put| {
         let mut order = indices.iter();
         let packed = quantize(source, indices, None, Discard, treat, |info, treated| {

@@ -21,7 +21,7 @@ use serde_json::{Map, Value as Json};
 
 use super::{AdamWConfig, Scaler, Schedule};
 use crate::checkpoint::torch::{Object, attributes};
-use crate::checkpoint::{METADATA_KEY, Source};
+use crate::checkpoint::{Choice, METADATA_KEY, Source};
 use crate::error::{Error, Result};
 
 /// What is written beside the elements of tensors.
@@ -238,7 +238,7 @@ fn adam(group: &Json) -> Result<AdamWConfig, String> {
 
 /// The updates that the average has seen.
 fn num_updates(path: &Path) -> Result<u64> {
-    let whole = Source::open_whole(path)?;
+    let whole = Source::open_whole(path, &Choice::default())?;
     let place = whole.tensors().iter().position(|info| info.name == "num_updates");
     let read = place.map(|place| whole.read(place)).transpose()?;
     let count = read.and_then(|tensor| tensor.flatten_all().ok()?.to_vec1::<i64>().ok());

@@ -95,7 +95,7 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
     atomic::check_target(&args.output)?;
     let (grid, options) = args.ode_options.steps(args.ode_method, args.edm_schedule, 0.05)?;
     let device = common.device()?;
-    let net = args.net.build(&device)?;
+    let net = args.net.build(&device, common.progress())?;
     let set = Set::read(args, net.config()).map_err(|error| images::named(&args.images, error))?;
     let x1 = set.images.to_device(&device)?;
     let n = x1.dim(0)?;

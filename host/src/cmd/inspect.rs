@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use fm_candle::checkpoint::{Checkpoint, Kind, Source};
+use fm_candle::checkpoint::{Checkpoint, Kind, LeftOut, Source};
 use fm_candle::model::{UNetConfig, identify};
 use fm_candle::ops::is_finite;
 use quant_core::codebook::Entries;
@@ -13,6 +13,9 @@ use quant_core::coded::{Coding, RowScale};
 use quant_core::format::{self, Encoding, Model};
 use quant_core::infer::{Plan, Precision, STACK_BYTES, Settings};
 use serde::Serialize;
+
+use crate::cmd::net::stated;
+use crate::cmd::weights::{Scope, WeightsArgs, named_net};
 
 /// Show what a checkpoint or a packed file holds, and check it
 #[derive(clap::Args)]
@@ -23,9 +26,8 @@ pub(crate) struct Args {
     /// Print JSON
     #[arg(long)]
     json: bool,
-    /// Take the raw weights although the file has an EMA
-    #[arg(long = "raw-weights", alias = "raw_weights")]
-    raw_weights: bool,
+    #[command(flatten)]
+    weights: WeightsArgs,
 }
 
 #[derive(Serialize)]
@@ -33,14 +35,36 @@ struct Output {
     kind: &'static str,
     file_bytes: u64,
     ema: bool,
+    /// The nets in the file, and which was taken.
+    nets: Vec<Net>,
+    /// The prefix of all names in the file that is left off.
+    prefix: String,
     /// The preset with the same shapes or the configuration in the file.
     net: Option<UNetConfig>,
     parameters: u64,
     /// Tensors with NaN or infinite weights.
     not_finite: Vec<String>,
+    /// Tensors of the file that cannot be weights.
+    left_out: Vec<Excluded>,
     #[serde(skip_serializing_if = "Option::is_none")]
     packed: Option<Packed>,
     tensors: Vec<Row>,
+}
+
+/// A net in the file.
+#[derive(Serialize)]
+struct Net {
+    key: String,
+    average: bool,
+    tensors: Option<usize>,
+    taken: bool,
+}
+
+/// A tensor that cannot be a weight.
+#[derive(Serialize)]
+struct Excluded {
+    name: String,
+    reason: String,
 }
 
 #[derive(Serialize)]
@@ -107,13 +131,22 @@ struct Row {
 }
 
 pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
-    let source = Source::open(&args.file, args.raw_weights)?;
+    let source = args.weights.open(&args.file, Scope::Net)?;
     let checkpoint = source.load()?;
     let bytes = fs::read(&args.file).with_context(|| format!("`{}`", args.file.display()))?;
-    let net = match checkpoint.net() {
-        Some(json) => Some(UNetConfig::from_json(json)?),
+    let net = match stated(&source, args.weights.arch.as_deref())? {
+        Some(net) => Some(net),
         None => identify(source.tensors()).ok(),
     };
+    let nets = source.nets().iter().map(|net| Net {
+        key: net.key.clone(),
+        average: net.average,
+        tensors: net.tensors,
+        taken: net.taken,
+    });
+    let left_out = source.left_out().iter();
+    let left_out = left_out
+        .map(|LeftOut { name, reason }| Excluded { name: name.clone(), reason: reason.clone() });
     let parameters = checkpoint
         .tensors
         .iter()
@@ -129,9 +162,12 @@ pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
         },
         file_bytes: bytes.len() as u64,
         ema: checkpoint.ema,
+        nets: nets.collect(),
+        prefix: source.prefix().to_string(),
         net,
         parameters,
         not_finite: not_finite(&checkpoint)?,
+        left_out: left_out.collect(),
         packed: None,
         tensors: Vec::new(),
     };
@@ -152,7 +188,7 @@ pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
     if args.json {
         writeln!(out, "{}", serde_json::to_string(&output)?)?;
     } else {
-        print(&output, out)?;
+        print(&output, &source, out)?;
     }
     Ok(())
 }
@@ -229,9 +265,19 @@ fn dense_rows(checkpoint: &Checkpoint) -> Vec<Row> {
     checkpoint.tensors.iter().map(row).collect()
 }
 
-fn print(output: &Output, out: &mut dyn Write) -> Result<()> {
+fn print(output: &Output, source: &Source, out: &mut dyn Write) -> Result<()> {
     let ema = if output.ema { ", EMA weights" } else { "" };
     writeln!(out, "{} file, {} bytes{ema}", output.kind, output.file_bytes)?;
+    if let nets @ [_, _, ..] = source.nets() {
+        for net in nets {
+            let taken = if net.taken { ", shown here" } else { "" };
+            let tensors = net.tensors.map_or("unusable".into(), |n| format!("{n} tensors"));
+            writeln!(out, "holds {}: {tensors}{taken}", named_net(net))?;
+        }
+    }
+    if !output.prefix.is_empty() {
+        writeln!(out, "the prefix `{}.` of all names is left off", output.prefix)?;
+    }
     match &output.net {
         Some(net) => writeln!(out, "net: {}", net.to_json())?,
         None => writeln!(out, "net: none known")?,
@@ -240,6 +286,9 @@ fn print(output: &Output, out: &mut dyn Write) -> Result<()> {
     match output.not_finite.as_slice() {
         [] => writeln!(out, "all weights are finite")?,
         names => writeln!(out, "NaN or infinite weights in: {}", names.join(", "))?,
+    }
+    for Excluded { name, reason } in &output.left_out {
+        writeln!(out, "left out: `{name}` {reason}")?;
     }
     if let Some(packed) = &output.packed {
         writeln!(

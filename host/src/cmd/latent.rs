@@ -81,8 +81,12 @@ struct Analysis {
 
 pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<()> {
     let device = common.device()?;
-    let net = args.net.build(&device)?;
-    let full = args.against.as_ref().map(|path| NetArgs::plain(path).build(&device)).transpose()?;
+    let net = args.net.build(&device, common.progress())?;
+    let full = args
+        .against
+        .as_ref()
+        .map(|path| NetArgs::plain(path).build(&device, common.progress()))
+        .transpose()?;
     let full = full.as_ref().unwrap_or(&net);
     let real = images::test_half(args.data, args.data_path.as_deref(), args.n.max(args.invert))?;
     let shape = (real.channels, real.height, real.width);

@@ -24,3 +24,4 @@ pub(crate) mod train_lenet;
 pub(crate) mod treatment;
 pub(crate) mod unpack;
 pub(crate) mod velocity;
+pub(crate) mod weights;

@@ -11,18 +11,17 @@ use fm_candle::device::{self, Device};
 use fm_candle::model::{Stored, UNet, UNetConfig, identify, order};
 use fm_candle::ops::Arithmetic;
 
+use crate::cmd::weights::{Scope, WeightsArgs, say_taken};
+use crate::progress::Progress;
+
 /// A file with weights, and how to read it.
 #[derive(clap::Args)]
 pub(crate) struct NetArgs {
     /// Checkpoint: .pth, .safetensors or packed .fmq
     #[arg(value_name = "CKPT")]
     pub(crate) path: PathBuf,
-    /// The net, where the file does not say: a preset or a JSON file with upstream's fields
-    #[arg(long, value_name = "NAME|FILE.json")]
-    arch: Option<String>,
-    /// Take the raw weights although the file has an EMA
-    #[arg(long = "raw-weights", alias = "raw_weights")]
-    raw_weights: bool,
+    #[command(flatten)]
+    weights: WeightsArgs,
     /// Side of the images, where the net's configuration does not say
     #[arg(long = "image-size", alias = "image_size", value_parser = clap::value_parser!(u16).range(1..=16384))]
     image_size: Option<u16>,
@@ -75,8 +74,7 @@ impl NetArgs {
     pub(crate) fn plain(path: &Path) -> Self {
         Self {
             path: path.to_path_buf(),
-            arch: None,
-            raw_weights: false,
+            weights: WeightsArgs::default(),
             image_size: None,
             dtype: Precision::F32,
         }
@@ -93,19 +91,20 @@ impl NetArgs {
     }
 
     /// The file, and the configuration of its net.
-    pub(crate) fn open(&self) -> Result<(Source, UNetConfig)> {
-        let source = Source::open(&self.path, self.raw_weights)?;
+    pub(crate) fn open(&self, progress: Progress) -> Result<(Source, UNetConfig)> {
+        let source = self.weights.open(&self.path, Scope::Net)?;
         let config = self.config(&source);
         let mut config = config.with_context(|| format!("`{}`", self.path.display()))?;
         if let Some(side) = self.image_size {
             config.image_size = side.into();
         }
+        say_taken(&source, &self.path, progress);
         Ok((source, config))
     }
 
     /// The net whose parameters the file holds.
     fn config(&self, source: &Source) -> Result<UNetConfig> {
-        let Some(config) = stated(source, self.arch.as_deref())? else {
+        let Some(config) = stated(source, self.weights.arch.as_deref())? else {
             return Ok(identify(source.tensors())?);
         };
         order(&config, source.tensors())?;
@@ -113,8 +112,8 @@ impl NetArgs {
     }
 
     /// The net, ready to evaluate.
-    pub(crate) fn build(&self, device: &Device) -> Result<UNet> {
-        let (source, config) = self.open()?;
+    pub(crate) fn build(&self, device: &Device, progress: Progress) -> Result<UNet> {
+        let (source, config) = self.open(progress)?;
         let dtype = self.dtype.on(device)?;
         let arithmetic = match self.dtype {
             Precision::Int8 => Arithmetic::Integer,

@@ -18,6 +18,7 @@ use serde::Serialize;
 use crate::cli::Common;
 use crate::cmd::net;
 use crate::cmd::treatment::{TreatmentArgs, check_glob, glob};
+use crate::cmd::weights::{Scope, WeightsArgs, say_taken};
 
 /// Quantize the weights of a checkpoint
 #[derive(clap::Args)]
@@ -41,12 +42,8 @@ pub(crate) struct Args {
     /// Quantize only the tensors whose name matches
     #[arg(long, value_name = "GLOB", value_parser = glob)]
     only: Option<GlobMatcher>,
-    /// The net, where the file does not say: a preset or a JSON file with upstream's fields
-    #[arg(long, value_name = "NAME|FILE.json")]
-    arch: Option<String>,
-    /// Take the raw weights although the file has an EMA
-    #[arg(long = "raw-weights", alias = "raw_weights")]
-    raw_weights: bool,
+    #[command(flatten)]
+    weights: WeightsArgs,
     /// Store what the net answers to one input, so that a device can test itself (.fmq only; 4 bytes
     /// per value of an image, and one evaluation by the device's slow engine)
     #[arg(long)]
@@ -74,10 +71,14 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
     atomic::check_target(&args.output)?;
     let start = Instant::now();
     let source = args.open(kind)?;
-    args.treatment.check_globs(source.net_names())?;
+    let shapes = source.tensors().iter().map(|info| info.shape.as_slice());
+    let names = source.net_names().iter().map(String::as_str);
+    let note = args.treatment.check(&names.clone().zip(shapes).collect::<Vec<_>>())?;
     if let Some(only) = &args.only {
-        check_glob("--only", only, source.net_names())?;
+        check_glob("--only", only, names)?;
     }
+    say_taken(&source, &args.input, common.progress());
+    note.iter().for_each(|note| common.progress().line(note));
     let report = args
         .quantize(&source, kind, common)
         .with_context(|| format!("`{}`", args.input.display()))?;
@@ -103,20 +104,24 @@ impl Args {
     /// Opens the input: from torch to torch with all that its state dict holds.
     fn open(&self, kind: OutputKind) -> Result<Source> {
         if kind == OutputKind::Torch {
-            let whole = Source::open_whole(&self.input)?;
+            let whole = self.weights.open(&self.input, Scope::Whole)?;
             if is_torch(&whole) {
-                if self.raw_weights {
-                    bail!("--raw-weights: a .pth made from a .pth holds all weights, quantized");
+                let all = "a .pth made from a .pth holds all nets of that, quantized";
+                if self.weights.raw_weights {
+                    bail!("--raw-weights: {all}");
+                }
+                if let Some(key) = &self.weights.checkpoint_key {
+                    bail!("--checkpoint-key {key}: {all}");
                 }
                 return Ok(whole);
             }
         }
-        Ok(Source::open(&self.input, self.raw_weights)?)
+        self.weights.open(&self.input, Scope::Net)
     }
 
     /// Quantizes and writes the output.
     fn quantize(&self, source: &Source, kind: OutputKind, common: &Common) -> Result<Report> {
-        let net = match net::stated(source, self.arch.as_deref())? {
+        let net = match net::stated(source, self.weights.arch.as_deref())? {
             // All that the file holds is more than the net.
             _ if kind == OutputKind::Torch && is_torch(source) => None,
             Some(net) => Some(net),
@@ -127,6 +132,9 @@ impl Args {
             Some(net) => order(net, source.tensors())?,
             None => (0..source.tensors().len()).collect(),
         };
+        if self.golden && net.is_none() {
+            bail!("--golden: it is not known which net the weights are of; give --arch");
+        }
         let packed_net = net.as_ref().map(UNetConfig::to_packed).transpose()?;
         let weights: usize = source.tensors().iter().map(TensorInfo::count).sum();
         let bar = common.progress().bar("quantizing", weights as u64, "weights");

@@ -84,7 +84,7 @@ pub(crate) fn run(args: &Args, common: &Common) -> Result<()> {
         cfg_scale: args.cfg_scale,
         batch_size: args.batch_size.unwrap_or_else(|| batch_size(&device)),
     };
-    let net = args.net.build(&device)?;
+    let net = args.net.build(&device, common.progress())?;
     let (x0, labels) = if let Some(path) = &args.x0 {
         given_noise(path, args, common.seed, net.config(), &device)?
     } else {
@@ -132,7 +132,7 @@ impl Drawing {
     /// `n` samples to be drawn from the net in the file at `path`.
     pub(crate) fn open(path: &Path, n: usize, common: &Common) -> Result<Self> {
         let device = common.device()?;
-        let net = NetArgs::plain(path).build(&device)?;
+        let net = NetArgs::plain(path).build(&device, common.progress())?;
         let grid = uniform_grid(0.05)?;
         let (method, options) = (Method::Midpoint, Options::default());
         let sampler =

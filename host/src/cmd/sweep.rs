@@ -98,7 +98,7 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
     if args.n < 2 {
         bail!("-n {}: at least 2 images are needed", args.n);
     }
-    let (source, config) = args.net.open()?;
+    let (source, config) = args.net.open(common.progress())?;
     let device = common.device()?;
     let (grid, options) = args.ode.steps(0.1)?;
     let judge = Judge::open(args, &device)?;

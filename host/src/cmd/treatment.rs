@@ -90,20 +90,41 @@ impl TreatmentArgs {
         (!flags.is_empty()).then(|| flags.join(", "))
     }
 
-    /// Refuses globs that no tensor's name matches: they are misspelt.
-    pub(crate) fn check_globs(&self, names: &[String]) -> Result<()> {
+    /// Refuses a `--keep` that keeps nothing: it is misspelt, or for other nets. A line for people
+    /// where `--keep recommended` knows none of the layers by name.
+    pub(crate) fn check(&self, tensors: &[(&str, &[usize])]) -> Result<Option<&'static str>> {
+        let mut note = None;
+        // The name alone counts where the tensor is no vector.
+        let is_known = |&(name, _): &(&str, &[usize])| is_sensitive(name, &[1, 1]);
         for keep in &self.keep {
-            if let Keep::Named { glob, .. } = keep {
-                check_glob("--keep", glob, names)?;
+            match keep {
+                Keep::Named { glob, .. } => {
+                    check_glob("--keep", glob, tensors.iter().map(|(name, _)| *name))?;
+                }
+                Keep::Recommended if tensors.iter().any(is_known) => {}
+                Keep::Recommended => {
+                    if tensors.iter().all(|(_, shape)| shape.len() > 1) {
+                        bail!("--keep recommended: no tensor is a vector or named as upstream's");
+                    }
+                    note = Some(
+                        "--keep recommended: no tensor has the name of a first or last \
+                         convolution or of an embedding of upstream's nets; it keeps vectors alone \
+                         (norms, biases)",
+                    );
+                }
             }
         }
-        Ok(())
+        Ok(note)
     }
 }
 
 /// Refuses a glob that no tensor's name matches.
-pub(crate) fn check_glob(flag: &str, glob: &GlobMatcher, names: &[String]) -> Result<()> {
-    if !names.iter().any(|name| glob.is_match(name)) {
+pub(crate) fn check_glob<'a>(
+    flag: &str,
+    glob: &GlobMatcher,
+    mut names: impl Iterator<Item = &'a str>,
+) -> Result<()> {
+    if !names.any(|name| glob.is_match(name)) {
         bail!("{flag} {}: no tensor has such a name", glob.glob());
     }
     Ok(())

@@ -35,7 +35,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args, common: &Common) -> Result<()> {
     atomic::check_target(&args.output)?;
     let device = common.device()?;
-    let net = args.net.build(&device)?;
+    let net = args.net.build(&device, common.progress())?;
     let inputs = Inputs::read(&args.inputs, net.config())?;
     let moved = |tensor: &Option<Tensor>| {
         tensor.as_ref().map(|tensor| tensor.to_device(&device)).transpose()

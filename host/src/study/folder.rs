@@ -14,6 +14,7 @@ use serde_json::{Map, Value};
 
 use super::{SHOWN, Study, classes_in_turn, levels, settings};
 use crate::cmd::net::NetArgs;
+use crate::progress::Progress;
 use crate::report::{Row, Summary, grid, html, plots, tables};
 
 /// The contents of `results.json`.
@@ -68,7 +69,8 @@ impl Study {
     /// The net in it.
     pub(super) fn packed_net(&self, scheme: Scheme, bits: u8) -> Result<UNet> {
         let path = self.packed_path(scheme, bits);
-        NetArgs::plain(&path).with_dtype(self.dtype).build(&self.device)
+        let quiet = Progress::new(true, true);
+        NetArgs::plain(&path).with_dtype(self.dtype).build(&self.device, quiet)
     }
 
     pub(super) fn grid_path(&self, scheme: Scheme, bits: u8) -> PathBuf {

@@ -102,8 +102,9 @@ pub(crate) struct Study {
 impl Study {
     /// Runs what is not in the folder yet and writes tables, plots, grids and the report.
     pub(crate) fn run(&self, progress: Progress) -> Result<(Summary, Vec<Row>)> {
-        let names: Vec<_> = self.tensors.iter().map(|(name, _)| name.clone()).collect();
-        self.treatment.check_globs(&names)?;
+        let tensors = self.tensors.iter().map(|(name, tensor)| (name.as_str(), tensor.dims()));
+        let note = self.treatment.check(&tensors.collect::<Vec<_>>())?;
+        note.iter().for_each(|note| progress.line(note));
         let settings = settings::of(self)?;
         let known = self.known(&settings)?;
         for folder in ["packed", "grids"] {

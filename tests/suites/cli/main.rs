@@ -22,6 +22,7 @@ mod sample;
 mod sweep;
 mod train;
 mod velocity;
+mod wrapped;
 
 use std::collections::HashMap;
 use std::fs;

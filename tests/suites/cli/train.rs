@@ -129,7 +129,9 @@ struct Outcome {
 
 fn outcome(dir: &Path, output: &str) -> Outcome {
     let dir = dir.join(output);
-    let checkpoint = checkpoint::Source::open_whole(&dir.join("checkpoint.pth")).unwrap();
+    let checkpoint =
+        checkpoint::Source::open_whole(&dir.join("checkpoint.pth"), &checkpoint::Choice::default())
+            .unwrap();
     let values = |i| checkpoint.read(i).unwrap().to_dtype(DType::F32).unwrap();
     let state = (0..checkpoint.tensors().len())
         .map(|i| {

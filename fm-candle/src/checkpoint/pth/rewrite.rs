@@ -95,18 +95,14 @@ impl<'a> Rewrite<'a> {
         if bytes.is_empty() {
             return Ok(());
         }
-        let mut swapped = Vec::new();
-        let bytes = if archive.big_endian {
-            swapped.extend_from_slice(bytes);
-            swapped.chunks_exact_mut(size).for_each(<[u8]>::reverse);
-            &swapped
-        } else {
-            bytes
-        };
+        let mut bytes = view.signed(entry.dtype, bytes.into());
+        if archive.big_endian {
+            bytes.to_mut().chunks_exact_mut(size).for_each(<[u8]>::reverse);
+        }
         let range = archive.records.plain(key)?;
         if self.views[key] == 1 && view.is_plain(&entry.shape) {
             out.seek(SeekFrom::Start(range.start + view.place(size).0))?;
-            out.write_all(bytes)?;
+            out.write_all(&bytes)?;
             self.changed.push(key);
             return Ok(());
         }

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use ::safetensors::Dtype;
 
 use super::super::{count, size_of};
-use crate::pickle::{Pickle, Rebuild, Value};
+use crate::pickle::{Element, Pickle, Rebuild, Value};
 
 /// Where the elements of a tensor lie, counted in elements of its storage.
 #[derive(Debug)]
@@ -17,6 +17,23 @@ pub(super) struct View {
     pub(super) elements: usize,
     /// Per axis; 0 where the axis has one element.
     strides: Vec<usize>,
+    /// Whether the elements are stored with the other sign.
+    pub(super) negated: bool,
+}
+
+/// Why a tensor has no [`View`].
+#[derive(Debug)]
+pub(super) enum NoView {
+    /// What the file says of it makes no sense.
+    Damaged(String),
+    /// It cannot be a weight.
+    LeftOut(String),
+}
+
+impl<S: Into<String>> From<S> for NoView {
+    fn from(reason: S) -> Self {
+        Self::Damaged(reason.into())
+    }
 }
 
 impl View {
@@ -25,8 +42,14 @@ impl View {
     pub(super) fn check(
         pickle: &Pickle,
         found: Rebuild,
-    ) -> Result<(Dtype, Vec<usize>, Self), String> {
+    ) -> Result<(Dtype, Vec<usize>, Self), NoView> {
         let storage = pickle.storage(found.storage).ok_or("it has no storage")?;
+        let dtype = match found.element.unwrap_or(storage.element) {
+            Element::Common(dtype) => dtype,
+            Element::Own(name, _) => {
+                return Err(NoView::LeftOut(format!("is {name}, which cannot be a weight")));
+            }
+        };
         let number = |value| match value {
             Value::Int(number) => usize::try_from(number).ok(),
             _ => None,
@@ -39,7 +62,7 @@ impl View {
         let mut strides = numbers(found.stride).ok_or("its strides are no list of counts")?;
         if shape.len() != strides.len() {
             let (rank, given) = (shape.len(), strides.len());
-            return Err(format!("{rank} axes, but {given} strides"));
+            return Err(format!("{rank} axes, but {given} strides").into());
         }
         let elements = count(&shape).ok_or_else(|| format!("shape {shape:?} overflows"))?;
         let mut span = Some(usize::from(elements > 0));
@@ -53,14 +76,17 @@ impl View {
                 _ => {}
             }
         }
-        let end = span.and_then(|span| span.checked_add(start)).filter(|&end| end <= storage.len);
-        let bytes = |count: usize| count.checked_mul(size_of(storage.dtype));
-        match (span, end.and_then(bytes), bytes(elements)) {
+        let bytes = |count: usize| count.checked_mul(size_of(dtype));
+        let end = span.and_then(|span| span.checked_add(start)).and_then(bytes);
+        let end = end.filter(|&end| {
+            storage.len.checked_mul(storage.element.size()).is_none_or(|held| end <= held)
+        });
+        match (span, end, bytes(elements)) {
             (Some(span), Some(_), Some(_)) => {
-                let key = storage.key.clone();
-                Ok((storage.dtype, shape, Self { key, start, span, elements, strides }))
+                let (key, negated) = (storage.key.clone(), found.negated);
+                Ok((dtype, shape, Self { key, start, span, elements, strides, negated }))
             }
-            _ => Err(format!("it reaches past the {} elements of its storage", storage.len)),
+            _ => Err(format!("it reaches past the {} elements of its storage", storage.len).into()),
         }
     }
 
@@ -82,6 +108,29 @@ impl View {
         } else {
             Cow::Owned(gather(&spanned, size, shape, &self.strides))
         }
+    }
+
+    /// The elements with the sign that the tensor gives them, or back: of numbers of this dtype, in
+    /// bytes of the order of a little-endian machine.
+    pub(super) fn signed<'a>(&self, dtype: Dtype, bytes: Cow<'a, [u8]>) -> Cow<'a, [u8]> {
+        if !self.negated {
+            return bytes;
+        }
+        let mut bytes = bytes.into_owned();
+        let float = matches!(dtype, Dtype::F16 | Dtype::BF16 | Dtype::F32 | Dtype::F64);
+        for element in bytes.chunks_exact_mut(size_of(dtype)) {
+            if float {
+                // The sign is the highest bit.
+                element.last_mut().into_iter().for_each(|byte| *byte ^= 0x80);
+            } else {
+                // Two's complement: all bits turned over, and one added.
+                let mut carry = true;
+                for byte in element {
+                    (*byte, carry) = (!*byte).overflowing_add(carry.into());
+                }
+            }
+        }
+        bytes.into()
     }
 
     /// Whether the elements lie one after the other in their storage, in row-major order.
@@ -144,6 +193,24 @@ mod tests {
         assert_eq!(gather(&[0, 1, 2, 3, 4, 5], 1, &[3, 2], &[1, 3]), [0, 3, 1, 4, 2, 5]);
         assert_eq!(gather(&[0, 9, 1, 9, 2, 9], 2, &[2], &[2]), [0, 9, 2, 9]);
         assert_eq!(gather(&[7, 8], 1, &[2, 2], &[0, 1]), [7, 8, 7, 8]);
+    }
+
+    #[test]
+    fn a_negated_view_turns_signs_and_back() {
+        let view = View {
+            key: String::new(),
+            start: 0,
+            span: 2,
+            elements: 2,
+            strides: vec![1],
+            negated: true,
+        };
+        let halves = [0x00, 0x3c, 0x00, 0x80];
+        assert_eq!(view.signed(Dtype::F16, halves[..].into()), &[0x00, 0xbc, 0x00, 0x00][..]);
+        let integers = [1_i32, i32::MIN, -256].map(i32::to_le_bytes).concat();
+        let turned = [-1_i32, i32::MIN, 256].map(i32::to_le_bytes).concat();
+        assert_eq!(view.signed(Dtype::I32, integers.as_slice().into()), turned);
+        assert_eq!(view.signed(Dtype::I32, turned.into()), integers);
     }
 
     #[test]
