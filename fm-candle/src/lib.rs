@@ -21,6 +21,7 @@
 //! | [`random`] | who draws which random numbers |
 //! | [`atomic`] | files that appear whole or not at all |
 //! | [`mapped`] | files as memory |
+//! | [`json`] | JSON that people give |
 
 #![allow(
     clippy::cast_precision_loss,
@@ -46,6 +47,7 @@ pub mod data;
 pub mod device;
 pub mod error;
 pub mod fid;
+pub mod json;
 pub mod likelihood;
 pub mod mapped;
 pub mod model;

@@ -158,6 +158,19 @@ fn a_checkpoint_that_does_not_fit_is_refused() {
 }
 
 #[test]
+fn upstreams_average_is_evaluated_whatever_the_settings() {
+    let settings = TrainConfig { accum_iter: 7, lr: 3.0, ..TrainConfig::default() };
+    let config = config(&own("train/resume.json")["config"]);
+    let run = Trainer::evaluating(&upstream(), &config, &settings, &Device::Cpu).unwrap();
+    assert_eq!((run.progress().epoch, run.progress().batches), (10, run.optimizer().updates));
+    let average = checkpoint::load(&upstream(), false).unwrap();
+    assert!(average.ema && run.optimizer().updates > 0);
+    for ((name, a), (_, b)) in run.evaluation_weights().unwrap().iter().zip(&average.tensors) {
+        assert_eq!(max_difference(a, b), 0.0, "{name}");
+    }
+}
+
+#[test]
 fn a_file_with_weights_alone_starts_a_run() {
     let weights = checkpoint::load(&upstream(), false).unwrap();
     let dir = tempfile::tempdir().unwrap();

@@ -5,6 +5,7 @@ use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::json;
 
 /// All that defines a U-Net, with the field names and defaults of upstream's `UNetModel`
 /// (`facebookresearch/flow_matching`, `examples/image/models/unet.py`).
@@ -100,13 +101,14 @@ impl Default for UNetConfig {
 }
 
 impl UNetConfig {
-    /// Reads JSON with upstream's field names.
+    /// Reads a JSON object with upstream's field names.
     ///
     /// # Errors
     /// A misspelt field (the message lists the right ones) or a configuration that makes no net.
     pub fn from_json(json: &str) -> Result<Self> {
-        let config: Self = serde_json::from_str(json)
-            .map_err(|e| Error::Config(format!("net configuration: {e}")))?;
+        let fault = |reason: String| Error::Config(format!("net configuration: {reason}"));
+        let object = json::object(json).map_err(fault)?;
+        let config: Self = serde_json::from_str(object).map_err(|e| fault(e.to_string()))?;
         config.check()?;
         Ok(config)
     }
@@ -346,6 +348,16 @@ mod tests {
     fn a_misspelt_field_is_named_with_the_right_ones() {
         let error = UNetConfig::from_json(r#"{"chanel_mult": [1]}"#).unwrap_err().to_string();
         assert!(error.contains("chanel_mult") && error.contains("channel_mult"), "{error}");
+    }
+
+    #[test]
+    fn a_list_is_no_net_and_a_byte_order_mark_no_fault() {
+        for list in ["[]", "[1, 32, 1]"] {
+            let error = UNetConfig::from_json(list).unwrap_err().to_string();
+            assert_eq!(error, "net configuration: found a list, a JSON object is due");
+        }
+        let config = UNetConfig::from_json("\u{feff}{\"num_heads\": 2}").unwrap();
+        assert_eq!(config, UNetConfig { num_heads: 2, ..UNetConfig::default() });
     }
 
     #[test]

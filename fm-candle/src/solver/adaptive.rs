@@ -115,8 +115,15 @@ struct Run<'a> {
 impl Run<'_> {
     /// Tries one step, and takes it if its error is small enough.
     fn step(&mut self, field: &mut Field<'_>) -> Result<()> {
-        let Control { min_step, max_step, .. } = *self.control;
+        let Control { min_step, max_step, max_num_steps, .. } = *self.control;
         let t0 = self.now.t;
+        if self.steps.len() as u64 >= max_num_steps {
+            let reason = format!(
+                "max_num_steps {max_num_steps} does not lead to the end: allow more steps, or a \
+                 larger error by atol and rtol"
+            );
+            return Err(self.failure(field, &reason));
+        }
         let h = if self.h.is_finite() { self.h } else { min_step }.clamp(min_step, max_step);
         let t1 = t0 + h;
         if t1 <= t0 {
@@ -276,6 +283,25 @@ mod tests {
             let error = solve(method, &mut field, &x, &times, &options, |_| ()).unwrap_err();
             let text = error.to_string();
             assert!(text.contains("failed at t = ") && text.contains(", step "), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_number_of_steps_is_bounded() {
+        let x = Tensor::new(&[1f64], &Device::Cpu).unwrap();
+        let run = |times: &[f64], max_num_steps| {
+            let mut field = |x: &Tensor, _t: f64| -> Result<Tensor> { Ok(x.neg()?) };
+            let control = Control { max_num_steps, ..Control::default() };
+            let options = Options { control, ..Options::default() };
+            solve(Method::Bosh3, &mut field, &x, times, &options, |_| ())
+        };
+        for times in [&[0.0, 1.0][..], &[1.0, 0.5, 0.0]] {
+            let free = run(times, Control::default().max_num_steps).unwrap();
+            let steps = free.steps.len() as u64;
+            assert_eq!(run(times, steps).unwrap(), free);
+            let error = run(times, steps - 1).unwrap_err().to_string();
+            let named = format!("step {0}: max_num_steps {0} does not", steps - 1);
+            assert!(error.contains("failed at t = 0.") && error.contains(&named), "{error}");
         }
     }
 

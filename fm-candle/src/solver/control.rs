@@ -24,6 +24,8 @@ pub struct Control {
     pub ifactor: f64,
     /// After a rejected step, the next is at least this many times it.
     pub dfactor: f64,
+    /// Most steps that are tried on the whole way; torchdiffeq counts from one asked time to the next.
+    pub max_num_steps: u64,
     /// Length of the first part of a state in one dimension that has two parts: the larger of the
     /// parts' errors counts (torchdiffeq's norm of a tuple). Without it the state is one.
     pub split: Option<usize>,
@@ -40,6 +42,7 @@ impl Default for Control {
             safety: 0.9,
             ifactor: 10.0,
             dfactor: 0.2,
+            max_num_steps: (1 << 31) - 1,
             split: None,
         }
     }
@@ -69,6 +72,9 @@ impl Control {
         if factors.iter().any(|f| !(f.is_finite() && *f > 0.0)) {
             let reason = "safety, ifactor and dfactor must be finite and above 0";
             return Err(Error::Config(reason.into()));
+        }
+        if self.max_num_steps == 0 {
+            return Err(Error::Config("max_num_steps must be at least 1".into()));
         }
         Ok(())
     }
@@ -166,6 +172,7 @@ mod tests {
             Control { first_step: Some(0.0), ..good },
             Control { min_step: 1.0, max_step: 0.5, ..good },
             Control { safety: 0.0, ..good },
+            Control { max_num_steps: 0, ..good },
         ] {
             assert!(bad.check().is_err(), "{bad:?}");
         }

@@ -23,6 +23,7 @@ mod tableau;
 mod weights;
 
 use candle_core::{DType, Tensor};
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use field::{Field, round};
@@ -48,7 +49,8 @@ impl<F: FnMut(&Tensor, f64) -> Result<Tensor>> Velocity for F {
 }
 
 /// The state at asked times between two of a fixed-step method's grid.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Interpolation {
     /// On a straight line.
     #[default]

@@ -81,8 +81,15 @@ impl TrainConfig {
     /// The setting, its value, and what would be right.
     pub fn check(&self) -> Result<()> {
         let fault = |what: String| Err(Error::Config(what));
-        if [self.batch_size, self.accum_iter, self.world_size].contains(&0) || self.epochs == 0 {
-            return fault("batch_size, accum_iter, epochs, world_size must be at least 1".into());
+        for (name, value) in [
+            ("batch_size", self.batch_size as u64),
+            ("accum_iter", self.accum_iter as u64),
+            ("epochs", self.epochs),
+            ("world_size", self.world_size as u64),
+        ] {
+            if value == 0 {
+                return fault(format!("{name} 0 must be at least 1"));
+            }
         }
         if !(self.lr > 0.0 && self.lr.is_finite()) {
             return fault(format!("lr {} must be a positive number", self.lr));
@@ -97,8 +104,74 @@ impl TrainConfig {
         Ok(())
     }
 
+    /// Full batches of an epoch of `images` images, in each process. As upstream does, the last of
+    /// them make no update where `accum_iter` does not divide their number.
+    ///
+    /// # Errors
+    /// Too few images for a batch, or too few batches for an update.
+    pub fn batches(&self, images: usize) -> Result<u64> {
+        let Self { batch_size, accum_iter, world_size, .. } = *self;
+        // As `Order` shares them out.
+        let share = images.div_ceil(world_size);
+        let of = match world_size {
+            1 => format!("of {images} images"),
+            _ => format!("of {images} images in {world_size} processes"),
+        };
+        let batches = share / batch_size;
+        if batches == 0 {
+            return Err(Error::Config(format!(
+                "--batch_size {batch_size}: an epoch {of} has no batch of that size; at most \
+                 {share} is right"
+            )));
+        }
+        if batches < accum_iter {
+            return Err(Error::Config(format!(
+                "--accum_iter {accum_iter}: an epoch {of} has {batches} batches of {batch_size}, so \
+                 there would be no update at all; at most {batches} is right"
+            )));
+        }
+        Ok(batches as u64)
+    }
+
     /// Images in the batches of all processes together.
     pub fn global_batch(&self) -> u64 {
         (self.batch_size * self.world_size) as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Order, Rank};
+    use super::*;
+
+    #[test]
+    fn an_epoch_has_the_batches_of_its_order() {
+        for (images, batch_size, world_size) in [(7, 3, 1), (7, 2, 2), (9, 1, 4), (64, 8, 1)] {
+            let config = TrainConfig { batch_size, world_size, ..TrainConfig::default() };
+            let order = Order::new(images, 5, 1, Rank { index: world_size - 1, size: world_size });
+            assert_eq!(config.batches(images).unwrap(), order.batches(batch_size));
+        }
+    }
+
+    #[test]
+    fn an_epoch_without_an_update_is_refused() {
+        let config = TrainConfig { batch_size: 8, accum_iter: 8, ..TrainConfig::default() };
+        assert_eq!(config.batches(64).unwrap(), 8);
+        let refused = |config: TrainConfig, images| config.batches(images).unwrap_err().to_string();
+        let error = refused(config.clone(), 63);
+        assert!(error.contains("--accum_iter 8: an epoch of 63 images has 7 batches"), "{error}");
+        let error = refused(TrainConfig { world_size: 2, ..config.clone() }, 64);
+        assert!(error.contains("in 2 processes has 4 batches of 8"), "{error}");
+        assert!(error.contains("at most 4 is right"), "{error}");
+        let error = refused(config, 7);
+        assert!(error.contains("--batch_size 8") && error.contains("at most 7"), "{error}");
+        let error = refused(TrainConfig::default(), 0);
+        assert!(error.contains("at most 0"), "{error}");
+    }
+
+    #[test]
+    fn a_setting_of_0_is_named() {
+        let none = TrainConfig { epochs: 0, ..TrainConfig::default() };
+        assert_eq!(none.check().unwrap_err().to_string(), "epochs 0 must be at least 1");
     }
 }

@@ -150,8 +150,7 @@ impl Found {
         let average = Source::open(path, false)?;
         let average = if average.ema() { Some((average, num_updates(path)?)) } else { None };
         let epochs =
-            rest["epoch"].as_i64().and_then(|epoch| u64::try_from(epoch.checked_add(1)?).ok());
-        let epochs = epochs.ok_or_else(|| bad(format!("epoch is {}, no count", rest["epoch"])))?;
+            finished(&rest).ok_or_else(|| bad(format!("epoch is {}, no count", rest["epoch"])))?;
         let schedule = Schedule::from_state(&rest["lr_schedule"], epochs)
             .map_err(|reason| bad(format!("lr_schedule {reason}")))?;
         let scaler = Scaler::from_state(&rest["scaler"])
@@ -216,6 +215,11 @@ impl Found {
         }
         Ok(Some(tensor.flatten_all()?.to_vec1()?))
     }
+}
+
+/// Finished epochs, from the number of the last one.
+pub(super) fn finished(rest: &Json) -> Option<u64> {
+    u64::try_from(rest["epoch"].as_i64()?.checked_add(1)?).ok()
 }
 
 /// The settings in a group of torch's AdamW; what of them we do not do.

@@ -218,8 +218,9 @@ impl Trainer {
     /// The rest of the epoch under way, for [`next_batch`](Self::next_batch).
     ///
     /// # Errors
-    /// No thread to read ahead.
+    /// Data of which no epoch makes an update, as of [`TrainConfig::batches`]; no thread to read ahead.
     pub fn loader(&self, data: &Arc<dyn ImageSet>) -> Result<Loader> {
+        self.config.batches(data.len())?;
         let TrainConfig { seed, batch_size, .. } = self.config;
         let order = Order::new(data.len(), seed, self.progress.epoch, self.ranks.rank());
         Loader::new(data, order, &self.progress, batch_size)

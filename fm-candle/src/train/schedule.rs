@@ -41,6 +41,11 @@ impl Schedule {
         self.factors != Factors::Constant
     }
 
+    /// Epochs over which the rate falls, where it does.
+    pub fn total(&self) -> u64 {
+        self.total
+    }
+
     /// The learning rate of an epoch, counted from 0.
     pub fn lr(&self, epoch: u64) -> f64 {
         let seen = epoch.saturating_add_signed(self.offset);

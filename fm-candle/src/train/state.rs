@@ -6,7 +6,7 @@ use std::path::Path;
 use candle_core::{DType, Device};
 use serde_json::{Map, Value as Json};
 
-use super::layout::{Found, Layout};
+use super::layout::{Found, Layout, finished};
 use super::{Moments, Progress, TrainConfig, Trainer};
 use crate::checkpoint::torch::save_object;
 use crate::checkpoint::{NET_KEY, Source};
@@ -76,8 +76,8 @@ impl Trainer {
     ///
     /// # Errors
     /// A file that is no checkpoint of this net; one with an average where none is to be kept, or
-    /// without; one of our own of other settings than epochs, learning rate and decays, or inside an
-    /// epoch of batches of another size over all processes.
+    /// without; one of our own of other settings that a run keeps, or inside an epoch of
+    /// batches of another size over all processes.
     pub fn resume(
         path: &Path,
         arch: &UNetConfig,
@@ -86,15 +86,18 @@ impl Trainer {
     ) -> Result<Self> {
         let mut run = Self::new(arch, config, device)?;
         let Some(found) = Found::open(path)? else {
-            run.set_weights(&Source::open(path, false)?.load()?.tensors)?;
+            let weights = Source::open(path, false)?;
+            check_net(path, &weights, arch, &["dropout", "image_size"])?;
+            run.set_weights(&weights.load()?.tensors)?;
             return Ok(run);
         };
+        check_net(path, &found.weights, arch, &[])?;
+        run.progress = progress(path, &found, config)?;
         match (&found.average, config.use_ema) {
             (Some(_), false) => return Err(Error::file(path, "keeps an average; add --use_ema")),
             (None, true) => return Err(Error::file(path, "keeps no average; leave out --use_ema")),
             _ => {}
         }
-        run.progress = progress(path, &found, arch, config)?;
         run.set_weights(&found.weights.load()?.tensors)?;
         let average = found.average.as_ref().map(|(average, _)| average.load()).transpose()?;
         let average: HashMap<_, _> = average.map(|a| a.tensors).into_iter().flatten().collect();
@@ -117,60 +120,162 @@ impl Trainer {
         run.scaler = found.scaler;
         Ok(run)
     }
+
+    /// The weights to evaluate of any file, the average where it keeps one, with the place in the run
+    /// that the file says. Of `config` the seed and the number of processes count: nothing is asked of
+    /// the settings that the weights were trained with, nor of the optimizer.
+    ///
+    /// # Errors
+    /// A file without the weights of this net.
+    pub fn evaluating(
+        path: &Path,
+        arch: &UNetConfig,
+        config: &TrainConfig,
+        device: &Device,
+    ) -> Result<Self> {
+        let config = TrainConfig { use_ema: false, ..config.clone() };
+        let mut run = Self::new(arch, &config, device)?;
+        let weights = Source::open(path, false)?;
+        check_net(path, &weights, arch, &["dropout"])?;
+        run.set_weights(&weights.load()?.tensors)?;
+        // An optimizer that could not go on counts no updates.
+        run.optimizer.updates = Found::open(path).ok().flatten().map_or(0, |found| found.updates);
+        let progress = own(path, &weights)?.map(|(_, progress)| progress);
+        run.progress = progress.unwrap_or_else(|| {
+            let rest = Source::open_training(path).ok().flatten().map(|(_, rest)| rest);
+            let epoch = rest.as_ref().and_then(finished).unwrap_or(0);
+            Progress { epoch, batches: run.optimizer.updates, ..Progress::default() }
+        });
+        Ok(run)
+    }
+}
+
+/// Refuses another net than the one that the file says, if it says one; `free` are fields that may be
+/// others.
+fn check_net(path: &Path, file: &Source, asked: &UNetConfig, free: &[&str]) -> Result<()> {
+    let Some(net) = file.net() else { return Ok(()) };
+    let had = UNetConfig::from_json(net)?;
+    let known = had.side().is_some();
+    let map = |config: &UNetConfig| json_map(serde_json::to_value(config).ok());
+    let (asked, had) = (map(asked), map(&had));
+    for key in asked.keys().chain(had.keys()) {
+        let field = |map: &Map<String, Json>| map.get(key).map_or("none".into(), Json::to_string);
+        let (asked, had) = (field(&asked), field(&had));
+        let counts = match key.as_str() {
+            "use_checkpoint" => false,
+            "image_size" if !known => false,
+            key => !free.contains(&key),
+        };
+        if counts && asked != had {
+            return Err(Error::file(
+                path,
+                match key.as_str() {
+                    "image_size" => format!(
+                        "images of side {asked} (--dataset, --image-size), but the file's net is of \
+                         side {had}"
+                    ),
+                    key => format!("--arch: {key} {asked}, but the file's net has {key} {had}"),
+                },
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Settings and place of a run of our own.
+fn own(path: &Path, file: &Source) -> Result<Option<(TrainConfig, Progress)>> {
+    let field = |key: &str| file.metadata().iter().find(|(k, _)| k == key).map(|(_, text)| &**text);
+    let (Some(config), Some(progress)) = (field(CONFIG_KEY), field(PROGRESS_KEY)) else {
+        return Ok(None);
+    };
+    let bad = |key: &str, error: &serde_json::Error| Error::file(path, format!("{key}: {error}"));
+    let config: TrainConfig = serde_json::from_str(config).map_err(|e| bad(CONFIG_KEY, &e))?;
+    let mut progress: Progress =
+        serde_json::from_str(progress).map_err(|e| bad(PROGRESS_KEY, &e))?;
+    if progress.examples == 0 {
+        // A run of one process, before the images were counted.
+        progress.examples = progress.batches * config.global_batch();
+    }
+    Ok(Some((config, progress)))
 }
 
 /// Where the run in a checkpoint stands.
-fn progress(
-    path: &Path,
-    found: &Found,
-    arch: &UNetConfig,
-    config: &TrainConfig,
-) -> Result<Progress> {
-    let metadata = found.weights.metadata();
-    let field = |key: &str| metadata.iter().find(|(k, _)| k == key).map(|(_, value)| &**value);
-    let bad = |key: &str, e: &dyn core::fmt::Display| Error::file(path, format!("{key}: {e}"));
-    if let Some(net) = field(NET_KEY)
-        && UNetConfig::from_json(net)? != *arch
-    {
-        return Err(Error::file(path, "the run was of another net than asked for"));
-    }
-    let (Some(saved), Some(progress)) = (field(CONFIG_KEY), field(PROGRESS_KEY)) else {
+fn progress(path: &Path, found: &Found, config: &TrainConfig) -> Result<Progress> {
+    let Some((saved, progress)) = own(path, &found.weights)? else {
         let (epoch, batches) = (found.epochs, found.updates * config.accum_iter as u64);
         let examples = batches * config.global_batch();
         return Ok(Progress { epoch, batches, examples, ..Progress::default() });
     };
-    let saved: TrainConfig = serde_json::from_str(saved).map_err(|e| bad(CONFIG_KEY, &e))?;
-    let TrainConfig { epochs, lr, optimizer_betas, decay_lr, recompute, .. } = *config;
-    let TrainConfig { batch_size, world_size, .. } = *config;
-    let compared =
-        TrainConfig { epochs, lr, optimizer_betas, decay_lr, recompute, ..saved.clone() };
-    if (TrainConfig { batch_size, world_size, ..compared }) != *config {
-        let reason = format!(
-            "only epochs may change, and between them the size of batches; the run had {saved:?}"
-        );
-        return Err(Error::file(path, reason));
+    let differences = differences(config, &saved);
+    if !differences.is_empty() {
+        return Err(Error::file(path, differences.join("; ")));
     }
-    let mut progress: Progress =
-        serde_json::from_str(progress).map_err(|e| bad(PROGRESS_KEY, &e))?;
     if progress.batch > 0 && saved.global_batch() != config.global_batch() {
+        let alone = config.world_size == saved.world_size;
+        let of = |config: &TrainConfig| match config.world_size {
+            _ if alone => format!("--batch_size {}", config.batch_size),
+            1 => format!("--batch_size {} in 1 process", config.batch_size),
+            size => format!("--batch_size {} in {size} processes", config.batch_size),
+        };
         return Err(Error::file(
             path,
             format!(
-                "was saved after batch {} of an epoch, with --batch_size {} in {} process(es); the \
-                 same {} images per batch are needed to its end, not {} in {world_size}",
+                "{}, but the run was started with {} and saved after batch {} of an epoch, to whose \
+                 end batches of {} images are needed",
+                of(config),
+                of(&saved),
                 progress.batch,
-                saved.batch_size,
-                saved.world_size,
                 saved.global_batch(),
-                batch_size,
             ),
         ));
     }
-    if progress.examples == 0 {
-        // A run of one process, before the images were counted.
-        progress.examples = progress.batches * saved.global_batch();
-    }
     Ok(progress)
+}
+
+/// The settings that a run keeps to its end and that are others in `asked`, each as the command line
+/// has it.
+///
+/// Free are `epochs`, `recompute`, what AdamW and the schedule take from the checkpoint, and between
+/// epochs the size of batches.
+fn differences(asked: &TrainConfig, had: &TrainConfig) -> Vec<String> {
+    const FREE: [&str; 7] =
+        ["epochs", "lr", "optimizer_betas", "decay_lr", "recompute", "batch_size", "world_size"];
+    let map = |config| json_map(serde_json::to_value(config).ok());
+    let (asked, had) = (map(asked), map(had));
+    let differ = asked
+        .iter()
+        .filter(|(key, value)| !FREE.contains(&key.as_str()) && had.get(*key) != Some(*value));
+    differ
+        .map(|(key, value)| {
+            let had = had.get(key).unwrap_or(&Json::Null);
+            // `flip` is the command line's `--no-flip`.
+            match (key.as_str(), value) {
+                ("flip", Json::Bool(flip)) => switch("no-flip", !flip),
+                (key, Json::Bool(on)) => switch(key, *on),
+                (key, value) => {
+                    let text = |value: &Json| value.to_string().replace('"', "");
+                    let (value, had) = (text(value), text(had));
+                    format!("--{key} {value}, but the run was started with --{key} {had}")
+                }
+            }
+        })
+        .collect()
+}
+
+/// A switch that a run was started without, or with.
+fn switch(name: &str, asked: bool) -> String {
+    if asked {
+        format!("--{name}, but the run was started without --{name}")
+    } else {
+        format!("no --{name}, but the run was started with --{name}")
+    }
+}
+
+fn json_map(value: Option<Json>) -> Map<String, Json> {
+    match value {
+        Some(Json::Object(map)) => map,
+        _ => Map::new(),
+    }
 }
 
 /// Little-endian.

@@ -10,6 +10,7 @@ use fm_candle::solver::{Method, Options, uniform_grid};
 use quant_core::scheme::Scheme;
 
 use crate::cli::{Common, command_line};
+use crate::cmd::folder;
 use crate::cmd::net::Precision;
 use crate::cmd::treatment::TreatmentArgs;
 use crate::embedded::{self, Net};
@@ -28,6 +29,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<()> {
+    folder::check_place(&args.output)?;
     let progress = common.progress();
     progress.line("demo: 7 schemes at 2, 3, 4 and 8 bits, 256 samples each from the packed files");
     let (config, tensors) = embedded::net(args.net)?;

@@ -35,10 +35,21 @@ pub(crate) fn animation() -> PathBuf {
     Path::new(FRAMES).join("trajectory.png")
 }
 
+/// Refuses, before any work, a path for a folder at which something else is.
+pub(crate) fn check_place(dir: &Path) -> Result<()> {
+    // Without a slash at its end, as what a file's name with one leads to is not there.
+    let path: PathBuf = dir.components().collect();
+    if path.exists() && !path.is_dir() {
+        bail!("`{}`: is no folder, and the output is one", dir.display());
+    }
+    Ok(())
+}
+
 /// Refuses a folder that holds anything but what an earlier run wrote; one yet to be made is good.
 ///
 /// Hidden files are left alone: file managers put theirs into any folder.
 pub(crate) fn check(dir: &Path) -> Result<()> {
+    check_place(dir)?;
     if !dir.exists() {
         return Ok(atomic::check_target(dir)?);
     }

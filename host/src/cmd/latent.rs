@@ -15,6 +15,7 @@ use fm_candle::sample::{Sampler, batch_size, from_pixels};
 use serde::Serialize;
 
 use crate::cli::Common;
+use crate::cmd::folder;
 use crate::cmd::images;
 use crate::cmd::net::NetArgs;
 use crate::cmd::ode::OdeArgs;
@@ -80,6 +81,7 @@ struct Analysis {
 }
 
 pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<()> {
+    args.output.as_deref().map_or(Ok(()), folder::check_place)?;
     let device = common.device()?;
     let net = args.net.build(&device, common.progress())?;
     let full = args

@@ -1,6 +1,5 @@
 //! From a file to a net: the CHECKPOINT argument and its options.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -8,6 +7,7 @@ use clap::ValueEnum;
 use fm_candle::DType;
 use fm_candle::checkpoint::{FileWeights, Source};
 use fm_candle::device::{self, Device};
+use fm_candle::json;
 use fm_candle::model::{Stored, UNet, UNetConfig, identify, order};
 use fm_candle::ops::Arithmetic;
 
@@ -156,7 +156,7 @@ pub(crate) fn build(
 /// The configuration that `--arch` names: a preset, or a JSON file with upstream's fields.
 pub(crate) fn named(arch: &str) -> Result<UNetConfig> {
     if !UNetConfig::PRESETS.contains(&arch) && Path::new(arch).is_file() {
-        let json = fs::read_to_string(arch).with_context(|| format!("reading `{arch}`"))?;
+        let json = json::read(Path::new(arch))?;
         return UNetConfig::from_json(&json).with_context(|| format!("`{arch}`"));
     }
     UNetConfig::preset(arch).context("--arch takes a preset or an existing JSON file")

@@ -3,7 +3,8 @@
 use core::str::FromStr;
 
 use anyhow::Result;
-use fm_candle::solver::{Adams, Control, Method, Options, edm_grid, uniform_grid};
+use fm_candle::json;
+use fm_candle::solver::{Adams, Control, Interpolation, Method, Options, edm_grid, uniform_grid};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -17,8 +18,8 @@ pub(crate) struct OdeArgs {
     #[arg(long = "ode-method", alias = "ode_method", default_value = "midpoint")]
     pub(crate) ode_method: Method,
     /// JSON: {"step_size": 0.05}, or {"nfe": 50} with --edm-schedule. Adaptive solvers: atol, rtol,
-    /// first_step, min_step, max_step, safety, ifactor, dfactor, step_t, jump_t; the others:
-    /// perturb; Adams: max_order, and if implicit max_iters, atol, rtol
+    /// first_step, min_step, max_step, max_num_steps, safety, ifactor, dfactor, step_t, jump_t; the
+    /// others: perturb, interp; Adams: max_order, and if implicit max_iters, atol, rtol
     #[arg(long = "ode-options", alias = "ode_options", default_value = "{}", value_name = "JSON")]
     pub(crate) ode_options: OdeOptions,
     /// Use the EDM time grid
@@ -44,9 +45,12 @@ pub(crate) struct OdeOptions {
     max_order: Option<usize>,
     max_iters: Option<usize>,
     perturb: Option<bool>,
+    /// Of no effect: the asked times are the grid's, where both kinds give the state itself.
+    interp: Option<Interpolation>,
     first_step: Option<f64>,
     min_step: Option<f64>,
     max_step: Option<f64>,
+    max_num_steps: Option<u64>,
     safety: Option<f64>,
     ifactor: Option<f64>,
     dfactor: Option<f64>,
@@ -57,13 +61,30 @@ pub(crate) struct OdeOptions {
     given: Vec<String>,
 }
 
+/// torchdiffeq's options that are no JSON or that the method decides, and what to do without them.
+const REFUSED: [(&str, &str); 4] = [
+    ("norm", "errors count by the root of their mean square, torchdiffeq's own norm; leave it out"),
+    ("dtype", "time is counted in double, as torchdiffeq does by itself; leave it out"),
+    ("grid_constructor", "give step_size, or nfe with --edm-schedule"),
+    ("implicit", "the method says so: explicit_adams or implicit_adams"),
+];
+
 impl FromStr for OdeOptions {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let json: Map<String, Value> = serde_json::from_str(text).map_err(|error| {
-            format!("expected a JSON object like {{\"step_size\": 0.05}}: {error}")
-        })?;
+        let like = |error: String| format!("{error}; give one like {{\"step_size\": 0.05}}");
+        let object = json::object(text).map_err(like)?;
+        let json: Map<String, Value> = serde_json::from_str(object)
+            .map_err(|error| like(format!("is no JSON object: {error}")))?;
+        for (key, value) in &json {
+            if let Some((_, reason)) = REFUSED.iter().find(|(refused, _)| refused == key) {
+                return Err(format!("{key} is not taken: {reason}"));
+            }
+            let alone = Map::from_iter([(key.clone(), value.clone())]);
+            let read = serde_json::from_value::<Self>(Value::Object(alone));
+            read.map_err(|error| format!("{key}: {error}"))?;
+        }
         let given = json.iter().filter(|(_, value)| !value.is_null());
         let given = given.map(|(key, _)| key.clone()).collect();
         let mut options: Self =
@@ -134,6 +155,7 @@ impl OdeOptions {
                 safety: self.safety.unwrap_or(control.safety),
                 ifactor: self.ifactor.unwrap_or(control.ifactor),
                 dfactor: self.dfactor.unwrap_or(control.dfactor),
+                max_num_steps: self.max_num_steps.unwrap_or(control.max_num_steps),
                 ..control
             },
             step_t: self.step_t.clone().unwrap_or_default(),
@@ -152,7 +174,7 @@ fn stranger(key: &str, method: Method, edm: bool) -> Option<&'static str> {
         "atol" | "rtol" => (adaptive || implicit, "an adaptive solver's or implicit_adams'"),
         "max_order" => (method.is_multistep(), "explicit_adams' and implicit_adams'"),
         "max_iters" => (implicit, "implicit_adams'"),
-        "perturb" => (!adaptive, "that of solvers on a given grid"),
+        "perturb" | "interp" => (!adaptive, "that of solvers on a given grid"),
         "step_size" => (true, ""),
         _ => (adaptive, "an adaptive solver's"),
     };
@@ -171,15 +193,23 @@ mod tests {
     fn bad_values_are_refused_with_what_would_be_right() {
         for (text, right) in [
             ("0.05", "JSON object"),
-            ("[0.05]", "JSON object"),
+            ("[0.05]", "found a list, a JSON object is due"),
+            ("{'nfe': 5}", "is no JSON object: key must be a string"),
             (r#"{"stepsize": 0.05}"#, "step_size"),
             (r#"{"step_size": 0}"#, "(0, 1]"),
-            (r#"{"step_size": "x"}"#, "f64"),
+            (r#"{"step_size": "x"}"#, "step_size: invalid type: string \"x\", expected f64"),
             (r#"{"nfe": 1}"#, "at least 2"),
             (r#"{"atol": -1}"#, "at least 0"),
             (r#"{"max_order": 0}"#, "2 to 12"),
             (r#"{"max_iters": 0}"#, "at least 1"),
             (r#"{"safety": 0}"#, "above 0"),
+            (r#"{"max_num_steps": 0}"#, "at least 1"),
+            (r#"{"max_num_steps": 2.5}"#, "max_num_steps: invalid type"),
+            (r#"{"interp": "spline"}"#, "expected `linear` or `cubic`"),
+            (r#"{"norm": "max"}"#, "norm is not taken: errors count by the root"),
+            (r#"{"dtype": "float32"}"#, "dtype is not taken: time is counted in double"),
+            (r#"{"grid_constructor": null}"#, "give step_size"),
+            (r#"{"implicit": true}"#, "explicit_adams or implicit_adams"),
         ] {
             let error = parse(text).err().expect(text);
             assert!(error.contains(right) && !error.contains('\n'), "{text}: {error}");
@@ -195,11 +225,16 @@ mod tests {
         assert!(steps(r#"{"max_iters": 4}"#, Method::ExplicitAdams, false).is_err());
         assert!(steps(r#"{"perturb": true}"#, dopri5, false).is_err());
         assert!(steps(r#"{"jump_t": [0.5]}"#, euler, false).is_err());
+        assert!(steps(r#"{"max_num_steps": 5}"#, euler, false).is_err());
+        assert!(steps(r#"{"interp": "cubic"}"#, dopri5, false).is_err());
+        assert!(steps(r#"{"interp": "cubic"}"#, euler, false).is_ok());
         assert!(steps(r#"{"nfe": 5}"#, euler, false).is_err());
         assert_eq!(steps(r#"{"nfe": 5}"#, euler, true).unwrap().0.len(), 6);
         assert_eq!(steps(r#"{"step_size": null}"#, euler, false).unwrap().0, [0.0, 0.5, 1.0]);
-        let (_, options) = steps(r#"{"jump_t": [0.5], "atol": 0.1}"#, dopri5, false).unwrap();
-        assert_eq!((options.jump_t, options.control.atol), (vec![0.5], 0.1));
+        let text = r#"{"jump_t": [0.5], "atol": 0.1, "max_num_steps": 7}"#;
+        let (_, options) = steps(&format!("\u{feff}{text}"), dopri5, false).unwrap();
+        let Control { atol, max_num_steps, .. } = options.control;
+        assert_eq!((options.jump_t, atol, max_num_steps), (vec![0.5], 0.1, 7));
         let adams = steps(r#"{"max_order": 5, "rtol": 0.1}"#, Method::ImplicitAdams, false);
         let (_, options) = adams.unwrap();
         assert_eq!((options.adams.max_order, options.control.rtol), (5, 0.1));

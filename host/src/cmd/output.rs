@@ -1,7 +1,7 @@
 //! Where samples go: one picture, a folder of them, or a file of numbers, by the output's name.
 
 use core::fmt;
-use std::path::{Path, PathBuf};
+use std::path::{Path, PathBuf, is_separator};
 
 use anyhow::{Context, Result};
 use fm_candle::fid::npz;
@@ -47,10 +47,12 @@ pub(crate) fn safetensors(path: PathBuf) -> Result<PathBuf, &'static str> {
 }
 
 impl Output {
-    /// The output of this name: what it ends in decides, but for a folder that is there already.
+    /// The output of this name: what it ends in decides, but for a folder, one that is there already or
+    /// whose name ends as only a folder's does.
     pub(crate) fn of(path: PathBuf) -> Result<Self, &'static str> {
+        let is_folder = path.is_dir() || path.to_string_lossy().ends_with(is_separator);
         let kind = match extension(&path).as_str() {
-            _ if path.is_dir() => Kind::Folder,
+            _ if is_folder => Kind::Folder,
             "png" => Kind::Grid,
             "npz" => Kind::Npz,
             "safetensors" => Kind::Safetensors,
@@ -197,6 +199,7 @@ mod tests {
         assert_eq!(kind("b.npz"), Ok(Kind::Npz));
         assert_eq!(kind("b.v2.safetensors"), Ok(Kind::Safetensors));
         assert_eq!(kind("new"), Ok(Kind::Folder));
+        assert_eq!(kind("v0.5/"), Ok(Kind::Folder));
         assert!(kind("b.jpg").is_err());
         let dir = tempfile::Builder::new().suffix(".png").tempdir().unwrap();
         assert_eq!(Output::of(dir.path().into()).unwrap().kind, Kind::Folder);

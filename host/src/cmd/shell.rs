@@ -10,6 +10,8 @@ use clap_complete::Shell;
 use clap_mangen::Man;
 use fm_candle::atomic;
 
+use crate::cmd::folder::check_place;
+
 /// Print the completions of a shell
 #[derive(clap::Args)]
 pub(crate) struct Completions {
@@ -40,6 +42,7 @@ pub(crate) fn completions(
 /// Writes the pages of `command` and of its subcommands.
 pub(crate) fn manual(args: &Manual, mut command: Command) -> Result<()> {
     let folder = &args.dir;
+    check_place(folder)?;
     fs::create_dir_all(folder).with_context(|| format!("creating `{}`", folder.display()))?;
     // Passes the common options on to the subcommands.
     command.build();

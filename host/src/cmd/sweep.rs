@@ -14,6 +14,7 @@ use fm_candle::sample::{Sampler, batch_size};
 use quant_core::scheme::Scheme;
 
 use crate::cli::{Common, command_line};
+use crate::cmd::folder;
 use crate::cmd::images;
 use crate::cmd::net::NetArgs;
 use crate::cmd::ode::OdeArgs;
@@ -98,6 +99,7 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
     if args.n < 2 {
         bail!("-n {}: at least 2 images are needed", args.n);
     }
+    folder::check_place(&args.output)?;
     let (source, config) = args.net.open(common.progress())?;
     let device = common.device()?;
     let (grid, options) = args.ode.steps(0.1)?;

@@ -1,7 +1,7 @@
 //! `fmq train`: upstream's `train.py`, its flags and its files.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
@@ -12,13 +12,14 @@ use fm_candle::device::{self, Device};
 use fm_candle::model::UNetConfig;
 use fm_candle::sample::{Sampler, batch_size};
 use fm_candle::solver::Method;
-use fm_candle::train::{Precision, Ranks, TrainConfig, Trainer};
+use fm_candle::train::{Precision, Rank, Ranks, TrainConfig, Trainer};
 
 use crate::cli::{self, Common};
+use crate::cmd::folder;
+use crate::cmd::images::named;
 use crate::cmd::launcher::Launcher;
-use crate::cmd::net;
 use crate::cmd::ode::OdeOptions;
-use crate::progress::Progress;
+use crate::cmd::sample::finite;
 use fid::Fid;
 use journal::Journal;
 use run::Run;
@@ -29,6 +30,7 @@ mod fid;
 mod journal;
 mod namespace;
 mod ranks;
+mod resume;
 mod run;
 mod signals;
 
@@ -84,7 +86,7 @@ pub(crate) struct Args {
     #[arg(long = "ode_options", alias = "ode-options", default_value = r#"{"step_size": 0.01}"#)]
     ode_options: OdeOptions,
     /// Guidance of the snapshots
-    #[arg(long = "cfg_scale", alias = "cfg-scale", default_value_t = 0.2)]
+    #[arg(long = "cfg_scale", alias = "cfg-scale", default_value = "0.2", value_parser = finite)]
     cfg_scale: f64,
     /// Go on from a checkpoint, ours or upstream's (checkpoint.pth, checkpoint-N.pth), or with
     /// "auto" from the one in --output_dir; from a file with weights alone, start from them
@@ -93,10 +95,11 @@ pub(crate) struct Args {
     /// Epochs between evaluations and checkpoints
     #[arg(long = "eval_frequency", alias = "eval-frequency", default_value_t = 50)]
     eval_frequency: u64,
-    /// Train and evaluate on one batch
+    /// Train on the batches of one update, and evaluate on one batch
     #[arg(long = "test_run", alias = "test-run")]
     test_run: bool,
-    /// Only evaluate the saved run of --resume: write its weights and a snapshot
+    /// Only evaluate the file of --resume, with the net and the average that it holds: write these
+    /// weights and a snapshot
     #[arg(long = "eval_only", alias = "eval-only")]
     eval_only: bool,
     /// Measure FID against the training set at every evaluation
@@ -168,28 +171,13 @@ fn run_as(args: &Args, common: &Common, ranks: &Arc<dyn Ranks>) -> Result<()> {
     let rank = ranks.rank();
     let device = common.device_for(ranks::local())?;
     let progress = common.progress_of(rank);
-    check_flags(args, progress)?;
+    check_flags(args)?;
     let dataset = args.dataset;
-    let mut arch = net::named(args.arch.as_deref().unwrap_or(dataset.name()))?;
-    let config = TrainConfig {
-        batch_size: args.batch_size,
-        epochs: args.epochs,
-        accum_iter: args.accum_iter,
-        lr: args.lr,
-        optimizer_betas: (args.optimizer_betas[0], args.optimizer_betas[1]),
-        decay_lr: args.decay_lr,
-        class_drop_prob: args.class_drop_prob,
-        skewed_timesteps: args.skewed_timesteps,
-        use_ema: args.use_ema,
-        seed: common.seed,
-        flip: !args.no_flip,
-        precision: precision(args, &device)?,
-        recompute: args.gradient_checkpointing,
-        world_size: rank.size,
-    };
-    config.check()?;
+    let config = config(args, common, rank, &device)?;
     let sampler = sampler(args, &device)?;
     let fid = Fid::open(args, &device)?;
+    let saved = resume::path(args)?;
+    let mut arch = resume::arch(args, saved.as_deref())?;
     let options = FolderOptions {
         image_size: args.image_size,
         skip_bad: args.skip_bad,
@@ -210,22 +198,15 @@ fn run_as(args: &Args, common: &Common, ranks: &Arc<dyn Ranks>) -> Result<()> {
         );
     }
     arch.image_size = i64::try_from(data.shape()[1])?;
-    if config.flip && matches!(dataset, Dataset::Mnist | Dataset::FashionMnist) {
-        progress.line(
-            "warning: images are flipped left to right, as upstream does; digits want --no-flip",
-        );
-    }
-    let saved = resume_path(args)?;
-    let trainer = match &saved {
-        Some(path) => {
-            let trainer = Trainer::resume(path, &arch, &config, &device)
-                .with_context(|| format!("--resume `{}`", path.display()))?;
-            tell_resumed(&trainer, args, progress);
-            trainer
-        }
-        None => Trainer::new(&arch, &config, &device)?,
+    let (trainer, told) = match &saved {
+        Some(path) => resume::take_up(path, args, &arch, &config, &*data, &device)
+            .map_err(|error| named(&path.to_string_lossy(), error).context("--resume"))?,
+        None => (Trainer::new(&arch, &config, &device)?, Vec::new()),
     };
     let trainer = trainer.with_ranks(Arc::clone(ranks))?;
+    for line in notes(args, &config, &*data).iter().chain(&told) {
+        progress.line(line);
+    }
     let namespace = namespace::namespace(args, common, &arch, rank);
     // The first process alone writes.
     let journal =
@@ -246,6 +227,70 @@ fn run_as(args: &Args, common: &Common, ranks: &Arc<dyn Ranks>) -> Result<()> {
         skipped: 0,
     };
     if args.eval_only { run.evaluate().map(drop) } else { run.train() }
+}
+
+/// What the run is asked to do; an evaluation asks nothing of the settings of the training.
+fn config(args: &Args, common: &Common, rank: Rank, device: &Device) -> Result<TrainConfig> {
+    let of_both = TrainConfig {
+        batch_size: args.batch_size,
+        seed: common.seed,
+        world_size: rank.size,
+        ..TrainConfig::default()
+    };
+    if args.eval_only {
+        return Ok(of_both);
+    }
+    let config = TrainConfig {
+        epochs: args.epochs,
+        accum_iter: args.accum_iter,
+        lr: args.lr,
+        optimizer_betas: (args.optimizer_betas[0], args.optimizer_betas[1]),
+        decay_lr: args.decay_lr,
+        class_drop_prob: args.class_drop_prob,
+        skewed_timesteps: args.skewed_timesteps,
+        use_ema: args.use_ema,
+        flip: !args.no_flip,
+        precision: precision(args, device)?,
+        recompute: args.gradient_checkpointing,
+        ..of_both
+    };
+    config.check()?;
+    Ok(config)
+}
+
+/// What is otherwise than one might think, in words.
+fn notes(args: &Args, config: &TrainConfig, data: &dyn ImageSet) -> Vec<String> {
+    let mut notes = Vec::new();
+    let ignored = args.launcher.given();
+    if !ignored.is_empty() {
+        notes.push(format!("warning: ignored here: --{}", ignored.join(", --")));
+    }
+    for (flag, given) in
+        [("save_fid_samples", args.save_fid_samples), ("weights", args.weights.is_some())]
+    {
+        if given && !args.compute_fid {
+            notes.push(format!("warning: --{flag} has no effect without --compute_fid"));
+        }
+    }
+    if args.eval_only {
+        return notes;
+    }
+    if config.flip && matches!(args.dataset, Dataset::Mnist | Dataset::FashionMnist) {
+        notes.push(
+            "warning: images are flipped left to right, as upstream does; digits want --no-flip"
+                .into(),
+        );
+    }
+    let batches = config.batches(data.len()).unwrap_or(0);
+    match batches % config.accum_iter as u64 {
+        0 => {}
+        rest => notes.push(format!(
+            "note: --accum_iter {}: the last {rest} of {batches} batches of an epoch make no update, \
+             as upstream's",
+            config.accum_iter
+        )),
+    }
+    notes
 }
 
 /// The type to compute in, which the CPU has no fast way for but one.
@@ -283,8 +328,8 @@ fn open_folder(args: &Args, trainer: &Trainer, namespace: &Map<String, Value>) -
     Ok(journal)
 }
 
-/// Refuses what cannot be done, before any work, and names what is ignored.
-fn check_flags(args: &Args, progress: Progress) -> Result<()> {
+/// Refuses what cannot be done, before any work.
+fn check_flags(args: &Args) -> Result<()> {
     if args.discrete_flow_matching {
         let error = clap::Error::raw(
             clap::error::ErrorKind::ArgumentConflict,
@@ -292,33 +337,13 @@ fn check_flags(args: &Args, progress: Progress) -> Result<()> {
         );
         error.exit();
     }
-    if args.eval_only && args.resume.is_empty() {
-        bail!("--eval_only needs the run to evaluate: --resume PATH or auto");
-    }
     if args.start_epoch.is_some_and(|epoch| epoch != 0) {
         bail!("--start_epoch: a run taken up with --resume knows its own epoch; leave it out");
     }
-    let ignored = args.launcher.given();
-    if !ignored.is_empty() {
-        progress.line(&format!("warning: ignored here: --{}", ignored.join(", --")));
+    if args.compute_fid && args.fid_samples < 2 {
+        bail!("--fid_samples {}: a covariance needs at least 2", args.fid_samples);
     }
-    Ok(())
-}
-
-/// Says where a run goes on, and which of its own settings stand against the command line's.
-fn tell_resumed(trainer: &Trainer, args: &Args, progress: Progress) {
-    let (at, schedule) = (trainer.progress(), trainer.schedule());
-    progress.line(&format!("resumed at epoch {}, batch {}", at.epoch, at.batch));
-    let (beta1, beta2) = trainer.optimizer().config().betas;
-    let asked = (args.lr, args.decay_lr, &args.optimizer_betas[..]);
-    if asked != (schedule.initial, schedule.falls(), &[beta1, beta2][..]) {
-        let decay = if schedule.falls() { " --decay_lr" } else { "" };
-        progress.line(&format!(
-            "note: the checkpoint's optimizer goes on as it was, as upstream's does: \
-             --lr {}{decay} --optimizer_betas {beta1} {beta2}",
-            schedule.initial
-        ));
-    }
+    folder::check_place(&args.output_dir).context("--output_dir")
 }
 
 fn sampler(args: &Args, device: &Device) -> Result<Sampler> {
@@ -349,33 +374,14 @@ fn check_fit(
     if height != width {
         bail!("--dataset {set}: images of {height} x {width} are not square");
     }
-    let (size, n) = (config.world_size, data.len());
-    if n.div_ceil(size) < args.batch_size {
-        bail!(
-            "--batch_size {}: the data set has only {n} images for {size} process(es)",
-            args.batch_size
-        );
+    // An evaluation draws as many images as are in a batch, but for a test run of none from the set.
+    if !args.eval_only || args.test_run {
+        config.batches(data.len())?;
     }
     match net.num_classes {
         Some(known) if known < data.classes() => {
             bail!("--dataset {set} has {} classes, the net only {known}", data.classes())
         }
         _ => Ok(()),
-    }
-}
-
-/// The saved run to go on with; a folder that holds one is never started over by mistake.
-fn resume_path(args: &Args) -> Result<Option<PathBuf>> {
-    let own = args.output_dir.join(RUN);
-    match args.resume.as_str() {
-        "" if own.exists() => bail!(
-            "`{}` is a saved run: go on with --resume auto, or choose another --output_dir",
-            own.display()
-        ),
-        "auto" if own.exists() => Ok(Some(own)),
-        "auto" if args.eval_only => bail!("`{}`: no such run to evaluate", own.display()),
-        "" | "auto" => Ok(None),
-        path if Path::new(path).is_file() => Ok(Some(path.into())),
-        path => bail!("--resume `{path}`: no such file"),
     }
 }

@@ -114,28 +114,37 @@ impl Project {
     /// Writes the project for a packed file that was [checked](Self::check) into the folder `dir`, which
     /// must be new or empty.
     pub(crate) fn write(&self, dir: &Path, facts: &Facts, file: &[u8]) -> Result<()> {
-        let taken = fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some());
-        if taken || dir.is_file() {
+        let named = || format!("`{}`", dir.display());
+        let there = dir.exists();
+        let taken = there && fs::read_dir(dir).ok().is_none_or(|mut it| it.next().is_some());
+        if taken {
             bail!("`{}`: must be a new or empty folder", dir.display());
         }
         atomic::check_target(dir)?;
-        // Beside its place, so that it appears there whole.
+        // In a folder that is there, which may be a shell's own or a mount; else beside its place, so
+        // that it appears there whole.
         let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let place = if there { dir } else { parent.unwrap_or(Path::new(".")) };
         let mut builder = tempfile::Builder::new();
         builder.prefix(".fmq-");
         // Readable by whom the umask allows, as any other folder.
         #[cfg(unix)]
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777));
-        let beside = builder
-            .tempdir_in(parent.unwrap_or(Path::new(".")))
-            .with_context(|| format!("`{}`", dir.display()))?;
+        let made = builder.tempdir_in(place).with_context(named)?;
         for (name, contents) in self.files(facts)? {
-            write(&beside.path().join(name), contents.as_bytes())?;
+            write(&made.path().join(name), contents.as_bytes())?;
         }
-        write(&beside.path().join("model.fmq"), file)?;
-        fs::rename(beside.path(), dir).with_context(|| format!("`{}`", dir.display()))?;
-        // It has moved: there is nothing to remove.
-        let _ = beside.keep();
+        write(&made.path().join("model.fmq"), file)?;
+        if there {
+            for entry in fs::read_dir(made.path()).with_context(named)? {
+                let entry = entry.with_context(named)?;
+                fs::rename(entry.path(), dir.join(entry.file_name())).with_context(named)?;
+            }
+        } else {
+            fs::rename(made.path(), dir).with_context(named)?;
+            // It has moved: there is nothing to remove.
+            let _ = made.keep();
+        }
         Ok(())
     }
 

@@ -2,13 +2,14 @@
 
 use core::fmt::Write;
 use std::fs;
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use quant_core::format::Model;
 use quant_core::infer::{Plan, Precision, Sampler, Settings};
 
-use crate::{fails, fmq, folder, ok};
+use crate::{fails, fmq, folder, names, ok};
 
 /// A folder with `q.fmq`, a small net that can test its device.
 fn packed() -> tempfile::TempDir {
@@ -75,6 +76,22 @@ fn a_project_is_a_folder_like_others() {
     ok(dir, &["export", "q.fmq", "--firmware", "empty", "--quant-core", "https://example.org/fmq"]);
     let manifest = fs::read_to_string(dir.join("empty/Cargo.toml")).unwrap();
     assert!(manifest.contains(r#"quant-core = { git = "https://example.org/fmq" }"#), "{manifest}");
+    // So may the one that one is in, and it stays itself; so may a link to one.
+    fs::create_dir(dir.join("here")).unwrap();
+    let inode = |name| fs::metadata(dir.join(name)).unwrap().ino();
+    let before = inode("here");
+    ok(&dir.join("here"), &["export", "../q.fmq", "--firmware", "."]);
+    assert_eq!(inode("here"), before);
+    fs::create_dir(dir.join("far")).unwrap();
+    symlink("far", dir.join("link")).unwrap();
+    ok(dir, &["export", "q.fmq", "--firmware", "link/"]);
+    ok(dir, &["export", "q.fmq", "--firmware", "new/"]);
+    let file_names = |name| -> Vec<_> {
+        names(&dir.join(name)).iter().map(|path| path.file_name().unwrap().to_owned()).collect()
+    };
+    for other in ["here", "far", "new", "empty"] {
+        assert_eq!(file_names(other), file_names("rust"), "{other}");
+    }
 }
 
 /// What the compilers make of the sources: programs that copy the bytes to stdout.

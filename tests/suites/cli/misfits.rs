@@ -45,6 +45,52 @@ fn an_unknown_net_is_answered_with_the_known_ones() {
 }
 
 #[test]
+fn json_is_an_object_in_utf_8() {
+    let dir = folder();
+    let dir = dir.path();
+    points(&dir.join("in.safetensors"), &[]);
+    write(&dir.join("bare.safetensors"), &tiny(), false);
+    let arch = |bytes: &[u8]| {
+        fs::write(dir.join("net.json"), bytes).unwrap();
+        velocity("bare.safetensors", &["--arch", "net.json"])
+    };
+    let json = tiny().to_json();
+    let wide: Vec<u8> = "\u{feff}{}".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    for (bytes, fault) in [
+        (&b"[1, 32, 1]"[..], "found a list, a JSON object is due"),
+        (b"", "found nothing, a JSON object is due"),
+        (&wide, "is UTF-16 text; save it as UTF-8"),
+    ] {
+        let error = fails(dir, &arch(bytes));
+        assert!(error.contains("`net.json`") && error.contains(fault), "{error}");
+    }
+    ok(dir, &arch(format!("\u{feff}{json}").as_bytes()));
+
+    let sample = ["sample", "net.safetensors", "-n", "1", "-o", "x.png", "--ode-options"];
+    let output = fmq(dir, &[&sample[..], &["[1]"]].concat());
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    assert!(stderr.contains("--ode-options") && stderr.contains("found a list"), "{stderr}");
+    ok(dir, &[&sample[..], &["\u{feff}{\"step_size\": 1}"]].concat());
+}
+
+#[test]
+fn an_adaptive_solvers_steps_are_bounded() {
+    let dir = folder();
+    let dir = dir.path();
+    let run = |steps: &'static str, output| {
+        let args = ["sample", "net.safetensors", "-n", "1", "-o", output, "--ode-method", "dopri5"];
+        [&args[..], &["--ode-options", steps]].concat()
+    };
+    let error = fails(dir, &run(r#"{"max_num_steps": 2}"#, "x.safetensors"));
+    assert!(error.contains("step 2: max_num_steps 2 does not lead to the end"), "{error}");
+    ok(dir, &run(r#"{"max_num_steps": 1000}"#, "x.safetensors"));
+    ok(dir, &run("{}", "y.safetensors"));
+    let read = |name| fs::read(dir.join(name)).unwrap();
+    assert!(read("x.safetensors") == read("y.safetensors"));
+}
+
+#[test]
 fn shapes_that_fit_no_preset_are_told_with_the_nearest() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();

@@ -3,20 +3,33 @@
 use core::time::Duration;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Stdio};
+use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 
+use fm_candle::data::ImageSet;
+use fm_candle::device::Device;
+use fm_candle::train::{TrainConfig, Trainer};
+
 use super::*;
+
+/// `n` images of 8x8 pixels.
+fn images(n: u32) -> Images {
+    let pixels = (0..n * 64).map(|i| (i * 31 % 256) as u8).collect();
+    Images::new([1, 8, 8], pixels, (0..n).map(|i| i % 10).collect()).unwrap()
+}
+
+/// The same as IDX files in the folder `name`.
+fn set(dir: &Path, name: &str, n: u32) {
+    let [images, labels] = mnist::encode(&images(n)).unwrap();
+    fs::create_dir(dir.join(name)).unwrap();
+    fs::write(dir.join(name).join("train-images-idx3-ubyte"), images).unwrap();
+    fs::write(dir.join(name).join("train-labels-idx1-ubyte"), labels).unwrap();
+}
 
 /// 20 images of 8x8 pixels in `mnist/`, as IDX files.
 pub(super) fn idx(dir: &Path) {
-    let pixels = (0..20 * 64u32).map(|i| (i * 31 % 256) as u8).collect();
-    let labels = (0..20).map(|i| i % 10).collect();
-    let images = Images::new([1, 8, 8], pixels, labels).unwrap();
-    let [images, labels] = mnist::encode(&images).unwrap();
-    fs::create_dir(dir.join("mnist")).unwrap();
-    fs::write(dir.join("mnist/train-images-idx3-ubyte"), images).unwrap();
-    fs::write(dir.join("mnist/train-labels-idx1-ubyte"), labels).unwrap();
+    set(dir, "mnist", 20);
     fs::write(dir.join("tiny.json"), tiny().to_json()).unwrap();
 }
 
@@ -81,7 +94,8 @@ fn train_writes_its_files_and_resumes() {
     // Neither starting over by mistake nor other settings under the same run.
     assert!(fails(dir, &TRAIN).contains("--resume auto"));
     let other = [&TRAIN[..], &["--skewed_timesteps", "--resume", "auto"]].concat();
-    assert!(fails(dir, &other).contains("only epochs may change"));
+    let error = fails(dir, &other);
+    assert!(error.contains("--skewed_timesteps, but the run was started without"), "{error}");
     fs::remove_file(dir.join("run/model.safetensors")).unwrap();
     train("2");
     assert!(dir.join("run/model.safetensors").exists(), "a finished run is evaluated again");
@@ -106,6 +120,256 @@ fn upstreams_launcher_flags_are_named_and_ignored() {
     args.push("--compute_fid");
     let error = fails(dir, &args);
     assert!(error.contains("fmq data fetch inception") && error.contains("--weights"), "{error}");
+}
+
+/// What a run with these flags more says on stderr; it must be a success.
+fn told(dir: &Path, more: &[&str]) -> String {
+    let output = fmq(dir, &[&TRAIN[..], more].concat());
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{more:?}: {stderr}");
+    stderr
+}
+
+/// The updates that the optimizer in a checkpoint has made.
+fn updates(path: &Path) -> f32 {
+    let (moments, _) = checkpoint::Source::open_training(path).unwrap().unwrap();
+    let step = moments.tensors().iter().position(|info| info.name == "state.0.step").unwrap();
+    moments.read(step).unwrap().to_scalar().unwrap()
+}
+
+#[test]
+fn an_epoch_without_an_update_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    idx(dir);
+    let refused = |args: &[&str]| fails(dir, &[&TRAIN[..], args].concat());
+    let error = refused(&["--accum_iter", "5"]);
+    let expected = "--accum_iter 5: an epoch of 20 images has 4 batches of 5, so there would be no \
+                    update at all; at most 4 is right";
+    assert!(error.contains(expected), "{error}");
+    let error = refused(&["--batch_size", "21"]);
+    assert!(error.contains("--batch_size 21") && error.contains("at most 20 is right"), "{error}");
+    let error = refused(&["--epochs", "0"]);
+    assert!(error.contains("epochs 0 must be at least 1"), "{error}");
+
+    // As upstream, what remains of an epoch makes no update.
+    let stderr = told(dir, &["--accum_iter", "3", "--epochs", "2"]);
+    assert!(stderr.contains("the last 1 of 4 batches of an epoch make no update"), "{stderr}");
+    assert_eq!(updates(&dir.join("run/checkpoint.pth")), 2.0);
+    // A test run makes the one update that it is to test.
+    told(dir, &["--accum_iter", "3", "--test_run", "--output_dir", "test"]);
+    assert_eq!(updates(&dir.join("test/checkpoint.pth")), 1.0);
+    assert!(dir.join("test/snapshots/0_3.png").exists());
+}
+
+/// Writes the run of `TRAIN` after some batches of its first epoch.
+fn cut(path: &Path, batches: usize) {
+    let config =
+        TrainConfig { batch_size: 5, flip: false, use_ema: true, ..TrainConfig::default() };
+    let mut trainer = Trainer::new(&tiny(), &config, &Device::Cpu).unwrap();
+    let data: Arc<dyn ImageSet> = Arc::new(images(20));
+    let mut loader = trainer.loader(&data).unwrap();
+    for _ in 0..batches {
+        trainer.next_batch(&mut loader).unwrap();
+    }
+    trainer.save(path, &serde_json::Map::new()).unwrap();
+}
+
+#[test]
+fn a_run_is_cut_and_goes_on_inside_an_epoch() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    idx(dir);
+    set(dir, "few", 10);
+    cut(&dir.join("cut.pth"), 3);
+    let fails = |args: &[&str]| fails(dir, &[&TRAIN[..], &["--resume", "cut.pth"], args].concat());
+    let error = fails(&["--data_path", "few"]);
+    assert!(error.contains("saved after batch 3 of an epoch, which has only 2"), "{error}");
+    let error = fails(&["--batch_size", "4"]);
+    let expected =
+        "--batch_size 4, but the run was started with --batch_size 5 and saved after batch 3";
+    assert!(error.contains(expected), "{error}");
+    // A test run trains on one batch more.
+    told(dir, &["--resume", "cut.pth", "--test_run"]);
+    assert_eq!(updates(&dir.join("run/checkpoint.pth")), 4.0);
+}
+
+#[test]
+fn an_evaluation_asks_nothing_of_the_training() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    idx(dir);
+    told(dir, &["--epochs", "2"]);
+    let evaluate = |file: &str, to: &str, more: &[&str]| {
+        let args =
+            ["train", "--eval_only", "--dataset=mnist", "--data_path=mnist", "--batch_size=5"];
+        let args = [&args[..], &["--ode_options", r#"{"step_size": 0.5}"#], more].concat();
+        ok(dir, &[&args[..], &["--resume", file, "--output_dir", to]].concat());
+        let read = |path: &str| fs::read(dir.join(path)).unwrap();
+        let model = format!("{to}/model.safetensors");
+        assert!(read(&model) == read("run/model.safetensors"), "{file}: other weights");
+        let picture = names(&dir.join(to).join("snapshots")).remove(0);
+        assert!(
+            fs::read(&picture).unwrap() == read("run/snapshots/1_8.png"),
+            "{file}: another picture"
+        );
+        picture.file_name().unwrap().to_str().unwrap().to_string()
+    };
+    assert_eq!(evaluate("run/checkpoint.pth", "a", &[]), "1_8.png");
+    assert_eq!(evaluate("run/model.safetensors", "b", &[]), "0_0.png");
+    let others = [
+        "--lr=0",
+        "--accum_iter=99",
+        "--epochs=1",
+        "--class_drop_prob=7",
+        "--skewed_timesteps",
+        "--precision=bf16",
+        "--device=cpu",
+        "--arch=tiny.json",
+    ];
+    assert_eq!(evaluate("run/checkpoint-1.pth", "c", &others), "1_8.png");
+
+    let refused = |args: &[&str]| {
+        let all = ["train", "--eval_only", "--dataset=mnist", "--data_path=mnist", "--resume"];
+        fails(dir, &[&all[..], args].concat())
+    };
+    let deep = UNetConfig { num_res_blocks: 2, ..tiny() };
+    fs::write(dir.join("deep.json"), deep.to_json()).unwrap();
+    let error = refused(&["run/checkpoint.pth", "--arch=deep.json"]);
+    let expected = "--arch: num_res_blocks 2, but the file's net has num_res_blocks 1";
+    assert!(error.contains(expected), "{error}");
+    assert!(refused(&["run"]).contains("is a folder; name a checkpoint, as `checkpoint.pth`"));
+    assert!(refused(&["none.pth"]).contains("`none.pth`: no such file"));
+    assert!(refused(&["tiny.json"]).contains("is no torch checkpoint"));
+}
+
+#[test]
+fn a_run_keeps_its_settings_and_says_which_one_differs() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    idx(dir);
+    let deep = UNetConfig { num_res_blocks: 2, ..tiny() };
+    fs::write(dir.join("deep.json"), deep.to_json()).unwrap();
+    let train: Vec<&str> =
+        TRAIN.into_iter().filter(|arg| !["--no-flip", "--use_ema"].contains(arg)).collect();
+    ok(dir, &[&train[..], &["--epochs", "1"]].concat());
+    let resume = ["--resume", "auto", "--epochs", "1"];
+    let named = fails(dir, &[&train[..], &resume, &["--seed=3"]].concat());
+    assert!(named.starts_with("error: --resume: `run/checkpoint.pth`: --seed 3, but"), "{named}");
+    for (flags, difference) in [
+        (&["--seed", "3"][..], "--seed 3, but the run was started with --seed 0"),
+        (&["--accum_iter=2"], "--accum_iter 2, but the run was started with --accum_iter 1"),
+        (
+            &["--class_drop_prob=1"],
+            "--class_drop_prob 1.0, but the run was started with --class_drop_prob 0.2",
+        ),
+        (
+            &["--skewed_timesteps"],
+            "--skewed_timesteps, but the run was started without --skewed_timesteps",
+        ),
+        (&["--use_ema"], "--use_ema, but the run was started without --use_ema"),
+        (&["--no-flip"], "--no-flip, but the run was started without --no-flip"),
+        (
+            &["--arch=deep.json"],
+            "--arch: num_res_blocks 2, but the file's net has num_res_blocks 1",
+        ),
+        (
+            &["--dataset=fashionmnist"],
+            "--dataset fashionmnist, but the run was started with --dataset mnist",
+        ),
+    ] {
+        let error = fails(dir, &[&train[..], &resume, flags].concat());
+        assert!(error.contains(difference), "{flags:?}: {error}");
+    }
+    // What need not be as it was.
+    let free =
+        ["--data_path=./mnist", "--batch_size=4", "--lr=1e-3", "--device=cpu", "--threads=1"];
+    let others = ["--gradient-checkpointing", "--ode_method=euler", "--eval_frequency=2"];
+    let output = fmq(dir, &[&train[..], &resume, &free, &others, &["--epochs=2"]].concat());
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{stderr}");
+    assert!(stderr.contains("resumed at epoch 1") && stderr.contains("--lr 0.0001"), "{stderr}");
+    assert!(
+        stderr.contains("falls over 1 epochs") && stderr.contains("stays at 1.0e-8"),
+        "{stderr}"
+    );
+
+    // Nor is a run silent that has nothing to do.
+    let output = fmq(dir, &[&train[..], &resume, &["--epochs=2"]].concat());
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(stderr.contains("has its 2 epochs: there is nothing to train"), "{stderr}");
+    let error = fails(dir, &[&train[..], &resume].concat());
+    assert!(error.contains("--epochs 1: the run is at epoch 2"), "{error}");
+    // Without its switches a run with them does not go on either.
+    told(dir, &["--epochs=1", "--output_dir=with"]);
+    let error = fails(dir, &[&train[..], &resume, &["--output_dir=with"]].concat());
+    for flag in ["--no-flip", "--use_ema"] {
+        assert!(
+            error.contains(&format!("no {flag}, but the run was started with {flag}")),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn weights_alone_start_a_run_of_the_same_net() {
+    let dir = folder();
+    let dir = dir.path();
+    idx(dir);
+    let from = ["--resume", "net.safetensors", "--epochs", "1"];
+    let heads = UNetConfig { num_heads: 2, ..tiny() };
+    fs::write(dir.join("heads.json"), heads.to_json()).unwrap();
+    let error = fails(dir, &[&TRAIN[..], &from, &["--arch", "heads.json"]].concat());
+    assert!(error.contains("--arch: num_heads 2, but the file's net has num_heads 1"), "{error}");
+    assert!(told(dir, &from).contains("holds weights alone: a new run starts from them"));
+}
+
+#[test]
+fn an_output_that_is_no_folder_is_refused() {
+    let dir = folder();
+    let dir = dir.path();
+    idx(dir);
+    let error = fails(dir, &[&TRAIN[..], &["--output_dir", "tiny.json"]].concat());
+    assert!(error.contains("--output_dir: `tiny.json`: is no folder"), "{error}");
+    for args in [
+        &["latent", "net.safetensors", "--data", "mnist", "-o", "tiny.json"][..],
+        &["sweep", "net.safetensors", "--data", "mnist", "-n", "8", "-o", "tiny.json"],
+        &["sample", "net.safetensors", "-n", "1", "-o", "tiny.json/"],
+        &["demo", "-o", "tiny.json"],
+        &["man", "tiny.json"],
+    ] {
+        let error = fails(dir, args);
+        assert!(error.contains("is no folder, and the output is one"), "{args:?}: {error}");
+    }
+    // The folder that one is in is one, empty or not.
+    fs::create_dir(dir.join("here")).unwrap();
+    let args = ["--output_dir=.", "--data_path=../mnist", "--arch=../tiny.json", "--epochs=1"];
+    told(&dir.join("here"), &[&args[..], &["--resume=auto"]].concat());
+    assert!(dir.join("here/model.safetensors").exists());
+    let warned = told(dir, &["--epochs=1", "--save_fid_samples", "--output_dir", "new/"]);
+    assert!(warned.contains("--save_fid_samples has no effect without --compute_fid"), "{warned}");
+}
+
+#[test]
+fn processes_that_would_train_alone_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    idx(dir);
+    let run = |variables: &[(&str, &str)]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_fmq"));
+        command.args(TRAIN).args(["--test_run", "--resume", "auto"]).current_dir(dir);
+        let output = command.envs(variables.iter().copied()).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    for rank in ["0", "1"] {
+        let torchrun = [("RANK", rank), ("LOCAL_RANK", rank), ("WORLD_SIZE", "2")];
+        let (code, stderr) = run(&torchrun);
+        assert_eq!((code, stderr.lines().count()), (Some(1), 1), "{stderr}");
+        assert!(stderr.contains("one of several processes of torchrun"), "{stderr}");
+        assert!(stderr.contains("mpirun"), "{stderr}");
+    }
+    assert!(!dir.join("run").exists());
+    assert_eq!(run(&[("RANK", "0"), ("LOCAL_RANK", "0"), ("WORLD_SIZE", "1")]).0, Some(0));
 }
 
 /// Starts a run that saves after every update.

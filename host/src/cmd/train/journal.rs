@@ -1,13 +1,14 @@
 //! What a run tells while it goes on: `log.txt`, TensorBoard's events, the curve of the loss.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
 use fm_candle::atomic;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use crate::report::{events, plots};
 
@@ -95,19 +96,27 @@ impl Journal {
         Ok(atomic::write(&self.curve, plots::loss(&points).as_bytes())?)
     }
 
-    /// The FID measured after an epoch, which its line in the log is told.
+    /// The FID measured after an epoch, which its line in the log is told; a log without one, as of a
+    /// folder that a run of another is evaluated in, gets upstream's line of an evaluation.
     pub(super) fn evaluated(&mut self, step: u64, epoch: u64, fid: f64) -> Result<()> {
-        let text = fs::read_to_string(&self.log)
-            .with_context(|| format!("reading `{}`", self.log.display()))?;
-        let mut lines = String::new();
+        let text = match fs::read_to_string(&self.log) {
+            Err(error) if error.kind() == ErrorKind::NotFound => String::new(),
+            read => read.with_context(|| format!("reading `{}`", self.log.display()))?,
+        };
+        let (mut lines, mut told) = (String::new(), false);
         for line in text.lines() {
             match serde_json::from_str::<Entry>(line) {
                 Ok(entry) if entry.epoch == epoch => {
                     let entry = Entry { eval_fid: Some(fid), ..entry };
                     lines.push_str(&serde_json::to_string(&entry)?);
+                    told = true;
                 }
                 _ => lines.push_str(line),
             }
+            lines.push('\n');
+        }
+        if !told {
+            lines.push_str(&json!({ "epoch": epoch, "eval_fid": fid }).to_string());
             lines.push('\n');
         }
         atomic::write(&self.log, lines.as_bytes())?;
@@ -159,6 +168,15 @@ mod tests {
             grad_norm: 3.0,
             eval_fid: None,
         }
+    }
+
+    #[test]
+    fn an_evaluation_in_another_folder_has_a_line_of_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut journal = Journal::open(dir.path(), None).unwrap();
+        journal.evaluated(30, 4, 9.5).unwrap();
+        let text = fs::read_to_string(dir.path().join("log.txt")).unwrap();
+        assert_eq!(text, "{\"epoch\":4,\"eval_fid\":9.5}\n");
     }
 
     #[test]

@@ -1,18 +1,24 @@
-//! The processes that `mpirun` or `srun` has started to train together.
+//! The processes that `mpirun` or `srun` has started to train together; those of other launchers, which
+//! would each train alone, and all into the same files.
 
 use std::env;
 use std::sync::Arc;
 
-use anyhow::Result;
-#[cfg(not(feature = "mpi"))]
-use anyhow::bail;
+use anyhow::{Result, bail};
 use fm_candle::train::{Alone, Ranks};
 
 /// This process among those that were started with it; MPI runs only where there are several, so
 /// that a process alone needs no MPI at work.
 pub(super) fn join() -> Result<Arc<dyn Ranks>> {
     match started(number) {
-        0 | 1 => Ok(Arc::new(Alone)),
+        0 | 1 => match strangers(number) {
+            None => Ok(Arc::new(Alone)),
+            Some(launcher) => bail!(
+                "this is one of several processes of {launcher}, and each would train alone: fmq's \
+                 train together where mpirun or srun --mpi=pmix starts them and it is built with \
+                 --features mpi; else start one"
+            ),
+        },
         #[cfg(feature = "nccl")]
         _ => Ok(Arc::new(fm_candle::train::Nccl::start()?)),
         #[cfg(all(feature = "mpi", not(feature = "nccl")))]
@@ -39,6 +45,18 @@ fn started(number: impl Fn(&str) -> Option<usize>) -> usize {
     number("OMPI_COMM_WORLD_SIZE").or_else(|| number("PMI_SIZE")).or(slurm).unwrap_or(1)
 }
 
+/// The launcher that has started several processes without MPI, if one has: torchrun and whoever sets
+/// its variables, or srun with `--mpi=none`. Of srun's the first cannot be told from a batch script.
+fn strangers(number: impl Fn(&str) -> Option<usize>) -> Option<&'static str> {
+    let torchrun = number("RANK").and_then(|_| number("WORLD_SIZE")).is_some_and(|n| n > 1);
+    let srun = number("SLURM_PROCID").is_some_and(|process| process > 0);
+    match (torchrun, srun) {
+        (true, _) => Some("torchrun (RANK, WORLD_SIZE)"),
+        (_, true) => Some("srun without --mpi (SLURM_PROCID)"),
+        _ => None,
+    }
+}
+
 /// The environment's value of this name, where it is a number.
 fn number(name: &str) -> Option<usize> {
     env::var(name).ok()?.parse().ok()
@@ -47,6 +65,20 @@ fn number(name: &str) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn processes_that_would_train_alone_are_found() {
+        let of = |set: &[(&str, usize)]| {
+            strangers(|name| set.iter().find(|(key, _)| *key == name).map(|(_, n)| *n))
+        };
+        let torchrun = |rank, size| of(&[("RANK", rank), ("WORLD_SIZE", size), ("LOCAL_RANK", 0)]);
+        assert_eq!(torchrun(0, 1), None);
+        assert!(torchrun(0, 2).unwrap().starts_with("torchrun"));
+        assert!(torchrun(1, 2).is_some());
+        assert_eq!(of(&[("WORLD_SIZE", 2)]), None, "as upstream sees it");
+        assert_eq!(of(&[("SLURM_PROCID", 0), ("SLURM_NTASKS", 8)]), None, "a batch script");
+        assert!(of(&[("SLURM_PROCID", 3), ("SLURM_NTASKS", 8)]).unwrap().starts_with("srun"));
+    }
 
     #[test]
     fn a_job_without_a_launcher_is_one_process() {

@@ -108,7 +108,11 @@ impl Run<'_> {
     fn epoch(&mut self, last: u64) -> Result<bool> {
         let (args, first) = (self.args, self.trainer.progress());
         let mut loader = self.trainer.loader(&self.data)?;
-        let batches = if args.test_run { 1 } else { loader.batches() };
+        let batches = match loader.batches() {
+            // As upstream's: one update.
+            batches if args.test_run => batches.min(first.batch + args.accum_iter as u64),
+            batches => batches,
+        };
         let (epoch, lr) = (first.epoch, self.trainer.schedule().lr(first.epoch));
         let images = (args.batch_size * self.trainer.rank().size) as u64;
         let bar = self.progress.bar(&format!("epoch {epoch}"), batches * images, "img");
