@@ -9,7 +9,7 @@ use candle_core::{DType, Device, Tensor};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
-use super::{count, size_of};
+use super::entry::{count, size_of};
 
 /// Numbers converted at a time where an array of them lies between.
 const BLOCK: usize = 64;

@@ -1,12 +1,11 @@
 //! Packed files: every tensor decoded to f32 on demand, with the net's configuration.
 
-use std::borrow::Cow;
-
 use ::safetensors::Dtype;
 use quant_core::format::{Encoding, Model, Tensor};
 use self_cell::self_cell;
 
-use super::{Entry, NET_KEY, Store};
+use super::entry::Entry;
+use super::metadata::NET_KEY;
 use crate::mapped::Mapped;
 use crate::model::{UNet, UNetConfig};
 
@@ -75,22 +74,20 @@ impl Packed {
     pub(super) fn tensor(&self, index: usize) -> Option<&Tensor<'_>> {
         self.file.borrow_dependent().tensors.get(index)
     }
-}
 
-impl Store for Packed {
-    fn entries(&self) -> &[Entry] {
+    pub(super) fn entries(&self) -> &[Entry] {
         &self.entries
     }
 
-    fn metadata(&self) -> &[(String, String)] {
+    pub(super) fn metadata(&self) -> &[(String, String)] {
         &self.metadata
     }
 
     /// The tensor's values: f32, or i64 as they are.
-    fn bytes(&self, index: usize) -> Result<Cow<'_, [u8]>, String> {
+    pub(super) fn bytes(&self, index: usize) -> Result<Vec<u8>, String> {
         let tensor = self.tensor(index).ok_or("is missing")?;
         if let Some(integers) = tensor.integers() {
-            return Ok(Cow::Owned(integers.flat_map(i64::to_le_bytes).collect()));
+            return Ok(integers.flat_map(i64::to_le_bytes).collect());
         }
         let mut bytes = Vec::with_capacity(tensor.numel() * size_of::<f32>());
         let mut row = vec![0.0; tensor.row_len()];
@@ -99,10 +96,6 @@ impl Store for Packed {
             tensor.decode_row(index, &mut row).map_err(|e| e.to_string())?;
             bytes.extend(row.iter().flat_map(|value| value.to_le_bytes()));
         }
-        Ok(Cow::Owned(bytes))
-    }
-
-    fn packed(&self) -> Option<&Packed> {
-        Some(self)
+        Ok(bytes)
     }
 }

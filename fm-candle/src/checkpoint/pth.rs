@@ -19,7 +19,8 @@ use zip::ZipArchive;
 
 use self::records::{Layout, Records};
 use self::view::{NoView, View};
-use super::{Entry, LeftOut, Store, size_of};
+use super::entry::{Entry, LeftOut, size_of};
+use super::metadata::METADATA_KEY;
 use crate::mapped::Mapped;
 use crate::pickle::{self, Found, Pickle, Value};
 
@@ -64,9 +65,6 @@ pub(super) enum Part {
     /// In upstream's training layout, that of the optimizer, and all that is no tensor.
     Training,
 }
-
-/// Key of our metadata in the dictionary of a training run.
-pub(crate) const METADATA_KEY: &str = "fmq";
 
 impl Archive {
     /// Reads the pickle of a zip archive.
@@ -126,6 +124,40 @@ impl Archive {
         Ok(Self { records, big_endian, entries, views, left_out, foreign, metadata, rest })
     }
 
+    pub(super) fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    pub(super) fn metadata(&self) -> &[(String, String)] {
+        &self.metadata
+    }
+
+    pub(super) fn left_out(&self) -> &[LeftOut] {
+        &self.left_out
+    }
+
+    /// The elements of the tensor, and those of its storage that have to be read for them.
+    pub(super) fn cost(&self, index: usize) -> Result<u64, String> {
+        let view = &self.views[index];
+        let size = size_of(self.entries[index].dtype);
+        let (start, len) = view.place(size);
+        let elements = (view.elements * size) as u64;
+        Ok(elements.saturating_add(self.records.cost(&view.key, start, len)?))
+    }
+
+    pub(super) fn bytes(&self, index: usize) -> Result<Cow<'_, [u8]>, String> {
+        let Entry { dtype, shape, .. } = &self.entries[index];
+        let view = &self.views[index];
+        let size = size_of(*dtype);
+        let (start, len) = view.place(size);
+        let spanned = self.records.read(&view.key, start, len)?;
+        let mut bytes = view.elements(spanned, size, shape);
+        if self.big_endian && size > 1 {
+            bytes.to_mut().chunks_exact_mut(size).for_each(<[u8]>::reverse);
+        }
+        Ok(view.signed(*dtype, bytes))
+    }
+
     /// Names of the classes of objects that were passed over.
     pub(super) fn foreign(&self) -> &[String] {
         &self.foreign
@@ -146,46 +178,6 @@ fn rest(pickle: &Pickle) -> Result<Json, String> {
         }
     }
     Ok(Json::Object(rest))
-}
-
-impl Store for Archive {
-    fn entries(&self) -> &[Entry] {
-        &self.entries
-    }
-
-    fn metadata(&self) -> &[(String, String)] {
-        &self.metadata
-    }
-
-    fn left_out(&self) -> &[LeftOut] {
-        &self.left_out
-    }
-
-    /// The elements of the tensor, and those of its storage that have to be read for them.
-    fn cost(&self, index: usize) -> Result<u64, String> {
-        let view = &self.views[index];
-        let size = size_of(self.entries[index].dtype);
-        let (start, len) = view.place(size);
-        let elements = (view.elements * size) as u64;
-        Ok(elements.saturating_add(self.records.cost(&view.key, start, len)?))
-    }
-
-    fn bytes(&self, index: usize) -> Result<Cow<'_, [u8]>, String> {
-        let Entry { dtype, shape, .. } = &self.entries[index];
-        let view = &self.views[index];
-        let size = size_of(*dtype);
-        let (start, len) = view.place(size);
-        let spanned = self.records.read(&view.key, start, len)?;
-        let mut bytes = view.elements(spanned, size, shape);
-        if self.big_endian && size > 1 {
-            bytes.to_mut().chunks_exact_mut(size).for_each(<[u8]>::reverse);
-        }
-        Ok(view.signed(*dtype, bytes))
-    }
-
-    fn torch(&self) -> Option<&Archive> {
-        Some(self)
-    }
 }
 
 /// What either layout consists of.

@@ -7,7 +7,6 @@
 //! Source: <https://github.com/huggingface/safetensors#format>.
 
 use core::ops::Range;
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::io::{self, Write};
 use std::path::Path;
@@ -17,7 +16,7 @@ use ::safetensors::tensor::{Metadata, View};
 use candle_core::{DType, Device, Tensor};
 use serde_json::{Map, Value, json};
 
-use super::{Entry, Store};
+use super::entry::Entry;
 use crate::atomic;
 use crate::error::{Error, Result};
 use crate::mapped::Mapped;
@@ -155,19 +154,18 @@ impl Reader {
         let metadata = metadata.map(|map| map.iter().filter_map(text).collect());
         Ok(Self { file, entries, places, metadata: metadata.unwrap_or_default() })
     }
-}
 
-impl Store for Reader {
-    fn entries(&self) -> &[Entry] {
+    pub(super) fn entries(&self) -> &[Entry] {
         &self.entries
     }
 
-    fn metadata(&self) -> &[(String, String)] {
+    pub(super) fn metadata(&self) -> &[(String, String)] {
         &self.metadata
     }
 
-    fn bytes(&self, index: usize) -> Result<Cow<'_, [u8]>, String> {
-        Ok(Cow::Borrowed(&self.file[self.places[index].clone()]))
+    /// The elements of the entry at `index`.
+    pub(super) fn bytes(&self, index: usize) -> &[u8] {
+        &self.file[self.places[index].clone()]
     }
 }
 

@@ -15,7 +15,8 @@ use std::collections::{HashMap, HashSet};
 
 use ::safetensors::Dtype;
 
-use super::{Entry, join, keys};
+use super::entry::{Entry, join};
+use super::keys;
 
 /// The name of each tensor that is taken, and its index in the file's entries.
 pub(super) type Picks = Vec<(String, usize)>;

@@ -8,9 +8,12 @@ use candle_core::{DType, Tensor};
 use serde_json::Value as Json;
 
 use super::elements::{Elements, dtype_of};
+use super::entry::{Entry, LeftOut, count};
+use super::metadata::net;
+use super::pth;
 use super::pth::Part;
 use super::select::{self, Net, Picks, Wanted};
-use super::{Checkpoint, Entry, Kind, LeftOut, Store, count, net, packed, pth, safetensors};
+use super::store::{Kind, Store};
 use crate::error::{Error, Result};
 use crate::mapped::Mapped;
 
@@ -38,8 +41,7 @@ const MIN_BUDGET: u64 = 64 << 20;
 #[derive(Debug)]
 pub struct Source {
     path: PathBuf,
-    kind: Kind,
-    store: Box<dyn Store>,
+    store: Store,
     tensors: Vec<TensorInfo>,
     /// What the net calls each of `tensors`.
     net_names: Vec<String>,
@@ -59,8 +61,11 @@ pub struct Choice<'a> {
     /// The one that lies under these keys, joined by dots, such as `ema_model`.
     pub key: Option<&'a str>,
     /// Whether tensors of these names and shapes are a net that is known.
-    pub fits: Option<&'a dyn Fn(&[TensorInfo]) -> bool>,
+    pub fits: Option<&'a Fits<'a>>,
 }
+
+/// Tells whether tensors of these names and shapes are those of a net that is known.
+pub type Fits<'a> = dyn Fn(&[TensorInfo]) -> bool + 'a;
 
 /// A net in a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,7 +110,7 @@ struct Taken {
 
 impl Taken {
     /// All tensors of a file that holds nothing else.
-    fn all(store: &dyn Store) -> Self {
+    fn all(store: &Store) -> Self {
         let names = store.entries().iter().map(|entry| entry.name.clone()).zip(0..);
         let picks = names.map(|(name, index)| (name.clone(), name, index)).collect();
         Self { picks, ..Self::default() }
@@ -212,17 +217,17 @@ impl Source {
     fn with(
         path: &Path,
         part: Part,
-        take: impl FnOnce(Kind, &dyn Store) -> Result<Taken, String>,
+        take: impl FnOnce(Kind, &Store) -> Result<Taken, String>,
     ) -> Result<Self> {
         let file = Mapped::open(path)?;
         let budget = (file.len() as u64).saturating_mul(MAX_UNFOLDING).max(MIN_BUDGET);
         let bad = |reason| Error::file(path, reason);
-        let (kind, store) = store(file, part).map_err(bad)?;
-        let Taken { picks, ema, nets, prefix } = take(kind, &*store).map_err(bad)?;
+        let store = Store::open(file, part).map_err(bad)?;
+        let kind = store.kind();
+        let Taken { picks, ema, nets, prefix } = take(kind, &store).map_err(bad)?;
         let (tensors, left_out) = (Vec::with_capacity(picks.len()), store.left_out().to_vec());
         let mut source = Self {
             path: path.to_path_buf(),
-            kind,
             store,
             tensors,
             net_names: Vec::new(),
@@ -253,10 +258,7 @@ impl Source {
                 return Err(self.of_tensor(index)(format!("shape {shape:?} overflows")));
             }
             let cost = self.store.cost(index).map_err(self.of_tensor(index))?;
-            budget = budget
-                .checked_sub(cost)
-                .ok_or("with it the tensors unfold to far more than the file holds")
-                .map_err(self.of_tensor(index))?;
+            spend(&mut budget, cost).map_err(self.of_tensor(index))?;
             self.tensors.push(TensorInfo { name, dtype, shape });
             self.net_names.push(net_name);
             self.picks.push(index);
@@ -271,7 +273,7 @@ impl Source {
 
     /// What the file is.
     pub const fn kind(&self) -> Kind {
-        self.kind
+        self.store.kind()
     }
 
     /// The nets in the file, in its order, and which was taken; none for a packed file.
@@ -321,21 +323,6 @@ impl Source {
     /// `shadow_params.N`.
     pub fn net_names(&self) -> &[String] {
         &self.net_names
-    }
-
-    /// All tensors, and what else is known.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`read`](Self::read).
-    pub fn load(&self) -> Result<Checkpoint> {
-        let read = |(index, info): (usize, &TensorInfo)| Ok((info.name.clone(), self.read(index)?));
-        Ok(Checkpoint {
-            kind: self.kind,
-            tensors: self.tensors.iter().enumerate().map(read).collect::<Result<_>>()?,
-            ema: self.ema,
-            metadata: self.metadata().to_vec(),
-        })
     }
 
     /// The elements of the tensor at `index` in [`tensors`](Self::tensors).
@@ -394,8 +381,15 @@ impl Source {
     }
 }
 
+/// Takes the cost of a tensor from what all together may unfold to.
+fn spend(budget: &mut u64, cost: u64) -> Result<(), &'static str> {
+    let left = budget.checked_sub(cost);
+    *budget = left.ok_or("with it the tensors unfold to far more than the file holds")?;
+    Ok(())
+}
+
 /// The nets in a file.
-fn nets(store: &dyn Store) -> Result<Vec<Net>, String> {
+fn nets(store: &Store) -> Result<Vec<Net>, String> {
     if store.entries().is_empty() && store.left_out().is_empty() {
         let foreign = store.torch().map(pth::Archive::foreign).unwrap_or_default();
         return Err(match foreign {
@@ -410,7 +404,7 @@ fn nets(store: &dyn Store) -> Result<Vec<Net>, String> {
 }
 
 /// The choice, of a file's entries.
-fn wanted<'a>(store: &'a dyn Store, choice: &Choice<'a>) -> Wanted<'a> {
+fn wanted<'a>(store: &'a Store, choice: &Choice<'a>) -> Wanted<'a> {
     let &Choice { raw_weights, key, fits } = choice;
     let fits = move |picks: &Picks| {
         let info = |(name, index): &(String, usize)| {
@@ -426,25 +420,8 @@ fn wanted<'a>(store: &'a dyn Store, choice: &Choice<'a>) -> Wanted<'a> {
     Wanted { raw_weights, key, fits: Box::new(fits) }
 }
 
-/// Opens a file as what its first bytes say.
-fn store(file: Mapped, part: Part) -> Result<(Kind, Box<dyn Store>), String> {
-    if file.starts_with(&quant_core::format::MAGIC) {
-        Ok((Kind::Packed, Box::new(packed::Packed::open(file)?)))
-    } else if file.starts_with(b"PK") {
-        Ok((Kind::Torch, Box::new(pth::Archive::open_zip(file, part)?)))
-    } else if pth::is_legacy(&file[..file.len().min(64)]) {
-        Ok((Kind::TorchLegacy, Box::new(pth::Archive::open_legacy(file, part)?)))
-    } else if file.get(8) == Some(&b'{') {
-        Ok((Kind::Safetensors, Box::new(safetensors::Reader::open(file)?)))
-    } else {
-        Err("is no torch checkpoint (.pth, .pt), no .safetensors and no packed .fmq file".into())
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::borrow::Cow;
-
     use ::safetensors::tensor::View;
     use candle_core::Device;
     use quant_core::quantize::Options;
@@ -453,50 +430,15 @@ mod tests {
     use super::*;
     use crate::quantize::{Packed, Treatment, quantize};
 
-    /// Tensors of four bytes that cost what is said.
-    #[derive(Debug)]
-    struct Costly(Vec<Entry>, Vec<u64>);
-
-    impl Store for Costly {
-        fn entries(&self) -> &[Entry] {
-            &self.0
-        }
-
-        fn cost(&self, index: usize) -> Result<u64, String> {
-            Ok(self.1[index])
-        }
-
-        fn bytes(&self, _index: usize) -> Result<Cow<'_, [u8]>, String> {
-            Ok(Cow::Borrowed(&[0; 4]))
-        }
-    }
-
     #[test]
     fn all_tensors_together_must_keep_to_the_budget() {
-        let admit = |costs: &[u64]| {
-            let entry =
-                |name| Entry { group: String::new(), name, dtype: Dtype::F32, shape: vec![1] };
-            let names = (0..costs.len()).map(|index| index.to_string());
-            let store = Box::new(Costly(names.map(entry).collect(), costs.to_vec()));
-            let picks = Taken::all(&*store).picks;
-            let mut source = Source {
-                path: "net".into(),
-                kind: Kind::Torch,
-                store,
-                tensors: Vec::new(),
-                net_names: Vec::new(),
-                picks: Vec::new(),
-                ema: false,
-                nets: Vec::new(),
-                left_out: Vec::new(),
-                prefix: String::new(),
-            };
-            source.admit(picks, 10).map(|()| source.tensors)
+        let spent = |costs: [u64; 2]| {
+            let mut budget = 10;
+            costs.map(|cost| spend(&mut budget, cost).is_ok())
         };
-        assert_eq!(admit(&[6, 4]).unwrap().len(), 2);
+        assert_eq!(spent([6, 4]), [true, true]);
         for costs in [[6, 5], [10, 1], [1, u64::MAX]] {
-            let error = admit(&costs).unwrap_err().to_string();
-            assert!(error.contains("tensor `1`: with it the tensors unfold"), "{error}");
+            assert_eq!(spent(costs), [true, false], "{costs:?}");
         }
     }
 

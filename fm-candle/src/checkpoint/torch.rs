@@ -15,8 +15,7 @@ use half::{bf16, f16};
 use super::pth::fresh::Fresh;
 use super::pth::object::{pickle, storage};
 use super::pth::rewrite::{Failure, Rewrite};
-use super::source::Source;
-use super::{Store, TensorInfo};
+use super::source::{Source, TensorInfo};
 use crate::atomic;
 use crate::error::{Error, Result};
 

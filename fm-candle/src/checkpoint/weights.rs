@@ -7,7 +7,7 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor};
 use quant_core::coded::CodedRows;
 
-use super::Source;
+use super::source::Source;
 use crate::error::{Error, Result};
 use crate::model::{BEYOND_F16, Init, Weight, Weights, checked};
 use crate::ops::{Arithmetic, CodedWeight, Rows, is_finite};

@@ -14,58 +14,15 @@ use std::collections::VecDeque;
 
 use candle_core::Tensor;
 
-use super::Options;
+use super::adams_coefficients::{bashforth, moulton};
 use super::control::Control;
 use super::field::Field;
 use super::fixed::{self, Advance, Span, rk4_from};
-use super::weights::{MOST, bashforth, moulton};
-use crate::error::{Error, Result};
+use super::options::{Adams, Options, Unconverged};
+use crate::error::Result;
 
 /// The fewest slopes that a step of Adams is made of.
-const FEWEST: usize = 3;
-
-/// Settings of the methods of Adams; the defaults are torchdiffeq's.
-///
-/// With 12, `explicit_adams` is unstable over more than about 20 steps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Adams {
-    /// One more than the slopes that are remembered, 2 to 12; below 4 every step is one of `rk4`.
-    pub max_order: usize,
-    /// Corrections of an implicit step at most, at least 1.
-    pub max_iters: usize,
-}
-
-impl Default for Adams {
-    fn default() -> Self {
-        Self { max_order: MOST, max_iters: 4 }
-    }
-}
-
-impl Adams {
-    /// Refuses settings that no method can work with.
-    ///
-    /// # Errors
-    /// Says which settings, and what they must be.
-    pub fn check(self) -> Result<()> {
-        let Self { max_order, max_iters } = self;
-        if !(2..=MOST).contains(&max_order) {
-            return Err(Error::Config(format!("max_order {max_order} must be 2 to {MOST}")));
-        }
-        if max_iters == 0 {
-            return Err(Error::Config("max_iters 0 must be at least 1".into()));
-        }
-        Ok(())
-    }
-}
-
-/// A step of `implicit_adams` whose corrections still differed after the last of them.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Unconverged {
-    /// Where the step starts.
-    pub t: f64,
-    /// Its number, from 0.
-    pub step: usize,
-}
+const MIN_SLOPES: usize = 3;
 
 /// Carries `x` along `times` as [`fixed::solve`] does; returns the steps that did not converge.
 pub(super) fn solve(
@@ -114,7 +71,7 @@ impl History<'_> {
         self.slopes.push_front(f0.clone());
         self.slopes.truncate(self.settings.max_order - 1);
         let n = self.slopes.len();
-        let dx = if n < FEWEST {
+        let dx = if n < MIN_SLOPES {
             rk4_from(v, x, span, &f0)?
         } else {
             let weights: Vec<f64> = bashforth(n).iter().map(|w| span.h * w).collect();

@@ -1,4 +1,4 @@
-//! The weights of the Adams methods, by their formula.
+//! The coefficients of the Adams methods, by their formula.
 //!
 //! The slopes at `t + h s`, `s = s0, s0 - 1, ..., s0 - (n - 1)`, lie on a polynomial of degree
 //! `n - 1`, whose integral over the step is `h sum_k w_k f_k`:
@@ -10,9 +10,9 @@
 //! its end (Hairer, Norsett and Wanner, Solving Ordinary Differential Equations I, section III.1).
 
 /// The most slopes of a step.
-pub(super) const MOST: usize = 12;
+pub(super) const MAX_SLOPES: usize = 12;
 
-/// The least common multiple of 1 to [`MOST`].
+/// The least common multiple of 1 to [`MAX_SLOPES`].
 const MULTIPLE: f64 = 27_720.0;
 
 /// Adams and Bashforth's weights of `n` slopes, the newest at the start of the step first.
@@ -25,7 +25,7 @@ pub(super) fn moulton(n: usize) -> Vec<f64> {
     weights(n, 1.0)
 }
 
-/// The weights of `n` slopes, at most [`MOST`], the newest at `s0`.
+/// The weights of `n` slopes, at most [`MAX_SLOPES`], the newest at `s0`.
 ///
 /// Numerators and denominators are whole numbers below 2^53, hence exact, and their quotients
 /// the nearest doubles to the weights.
@@ -71,7 +71,7 @@ mod tests {
 
     #[test]
     fn powers_are_integrated_without_error() {
-        for n in 1..=MOST {
+        for n in 1..=MAX_SLOPES {
             for (s0, weights) in [(0.0, bashforth(n)), (1.0, moulton(n))] {
                 for power in 0..n {
                     let power = i32::try_from(power).unwrap();

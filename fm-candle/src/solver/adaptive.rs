@@ -18,10 +18,21 @@ use candle_core::Tensor;
 use super::control::Control;
 use super::dense::{Knots, Quartic};
 use super::field::Field;
+use super::options::Options;
 use super::tableau::Tableau;
-use super::{Options, Step};
 use crate::error::{Error, Result};
 use crate::ops::is_finite;
+
+/// A step that an adaptive method tried.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Step {
+    /// Where it starts.
+    pub t: f64,
+    /// Its length, negative backward in time.
+    pub h: f64,
+    /// Whether its error was small enough.
+    pub accepted: bool,
+}
 
 /// Carries `x` along `times`, the solver's, growing; `each` gets the state at every time after the
 /// first. Returns the steps, in true time.

@@ -6,8 +6,22 @@
 
 use candle_core::{DType, Tensor};
 
-use super::Velocity;
 use crate::error::{Error, Result};
+
+/// A velocity field.
+pub trait Velocity {
+    /// `v(x, t)` for one time and a batch of states.
+    ///
+    /// # Errors
+    /// Whatever evaluating the field may meet.
+    fn velocity(&mut self, x: &Tensor, t: f64) -> Result<Tensor>;
+}
+
+impl<F: FnMut(&Tensor, f64) -> Result<Tensor>> Velocity for F {
+    fn velocity(&mut self, x: &Tensor, t: f64) -> Result<Tensor> {
+        self(x, t)
+    }
+}
 
 /// A field in the solver's time.
 pub(super) struct Field<'a> {

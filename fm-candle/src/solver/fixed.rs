@@ -19,7 +19,8 @@
 use candle_core::{DType, Tensor};
 
 use super::field::{Field, round};
-use super::{Interpolation, Options, step_grid};
+use super::grid::step_grid;
+use super::options::{Interpolation, Options};
 use crate::error::Result;
 use crate::ops::is_finite;
 

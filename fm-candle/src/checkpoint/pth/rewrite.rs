@@ -12,9 +12,10 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry as Slot;
 use std::io::{self, Seek, SeekFrom, Write};
 
+use super::super::entry::size_of;
+use super::Archive;
 use super::checksum::renew;
 use super::records::Layout;
-use super::{Archive, size_of};
 use crate::atomic::Writer;
 
 /// A copy under construction.

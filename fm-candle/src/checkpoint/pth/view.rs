@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use ::safetensors::Dtype;
 
-use super::super::{count, size_of};
+use super::super::entry::{count, size_of};
 use crate::pickle::{Element, Pickle, Rebuild, Value};
 
 /// Where the elements of a tensor lie, counted in elements of its storage.

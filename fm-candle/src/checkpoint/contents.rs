@@ -1,0 +1,61 @@
+//! All weights of a file at once.
+
+use std::path::Path;
+
+use candle_core::Tensor;
+
+use super::metadata::net;
+use super::source::{Source, TensorInfo};
+use super::store::Kind;
+use crate::error::Result;
+
+/// The weights of a net as a file holds them.
+#[derive(Debug)]
+pub struct Checkpoint {
+    /// What the file is.
+    pub kind: Kind,
+    /// Name and value of each tensor, on the CPU, in the order of the state dict.
+    pub tensors: Vec<(String, Tensor)>,
+    /// Whether `tensors` are the shadows of an exponential moving average.
+    pub ema: bool,
+    /// The file's metadata, in its order; of torch files only those of our training have any.
+    pub metadata: Vec<(String, String)>,
+}
+
+impl Checkpoint {
+    /// The net's configuration, as JSON, if the file carries it.
+    pub fn net(&self) -> Option<&str> {
+        net(&self.metadata)
+    }
+
+    /// The tensor of this name, if there is one.
+    pub fn tensor(&self, name: &str) -> Option<&Tensor> {
+        self.tensors.iter().find(|(found, _)| found == name).map(|(_, tensor)| tensor)
+    }
+}
+
+/// Reads the weights to evaluate from the file at `path`: all tensors of a [`Source`].
+///
+/// # Errors
+///
+/// Those of [`Source::open`] and [`Source::read`].
+pub fn load(path: &Path, raw_weights: bool) -> Result<Checkpoint> {
+    Source::open(path, raw_weights)?.load()
+}
+
+impl Source {
+    /// All tensors, and what else is known.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`read`](Self::read).
+    pub fn load(&self) -> Result<Checkpoint> {
+        let read = |(index, info): (usize, &TensorInfo)| Ok((info.name.clone(), self.read(index)?));
+        Ok(Checkpoint {
+            kind: self.kind(),
+            tensors: self.tensors().iter().enumerate().map(read).collect::<Result<_>>()?,
+            ema: self.ema(),
+            metadata: self.metadata().to_vec(),
+        })
+    }
+}

@@ -1,0 +1,62 @@
+//! A tensor in a file's table of contents.
+
+use ::safetensors::Dtype;
+
+/// A tensor in a file's table of contents.
+#[derive(Debug, Clone)]
+pub(super) struct Entry {
+    /// Keys that lead to its state dict in the file, joined by dots; empty where the file is one.
+    pub(super) group: String,
+    /// Name in that state dict.
+    pub(super) name: String,
+    pub(super) dtype: Dtype,
+    pub(super) shape: Vec<usize>,
+}
+
+impl Entry {
+    /// The keys that lead to the tensor, joined by dots.
+    pub(super) fn path(&self) -> String {
+        join(&self.group, &self.name)
+    }
+}
+
+/// Two parts of a dotted name, of which either may be empty.
+pub(super) fn join(outer: &str, inner: &str) -> String {
+    let dot = if outer.is_empty() || inner.is_empty() { "" } else { "." };
+    format!("{outer}{dot}{inner}")
+}
+
+/// A tensor of a file that cannot be a weight.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeftOut {
+    /// Name in the file's state dict.
+    pub name: String,
+    /// What it is, and the way out.
+    pub reason: String,
+}
+
+/// Bytes of one element.
+pub(super) fn size_of(dtype: Dtype) -> usize {
+    dtype.bitsize() / 8
+}
+
+/// Elements in a tensor of this shape, or `None` where any product of its sizes overflows
+/// (also beside a size of zero: strides are such products).
+pub(super) fn count(shape: &[usize]) -> Option<usize> {
+    let product =
+        shape.iter().try_fold(1_usize, |product, &size| product.checked_mul(size.max(1)))?;
+    Some(if shape.contains(&0) { 0 } else { product })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_without_overflow() {
+        assert_eq!(count(&[]), Some(1));
+        assert_eq!(count(&[2, 0, 3]), Some(0));
+        assert_eq!(count(&[usize::MAX, 2, 0]), None);
+        assert_eq!(count(&[0, usize::MAX, 2]), None);
+    }
+}
