@@ -68,6 +68,12 @@ impl Affine {
         offset + self.min
     }
 
+    /// The values of the first `count` codes.
+    #[cfg(feature = "alloc")]
+    pub(crate) fn levels(self, count: usize) -> alloc::vec::Vec<f32> {
+        (0..count).map(|code| self.value(low_u8(code))).collect()
+    }
+
     /// The stored form.
     pub const fn to_bytes(self) -> [u8; 8] {
         let ([a, b, c, d], [e, f, g, h]) = (self.min.to_le_bytes(), self.step.to_le_bytes());

@@ -31,7 +31,7 @@
 //! | [`bits`] | codes of 1 to 8 bits in bytes |
 //! | [`kernels`] | the inner loops over codes, with vector instructions where the CPU has them |
 //! | [`scheme`] | the names of the quantizers |
-//! | [`fit`] | weights → levels and codes, one file per scheme |
+//! | `fit` | weights → levels and codes, one file per scheme (`alloc`) |
 //! | [`log_range`] | the levels of the scheme `log` from four numbers |
 //! | [`codebook`] | a stored codebook: table, affine or logarithmic |
 //! | [`coded`] | rows of codes with their codebooks, decoded in place |
@@ -56,6 +56,7 @@ pub mod capi;
 pub mod codebook;
 pub mod coded;
 pub mod error;
+#[cfg(feature = "alloc")]
 pub mod fit;
 pub mod format;
 pub mod infer;

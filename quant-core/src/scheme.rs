@@ -4,7 +4,7 @@ use crate::error::{Error, Result};
 use core::fmt;
 use core::str::FromStr;
 
-/// A way to choose levels and codes for a group of weights; [`crate::fit`] defines each exactly.
+/// A way to choose levels and codes for a group of weights; `fit` defines each exactly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Scheme {
     /// `ot`: levels of equal mass, the paper's optimal-transport quantizer.

@@ -7,7 +7,7 @@
 
 use fmq_tests::{json, ran, reference};
 use quant_core::coded::rows_of;
-use quant_core::fit::{Fit, Fitter, Group};
+use quant_core::fit::{self, Fit, Group};
 use quant_core::quantize::{Options, quantize_tensor};
 use quant_core::scheme::Scheme;
 use safetensors::SafeTensors;
@@ -40,9 +40,9 @@ fn squared_error(weights: &[f32], values: &[f32]) -> f64 {
 }
 
 fn fit(scheme: Scheme, bits: u8, weights: &[f32], numel: usize) -> (Fit, Vec<u8>, Vec<f32>) {
-    let mut fitter = Fitter::new();
-    let fitted = fitter.fit(scheme, &Group { numel, ..Group::new(weights, bits) }).unwrap();
-    (fitted.fit, fitted.codes.to_vec(), fitted.dequantized(weights).collect())
+    let fitted = fit::fit(scheme, &Group { numel, ..Group::new(weights, bits) }).unwrap();
+    let values = fitted.dequantized(weights).collect();
+    (fitted.fit, fitted.codes, values)
 }
 
 /// Compares each channel of each tensor at 2 to 8 bits. Only a constant channel may name its one

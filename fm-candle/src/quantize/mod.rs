@@ -1,15 +1,13 @@
 //! A state dict into its quantized form, tensor by tensor: packed bytes, values, and the error
 //! made. No more than one tensor is held at a time.
 
-use core::cell::RefCell;
+use std::borrow::Cow;
 
 use candle_core::{Device, Tensor};
 use half::f16;
 use quant_core::format::{Dense, Head, Sink, Writer};
 use quant_core::net::NetConfig;
-use quant_core::quantize::{
-    Distortion, Options, QuantizedTensor, Spread, Weights, Worker, quantize_on,
-};
+use quant_core::quantize::{Distortion, Options, QuantizedTensor, Spread, Weights, quantize_on};
 use rayon::prelude::*;
 
 use crate::checkpoint::{Elements, Source, TensorInfo};
@@ -249,31 +247,19 @@ impl Weights for Elements<'_> {
         self.len()
     }
 
-    fn range<'a>(&'a self, range: core::ops::Range<usize>, buffer: &'a mut Vec<f32>) -> &'a [f32] {
-        buffer.resize(range.len(), 0.0);
-        self.fill_f32(range, buffer);
-        buffer
+    fn range(&self, range: core::ops::Range<usize>) -> Cow<'_, [f32]> {
+        let mut weights = vec![0.0; range.len()];
+        self.fill_f32(range, &mut weights);
+        weights.into()
     }
 }
 
-thread_local! {
-    /// Buffers that outlive a tensor: without them every tensor would fault its memory in anew.
-    static WORKER: RefCell<Worker> = RefCell::default();
-}
-
-/// rayon's threads, each with a worker of its own.
+/// rayon's threads.
 struct Threads;
 
 impl Spread for Threads {
-    fn map<T: Send>(
-        &self,
-        count: usize,
-        work: impl Fn(&mut Worker, usize) -> quant_core::Result<T> + Sync,
-    ) -> quant_core::Result<Vec<T>> {
-        let one = |piece| WORKER.with_borrow_mut(|worker| work(worker, piece));
-        // Not collected into a result at once: the error must not depend on who came first.
-        let results: Vec<_> = (0..count).into_par_iter().map(one).collect();
-        results.into_iter().collect()
+    fn map<T: Send>(&self, count: usize, work: impl Fn(usize) -> T + Sync) -> Vec<T> {
+        (0..count).into_par_iter().map(&work).collect()
     }
 }
 

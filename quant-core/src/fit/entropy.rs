@@ -24,11 +24,13 @@
 //! 1968); the lower `J` is kept. Source: P. Chou, T. Lookabaugh, R. Gray, "Entropy-constrained vector
 //! quantization", IEEE Trans. ASSP 37, 1989.
 
+use super::fitted::{Fit, Fitted};
 use super::partition::partition;
 use super::points::Points;
-use super::room::Room;
-use super::{Fit, lloyd_max, uniform_mse};
+use super::{lloyd_max, uniform_mse};
 use crate::num::{index, log2, u32_of};
+use alloc::vec::Vec;
+use core::mem::replace;
 
 /// Rounds of descent at most.
 const ROUNDS: usize = 500;
@@ -36,51 +38,26 @@ const ROUNDS: usize = 500;
 /// A boundary moves only if that lowers the cost of its two runs by more than this part of it.
 const ENOUGH: f64 = 1e-8;
 
-/// Fits the points of a group; `levels`: `[K]`, the `k` of the room; `codes`: `[n]`.
-pub(super) fn fit(room: &mut Room<'_>, lambda: f64, levels: &mut [f32], codes: &mut [u8]) -> Fit {
-    let spread = room.points.spread();
+/// At most `k` levels for the points of a group.
+pub(super) fn fit(points: &Points<'_>, lambda: f64, k: usize) -> Fitted {
+    let spread = points.spread();
     if !(lambda > 0.0 && spread > 0.0) {
-        return lloyd_max::fit(room, levels, codes);
+        return lloyd_max::fit(points, k);
     }
-    let Room { points, links, ends: [best, rival], costs } = room;
     let price = Price::new(points, lambda, spread);
-    let count = levels.len().min(points.len());
-    partition(points, links, &mut best[..count]);
-    let mut best = Runs { ends: best, count };
-    let least = price.descend(points, &mut best, costs);
-
-    let count = uniform_mse::best(points, levels.len()).ends(points, rival);
-    let mut rival = Runs { ends: rival, count };
-    if price.descend(points, &mut rival, costs) < least {
-        best = rival;
+    let mut ends = partition(points, k.min(points.len()));
+    let least = price.descend(points, &mut ends);
+    let mut rival = uniform_mse::best(points, k).ends(points);
+    if price.descend(points, &mut rival) < least {
+        ends = rival;
     }
-    let ends = &best.ends[..best.count];
-    points.write_means(ends, levels);
-    points.write_codes(ends, codes);
-    Fit::Table { levels: best.count }
+    Fitted { fit: Fit::Table, levels: points.means(&ends), codes: points.codes(&ends) }
 }
 
-/// Runs of points by their ends, of which `count` are in use.
-struct Runs<'a> {
-    ends: &'a mut [u32],
-    count: usize,
-}
-
-impl Runs<'_> {
-    /// Start and end of each run.
-    fn iter(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
-        let mut start = 0;
-        self.ends[..self.count].iter().map(move |&end| {
-            let end = index(end);
-            (core::mem::replace(&mut start, end), end)
-        })
-    }
-
-    /// Joins run `c` with the next one.
-    fn merge(&mut self, c: usize) {
-        self.ends.copy_within(c + 1..self.count, c);
-        self.count -= 1;
-    }
+/// Start and end of each run of points, by the ends.
+fn runs(ends: &[u32]) -> impl Iterator<Item = (usize, usize)> {
+    let mut start = 0;
+    ends.iter().map(move |&end| (replace(&mut start, index(end)), index(end)))
 }
 
 /// What runs of points cost.
@@ -105,29 +82,29 @@ impl Price {
         (square - sum * sum / mass).max(0.0) / self.spread - self.lambda * part * log2(part)
     }
 
-    /// Lowers `J` until it falls no more, and returns it. `costs`: `[K]`.
-    fn descend(self, points: &Points<'_>, runs: &mut Runs<'_>, costs: &mut [f64]) -> f64 {
+    /// Moves and removes ends of runs until `J` falls no more; returns `J`.
+    fn descend(self, points: &Points<'_>, ends: &mut Vec<u32>) -> f64 {
         for _ in 0..ROUNDS {
-            if !self.shift(points, runs) && !self.merge(points, runs, costs) {
+            if !self.shift(points, ends) && !self.merge(points, ends) {
                 break;
             }
         }
-        runs.iter().map(|run| self.run(points, run)).sum()
+        runs(ends).map(|run| self.run(points, run)).sum()
     }
 
     /// Moves each end by powers of two while that lowers `J`; `false` if it never does.
-    fn shift(self, points: &Points<'_>, runs: &mut Runs<'_>) -> bool {
+    fn shift(self, points: &Points<'_>, ends: &mut [u32]) -> bool {
         let mut moved = false;
         let mut start = 0;
-        for c in 1..runs.count {
-            let stop = index(runs.ends[c]);
+        for c in 1..ends.len() {
+            let stop = index(ends[c]);
             let cost = |end| self.run(points, (start, end)) + self.run(points, (end, stop));
-            let mut end = index(runs.ends[c - 1]);
+            let mut end = index(ends[c - 1]);
             let mut least = cost(end);
             let mut stride = (stop - start).next_power_of_two() / 2;
             while stride > 0 {
-                let ends = [end.saturating_sub(stride), end + stride];
-                for rival in ends.into_iter().filter(|&rival| rival > start && rival < stop) {
+                let rivals = [end.saturating_sub(stride), end + stride];
+                for rival in rivals.into_iter().filter(|&rival| rival > start && rival < stop) {
                     let total = cost(rival);
                     if total < least * (1.0 - ENOUGH) {
                         (end, least, moved) = (rival, total, true);
@@ -135,54 +112,49 @@ impl Price {
                 }
                 stride /= 2;
             }
-            runs.ends[c - 1] = u32_of(end);
+            ends[c - 1] = u32_of(end);
             start = end;
         }
         moved
     }
 
-    /// Merges neighbours while that lowers `J`; `false` if it never does. `costs`: `[K]`.
-    fn merge(self, points: &Points<'_>, runs: &mut Runs<'_>, costs: &mut [f64]) -> bool {
-        for (cost, run) in costs.iter_mut().zip(runs.iter()) {
-            *cost = self.run(points, run);
-        }
-        let before = runs.count;
+    /// Merges neighbours while that lowers `J`; `false` if it never does.
+    fn merge(self, points: &Points<'_>, ends: &mut Vec<u32>) -> bool {
+        let mut costs: Vec<f64> = runs(ends).map(|run| self.run(points, run)).collect();
+        let before = ends.len();
         loop {
-            let pairs = runs.iter().zip(runs.iter().skip(1)).zip(costs.windows(2)).enumerate();
+            let pairs = runs(ends).zip(runs(ends).skip(1)).zip(costs.windows(2)).enumerate();
             let joined = pairs.map(|(c, ((one, two), apart))| {
                 let cost = self.run(points, (one.0, two.1));
                 (c, cost, cost - apart[0] - apart[1])
             });
             match joined.min_by(|a, b| a.2.total_cmp(&b.2)) {
                 Some((c, cost, change)) if change < 0.0 => {
-                    costs.copy_within(c + 1..runs.count, c);
+                    ends.remove(c);
+                    costs.remove(c);
                     costs[c] = cost;
-                    runs.merge(c);
                 }
-                _ => return runs.count < before,
+                _ => return ends.len() < before,
             }
         }
     }
 }
 
-#[cfg(feature = "alloc")]
 #[cfg(test)]
 mod tests {
-    use super::super::{Fitter, Group, default_lambda};
-    use super::*;
+    use super::super::{Group, default_lambda, fit};
+    use super::{Vec, log2};
     use crate::noise::Stream;
     use crate::num::f64_of;
     use crate::scheme::Scheme;
     use proptest::prelude::*;
     use std::vec;
-    use std::vec::Vec;
 
     /// Error as a part of the variance, and entropy of the codes.
     fn judge(scheme: Scheme, group: &Group<'_>) -> (f64, f64) {
-        let mut fitter = Fitter::new();
-        let fitted = fitter.fit(scheme, group).unwrap();
+        let fitted = fit(scheme, group).unwrap();
         let mut counts = [0_u32; 256];
-        for &code in fitted.codes {
+        for &code in &fitted.codes {
             counts[usize::from(code)] += 1;
         }
         let n = f64_of(group.weights.len());
@@ -311,10 +283,7 @@ mod tests {
             weights in proptest::collection::vec(-1.0_f32..1.0, 1..100),
         ) {
             let group = Group { lambda: 0.0, ..Group::new(&weights, bits) };
-            let (mut one, mut two) = (Fitter::new(), Fitter::new());
-            let ecq = one.fit(Scheme::Ecq, &group).unwrap();
-            let lloyd = two.fit(Scheme::LloydMax, &group).unwrap();
-            prop_assert_eq!((ecq.levels, ecq.codes), (lloyd.levels, lloyd.codes));
+            prop_assert_eq!(fit(Scheme::Ecq, &group), fit(Scheme::LloydMax, &group));
         }
     }
 }

@@ -22,7 +22,9 @@
 
 use super::links::{Links, Offer};
 use super::points::Points;
-use crate::num::{exp2, f64_of, log2};
+use crate::num::{exp2, f64_of, log2, u32_of};
+use alloc::vec;
+use alloc::vec::Vec;
 
 /// Prices tried at most; by then a bracket has halved some thirty times.
 const ROUNDS: usize = 64;
@@ -36,21 +38,24 @@ const NEAR: usize = 4;
 /// The largest step between prices where nothing bounds it, in powers of two.
 const WIDEST: f64 = 10.0;
 
-/// Fills `ends` (`[k]`, `k` from 1 to the number of points) with the ends of the best `k` clusters.
-pub(super) fn partition(points: &Points<'_>, links: &mut Links<'_>, ends: &mut [u32]) {
-    let (rows, n) = (points.rows(), points.len());
-    match search(points, links, ends.len()) {
-        Search::Found => links.write(n, ends),
+/// The ends of the best `k` clusters, `k` from 1 to the number of points.
+pub(super) fn partition(points: &Points<'_>, k: usize) -> Vec<u32> {
+    let n = u32_of(points.len());
+    if k == 1 {
+        return vec![n];
+    }
+    if k == points.len() {
+        return (1..=n).collect();
+    }
+    let mut links = Links::new(points.rows());
+    match search(points, &mut links, k) {
+        Search::Found => links.ends(),
         Search::Jump { dear, cheap } => {
-            links.repeat(rows, dear);
-            links.write(n, &mut ends[..dear.count]);
-            links.repeat(rows, cheap);
-            // The queue has served: it takes the finer partition.
-            let queue = core::mem::take(&mut links.queue);
-            let fine = &mut queue[..cheap.count];
-            links.write(n, fine);
-            splice(ends, dear.count, fine);
-            links.queue = queue;
+            let [coarse, fine] = [dear, cheap].map(|offer| {
+                links.repeat(offer);
+                links.ends()
+            });
+            splice(&coarse, &fine, k)
         }
     }
 }
@@ -64,19 +69,13 @@ enum Search {
     Jump { dear: Offer, cheap: Offer },
 }
 
-/// Looks for a price that buys `k` clusters, `k` from 1 to the number of points.
+/// Looks for a price that buys `k` clusters, more than one and fewer than there are points.
 fn search(points: &Points<'_>, links: &mut Links<'_>, k: usize) -> Search {
-    let (rows, n) = (points.rows(), points.len());
+    let n = points.len();
     let spread = points.spread();
     // The ends of all prices.
     let mut dear = Offer { lambda: f64::INFINITY, count: 1, error: spread };
     let mut cheap = Offer { lambda: 0.0, count: n, error: 0.0 };
-    for end in [dear, cheap] {
-        if end.count == k {
-            links.repeat(rows, end);
-            return Search::Found;
-        }
-    }
     let mut lambda = spread * gaussian_price(k, n);
     let (mut on_chord, mut reach, mut fewer) = (false, 1.0, k > n);
     for round in 0..ROUNDS {
@@ -88,7 +87,7 @@ fn search(points: &Points<'_>, links: &mut Links<'_>, k: usize) -> Search {
                 break;
             }
         }
-        let offer = links.solve(rows, lambda);
+        let offer = links.solve(lambda);
         if offer.count == k {
             return Search::Found;
         }
@@ -156,105 +155,78 @@ fn mean_price(dear: Offer, cheap: Offer) -> f64 {
     }
 }
 
-/// Makes a partition into `ends.len()` clusters of one into fewer, which `ends` starts with, and
-/// `fine`, one into more.
+/// Makes a partition into `k` clusters of `coarse`, one into fewer, and `fine`, one into more.
 ///
-/// With `K = ends.len()` and `d = K - coarse` there is a position `s` at which cluster `s` of the
-/// coarse partition contains cluster `s + d` of the fine one. Going along the fine one up to the
-/// start of its cluster, then to the end of the coarse cluster, and on along the coarse one takes
-/// `K` clusters; the two other halves take as many as are left over. By the quadrangle inequality
-/// the two new partitions together cost no more than the old ones: if these are best at one price,
-/// so are those.
-fn splice(ends: &mut [u32], coarse: usize, fine: &[u32]) {
-    let d = ends.len() - coarse;
+/// With `d = k - coarse.len()` there is a position `s` at which cluster `s` of the coarse partition
+/// contains cluster `s + d` of the fine one. Going along the fine one up to the start of its
+/// cluster, then to the end of the coarse cluster, and on along the coarse one takes `k` clusters;
+/// the two other halves take as many as are left over. By the quadrangle inequality the two new
+/// partitions together cost no more than the old ones: if these are best at one price, so are those.
+fn splice(coarse: &[u32], fine: &[u32], k: usize) -> Vec<u32> {
+    let d = k - coarse.len();
     let contains = |(coarse_end, fine_end): (&u32, &u32)| fine_end <= coarse_end;
     // At the last position at the latest: there the coarse end is that of all points.
-    let s = ends.iter().zip(&fine[d..]).take(coarse).position(contains).unwrap_or(coarse - 1);
-    ends.copy_within(s..coarse, s + d);
-    ends[..s + d].copy_from_slice(&fine[..s + d]);
+    let s = coarse.iter().zip(&fine[d..]).position(contains).unwrap_or(coarse.len() - 1);
+    [&fine[..s + d], &coarse[s..]].concat()
 }
 
-#[cfg(feature = "alloc")]
 #[cfg(test)]
 mod tests {
-    use super::super::Scratch;
-    use super::super::room::Room;
     use super::*;
-    use crate::num::{f32_of, index, u32_of};
+    use crate::num::{f32_of, index};
     use proptest::prelude::*;
-    use std::vec;
-    use std::vec::Vec;
 
-    /// Runs `with` on the points of some weights.
-    fn on_points<T>(
-        weights: &[f32],
-        importance: Option<&[f32]>,
-        with: impl FnOnce(&mut Room<'_>) -> T,
-    ) -> T {
-        let need = Room::scratch_len(weights.len(), 256).unwrap();
-        let (mut keys, mut reals) = (vec![0; need.keys], vec![0.0; need.reals]);
-        let mut cuts = vec![0; need.cuts];
-        let scratch = Scratch { keys: &mut keys, reals: &mut reals, cuts: &mut cuts };
-        with(&mut Room::new(weights, importance, scratch, 256))
-    }
-
-    fn error_of(room: &Room<'_>, ends: &[u32]) -> f64 {
+    fn error_of(points: &Points<'_>, ends: &[u32]) -> f64 {
         let mut start = 0;
         let errors = ends.iter().map(|&end| {
-            let [mass, sum, square] = room.points.moments(start, index(end));
+            let [mass, sum, square] = points.moments(start, index(end));
             start = index(end);
             square - sum * sum / mass
         });
         errors.sum()
     }
 
-    /// The least error of `k` clusters of a grid's points, and that of `partition`.
-    fn error(room: &mut Room<'_>, k: usize) -> f64 {
-        let mut ends = vec![0; k];
-        partition(&room.points, &mut room.links, &mut ends);
+    /// The error of `k` clusters.
+    fn error(points: &Points<'_>, k: usize) -> f64 {
+        let ends = partition(points, k);
         assert!(ends.is_sorted_by(|a, b| a < b) && ends[0] > 0, "{ends:?}");
-        assert_eq!(index(ends[k - 1]), room.points.len());
-        error_of(room, &ends)
+        assert_eq!((ends.len(), index(ends[k - 1])), (k, points.len()));
+        error_of(points, &ends)
     }
 
     #[test]
     fn splices_where_no_price_buys_k() {
         // Pairs of equal gaps: D falls by the same amount for each pair that is cut.
         let weights: Vec<f32> = (0..12_u8).map(|i| f32::from(10 * (i / 2) + i % 2)).collect();
-        on_points(&weights, None, |room| {
-            for k in 7..12 {
-                let found = search(&room.points, &mut room.links, k);
-                assert!(matches!(found, Search::Jump { .. }), "{k}: {found:?}");
-            }
-            for k in 6..=12_u8 {
-                let least = 0.5 * f64::from(12 - k);
-                let found = error(room, usize::from(k));
-                assert!((found - least).abs() < 1e-9, "{k}: {found}");
-            }
-        });
+        let points = Points::new(&weights, None);
+        for k in 7..12 {
+            let found = search(&points, &mut Links::new(points.rows()), k);
+            assert!(matches!(found, Search::Jump { .. }), "{k}: {found:?}");
+        }
+        for k in 6..=12_u8 {
+            let least = 0.5 * f64::from(12 - k);
+            let found = error(&points, usize::from(k));
+            assert!((found - least).abs() < 1e-9, "{k}: {found}");
+        }
     }
 
     #[test]
     fn splice_joins_a_coarse_and_a_fine_partition() {
-        let mut ends = [4, 12, 0, 0];
-        splice(&mut ends, 2, &[1, 3, 5, 7, 9, 12]);
-        assert_eq!(ends, [1, 3, 5, 12]); // 5..7 lies in 4..12
-        let mut ends = [12, 0, 0];
-        splice(&mut ends, 1, &[2, 4, 6, 8, 12]);
-        assert_eq!(ends, [2, 4, 12]);
+        let spliced = splice(&[4, 12], &[1, 3, 5, 7, 9, 12], 4);
+        assert_eq!(spliced, [1, 3, 5, 12]); // 5..7 lies in 4..12
+        assert_eq!(splice(&[12], &[2, 4, 6, 8, 12], 3), [2, 4, 12]);
     }
 
     #[test]
     fn every_k_is_served_by_one_sort() {
         let weights: Vec<f32> = (0..600).map(|i| f32_of(f64::from(i * i % 607))).collect();
-        on_points(&weights, None, |room| {
-            let mut before = f64::INFINITY;
-            for k in 1..=room.points.len().min(256) {
-                let found = error(room, k);
-                assert!(found < before, "{k}");
-                before = found;
-            }
-        });
+        let points = Points::new(&weights, None);
+        let mut before = f64::INFINITY;
+        for k in 1..=points.len().min(256) {
+            let found = error(&points, k);
+            assert!(found < before, "{k}");
+            before = found;
+        }
     }
 
     proptest! {
@@ -268,22 +240,20 @@ mod tests {
             let weights: Vec<f32> = raw.iter().map(|(w, _)| (w * grid).round() / grid).collect();
             let mut importance: Vec<f32> = raw.iter().map(|&(_, h)| f32::from(h)).collect();
             importance[0] = 1.0;
-            on_points(&weights, (!equal).then_some(&importance[..]), |room| {
-                let n = room.points.len();
-                let mut least = vec![f64::INFINITY; n + 1];
-                for cuts in 0..1_u32 << (n - 1) {
-                    let mut ends: Vec<u32> =
-                        (1..n).map(u32_of).filter(|i| cuts >> (i - 1) & 1 == 1).collect();
-                    ends.push(u32_of(n));
-                    let least = &mut least[ends.len()];
-                    *least = least.min(error_of(room, &ends));
-                }
-                for (k, least) in least.into_iter().enumerate().skip(1) {
-                    let found = error(room, k);
-                    prop_assert!(found <= least + 1e-13, "{k}: {found} {least}");
-                }
-                Ok(())
-            })?;
+            let points = Points::new(&weights, (!equal).then_some(&importance[..]));
+            let n = points.len();
+            let mut least = vec![f64::INFINITY; n + 1];
+            for cuts in 0..1_u32 << (n - 1) {
+                let mut ends: Vec<u32> =
+                    (1..n).map(u32_of).filter(|i| cuts >> (i - 1) & 1 == 1).collect();
+                ends.push(u32_of(n));
+                let least = &mut least[ends.len()];
+                *least = least.min(error_of(&points, &ends));
+            }
+            for (k, least) in least.into_iter().enumerate().skip(1) {
+                let found = error(&points, k);
+                prop_assert!(found <= least + 1e-13, "{k}: {found} {least}");
+            }
         }
     }
 }

@@ -77,12 +77,11 @@ fn plans(options: &Options, layout: Layout) -> Vec<Plan> {
 
 /// The weights as f16, none if one is beyond that.
 fn half(weights: &(impl Weights + ?Sized)) -> Option<(Form, Distortion)> {
-    let mut buffer = Vec::new();
     let mut values = Vec::with_capacity(weights.count());
     let mut distortion = Distortion { count: weights.count(), ..Distortion::default() };
     for first in (0..weights.count()).step_by(4096) {
         let end = weights.count().min(first + 4096);
-        for &w in weights.range(first..end, &mut buffer) {
+        for &w in &*weights.range(first..end) {
             let value = f16::from_f32(w);
             let error = f64::from(w) - f64::from(value.to_f32());
             distortion.signal += f64::from(w) * f64::from(w);

@@ -5,7 +5,7 @@ use super::scaled::fit_scaled;
 use super::{Distortion, Levels, Options};
 use crate::codebook::Affine;
 use crate::error::{Error, Result};
-use crate::fit::{Fit, Fitter, Group};
+use crate::fit::{Fit, Fitted, Group, fit};
 use crate::log_range::LogRange;
 use crate::num::{f64_of, log2, low_u8, round_even};
 use crate::scheme::Scheme;
@@ -65,28 +65,26 @@ pub(super) struct FittedGroup {
 }
 
 /// Fits the weights of one group; positions in errors count from its first weight.
-pub(super) fn fit_group(fitter: &mut Fitter, weights: &[f32], plan: &Plan) -> Result<FittedGroup> {
+pub(super) fn fit_group(weights: &[f32], plan: &Plan) -> Result<FittedGroup> {
     if plan.row_scales {
-        return fit_scaled(fitter, weights, plan);
+        return fit_scaled(weights, plan);
     }
-    let fitted = fitter.fit(plan.scheme, &plan.group(weights))?;
-    let (book, codes) = match fitted.fit {
-        Fit::Copied => copied(weights, plan.scheme),
-        Fit::Affine { min, step } => {
-            (GroupBook::Affine(Affine { min, step }), fitted.codes.to_vec())
+    let Fitted { fit, levels, mut codes } = fit(plan.scheme, &plan.group(weights))?;
+    let book = match fit {
+        Fit::Copied => {
+            let book;
+            (book, codes) = copied(weights, plan.scheme);
+            book
         }
-        Fit::Logarithmic(range) => {
-            let k = weights.len().min(1 << plan.bits);
-            (GroupBook::Logarithmic(range, k), fitted.codes.to_vec())
-        }
-        Fit::Table { .. } => {
-            let mut codes = fitted.codes.to_vec();
-            let levels = round_levels(fitted.levels, plan.levels);
+        Fit::Affine { min, step } => GroupBook::Affine(Affine { min, step }),
+        Fit::Logarithmic(range) => GroupBook::Logarithmic(range, weights.len().min(1 << plan.bits)),
+        Fit::Table => {
+            let levels = round_levels(&levels, plan.levels);
             if let Some(bad) = levels.0.iter().position(|level| !level.is_finite()) {
                 let index = codes.iter().position(|&code| usize::from(code) == bad).unwrap_or(0);
                 return Err(Error::F16Overflow { index });
             }
-            (merged(levels, &mut codes), codes)
+            merged(levels, &mut codes)
         }
     };
     let distortion = measure(weights, &book, &codes);

@@ -22,9 +22,9 @@ mod scaled;
 use crate::bits::code_count;
 use crate::coded::{CodedRows, Coding, Parts, check_range, rows_of};
 use crate::error::{Error, Result, check_length};
-use crate::fit::Fitter;
 use crate::num::{f64_of, log10};
 use crate::scheme::Scheme;
+use alloc::borrow::Cow;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -89,8 +89,8 @@ pub trait Weights: Sync {
     /// Their number.
     fn count(&self) -> usize;
 
-    /// Some of them; `buffer` may be used to hold them.
-    fn range<'a>(&'a self, range: Range<usize>, buffer: &'a mut Vec<f32>) -> &'a [f32];
+    /// Some of them.
+    fn range(&self, range: Range<usize>) -> Cow<'_, [f32]>;
 }
 
 impl Weights for [f32] {
@@ -98,43 +98,23 @@ impl Weights for [f32] {
         self.len()
     }
 
-    fn range<'a>(&'a self, range: Range<usize>, _: &'a mut Vec<f32>) -> &'a [f32] {
-        self.get(range).unwrap_or(&[])
+    fn range(&self, range: Range<usize>) -> Cow<'_, [f32]> {
+        Cow::Borrowed(self.get(range).unwrap_or(&[]))
     }
-}
-
-/// Buffers that fitting needs: one per thread.
-#[derive(Debug, Default)]
-pub struct Worker {
-    fitter: Fitter,
-    weights: Vec<f32>,
 }
 
 /// Runs independent pieces of work, perhaps on several threads.
 pub trait Spread {
-    /// The results of pieces `0..count`, in order, or the error of one of them.
-    ///
-    /// # Errors
-    /// Those of `work`.
-    fn map<T: Send>(
-        &self,
-        count: usize,
-        work: impl Fn(&mut Worker, usize) -> Result<T> + Sync,
-    ) -> Result<Vec<T>>;
+    /// The results of pieces `0..count`, in order.
+    fn map<T: Send>(&self, count: usize, work: impl Fn(usize) -> T + Sync) -> Vec<T>;
 }
 
 /// One piece after the other.
-#[derive(Clone, Copy, Debug)]
-pub struct InTurn;
+struct Sequential;
 
-impl Spread for InTurn {
-    fn map<T: Send>(
-        &self,
-        count: usize,
-        work: impl Fn(&mut Worker, usize) -> Result<T> + Sync,
-    ) -> Result<Vec<T>> {
-        let mut worker = Worker::default();
-        (0..count).map(|piece| work(&mut worker, piece)).collect()
+impl Spread for Sequential {
+    fn map<T: Send>(&self, count: usize, work: impl Fn(usize) -> T + Sync) -> Vec<T> {
+        (0..count).map(work).collect()
     }
 }
 
@@ -212,7 +192,7 @@ pub fn quantize_tensor(
     shape: &[usize],
     options: &Options,
 ) -> Result<QuantizedTensor> {
-    quantize_on(&InTurn, weights, shape, options)
+    quantize_on(&Sequential, weights, shape, options)
 }
 
 /// Quantizes the weights of a tensor of the given shape, its groups spread as the caller likes.
@@ -263,7 +243,7 @@ fn describe(
     plan: &Plan,
 ) -> Result<(Form, Distortion)> {
     let (count, len) = (weights.count(), plan.layout.group_len());
-    let groups: Vec<FittedGroup> = spread.map(count.div_ceil(len), |worker, group| {
+    let groups = spread.map(count.div_ceil(len), |group| {
         let first = group * len;
         let range = first..count.min(first + len);
         let in_tensor = |error| match error {
@@ -271,9 +251,10 @@ fn describe(
             Error::F16Overflow { index } => Error::F16Overflow { index: first + index },
             other => other,
         };
-        let weights = weights.range(range, &mut worker.weights);
-        fit_group(&mut worker.fitter, weights, plan).map_err(in_tensor)
-    })?;
+        fit_group(&weights.range(range), plan).map_err(in_tensor)
+    });
+    // The error of the first group that has one, whichever came first.
+    let groups: Vec<FittedGroup> = groups.into_iter().collect::<Result<_>>()?;
     let mut distortion = Distortion::default();
     for group in &groups {
         distortion.add(group.distortion);

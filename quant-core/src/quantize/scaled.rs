@@ -12,7 +12,7 @@ use super::form::Layout;
 use super::group::{FittedGroup, GroupBook, Plan, distortion, measure, merged, round_levels};
 use crate::codebook::Affine;
 use crate::error::{Error, Result};
-use crate::fit::{Fit, Fitter, Group};
+use crate::fit::{Fit, Fitted, Group, fit};
 use crate::num::{f32_of, f64_of, low_u8, sqrt_f64};
 use crate::scheme::Scheme;
 use alloc::vec::Vec;
@@ -23,7 +23,7 @@ use half::f16;
 const ROUNDS: usize = 3;
 
 /// Fits a group of rows with scales; positions in errors count from its first weight.
-pub(super) fn fit_scaled(fitter: &mut Fitter, weights: &[f32], plan: &Plan) -> Result<FittedGroup> {
+pub(super) fn fit_scaled(weights: &[f32], plan: &Plan) -> Result<FittedGroup> {
     if let Some(index) = weights.iter().position(|w| !w.is_finite()) {
         return Err(Error::NonFinite { what: "weight", index });
     }
@@ -38,12 +38,10 @@ pub(super) fn fit_scaled(fitter: &mut Fitter, weights: &[f32], plan: &Plan) -> R
         importance.extend(row.iter().map(|_| share * share));
     }
     let group = Group { importance: Some(&importance), ..plan.group(&relative) };
-    let fitted = fitter.fit(plan.scheme, &group)?;
-    let mut codes = fitted.codes.to_vec();
-    let mut levels = fitted.levels.to_vec();
-    let book = match fitted.fit {
+    let Fitted { fit, mut levels, mut codes } = fit(plan.scheme, &group)?;
+    let book = match fit {
         Fit::Copied => return Ok(kept(weights)),
-        Fit::Table { .. } => None,
+        Fit::Table => None,
         Fit::Affine { min, step } => Some(GroupBook::Affine(Affine { min, step })),
         Fit::Logarithmic(range) => {
             Some(GroupBook::Logarithmic(range, weights.len().min(1 << plan.bits)))

@@ -3,7 +3,7 @@
 use super::*;
 use crate::codebook::Entries;
 use crate::coded::RowScale;
-use crate::fit::Group;
+use crate::fit::{Group, fit};
 use crate::noise::Stream;
 use proptest::prelude::*;
 
@@ -122,11 +122,10 @@ proptest! {
         let weights: Vec<f32> =
             raw[..rows * row_len].iter().map(|w| (w * grid).round() / grid).collect();
         let tensor = quantize(&weights, &[rows, row_len], scheme, bits);
-        let mut fitter = Fitter::new();
         let mut expected = Vec::new();
         for row in weights.chunks(row_len) {
             let group = Group { numel: weights.len(), ..Group::new(row, bits) };
-            expected.extend(fitter.fit(scheme, &group).unwrap().dequantized(row));
+            expected.extend(fit(scheme, &group).unwrap().dequantized(row));
         }
         let as_bits = |values: Vec<f32>| values.into_iter().map(f32::to_bits).collect::<Vec<_>>();
         prop_assert_eq!(as_bits(tensor.dequantized()), as_bits(expected));
@@ -248,19 +247,14 @@ fn reported_error_is_that_of_the_values() {
     }
 }
 
-/// Pieces in reverse order, each with a worker of its own.
+/// Pieces in reverse order.
 struct Backwards;
 
 impl Spread for Backwards {
-    fn map<T: Send>(
-        &self,
-        count: usize,
-        work: impl Fn(&mut Worker, usize) -> Result<T> + Sync,
-    ) -> Result<Vec<T>> {
-        let pieces = (0..count).rev().map(|piece| work(&mut Worker::default(), piece));
-        let mut results = pieces.collect::<Result<Vec<T>>>()?;
+    fn map<T: Send>(&self, count: usize, work: impl Fn(usize) -> T + Sync) -> Vec<T> {
+        let mut results: Vec<T> = (0..count).rev().map(work).collect();
         results.reverse();
-        Ok(results)
+        results
     }
 }
 
