@@ -7,11 +7,12 @@ use criterion::{
     BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main,
 };
 use fmq_benches::{codes, packed_file, quick, small_config, weights};
-use quant_core::bits::{pack, packed_len, unpack};
+use quant_core::bits::packed_len;
 use quant_core::codebook::Entries;
 use quant_core::coded::{CodedRows, Coding, Parts, RowScale};
 use quant_core::format::Model;
 use quant_core::kernels::{dequantize, scalar};
+use quant_core::packing::{pack, unpack};
 
 type Dequantize = fn(&[u8], u8, &[f32; 256], &mut [f32]);
 

@@ -5,11 +5,12 @@
 //! codebook may serve fewer. A row may have a scale of its own: its weights are then the
 //! codebook's values times the scale, in f32. Each row of codes starts on a byte boundary.
 
-use crate::bits::{Codes, code_count, packed_len, tail_is_zero};
+use crate::bits::{code_count, packed_len};
 use crate::codebook::{Codebook, Entries, Table};
 use crate::error::{Error, Result, check_count, check_length};
 use crate::kernels;
 use crate::num::index;
+use crate::packing::{Codes, tail_is_zero};
 use half::f16;
 
 /// The scale of a row, in front of a codebook that rows share.

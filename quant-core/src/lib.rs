@@ -28,7 +28,8 @@
 //! |---|---|
 //! | [`error`] | the one error type |
 //! | [`num`] | every lossy cast and every libm call |
-//! | [`bits`] | codes of 1 to 8 bits in bytes |
+//! | [`bits`] | the width of a code |
+//! | [`packing`] | codes of 1 to 8 bits in bytes |
 //! | [`kernels`] | the inner loops over codes, with vector instructions where the CPU has them |
 //! | [`scheme`] | the names of the quantizers |
 //! | `fit` | weights → levels and codes, one file per scheme (`alloc`) |
@@ -65,6 +66,7 @@ pub mod log_range;
 pub mod net;
 pub mod noise;
 pub mod num;
+pub mod packing;
 #[cfg(feature = "alloc")]
 pub mod quantize;
 pub mod scheme;

@@ -3,7 +3,7 @@
 //! ```text
 //! w[row, i] = levels[row / rows_per_codebook, code i of the row] scale[row]      in f32
 //! ```
-//! The codes lie as quant-core packs them ([`quant_core::bits`]); its codebooks, of whatever kind,
+//! The codes lie as quant-core packs them ([`quant_core::packing`]); its codebooks, of whatever kind,
 //! are tables of levels here. Both products are rounded once, so the f32 weights are those of
 //! [`CodedRows::decode_row`] to the bit.
 

@@ -69,7 +69,7 @@
 //! | 16 | 1 | encoding: 0 f32, 1 f16, 2 i64 (signed), 3 coded |
 //! | 17 | 1 | rank `r`, 0..=6 |
 //! | 18 | 1 | bits of a code, 1..=8; 0 if dense |
-//! | 19 | 1 | layout of the codes: 0, row after row as [`crate::bits`] packs them |
+//! | 19 | 1 | layout of the codes: 0, row after row as [`crate::packing`] packs them |
 //! | 20 | 1 | entries of a codebook: 0 f32, 1 f16, 2 i16, 3 i8, 4 affine, 5 logarithmic; 0 if dense |
 //! | 21 | 1 | row scales: 0 none, 1 f16, 2 f32; 0 if dense |
 //! | 22 | 2 | zero |

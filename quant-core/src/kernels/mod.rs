@@ -46,7 +46,7 @@ mod thumb1;
 
 /// Writes the weights of packed codes: `out[i] = table[code i]`.
 ///
-/// `codes` are packed as in [`bits`](crate::bits), `bits` is 1 to 8; only the first 2^bits entries
+/// `codes` are packed as in [`packing`](crate::packing), `bits` is 1 to 8; only the first 2^bits entries
 /// of the table mean something. Nothing panics: where `codes` is too short, the weights whose codes
 /// are there are written and the others keep their values, and for another width all do.
 ///

@@ -50,7 +50,7 @@ fn look_up<const B: usize>(codes: &[u8], table: &[f32; 256], out: &mut [f32]) {
     }
 }
 
-/// [`bits::unpack`](crate::bits::unpack) without its checks: as many codes as are there.
+/// [`packing::unpack`](crate::packing::unpack) without its checks: as many codes as are there.
 pub(super) fn unpack(bytes: &[u8], bits: u8, codes: &mut [u8]) {
     by_width!(bits in 1 2 3 4 5 6 7 8: spread_all(bytes, codes));
 }

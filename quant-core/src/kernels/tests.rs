@@ -2,7 +2,8 @@
 //! then what the others call.
 
 use super::*;
-use crate::bits::{get, packed_len};
+use crate::bits::packed_len;
+use crate::packing::get;
 use std::vec;
 use std::vec::Vec;
 

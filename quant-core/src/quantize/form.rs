@@ -2,10 +2,11 @@
 
 use super::Levels;
 use super::group::{FittedGroup, GroupBook, Plan};
-use crate::bits::{MAX_BITS, pack, packed_len};
+use crate::bits::{MAX_BITS, packed_len};
 use crate::codebook::Entries;
 use crate::coded::{Coding, Parts, RowScale};
 use crate::num::{i16_of, round_even, u32_of};
+use crate::packing::pack;
 use alloc::vec;
 use alloc::vec::Vec;
 use half::f16;
