@@ -3,7 +3,7 @@
 use core::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use fmq_benches::{quick, weights};
+use fmq_benches::{quick, weights, width};
 use quant_core::fit::{self, Group};
 use quant_core::scheme::Scheme;
 
@@ -15,7 +15,7 @@ fn fit(c: &mut Criterion) {
     group.throughput(Throughput::Elements(N as u64));
     let weights = weights(N);
     for scheme in Scheme::ALL {
-        for bits in [4, 8] {
+        for bits in [4, 8].map(width) {
             let channel = Group::new(&weights, bits);
             assert!(fit::fit(scheme, &channel).is_ok(), "what is timed must be right");
             let key = format!("scheme={scheme}/bits={bits}/impl=scalar");

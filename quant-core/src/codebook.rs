@@ -13,6 +13,7 @@
 //! that share the codebook. Every code has a value: logarithmic codes behind the last level repeat
 //! it.
 
+use crate::bits::Bits;
 use crate::log_range::LogRange;
 use crate::num::low_u8;
 use half::f16;
@@ -89,6 +90,7 @@ impl Affine {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Codebook<'a> {
     entries: Entries,
+    bits: Bits,
     bytes: &'a [u8],
     /// The `min(K, n)` of a logarithmic codebook.
     most: usize,
@@ -97,8 +99,8 @@ pub struct Codebook<'a> {
 impl<'a> Codebook<'a> {
     /// The codebook that `bytes` store, shared by `weights` weights. Where `bytes` are too short
     /// for a code, its value is 0.
-    pub fn new(entries: Entries, bits: u8, bytes: &'a [u8], weights: usize) -> Self {
-        Self { entries, bytes, most: weights.min(1 << bits.min(8)) }
+    pub fn new(entries: Entries, bits: Bits, bytes: &'a [u8], weights: usize) -> Self {
+        Self { entries, bits, bytes, most: weights.min(bits.code_count()) }
     }
 
     /// How the codebook is stored.
@@ -137,18 +139,16 @@ impl<'a> Codebook<'a> {
     }
 
     /// Fills the first `2^bits` entries of `table` with the values times `scale`.
-    pub fn fill(self, bits: u8, scale: Option<f32>, table: &mut Table) {
-        for (code, value) in (0..=u8::MAX).zip(table.iter_mut().take(1 << bits.min(8))) {
-            *value = self.value(code);
-        }
-        if let Some(scale) = scale {
-            table.iter_mut().take(1 << bits.min(8)).for_each(|value| *value *= scale);
+    pub fn fill(self, scale: Option<f32>, table: &mut Table) {
+        for (code, value) in (0..=self.bits.max_code()).zip(table) {
+            let level = self.value(code);
+            *value = scale.map_or(level, |scale| level * scale);
         }
     }
 
     /// Whether the stored numbers make sense: a range is a range, every value is finite.
-    pub(crate) fn is_sound(self, bits: u8) -> bool {
-        let last = u8::MAX >> (8 - bits.clamp(1, 8));
+    pub(crate) fn is_sound(self) -> bool {
+        let last = self.bits.max_code();
         let finite = |code| self.value(code).is_finite();
         match self.entries {
             // The levels lie between the magnitudes of the range, which are finite.
@@ -173,9 +173,10 @@ impl<'a> Codebook<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bits::tests::width;
 
     fn values<const N: usize>(entries: Entries, bytes: &[u8], codes: [u8; N]) -> [f32; N] {
-        codes.map(|code| Codebook::new(entries, 8, bytes, 1000).value(code))
+        codes.map(|code| Codebook::new(entries, Bits::MAX, bytes, 1000).value(code))
     }
 
     #[test]
@@ -197,14 +198,14 @@ mod tests {
     fn logarithmic_codes_behind_the_last_level_repeat_it() {
         // Positive weights from 1 to 8, four levels for five codes or more.
         let bytes = [0.0, 0.0, 1.0, 8.0_f32].map(f32::to_le_bytes);
-        let codebook = Codebook::new(Entries::Logarithmic, 3, bytes.as_flattened(), 4);
+        let codebook = Codebook::new(Entries::Logarithmic, width(3), bytes.as_flattened(), 4);
         let mut table = [9.0; 256];
-        codebook.fill(3, Some(0.5), &mut table);
+        codebook.fill(Some(0.5), &mut table);
         assert_eq!(table[..9], [0.5, 1.0, 2.0, 4.0, 4.0, 4.0, 4.0, 4.0, 9.0]);
-        assert!(codebook.is_sound(3));
+        assert!(codebook.is_sound());
         let upside_down = [0.0, 0.0, 8.0, 1.0_f32].map(f32::to_le_bytes);
         let bytes = upside_down.as_flattened();
-        assert!(!Codebook::new(Entries::Logarithmic, 3, bytes, 4).is_sound(3));
+        assert!(!Codebook::new(Entries::Logarithmic, width(3), bytes, 4).is_sound());
     }
 
     #[test]
@@ -220,14 +221,14 @@ mod tests {
             (1.0, f32::NAN),
         ] {
             let bytes = affine(min, step);
-            let codebook = Codebook::new(Entries::Affine, 2, &bytes, 9);
+            let codebook = Codebook::new(Entries::Affine, width(2), &bytes, 9);
             let finite = (0..4).all(|code| codebook.value(code).is_finite());
-            assert_eq!(codebook.is_sound(2), finite, "{min} {step}");
+            assert_eq!(codebook.is_sound(), finite, "{min} {step}");
         }
         // The widest range there is.
         let bytes = [1e-45, f32::MAX, f32::MIN_POSITIVE, f32::MAX].map(f32::to_le_bytes);
-        let codebook = Codebook::new(Entries::Logarithmic, 8, bytes.as_flattened(), 1000);
-        assert!(codebook.is_sound(8) && (0..=255).all(|code| codebook.value(code).is_finite()));
+        let codebook = Codebook::new(Entries::Logarithmic, Bits::MAX, bytes.as_flattened(), 1000);
+        assert!(codebook.is_sound() && (0..=255).all(|code| codebook.value(code).is_finite()));
     }
 
     #[test]

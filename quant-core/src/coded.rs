@@ -5,7 +5,7 @@
 //! codebook may serve fewer. A row may have a scale of its own: its weights are then the
 //! codebook's values times the scale, in f32. Each row of codes starts on a byte boundary.
 
-use crate::bits::{code_count, packed_len};
+use crate::bits::Bits;
 use crate::codebook::{Codebook, Entries, Table};
 use crate::error::{Error, Result, check_count, check_length};
 use crate::kernels;
@@ -38,8 +38,8 @@ impl RowScale {
 /// How the rows of a tensor are coded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Coding {
-    /// Width of a code in bits, 1 to 8.
-    pub bits: u8,
+    /// Width of a code.
+    pub bits: Bits,
     /// How the codebooks are stored, each of 2^bits levels.
     pub entries: Entries,
     /// Rows that share a codebook, at least 1; 1 is the paper's "per channel".
@@ -49,19 +49,18 @@ pub struct Coding {
 }
 
 impl Coding {
-    /// Fails unless each field is in its range.
+    /// Fails unless a codebook has rows.
     ///
     /// # Errors
-    /// [`Error::Bits`] or [`Error::Range`].
+    /// [`Error::Range`].
     pub fn check(self) -> Result<()> {
-        code_count(self.bits)?;
         let rows = u64::from(self.rows_per_codebook);
         check_range("rows per codebook", rows, 1, u64::from(u32::MAX))
     }
 
     /// The bytes of one codebook.
     const fn codebook_len(self) -> usize {
-        self.entries.codebook_len(1 << (self.bits & 15))
+        self.entries.codebook_len(self.bits.code_count())
     }
 
     /// The number of codebooks of `rows` rows.
@@ -79,7 +78,7 @@ impl Coding {
         Some(Parts {
             codebooks: self.codebook_count(rows).checked_mul(self.codebook_len())?,
             scales: rows.checked_mul(self.row_scale.byte_len())?,
-            codes: rows.checked_mul(packed_len(row_len, self.bits).ok()?)?,
+            codes: rows.checked_mul(self.bits.packed_len(row_len))?,
         })
     }
 }
@@ -191,7 +190,7 @@ impl<'a> CodedRows<'a> {
 
     /// The packed codes of a row, `None` behind the last row.
     pub fn packed_row(self, row: usize) -> Option<&'a [u8]> {
-        let len = packed_len(self.row_len, self.coding.bits).ok()?;
+        let len = self.coding.bits.packed_len(self.row_len);
         if row < self.rows { part(self.parts.codes, row, len) } else { None }
     }
 
@@ -222,14 +221,14 @@ impl<'a> CodedRows<'a> {
         check_count("rest of the first value by 8", start % 8, 0, 0)?;
         let bits = self.coding.bits;
         let codes = || {
-            let skipped = packed_len(start, bits).ok()?;
-            self.packed_row(row)?.get(skipped..)?.get(..packed_len(out.len(), bits).ok()?)
+            let codes = self.packed_row(row)?.get(bits.packed_len(start)..)?;
+            codes.get(..bits.packed_len(out.len()))
         };
         let (Some(codebook), Some(codes)) = (self.codebook(row), codes()) else {
             return Err(row_out_of_range(row, self.rows));
         };
         let scale = self.scale(row);
-        if out.len() < 1 << bits {
+        if out.len() < bits.code_count() {
             // Fewer values than the codebook has.
             let short = Codes::new(codes, out.len(), bits)?;
             for (out, code) in out.iter_mut().zip(short) {
@@ -239,7 +238,7 @@ impl<'a> CodedRows<'a> {
             return Ok(());
         }
         let mut table: Table = [0.0; 256];
-        codebook.fill(bits, scale, &mut table);
+        codebook.fill(scale, &mut table);
         kernels::dequantize(codes, bits, &table, out);
         Ok(())
     }
@@ -252,7 +251,7 @@ impl<'a> CodedRows<'a> {
         let bits = self.coding.bits;
         for group in 0..self.coding.codebook_count(self.rows) {
             let first = group * index(self.coding.rows_per_codebook);
-            if !self.codebook(first).is_some_and(|codebook| codebook.is_sound(bits)) {
+            if !self.codebook(first).is_some_and(Codebook::is_sound) {
                 return Err(Error::NonFinite { what: "codebook", index: group });
             }
         }
@@ -268,8 +267,8 @@ impl<'a> CodedRows<'a> {
         let mut table: Table = [0.0; 256];
         for row in 0..self.rows {
             let Some(codebook) = self.codebook(row) else { continue };
-            codebook.fill(bits, self.scale(row), &mut table);
-            if !table.iter().take(1 << bits).all(|value| value.is_finite()) {
+            codebook.fill(self.scale(row), &mut table);
+            if !table.iter().take(bits.code_count()).all(|value| value.is_finite()) {
                 return Err(Error::NonFinite { what: "scale of row", index: row });
             }
         }
@@ -298,8 +297,12 @@ pub(crate) fn part(bytes: &[u8], i: usize, len: usize) -> Option<&[u8]> {
 mod tests {
     use super::*;
 
-    const CODING: Coding =
-        Coding { bits: 2, entries: Entries::F16, rows_per_codebook: 2, row_scale: RowScale::None };
+    const CODING: Coding = Coding {
+        bits: Bits::ALL[1],
+        entries: Entries::F16,
+        rows_per_codebook: 2,
+        row_scale: RowScale::None,
+    };
     /// Levels 1, 2, 3, 3 for the rows 0 and 1, and -1, -2, -3, -3 for row 2.
     const CODEBOOKS: [u8; 16] =
         [0, 0x3c, 0, 0x40, 0, 0x42, 0, 0x42, 0, 0xbc, 0, 0xc0, 0, 0xc2, 0, 0xc2];
@@ -310,9 +313,9 @@ mod tests {
     #[test]
     fn decodes_any_part_that_starts_with_a_byte() {
         let bytes: [u8; 35] = core::array::from_fn(|i| crate::num::low_u8(i * 37));
-        for bits in 1..=8 {
+        for bits in Bits::ALL {
             let coding = Coding { bits, entries: Entries::Affine, ..CODING };
-            let codes = &bytes[..packed_len(35, bits).unwrap()];
+            let codes = &bytes[..bits.packed_len(35)];
             let parts: Parts<&[u8]> =
                 Parts { codebooks: &[0, 0, 0, 0, 0, 0, 0x80, 0x3f], scales: &[], codes };
             let rows = CodedRows::new(coding, 1, 35, parts).unwrap();
@@ -383,13 +386,8 @@ mod tests {
 
     #[test]
     fn refuses_codings_and_lengths_that_make_no_sense() {
-        for bad in [
-            Coding { bits: 0, ..CODING },
-            Coding { bits: 9, ..CODING },
-            Coding { rows_per_codebook: 0, ..CODING },
-        ] {
-            assert!(CodedRows::new(bad, 3, 3, PARTS).is_err(), "{bad:?}");
-        }
+        let none = Coding { rows_per_codebook: 0, ..CODING };
+        assert!(CodedRows::new(none, 3, 3, PARTS).is_err());
         let short: Parts<&[u8]> = Parts { codebooks: &CODEBOOKS[1..], ..PARTS };
         assert!(CodedRows::new(CODING, 3, 3, short).is_err());
         let long: Parts<&[u8]> = Parts { codes: &[0; 4], ..PARTS };

@@ -11,23 +11,23 @@
 //! byte 1   0 101 100 0 = 0x58    the unused bit, 5, 4, the high bit of 3
 //! ```
 
-use crate::bits::{MAX_BITS, code_count, packed_len};
+use crate::bits::Bits;
 use crate::error::{Error, Result, check_length};
 use crate::kernels;
 
 /// Packs `codes` into `out`.
 ///
 /// # Shapes
-/// `out`: [`packed_len`]`(codes.len(), bits)` bytes.
+/// `out`: [`Bits::packed_len`]`(codes.len())` bytes.
 ///
 /// # Errors
-/// [`Error::Bits`]; [`Error::Length`] for an `out` of another length; [`Error::Code`] for a code
+/// [`Error::Length`] for an `out` of another length; [`Error::Code`] for a code
 /// that does not fit, with `out` then written in part.
-pub fn pack(codes: &[u8], out: &mut [u8], bits: u8) -> Result<()> {
-    check_length("packed codes", packed_len(codes.len(), bits)?, out.len())?;
+pub fn pack(codes: &[u8], out: &mut [u8], bits: Bits) -> Result<()> {
+    check_length("packed codes", bits.packed_len(codes.len()), out.len())?;
     let index = kernels::pack(codes, bits, out);
     match codes.get(index) {
-        Some(&code) => Err(Error::Code { index, code, max: u8::MAX >> (MAX_BITS - bits) }),
+        Some(&code) => Err(Error::Code { index, code, max: bits.max_code() }),
         None => Ok(()),
     }
 }
@@ -35,32 +35,32 @@ pub fn pack(codes: &[u8], out: &mut [u8], bits: u8) -> Result<()> {
 /// Unpacks as many codes as `codes` holds; bits behind the last code are not looked at.
 ///
 /// # Shapes
-/// `bytes`: [`packed_len`]`(codes.len(), bits)` bytes.
+/// `bytes`: [`Bits::packed_len`]`(codes.len())` bytes.
 ///
 /// # Errors
-/// [`Error::Bits`]; [`Error::Length`] for `bytes` of another length.
-pub fn unpack(bytes: &[u8], codes: &mut [u8], bits: u8) -> Result<()> {
-    check_length("packed codes", packed_len(codes.len(), bits)?, bytes.len())?;
+/// [`Error::Length`] for `bytes` of another length.
+pub fn unpack(bytes: &[u8], codes: &mut [u8], bits: Bits) -> Result<()> {
+    check_length("packed codes", bits.packed_len(codes.len()), bytes.len())?;
     kernels::unpack(bytes, bits, codes);
     Ok(())
 }
 
-/// Code `index` of a packed stream, `None` behind the end of `bytes` or for a width outside 1..=8.
-pub fn get(bytes: &[u8], index: usize, bits: u8) -> Option<u8> {
-    code_count(bits).ok()?;
+/// Code `index` of a packed stream, `None` after the end of `bytes`.
+pub fn get(bytes: &[u8], index: usize, bits: Bits) -> Option<u8> {
+    let width = usize::from(bits.get());
     // Eight codes take `bits` whole bytes, so the position never overflows before `get` refuses.
-    let bit = index % 8 * usize::from(bits);
-    let at = (index / 8).checked_mul(usize::from(bits))?.checked_add(bit / 8)?;
+    let bit = index % 8 * width;
+    let at = (index / 8).checked_mul(width)?.checked_add(bit / 8)?;
     let low = *bytes.get(at)?;
-    let straddles = bit % 8 + usize::from(bits) > 8;
+    let straddles = bit % 8 + width > 8;
     let high = if straddles { *bytes.get(at.checked_add(1)?)? } else { 0 };
     let [code, _] = (u16::from_le_bytes([low, high]) >> (bit % 8)).to_le_bytes();
-    Some(code & (u8::MAX >> (MAX_BITS - bits)))
+    Some(code & bits.max_code())
 }
 
 /// Whether the bits behind the last of `n` codes are zero, as [`pack`] leaves them.
-pub(crate) fn tail_is_zero(bytes: &[u8], n: usize, bits: u8) -> bool {
-    let used = n % 8 * usize::from(bits) % 8;
+pub(crate) fn tail_is_zero(bytes: &[u8], n: usize, bits: Bits) -> bool {
+    let used = n % 8 * usize::from(bits.get()) % 8;
     used == 0 || bytes.last().is_none_or(|last| last >> used == 0)
 }
 
@@ -69,7 +69,7 @@ pub(crate) fn tail_is_zero(bytes: &[u8], n: usize, bits: u8) -> bool {
 pub struct Codes<'a> {
     bytes: core::slice::Iter<'a, u8>,
     left: usize,
-    bits: u8,
+    bits: Bits,
     pending: u16,
     filled: u8,
 }
@@ -78,9 +78,9 @@ impl<'a> Codes<'a> {
     /// The `n` codes of `bits` bits that `bytes` holds.
     ///
     /// # Errors
-    /// [`Error::Bits`]; [`Error::Length`] unless `bytes` has [`packed_len`]`(n, bits)` bytes.
-    pub fn new(bytes: &'a [u8], n: usize, bits: u8) -> Result<Self> {
-        check_length("packed codes", packed_len(n, bits)?, bytes.len())?;
+    /// [`Error::Length`] unless `bytes` has [`Bits::packed_len`]`(n)` bytes.
+    pub fn new(bytes: &'a [u8], n: usize, bits: Bits) -> Result<Self> {
+        check_length("packed codes", bits.packed_len(n), bytes.len())?;
         Ok(Self { bytes: bytes.iter(), left: n, bits, pending: 0, filled: 0 })
     }
 }
@@ -90,14 +90,14 @@ impl Iterator for Codes<'_> {
 
     fn next(&mut self) -> Option<u8> {
         self.left = self.left.checked_sub(1)?;
-        if self.filled < self.bits {
+        if self.filled < self.bits.get() {
             self.pending |= u16::from(*self.bytes.next()?) << self.filled;
             self.filled += 8;
         }
         let [low, _] = self.pending.to_le_bytes();
-        self.pending >>= self.bits;
-        self.filled -= self.bits;
-        Some(low & (u8::MAX >> (MAX_BITS - self.bits)))
+        self.pending >>= self.bits.get();
+        self.filled -= self.bits.get();
+        Some(low & self.bits.max_code())
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
@@ -110,6 +110,7 @@ impl ExactSizeIterator for Codes<'_> {}
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bits::tests::{any_width, width};
     use proptest::prelude::*;
     use std::vec;
     use std::vec::Vec;
@@ -117,48 +118,37 @@ mod tests {
     #[test]
     fn packs_three_bit_codes_as_documented() {
         let mut bytes = [0xff; 2];
-        pack(&[1, 2, 3, 4, 5], &mut bytes, 3).unwrap();
+        pack(&[1, 2, 3, 4, 5], &mut bytes, width(3)).unwrap();
         assert_eq!(bytes, [0xd1, 0x58]);
     }
 
     #[test]
     fn packs_whole_bytes_and_nibbles() {
         let mut bytes = [0; 3];
-        pack(&[0x12, 0x34, 0xff], &mut bytes, 8).unwrap();
+        pack(&[0x12, 0x34, 0xff], &mut bytes, Bits::MAX).unwrap();
         assert_eq!(bytes, [0x12, 0x34, 0xff]);
-        pack(&[1, 2, 3, 4, 15], &mut bytes, 4).unwrap();
+        pack(&[1, 2, 3, 4, 15], &mut bytes, width(4)).unwrap();
         assert_eq!(bytes, [0x21, 0x43, 0x0f]);
-        pack(&[1, 0, 0, 0, 0, 0, 0, 1, 1], &mut bytes[..2], 1).unwrap();
+        pack(&[1, 0, 0, 0, 0, 0, 0, 1, 1], &mut bytes[..2], width(1)).unwrap();
         assert_eq!(bytes[..2], [0x81, 0x01]);
     }
 
     #[test]
-    fn rejects_widths_outside_one_to_eight() {
-        for bits in [0, 9, 255] {
-            assert_eq!(packed_len(4, bits), Err(Error::Bits(bits)));
-            assert_eq!(pack(&[0], &mut [0], bits), Err(Error::Bits(bits)));
-            assert_eq!(unpack(&[0], &mut [0], bits), Err(Error::Bits(bits)));
-            assert_eq!(get(&[0], 0, bits), None);
-        }
-    }
-
-    #[test]
     fn rejects_codes_that_do_not_fit() {
-        let refused = Err(Error::Code { index: 1, code: 4, max: 3 });
-        assert_eq!(pack(&[3, 4], &mut [0], 2), refused);
+        let refused = Err(Error::Code { index: 1, code: 8, max: 7 });
+        assert_eq!(pack(&[7, 8], &mut [0], width(3)), refused);
     }
 
     #[test]
     fn rejects_other_lengths() {
         let refused = Err(Error::Length { what: "packed codes", expected: 2, found: 1 });
-        assert_eq!(pack(&[0; 3], &mut [0], 4), refused);
-        assert_eq!(unpack(&[0], &mut [0; 3], 4), refused);
+        assert_eq!(pack(&[0; 3], &mut [0], width(4)), refused);
+        assert_eq!(unpack(&[0], &mut [0; 3], width(4)), refused);
     }
 
     #[test]
-    fn length_never_overflows() {
-        assert_eq!(packed_len(usize::MAX, 8), Ok(usize::MAX));
-        assert_eq!(get(&[0], usize::MAX, 8), None);
+    fn positions_never_overflow() {
+        assert_eq!(get(&[0], usize::MAX, Bits::MAX), None);
     }
 
     /// Miri is slow, and lets no test read files.
@@ -174,9 +164,9 @@ mod tests {
         #![proptest_config(config())]
 
         #[test]
-        fn unpack_undoes_pack(bits in 1_u8..=8, raw in proptest::collection::vec(any::<u8>(), 0..70)) {
-            let codes: Vec<u8> = raw.iter().map(|code| code >> (8 - bits)).collect();
-            let mut bytes = vec![0xaa; packed_len(codes.len(), bits).unwrap()];
+        fn unpack_undoes_pack(bits in any_width(), raw in proptest::collection::vec(any::<u8>(), 0..70)) {
+            let codes: Vec<u8> = raw.iter().map(|code| code & bits.max_code()).collect();
+            let mut bytes = vec![0xaa; bits.packed_len(codes.len())];
             pack(&codes, &mut bytes, bits).unwrap();
             let mut read = vec![0xaa; codes.len()];
             unpack(&bytes, &mut read, bits).unwrap();
@@ -187,9 +177,9 @@ mod tests {
         }
 
         #[test]
-        fn each_unused_bit_counts(bits in 1_u8..=8, n in 1_usize..40) {
-            let mut bytes = vec![0; packed_len(n, bits).unwrap()];
-            for unused in n * usize::from(bits)..bytes.len() * 8 {
+        fn each_unused_bit_counts(bits in any_width(), n in 1_usize..40) {
+            let mut bytes = vec![0; bits.packed_len(n)];
+            for unused in n * usize::from(bits.get())..bytes.len() * 8 {
                 bytes[unused / 8] |= 1 << (unused % 8);
                 prop_assert!(!tail_is_zero(&bytes, n, bits));
                 bytes[unused / 8] = 0;

@@ -21,7 +21,7 @@ use fm_candle::ops::{
 };
 use fm_candle::quantize::{Treatment, quantize_in_memory};
 use fm_candle::train::{Precision, TrainConfig, Trainer};
-use fmq_tests::{formula, formula_weights, numbers};
+use fmq_tests::{formula, formula_weights, numbers, width};
 use quant_core::format::Model;
 use quant_core::noise::Stream;
 use quant_core::quantize::Options;
@@ -173,7 +173,8 @@ fn packed_weights_decode_to_the_same_bits() {
     for scheme in [Scheme::Uniform, Scheme::EqualMass, Scheme::LloydMax] {
         // Tables of more levels take more room than such rows themselves.
         for bits in 1..=if scheme == Scheme::Uniform { 8 } else { 5 } {
-            let file = packed(&[("w".into(), weight.clone())], None, &Options::new(scheme, bits));
+            let file =
+                packed(&[("w".into(), weight.clone())], None, &Options::new(scheme, width(bits)));
             let model = Model::parse(&file).unwrap();
             let coded = model.tensors().next().unwrap().coded().unwrap();
             for (dtype, _) in TYPES {
@@ -240,7 +241,7 @@ fn a_packed_net_has_the_same_velocity_and_gradient() {
     let weights = formula_weights(&config(), 5);
     for bits in [2, 3, 8] {
         let path = folder.path().join(format!("{bits}.fmq"));
-        let options = Options::new(Scheme::EqualMass, bits);
+        let options = Options::new(Scheme::EqualMass, width(bits));
         std::fs::write(&path, packed(&weights, Some(&config()), &options)).unwrap();
         let net = |device: &Device, dtype| {
             let source = Source::open(&path, false).unwrap();

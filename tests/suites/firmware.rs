@@ -23,6 +23,7 @@ use fm_candle::model::{Stored, UNet, UNetConfig};
 use fm_candle::quantize::{Calibration, PackedNet, Treatment, calibrate, quantize_to_file};
 use fm_candle::sample::Sampler;
 use fm_candle::solver::{self, Method, uniform_grid};
+use fmq_tests::width;
 use quant_core::format::{Kind, Model, fill_section};
 use quant_core::infer::{self, Plan, Precision, Settings};
 use quant_core::quantize::{Granularity, Options};
@@ -67,7 +68,7 @@ fn pack(dir: &Path, bits: u8) -> PathBuf {
     let net = Path::new(env!("CARGO_MANIFEST_DIR")).join("../host/assets/mnist-micro.safetensors");
     let net = checkpoint::load(&net, false).unwrap();
     let config = UNetConfig::from_json(net.net().unwrap()).unwrap().to_packed().unwrap();
-    let options = Options::new(Scheme::LloydMax, bits);
+    let options = Options::new(Scheme::LloydMax, width(bits));
     let options = Options { granularity: Granularity::Auto, ..options };
     let all: Vec<usize> = (0..net.tensors.len()).collect();
     let packed = Some(PackedNet { config: &config, golden: true });

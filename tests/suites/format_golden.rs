@@ -14,6 +14,8 @@ use std::fs;
 use std::path::PathBuf;
 
 use fm_candle::quantize::{Calibration, calibrate};
+use fmq_tests::width;
+use quant_core::bits::Bits;
 use quant_core::coded::{Coding, RowScale};
 use quant_core::format::{
     Dense, Encoding, Golden, Head, Kind, MemoryPlan, Model, Writer, fill_section,
@@ -115,14 +117,14 @@ fn everything() -> Vec<u8> {
     let auto = Granularity::Auto;
     let mut plans = Vec::new();
     for scheme in Scheme::ALL {
-        plans.extend((1..=8).map(|bits| Options::new(scheme, bits)));
+        plans.extend(Bits::ALL.map(|bits| Options::new(scheme, bits)));
     }
     for (levels, granularity) in [
         (Levels::F16, Granularity::Group(2)),
         (Levels::I16, Granularity::Tensor),
         (Levels::I8, auto),
     ] {
-        plans.push(Options { levels, granularity, ..Options::new(Scheme::LloydMax, 3) });
+        plans.push(Options { levels, granularity, ..Options::new(Scheme::LloydMax, width(3)) });
     }
     let names: Vec<String> =
         (0..plans.len()).map(|i| format!("{}.{}.{i}", plans[i].scheme, plans[i].bits)).collect();
@@ -190,7 +192,7 @@ fn net() -> Vec<u8> {
         #[expect(clippy::cast_possible_truncation, reason = "weights are f32")]
         let weights: Vec<f32> =
             weights(shape.iter().product()).iter().map(|w| w * scale as f32).collect();
-        let options = Options { levels: Levels::F16, ..Options::new(Scheme::UniformMse, 2) };
+        let options = Options { levels: Levels::F16, ..Options::new(Scheme::UniformMse, width(2)) };
         writer.quantized(&quantize_tensor(&weights, shape, &options).unwrap()).unwrap();
     }
     let written = writer.finish().unwrap();

@@ -13,7 +13,7 @@ use fm_candle::quantize::{PackedNet, Treatment, quantize_in_memory, quantize_to_
 use fm_candle::sample::{Sampler, start_noise};
 use fm_candle::solver::{self, uniform_grid};
 use fmq_tests::nets::nets;
-use fmq_tests::{formula, formula_weights};
+use fmq_tests::{formula, formula_weights, width};
 use quant_core::Error;
 use quant_core::format::{Kind, Model, fill_section};
 use quant_core::infer::{self, Input, Layer, Method, Plan, Precision, Settings};
@@ -89,7 +89,7 @@ fn velocities_equal_candles() {
 fn packed_weights_are_read_as_they_are() {
     let config = UNetConfig::preset("mnist-micro").unwrap();
     for bits in [2, 3, 4, 8] {
-        let treatment = Treatment::Quantize(Options::new(Scheme::EqualMass, bits));
+        let treatment = Treatment::Quantize(Options::new(Scheme::EqualMass, width(bits)));
         let off = off(&config, treatment, (28, 28));
         assert!(off < 1e-5, "{bits} bits: {off}");
     }
@@ -116,7 +116,7 @@ fn the_plan_is_exact() {
 #[test]
 fn the_micro_net_fits_a_microcontroller() {
     let config = UNetConfig::preset("mnist-micro").unwrap();
-    let treatment = Treatment::Quantize(Options::new(Scheme::EqualMass, 4));
+    let treatment = Treatment::Quantize(Options::new(Scheme::EqualMass, width(4)));
     let (file, _) = packed(&config, treatment);
     let model = Model::parse(&file).unwrap();
     let plan = Plan::new(&model).unwrap();
@@ -130,7 +130,7 @@ fn the_micro_net_fits_a_microcontroller() {
 #[test]
 fn the_solver_equals_candles() {
     let config = UNetConfig::preset("mnist-micro").unwrap();
-    let treatment = Treatment::Quantize(Options::new(Scheme::LloydMax, 3));
+    let treatment = Treatment::Quantize(Options::new(Scheme::LloydMax, width(3)));
     let (file, net) = packed(&config, treatment);
     let model = Model::parse(&file).unwrap();
     let plan = Plan::new(&model).unwrap();
@@ -208,7 +208,8 @@ fn a_file_with_a_golden_pair_tests_its_device() {
     let config = UNetConfig::preset("mnist-micro").unwrap();
     let net = config.to_packed().unwrap();
     let weights = formula_weights(&config, 3);
-    let treat = |_: &str, _: &[usize]| Treatment::Quantize(Options::new(Scheme::EqualMass, 3));
+    let treat =
+        |_: &str, _: &[usize]| Treatment::Quantize(Options::new(Scheme::EqualMass, width(3)));
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("net.fmq");
     let all: Vec<usize> = (0..weights.len()).collect();

@@ -16,7 +16,7 @@ use fm_candle::quantize::{
     Calibration, PackedNet, Treatment, calibrate, quantize_in_memory, quantize_to_file,
 };
 use fmq_tests::nets::nets;
-use fmq_tests::{formula, formula_weights};
+use fmq_tests::{formula, formula_weights, width};
 use quant_core::Error;
 use quant_core::format::{Kind, Model, with_section};
 use quant_core::infer::{Input, Plan, Precision, Sampler, Settings};
@@ -34,7 +34,7 @@ fn embedded(preset: &str, bits: u8, golden: bool) -> Vec<u8> {
     let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("../host/assets");
     let net = checkpoint::load(&assets.join(format!("{preset}.safetensors")), false).unwrap();
     let config = UNetConfig::from_json(net.net().unwrap()).unwrap().to_packed().unwrap();
-    let options = Options::new(Scheme::LloydMax, bits);
+    let options = Options::new(Scheme::LloydMax, width(bits));
     let options = Options { granularity: Granularity::Auto, ..options };
     let all: Vec<usize> = (0..net.tensors.len()).collect();
     let packed = Some(PackedNet { config: &config, golden });
@@ -89,7 +89,7 @@ fn images_stay_those_of_floats() {
 /// Every kind of layer, and every way in which weights are stored.
 #[test]
 fn every_net_stays_close_to_its_floats() {
-    let coded = |scheme| Treatment::Quantize(Options::new(scheme, 5));
+    let coded = |scheme| Treatment::Quantize(Options::new(scheme, width(5)));
     let treatments = [Treatment::F32, Treatment::F16, coded(Scheme::EqualMass)];
     for (i, (name, config, (height, width))) in nets().into_iter().enumerate() {
         let weights = formula_weights(&config, 3);

@@ -5,7 +5,7 @@
 #![allow(clippy::cast_precision_loss, reason = "lengths of small tensors")]
 #![allow(clippy::print_stdout, clippy::unwrap_used, reason = "helpers of tests do as tests do")]
 
-use fmq_tests::{json, ran, reference};
+use fmq_tests::{json, ran, reference, width};
 use quant_core::coded::rows_of;
 use quant_core::fit::{self, Fit, Group};
 use quant_core::quantize::{Options, quantize_tensor};
@@ -40,7 +40,7 @@ fn squared_error(weights: &[f32], values: &[f32]) -> f64 {
 }
 
 fn fit(scheme: Scheme, bits: u8, weights: &[f32], numel: usize) -> (Fit, Vec<u8>, Vec<f32>) {
-    let fitted = fit::fit(scheme, &Group { numel, ..Group::new(weights, bits) }).unwrap();
+    let fitted = fit::fit(scheme, &Group { numel, ..Group::new(weights, width(bits)) }).unwrap();
     let values = fitted.dequantized(weights).collect();
     (fitted.fit, fitted.codes, values)
 }
@@ -89,7 +89,8 @@ fn compare(scheme: Scheme, max_ulps: u32) {
                 }
                 all.extend(values);
             }
-            let stored = quantize_tensor(&weights, &shape, &Options::new(scheme, bits)).unwrap();
+            let stored =
+                quantize_tensor(&weights, &shape, &Options::new(scheme, width(bits))).unwrap();
             assert_eq!(stored.dequantized(), all, "{case}: stored");
         }
     }

@@ -12,7 +12,7 @@ use candle_core::{DType, Device, Tensor};
 use fm_candle::Result;
 use fm_candle::checkpoint::{Kind, Source, load, safetensors as container, torch};
 use fm_candle::quantize::{Report, Treatment, quantize_to_torch};
-use fmq_tests::{ran, reference};
+use fmq_tests::{ran, reference, width};
 use quant_core::quantize::Options;
 use quant_core::scheme::Scheme;
 use safetensors::tensor::View;
@@ -26,7 +26,7 @@ fn data(file: &str) -> PathBuf {
 }
 
 fn bits(bits: u8) -> Treatment {
-    Treatment::Quantize(Options::new(Scheme::EqualMass, bits))
+    Treatment::Quantize(Options::new(Scheme::EqualMass, width(bits)))
 }
 
 /// A torch file made from another.

@@ -296,6 +296,7 @@ mod tests {
     use ::safetensors::Dtype;
     use ::safetensors::tensor::View;
     use candle_core::Device;
+    use quant_core::bits::Bits;
     use quant_core::quantize::Options;
     use quant_core::scheme::Scheme;
 
@@ -357,7 +358,7 @@ mod tests {
             ("empty".to_string(), Tensor::zeros((2, 0), DType::F32, &Device::Cpu).unwrap()),
         ];
         let treat = |name: &str, _: &[usize]| match name {
-            "coded" => Treatment::Quantize(Options::new(Scheme::Uniform, 2)),
+            "coded" => Treatment::Quantize(Options::new(Scheme::Uniform, Bits::new(2).unwrap())),
             _ => Treatment::F32,
         };
         let mut expected = Vec::new();

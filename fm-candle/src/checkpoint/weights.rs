@@ -141,6 +141,7 @@ impl Rows for PackedRows {
 
 #[cfg(test)]
 mod tests {
+    use quant_core::bits::Bits;
     use quant_core::quantize::Options;
     use quant_core::scheme::Scheme;
 
@@ -158,7 +159,7 @@ mod tests {
         });
         let treat = |_: &str, shape: &[usize]| match shape {
             [_] => Treatment::F32,
-            _ => Treatment::Quantize(Options::new(Scheme::EqualMass, 3)),
+            _ => Treatment::Quantize(Options::new(Scheme::EqualMass, Bits::new(3).unwrap())),
         };
         let tensors: Vec<_> = tensors.collect();
         quantize_in_memory(&tensors, Some(&config.to_packed().unwrap()), treat).unwrap().0

@@ -9,7 +9,7 @@
 
 use candle_core::{CpuStorage, CustomOp3, DType, Device, Layout, Result, Shape, Tensor, bail};
 use half::{bf16, f16};
-use quant_core::bits::packed_len;
+use quant_core::bits::Bits;
 use quant_core::coded::CodedRows;
 
 use super::real::slice;
@@ -27,8 +27,8 @@ pub struct CodedWeight {
 /// How the rows are coded, and what they become.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Coding {
-    /// Width of a code, 1 to 8.
-    pub bits: u8,
+    /// Width of a code.
+    pub bits: Bits,
     /// At least 1.
     pub rows_per_codebook: usize,
     pub rows: usize,
@@ -68,9 +68,9 @@ impl CodedWeight {
         for first in (0..rows.rows()).step_by(rows_per_codebook) {
             let mut table = [0.0; 256];
             if let Some(codebook) = rows.codebook(first) {
-                codebook.fill(bits, None, &mut table);
+                codebook.fill(None, &mut table);
             }
-            levels.extend_from_slice(&table[..1 << bits]);
+            levels.extend_from_slice(&table[..bits.code_count()]);
         }
         let scales = (0..rows.rows()).map(|row| rows.scale(row).unwrap_or(1.0));
         Ok(Self {
@@ -124,8 +124,7 @@ impl CodedWeight {
 impl Coding {
     /// Bytes of a row of codes.
     pub(super) fn row_bytes(&self) -> usize {
-        // The width is one that quant-core has checked.
-        packed_len(self.row_len, self.bits).unwrap_or(0)
+        self.bits.packed_len(self.row_len)
     }
 
     /// As `decode` in `cuda/kernels.cu`, index by index; `store` rounds to the result's type.
@@ -136,7 +135,7 @@ impl Coding {
         scales: &[f32],
         store: fn(f32) -> T,
     ) -> Vec<T> {
-        let (bits, mask) = (usize::from(self.bits), (1 << self.bits) - 1);
+        let (bits, mask) = (usize::from(self.bits.get()), usize::from(self.bits.max_code()));
         let mut out = Vec::with_capacity(self.rows * self.row_len);
         for row in 0..self.rows {
             let levels = &levels[(row / self.rows_per_codebook) << bits..][..=mask];
@@ -225,7 +224,7 @@ mod tests {
             Entries::F32 | Entries::Affine => singles(0, lens.codebooks),
             // A scale or a range each: the same one, and any entries.
             Entries::I16 | Entries::I8 => {
-                let codebook = stored.entries.codebook_len(1 << stored.bits);
+                let codebook = stored.entries.codebook_len(stored.bits.code_count());
                 let entries = (0..codebook - 4).map(|i| (i * 37) as u8);
                 0.01f32
                     .to_le_bytes()
@@ -258,10 +257,11 @@ mod tests {
             Entries::Logarithmic,
         ];
         let scales = [RowScale::None, RowScale::F16, RowScale::F32];
-        for (bits, entries) in (1..=8).flat_map(|bits| entries.map(|entries| (bits, entries))) {
+        let cases = Bits::ALL.into_iter().flat_map(|bits| entries.map(|entries| (bits, entries)));
+        for (bits, entries) in cases {
             // Rows that end in the middle of a byte, single weights, a codebook for all.
             for (rows, row_len, shared) in [(5, 27, 2), (3, 1, 1), (4, 64, 9), (1, 13, 1)] {
-                let row_scale = scales[(rows + usize::from(bits)) % 3];
+                let row_scale = scales[(rows + usize::from(bits.get())) % 3];
                 let stored = Stored { bits, entries, rows_per_codebook: shared, row_scale };
                 let bytes = bytes(stored, rows, row_len);
                 let parts = Parts {
@@ -293,7 +293,7 @@ mod tests {
     #[test]
     fn takes_the_memory_of_its_codes_and_levels() {
         let stored = Stored {
-            bits: 3,
+            bits: Bits::new(3).unwrap(),
             entries: Entries::Affine,
             rows_per_codebook: 4,
             row_scale: RowScale::F32,

@@ -202,7 +202,7 @@ fn one(
         let tensor = quantize_on(&Threads, elements, &info.shape, &options)
             .map_err(|error| not_finite(error, elements, info))?;
         let distortion = *tensor.distortion();
-        let entry = entry(options.scheme.name(), options.bits, Some(distortion), None);
+        let entry = entry(options.scheme.name(), options.bits.get(), Some(distortion), None);
         return Ok((Treated::Quantized(tensor), entry));
     }
     let mut weights = vec![0.0; elements.len()];
@@ -265,6 +265,7 @@ impl Spread for Threads {
 
 #[cfg(test)]
 mod tests {
+    use quant_core::bits::Bits;
     use quant_core::format::Model;
     use quant_core::scheme::Scheme;
 
@@ -279,7 +280,7 @@ mod tests {
     }
 
     fn options(bits: u8) -> Treatment {
-        Treatment::Quantize(Options::new(Scheme::LloydMax, bits))
+        Treatment::Quantize(Options::new(Scheme::LloydMax, Bits::new(bits).unwrap()))
     }
 
     #[test]

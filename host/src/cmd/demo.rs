@@ -7,6 +7,7 @@ use anyhow::Result;
 use fm_candle::fid::Features;
 use fm_candle::sample::{Sampler, batch_size};
 use fm_candle::solver::{Method, Options, uniform_grid};
+use quant_core::bits::Bits;
 use quant_core::scheme::Scheme;
 
 use crate::cli::{Common, command_line};
@@ -37,7 +38,7 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
         config,
         tensors,
         schemes: Scheme::ALL.to_vec(),
-        bits: vec![2, 3, 4, 8],
+        bits: [2, 3, 4, 8].into_iter().map(Bits::new).collect::<Result<_, _>>()?,
         treatment: TreatmentArgs::default(),
         n: 256,
         seeds: 1,

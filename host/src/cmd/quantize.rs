@@ -12,12 +12,13 @@ use fm_candle::quantize::{
     Discard, PackedNet, Report, Treatment, quantize, quantize_to_file, quantize_to_torch,
 };
 use globset::GlobMatcher;
+use quant_core::bits::Bits;
 use quant_core::scheme::Scheme;
 use serde::Serialize;
 
 use crate::cli::Common;
 use crate::cmd::net;
-use crate::cmd::treatment::{TreatmentArgs, check_glob, glob};
+use crate::cmd::treatment::{TreatmentArgs, bits, check_glob, glob};
 
 /// Quantize the weights of a checkpoint
 #[derive(clap::Args)]
@@ -30,8 +31,8 @@ pub(crate) struct Args {
     #[arg(long)]
     scheme: Scheme,
     /// Bits per weight, 1 to 8
-    #[arg(long, value_parser = clap::value_parser!(u8).range(1..=8))]
-    bits: u8,
+    #[arg(long, value_parser = bits())]
+    bits: Bits,
     /// Output: .fmq (packed), .safetensors (dequantized) or .pth (dequantized, of the input's layout
     /// if that is a .pth: raw weights, EMA and all else)
     #[arg(short, long, value_name = "OUT")]
@@ -84,7 +85,7 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
     let seconds = start.elapsed().as_secs_f64();
     if args.json {
         let report = &report;
-        let output = Output { scheme: args.scheme.name(), bits: args.bits, seconds, report };
+        let output = Output { scheme: args.scheme.name(), bits: args.bits.get(), seconds, report };
         writeln!(out, "{}", serde_json::to_string(&output)?)?;
     }
     if common.verbose {

@@ -11,6 +11,7 @@ use fm_candle::fid::resize::Resize;
 use fm_candle::fid::{FeatureNet, Features, Gathering, Statistics, lenet};
 use fm_candle::model::UNetConfig;
 use fm_candle::sample::{Sampler, batch_size};
+use quant_core::bits::Bits;
 use quant_core::scheme::Scheme;
 
 use crate::cli::{Common, command_line};
@@ -18,7 +19,7 @@ use crate::cmd::images;
 use crate::cmd::net::NetArgs;
 use crate::cmd::ode::OdeArgs;
 use crate::cmd::sample::{at_least_1, image_shape};
-use crate::cmd::treatment::TreatmentArgs;
+use crate::cmd::treatment::{TreatmentArgs, bits};
 use crate::embedded;
 use crate::report::tables;
 use crate::study::Study;
@@ -49,8 +50,8 @@ pub(crate) struct Args {
     #[arg(long, value_delimiter = ',', default_value = "ot,uniform,pwl,log,uniform-mse,lloyd-max")]
     schemes: Vec<Scheme>,
     /// Bits, separated by commas
-    #[arg(long, value_delimiter = ',', default_value = "2,3,4,8", value_parser = clap::value_parser!(u8).range(1..=8))]
-    bits: Vec<u8>,
+    #[arg(long, value_delimiter = ',', default_value = "2,3,4,8", value_parser = bits())]
+    bits: Vec<Bits>,
     #[command(flatten)]
     treatment: TreatmentArgs,
     /// Images sampled per row, from each seed

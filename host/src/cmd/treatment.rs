@@ -1,10 +1,13 @@
 //! What is done with each tensor: the options that `quantize` and `sweep` share.
 
+use core::fmt;
 use core::str::FromStr;
 
 use anyhow::{Result, bail};
+use clap::builder::TypedValueParser;
 use fm_candle::quantize::{Treatment, is_sensitive};
 use globset::{Glob, GlobMatcher};
+use quant_core::bits::Bits;
 use quant_core::quantize::{Granularity, Levels, Options};
 use quant_core::scheme::Scheme;
 
@@ -40,7 +43,25 @@ enum Keep {
     /// The usual sensitive tensors, at 16 bits.
     Recommended,
     /// Those of a name.
-    Named { glob: GlobMatcher, bits: u8 },
+    Named { glob: GlobMatcher, width: Width },
+}
+
+/// What the weights of a kept tensor take.
+#[derive(Clone, Copy, Debug)]
+enum Width {
+    Codes(Bits),
+    F16,
+    F32,
+}
+
+impl fmt::Display for Width {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Codes(bits) => bits.fmt(f),
+            Self::F16 => f.write_str("16"),
+            Self::F32 => f.write_str("32"),
+        }
+    }
 }
 
 impl Default for TreatmentArgs {
@@ -53,7 +74,13 @@ impl Default for TreatmentArgs {
 
 impl TreatmentArgs {
     /// What is done with the tensor of a name and shape.
-    pub(crate) fn treat(&self, scheme: Scheme, bits: u8, name: &str, shape: &[usize]) -> Treatment {
+    pub(crate) fn treat(
+        &self,
+        scheme: Scheme,
+        bits: Bits,
+        name: &str,
+        shape: &[usize],
+    ) -> Treatment {
         let options = |bits| Options {
             scheme,
             bits,
@@ -61,16 +88,17 @@ impl TreatmentArgs {
             levels: self.codebook_dtype,
             lambda: self.lambda,
         };
-        match self.keep.iter().find_map(|keep| keep.bits(name, shape)) {
-            Some(32) => Treatment::F32,
-            Some(16) => Treatment::F16,
-            kept => Treatment::Quantize(options(kept.unwrap_or(bits))),
+        match self.keep.iter().find_map(|keep| keep.width(name, shape)) {
+            Some(Width::F32) => Treatment::F32,
+            Some(Width::F16) => Treatment::F16,
+            Some(Width::Codes(kept)) => Treatment::Quantize(options(kept)),
+            None => Treatment::Quantize(options(bits)),
         }
     }
 
     /// Whether `--keep` names the tensor.
     pub(crate) fn keeps(&self, name: &str, shape: &[usize]) -> bool {
-        self.keep.iter().any(|keep| keep.bits(name, shape).is_some())
+        self.keep.iter().any(|keep| keep.width(name, shape).is_some())
     }
 
     /// The options that differ from the paper's way, for people; none if none does.
@@ -84,7 +112,7 @@ impl TreatmentArgs {
         }
         flags.extend(self.keep.iter().map(|keep| match keep {
             Keep::Recommended => "sensitive tensors kept at 16 bits".to_string(),
-            Keep::Named { glob, bits } => format!("{} kept at {bits} bits", glob.glob()),
+            Keep::Named { glob, width } => format!("{} kept at {width} bits", glob.glob()),
         }));
         flags.extend(self.lambda.map(|lambda| format!("lambda {lambda}")));
         (!flags.is_empty()).then(|| flags.join(", "))
@@ -117,18 +145,23 @@ impl FromStr for Keep {
             return Ok(Self::Recommended);
         }
         let (pattern, bits) = text.rsplit_once('=').ok_or("expected recommended or GLOB=BITS")?;
-        let bits = bits.parse().ok().filter(|bits| matches!(bits, 1..=8 | 16 | 32));
-        let bits = bits.ok_or("BITS must be 1 to 8, 16 or 32")?;
-        Ok(Self::Named { glob: glob(pattern)?, bits })
+        let width = match bits.parse() {
+            Ok(16) => Some(Width::F16),
+            Ok(32) => Some(Width::F32),
+            Ok(bits) => Bits::new(bits).ok().map(Width::Codes),
+            Err(_) => None,
+        };
+        let width = width.ok_or("BITS must be 1 to 8, 16 or 32")?;
+        Ok(Self::Named { glob: glob(pattern)?, width })
     }
 }
 
 impl Keep {
-    /// The bits that a tensor is kept at, if it is.
-    fn bits(&self, name: &str, shape: &[usize]) -> Option<u8> {
+    /// The width that a tensor is kept at, if it is.
+    fn width(&self, name: &str, shape: &[usize]) -> Option<Width> {
         match self {
-            Self::Recommended => is_sensitive(name, shape).then_some(16),
-            Self::Named { glob, bits } => glob.is_match(name).then_some(*bits),
+            Self::Recommended => is_sensitive(name, shape).then_some(Width::F16),
+            Self::Named { glob, width } => glob.is_match(name).then_some(*width),
         }
     }
 }
@@ -136,6 +169,11 @@ impl Keep {
 /// A pattern of tensor names.
 pub(crate) fn glob(pattern: &str) -> Result<GlobMatcher, String> {
     Ok(Glob::new(pattern).map_err(|e| e.to_string())?.compile_matcher())
+}
+
+/// Takes the width of a code.
+pub(crate) fn bits() -> impl TypedValueParser<Value = Bits> {
+    clap::value_parser!(u8).range(1..=8).try_map(Bits::new)
 }
 
 fn price(text: &str) -> Result<f64, String> {

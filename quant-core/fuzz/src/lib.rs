@@ -21,6 +21,7 @@
 use arbitrary::Arbitrary;
 use crc::{CRC_32_ISO_HDLC, Crc};
 use quant_core::Error;
+use quant_core::bits::Bits;
 use quant_core::format::{Encoding, Golden, Head, Kind, Model, Writer, with_section};
 use quant_core::infer::Plan;
 use quant_core::net::NetConfig;
@@ -99,7 +100,7 @@ impl Spec {
         let weights: Vec<f32> = given.chain(std::iter::repeat(-0.25)).take(n).collect();
         let options = Options {
             scheme: Scheme::ALL[usize::from(self.scheme) % Scheme::ALL.len()],
-            bits: 1 + self.bits % 8,
+            bits: Bits::ALL[usize::from(self.bits % 8)],
             granularity: match self.granularity % 4 {
                 0 => Granularity::Channel,
                 1 => Granularity::Group(1 + u32::from(self.granularity / 4)),
@@ -167,7 +168,7 @@ pub fn drawable() -> Vec<u8> {
         let shape: Vec<usize> = shape.iter().map(|&dim| dim as usize).collect();
         let n: usize = shape.iter().product();
         let weights: Vec<f32> = (0..n).map(|i| ((i * 7 % 19) as f32 - 9.0) / 40.0).collect();
-        let options = Options::new(Scheme::LloydMax, 1 + (tensors.len() % 8) as u8);
+        let options = Options::new(Scheme::LloydMax, Bits::ALL[tensors.len() % 8]);
         tensors.push(quantize_tensor(&weights, &shape, &options)?);
         Ok(())
     })

@@ -144,6 +144,8 @@ impl Price {
 mod tests {
     use super::super::{Group, default_lambda, fit};
     use super::{Vec, log2};
+    use crate::bits::Bits;
+    use crate::bits::tests::{any_width, width};
     use crate::noise::Stream;
     use crate::num::f64_of;
     use crate::scheme::Scheme;
@@ -213,12 +215,12 @@ mod tests {
         for seed in 0..4 {
             let mut weights = vec![0.0; 150];
             Stream::new(seed, 3).fill_normal(0, 0, &mut weights);
-            for bits in 1..=4 {
+            for bits in (1..=4).map(width) {
                 for scale in [0.3, 1.0, 3.0, 10.0] {
                     let lambda = scale * default_lambda(bits);
                     let group = Group { lambda, ..Group::new(&weights, bits) };
                     let found = total(Scheme::Ecq, &group);
-                    let least = by_definition(&weights, lambda, 1 << bits);
+                    let least = by_definition(&weights, lambda, bits.code_count());
                     worst = worst.max(found / least - 1.0);
                 }
             }
@@ -229,8 +231,8 @@ mod tests {
     #[test]
     fn a_dearer_bit_is_not_bought() {
         let weights = normals(5000);
-        for bits in [2, 4, 6] {
-            let mut before = f64::from(bits);
+        for bits in [2, 4, 6].map(width) {
+            let mut before = f64::from(bits.get());
             for scale in [0.0, 0.1, 0.3, 1.0, 3.0, 10.0, 1e9] {
                 let lambda = scale * default_lambda(bits);
                 let group = Group { lambda, ..Group::new(&weights, bits) };
@@ -247,7 +249,8 @@ mod tests {
         // With levels enough, 1.53 dB above Shannon's bound, or 0.25 bits.
         let weights = normals(20_000);
         for target in [3, 4] {
-            let group = Group { lambda: default_lambda(target), ..Group::new(&weights, 8) };
+            let group =
+                Group { lambda: default_lambda(width(target)), ..Group::new(&weights, width(8)) };
             let (error, entropy) = judge(Scheme::Ecq, &group);
             let above = entropy + 0.5 * log2(error);
             assert!(above > 0.2 && above < 0.27, "{target}: {above}");
@@ -257,7 +260,7 @@ mod tests {
     proptest! {
         #[test]
         fn is_never_worse_than_its_starts(
-            bits in 1_u8..=6,
+            bits in prop::sample::select(&Bits::ALL[..6]),
             raw in proptest::collection::vec((-1.0_f32..1.0, 1_u8..4), 2..200),
             scale in 0.01_f64..20.0,
             grid in prop_oneof![Just(4.0_f32), Just(1e6)],
@@ -279,7 +282,7 @@ mod tests {
 
         #[test]
         fn a_free_bit_leaves_lloyd_max(
-            bits in 1_u8..=8,
+            bits in any_width(),
             weights in proptest::collection::vec(-1.0_f32..1.0, 1..100),
         ) {
             let group = Group { lambda: 0.0, ..Group::new(&weights, bits) };

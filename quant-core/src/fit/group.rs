@@ -1,6 +1,6 @@
 //! What goes into a fit.
 
-use crate::bits::code_count;
+use crate::bits::Bits;
 use crate::error::{Error, Result, check_length};
 use crate::num::exp2;
 use core::f64::consts::LN_2;
@@ -13,8 +13,8 @@ pub struct Group<'a> {
     /// How much the squared error of each weight counts; `None`: all the same. Finite, not negative,
     /// of positive sum; 0 is fine. `ot`, `uniform`, `pwl` and `log` ignore it.
     pub importance: Option<&'a [f32]>,
-    /// Width of a code in bits, 1 to 8.
-    pub bits: u8,
+    /// Width of a code.
+    pub bits: Bits,
     /// Elements of the whole tensor that the group belongs to: three schemes copy a small tensor.
     pub numel: usize,
     /// Under `ecq` the price of a bit per weight, as a part of the variance of the weights; finite,
@@ -24,14 +24,13 @@ pub struct Group<'a> {
 
 impl<'a> Group<'a> {
     /// A whole tensor of weights of equal importance, with the [`default_lambda`].
-    pub fn new(weights: &'a [f32], bits: u8) -> Self {
+    pub fn new(weights: &'a [f32], bits: Bits) -> Self {
         let numel = weights.len();
         Self { weights, importance: None, bits, numel, lambda: default_lambda(bits) }
     }
 
     /// Fails unless every field is in its range.
     pub(super) fn check(&self) -> Result<()> {
-        code_count(self.bits)?;
         let [n, numel] =
             [self.weights.len(), self.numel].map(|x| u64::try_from(x).unwrap_or(u64::MAX));
         let range = |what, found, min, max| Err(Error::Range { what, found, min, max });
@@ -51,8 +50,8 @@ impl<'a> Group<'a> {
 
 /// The price at which Shannon's bound for a Gaussian has `bits` bits: `D/σ² = 4^-bits` falls by
 /// `2 ln 2 · 4^-bits` per bit.
-pub fn default_lambda(bits: u8) -> f64 {
-    2.0 * LN_2 * exp2(-2.0 * f64::from(bits))
+pub fn default_lambda(bits: Bits) -> f64 {
+    2.0 * LN_2 * exp2(-2.0 * f64::from(bits.get()))
 }
 
 /// Fails unless weights and importance are what a fit takes.

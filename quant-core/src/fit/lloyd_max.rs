@@ -28,11 +28,13 @@ pub(super) fn fit(points: &Points<'_>, k: usize) -> Fitted {
 #[cfg(test)]
 mod tests {
     use super::super::{Group, fit};
+    use crate::bits::Bits;
+    use crate::bits::tests::width;
     use crate::scheme::Scheme;
     use proptest::prelude::*;
     use std::vec::Vec;
 
-    fn squared_error(weights: &[f32], importance: Option<&[f32]>, bits: u8) -> f64 {
+    fn squared_error(weights: &[f32], importance: Option<&[f32]>, bits: Bits) -> f64 {
         let group = Group { importance, ..Group::new(weights, bits) };
         let fitted = fit(Scheme::LloydMax, &group).unwrap();
         let pairs = weights.iter().zip(fitted.dequantized(weights));
@@ -65,7 +67,7 @@ mod tests {
     #[test]
     fn finds_the_obvious_clusters() {
         let weights = [10.0, 0.0, 1.0, 11.0, -1.0, 20.0, 30.0];
-        let fitted = fit(Scheme::LloydMax, &Group::new(&weights, 2)).unwrap();
+        let fitted = fit(Scheme::LloydMax, &Group::new(&weights, width(2))).unwrap();
         assert_eq!(fitted.levels, [0.0, 10.5, 20.0, 30.0]);
         assert_eq!(fitted.codes, [1, 0, 0, 1, 0, 2, 3]);
     }
@@ -74,7 +76,7 @@ mod tests {
     fn importance_moves_levels_and_none_follows_the_nearest() {
         let weights = [0.0, 1.0, 4.0, 8.0, 9.0, 3.0];
         let importance = [1.0, 3.0, 0.0, 1.0, 0.0, 0.0];
-        let group = Group { importance: Some(&importance), ..Group::new(&weights, 1) };
+        let group = Group { importance: Some(&importance), ..Group::new(&weights, width(1)) };
         let fitted = fit(Scheme::LloydMax, &group).unwrap();
         assert_eq!(fitted.levels, [0.75, 8.0]);
         assert_eq!(fitted.codes, [0, 0, 0, 1, 1, 0]);
@@ -83,13 +85,13 @@ mod tests {
     #[test]
     fn few_distinct_weights_lose_nothing() {
         let weights = [0.5, 0.1, 0.5, 0.1, -7.0, -7.0, 0.3, 0.3, 0.3];
-        assert_eq!(squared_error(&weights, None, 2).to_bits(), 0);
+        assert_eq!(squared_error(&weights, None, width(2)).to_bits(), 0);
     }
 
     proptest! {
         #[test]
         fn equals_the_definition(
-            bits in 1_u8..=5,
+            bits in prop::sample::select(&Bits::ALL[..5]),
             raw in proptest::collection::vec((-1.0_f32..1.0, 0.0_f32..1.0), 1..60),
             grid in prop_oneof![Just(8.0_f32), Just(1e6)],
             equal in any::<bool>(),
@@ -101,7 +103,7 @@ mod tests {
                 raw.iter().map(|&(_, h)| if equal { 1.0 } else { (h - 0.2).max(0.0) }).collect();
             prop_assume!(importance.iter().any(|&h| h > 0.0));
             let found = squared_error(&weights, (!equal).then_some(&importance), bits);
-            let least = by_definition(&weights, &importance, 1 << bits);
+            let least = by_definition(&weights, &importance, bits.code_count());
             prop_assert!((found - least).abs() <= 1e-9 * least + 1e-13, "{found} {least}");
         }
     }

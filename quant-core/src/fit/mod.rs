@@ -44,7 +44,7 @@ use points::Points;
 /// Fits one group of weights.
 ///
 /// # Errors
-/// [`Error::Bits`](crate::Error::Bits); [`Error::NonFinite`](crate::Error::NonFinite) for a weight
+/// [`Error::NonFinite`](crate::Error::NonFinite) for a weight
 /// or an importance that is NaN or infinite, [`Error::Negative`](crate::Error::Negative) for an
 /// importance below 0, [`Error::Length`](crate::Error::Length) for one that is not that of each
 /// weight; [`Error::Real`](crate::Error::Real) where no weight has importance, or for a wrong
@@ -53,7 +53,7 @@ use points::Points;
 pub fn fit(scheme: Scheme, group: &Group<'_>) -> Result<Fitted> {
     group.check()?;
     let &Group { weights, importance, bits, numel, lambda } = group;
-    let k = 1 << bits;
+    let k = bits.code_count();
     let copies_small =
         matches!(scheme, Scheme::EqualMass | Scheme::Piecewise | Scheme::Logarithmic);
     if weights.is_empty() || (copies_small && numel < k) {
@@ -74,12 +74,14 @@ pub fn fit(scheme: Scheme, group: &Group<'_>) -> Result<Fitted> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bits::Bits;
+    use crate::bits::tests::{any_width, width};
     use crate::error::Error;
     use crate::num;
     use proptest::prelude::*;
     use std::vec::Vec;
 
-    fn deq(scheme: Scheme, bits: u8, weights: &[f32], numel: usize) -> Vec<f32> {
+    fn deq(scheme: Scheme, bits: Bits, weights: &[f32], numel: usize) -> Vec<f32> {
         let fitted = fit(scheme, &Group { numel, ..Group::new(weights, bits) }).unwrap();
         fitted.dequantized(weights).collect()
     }
@@ -89,7 +91,7 @@ mod tests {
         for scheme in Scheme::ALL {
             for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
                 let weights = [1.0, 2.0, bad, 4.0];
-                let group = Group::new(&weights, 2);
+                let group = Group::new(&weights, width(2));
                 let refused = fit(scheme, &group).map(|fitted| fitted.fit);
                 assert_eq!(refused, Err(Error::NonFinite { what: "weight", index: 2 }));
             }
@@ -101,7 +103,8 @@ mod tests {
         let weights = [1.0, 2.0, 3.0];
         let refused = |importance: &[f32]| {
             let errors = Scheme::ALL.map(|scheme| {
-                let group = Group { importance: Some(importance), ..Group::new(&weights, 2) };
+                let group =
+                    Group { importance: Some(importance), ..Group::new(&weights, width(2)) };
                 fit(scheme, &group).map(|fitted| fitted.fit).unwrap_err()
             });
             assert!(errors.iter().all(|error| *error == errors[0]), "{errors:?}");
@@ -118,7 +121,7 @@ mod tests {
     #[test]
     fn refuses_a_wrong_lambda() {
         for lambda in [-1e-9, f64::NAN, f64::INFINITY] {
-            let group = Group { lambda, ..Group::new(&[1.0, 2.0], 1) };
+            let group = Group { lambda, ..Group::new(&[1.0, 2.0], width(1)) };
             let refused = fit(Scheme::Ecq, &group).map(|fitted| fitted.fit);
             assert!(matches!(refused, Err(Error::Real { what: "lambda", .. })), "{lambda}");
         }
@@ -132,7 +135,7 @@ mod tests {
         let sizes = [0.0, 1e-45, 1e-30, 1.0, 1e30, f32::MAX];
         let importance: Vec<f32> = (0..200).map(|i| sizes[(i * 7 + 4) % sizes.len()]).collect();
         for scheme in Scheme::ALL {
-            for bits in 1..=8 {
+            for bits in Bits::ALL {
                 let group = Group { importance: Some(&importance), ..Group::new(&weights, bits) };
                 let fitted = fit(scheme, &group).unwrap();
                 assert!(fitted.dequantized(&weights).all(f32::is_finite), "{scheme} {bits}");
@@ -142,21 +145,21 @@ mod tests {
 
     #[test]
     fn rejects_a_group_larger_than_its_tensor() {
-        let group = Group { numel: 1, ..Group::new(&[1.0, 2.0], 1) };
+        let group = Group { numel: 1, ..Group::new(&[1.0, 2.0], width(1)) };
         assert!(matches!(fit(Scheme::Uniform, &group), Err(Error::Range { .. })));
     }
 
     #[test]
     fn empty_groups_and_small_tensors_are_copied() {
         for scheme in Scheme::ALL {
-            let empty = fit(scheme, &Group::new(&[], 4)).unwrap();
+            let empty = fit(scheme, &Group::new(&[], width(4))).unwrap();
             assert_eq!(empty.fit, Fit::Copied);
             let weights = [3.0, 1.0, 2.0];
-            let small = fit(scheme, &Group::new(&weights, 2));
+            let small = fit(scheme, &Group::new(&weights, width(2)));
             let copies =
                 matches!(scheme, Scheme::EqualMass | Scheme::Piecewise | Scheme::Logarithmic);
             assert_eq!(small.unwrap().fit == Fit::Copied, copies, "{scheme}");
-            let part = fit(scheme, &Group { numel: 4, ..Group::new(&weights, 2) });
+            let part = fit(scheme, &Group { numel: 4, ..Group::new(&weights, width(2)) });
             assert_ne!(part.unwrap().fit, Fit::Copied, "{scheme}");
         }
     }
@@ -165,7 +168,7 @@ mod tests {
     fn constant_groups_are_kept() {
         for scheme in Scheme::ALL {
             for value in [0.0, -0.0, 1.5, -3.0e-42, f32::MAX, f32::MIN] {
-                assert_eq!(deq(scheme, 2, &[value; 7], 7), [value; 7], "{scheme} {value:e}");
+                assert_eq!(deq(scheme, width(2), &[value; 7], 7), [value; 7], "{scheme} {value:e}");
             }
         }
     }
@@ -174,7 +177,7 @@ mod tests {
     fn the_whole_range_of_f32_stays_finite() {
         let weights = [f32::MAX, f32::MIN, 0.0, 1.0, -1.0, f32::MIN_POSITIVE, 1e-45, -1e-45, 3.0];
         for scheme in Scheme::ALL {
-            for bits in 1..=8 {
+            for bits in Bits::ALL {
                 let values = deq(scheme, bits, &weights, 1000);
                 assert!(values.iter().all(|v| v.is_finite()), "{scheme} {bits}: {values:?}");
             }
@@ -185,7 +188,7 @@ mod tests {
         /// Every value lies within the range of the weights, so no scheme can blow up a net.
         #[test]
         fn values_stay_within_the_weights(
-            bits in 1_u8..=8,
+            bits in any_width(),
             weights in proptest::collection::vec(-4.0_f32..4.0, 1..120),
         ) {
             let least = weights.iter().copied().fold(f32::INFINITY, f32::min);
@@ -200,7 +203,7 @@ mod tests {
         /// Codes stay below the number of levels, for all finite bit patterns.
         #[test]
         fn codes_have_levels(
-            bits in 1_u8..=8,
+            bits in any_width(),
             raw in proptest::collection::vec(any::<u32>(), 1..80),
         ) {
             let weights: Vec<f32> =

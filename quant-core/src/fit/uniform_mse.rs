@@ -221,6 +221,7 @@ pub(super) fn best(points: &Points<'_>, levels: usize) -> Grid {
 mod tests {
     use super::super::{Group, fit};
     use super::{Affine, Vec, nearest};
+    use crate::bits::tests::{any_width, width};
     use crate::noise::Stream;
     use crate::num::{abs, log2};
     use crate::scheme::Scheme;
@@ -250,7 +251,7 @@ mod tests {
         let weights = normals(20_000);
         let signal: f64 = weights.iter().map(|&w| f64::from(w).powi(2)).sum();
         for (bits, expected) in table {
-            let error = error_of(Scheme::UniformMse, &Group::new(&weights, bits));
+            let error = error_of(Scheme::UniformMse, &Group::new(&weights, width(bits)));
             let found = 10.0 * log2(signal / error) / log2(10.0);
             // The tail of a sample decides at 8 bits: 0.4 dB is its standard deviation.
             let tolerance = if bits == 8 { 0.4 } else { 0.1 };
@@ -263,7 +264,7 @@ mod tests {
         for sign in [1.0, -1.0] {
             let mut weights = normals(2000);
             weights.push(40.0 * sign);
-            let group = Group::new(&weights, 4);
+            let group = Group::new(&weights, width(4));
             let [own, uniform] = [Scheme::UniformMse, Scheme::Uniform].map(|s| error_of(s, &group));
             // Under `uniform` the outlier alone widens the steps to 2.7 standard deviations.
             assert!(own < 0.7 * uniform, "{own} {uniform}");
@@ -273,7 +274,7 @@ mod tests {
     #[test]
     fn finds_a_skew_range() {
         let weights: Vec<f32> = normals(2000).iter().map(|w| w * w).collect();
-        let group = Group::new(&weights, 4);
+        let group = Group::new(&weights, width(4));
         let mut least = f64::INFINITY;
         for first in 0..20_u8 {
             for last in 20..120_u8 {
@@ -291,7 +292,7 @@ mod tests {
     proptest! {
         #[test]
         fn is_never_worse_than_uniform(
-            bits in 1_u8..=8,
+            bits in any_width(),
             raw in proptest::collection::vec((-1.0_f32..1.0, 0_u8..4), 1..150),
             grid in prop_oneof![Just(4.0_f32), Just(1e6)],
             equal in any::<bool>(),

@@ -2,6 +2,7 @@
 
 use super::header::RECORD_LEN;
 use super::{ALIGN, INNER_ALIGN, check_zero, long, padding, wide, word};
+use crate::bits::Bits;
 use crate::codebook::Entries;
 use crate::coded::{CodedRows, Coding, Parts, RowScale, check_range, rows_of};
 use crate::error::{Error, Result};
@@ -102,6 +103,7 @@ impl Record {
                 check_range("layout of codes", layout.into(), 0, 0)?;
                 let entries = one_of("codebook entries", &ENTRIES, entries)?;
                 let row_scale = one_of("row scales", &ROW_SCALES, scales)?;
+                let bits = Bits::new(bits)?;
                 let coding = Coding { bits, entries, rows_per_codebook, row_scale };
                 coding.check()?;
                 Encoding::Coded(coding)
@@ -149,7 +151,7 @@ impl Record {
             Encoding::Coded(coding) => {
                 let id = |found: Option<usize>| low_u8(found.unwrap_or(usize::MAX));
                 record[16] = 3;
-                record[18] = coding.bits;
+                record[18] = coding.bits.get();
                 record[20] = id(ENTRIES.iter().position(|&entries| entries == coding.entries));
                 record[21] = id(ROW_SCALES.iter().position(|&scale| scale == coding.row_scale));
                 record[24..28].copy_from_slice(&coding.rows_per_codebook.to_le_bytes());

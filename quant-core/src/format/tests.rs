@@ -2,6 +2,7 @@
 
 use super::header::tests::fix_up;
 use super::*;
+use crate::bits::tests::width;
 use crate::net::NetConfig;
 use crate::net::tests::example;
 use crate::quantize::{Granularity, Levels, Options, QuantizedTensor, quantize_tensor};
@@ -39,7 +40,7 @@ fn small_file() -> Vec<u8> {
         (Scheme::LloydMax, 2, Levels::I8, Granularity::Tensor),
         (Scheme::LloydMax, 1, Levels::F32, Granularity::Auto),
     ] {
-        let options = Options { granularity, levels, ..Options::new(scheme, bits) };
+        let options = Options { granularity, levels, ..Options::new(scheme, width(bits)) };
         writer.quantized(&quantize_tensor(&weights, &[3, 4, 4], &options).unwrap()).unwrap();
     }
     writer.into_file().unwrap()
@@ -80,7 +81,7 @@ fn read_everything(model: &Model<'_>) -> Result<usize> {
 
 #[test]
 fn golden_bytes_of_a_tiny_file() {
-    let options = Options::new(Scheme::LloydMax, 2);
+    let options = Options::new(Scheme::LloydMax, width(2));
     let weights = [1.0, -2.0, 0.5, 1.0, 1.0, -2.0, 0.5, 0.5, 1.0, 1.0, 1.0, 1.0];
     let mut writer = writer(&["w"]);
     writer.quantized(&quantize_tensor(&weights, &[2, 6], &options).unwrap()).unwrap();
@@ -223,7 +224,7 @@ fn net_file(net: &NetConfig) -> Result<Vec<u8>> {
     let mut writer = Writer::new(Vec::new(), &Head { net: Some(net), names, sections: vec![] })?;
     for shape in &shapes {
         let zeros = vec![0.0; shape.iter().product()];
-        let options = Options::new(Scheme::Uniform, 1);
+        let options = Options::new(Scheme::Uniform, width(1));
         writer.quantized(&quantize_tensor(&zeros, shape, &options)?)?;
     }
     writer.into_file()
@@ -287,7 +288,7 @@ fn any_tensor() -> impl Strategy<Value = (Vec<f32>, QuantizedTensor)> {
         |(shape, scheme, bits, granularity, levels)| {
             let n = shape.iter().product::<usize>();
             prop::collection::vec(-3.0_f32..3.0, n).prop_map(move |weights| {
-                let options = Options { granularity, levels, ..Options::new(scheme, bits) };
+                let options = Options { granularity, levels, ..Options::new(scheme, width(bits)) };
                 let tensor = quantize_tensor(&weights, &shape, &options).unwrap();
                 (weights, tensor)
             })

@@ -34,7 +34,7 @@ pub(super) fn best(
     let mut consider = |form: Form, distortion: Distortion| {
         let bits = 8.0 * f64_of(form.bytes()) / f64_of(distortion.count.max(1));
         let sqnr = distortion.sqnr_db().map_or(MOST_DB, |db| db.min(MOST_DB));
-        let score = sqnr - DB_PER_BIT * (bits - f64::from(options.bits));
+        let score = sqnr - DB_PER_BIT * (bits - f64::from(options.bits.get()));
         if best.as_ref().is_none_or(|(most, ..)| score > *most) {
             best = Some((score, form, distortion));
         }
@@ -64,7 +64,7 @@ fn plans(options: &Options, layout: Layout) -> Vec<Plan> {
     };
     let mut plans = alloc::vec![plan(1, Levels::F16, false)];
     // Entries of 8 bits cost less than 0.05 dB up to here.
-    if options.bits <= 5 {
+    if options.bits.get() <= 5 {
         plans.push(plan(1, Levels::I8, false));
     }
     let shared = (SHARED / layout.row_len.max(1)).clamp(1, layout.rows);

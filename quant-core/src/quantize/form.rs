@@ -2,7 +2,7 @@
 
 use super::Levels;
 use super::group::{FittedGroup, GroupBook, Plan};
-use crate::bits::{MAX_BITS, packed_len};
+use crate::bits::Bits;
 use crate::codebook::Entries;
 use crate::coded::{Coding, Parts, RowScale};
 use crate::num::{i16_of, round_even, u32_of};
@@ -73,10 +73,10 @@ pub(super) fn assemble(mut groups: Vec<FittedGroup>, plan: &Plan) -> Form {
         codes: vec![0; lens.codes],
     };
     for group in &groups {
-        emit_codebook(&group.book, entries, 1 << bits, &mut parts.codebooks);
+        emit_codebook(&group.book, entries, bits.code_count(), &mut parts.codebooks);
         parts.scales.extend(group.scales.iter().flat_map(|scale| scale.to_le_bytes()));
     }
-    let row_bytes = packed_len(row_len, bits).unwrap_or(0).max(1);
+    let row_bytes = bits.packed_len(row_len).max(1);
     let codes = groups.iter().flat_map(|group| group.codes.chunks(row_len));
     for (out, row) in parts.codes.chunks_mut(row_bytes).zip(codes) {
         let done = pack(row, out, bits);
@@ -103,7 +103,7 @@ fn dense(groups: &[FittedGroup], plan: &Plan) -> Form {
 }
 
 /// Turns every codebook into a table.
-fn into_tables(groups: &mut [FittedGroup], bits: u8) {
+fn into_tables(groups: &mut [FittedGroup], bits: Bits) {
     for group in groups {
         if !matches!(group.book, GroupBook::Table { .. }) {
             group.book = GroupBook::Table { levels: group.book.values(bits), unit: 0.0 };
@@ -112,16 +112,16 @@ fn into_tables(groups: &mut [FittedGroup], bits: u8) {
 }
 
 /// The bits that the largest table needs.
-fn table_bits(groups: &[FittedGroup]) -> u8 {
-    let most = groups.iter().map(|group| group.book.values(MAX_BITS).len()).max().unwrap_or(1);
-    (1..MAX_BITS).find(|&bits| most <= 1 << bits).unwrap_or(MAX_BITS)
+fn table_bits(groups: &[FittedGroup]) -> Bits {
+    let most = groups.iter().map(|group| group.book.values(Bits::MAX).len()).max().unwrap_or(1);
+    Bits::ALL.into_iter().find(|bits| most <= bits.code_count()).unwrap_or(Bits::MAX)
 }
 
 /// The entries that hold the levels of all tables exactly.
 fn table_entries(groups: &[FittedGroup], levels: Levels) -> Entries {
     let halves = groups
         .iter()
-        .flat_map(|group| group.book.values(MAX_BITS))
+        .flat_map(|group| group.book.values(Bits::MAX))
         .all(|level| f16::from_f32(level).to_f32().to_bits() == level.to_bits());
     let units = groups.iter().all(|group| match group.book {
         GroupBook::Table { ref levels, unit } => unit > 0.0 || levels.iter().all(|l| *l == 0.0),

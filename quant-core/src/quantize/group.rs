@@ -3,6 +3,7 @@
 use super::form::Layout;
 use super::scaled::fit_scaled;
 use super::{Distortion, Levels, Options};
+use crate::bits::Bits;
 use crate::codebook::Affine;
 use crate::error::{Error, Result};
 use crate::fit::{Fit, Fitted, Group, fit};
@@ -16,7 +17,7 @@ use half::f16;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Plan {
     pub(super) scheme: Scheme,
-    pub(super) bits: u8,
+    pub(super) bits: Bits,
     pub(super) lambda: Option<f64>,
     pub(super) levels: Levels,
     pub(super) layout: Layout,
@@ -77,7 +78,9 @@ pub(super) fn fit_group(weights: &[f32], plan: &Plan) -> Result<FittedGroup> {
             book
         }
         Fit::Affine { min, step } => GroupBook::Affine(Affine { min, step }),
-        Fit::Logarithmic(range) => GroupBook::Logarithmic(range, weights.len().min(1 << plan.bits)),
+        Fit::Logarithmic(range) => {
+            GroupBook::Logarithmic(range, weights.len().min(plan.bits.code_count()))
+        }
         Fit::Table => {
             let levels = round_levels(&levels, plan.levels);
             if let Some(bad) = levels.0.iter().position(|level| !level.is_finite()) {
@@ -149,12 +152,10 @@ pub(super) fn merged((levels, unit): (Vec<f32>, f32), codes: &mut [u8]) -> Group
 
 impl GroupBook {
     /// The value of each code, none for [`GroupBook::Values`].
-    pub(super) fn values(&self, bits: u8) -> Vec<f32> {
+    pub(super) fn values(&self, bits: Bits) -> Vec<f32> {
         match self {
             Self::Table { levels, .. } => levels.clone(),
-            Self::Affine(affine) => {
-                (0..=u8::MAX >> (8 - bits)).map(|code| affine.value(code)).collect()
-            }
+            Self::Affine(affine) => affine.levels(bits.code_count()),
             Self::Logarithmic(range, k) => {
                 (0..=u8::MAX).map_while(|code| range.level(code, *k)).collect()
             }
@@ -173,7 +174,7 @@ pub(super) fn measure(weights: &[f32], book: &GroupBook, codes: &[u8]) -> Distor
         }
         book => {
             let mut table = [0.0; 256];
-            table.iter_mut().zip(book.values(8)).for_each(|(entry, value)| *entry = value);
+            table.iter_mut().zip(book.values(Bits::MAX)).for_each(|(entry, value)| *entry = value);
             distortion(weights, codes, |code, _| table[usize::from(code)])
         }
     }

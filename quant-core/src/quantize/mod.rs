@@ -19,7 +19,7 @@ mod form;
 mod group;
 mod scaled;
 
-use crate::bits::code_count;
+use crate::bits::Bits;
 use crate::coded::{CodedRows, Coding, Parts, check_range, rows_of};
 use crate::error::{Error, Result, check_length};
 use crate::num::{f64_of, log10};
@@ -65,8 +65,8 @@ pub enum Levels {
 pub struct Options {
     /// The quantizer.
     pub scheme: Scheme,
-    /// Levels per codebook: at most 2^bits.
-    pub bits: u8,
+    /// Width of a code: a codebook has at most 2^bits levels.
+    pub bits: Bits,
     /// Which rows share a codebook.
     pub granularity: Granularity,
     /// Precision of the levels; [`Granularity::Auto`] chooses its own.
@@ -78,7 +78,7 @@ pub struct Options {
 
 impl Options {
     /// The paper's way: a codebook per channel, levels in f32.
-    pub const fn new(scheme: Scheme, bits: u8) -> Self {
+    pub const fn new(scheme: Scheme, bits: Bits) -> Self {
         let (granularity, levels) = (Granularity::Channel, Levels::F32);
         Self { scheme, bits, granularity, levels, lambda: None }
     }
@@ -200,7 +200,7 @@ pub fn quantize_tensor(
 /// A tensor without elements comes out dense and empty.
 ///
 /// # Errors
-/// [`Error::Bits`]; [`Error::Length`] if there are not as many weights as the shape says;
+/// [`Error::Length`] if there are not as many weights as the shape says;
 /// [`Error::NonFinite`] and [`Error::F16Overflow`] with the position in the tensor;
 /// [`Error::Range`] for [`Granularity::Group`]`(0)` or a shape beyond the address space;
 /// [`Error::Real`] for a price of entropy below 0.
@@ -212,7 +212,6 @@ pub fn quantize_on(
 ) -> Result<QuantizedTensor> {
     let (rows, row_len) = rows_of(shape)?;
     check_length("weights", rows * row_len, weights.count())?;
-    code_count(options.bits)?;
     let shared = match options.granularity {
         Granularity::Channel | Granularity::Auto => 1,
         Granularity::Group(rows) => usize::try_from(rows).unwrap_or(usize::MAX),

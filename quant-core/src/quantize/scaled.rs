@@ -44,7 +44,7 @@ pub(super) fn fit_scaled(weights: &[f32], plan: &Plan) -> Result<FittedGroup> {
         Fit::Table => None,
         Fit::Affine { min, step } => Some(GroupBook::Affine(Affine { min, step })),
         Fit::Logarithmic(range) => {
-            Some(GroupBook::Logarithmic(range, weights.len().min(1 << plan.bits)))
+            Some(GroupBook::Logarithmic(range, weights.len().min(plan.bits.code_count())))
         }
     };
     let is_nearest = matches!(

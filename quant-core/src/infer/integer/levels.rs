@@ -110,11 +110,11 @@ impl Levels {
         let which = row.checked_div(num::index(coded.coding().rows_per_codebook));
         if self.codebook != which {
             let mut most = 0f32;
-            for code in 0..=u8::MAX >> (8 - bits.clamp(1, 8)) {
+            for code in 0..=bits.max_code() {
                 most = most.max(num::abs_f32(codebook.value(code)));
             }
             let scale = self.start(most);
-            for (code, level) in (0..=u8::MAX >> (8 - bits.clamp(1, 8))).zip(&mut self.table) {
+            for (code, level) in (0..=bits.max_code()).zip(&mut self.table) {
                 *level = num::i16_of(num::round_even(codebook.value(code) * scale));
             }
             self.codebook = which;
@@ -124,9 +124,9 @@ impl Levels {
         kernels::unpack(codes, bits, unpacked);
         let step = coded.scale(row).map_or(self.step, |scale| self.step * scale);
         let table = &self.table;
-        if buckets::pay(bits, layout, len) {
+        if buckets::pay(bits.get(), layout, len) {
             let offsets = bytemuck::try_cast_slice_mut(out).unwrap_or_default();
-            let buckets = Buckets::sort((unpacked, bits), table, self.most, layout, offsets);
+            let buckets = Buckets::sort((unpacked, bits.get()), table, self.most, layout, offsets);
             return Ok(Row { factors: Factors::Buckets(buckets), step });
         }
         let level = |code| table[usize::from(code)];
