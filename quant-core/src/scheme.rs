@@ -1,6 +1,5 @@
 //! The quantizers by name.
 
-use crate::error::{Error, Result};
 use core::fmt;
 use core::str::FromStr;
 
@@ -57,23 +56,46 @@ impl fmt::Display for Scheme {
 }
 
 impl FromStr for Scheme {
-    type Err = Error;
+    type Err = UnknownScheme;
 
-    fn from_str(name: &str) -> Result<Self> {
+    fn from_str(name: &str) -> Result<Self, UnknownScheme> {
         let found = Self::ALL.into_iter().find(|scheme| scheme.name() == name);
-        found.ok_or(Error::UnknownScheme)
+        found.ok_or(UnknownScheme)
     }
 }
+
+/// A name that is no scheme.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnknownScheme;
+
+impl fmt::Display for UnknownScheme {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("unknown scheme: must be one of")?;
+        Scheme::ALL
+            .iter()
+            .enumerate()
+            .try_for_each(|(i, scheme)| write!(f, "{} {scheme}", if i == 0 { "" } else { "," }))
+    }
+}
+
+impl core::error::Error for UnknownScheme {}
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::string::ToString;
 
     #[test]
     fn names_read_back() {
         for scheme in Scheme::ALL {
             assert_eq!(scheme.name().parse(), Ok(scheme));
         }
-        assert_eq!("OT".parse::<Scheme>(), Err(Error::UnknownScheme));
+        assert_eq!("OT".parse::<Scheme>(), Err(UnknownScheme));
+    }
+
+    #[test]
+    fn unknown_scheme_lists_every_name() {
+        let message = UnknownScheme.to_string();
+        assert!(Scheme::ALL.iter().all(|scheme| message.contains(scheme.name())));
     }
 }

@@ -73,7 +73,7 @@ impl Header {
         };
         let [a, b, c, d, v0, v1, v2, v3, ..] = *header;
         if [a, b, c, d] != MAGIC {
-            return Err(Error::BadMagic { found: [a, b, c, d] });
+            return Err(Error::BadMagic { found: [a, b, c, d], expected: MAGIC });
         }
         let version = (u16::from_le_bytes([v0, v1]), u16::from_le_bytes([v2, v3]));
         if version.0 != VERSION.0 && version != BEFORE {
@@ -201,7 +201,7 @@ pub(super) mod tests {
             file[at] = byte;
             Header::parse(&file)
         };
-        assert_eq!(with(0, b'F'), Err(Error::BadMagic { found: *b"Fmq\x1a" }));
+        assert_eq!(with(0, b'F'), Err(Error::BadMagic { found: *b"Fmq\x1a", expected: MAGIC }));
         let version = |found| Err(Error::UnsupportedVersion { found, supported: (1, 0) });
         assert_eq!(with(4, 2), version((2, 0)));
         assert_eq!(with(4, 0), version((0, 0)));
