@@ -7,7 +7,7 @@
 
 use crate::bits::Bits;
 use crate::codebook::{Codebook, Entries, Table};
-use crate::error::{Error, Result, check_count, check_length};
+use crate::error::{Error, Result, check_count, check_length, check_range};
 use crate::kernels;
 use crate::num::index;
 use crate::packing::{Codes, tail_is_zero};
@@ -111,10 +111,6 @@ pub fn rows_of(shape: &[usize]) -> Result<(usize, usize)> {
         vector => (1, vector),
     };
     Ok((rows, row.iter().product()))
-}
-
-pub(crate) fn check_range(what: &'static str, found: u64, min: u64, max: u64) -> Result<()> {
-    if (min..=max).contains(&found) { Ok(()) } else { Err(Error::Range { what, found, min, max }) }
 }
 
 /// A coded tensor, borrowed.

@@ -211,6 +211,11 @@ pub(crate) fn check_length(what: &'static str, expected: usize, found: usize) ->
     if expected == found { Ok(()) } else { Err(Error::Length { what, expected, found }) }
 }
 
+/// Fails unless a number lies within its bounds.
+pub(crate) fn check_range(what: &'static str, found: u64, min: u64, max: u64) -> Result<()> {
+    if (min..=max).contains(&found) { Ok(()) } else { Err(Error::Range { what, found, min, max }) }
+}
+
 /// Fails unless a count lies within its bounds.
 pub(crate) fn check_count(what: &'static str, found: usize, min: usize, max: usize) -> Result<()> {
     if (min..=max).contains(&found) {

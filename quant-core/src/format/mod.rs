@@ -96,6 +96,7 @@
 mod activations;
 #[cfg(feature = "alloc")]
 mod amend;
+mod bytes;
 mod golden;
 mod header;
 mod memory_plan;
@@ -109,7 +110,7 @@ pub use activations::Activations;
 #[cfg(feature = "alloc")]
 pub use amend::with_section;
 pub use golden::Golden;
-pub use header::{MAGIC, MAX_HEAD_LEN, MAX_SECTIONS, MAX_TENSORS, VERSION};
+pub use header::{MAGIC, MAX_HEAD_LEN, MAX_SECTIONS, MAX_TENSORS, VERSION, file_at};
 pub use memory_plan::MemoryPlan;
 pub use reader::{Model, Tensor, Tensors};
 pub use record::{Encoding, MAX_RANK};
@@ -120,41 +121,3 @@ pub use writer::{Dense, Head, Sink, Writer, Written, fill_section};
 #[cfg(feature = "alloc")]
 #[cfg(test)]
 mod tests;
-
-/// The data of each tensor starts at a multiple of this.
-pub(crate) const ALIGN: usize = 64;
-/// Sections, and the codes within a tensor's data, start at a multiple of this.
-pub(crate) const INNER_ALIGN: usize = 16;
-
-/// The packed file at the start of a memory, as long as its header says; all of the memory where the
-/// header says more. To be checked by [`Model::parse`].
-pub fn file_at(memory: &[u8]) -> &[u8] {
-    let len = usize::try_from(long(memory, header::LENGTH)).ok();
-    len.and_then(|len| memory.get(..len)).unwrap_or(memory)
-}
-
-/// The bytes from `len` to the next multiple of `align`, a power of two.
-const fn padding(len: usize, align: usize) -> usize {
-    len.wrapping_neg() & (align - 1)
-}
-
-/// A length as the file stores it.
-fn wide(len: usize) -> u64 {
-    u64::try_from(len).unwrap_or(u64::MAX)
-}
-
-/// Fails unless all bytes are zero.
-fn check_zero(what: &'static str, bytes: &[u8]) -> crate::Result<()> {
-    let zero = bytes.iter().all(|&byte| byte == 0);
-    if zero { Ok(()) } else { Err(crate::Error::NotZero { what }) }
-}
-
-/// The number of four bytes at `at`, 0 behind the end.
-fn word(bytes: &[u8], at: usize) -> u32 {
-    bytes.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |&bytes| u32::from_le_bytes(bytes))
-}
-
-/// The number of eight bytes at `at`, 0 behind the end.
-fn long(bytes: &[u8], at: usize) -> u64 {
-    bytes.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |&bytes| u64::from_le_bytes(bytes))
-}

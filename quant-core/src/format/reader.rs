@@ -1,9 +1,12 @@
 //! Reading a packed file in place: no copy, no heap, no panic.
 
+use super::activations::Activations;
+use super::bytes::{check_zero, wide};
+use super::golden::Golden;
 use super::header::{HEADER_LEN, Header, RECORD_LEN, SECTION_LEN};
+use super::memory_plan::MemoryPlan;
 use super::record::{Encoding, Record};
 use super::section::{Kind, Names, Sections};
-use super::{Activations, Golden, MemoryPlan, check_zero, wide};
 use crate::coded::{CodedRows, check_part, part, row_out_of_range};
 use crate::error::{Error, Result, check_length};
 use crate::net::NetConfig;

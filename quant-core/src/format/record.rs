@@ -1,11 +1,11 @@
 //! One tensor record, and the data that it describes.
 
+use super::bytes::{ALIGN, INNER_ALIGN, check_zero, long, padding, wide, word};
 use super::header::RECORD_LEN;
-use super::{ALIGN, INNER_ALIGN, check_zero, long, padding, wide, word};
 use crate::bits::Bits;
 use crate::codebook::Entries;
-use crate::coded::{CodedRows, Coding, Parts, RowScale, check_range, rows_of};
-use crate::error::{Error, Result};
+use crate::coded::{CodedRows, Coding, Parts, RowScale, rows_of};
+use crate::error::{Error, Result, check_range};
 use crate::num::index;
 
 /// The most axes of a tensor.

@@ -1,5 +1,6 @@
 //! The format as a whole: golden bytes, round trips, damaged files.
 
+use super::bytes::ALIGN;
 use super::header::tests::fix_up;
 use super::*;
 use crate::bits::tests::width;

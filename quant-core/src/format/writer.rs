@@ -1,14 +1,14 @@
 //! Writing a packed file as a stream: the payload first, the head when everything is known.
 
+use super::bytes::{ALIGN, INNER_ALIGN, padding, wide, word};
 use super::header::{
-    CRC, HEADER_LEN, Header, MAX_HEAD_LEN, MAX_TENSORS, RECORD_LEN, Running, SECTION_LEN, SECTIONS,
-    VERSION, renew_crc,
+    CRC, HEADER_LEN, Header, MAX_HEAD_LEN, MAX_SECTIONS, MAX_TENSORS, RECORD_LEN, Running,
+    SECTION_LEN, SECTIONS, VERSION, renew_crc,
 };
 use super::record::{Encoding, Record, Shape};
 use super::section::{Kind, MAX_NAME_LEN, entry};
-use super::{ALIGN, INNER_ALIGN, padding, wide, word};
-use crate::coded::{Coding, Parts, check_range};
-use crate::error::{Error, Result, check_length};
+use crate::coded::{Coding, Parts};
+use crate::error::{Error, Result, check_length, check_range};
 use crate::net::NetConfig;
 use crate::num::{index, u32_of};
 use crate::quantize::{Contents, QuantizedTensor};
@@ -326,7 +326,7 @@ pub(super) fn build_head(sections: &[(Kind, &[u8])], end: usize) -> Result<Vec<u
         head.extend(*contents);
         check_range("length of the head", wide(head.len()), 0, MAX_HEAD_LEN.into())?;
     }
-    check_range("number of sections", wide(sections.len()), 0, super::MAX_SECTIONS.into())?;
+    check_range("number of sections", wide(sections.len()), 0, MAX_SECTIONS.into())?;
     head.resize(head.len() + padding(head.len(), ALIGN), 0);
     Ok(head)
 }

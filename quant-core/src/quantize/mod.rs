@@ -20,8 +20,8 @@ mod group;
 mod scaled;
 
 use crate::bits::Bits;
-use crate::coded::{CodedRows, Coding, Parts, check_range, rows_of};
-use crate::error::{Error, Result, check_length};
+use crate::coded::{CodedRows, Coding, Parts, rows_of};
+use crate::error::{Error, Result, check_length, check_range};
 use crate::num::{f64_of, log10};
 use crate::scheme::Scheme;
 use alloc::borrow::Cow;
