@@ -7,9 +7,12 @@
 //! score = SQNR - 6.02 (bits per weight - bits)
 //! ```
 
-use super::form::{Form, Layout};
-use super::group::Plan;
-use super::{Distortion, Levels, Options, Spread, Weights, describe};
+use super::describe::describe;
+use super::distortion::Distortion;
+use super::form::Form;
+use super::input::{Spread, Weights};
+use super::options::{Levels, Options};
+use super::plan::{Layout, Plan};
 use crate::error::{Error, Result};
 use crate::num::f64_of;
 use alloc::vec::Vec;

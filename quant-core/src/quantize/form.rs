@@ -1,7 +1,8 @@
 //! The forms in which quantized values may be stored, and the choice among them.
 
-use super::Levels;
-use super::group::{FittedGroup, GroupBook, Plan};
+use super::fitted_group::{FittedGroup, GroupBook};
+use super::options::Levels;
+use super::plan::{Layout, Plan};
 use crate::bits::Bits;
 use crate::codebook::Entries;
 use crate::coded::{Coding, Parts, RowScale};
@@ -29,20 +30,6 @@ impl Form {
                 parts.codebooks.len() + parts.scales.len() + parts.codes.len()
             }
         }
-    }
-}
-
-/// A tensor that is not empty as a matrix, cut into groups of rows.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Layout {
-    pub(super) rows: usize,
-    pub(super) row_len: usize,
-    pub(super) group_rows: usize,
-}
-
-impl Layout {
-    pub(super) const fn group_len(self) -> usize {
-        self.group_rows * self.row_len
     }
 }
 

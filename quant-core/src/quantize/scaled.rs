@@ -8,8 +8,9 @@
 //! by `s²` so that the error counts in units of the weights. Then scales (least squares), codes
 //! (nearest, where the scheme means that) and the levels of a table (means) are improved in turn.
 
-use super::form::Layout;
-use super::group::{FittedGroup, GroupBook, Plan, distortion, measure, merged, round_levels};
+use super::distortion::distortion;
+use super::fitted_group::{FittedGroup, GroupBook, measure, merged, round_levels};
+use super::plan::{Layout, Plan};
 use crate::codebook::Affine;
 use crate::error::{Error, Result};
 use crate::fit::{Fit, Fitted, Group, fit};

@@ -3,9 +3,14 @@
 use super::*;
 use crate::bits::tests::width;
 use crate::codebook::Entries;
-use crate::coded::RowScale;
+use crate::coded::{Coding, RowScale};
+use crate::error::Error;
 use crate::fit::{Group, fit};
 use crate::noise::Stream;
+use crate::num::f64_of;
+use crate::scheme::Scheme;
+use alloc::vec;
+use half::f16;
 use proptest::prelude::*;
 
 fn quantize(weights: &[f32], shape: &[usize], scheme: Scheme, bits: u8) -> QuantizedTensor {
