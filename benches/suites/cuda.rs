@@ -38,7 +38,7 @@ fn decode(c: &mut Criterion) {
         let packed = quantize_in_memory(&weight, None, |_, _| treatment);
         let (file, _) = packed.expect("finite weights");
         let model = Model::parse(&file).expect("our own file");
-        let coded = model.tensors().next().and_then(|tensor| tensor.coded()).expect("codes");
+        let coded = model.tensors().next().and_then(|tensor| tensor.quantized()).expect("codes");
         for (name, dtype) in TYPES {
             let weight = CodedWeight::new(coded, &shape, dtype, &gpu).expect("memory");
             let id = BenchmarkId::new(format!("bits={bits}/to={name}"), "n=2359296");

@@ -8,10 +8,10 @@ use criterion::{
 };
 use fmq_benches::{codes, packed_file, quick, small_config, weights, width};
 use quant_core::bits::Bits;
-use quant_core::codebook::Entries;
-use quant_core::coded::{CodedRows, Coding, Parts, RowScale};
+use quant_core::codebook::CodebookFormat;
 use quant_core::format::Model;
 use quant_core::kernels::{dequantize, scalar};
+use quant_core::matrix::{Parts, QuantLayout, QuantizedMatrix, RowScale};
 use quant_core::packing::{pack, unpack};
 
 type Dequantize = fn(&[u8], Bits, &[f32; 256], &mut [f32]);
@@ -95,10 +95,10 @@ fn decode_row(c: &mut Criterion) {
             let codebooks: Vec<u8> = table.iter().flat_map(|w| w.to_le_bytes()).collect();
             let mut packed = vec![0; bits.packed_len(n)];
             pack(&codes(n, bits.get()), &mut packed, bits).expect("codes of this width");
-            let (entries, row_scale) = (Entries::F32, RowScale::None);
-            let coding = Coding { bits, entries, rows_per_codebook: 1, row_scale };
+            let (codebook, row_scale) = (CodebookFormat::F32, RowScale::None);
+            let layout = QuantLayout { bits, codebook, rows_per_codebook: 1, row_scale };
             let parts = Parts { codebooks: &codebooks[..], scales: &[], codes: &packed };
-            let rows = CodedRows::new(coding, 1, n, parts).expect("fitting lengths");
+            let rows = QuantizedMatrix::new(layout, 1, n, parts).expect("fitting lengths");
 
             let mut out = vec![0.0; n];
             group.throughput(Throughput::Elements(n as u64));

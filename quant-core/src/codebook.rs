@@ -1,13 +1,13 @@
 //! A stored codebook: code → value.
 //!
-//! | entries | bytes of a codebook of `K = 2^bits` levels | value of code `c` |
+//! | format | bytes of a codebook of `K = 2^bits` levels | value of code `c` |
 //! |---|---|---|
-//! | [`Entries::F32`] | 4K | entry `c` |
-//! | [`Entries::F16`] | 2K | entry `c`, widened exactly |
-//! | [`Entries::I16`] | 4 + 2K: scale in f32, then signed entries | `entry c · scale`, in f32 |
-//! | [`Entries::I8`] | 4 + K: likewise | `entry c · scale`, in f32 |
-//! | [`Entries::Affine`] | 8: min, then step, both f32 | `c · step + min`, in f32 |
-//! | [`Entries::Logarithmic`] | 16: a [`LogRange`] | its level `c` of `min(K, n)` |
+//! | [`CodebookFormat::F32`] | 4K | entry `c` |
+//! | [`CodebookFormat::F16`] | 2K | entry `c`, widened exactly |
+//! | [`CodebookFormat::I16`] | 4 + 2K: scale in f32, then signed entries | `entry c · scale`, in f32 |
+//! | [`CodebookFormat::I8`] | 4 + K: likewise | `entry c · scale`, in f32 |
+//! | [`CodebookFormat::Affine`] | 8: min, then step, both f32 | `c · step + min`, in f32 |
+//! | [`CodebookFormat::Logarithmic`] | 16: a [`LogRange`] | its level `c` of `min(K, n)` |
 //!
 //! All numbers are little-endian, every operation is rounded on its own. `n` is the number of weights
 //! that share the codebook. Every code has a value: logarithmic codes behind the last level repeat
@@ -23,7 +23,7 @@ pub type Table = [f32; 256];
 
 /// How the codebooks of a tensor are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Entries {
+pub enum CodebookFormat {
     /// A table of f32 levels.
     F32,
     /// A table of f16 levels.
@@ -38,7 +38,7 @@ pub enum Entries {
     Logarithmic,
 }
 
-impl Entries {
+impl CodebookFormat {
     /// The bytes of one codebook of `levels` levels.
     pub const fn codebook_len(self, levels: usize) -> usize {
         match self {
@@ -89,7 +89,7 @@ impl Affine {
 /// One codebook in its stored form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Codebook<'a> {
-    entries: Entries,
+    format: CodebookFormat,
     bits: Bits,
     bytes: &'a [u8],
     /// The `min(K, n)` of a logarithmic codebook.
@@ -99,13 +99,13 @@ pub struct Codebook<'a> {
 impl<'a> Codebook<'a> {
     /// The codebook that `bytes` store, shared by `weights` weights. Where `bytes` are too short
     /// for a code, its value is 0.
-    pub fn new(entries: Entries, bits: Bits, bytes: &'a [u8], weights: usize) -> Self {
-        Self { entries, bits, bytes, most: weights.min(bits.code_count()) }
+    pub fn new(format: CodebookFormat, bits: Bits, bytes: &'a [u8], weights: usize) -> Self {
+        Self { format, bits, bytes, most: weights.min(bits.code_count()) }
     }
 
     /// How the codebook is stored.
-    pub const fn entries(self) -> Entries {
-        self.entries
+    pub const fn format(self) -> CodebookFormat {
+        self.format
     }
 
     /// The stored bytes.
@@ -116,21 +116,23 @@ impl<'a> Codebook<'a> {
     /// The value of a code.
     pub fn value(self, code: u8) -> f32 {
         let i = usize::from(code);
-        let value = match self.entries {
-            Entries::F32 => self.bytes.as_chunks().0.get(i).map(|&b| f32::from_le_bytes(b)),
-            Entries::F16 => {
+        let value = match self.format {
+            CodebookFormat::F32 => self.bytes.as_chunks().0.get(i).map(|&b| f32::from_le_bytes(b)),
+            CodebookFormat::F16 => {
                 self.bytes.as_chunks().0.get(i).map(|&b| f16::from_le_bytes(b).to_f32())
             }
-            Entries::I16 => self.scaled().and_then(|(scale, entries)| {
+            CodebookFormat::I16 => self.scaled().and_then(|(scale, entries)| {
                 let &entry = entries.as_chunks().0.get(i)?;
                 Some(f32::from(i16::from_le_bytes(entry)) * scale)
             }),
-            Entries::I8 => self.scaled().and_then(|(scale, entries)| {
+            CodebookFormat::I8 => self.scaled().and_then(|(scale, entries)| {
                 let &entry = entries.get(i)?;
                 Some(f32::from(entry.cast_signed()) * scale)
             }),
-            Entries::Affine => self.bytes.first_chunk().map(|&b| Affine::from_bytes(b).value(code)),
-            Entries::Logarithmic => self.range().and_then(|range| {
+            CodebookFormat::Affine => {
+                self.bytes.first_chunk().map(|&b| Affine::from_bytes(b).value(code))
+            }
+            CodebookFormat::Logarithmic => self.range().and_then(|range| {
                 let last = low_u8(range.level_count(self.most) - 1);
                 range.level(code.min(last), self.most)
             }),
@@ -150,11 +152,11 @@ impl<'a> Codebook<'a> {
     pub(crate) fn is_sound(self) -> bool {
         let last = self.bits.max_code();
         let finite = |code| self.value(code).is_finite();
-        match self.entries {
+        match self.format {
             // The levels lie between the magnitudes of the range, which are finite.
-            Entries::Logarithmic => self.range().is_some_and(|range| range.check().is_ok()),
+            CodebookFormat::Logarithmic => self.range().is_some_and(|range| range.check().is_ok()),
             // The others lie between these two.
-            Entries::Affine => finite(0) && finite(last),
+            CodebookFormat::Affine => finite(0) && finite(last),
             _ => (0..=last).all(finite),
         }
     }
@@ -175,37 +177,38 @@ mod tests {
     use super::*;
     use crate::bits::tests::width;
 
-    fn values<const N: usize>(entries: Entries, bytes: &[u8], codes: [u8; N]) -> [f32; N] {
-        codes.map(|code| Codebook::new(entries, Bits::MAX, bytes, 1000).value(code))
+    fn values<const N: usize>(format: CodebookFormat, bytes: &[u8], codes: [u8; N]) -> [f32; N] {
+        codes.map(|code| Codebook::new(format, Bits::MAX, bytes, 1000).value(code))
     }
 
     #[test]
     fn reads_each_stored_form() {
         let f32_table = [0, 0, 0x80, 0x3f, 0, 0, 0, 0xc0];
-        assert_eq!(values(Entries::F32, &f32_table, [0, 1, 2]), [1.0, -2.0, 0.0]);
+        assert_eq!(values(CodebookFormat::F32, &f32_table, [0, 1, 2]), [1.0, -2.0, 0.0]);
         let f16_table = [0x00, 0x3c, 0x00, 0xc0];
-        assert_eq!(values(Entries::F16, &f16_table, [0, 1, 2]), [1.0, -2.0, 0.0]);
+        assert_eq!(values(CodebookFormat::F16, &f16_table, [0, 1, 2]), [1.0, -2.0, 0.0]);
         let i16_table = [0, 0, 0, 0x3f, 3, 0, 0xff, 0xff];
-        assert_eq!(values(Entries::I16, &i16_table, [0, 1, 2]), [1.5, -0.5, 0.0]);
+        assert_eq!(values(CodebookFormat::I16, &i16_table, [0, 1, 2]), [1.5, -0.5, 0.0]);
         let i8_table = [0, 0, 0, 0x3f, 3, 0xff];
-        assert_eq!(values(Entries::I8, &i8_table, [0, 1, 2]), [1.5, -0.5, 0.0]);
+        assert_eq!(values(CodebookFormat::I8, &i8_table, [0, 1, 2]), [1.5, -0.5, 0.0]);
         let affine = Affine { min: -2.0, step: 0.5 }.to_bytes();
-        assert_eq!(values(Entries::Affine, &affine, [0, 1, 255]), [-2.0, -1.5, 125.5]);
-        assert_eq!(values(Entries::Affine, &[0; 7], [0]), [0.0]);
+        assert_eq!(values(CodebookFormat::Affine, &affine, [0, 1, 255]), [-2.0, -1.5, 125.5]);
+        assert_eq!(values(CodebookFormat::Affine, &[0; 7], [0]), [0.0]);
     }
 
     #[test]
     fn logarithmic_codes_behind_the_last_level_repeat_it() {
         // Positive weights from 1 to 8, four levels for five codes or more.
         let bytes = [0.0, 0.0, 1.0, 8.0_f32].map(f32::to_le_bytes);
-        let codebook = Codebook::new(Entries::Logarithmic, width(3), bytes.as_flattened(), 4);
+        let codebook =
+            Codebook::new(CodebookFormat::Logarithmic, width(3), bytes.as_flattened(), 4);
         let mut table = [9.0; 256];
         codebook.fill(Some(0.5), &mut table);
         assert_eq!(table[..9], [0.5, 1.0, 2.0, 4.0, 4.0, 4.0, 4.0, 4.0, 9.0]);
         assert!(codebook.is_sound());
         let upside_down = [0.0, 0.0, 8.0, 1.0_f32].map(f32::to_le_bytes);
         let bytes = upside_down.as_flattened();
-        assert!(!Codebook::new(Entries::Logarithmic, width(3), bytes, 4).is_sound());
+        assert!(!Codebook::new(CodebookFormat::Logarithmic, width(3), bytes, 4).is_sound());
     }
 
     #[test]
@@ -221,13 +224,14 @@ mod tests {
             (1.0, f32::NAN),
         ] {
             let bytes = affine(min, step);
-            let codebook = Codebook::new(Entries::Affine, width(2), &bytes, 9);
+            let codebook = Codebook::new(CodebookFormat::Affine, width(2), &bytes, 9);
             let finite = (0..4).all(|code| codebook.value(code).is_finite());
             assert_eq!(codebook.is_sound(), finite, "{min} {step}");
         }
         // The widest range there is.
         let bytes = [1e-45, f32::MAX, f32::MIN_POSITIVE, f32::MAX].map(f32::to_le_bytes);
-        let codebook = Codebook::new(Entries::Logarithmic, Bits::MAX, bytes.as_flattened(), 1000);
+        let codebook =
+            Codebook::new(CodebookFormat::Logarithmic, Bits::MAX, bytes.as_flattened(), 1000);
         assert!(codebook.is_sound() && (0..=255).all(|code| codebook.value(code).is_finite()));
     }
 

@@ -36,7 +36,7 @@
 //! | `fit` | weights → levels and codes, one file per scheme (`alloc`) |
 //! | [`log_range`] | the levels of the scheme `log` from four numbers |
 //! | [`codebook`] | a stored codebook: table, affine or logarithmic |
-//! | [`coded`] | rows of codes with their codebooks, decoded in place |
+//! | [`matrix`] | rows of codes with their codebooks, decoded in place |
 //! | `quantize` | a whole tensor → its cheapest exact description (`alloc`) |
 //! | [`net`] | the configuration of a U-Net |
 //! | [`mod@format`] | the packed file, byte by byte; reader, and writer (`alloc`) |
@@ -56,7 +56,6 @@ pub mod bits;
 #[cfg(feature = "capi")]
 pub mod capi;
 pub mod codebook;
-pub mod coded;
 pub mod error;
 #[cfg(feature = "alloc")]
 pub mod fit;
@@ -64,6 +63,7 @@ pub mod format;
 pub mod infer;
 pub mod kernels;
 pub mod log_range;
+pub mod matrix;
 pub mod net;
 pub mod noise;
 pub mod num;

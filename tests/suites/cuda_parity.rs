@@ -176,7 +176,7 @@ fn packed_weights_decode_to_the_same_bits() {
             let file =
                 packed(&[("w".into(), weight.clone())], None, &Options::new(scheme, width(bits)));
             let model = Model::parse(&file).unwrap();
-            let coded = model.tensors().next().unwrap().coded().unwrap();
+            let coded = model.tensors().next().unwrap().quantized().unwrap();
             for (dtype, _) in TYPES {
                 let dense = |device| {
                     let weight = CodedWeight::new(coded, &shape, dtype, device)?;

@@ -16,11 +16,11 @@ use std::path::PathBuf;
 use fm_candle::quantize::{Calibration, calibrate};
 use fmq_tests::width;
 use quant_core::bits::Bits;
-use quant_core::coded::{Coding, RowScale};
 use quant_core::format::{
     Dense, Encoding, Golden, Head, Kind, MemoryPlan, Model, Writer, fill_section,
 };
 use quant_core::infer::{Input, Plan, Precision, Settings};
+use quant_core::matrix::{QuantLayout, RowScale};
 use quant_core::net::NetConfig;
 use quant_core::noise::Stream;
 use quant_core::quantize::{Granularity, Levels, Options, quantize_tensor};
@@ -46,9 +46,9 @@ fn describe(model: &Model<'_>) -> String {
     }
     for tensor in model.tensors() {
         let form = match tensor.encoding() {
-            Encoding::Coded(Coding { bits, entries, rows_per_codebook, row_scale }) => {
+            Encoding::Quantized(QuantLayout { bits, codebook, rows_per_codebook, row_scale }) => {
                 let scale = if row_scale == RowScale::None { "" } else { " scaled" };
-                format!("{bits} bits {entries:?} per {rows_per_codebook}{scale}")
+                format!("{bits} bits {codebook:?} per {rows_per_codebook}{scale}")
             }
             dense => format!("{dense:?}"),
         };

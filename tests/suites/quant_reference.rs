@@ -6,8 +6,8 @@
 #![allow(clippy::print_stdout, clippy::unwrap_used, reason = "helpers of tests do as tests do")]
 
 use fmq_tests::{json, ran, reference, width};
-use quant_core::coded::rows_of;
 use quant_core::fit::{self, Fit, Group};
+use quant_core::matrix::rows_of;
 use quant_core::quantize::{Options, quantize_tensor};
 use quant_core::scheme::Scheme;
 use safetensors::SafeTensors;

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
-use quant_core::coded::CodedRows;
+use quant_core::matrix::QuantizedMatrix;
 
 use super::Source;
 use crate::error::{Error, Result};
@@ -70,7 +70,7 @@ impl FileWeights {
     }
 
     /// A weight that stays packed on the device; what it holds was checked with the file.
-    fn coded(&self, name: &str, rows: CodedRows<'_>, shape: &[usize]) -> Result<Weight> {
+    fn coded(&self, name: &str, rows: QuantizedMatrix<'_>, shape: &[usize]) -> Result<Weight> {
         let weight = CodedWeight::new(rows, shape, self.dtype, &self.device)?;
         if self.dtype == DType::F16 && !is_finite(&weight.dense()?)? {
             return Err(Error::tensor(name, BEYOND_F16));
@@ -93,7 +93,7 @@ impl Weights for FileWeights {
             rows.check(name, shape)?;
             return Ok(Weight::Rows(Arc::new(rows), self.arithmetic));
         }
-        if let Some(rows) = packed.and_then(quant_core::format::Tensor::coded) {
+        if let Some(rows) = packed.and_then(quant_core::format::Tensor::quantized) {
             return self.coded(name, rows, shape);
         }
         Weight::constant(&self.read(index, name, shape)?, self.arithmetic)

@@ -5,12 +5,12 @@
 //! ```
 //! The codes lie as quant-core packs them ([`quant_core::packing`]); its codebooks, of whatever kind,
 //! are tables of levels here. Both products are rounded once, so the f32 weights are those of
-//! [`CodedRows::decode_row`] to the bit.
+//! [`QuantizedMatrix::decode_row`] to the bit.
 
 use candle_core::{CpuStorage, CustomOp3, DType, Device, Layout, Result, Shape, Tensor, bail};
 use half::{bf16, f16};
 use quant_core::bits::Bits;
-use quant_core::coded::CodedRows;
+use quant_core::matrix::QuantizedMatrix;
 
 use super::real::slice;
 
@@ -46,13 +46,13 @@ impl CodedWeight {
     /// # Errors
     /// Another number of elements, another type, or a device without room.
     pub fn new(
-        rows: CodedRows<'_>,
+        rows: QuantizedMatrix<'_>,
         shape: impl Into<Shape>,
         dtype: DType,
         device: &Device,
     ) -> Result<Self> {
-        let (shape, quant_core::coded::Coding { bits, rows_per_codebook, .. }) =
-            (shape.into(), rows.coding());
+        let (shape, quant_core::matrix::QuantLayout { bits, rows_per_codebook, .. }) =
+            (shape.into(), rows.layout());
         if shape.elem_count() != rows.rows() * rows.row_len() {
             bail!("{} rows of {} codes are no {shape:?}", rows.rows(), rows.row_len())
         }
@@ -195,8 +195,8 @@ impl CustomOp3 for Coding {
 
 #[cfg(test)]
 mod tests {
-    use quant_core::codebook::Entries;
-    use quant_core::coded::{Coding as Stored, Parts, RowScale};
+    use quant_core::codebook::CodebookFormat;
+    use quant_core::matrix::{Parts, QuantLayout as Stored, RowScale};
     use quant_core::noise::Stream;
 
     use super::*;
@@ -219,12 +219,12 @@ mod tests {
             stream.fill_normal(index, 0, &mut values);
             values.into_iter().flat_map(f32::to_le_bytes).take(len).collect()
         };
-        let codebooks = match stored.entries {
-            Entries::F16 => halves(0, lens.codebooks),
-            Entries::F32 | Entries::Affine => singles(0, lens.codebooks),
+        let codebooks = match stored.codebook {
+            CodebookFormat::F16 => halves(0, lens.codebooks),
+            CodebookFormat::F32 | CodebookFormat::Affine => singles(0, lens.codebooks),
             // A scale or a range each: the same one, and any entries.
-            Entries::I16 | Entries::I8 => {
-                let codebook = stored.entries.codebook_len(stored.bits.code_count());
+            CodebookFormat::I16 | CodebookFormat::I8 => {
+                let codebook = stored.codebook.codebook_len(stored.bits.code_count());
                 let entries = (0..codebook - 4).map(|i| (i * 37) as u8);
                 0.01f32
                     .to_le_bytes()
@@ -233,7 +233,7 @@ mod tests {
                     .collect::<Vec<_>>()
                     .repeat(stored.codebook_count(rows))
             }
-            Entries::Logarithmic => {
+            CodebookFormat::Logarithmic => {
                 let range = [0.5f32, 2.0, 0.25, 8.0].map(f32::to_le_bytes);
                 range.as_flattened().repeat(stored.codebook_count(rows))
             }
@@ -248,28 +248,29 @@ mod tests {
 
     #[test]
     fn decodes_as_quant_core_does() {
-        let entries = [
-            Entries::F32,
-            Entries::F16,
-            Entries::I16,
-            Entries::I8,
-            Entries::Affine,
-            Entries::Logarithmic,
+        let codebooks = [
+            CodebookFormat::F32,
+            CodebookFormat::F16,
+            CodebookFormat::I16,
+            CodebookFormat::I8,
+            CodebookFormat::Affine,
+            CodebookFormat::Logarithmic,
         ];
         let scales = [RowScale::None, RowScale::F16, RowScale::F32];
-        let cases = Bits::ALL.into_iter().flat_map(|bits| entries.map(|entries| (bits, entries)));
-        for (bits, entries) in cases {
+        let cases =
+            Bits::ALL.into_iter().flat_map(|bits| codebooks.map(|codebook| (bits, codebook)));
+        for (bits, codebook) in cases {
             // Rows that end in the middle of a byte, single weights, a codebook for all.
             for (rows, row_len, shared) in [(5, 27, 2), (3, 1, 1), (4, 64, 9), (1, 13, 1)] {
                 let row_scale = scales[(rows + usize::from(bits.get())) % 3];
-                let stored = Stored { bits, entries, rows_per_codebook: shared, row_scale };
+                let stored = Stored { bits, codebook, rows_per_codebook: shared, row_scale };
                 let bytes = bytes(stored, rows, row_len);
                 let parts = Parts {
                     codebooks: &bytes.codebooks[..],
                     scales: &bytes.scales,
                     codes: &bytes.codes,
                 };
-                let coded = CodedRows::new(stored, rows, row_len, parts).unwrap();
+                let coded = QuantizedMatrix::new(stored, rows, row_len, parts).unwrap();
                 let mut expected = vec![0.0; rows * row_len];
                 for (row, out) in expected.chunks_exact_mut(row_len).enumerate() {
                     coded.decode_row(row, out).unwrap();
@@ -294,14 +295,14 @@ mod tests {
     fn takes_the_memory_of_its_codes_and_levels() {
         let stored = Stored {
             bits: Bits::new(3).unwrap(),
-            entries: Entries::Affine,
+            codebook: CodebookFormat::Affine,
             rows_per_codebook: 4,
             row_scale: RowScale::F32,
         };
         let bytes = bytes(stored, 10, 9);
         let parts =
             Parts { codebooks: &bytes.codebooks[..], scales: &bytes.scales, codes: &bytes.codes };
-        let coded = CodedRows::new(stored, 10, 9, parts).unwrap();
+        let coded = QuantizedMatrix::new(stored, 10, 9, parts).unwrap();
         let of = |shape: &[usize], dtype| CodedWeight::new(coded, shape, dtype, &Device::Cpu);
         let weight = of(&[10, 3, 3, 1], DType::F16).unwrap();
         assert_eq!(weight.size_in_bytes(), 10 * 4 + 4 * (3 * 8 + 10));

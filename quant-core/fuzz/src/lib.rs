@@ -52,7 +52,7 @@ pub fn read_everything(model: &Model<'_>, file_bytes: usize) {
                 Err(Error::Encoding { .. }) => assert_eq!(tensor.encoding(), Encoding::I64),
                 Err(error) => assert!(tensor.row_len() > row.len(), "{error}"),
             }
-            if tensor.coded().is_some() {
+            if tensor.quantized().is_some() {
                 assert!(row.iter().all(|value| value.is_finite()));
             }
         }

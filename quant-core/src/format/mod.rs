@@ -66,11 +66,11 @@
 //! |---|---|---|
 //! | 0 | 8 | offset of the data: for the first tensor `H`, then the end of the data before with padding to 64 |
 //! | 8 | 8 | bytes of the data, as follows from the other fields |
-//! | 16 | 1 | encoding: 0 f32, 1 f16, 2 i64 (signed), 3 coded |
+//! | 16 | 1 | encoding: 0 f32, 1 f16, 2 i64 (signed), 3 quantized |
 //! | 17 | 1 | rank `r`, 0..=6 |
 //! | 18 | 1 | bits of a code, 1..=8; 0 if dense |
 //! | 19 | 1 | layout of the codes: 0, row after row as [`crate::packing`] packs them |
-//! | 20 | 1 | entries of a codebook: 0 f32, 1 f16, 2 i16, 3 i8, 4 affine, 5 logarithmic; 0 if dense |
+//! | 20 | 1 | format of a codebook: 0 f32, 1 f16, 2 i16, 3 i8, 4 affine, 5 logarithmic; 0 if dense |
 //! | 21 | 1 | row scales: 0 none, 1 f16, 2 f32; 0 if dense |
 //! | 22 | 2 | zero |
 //! | 24 | 4 | rows per codebook, from 1; 0 if dense |
@@ -79,8 +79,8 @@
 //! | 56 | 8 | zero |
 //!
 //! # Tensor data
-//! Dense: the elements, row-major. Coded: all codebooks ([`crate::codebook`]), the scales of all
-//! rows, padding to 16 (counted from the start of the data), all codes ([`crate::coded`]). A coded
+//! Dense: the elements, row-major. Quantized: all codebooks ([`crate::codebook`]), the scales of all
+//! rows, padding to 16 (counted from the start of the data), all codes ([`crate::matrix`]). A quantized
 //! tensor has at least one element, all its values are finite, and unused bits of a row are zero.
 //!
 //! # Rules

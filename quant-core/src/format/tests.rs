@@ -69,10 +69,10 @@ fn read_everything(model: &Model<'_>) -> Result<usize> {
                 Err(Error::Length { .. }) => assert!(tensor.row_len() > row.len()),
                 done => done?,
             }
-            if let Some(coded) = tensor.coded() {
+            if let Some(matrix) = tensor.quantized() {
                 assert!(row.iter().all(|value| value.is_finite()));
-                assert!(coded.codes(i).is_some() && coded.codebook(i).is_some());
-                assert!(coded.codes(coded.rows()).is_none());
+                assert!(matrix.codes(i).is_some() && matrix.codebook(i).is_some());
+                assert!(matrix.codes(matrix.rows()).is_none());
             }
         }
         bytes += tensor.record_bytes();
@@ -94,7 +94,7 @@ fn golden_bytes_of_a_tiny_file() {
         0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
         // section of kind 2, the names: 3 bytes at 0x90
         2, 0, 0, 0, 0x90, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0,
-        // data of 20 bytes at 0xc0; coded, rank 2, 2 bits, layout 0, f16 tables, no scales
+        // data of 20 bytes at 0xc0; quantized, rank 2, 2 bits, layout 0, f16 tables, no scales
         0xc0, 0, 0, 0, 0, 0, 0, 0, 20, 0, 0, 0, 0, 0, 0, 0,
         3, 2, 2, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0,
         2, 0, 0, 0, 6, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,

@@ -7,8 +7,8 @@ use super::header::{
 };
 use super::record::{Encoding, Record, Shape};
 use super::section::{Kind, MAX_NAME_LEN, entry};
-use crate::coded::{Coding, Parts};
 use crate::error::{Error, Result, check_length, check_range};
+use crate::matrix::{Parts, QuantLayout, QuantizedMatrix};
 use crate::net::NetConfig;
 use crate::num::{index, u32_of};
 use crate::quantize::{Contents, QuantizedTensor};
@@ -156,21 +156,21 @@ impl<S: Sink> Writer<S> {
         }
     }
 
-    /// Adds a coded tensor.
+    /// Adds a quantized matrix.
     ///
     /// # Errors
     /// As [`Writer::dense`], and [`Error::Length`] for a part of another length than
-    /// [`Coding::byte_lens`] tells.
-    pub fn coded(
+    /// [`QuantLayout::byte_lens`] tells.
+    pub fn matrix(
         &mut self,
         shape: &[usize],
-        coding: Coding,
+        layout: QuantLayout,
         parts: Parts<&[u8]>,
     ) -> core::result::Result<(), S::Error> {
         let shape = Shape::new(shape.iter().copied())?;
-        crate::coded::CodedRows::new(coding, shape.rows, shape.row_len, parts)?;
-        check_range("elements of a coded tensor", wide(shape.numel()), 1, u32::MAX.into())?;
-        self.start(shape, Encoding::Coded(coding))?;
+        QuantizedMatrix::new(layout, shape.rows, shape.row_len, parts)?;
+        check_range("elements of a quantized tensor", wide(shape.numel()), 1, u32::MAX.into())?;
+        self.start(shape, Encoding::Quantized(layout))?;
         self.put(parts.codebooks)?;
         self.put(parts.scales)?;
         self.pad(INNER_ALIGN)?;
@@ -185,7 +185,7 @@ impl<S: Sink> Writer<S> {
         match tensor.contents() {
             Contents::Dense(values) => self.dense(tensor.shape(), Dense::F32(values)),
             Contents::Half(values) => self.dense(tensor.shape(), Dense::F16(values)),
-            Contents::Coded { coding, parts } => self.coded(tensor.shape(), coding, parts),
+            Contents::Coded { layout, parts } => self.matrix(tensor.shape(), layout, parts),
         }
     }
 

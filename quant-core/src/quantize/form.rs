@@ -4,8 +4,8 @@ use super::fitted_group::{FittedGroup, GroupBook};
 use super::options::Levels;
 use super::plan::{Layout, Plan};
 use crate::bits::Bits;
-use crate::codebook::Entries;
-use crate::coded::{Coding, Parts, RowScale};
+use crate::codebook::CodebookFormat;
+use crate::matrix::{Parts, QuantLayout, RowScale};
 use crate::num::{i16_of, round_even, u32_of};
 use crate::packing::pack;
 use alloc::vec;
@@ -17,7 +17,7 @@ use half::f16;
 pub(super) enum Form {
     Dense(Vec<f32>),
     Half(Vec<f16>),
-    Coded { coding: Coding, parts: Parts<Vec<u8>> },
+    Coded { layout: QuantLayout, parts: Parts<Vec<u8>> },
 }
 
 impl Form {
@@ -40,17 +40,18 @@ pub(super) fn assemble(mut groups: Vec<FittedGroup>, plan: &Plan) -> Form {
         return dense(&groups, plan);
     }
     let all = |test: fn(&GroupBook) -> bool| groups.iter().all(|group| test(&group.book));
-    let (entries, bits) = if all(|book| matches!(book, GroupBook::Affine(_))) {
-        (Entries::Affine, plan.bits)
+    let (format, bits) = if all(|book| matches!(book, GroupBook::Affine(_))) {
+        (CodebookFormat::Affine, plan.bits)
     } else if all(|book| matches!(book, GroupBook::Logarithmic(..))) {
-        (Entries::Logarithmic, plan.bits)
+        (CodebookFormat::Logarithmic, plan.bits)
     } else {
         into_tables(&mut groups, plan.bits);
-        (table_entries(&groups, plan.levels), table_bits(&groups))
+        (table_format(&groups, plan.levels), table_bits(&groups))
     };
     let row_scale = if plan.row_scales { RowScale::F16 } else { RowScale::None };
-    let coding = Coding { bits, entries, rows_per_codebook: u32_of(group_rows), row_scale };
-    let lens = coding.byte_lens(rows, row_len).unwrap_or_default();
+    let quant_layout =
+        QuantLayout { bits, codebook: format, rows_per_codebook: u32_of(group_rows), row_scale };
+    let lens = quant_layout.byte_lens(rows, row_len).unwrap_or_default();
     if 4 * rows * row_len < lens.codebooks + lens.scales + lens.codes {
         return dense(&groups, plan);
     }
@@ -60,7 +61,7 @@ pub(super) fn assemble(mut groups: Vec<FittedGroup>, plan: &Plan) -> Form {
         codes: vec![0; lens.codes],
     };
     for group in &groups {
-        emit_codebook(&group.book, entries, bits.code_count(), &mut parts.codebooks);
+        emit_codebook(&group.book, format, bits.code_count(), &mut parts.codebooks);
         parts.scales.extend(group.scales.iter().flat_map(|scale| scale.to_le_bytes()));
     }
     let row_bytes = bits.packed_len(row_len).max(1);
@@ -69,7 +70,7 @@ pub(super) fn assemble(mut groups: Vec<FittedGroup>, plan: &Plan) -> Form {
         let done = pack(row, out, bits);
         debug_assert!(done.is_ok(), "codes fit their width");
     }
-    Form::Coded { coding, parts }
+    Form::Coded { layout: quant_layout, parts }
 }
 
 /// The values of all groups.
@@ -104,8 +105,8 @@ fn table_bits(groups: &[FittedGroup]) -> Bits {
     Bits::ALL.into_iter().find(|bits| most <= bits.code_count()).unwrap_or(Bits::MAX)
 }
 
-/// The entries that hold the levels of all tables exactly.
-fn table_entries(groups: &[FittedGroup], levels: Levels) -> Entries {
+/// The format that holds the levels of all tables exactly.
+fn table_format(groups: &[FittedGroup], levels: Levels) -> CodebookFormat {
     let halves = groups
         .iter()
         .flat_map(|group| group.book.values(Bits::MAX))
@@ -115,15 +116,15 @@ fn table_entries(groups: &[FittedGroup], levels: Levels) -> Entries {
         _ => false,
     });
     match levels {
-        Levels::I8 if units => Entries::I8,
-        Levels::I16 if units && !halves => Entries::I16,
-        _ if halves => Entries::F16,
-        _ => Entries::F32,
+        Levels::I8 if units => CodebookFormat::I8,
+        Levels::I16 if units && !halves => CodebookFormat::I16,
+        _ if halves => CodebookFormat::F16,
+        _ => CodebookFormat::F32,
     }
 }
 
 /// Appends the stored form of a codebook of `count` levels; a shorter table repeats its last one.
-fn emit_codebook(book: &GroupBook, entries: Entries, count: usize, out: &mut Vec<u8>) {
+fn emit_codebook(book: &GroupBook, format: CodebookFormat, count: usize, out: &mut Vec<u8>) {
     match book {
         GroupBook::Affine(affine) => out.extend(affine.to_bytes()),
         GroupBook::Logarithmic(range, _) => out.extend(range.to_bytes()),
@@ -132,15 +133,15 @@ fn emit_codebook(book: &GroupBook, entries: Entries, count: usize, out: &mut Vec
             let last = levels.last().copied().unwrap_or(0.0);
             let padded = levels.iter().copied().chain(core::iter::repeat(last)).take(count);
             let entry = |level: f32| if *unit > 0.0 { i16_of(round_even(level / unit)) } else { 0 };
-            match entries {
-                Entries::F16 => {
+            match format {
+                CodebookFormat::F16 => {
                     out.extend(padded.flat_map(|level| f16::from_f32(level).to_le_bytes()));
                 }
-                Entries::I16 => {
+                CodebookFormat::I16 => {
                     out.extend(unit.to_le_bytes());
                     out.extend(padded.flat_map(|level| entry(level).to_le_bytes()));
                 }
-                Entries::I8 => {
+                CodebookFormat::I8 => {
                     out.extend(unit.to_le_bytes());
                     // Below 128, so the low byte is the number.
                     out.extend(padded.map(|level| entry(level).to_le_bytes()[0]));

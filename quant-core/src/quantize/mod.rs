@@ -31,8 +31,8 @@ pub use input::{Spread, Weights};
 pub use options::{Granularity, Levels, Options};
 pub use tensor::{Contents, QuantizedTensor};
 
-use crate::coded::rows_of;
 use crate::error::{Result, check_length, check_range};
+use crate::matrix::rows_of;
 use alloc::vec::Vec;
 use describe::describe;
 use form::Form;

@@ -2,7 +2,7 @@
 
 use super::distortion::Distortion;
 use super::form::Form;
-use crate::coded::{CodedRows, Coding, Parts};
+use crate::matrix::{Parts, QuantLayout, QuantizedMatrix};
 use crate::num::f64_of;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -28,7 +28,7 @@ pub enum Contents<'a> {
     /// Codes with codebooks.
     Coded {
         /// How the rows are coded.
-        coding: Coding,
+        layout: QuantLayout,
         /// Codebooks, scales and packed codes.
         parts: Parts<&'a [u8]>,
     },
@@ -45,9 +45,9 @@ impl QuantizedTensor {
         match &self.form {
             Form::Dense(values) => Contents::Dense(values),
             Form::Half(values) => Contents::Half(values),
-            Form::Coded { coding, parts } => {
+            Form::Coded { layout, parts } => {
                 let Parts { codebooks, scales, codes } = parts;
-                Contents::Coded { coding: *coding, parts: Parts { codebooks, scales, codes } }
+                Contents::Coded { layout: *layout, parts: Parts { codebooks, scales, codes } }
             }
         }
     }
@@ -62,9 +62,9 @@ impl QuantizedTensor {
         match self.contents() {
             Contents::Dense(values) => values.to_vec(),
             Contents::Half(values) => values.iter().map(|v| v.to_f32()).collect(),
-            Contents::Coded { coding, parts } => {
+            Contents::Coded { layout, parts } => {
                 let mut values = vec![0.0; self.rows * self.row_len];
-                let coded = CodedRows::new(coding, self.rows, self.row_len, parts);
+                let coded = QuantizedMatrix::new(layout, self.rows, self.row_len, parts);
                 for (row, out) in values.chunks_mut(self.row_len.max(1)).enumerate() {
                     let decoded = coded.and_then(|coded| coded.decode_row(row, out));
                     debug_assert!(decoded.is_ok(), "codes are built with their codebooks");

@@ -2,10 +2,10 @@
 
 use super::*;
 use crate::bits::tests::width;
-use crate::codebook::Entries;
-use crate::coded::{Coding, RowScale};
+use crate::codebook::CodebookFormat;
 use crate::error::Error;
 use crate::fit::{Group, fit};
+use crate::matrix::{QuantLayout, RowScale};
 use crate::noise::Stream;
 use crate::num::f64_of;
 use crate::scheme::Scheme;
@@ -17,9 +17,9 @@ fn quantize(weights: &[f32], shape: &[usize], scheme: Scheme, bits: u8) -> Quant
     quantize_tensor(weights, shape, &Options::new(scheme, width(bits))).unwrap()
 }
 
-fn coding(tensor: &QuantizedTensor) -> Option<Coding> {
+fn layout(tensor: &QuantizedTensor) -> Option<QuantLayout> {
     match tensor.contents() {
-        Contents::Coded { coding, .. } => Some(coding),
+        Contents::Coded { layout, .. } => Some(layout),
         Contents::Dense(_) | Contents::Half(_) => None,
     }
 }
@@ -34,7 +34,7 @@ fn uniform_is_affine_and_keeps_constant_channels() {
     weights[16..32].fill(-0.0);
     weights[32..48].fill(0.7);
     let tensor = quantize(&weights, &[4, 16], Scheme::Uniform, 4);
-    assert_eq!(coding(&tensor).map(|c| c.entries), Some(Entries::Affine));
+    assert_eq!(layout(&tensor).map(|l| l.codebook), Some(CodebookFormat::Affine));
     assert_eq!(tensor.data_bytes(), 4 * 8 + 32);
     let bits = |values: &[f32]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
     assert_eq!(bits(&tensor.dequantized()[16..48]), bits(&weights[16..48]));
@@ -45,16 +45,16 @@ fn tables_are_trimmed_to_the_levels_used() {
     // Three distinct values: two bits are enough, whatever was asked for.
     let weights: Vec<f32> = (0..300).map(|i| [0.1, -0.2, 0.3][i % 3]).collect();
     let tensor = quantize(&weights, &[300], Scheme::LloydMax, 8);
-    let coding = coding(&tensor).unwrap();
-    assert_eq!((coding.bits.get(), coding.entries), (2, Entries::F32));
+    let layout = layout(&tensor).unwrap();
+    assert_eq!((layout.bits.get(), layout.codebook), (2, CodebookFormat::F32));
     assert_eq!(tensor.dequantized(), weights);
 }
 
 #[test]
 fn values_that_f16_holds_are_stored_as_f16() {
     let tensor = quantize(&[0.0; 128], &[128], Scheme::EqualMass, 8);
-    let coding = coding(&tensor).unwrap();
-    assert_eq!((coding.bits.get(), coding.entries), (1, Entries::F16));
+    let layout = layout(&tensor).unwrap();
+    assert_eq!((layout.bits.get(), layout.codebook), (1, CodebookFormat::F16));
     assert_eq!(tensor.data_bytes(), 4 + 16);
 }
 
@@ -195,7 +195,7 @@ fn auto_reaches_the_published_size_and_error() {
             let options = Options { granularity: Granularity::Auto, ..options };
             let weights = gaussian(rows, row_len, spread);
             let tensor = quantize_tensor(&weights, &[rows, row_len], &options).unwrap();
-            assert_eq!(coding(&tensor).unwrap().row_scale, row_scale);
+            assert_eq!(layout(&tensor).unwrap().row_scale, row_scale);
             let found = score(&tensor, 4);
             assert!(found >= published - 0.05, "{row_len}, {spread}: {found} below {published}");
         }
@@ -226,12 +226,12 @@ fn auto_spends_little_on_codebooks_at_eight_bits() {
 #[test]
 fn integer_levels_are_multiples_of_their_unit() {
     let weights = gaussian(4, 512, 0.0);
-    for (levels, entries, least_db) in
-        [(Levels::I8, Entries::I8, 20.0), (Levels::I16, Entries::I16, 20.2)]
+    for (levels, codebook, least_db) in
+        [(Levels::I8, CodebookFormat::I8, 20.0), (Levels::I16, CodebookFormat::I16, 20.2)]
     {
         let options = Options { levels, ..Options::new(Scheme::LloydMax, width(4)) };
         let tensor = quantize_tensor(&weights, &[4, 512], &options).unwrap();
-        assert_eq!(coding(&tensor).unwrap().entries, entries);
+        assert_eq!(layout(&tensor).unwrap().codebook, codebook);
         assert!(tensor.distortion().sqnr_db().unwrap() > least_db);
     }
 }

@@ -69,7 +69,7 @@ pub(super) const fn row_words(weight: &Tensor<'_>, side: usize) -> (usize, usize
         Some(channels) => channels,
         None => 0,
     };
-    let coded = matches!(weight.encoding(), crate::format::Encoding::Coded(_));
+    let coded = matches!(weight.encoding(), crate::format::Encoding::Quantized(_));
     (channels.div_ceil(2).saturating_mul(taps), if coded { len.div_ceil(4) } else { len })
 }
 
@@ -98,16 +98,16 @@ impl Levels {
         let (out, rest_memory) = memory.split_at_mut_checked(pairs).unwrap_or_default();
         let rest = part_mut(rest_memory, 0, rest);
         let out = super::words(out);
-        let Some(coded) = weight.coded() else {
+        let Some(coded) = weight.quantized() else {
             self.dense(weight, row, side, rest, out)?;
             return Ok(Row { factors: Factors::Words(out), step: self.step });
         };
         let len = weight.row_len();
-        let bits = coded.coding().bits;
+        let bits = coded.layout().bits;
         let (Some(codes), Some(codebook)) = (coded.packed_row(row), coded.codebook(row)) else {
             return Err(Error::Encoding { needed: "codes" });
         };
-        let which = row.checked_div(num::index(coded.coding().rows_per_codebook));
+        let which = row.checked_div(num::index(coded.layout().rows_per_codebook));
         if self.codebook != which {
             let mut most = 0f32;
             for code in 0..=bits.max_code() {
