@@ -94,6 +94,14 @@ pub struct Parts<T> {
     pub codes: T,
 }
 
+impl<T: AsRef<[u8]>> Parts<T> {
+    /// The bytes of each part, borrowed.
+    pub fn as_slices(&self) -> Parts<&[u8]> {
+        let Self { codebooks, scales, codes } = self;
+        Parts { codebooks: codebooks.as_ref(), scales: scales.as_ref(), codes: codes.as_ref() }
+    }
+}
+
 /// Rows and elements per row of a shape: `[shape[0], product of the rest]`, one row below rank 2.
 ///
 /// # Errors

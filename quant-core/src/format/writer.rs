@@ -11,7 +11,7 @@ use crate::error::{Error, Result, check_length, check_range};
 use crate::matrix::{Parts, QuantLayout, QuantizedMatrix};
 use crate::net::NetConfig;
 use crate::num::{index, u32_of};
-use crate::quantize::{Contents, QuantizedTensor};
+use crate::quantize::{QuantizedTensor, Storage};
 use alloc::collections::BTreeSet;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -182,10 +182,12 @@ impl<S: Sink> Writer<S> {
     /// # Errors
     /// As [`Writer::dense`].
     pub fn quantized(&mut self, tensor: &QuantizedTensor) -> core::result::Result<(), S::Error> {
-        match tensor.contents() {
-            Contents::Dense(values) => self.dense(tensor.shape(), Dense::F32(values)),
-            Contents::Half(values) => self.dense(tensor.shape(), Dense::F16(values)),
-            Contents::Coded { layout, parts } => self.matrix(tensor.shape(), layout, parts),
+        match tensor.storage() {
+            Storage::Dense(values) => self.dense(tensor.shape(), Dense::F32(values)),
+            Storage::Half(values) => self.dense(tensor.shape(), Dense::F16(values)),
+            Storage::Quantized { layout, parts } => {
+                self.matrix(tensor.shape(), *layout, parts.as_slices())
+            }
         }
     }
 

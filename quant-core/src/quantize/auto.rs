@@ -9,10 +9,10 @@
 
 use super::describe::describe;
 use super::distortion::Distortion;
-use super::form::Form;
 use super::input::{Spread, Weights};
 use super::options::{Levels, Options};
-use super::plan::{Layout, Plan};
+use super::plan::{Plan, RowGroups};
+use super::storage::Storage;
 use crate::error::{Error, Result};
 use crate::num::f64_of;
 use alloc::vec::Vec;
@@ -30,47 +30,47 @@ const SHARED: usize = 1 << 17;
 pub(super) fn best(
     spread: &impl Spread,
     weights: &(impl Weights + ?Sized),
-    layout: Layout,
+    groups: RowGroups,
     options: &Options,
-) -> Result<(Form, Distortion)> {
-    let mut best: Option<(f64, Form, Distortion)> = None;
-    let mut consider = |form: Form, distortion: Distortion| {
-        let bits = 8.0 * f64_of(form.bytes()) / f64_of(distortion.count.max(1));
+) -> Result<(Storage, Distortion)> {
+    let mut best: Option<(f64, Storage, Distortion)> = None;
+    let mut consider = |storage: Storage, distortion: Distortion| {
+        let bits = 8.0 * f64_of(storage.bytes()) / f64_of(distortion.count.max(1));
         let sqnr = distortion.sqnr_db().map_or(MOST_DB, |db| db.min(MOST_DB));
         let score = sqnr - DB_PER_BIT * (bits - f64::from(options.bits.get()));
         if best.as_ref().is_none_or(|(most, ..)| score > *most) {
-            best = Some((score, form, distortion));
+            best = Some((score, storage, distortion));
         }
     };
-    for plan in plans(options, layout) {
+    for plan in plans(options, groups) {
         match describe(spread, weights, &plan) {
-            Ok((form, distortion)) => consider(form, distortion),
+            Ok((storage, distortion)) => consider(storage, distortion),
             // Another description will do.
             Err(Error::F16Overflow { .. }) => {}
             Err(error) => return Err(error),
         }
     }
-    if let Some((form, distortion)) = half(weights) {
-        consider(form, distortion);
+    if let Some((storage, distortion)) = half(weights) {
+        consider(storage, distortion);
     }
     match best {
-        Some((_, form, distortion)) => Ok((form, distortion)),
-        None => describe(spread, weights, &Plan::new(options, layout)),
+        Some((_, storage, distortion)) => Ok((storage, distortion)),
+        None => describe(spread, weights, &Plan::new(options, groups)),
     }
 }
 
 /// What is tried, besides dense f16.
-fn plans(options: &Options, layout: Layout) -> Vec<Plan> {
+fn plans(options: &Options, groups: RowGroups) -> Vec<Plan> {
     let plan = |group_rows: usize, levels, row_scales| {
-        let layout = Layout { group_rows, ..layout };
-        Plan { levels, row_scales, ..Plan::new(options, layout) }
+        let groups = RowGroups { group_rows, ..groups };
+        Plan { levels, row_scales, ..Plan::new(options, groups) }
     };
     let mut plans = alloc::vec![plan(1, Levels::F16, false)];
     // Entries of 8 bits cost less than 0.05 dB up to here.
     if options.bits.get() <= 5 {
         plans.push(plan(1, Levels::I8, false));
     }
-    let shared = (SHARED / layout.row_len.max(1)).clamp(1, layout.rows);
+    let shared = (SHARED / groups.row_len.max(1)).clamp(1, groups.rows);
     if shared > 1 {
         plans.push(plan(shared, Levels::F16, false));
         plans.push(plan(shared, Levels::F16, true));
@@ -79,7 +79,7 @@ fn plans(options: &Options, layout: Layout) -> Vec<Plan> {
 }
 
 /// The weights as f16, none if one is beyond that.
-fn half(weights: &(impl Weights + ?Sized)) -> Option<(Form, Distortion)> {
+fn half(weights: &(impl Weights + ?Sized)) -> Option<(Storage, Distortion)> {
     let mut values = Vec::with_capacity(weights.count());
     let mut distortion = Distortion { count: weights.count(), ..Distortion::default() };
     for first in (0..weights.count()).step_by(4096) {
@@ -93,5 +93,5 @@ fn half(weights: &(impl Weights + ?Sized)) -> Option<(Form, Distortion)> {
         }
     }
     distortion.entropy = 16.0 * f64_of(distortion.count);
-    values.iter().all(|value| value.is_finite()).then_some((Form::Half(values), distortion))
+    values.iter().all(|value| value.is_finite()).then_some((Storage::Half(values), distortion))
 }

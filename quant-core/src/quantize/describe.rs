@@ -2,11 +2,11 @@
 
 use super::distortion::Distortion;
 use super::fitted_group::FittedGroup;
-use super::form::{Form, assemble};
 use super::group::fit_group;
 use super::input::{Spread, Weights};
 use super::plan::Plan;
 use super::scaled::fit_scaled;
+use super::storage::{Storage, assemble};
 use crate::error::{Error, Result};
 use alloc::vec::Vec;
 
@@ -15,8 +15,8 @@ pub(super) fn describe(
     spread: &impl Spread,
     weights: &(impl Weights + ?Sized),
     plan: &Plan,
-) -> Result<(Form, Distortion)> {
-    let (count, len) = (weights.count(), plan.layout.group_len());
+) -> Result<(Storage, Distortion)> {
+    let (count, len) = (weights.count(), plan.groups.group_len());
     let fit = if plan.row_scales { fit_scaled } else { fit_group };
     let groups = spread.map(count.div_ceil(len), |group| {
         let first = group * len;

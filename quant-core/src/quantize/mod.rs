@@ -2,7 +2,7 @@
 //!
 //! The tensor is cut into groups of rows that share a codebook, each group is fitted
 //! ([`crate::fit`]), its levels are rounded to what the codebook's entries can hold, and what comes
-//! out is stored in whichever of these forms takes the fewest bytes, the first on ties:
+//! out is stored in whichever of these ways takes the fewest bytes, the first on ties:
 //!
 //! 1. codes with affine or logarithmic codebooks, under the schemes that have such levels;
 //! 2. codes with tables, as f16 where that is exact; codes are as wide as the largest table needs;
@@ -18,26 +18,26 @@ mod auto;
 mod describe;
 mod distortion;
 mod fitted_group;
-mod form;
 mod group;
 mod input;
 mod options;
 mod plan;
 mod scaled;
+mod storage;
 mod tensor;
 
 pub use distortion::Distortion;
 pub use input::{Spread, Weights};
 pub use options::{Granularity, Levels, Options};
-pub use tensor::{Contents, QuantizedTensor};
+pub use storage::Storage;
+pub use tensor::QuantizedTensor;
 
 use crate::error::{Result, check_length, check_range};
 use crate::matrix::rows_of;
 use alloc::vec::Vec;
 use describe::describe;
-use form::Form;
 use input::Sequential;
-use plan::{Layout, Plan};
+use plan::{Plan, RowGroups};
 
 /// Quantizes the weights of a tensor of the given shape, one group after the other.
 ///
@@ -79,16 +79,16 @@ pub fn quantize_on(
         1,
         u32::MAX.into(),
     )?;
-    let layout = Layout { rows, row_len, group_rows: shared.min(rows.max(1)) };
-    let (form, distortion) = if weights.count() == 0 {
-        (Form::Dense(Vec::new()), Distortion::default())
+    let groups = RowGroups { rows, row_len, group_rows: shared.min(rows.max(1)) };
+    let (storage, distortion) = if weights.count() == 0 {
+        (Storage::Dense(Vec::new()), Distortion::default())
     } else if options.granularity == Granularity::Auto {
-        auto::best(spread, weights, layout, options)?
+        auto::best(spread, weights, groups, options)?
     } else {
-        let plan = Plan::new(options, layout);
+        let plan = Plan::new(options, groups);
         describe(spread, weights, &plan)?
     };
-    Ok(QuantizedTensor { shape: shape.to_vec(), rows, row_len, form, distortion })
+    Ok(QuantizedTensor { shape: shape.to_vec(), rows, row_len, storage, distortion })
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@
 
 use super::distortion::distortion;
 use super::fitted_group::{FittedGroup, GroupBook, measure, merged, round_levels};
-use super::plan::{Layout, Plan};
+use super::plan::{Plan, RowGroups};
 use crate::codebook::Affine;
 use crate::error::{Error, Result};
 use crate::fit::{Fit, Fitted, Group, fit};
@@ -28,7 +28,7 @@ pub(super) fn fit_scaled(weights: &[f32], plan: &Plan) -> Result<FittedGroup> {
     if let Some(index) = weights.iter().position(|w| !w.is_finite()) {
         return Err(Error::NonFinite { what: "weight", index });
     }
-    let Layout { row_len, .. } = plan.layout;
+    let RowGroups { row_len, .. } = plan.groups;
     let mut scales: Vec<f16> = weights.chunks(row_len).map(root_mean_square).collect();
     let greatest = scales.iter().fold(0.0_f32, |most, scale| most.max(scale.to_f32()));
     let (mut relative, mut importance) = (Vec::new(), Vec::new());

@@ -1,12 +1,11 @@
 //! A quantized tensor in its stored form.
 
 use super::distortion::Distortion;
-use super::form::Form;
-use crate::matrix::{Parts, QuantLayout, QuantizedMatrix};
+use super::storage::Storage;
+use crate::matrix::QuantizedMatrix;
 use crate::num::f64_of;
 use alloc::vec;
 use alloc::vec::Vec;
-use half::f16;
 
 /// A quantized tensor in its stored form.
 #[derive(Clone, Debug, PartialEq)]
@@ -14,24 +13,8 @@ pub struct QuantizedTensor {
     pub(super) shape: Vec<usize>,
     pub(super) rows: usize,
     pub(super) row_len: usize,
-    pub(super) form: Form,
+    pub(super) storage: Storage,
     pub(super) distortion: Distortion,
-}
-
-/// A quantized tensor's contents, borrowed.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Contents<'a> {
-    /// The values themselves, row-major.
-    Dense(&'a [f32]),
-    /// The values rounded to f16, row-major.
-    Half(&'a [f16]),
-    /// Codes with codebooks.
-    Coded {
-        /// How the rows are coded.
-        layout: QuantLayout,
-        /// Codebooks, scales and packed codes.
-        parts: Parts<&'a [u8]>,
-    },
 }
 
 impl QuantizedTensor {
@@ -40,16 +23,9 @@ impl QuantizedTensor {
         &self.shape
     }
 
-    /// What is stored.
-    pub fn contents(&self) -> Contents<'_> {
-        match &self.form {
-            Form::Dense(values) => Contents::Dense(values),
-            Form::Half(values) => Contents::Half(values),
-            Form::Coded { layout, parts } => {
-                let Parts { codebooks, scales, codes } = parts;
-                Contents::Coded { layout: *layout, parts: Parts { codebooks, scales, codes } }
-            }
-        }
+    /// The values as they are stored.
+    pub const fn storage(&self) -> &Storage {
+        &self.storage
     }
 
     /// The error made, and the entropy of the codes.
@@ -59,14 +35,15 @@ impl QuantizedTensor {
 
     /// The values, row-major: bit for bit those that the file's reader decodes.
     pub fn dequantized(&self) -> Vec<f32> {
-        match self.contents() {
-            Contents::Dense(values) => values.to_vec(),
-            Contents::Half(values) => values.iter().map(|v| v.to_f32()).collect(),
-            Contents::Coded { layout, parts } => {
+        match &self.storage {
+            Storage::Dense(values) => values.clone(),
+            Storage::Half(values) => values.iter().map(|v| v.to_f32()).collect(),
+            Storage::Quantized { layout, parts } => {
                 let mut values = vec![0.0; self.rows * self.row_len];
-                let coded = QuantizedMatrix::new(layout, self.rows, self.row_len, parts);
+                let matrix =
+                    QuantizedMatrix::new(*layout, self.rows, self.row_len, parts.as_slices());
                 for (row, out) in values.chunks_mut(self.row_len.max(1)).enumerate() {
-                    let decoded = coded.and_then(|coded| coded.decode_row(row, out));
+                    let decoded = matrix.and_then(|matrix| matrix.decode_row(row, out));
                     debug_assert!(decoded.is_ok(), "codes are built with their codebooks");
                 }
                 values
@@ -76,7 +53,7 @@ impl QuantizedTensor {
 
     /// The bytes of codes, scales and codebooks, or of dense values.
     pub fn data_bytes(&self) -> usize {
-        self.form.bytes()
+        self.storage.bytes()
     }
 
     /// Bits per weight, codebooks and scales included; 0 for a tensor without elements.

@@ -18,9 +18,9 @@ fn quantize(weights: &[f32], shape: &[usize], scheme: Scheme, bits: u8) -> Quant
 }
 
 fn layout(tensor: &QuantizedTensor) -> Option<QuantLayout> {
-    match tensor.contents() {
-        Contents::Coded { layout, .. } => Some(layout),
-        Contents::Dense(_) | Contents::Half(_) => None,
+    match tensor.storage() {
+        Storage::Quantized { layout, .. } => Some(*layout),
+        Storage::Dense(_) | Storage::Half(_) => None,
     }
 }
 
@@ -61,7 +61,7 @@ fn values_that_f16_holds_are_stored_as_f16() {
 #[test]
 fn dense_where_codebooks_would_cost_more() {
     let tensor = quantize(&ramp(300), &[3, 100], Scheme::EqualMass, 8);
-    assert_eq!(tensor.contents(), Contents::Dense(&ramp(300)));
+    assert_eq!(tensor.storage(), &Storage::Dense(ramp(300)));
     assert_eq!(tensor.bits_per_weight(), 32.0);
 }
 
@@ -109,7 +109,7 @@ fn wrong_input_is_refused_by_name() {
 fn tensors_without_elements_and_scalars_are_defined() {
     for shape in [&[0][..], &[0, 3], &[3, 0]] {
         let tensor = quantize(&[], shape, Scheme::EqualMass, 4);
-        assert_eq!((tensor.contents(), tensor.bits_per_weight()), (Contents::Dense(&[]), 0.0));
+        assert_eq!((tensor.storage(), tensor.bits_per_weight()), (&Storage::Dense(vec![]), 0.0));
     }
     assert_eq!(quantize(&[2.5], &[], Scheme::Logarithmic, 4).dequantized(), [2.5]);
 }

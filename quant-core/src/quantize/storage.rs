@@ -1,8 +1,8 @@
-//! The forms in which quantized values may be stored, and the choice among them.
+//! The ways to store quantized values, and the choice among them.
 
 use super::fitted_group::{FittedGroup, GroupBook};
 use super::options::Levels;
-use super::plan::{Layout, Plan};
+use super::plan::{Plan, RowGroups};
 use crate::bits::Bits;
 use crate::codebook::CodebookFormat;
 use crate::matrix::{Parts, QuantLayout, RowScale};
@@ -12,30 +12,38 @@ use alloc::vec;
 use alloc::vec::Vec;
 use half::f16;
 
-/// What is stored.
+/// Values of a tensor as they are stored.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Form {
+pub enum Storage {
+    /// The values themselves, row-major.
     Dense(Vec<f32>),
+    /// The values rounded to f16, row-major.
     Half(Vec<f16>),
-    Coded { layout: QuantLayout, parts: Parts<Vec<u8>> },
+    /// Codes with codebooks.
+    Quantized {
+        /// Format of codes, codebooks and scales.
+        layout: QuantLayout,
+        /// Bytes of codebooks, scales and packed codes.
+        parts: Parts<Vec<u8>>,
+    },
 }
 
-impl Form {
+impl Storage {
     /// The bytes of the data, without padding.
     pub(super) fn bytes(&self) -> usize {
         match self {
             Self::Dense(values) => 4 * values.len(),
             Self::Half(values) => 2 * values.len(),
-            Self::Coded { parts, .. } => {
+            Self::Quantized { parts, .. } => {
                 parts.codebooks.len() + parts.scales.len() + parts.codes.len()
             }
         }
     }
 }
 
-/// Stores fitted groups in the form that takes the fewest bytes.
-pub(super) fn assemble(mut groups: Vec<FittedGroup>, plan: &Plan) -> Form {
-    let Layout { rows, row_len, group_rows } = plan.layout;
+/// Stores fitted groups in the way that takes the fewest bytes.
+pub(super) fn assemble(mut groups: Vec<FittedGroup>, plan: &Plan) -> Storage {
+    let RowGroups { rows, row_len, group_rows } = plan.groups;
     if groups.iter().any(|group| matches!(group.book, GroupBook::Values(_))) {
         return dense(&groups, plan);
     }
@@ -49,9 +57,9 @@ pub(super) fn assemble(mut groups: Vec<FittedGroup>, plan: &Plan) -> Form {
         (table_format(&groups, plan.levels), table_bits(&groups))
     };
     let row_scale = if plan.row_scales { RowScale::F16 } else { RowScale::None };
-    let quant_layout =
+    let layout =
         QuantLayout { bits, codebook: format, rows_per_codebook: u32_of(group_rows), row_scale };
-    let lens = quant_layout.byte_lens(rows, row_len).unwrap_or_default();
+    let lens = layout.byte_lens(rows, row_len).unwrap_or_default();
     if 4 * rows * row_len < lens.codebooks + lens.scales + lens.codes {
         return dense(&groups, plan);
     }
@@ -70,24 +78,24 @@ pub(super) fn assemble(mut groups: Vec<FittedGroup>, plan: &Plan) -> Form {
         let done = pack(row, out, bits);
         debug_assert!(done.is_ok(), "codes fit their width");
     }
-    Form::Coded { layout: quant_layout, parts }
+    Storage::Quantized { layout, parts }
 }
 
 /// The values of all groups.
-fn dense(groups: &[FittedGroup], plan: &Plan) -> Form {
-    let mut all = Vec::with_capacity(plan.layout.rows * plan.layout.row_len);
+fn dense(groups: &[FittedGroup], plan: &Plan) -> Storage {
+    let mut all = Vec::with_capacity(plan.groups.rows * plan.groups.row_len);
     for group in groups {
         if let GroupBook::Values(values) = &group.book {
             all.extend(values);
             continue;
         }
         let values = group.book.values(plan.bits);
-        for (row, codes) in group.codes.chunks(plan.layout.row_len).enumerate() {
+        for (row, codes) in group.codes.chunks(plan.groups.row_len).enumerate() {
             let scale = group.scales.get(row).map_or(1.0, |scale| scale.to_f32());
             all.extend(codes.iter().map(|&code| values[usize::from(code)] * scale));
         }
     }
-    Form::Dense(all)
+    Storage::Dense(all)
 }
 
 /// Turns every codebook into a table.
