@@ -19,7 +19,7 @@ pub enum Scheme {
     /// `lloyd-max`: the least mean squared error that levels can reach, which is also the least
     /// 2-Wasserstein distance.
     LloydMax,
-    /// `ecq`: the least mean squared error plus a price for the entropy of the codes.
+    /// `ecq`: the least mean squared error plus a multiple of the entropy of the codes.
     Ecq,
 }
 

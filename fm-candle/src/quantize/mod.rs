@@ -7,7 +7,9 @@ use candle_core::{Device, Tensor};
 use half::f16;
 use quant_core::format::{Dense, Head, Sink, Writer};
 use quant_core::net::NetConfig;
-use quant_core::quantize::{Distortion, Options, QuantizedTensor, Spread, Weights, quantize_on};
+use quant_core::quantize::{
+    Distortion, Options, ParallelMap, QuantizedTensor, Weights, quantize_on,
+};
 use rayon::prelude::*;
 
 use crate::checkpoint::{Elements, Source, TensorInfo};
@@ -257,7 +259,7 @@ impl Weights for Elements<'_> {
 /// rayon's threads.
 struct Threads;
 
-impl Spread for Threads {
+impl ParallelMap for Threads {
     fn map<T: Send>(&self, count: usize, work: impl Fn(usize) -> T + Sync) -> Vec<T> {
         (0..count).into_par_iter().map(&work).collect()
     }

@@ -33,7 +33,7 @@ pub(crate) struct TreatmentArgs {
     keep: Vec<Keep>,
     /// Price of a bit of entropy under ecq, in units of a channel's variance [default: the slope of
     /// Shannon's bound at BITS, 2 ln 2 / 4^BITS]
-    #[arg(long, value_parser = price)]
+    #[arg(long, value_parser = lambda)]
     lambda: Option<f64>,
 }
 
@@ -176,9 +176,9 @@ pub(crate) fn bits() -> impl TypedValueParser<Value = Bits> {
     clap::value_parser!(u8).range(1..=8).try_map(Bits::new)
 }
 
-fn price(text: &str) -> Result<f64, String> {
-    let price = text.parse().ok().filter(|price: &f64| *price >= 0.0 && price.is_finite());
-    price.ok_or_else(|| "expected a number of at least 0".into())
+fn lambda(text: &str) -> Result<f64, String> {
+    let lambda = text.parse().ok().filter(|lambda: &f64| *lambda >= 0.0 && lambda.is_finite());
+    lambda.ok_or_else(|| "expected a number of at least 0".into())
 }
 
 fn levels(text: &str) -> Result<Levels, String> {

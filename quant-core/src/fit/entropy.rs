@@ -40,15 +40,15 @@ const ENOUGH: f64 = 1e-8;
 
 /// At most `k` levels for the points of a group.
 pub(super) fn fit(points: &Points<'_>, lambda: f64, k: usize) -> Fitted {
-    let spread = points.spread();
-    if !(lambda > 0.0 && spread > 0.0) {
+    let deviation = points.squared_deviation();
+    if !(lambda > 0.0 && deviation > 0.0) {
         return lloyd_max::fit(points, k);
     }
-    let price = Price::new(points, lambda, spread);
+    let lagrangian = Lagrangian::new(points, lambda, deviation);
     let mut ends = partition(points, k.min(points.len()));
-    let least = price.descend(points, &mut ends);
+    let least = lagrangian.descend(points, &mut ends);
     let mut rival = uniform_mse::best(points, k).ends(points);
-    if price.descend(points, &mut rival) < least {
+    if lagrangian.descend(points, &mut rival) < least {
         ends = rival;
     }
     Fitted { fit: Fit::Table, levels: points.means(&ends), codes: points.codes(&ends) }
@@ -60,26 +60,26 @@ fn runs(ends: &[u32]) -> impl Iterator<Item = (usize, usize)> {
     ends.iter().map(move |&end| (replace(&mut start, index(end)), index(end)))
 }
 
-/// What runs of points cost.
+/// The cost `J` of runs of points.
 #[derive(Clone, Copy)]
-struct Price {
+struct Lagrangian {
     lambda: f64,
     /// `σ² Σ h`.
-    spread: f64,
+    deviation: f64,
     /// The number of weights.
     weights: f64,
 }
 
-impl Price {
-    fn new(points: &Points<'_>, lambda: f64, spread: f64) -> Self {
-        Self { lambda, spread, weights: f64::from(points.count(0, points.len())) }
+impl Lagrangian {
+    fn new(points: &Points<'_>, lambda: f64, deviation: f64) -> Self {
+        Self { lambda, deviation, weights: f64::from(points.count(0, points.len())) }
     }
 
     /// The part of `J` that a run brings.
     fn run(self, points: &Points<'_>, (i, j): (usize, usize)) -> f64 {
         let [mass, sum, square] = points.moments(i, j);
         let part = f64::from(points.count(i, j)) / self.weights;
-        (square - sum * sum / mass).max(0.0) / self.spread - self.lambda * part * log2(part)
+        (square - sum * sum / mass).max(0.0) / self.deviation - self.lambda * part * log2(part)
     }
 
     /// Moves and removes ends of runs until `J` falls no more; returns `J`.

@@ -17,8 +17,8 @@ pub struct Group<'a> {
     pub bits: Bits,
     /// Elements of the whole tensor that the group belongs to: three schemes copy a small tensor.
     pub numel: usize,
-    /// Under `ecq` the price of a bit per weight, as a part of the variance of the weights; finite,
-    /// at least 0. The other schemes ignore it.
+    /// Lagrange multiplier of the entropy under `ecq`: the cost of a bit per weight, as a part of the
+    /// variance of the weights; finite, at least 0. The other schemes ignore it.
     pub lambda: f64,
 }
 
@@ -48,7 +48,7 @@ impl<'a> Group<'a> {
     }
 }
 
-/// The price at which Shannon's bound for a Gaussian has `bits` bits: `D/σ² = 4^-bits` falls by
+/// Multiplier at which Shannon's bound for a Gaussian has `bits` bits: `D/σ² = 4^-bits` falls by
 /// `2 ln 2 · 4^-bits` per bit.
 pub fn default_lambda(bits: Bits) -> f64 {
     2.0 * LN_2 * exp2(-2.0 * f64::from(bits.get()))

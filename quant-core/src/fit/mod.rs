@@ -8,7 +8,7 @@
 //! | `log` | `logarithmic` | geometric, for each sign; nearest level |
 //! | `uniform-mse` | `uniform_mse` | equal steps of least mean squared error |
 //! | `lloyd-max` | `lloyd_max` | the optimum of one-dimensional k-means |
-//! | `ecq` | `entropy` | least error plus price times entropy of the codes |
+//! | `ecq` | `entropy` | least error plus multiplier times entropy of the codes |
 //!
 //! A group is one channel in the paper ("Low-Bit, High-Fidelity: Optimal Transport Quantization for
 //! Flow Matching", arXiv 2511.11418); here it may be any slice of weights. `K = 2^bits` and `n` is
@@ -24,9 +24,9 @@ mod entropy;
 mod equal_mass;
 mod fitted;
 mod group;
-mod links;
 mod lloyd_max;
 mod logarithmic;
+mod monotone_dp;
 mod partition;
 mod piecewise;
 mod points;

@@ -1,8 +1,8 @@
 //! The best partition of points into `k` clusters, exactly, in linear memory.
 //!
-//! Price each cluster at `λ` and take the best partition into any number of clusters, which
-//! [`super::links`] finds. The least error `D(k)` of `k` clusters is convex, so a dearer cluster
-//! means fewer of them, and a search for `λ` ends at `k`:
+//! Add a Lagrange multiplier `λ` for each cluster to the error and take the best partition into any number of
+//! clusters, which [`super::monotone_dp`] finds. The least error `D(k)` of `k` clusters is convex, so a
+//! greater multiplier means fewer clusters, and a search for `λ` ends at `k`:
 //!
 //! ```text
 //! D(k) - D(k+1) ≤ λ ≤ D(k-1) - D(k)
@@ -12,30 +12,30 @@
 //! concave Monge property and applications", Discrete Comput. Geom. 12, 1994; A. Grønlund et al.,
 //! "Fast exact k-means, k-medians and Bregman divergence clustering in 1D", arXiv 1701.07204, 2017).
 //! For a smooth density `λ ∝ k⁻³`: the search interpolates between logarithms and is mostly done
-//! after three to five prices. Where `D` has a straight piece, as it has where weights lie on a
-//! grid, no price yields the `k` inside it; [`splice`] makes one of the partitions at its two ends.
+//! after three to five multipliers. Where `D` has a straight piece, as it has where weights lie on a
+//! grid, no multiplier yields the `k` inside it; [`splice`] makes one of the partitions at its two ends.
 //!
 //! # Exactness
 //! Prefix sums are f64 about the mean weight, so partitions whose errors differ by less than about
 //! 1e-16 of the total squared deviation may be taken for each other. Whatever rounding does, the
 //! search ends and the result is a partition into `k` clusters.
 
-use super::links::{Links, Offer};
+use super::monotone_dp::{LagrangianPoint, MonotoneDp};
 use super::points::Points;
 use crate::num::{exp2, f64_of, log2, u32_of};
 use alloc::vec;
 use alloc::vec::Vec;
 
-/// Prices tried at most; by then a bracket has halved some thirty times.
+/// Multipliers tried at most; by then a bracket has halved some thirty times.
 const ROUNDS: usize = 64;
 
-/// Prices tried before every other one is the slope of a chord of `D`.
+/// Multipliers tried before every other one is the slope of a chord of `D`.
 const PATIENCE: usize = 8;
 
 /// Counts so close that the chord is the best guess: between two that differ by 2 it is sure.
 const NEAR: usize = 4;
 
-/// The largest step between prices where nothing bounds it, in powers of two.
+/// The largest ratio of multipliers where nothing bounds it, in powers of two.
 const WIDEST: f64 = 10.0;
 
 /// The ends of the best `k` clusters, `k` from 1 to the number of points.
@@ -47,13 +47,13 @@ pub(super) fn partition(points: &Points<'_>, k: usize) -> Vec<u32> {
     if k == points.len() {
         return (1..=n).collect();
     }
-    let mut links = Links::new(points.rows());
-    match search(points, &mut links, k) {
-        Search::Found => links.ends(),
-        Search::Jump { dear, cheap } => {
-            let [coarse, fine] = [dear, cheap].map(|offer| {
-                links.repeat(offer);
-                links.ends()
+    let mut dp = MonotoneDp::new(points.rows());
+    match search(points, &mut dp, k) {
+        Search::Found => dp.ends(),
+        Search::Jump { coarse, fine } => {
+            let [coarse, fine] = [coarse, fine].map(|point| {
+                dp.repeat(point);
+                dp.ends()
             });
             splice(&coarse, &fine, k)
         }
@@ -63,95 +63,95 @@ pub(super) fn partition(points: &Points<'_>, k: usize) -> Vec<u32> {
 /// How a search ends.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Search {
-    /// At a price that buys `k` clusters, which the links hold.
+    /// At a multiplier that yields `k` clusters, which are those of the dynamic programming.
     Found,
-    /// Between two prices that buy fewer and more.
-    Jump { dear: Offer, cheap: Offer },
+    /// Between two multipliers that yield fewer clusters and more.
+    Jump { coarse: LagrangianPoint, fine: LagrangianPoint },
 }
 
-/// Looks for a price that buys `k` clusters, more than one and fewer than there are points.
-fn search(points: &Points<'_>, links: &mut Links<'_>, k: usize) -> Search {
+/// Looks for a multiplier that yields `k` clusters, more than one and fewer than there are points.
+fn search(points: &Points<'_>, dp: &mut MonotoneDp<'_>, k: usize) -> Search {
     let n = points.len();
-    let spread = points.spread();
-    // The ends of all prices.
-    let mut dear = Offer { lambda: f64::INFINITY, count: 1, error: spread };
-    let mut cheap = Offer { lambda: 0.0, count: n, error: 0.0 };
-    let mut lambda = spread * gaussian_price(k, n);
+    let deviation = points.squared_deviation();
+    // The ends of all multipliers.
+    let mut coarse = LagrangianPoint { lambda: f64::INFINITY, count: 1, error: deviation };
+    let mut fine = LagrangianPoint { lambda: 0.0, count: n, error: 0.0 };
+    let mut lambda = deviation * gaussian_multiplier(k, n);
     let (mut on_chord, mut reach, mut fewer) = (false, 1.0, k > n);
     for round in 0..ROUNDS {
-        let inside = |lambda: f64| lambda > cheap.lambda && lambda < dear.lambda;
+        let inside = |lambda: f64| lambda > fine.lambda && lambda < coarse.lambda;
         if !inside(lambda) {
-            // Rounding: the errors say too little, or the prices are all tried.
-            (on_chord, lambda) = (false, mean_price(dear, cheap));
+            // Rounding: the errors say too little, or the multipliers are all tried.
+            (on_chord, lambda) = (false, mean_multiplier(coarse, fine));
             if !inside(lambda) {
                 break;
             }
         }
-        let offer = links.solve(lambda);
-        if offer.count == k {
+        let point = dp.solve(lambda);
+        if point.count == k {
             return Search::Found;
         }
-        if on_chord && (offer.count == dear.count || offer.count == cheap.count) {
-            break; // both ends are best at this price: D is straight between them
+        if on_chord && (point.count == coarse.count || point.count == fine.count) {
+            break; // both ends are best at this multiplier: D is straight between them
         }
-        let same_side = round > 0 && fewer == (offer.count < k);
+        let same_side = round > 0 && fewer == (point.count < k);
         reach = if same_side { 1.5 * reach } else { 1.0 };
-        fewer = offer.count < k;
+        fewer = point.count < k;
         if fewer {
-            dear = offer;
+            coarse = point;
         } else {
-            cheap = offer;
+            fine = point;
         }
 
-        let bracketed = dear.lambda.is_finite() && cheap.lambda > 0.0;
-        let near = bracketed && cheap.count - dear.count <= NEAR;
+        let bracketed = coarse.lambda.is_finite() && fine.lambda > 0.0;
+        let near = bracketed && fine.count - coarse.count <= NEAR;
         on_chord = near || (round > PATIENCE && round % 2 == 0);
         lambda = if on_chord {
-            (dear.error - cheap.error) / f64_of(cheap.count - dear.count)
+            (coarse.error - fine.error) / f64_of(fine.count - coarse.count)
         } else if bracketed {
-            price_between(dear, cheap, k, n)
+            multiplier_between(coarse, fine, k, n)
         } else {
-            price_beside(offer, k, n, reach)
+            multiplier_beside(point, k, n, reach)
         };
     }
-    Search::Jump { dear, cheap }
+    Search::Jump { coarse, fine }
 }
 
-/// The price for `k` clusters of `n` Gaussian points as a part of their spread. By Panter and Dite
+/// The multiplier for `k` clusters of `n` Gaussian points as a part of their squared deviation. By Panter and Dite
 /// many clusters of many points each leave `2.72 / k²`, and `λ = -dD/dk`; the corrections for few
 /// clusters and for few points per cluster are measured.
-fn gaussian_price(k: usize, n: usize) -> f64 {
+fn gaussian_multiplier(k: usize, n: usize) -> f64 {
     let crowding = (f64_of(k) + 0.8) * (1.0 + 1.7 * f64_of(k) / f64_of(n));
     5.44 / (crowding * crowding * crowding)
 }
 
-/// The price for `k` clusters if prices go as for a Gaussian, but `reach` times as far.
-fn price_beside(offer: Offer, k: usize, n: usize, reach: f64) -> f64 {
-    let step = log2(gaussian_price(k, n) / gaussian_price(offer.count, n));
-    offer.lambda * exp2((step * reach).clamp(-WIDEST, WIDEST))
+/// The multiplier for `k` clusters if multipliers go as for a Gaussian, but `reach` times as far.
+fn multiplier_beside(point: LagrangianPoint, k: usize, n: usize, reach: f64) -> f64 {
+    let step = log2(gaussian_multiplier(k, n) / gaussian_multiplier(point.count, n));
+    point.lambda * exp2((step * reach).clamp(-WIDEST, WIDEST))
 }
 
-/// The price for `k` clusters if `log λ` is a straight line in `log k`, at least a usual step away
+/// The multiplier for `k` clusters if `log λ` is a straight line in `log k`, at least a usual step away
 /// from either end.
-fn price_between(dear: Offer, cheap: Offer, k: usize, n: usize) -> f64 {
-    let (least, most) = (price_beside(cheap, k, n, 1.0), price_beside(dear, k, n, 1.0));
+fn multiplier_between(coarse: LagrangianPoint, fine: LagrangianPoint, k: usize, n: usize) -> f64 {
+    let (least, most) = (multiplier_beside(fine, k, n, 1.0), multiplier_beside(coarse, k, n, 1.0));
     if least < most {
-        let above = |offer: Offer| log2(f64_of(offer.count) / f64_of(k));
-        let part = above(dear) / (above(dear) - above(cheap));
-        (dear.lambda * exp2(part * log2(cheap.lambda / dear.lambda))).clamp(least, most)
+        let above = |point: LagrangianPoint| log2(f64_of(point.count) / f64_of(k));
+        let part = above(coarse) / (above(coarse) - above(fine));
+        (coarse.lambda * exp2(part * log2(fine.lambda / coarse.lambda))).clamp(least, most)
     } else {
-        mean_price(dear, cheap)
+        mean_multiplier(coarse, fine)
     }
 }
 
-/// A price amid two.
-fn mean_price(dear: Offer, cheap: Offer) -> f64 {
-    if dear.lambda.is_infinite() {
-        cheap.lambda * exp2(WIDEST)
-    } else if cheap.lambda > 0.0 {
-        exp2(f64::midpoint(log2(dear.lambda), log2(cheap.lambda)))
+/// A multiplier amid two.
+fn mean_multiplier(coarse: LagrangianPoint, fine: LagrangianPoint) -> f64 {
+    if coarse.lambda.is_infinite() {
+        fine.lambda * exp2(WIDEST)
+    } else if fine.lambda > 0.0 {
+        exp2(f64::midpoint(log2(coarse.lambda), log2(fine.lambda)))
     } else {
-        dear.lambda * exp2(-WIDEST)
+        coarse.lambda * exp2(-WIDEST)
     }
 }
 
@@ -161,7 +161,7 @@ fn mean_price(dear: Offer, cheap: Offer) -> f64 {
 /// contains cluster `s + d` of the fine one. Going along the fine one up to the start of its
 /// cluster, then to the end of the coarse cluster, and on along the coarse one takes `k` clusters;
 /// the two other halves take as many as are left over. By the quadrangle inequality the two new
-/// partitions together cost no more than the old ones: if these are best at one price, so are those.
+/// partitions together cost no more than the old ones: if these are best at one multiplier, so are those.
 fn splice(coarse: &[u32], fine: &[u32], k: usize) -> Vec<u32> {
     let d = k - coarse.len();
     let contains = |(coarse_end, fine_end): (&u32, &u32)| fine_end <= coarse_end;
@@ -195,12 +195,12 @@ mod tests {
     }
 
     #[test]
-    fn splices_where_no_price_buys_k() {
+    fn splices_where_no_multiplier_yields_k() {
         // Pairs of equal gaps: D falls by the same amount for each pair that is cut.
         let weights: Vec<f32> = (0..12_u8).map(|i| f32::from(10 * (i / 2) + i % 2)).collect();
         let points = Points::new(&weights, None);
         for k in 7..12 {
-            let found = search(&points, &mut Links::new(points.rows()), k);
+            let found = search(&points, &mut MonotoneDp::new(points.rows()), k);
             assert!(matches!(found, Search::Jump { .. }), "{k}: {found:?}");
         }
         for k in 6..=12_u8 {

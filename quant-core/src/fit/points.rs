@@ -86,7 +86,7 @@ impl<'a> Points<'a> {
     }
 
     /// The squared error of all points about their mean.
-    pub(super) fn spread(&self) -> f64 {
+    pub(super) fn squared_deviation(&self) -> f64 {
         let [mass, sum, square] = self.moments(0, self.len());
         (square - sum * sum / mass).max(0.0)
     }

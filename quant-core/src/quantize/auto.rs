@@ -9,7 +9,7 @@
 
 use super::describe::describe;
 use super::distortion::Distortion;
-use super::input::{Spread, Weights};
+use super::input::{ParallelMap, Weights};
 use super::options::{Levels, Options};
 use super::plan::{Plan, RowGroups};
 use super::storage::Storage;
@@ -28,7 +28,7 @@ const SHARED: usize = 1 << 17;
 
 /// The description of a tensor with the best score.
 pub(super) fn best(
-    spread: &impl Spread,
+    map: &impl ParallelMap,
     weights: &(impl Weights + ?Sized),
     groups: RowGroups,
     options: &Options,
@@ -43,7 +43,7 @@ pub(super) fn best(
         }
     };
     for plan in plans(options, groups) {
-        match describe(spread, weights, &plan) {
+        match describe(map, weights, &plan) {
             Ok((storage, distortion)) => consider(storage, distortion),
             // Another description will do.
             Err(Error::F16Overflow { .. }) => {}
@@ -55,7 +55,7 @@ pub(super) fn best(
     }
     match best {
         Some((_, storage, distortion)) => Ok((storage, distortion)),
-        None => describe(spread, weights, &Plan::new(options, groups)),
+        None => describe(map, weights, &Plan::new(options, groups)),
     }
 }
 

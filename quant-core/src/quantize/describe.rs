@@ -3,7 +3,7 @@
 use super::distortion::Distortion;
 use super::fitted_group::FittedGroup;
 use super::group::fit_group;
-use super::input::{Spread, Weights};
+use super::input::{ParallelMap, Weights};
 use super::plan::Plan;
 use super::scaled::fit_scaled;
 use super::storage::{Storage, assemble};
@@ -12,13 +12,13 @@ use alloc::vec::Vec;
 
 /// Fits every group as planned and stores the result.
 pub(super) fn describe(
-    spread: &impl Spread,
+    map: &impl ParallelMap,
     weights: &(impl Weights + ?Sized),
     plan: &Plan,
 ) -> Result<(Storage, Distortion)> {
     let (count, len) = (weights.count(), plan.groups.group_len());
     let fit = if plan.row_scales { fit_scaled } else { fit_group };
-    let groups = spread.map(count.div_ceil(len), |group| {
+    let groups = map.map(count.div_ceil(len), |group| {
         let first = group * len;
         let range = first..count.min(first + len);
         let in_tensor = |error| match error {

@@ -24,7 +24,7 @@ impl Weights for [f32] {
 }
 
 /// Runs independent pieces of work, perhaps on several threads.
-pub trait Spread {
+pub trait ParallelMap {
     /// The results of pieces `0..count`, in order.
     fn map<T: Send>(&self, count: usize, work: impl Fn(usize) -> T + Sync) -> Vec<T>;
 }
@@ -32,7 +32,7 @@ pub trait Spread {
 /// One piece after the other.
 pub(super) struct Sequential;
 
-impl Spread for Sequential {
+impl ParallelMap for Sequential {
     fn map<T: Send>(&self, count: usize, work: impl Fn(usize) -> T + Sync) -> Vec<T> {
         (0..count).map(work).collect()
     }

@@ -11,7 +11,7 @@
 //! So a small tensor at 8 bits may come out dense, and one of few distinct values below its bits.
 //! [`Granularity::Auto`] compares several such descriptions by error and size.
 //!
-//! Groups are independent: a caller with threads passes a [`Spread`] that uses them. The result
+//! Groups are independent: a caller with threads passes a [`ParallelMap`] that uses them. The result
 //! does not depend on it.
 
 mod auto;
@@ -27,7 +27,7 @@ mod storage;
 mod tensor;
 
 pub use distortion::Distortion;
-pub use input::{Spread, Weights};
+pub use input::{ParallelMap, Weights};
 pub use options::{Granularity, Levels, Options};
 pub use storage::Storage;
 pub use tensor::QuantizedTensor;
@@ -59,9 +59,9 @@ pub fn quantize_tensor(
 /// [`Error::Length`](crate::Error::Length) if there are not as many weights as the shape says;
 /// [`Error::NonFinite`](crate::Error::NonFinite) and [`Error::F16Overflow`](crate::Error::F16Overflow) with the position in the tensor;
 /// [`Error::Range`](crate::Error::Range) for [`Granularity::Group`]`(0)` or a shape beyond the address space;
-/// [`Error::Real`](crate::Error::Real) for a price of entropy below 0.
+/// [`Error::Real`](crate::Error::Real) for a multiplier of entropy below 0.
 pub fn quantize_on(
-    spread: &impl Spread,
+    map: &impl ParallelMap,
     weights: &(impl Weights + ?Sized),
     shape: &[usize],
     options: &Options,
@@ -83,10 +83,10 @@ pub fn quantize_on(
     let (storage, distortion) = if weights.count() == 0 {
         (Storage::Dense(Vec::new()), Distortion::default())
     } else if options.granularity == Granularity::Auto {
-        auto::best(spread, weights, groups, options)?
+        auto::best(map, weights, groups, options)?
     } else {
         let plan = Plan::new(options, groups);
-        describe(spread, weights, &plan)?
+        describe(map, weights, &plan)?
     };
     Ok(QuantizedTensor { shape: shape.to_vec(), rows, row_len, storage, distortion })
 }

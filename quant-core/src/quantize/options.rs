@@ -42,7 +42,7 @@ pub struct Options {
     pub granularity: Granularity,
     /// Precision of the levels; [`Granularity::Auto`] chooses its own.
     pub levels: Levels,
-    /// Price of entropy under [`Scheme::Ecq`], as [`crate::fit::Group`] has it; none for its
+    /// Lagrange multiplier of entropy under [`Scheme::Ecq`], as [`crate::fit::Group`] has it; `None` for its
     /// default.
     pub lambda: Option<f64>,
 }

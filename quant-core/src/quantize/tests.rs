@@ -256,7 +256,7 @@ fn reported_error_is_that_of_the_values() {
 /// Pieces in reverse order.
 struct Backwards;
 
-impl Spread for Backwards {
+impl ParallelMap for Backwards {
     fn map<T: Send>(&self, count: usize, work: impl Fn(usize) -> T + Sync) -> Vec<T> {
         let mut results: Vec<T> = (0..count).rev().map(work).collect();
         results.reverse();

@@ -1,6 +1,6 @@
-//! The best partition of points where each cluster has a price.
+//! The best partition of points where each cluster costs a multiplier: monotone dynamic programming.
 //!
-//! With `c(i, j)` the squared error of points `i..j` about their mean, and `λ` the price,
+//! With `c(i, j)` the squared error of points `i..j` about their mean, and `λ` the multiplier,
 //!
 //! ```text
 //! F(0) = 0,     F(j) = λ + min over i < j of  F(i) + c(i, j)
@@ -20,8 +20,8 @@
 //! G(j) = λ + min over i of  G(i) - (s_j - s_i)² / (m_j - m_i)
 //! ```
 //!
-//! Rounding may mislead a comparison, but never the form: `i < j` holds for each link, so the links
-//! always lead back to the first point.
+//! Rounding may mislead a comparison, but `i < j` always holds, so following the best `i` back always ends at
+//! the first point.
 
 use super::points::Row;
 use crate::num::{f64_of, index, u32_of};
@@ -30,7 +30,7 @@ use alloc::vec::Vec;
 
 /// Partitions of the points of some rows.
 #[derive(Debug)]
-pub(super) struct Links<'a> {
+pub(super) struct MonotoneDp<'a> {
     rows: &'a [Row],
     /// `G` of each `j`.
     costs: Vec<f64>,
@@ -42,9 +42,9 @@ pub(super) struct Links<'a> {
     since: Vec<u32>,
 }
 
-/// A price and what it buys.
+/// The best partition at a multiplier: a point of the lower convex hull of error over count.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Offer {
+pub(super) struct LagrangianPoint {
     pub(super) lambda: f64,
     /// The number of clusters.
     pub(super) count: usize,
@@ -52,15 +52,15 @@ pub(super) struct Offer {
     pub(super) error: f64,
 }
 
-impl<'a> Links<'a> {
+impl<'a> MonotoneDp<'a> {
     /// No partition yet of the points that `rows` describe.
     pub(super) fn new(rows: &'a [Row]) -> Self {
         let (costs, empty) = (vec![0.0; rows.len()], vec![0; rows.len()]);
         Self { rows, costs, from: empty.clone(), queue: empty.clone(), since: empty }
     }
 
-    /// Partitions the points at a price; [`Self::ends`] tells the clusters.
-    pub(super) fn solve(&mut self, lambda: f64) -> Offer {
+    /// Partitions the points at a multiplier; [`Self::ends`] tells the clusters.
+    pub(super) fn solve(&mut self, lambda: f64) -> LagrangianPoint {
         let rows = self.rows;
         let n = rows.len() - 1;
         self.costs[0] = 0.0;
@@ -97,15 +97,15 @@ impl<'a> Links<'a> {
         }
         let count = self.path().count();
         let error = self.costs[n] + rows[n][2] - lambda * f64_of(count);
-        Offer { lambda, count, error }
+        LagrangianPoint { lambda, count, error }
     }
 
-    /// Partitions as an offer says once more; nothing is left to find at the ends of all prices.
-    pub(super) fn repeat(&mut self, offer: Offer) {
-        if offer.lambda.is_infinite() {
+    /// Partitions as a point says once more; at multipliers of 0 and infinity there is nothing to find.
+    pub(super) fn repeat(&mut self, point: LagrangianPoint) {
+        if point.lambda.is_infinite() {
             self.from.fill(0);
-        } else if offer.lambda > 0.0 {
-            self.solve(offer.lambda);
+        } else if point.lambda > 0.0 {
+            self.solve(point.lambda);
         } else {
             self.from = (0..u32_of(self.rows.len())).map(|j| j.saturating_sub(1)).collect();
         }
@@ -139,7 +139,7 @@ struct Candidate {
 }
 
 impl Candidate {
-    /// The cost of ending the cluster before a row, less the price and all squares before it.
+    /// The cost of ending the cluster before a row, less the multiplier and all squares before it.
     fn cost(&self, [mass, sum, ..]: Row) -> f64 {
         let (mass, sum) = (mass - self.mass, sum - self.sum);
         // A mass may be too small to change the sums.
