@@ -6,7 +6,7 @@
 //! | [`CodebookFormat::F16`] | 2K | entry `c`, widened exactly |
 //! | [`CodebookFormat::I16`] | 4 + 2K: scale in f32, then signed entries | `entry c · scale`, in f32 |
 //! | [`CodebookFormat::I8`] | 4 + K: likewise | `entry c · scale`, in f32 |
-//! | [`CodebookFormat::Affine`] | 8: min, then step, both f32 | `c · step + min`, in f32 |
+//! | [`CodebookFormat::Affine`] | 8: min, then scale, both f32 | `c · scale + min`, in f32 |
 //! | [`CodebookFormat::Logarithmic`] | 16: a [`LogRange`] | its level `c` of `min(K, n)` |
 //!
 //! All numbers are little-endian, every operation is rounded on its own. `n` is the number of weights
@@ -52,20 +52,20 @@ impl CodebookFormat {
     }
 }
 
-/// Equal steps: `value(code) = code · step + min`, each operation rounded to f32.
+/// Uniform quantizer: `value(code) = code · scale + min`, each operation rounded to f32.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Affine {
     /// Value of code 0.
     pub min: f32,
     /// Difference between neighbouring values.
-    pub step: f32,
+    pub scale: f32,
 }
 
 impl Affine {
     /// The value of a code.
     pub fn value(self, code: u8) -> f32 {
         // Two roundings, not one: bit-equal to the paper's uniform scheme.
-        let offset = f32::from(code) * self.step;
+        let offset = f32::from(code) * self.scale;
         offset + self.min
     }
 
@@ -77,12 +77,12 @@ impl Affine {
 
     /// The stored form.
     pub const fn to_bytes(self) -> [u8; 8] {
-        let ([a, b, c, d], [e, f, g, h]) = (self.min.to_le_bytes(), self.step.to_le_bytes());
+        let ([a, b, c, d], [e, f, g, h]) = (self.min.to_le_bytes(), self.scale.to_le_bytes());
         [a, b, c, d, e, f, g, h]
     }
 
     const fn from_bytes([a, b, c, d, e, f, g, h]: [u8; 8]) -> Self {
-        Self { min: f32::from_le_bytes([a, b, c, d]), step: f32::from_le_bytes([e, f, g, h]) }
+        Self { min: f32::from_le_bytes([a, b, c, d]), scale: f32::from_le_bytes([e, f, g, h]) }
     }
 }
 
@@ -191,7 +191,7 @@ mod tests {
         assert_eq!(values(CodebookFormat::I16, &i16_table, [0, 1, 2]), [1.5, -0.5, 0.0]);
         let i8_table = [0, 0, 0, 0x3f, 3, 0xff];
         assert_eq!(values(CodebookFormat::I8, &i8_table, [0, 1, 2]), [1.5, -0.5, 0.0]);
-        let affine = Affine { min: -2.0, step: 0.5 }.to_bytes();
+        let affine = Affine { min: -2.0, scale: 0.5 }.to_bytes();
         assert_eq!(values(CodebookFormat::Affine, &affine, [0, 1, 255]), [-2.0, -1.5, 125.5]);
         assert_eq!(values(CodebookFormat::Affine, &[0; 7], [0]), [0.0]);
     }
@@ -213,8 +213,8 @@ mod tests {
 
     #[test]
     fn soundness_is_that_every_value_is_finite() {
-        let affine = |min, step| Affine { min, step }.to_bytes();
-        for (min, step) in [
+        let affine = |min, scale| Affine { min, scale }.to_bytes();
+        for (min, scale) in [
             (0.0, 1.0),
             (f32::MAX, 0.0),
             (f32::MAX, f32::MAX),
@@ -223,10 +223,10 @@ mod tests {
             (f32::NAN, 0.0),
             (1.0, f32::NAN),
         ] {
-            let bytes = affine(min, step);
+            let bytes = affine(min, scale);
             let codebook = Codebook::new(CodebookFormat::Affine, width(2), &bytes, 9);
             let finite = (0..4).all(|code| codebook.value(code).is_finite());
-            assert_eq!(codebook.is_sound(), finite, "{min} {step}");
+            assert_eq!(codebook.is_sound(), finite, "{min} {scale}");
         }
         // The widest range there is.
         let bytes = [1e-45, f32::MAX, f32::MIN_POSITIVE, f32::MAX].map(f32::to_le_bytes);
@@ -238,7 +238,7 @@ mod tests {
     #[test]
     fn affine_rounds_twice() {
         // 3 · 0.1 rounds up; a fused multiply-add would not.
-        let affine = Affine { min: -0.3, step: 0.1 };
+        let affine = Affine { min: -0.3, scale: 0.1 };
         let product = 3.0_f32 * 0.1;
         assert_eq!(affine.value(3).to_bits(), (product + -0.3_f32).to_bits());
         assert_ne!(affine.value(3).to_bits(), libm::fmaf(3.0, 0.1, -0.3).to_bits());

@@ -173,7 +173,7 @@ fn no_scheme_beats_lloyd_max() {
                 if fit == Fit::Copied {
                     continue; // not K levels
                 }
-                // Levels are rounded to f32: each may cost a square of half its last place.
+                // CodebookDtype are rounded to f32: each may cost a square of half its last place.
                 let rounding: f64 = row.iter().map(|&w| (f64::from(w) * 6e-8).powi(2)).sum();
                 let (best, rival_error) = (squared_error(row, &best), squared_error(row, &values));
                 let bound = rival_error * (1.0 + 1e-9) + rounding;

@@ -8,7 +8,7 @@ use clap::builder::TypedValueParser;
 use fm_candle::quantize::{Treatment, is_sensitive};
 use globset::{Glob, GlobMatcher};
 use quant_core::bits::Bits;
-use quant_core::quantize::{Granularity, Levels, Options};
+use quant_core::quantize::{CodebookDtype, Granularity, Options};
 use quant_core::scheme::Scheme;
 
 /// How tensors are described.
@@ -19,9 +19,9 @@ pub(crate) struct TreatmentArgs {
         long = "codebook-dtype",
         value_name = "f32|f16|i16|i8",
         default_value = "f32",
-        value_parser = levels
+        value_parser = codebook_dtype
     )]
-    codebook_dtype: Levels,
+    codebook_dtype: CodebookDtype,
     /// Which weights share a codebook: channel, group:N (channels), tensor, or auto (for each
     /// tensor whatever has the best error for its true size)
     #[arg(long, default_value = "channel", value_parser = granularity)]
@@ -67,7 +67,7 @@ impl fmt::Display for Width {
 impl Default for TreatmentArgs {
     /// The paper's way: an f32 codebook per channel for every tensor.
     fn default() -> Self {
-        let (codebook_dtype, granularity) = (Levels::F32, Granularity::Channel);
+        let (codebook_dtype, granularity) = (CodebookDtype::F32, Granularity::Channel);
         Self { codebook_dtype, granularity, keep: Vec::new(), lambda: None }
     }
 }
@@ -85,7 +85,7 @@ impl TreatmentArgs {
             scheme,
             bits,
             granularity: self.granularity,
-            levels: self.codebook_dtype,
+            codebook_dtype: self.codebook_dtype,
             lambda: self.lambda,
         };
         match self.keep.iter().find_map(|keep| keep.width(name, shape)) {
@@ -107,7 +107,7 @@ impl TreatmentArgs {
         if self.granularity != Granularity::Channel {
             flags.push(format!("granularity {:?}", self.granularity).to_lowercase());
         }
-        if self.codebook_dtype != Levels::F32 && self.granularity != Granularity::Auto {
+        if self.codebook_dtype != CodebookDtype::F32 && self.granularity != Granularity::Auto {
             flags.push(format!("codebook entries {:?}", self.codebook_dtype).to_lowercase());
         }
         flags.extend(self.keep.iter().map(|keep| match keep {
@@ -181,12 +181,12 @@ fn lambda(text: &str) -> Result<f64, String> {
     lambda.ok_or_else(|| "expected a number of at least 0".into())
 }
 
-fn levels(text: &str) -> Result<Levels, String> {
+fn codebook_dtype(text: &str) -> Result<CodebookDtype, String> {
     match text {
-        "f32" => Ok(Levels::F32),
-        "f16" => Ok(Levels::F16),
-        "i16" => Ok(Levels::I16),
-        "i8" => Ok(Levels::I8),
+        "f32" => Ok(CodebookDtype::F32),
+        "f16" => Ok(CodebookDtype::F16),
+        "i16" => Ok(CodebookDtype::I16),
+        "i8" => Ok(CodebookDtype::I8),
         _ => Err("expected f32, f16, i16 or i8".into()),
     }
 }

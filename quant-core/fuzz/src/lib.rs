@@ -25,7 +25,7 @@ use quant_core::bits::Bits;
 use quant_core::format::{Encoding, Golden, Head, Kind, Model, Writer, with_section};
 use quant_core::infer::Plan;
 use quant_core::net::NetConfig;
-use quant_core::quantize::{Granularity, Levels, Options, QuantizedTensor, quantize_tensor};
+use quant_core::quantize::{Granularity, CodebookDtype, Options, QuantizedTensor, quantize_tensor};
 use quant_core::scheme::Scheme;
 
 const CRC: Crc<u32> = Crc::<u32>::new(&CRC_32_ISO_HDLC);
@@ -107,7 +107,7 @@ impl Spec {
                 2 => Granularity::Tensor,
                 _ => Granularity::Auto,
             },
-            levels: [Levels::F32, Levels::F16, Levels::I16, Levels::I8]
+            codebook_dtype: [CodebookDtype::F32, CodebookDtype::F16, CodebookDtype::I16, CodebookDtype::I8]
                 [usize::from(self.levels % 4)],
             lambda: None,
         };

@@ -11,17 +11,17 @@ pub enum Fit {
     /// - under `ot`, `pwl` and `log` in a tensor of fewer than K elements;
     /// - under `log` in a group of one weight;
     /// - under `uniform` and `uniform-mse` in a constant group, and where f32 cannot represent the
-    ///   steps (the step underflows to zero, the last level overflows, or the last code exceeds
+    ///   scale (it underflows to zero, the last level overflows, or the last code exceeds
     ///   K - 1).
     Copied,
     /// Weight `i` becomes `levels[codes[i]]`.
     Table,
-    /// As `Table` with all K levels, and `levels[code] = code · step + min`, in f32.
+    /// As `Table` with all K levels, and `levels[code] = code · scale + min`, in f32.
     Affine {
         /// The level of code 0.
         min: f32,
         /// The difference between neighbouring levels.
-        step: f32,
+        scale: f32,
     },
     /// As `Table`, and `levels[code]` is [`LogRange::level`] `code` of `min(K, n)`.
     Logarithmic(LogRange),

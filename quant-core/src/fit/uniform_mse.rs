@@ -4,8 +4,8 @@
 //! what lies beyond them is clipped, and the steps between are finer for it.
 //!
 //! ```text
-//! minimize over min and step  Σ_i h_i (w_i - value_i)²,   value_i the level nearest to w_i
-//! levels: code · step + min, code = 0..K, within the range of the weights
+//! minimize over min and scale  Σ_i h_i (w_i - value_i)²,   value_i the level nearest to w_i
+//! levels: code · scale + min, code = 0..K, within the range of the weights
 //! ```
 //!
 //! `h` is the importance. A grid is judged by the prefix sums of the sorted points: a binary search
@@ -28,7 +28,7 @@ use crate::num::{f32_of, f64_of, index, low_u8, u32_of, u32_of_real};
 use alloc::vec::Vec;
 use core::mem::replace;
 
-/// The smallest step of the pattern search, as a part of the step between levels.
+/// The smallest step of the pattern search, as a part of the scale.
 const FINEST: f64 = 1.0 / 256.0;
 
 /// Where the pattern search looks from both ends.
@@ -69,14 +69,14 @@ pub(super) fn fit(weights: &[f32], importance: Option<&[f32]>, k: usize) -> Fitt
 
 /// The levels of a grid, and for each weight the code of the nearest.
 fn nearest(affine: Affine, weights: &[f32], k: usize) -> Fitted {
-    let Affine { min, step } = affine;
+    let Affine { min, scale } = affine;
     let last = f64_of(k - 1);
     let code = |w: f32| {
-        let at = (f64::from(w) - f64::from(min)) / f64::from(step) + 0.5;
+        let at = (f64::from(w) - f64::from(min)) / f64::from(scale) + 0.5;
         low_u8(index(u32_of_real(at.clamp(0.0, last + 0.5))))
     };
     Fitted {
-        fit: Fit::Affine { min, step },
+        fit: Fit::Affine { min, scale },
         levels: affine.levels(k),
         codes: weights.iter().map(|&w| code(w)).collect(),
     }
@@ -115,7 +115,7 @@ impl Grid {
         grid
     }
 
-    fn step(&self) -> f64 {
+    fn scale(&self) -> f64 {
         (self.last - self.first) / f64_of(self.levels - 1)
     }
 
@@ -130,12 +130,12 @@ impl Grid {
 
     /// The points that each level takes.
     fn cells(self, points: &Points<'_>) -> impl Iterator<Item = Cell> {
-        let step = self.step();
+        let scale = self.scale();
         let mut start = 0;
         (0..self.levels).map(move |code| {
-            let value = self.first + f64_of(code) * step;
+            let value = self.first + f64_of(code) * scale;
             let end = if code + 1 < self.levels {
-                points.below(start, value + 0.5 * step)
+                points.below(start, value + 0.5 * scale)
             } else {
                 points.len()
             };
@@ -155,11 +155,11 @@ impl Grid {
             sum += cell.sum;
             products += cell.sum * cell.code;
         }
-        let spread = squares - codes * codes / mass;
-        let step = (products - codes * sum / mass) / spread;
-        let first = (sum - step * codes) / mass;
-        let last = first + step * f64_of(self.levels - 1);
-        (spread > 0.0 && step > 0.0).then(|| self.rival(points, first, last))
+        let deviation = squares - codes * codes / mass;
+        let scale = (products - codes * sum / mass) / deviation;
+        let first = (sum - scale * codes) / mass;
+        let last = first + scale * f64_of(self.levels - 1);
+        (deviation > 0.0 && scale > 0.0).then(|| self.rival(points, first, last))
     }
 
     /// The ends of the runs of points that levels take, less those that take none.
@@ -169,7 +169,7 @@ impl Grid {
     }
 
     fn rounded(self, points: &Points<'_>) -> Affine {
-        Affine { min: f32_of(self.first + points.mean()), step: f32_of(self.step()) }
+        Affine { min: f32_of(self.first + points.mean()), scale: f32_of(self.scale()) }
     }
 }
 
@@ -199,7 +199,7 @@ pub(super) fn best(points: &Points<'_>, levels: usize) -> Grid {
         }
     }
     let mut move_by = (best.last - best.first) / 16.0;
-    while move_by > FINEST * best.step() {
+    while move_by > FINEST * best.scale() {
         let Grid { first, last, .. } = best;
         let mut better = false;
         for (a, b) in DIRECTIONS {
@@ -279,7 +279,7 @@ mod tests {
         for first in 0..20_u8 {
             for last in 20..120_u8 {
                 let [min, last] = [first, last].map(|x| f32::from(x) / 10.0);
-                let grid = nearest(Affine { min, step: (last - min) / 15.0 }, &weights, 16);
+                let grid = nearest(Affine { min, scale: (last - min) / 15.0 }, &weights, 16);
                 let values = weights.iter().zip(grid.dequantized(&weights));
                 let errors = values.map(|(&w, v)| f64::from(w - v).powi(2));
                 least = least.min(errors.sum());

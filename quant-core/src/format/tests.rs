@@ -6,7 +6,7 @@ use super::*;
 use crate::bits::tests::width;
 use crate::net::NetConfig;
 use crate::net::tests::example;
-use crate::quantize::{Granularity, Levels, Options, QuantizedTensor, quantize_tensor};
+use crate::quantize::{CodebookDtype, Granularity, Options, QuantizedTensor, quantize_tensor};
 use crate::scheme::Scheme;
 use crate::{Error, Result};
 use half::f16;
@@ -33,15 +33,15 @@ fn small_file() -> Vec<u8> {
     writer.dense(&[], Dense::I64(&[-3])).unwrap();
     writer.dense(&[2], Dense::F16(&[f16::ONE, f16::NAN])).unwrap();
     writer.dense(&[0, 3], Dense::F32(&[])).unwrap();
-    for (scheme, bits, levels, granularity) in [
-        (Scheme::EqualMass, 2, Levels::F32, Granularity::Group(2)),
-        (Scheme::Uniform, 3, Levels::F32, Granularity::Group(2)),
-        (Scheme::LloydMax, 3, Levels::F16, Granularity::Channel),
-        (Scheme::Logarithmic, 3, Levels::F32, Granularity::Tensor),
-        (Scheme::LloydMax, 2, Levels::I8, Granularity::Tensor),
-        (Scheme::LloydMax, 1, Levels::F32, Granularity::Auto),
+    for (scheme, bits, codebook_dtype, granularity) in [
+        (Scheme::EqualMass, 2, CodebookDtype::F32, Granularity::Group(2)),
+        (Scheme::Uniform, 3, CodebookDtype::F32, Granularity::Group(2)),
+        (Scheme::LloydMax, 3, CodebookDtype::F16, Granularity::Channel),
+        (Scheme::Logarithmic, 3, CodebookDtype::F32, Granularity::Tensor),
+        (Scheme::LloydMax, 2, CodebookDtype::I8, Granularity::Tensor),
+        (Scheme::LloydMax, 1, CodebookDtype::F32, Granularity::Auto),
     ] {
-        let options = Options { granularity, levels, ..Options::new(scheme, width(bits)) };
+        let options = Options { granularity, codebook_dtype, ..Options::new(scheme, width(bits)) };
         writer.quantized(&quantize_tensor(&weights, &[3, 4, 4], &options).unwrap()).unwrap();
     }
     writer.into_file().unwrap()
@@ -283,13 +283,16 @@ fn any_tensor() -> impl Strategy<Value = (Vec<f32>, QuantizedTensor)> {
         Just(Granularity::Tensor),
         Just(Granularity::Auto)
     ];
-    let levels = prop::sample::select(&[Levels::F32, Levels::F16, Levels::I16, Levels::I8][..]);
+    let codebook_dtype = prop::sample::select(
+        &[CodebookDtype::F32, CodebookDtype::F16, CodebookDtype::I16, CodebookDtype::I8][..],
+    );
     let scheme = prop::sample::select(&Scheme::ALL[..]);
-    (shape, scheme, 1_u8..=8, granularity, levels).prop_flat_map(
-        |(shape, scheme, bits, granularity, levels)| {
+    (shape, scheme, 1_u8..=8, granularity, codebook_dtype).prop_flat_map(
+        |(shape, scheme, bits, granularity, codebook_dtype)| {
             let n = shape.iter().product::<usize>();
             prop::collection::vec(-3.0_f32..3.0, n).prop_map(move |weights| {
-                let options = Options { granularity, levels, ..Options::new(scheme, width(bits)) };
+                let options =
+                    Options { granularity, codebook_dtype, ..Options::new(scheme, width(bits)) };
                 let tensor = quantize_tensor(&weights, &shape, &options).unwrap();
                 (weights, tensor)
             })

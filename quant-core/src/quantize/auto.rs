@@ -10,7 +10,7 @@
 use super::describe::describe;
 use super::distortion::Distortion;
 use super::input::{ParallelMap, Weights};
-use super::options::{Levels, Options};
+use super::options::{CodebookDtype, Options};
 use super::plan::{Plan, RowGroups};
 use super::storage::Storage;
 use crate::error::{Error, Result};
@@ -21,7 +21,7 @@ use half::f16;
 /// What a bit is worth in decibels.
 const DB_PER_BIT: f64 = 6.020_599_913_279_624;
 /// Where more precision is worth nothing: that of f32.
-const MOST_DB: f64 = 144.0;
+const MAX_DB: f64 = 144.0;
 /// A shared table is fitted to so many weights: at 8 bits it then costs 1/32 of a bit per weight,
 /// and more weights would not change it.
 const SHARED: usize = 1 << 17;
@@ -36,7 +36,7 @@ pub(super) fn best(
     let mut best: Option<(f64, Storage, Distortion)> = None;
     let mut consider = |storage: Storage, distortion: Distortion| {
         let bits = 8.0 * f64_of(storage.bytes()) / f64_of(distortion.count.max(1));
-        let sqnr = distortion.sqnr_db().map_or(MOST_DB, |db| db.min(MOST_DB));
+        let sqnr = distortion.sqnr_db().map_or(MAX_DB, |db| db.min(MAX_DB));
         let score = sqnr - DB_PER_BIT * (bits - f64::from(options.bits.get()));
         if best.as_ref().is_none_or(|(most, ..)| score > *most) {
             best = Some((score, storage, distortion));
@@ -61,19 +61,19 @@ pub(super) fn best(
 
 /// What is tried, besides dense f16.
 fn plans(options: &Options, groups: RowGroups) -> Vec<Plan> {
-    let plan = |group_rows: usize, levels, row_scales| {
+    let plan = |group_rows: usize, codebook_dtype, row_scales| {
         let groups = RowGroups { group_rows, ..groups };
-        Plan { levels, row_scales, ..Plan::new(options, groups) }
+        Plan { codebook_dtype, row_scales, ..Plan::new(options, groups) }
     };
-    let mut plans = alloc::vec![plan(1, Levels::F16, false)];
+    let mut plans = alloc::vec![plan(1, CodebookDtype::F16, false)];
     // Entries of 8 bits cost less than 0.05 dB up to here.
     if options.bits.get() <= 5 {
-        plans.push(plan(1, Levels::I8, false));
+        plans.push(plan(1, CodebookDtype::I8, false));
     }
     let shared = (SHARED / groups.row_len.max(1)).clamp(1, groups.rows);
     if shared > 1 {
-        plans.push(plan(shared, Levels::F16, false));
-        plans.push(plan(shared, Levels::F16, true));
+        plans.push(plan(shared, CodebookDtype::F16, false));
+        plans.push(plan(shared, CodebookDtype::F16, true));
     }
     plans
 }

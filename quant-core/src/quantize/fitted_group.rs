@@ -1,7 +1,7 @@
 //! A group after fitting: its codes, and its codebook with levels rounded to what will be stored.
 
 use super::distortion::{Distortion, distortion};
-use super::options::Levels;
+use super::options::CodebookDtype;
 use crate::bits::Bits;
 use crate::codebook::Affine;
 use crate::log_range::LogRange;
@@ -11,11 +11,11 @@ use half::f16;
 
 /// The codebook of a group.
 #[derive(Clone, Debug)]
-pub(super) enum GroupBook {
-    /// Ascending levels without repetition; `unit` is that of integer entries.
+pub(super) enum GroupCodebook {
+    /// Ascending levels without repetition; `scale` is that of integer entries.
     Table {
         levels: Vec<f32>,
-        unit: f32,
+        scale: f32,
     },
     Affine(Affine),
     /// With the `k` that its levels are of.
@@ -27,35 +27,37 @@ pub(super) enum GroupBook {
 /// A group after fitting.
 #[derive(Clone, Debug)]
 pub(super) struct FittedGroup {
-    pub(super) book: GroupBook,
+    pub(super) book: GroupCodebook,
     /// One per row, or none.
     pub(super) scales: Vec<f16>,
-    /// One per weight; none with [`GroupBook::Values`].
+    /// One per weight; none with [`GroupCodebook::Values`].
     pub(super) codes: Vec<u8>,
     pub(super) distortion: Distortion,
 }
 
-/// The levels as the entries of a table hold them, and the unit of integer entries.
-pub(super) fn round_levels(levels: &[f32], to: Levels) -> (Vec<f32>, f32) {
+/// The levels as the entries of a table hold them, and the scale of integer entries.
+pub(super) fn round_levels(levels: &[f32], dtype: CodebookDtype) -> (Vec<f32>, f32) {
     let integers = |most: i16| {
         let greatest = levels.iter().fold(0.0_f32, |most, level| most.max(level.abs()));
-        let unit = greatest / f32::from(most);
+        let scale = greatest / f32::from(most);
         let round = |level: &f32| {
-            let entry = round_even(level / unit).clamp(-f32::from(most), f32::from(most));
-            if unit > 0.0 { entry * unit } else { 0.0 }
+            let entry = round_even(level / scale).clamp(-f32::from(most), f32::from(most));
+            if scale > 0.0 { entry * scale } else { 0.0 }
         };
-        (levels.iter().map(round).collect(), unit)
+        (levels.iter().map(round).collect(), scale)
     };
-    match to {
-        Levels::F32 => (levels.to_vec(), 0.0),
-        Levels::F16 => (levels.iter().map(|&level| f16::from_f32(level).to_f32()).collect(), 0.0),
-        Levels::I16 => integers(i16::MAX),
-        Levels::I8 => integers(i8::MAX.into()),
+    match dtype {
+        CodebookDtype::F32 => (levels.to_vec(), 0.0),
+        CodebookDtype::F16 => {
+            (levels.iter().map(|&level| f16::from_f32(level).to_f32()).collect(), 0.0)
+        }
+        CodebookDtype::I16 => integers(i16::MAX),
+        CodebookDtype::I8 => integers(i8::MAX.into()),
     }
 }
 
 /// A table without repeated levels, and the codes that belong to it.
-pub(super) fn merged((levels, unit): (Vec<f32>, f32), codes: &mut [u8]) -> GroupBook {
+pub(super) fn merged((levels, scale): (Vec<f32>, f32), codes: &mut [u8]) -> GroupCodebook {
     let mut distinct = levels.clone();
     distinct.dedup_by_key(|level| level.to_bits());
     if distinct.len() < levels.len() {
@@ -69,11 +71,11 @@ pub(super) fn merged((levels, unit): (Vec<f32>, f32), codes: &mut [u8]) -> Group
             *code = to[usize::from(*code)];
         }
     }
-    GroupBook::Table { levels: distinct, unit }
+    GroupCodebook::Table { levels: distinct, scale }
 }
 
-impl GroupBook {
-    /// The value of each code, none for [`GroupBook::Values`].
+impl GroupCodebook {
+    /// The value of each code, none for [`GroupCodebook::Values`].
     pub(super) fn values(&self, bits: Bits) -> Vec<f32> {
         match self {
             Self::Table { levels, .. } => levels.clone(),
@@ -87,9 +89,9 @@ impl GroupBook {
 }
 
 /// The error of a group without row scales.
-pub(super) fn measure(weights: &[f32], book: &GroupBook, codes: &[u8]) -> Distortion {
+pub(super) fn measure(weights: &[f32], book: &GroupCodebook, codes: &[u8]) -> Distortion {
     match book {
-        GroupBook::Values(_) => {
+        GroupCodebook::Values(_) => {
             let signal = weights.iter().map(|&w| f64::from(w) * f64::from(w)).sum();
             let count = weights.len();
             Distortion { count, signal, noise: 0.0, entropy: 32.0 * f64_of(count) }

@@ -1,6 +1,6 @@
 //! One group of rows under a codebook alone.
 
-use super::fitted_group::{FittedGroup, GroupBook, measure, merged, round_levels};
+use super::fitted_group::{FittedGroup, GroupCodebook, measure, merged, round_levels};
 use super::plan::Plan;
 use crate::codebook::Affine;
 use crate::error::{Error, Result};
@@ -18,12 +18,12 @@ pub(super) fn fit_group(weights: &[f32], plan: &Plan) -> Result<FittedGroup> {
             (book, codes) = copied(weights, plan.scheme);
             book
         }
-        Fit::Affine { min, step } => GroupBook::Affine(Affine { min, step }),
+        Fit::Affine { min, scale } => GroupCodebook::Affine(Affine { min, scale }),
         Fit::Logarithmic(range) => {
-            GroupBook::Logarithmic(range, weights.len().min(plan.bits.code_count()))
+            GroupCodebook::Logarithmic(range, weights.len().min(plan.bits.code_count()))
         }
         Fit::Table => {
-            let levels = round_levels(&levels, plan.levels);
+            let levels = round_levels(&levels, plan.codebook_dtype);
             if let Some(bad) = levels.0.iter().position(|level| !level.is_finite()) {
                 let index = codes.iter().position(|&code| usize::from(code) == bad).unwrap_or(0);
                 return Err(Error::F16Overflow { index });
@@ -37,19 +37,21 @@ pub(super) fn fit_group(weights: &[f32], plan: &Plan) -> Result<FittedGroup> {
 
 /// A group that is kept exactly: as one level if it is constant, else as a table of its values, or
 /// as the values where a table has no room for them.
-fn copied(weights: &[f32], scheme: Scheme) -> (GroupBook, Vec<u8>) {
+fn copied(weights: &[f32], scheme: Scheme) -> (GroupCodebook, Vec<u8>) {
     let mut distinct = weights.to_vec();
     distinct.sort_unstable_by(f32::total_cmp);
     distinct.dedup_by_key(|value| value.to_bits());
     if distinct.len() > 256 {
-        return (GroupBook::Values(weights.to_vec()), Vec::new());
+        return (GroupCodebook::Values(weights.to_vec()), Vec::new());
     }
     let code = |w: &f32| low_u8(distinct.partition_point(|level| level.total_cmp(w).is_lt()));
     let codes = weights.iter().map(code).collect();
-    let stepped = matches!(scheme, Scheme::Uniform | Scheme::UniformMse);
+    let uniform = matches!(scheme, Scheme::Uniform | Scheme::UniformMse);
     match distinct[..] {
-        // 0 · step is zero of the sign of `min`, and -0.0 + -0.0 = -0.0.
-        [min] if stepped => (GroupBook::Affine(Affine { min, step: 0.0_f32.copysign(min) }), codes),
-        _ => (GroupBook::Table { levels: distinct, unit: 0.0 }, codes),
+        // 0 · scale is zero of the sign of `min`, and -0.0 + -0.0 = -0.0.
+        [min] if uniform => {
+            (GroupCodebook::Affine(Affine { min, scale: 0.0_f32.copysign(min) }), codes)
+        }
+        _ => (GroupCodebook::Table { levels: distinct, scale: 0.0 }, codes),
     }
 }

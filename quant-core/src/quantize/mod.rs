@@ -28,7 +28,7 @@ mod tensor;
 
 pub use distortion::Distortion;
 pub use input::{ParallelMap, Weights};
-pub use options::{Granularity, Levels, Options};
+pub use options::{CodebookDtype, Granularity, Options};
 pub use storage::Storage;
 pub use tensor::QuantizedTensor;
 

@@ -20,7 +20,7 @@ pub enum Granularity {
 
 /// How precise the levels of a table are. Affine and logarithmic codebooks are always f32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Levels {
+pub enum CodebookDtype {
     /// As fitted.
     F32,
     /// Rounded to f16, ties to even; codes stay as fitted.
@@ -41,7 +41,7 @@ pub struct Options {
     /// Which rows share a codebook.
     pub granularity: Granularity,
     /// Precision of the levels; [`Granularity::Auto`] chooses its own.
-    pub levels: Levels,
+    pub codebook_dtype: CodebookDtype,
     /// Lagrange multiplier of entropy under [`Scheme::Ecq`], as [`crate::fit::Group`] has it; `None` for its
     /// default.
     pub lambda: Option<f64>,
@@ -50,7 +50,7 @@ pub struct Options {
 impl Options {
     /// The paper's way: a codebook per channel, levels in f32.
     pub const fn new(scheme: Scheme, bits: Bits) -> Self {
-        let (granularity, levels) = (Granularity::Channel, Levels::F32);
-        Self { scheme, bits, granularity, levels, lambda: None }
+        let (granularity, codebook_dtype) = (Granularity::Channel, CodebookDtype::F32);
+        Self { scheme, bits, granularity, codebook_dtype, lambda: None }
     }
 }

@@ -1,6 +1,6 @@
 //! How the groups of a tensor are described.
 
-use super::options::{Levels, Options};
+use super::options::{CodebookDtype, Options};
 use crate::bits::Bits;
 use crate::fit::Group;
 use crate::scheme::Scheme;
@@ -11,7 +11,7 @@ pub(super) struct Plan {
     pub(super) scheme: Scheme,
     pub(super) bits: Bits,
     pub(super) lambda: Option<f64>,
-    pub(super) levels: Levels,
+    pub(super) codebook_dtype: CodebookDtype,
     pub(super) groups: RowGroups,
     /// Whether each row has an f16 scale in front of the group's codebook.
     pub(super) row_scales: bool,
@@ -19,8 +19,8 @@ pub(super) struct Plan {
 
 impl Plan {
     pub(super) const fn new(options: &Options, groups: RowGroups) -> Self {
-        let &Options { scheme, bits, levels, lambda, .. } = options;
-        Self { scheme, bits, lambda, levels, groups, row_scales: false }
+        let &Options { scheme, bits, codebook_dtype, lambda, .. } = options;
+        Self { scheme, bits, lambda, codebook_dtype, groups, row_scales: false }
     }
 
     /// What to fit to weights of the tensor.

@@ -9,7 +9,7 @@
 //! (nearest, where the scheme means that) and the levels of a table (means) are improved in turn.
 
 use super::distortion::distortion;
-use super::fitted_group::{FittedGroup, GroupBook, measure, merged, round_levels};
+use super::fitted_group::{FittedGroup, GroupCodebook, measure, merged, round_levels};
 use super::plan::{Plan, RowGroups};
 use crate::codebook::Affine;
 use crate::error::{Error, Result};
@@ -43,9 +43,9 @@ pub(super) fn fit_scaled(weights: &[f32], plan: &Plan) -> Result<FittedGroup> {
     let book = match fit {
         Fit::Copied => return Ok(kept(weights)),
         Fit::Table => None,
-        Fit::Affine { min, step } => Some(GroupBook::Affine(Affine { min, step })),
+        Fit::Affine { min, scale } => Some(GroupCodebook::Affine(Affine { min, scale })),
         Fit::Logarithmic(range) => {
-            Some(GroupBook::Logarithmic(range, weights.len().min(plan.bits.code_count())))
+            Some(GroupCodebook::Logarithmic(range, weights.len().min(plan.bits.code_count())))
         }
     };
     let is_nearest = matches!(
@@ -63,7 +63,7 @@ pub(super) fn fit_scaled(weights: &[f32], plan: &Plan) -> Result<FittedGroup> {
     }
     let book = match book {
         Some(book) => book,
-        None => merged(round_levels(&levels, plan.levels), &mut codes),
+        None => merged(round_levels(&levels, plan.codebook_dtype), &mut codes),
     };
     let values = book.values(plan.bits);
     rescale(weights, row_len, &values, &codes, &mut scales);
@@ -80,7 +80,7 @@ pub(super) fn fit_scaled(weights: &[f32], plan: &Plan) -> Result<FittedGroup> {
 
 /// A group that no scale and codebook describes.
 fn kept(weights: &[f32]) -> FittedGroup {
-    let book = GroupBook::Values(weights.to_vec());
+    let book = GroupCodebook::Values(weights.to_vec());
     let distortion = measure(weights, &book, &[]);
     FittedGroup { book, scales: Vec::new(), codes: Vec::new(), distortion }
 }

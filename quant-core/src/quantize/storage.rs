@@ -1,7 +1,7 @@
 //! The ways to store quantized values, and the choice among them.
 
-use super::fitted_group::{FittedGroup, GroupBook};
-use super::options::Levels;
+use super::fitted_group::{FittedGroup, GroupCodebook};
+use super::options::CodebookDtype;
 use super::plan::{Plan, RowGroups};
 use crate::bits::Bits;
 use crate::codebook::CodebookFormat;
@@ -44,17 +44,17 @@ impl Storage {
 /// Stores fitted groups in the way that takes the fewest bytes.
 pub(super) fn assemble(mut groups: Vec<FittedGroup>, plan: &Plan) -> Storage {
     let RowGroups { rows, row_len, group_rows } = plan.groups;
-    if groups.iter().any(|group| matches!(group.book, GroupBook::Values(_))) {
+    if groups.iter().any(|group| matches!(group.book, GroupCodebook::Values(_))) {
         return dense(&groups, plan);
     }
-    let all = |test: fn(&GroupBook) -> bool| groups.iter().all(|group| test(&group.book));
-    let (format, bits) = if all(|book| matches!(book, GroupBook::Affine(_))) {
+    let all = |test: fn(&GroupCodebook) -> bool| groups.iter().all(|group| test(&group.book));
+    let (format, bits) = if all(|book| matches!(book, GroupCodebook::Affine(_))) {
         (CodebookFormat::Affine, plan.bits)
-    } else if all(|book| matches!(book, GroupBook::Logarithmic(..))) {
+    } else if all(|book| matches!(book, GroupCodebook::Logarithmic(..))) {
         (CodebookFormat::Logarithmic, plan.bits)
     } else {
         into_tables(&mut groups, plan.bits);
-        (table_format(&groups, plan.levels), table_bits(&groups))
+        (table_format(&groups, plan.codebook_dtype), table_bits(&groups))
     };
     let row_scale = if plan.row_scales { RowScale::F16 } else { RowScale::None };
     let layout =
@@ -85,7 +85,7 @@ pub(super) fn assemble(mut groups: Vec<FittedGroup>, plan: &Plan) -> Storage {
 fn dense(groups: &[FittedGroup], plan: &Plan) -> Storage {
     let mut all = Vec::with_capacity(plan.groups.rows * plan.groups.row_len);
     for group in groups {
-        if let GroupBook::Values(values) = &group.book {
+        if let GroupCodebook::Values(values) = &group.book {
             all.extend(values);
             continue;
         }
@@ -101,8 +101,8 @@ fn dense(groups: &[FittedGroup], plan: &Plan) -> Storage {
 /// Turns every codebook into a table.
 fn into_tables(groups: &mut [FittedGroup], bits: Bits) {
     for group in groups {
-        if !matches!(group.book, GroupBook::Table { .. }) {
-            group.book = GroupBook::Table { levels: group.book.values(bits), unit: 0.0 };
+        if !matches!(group.book, GroupCodebook::Table { .. }) {
+            group.book = GroupCodebook::Table { levels: group.book.values(bits), scale: 0.0 };
         }
     }
 }
@@ -114,43 +114,46 @@ fn table_bits(groups: &[FittedGroup]) -> Bits {
 }
 
 /// The format that holds the levels of all tables exactly.
-fn table_format(groups: &[FittedGroup], levels: Levels) -> CodebookFormat {
+fn table_format(groups: &[FittedGroup], dtype: CodebookDtype) -> CodebookFormat {
     let halves = groups
         .iter()
         .flat_map(|group| group.book.values(Bits::MAX))
         .all(|level| f16::from_f32(level).to_f32().to_bits() == level.to_bits());
-    let units = groups.iter().all(|group| match group.book {
-        GroupBook::Table { ref levels, unit } => unit > 0.0 || levels.iter().all(|l| *l == 0.0),
+    let scales = groups.iter().all(|group| match group.book {
+        GroupCodebook::Table { ref levels, scale } => {
+            scale > 0.0 || levels.iter().all(|l| *l == 0.0)
+        }
         _ => false,
     });
-    match levels {
-        Levels::I8 if units => CodebookFormat::I8,
-        Levels::I16 if units && !halves => CodebookFormat::I16,
+    match dtype {
+        CodebookDtype::I8 if scales => CodebookFormat::I8,
+        CodebookDtype::I16 if scales && !halves => CodebookFormat::I16,
         _ if halves => CodebookFormat::F16,
         _ => CodebookFormat::F32,
     }
 }
 
 /// Appends the stored form of a codebook of `count` levels; a shorter table repeats its last one.
-fn emit_codebook(book: &GroupBook, format: CodebookFormat, count: usize, out: &mut Vec<u8>) {
+fn emit_codebook(book: &GroupCodebook, format: CodebookFormat, count: usize, out: &mut Vec<u8>) {
     match book {
-        GroupBook::Affine(affine) => out.extend(affine.to_bytes()),
-        GroupBook::Logarithmic(range, _) => out.extend(range.to_bytes()),
-        GroupBook::Values(_) => {}
-        GroupBook::Table { levels, unit } => {
+        GroupCodebook::Affine(affine) => out.extend(affine.to_bytes()),
+        GroupCodebook::Logarithmic(range, _) => out.extend(range.to_bytes()),
+        GroupCodebook::Values(_) => {}
+        GroupCodebook::Table { levels, scale } => {
             let last = levels.last().copied().unwrap_or(0.0);
             let padded = levels.iter().copied().chain(core::iter::repeat(last)).take(count);
-            let entry = |level: f32| if *unit > 0.0 { i16_of(round_even(level / unit)) } else { 0 };
+            let entry =
+                |level: f32| if *scale > 0.0 { i16_of(round_even(level / scale)) } else { 0 };
             match format {
                 CodebookFormat::F16 => {
                     out.extend(padded.flat_map(|level| f16::from_f32(level).to_le_bytes()));
                 }
                 CodebookFormat::I16 => {
-                    out.extend(unit.to_le_bytes());
+                    out.extend(scale.to_le_bytes());
                     out.extend(padded.flat_map(|level| entry(level).to_le_bytes()));
                 }
                 CodebookFormat::I8 => {
-                    out.extend(unit.to_le_bytes());
+                    out.extend(scale.to_le_bytes());
                     // Below 128, so the low byte is the number.
                     out.extend(padded.map(|level| entry(level).to_le_bytes()[0]));
                 }

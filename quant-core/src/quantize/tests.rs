@@ -67,7 +67,8 @@ fn dense_where_codebooks_would_cost_more() {
 
 #[test]
 fn f16_levels_are_rounded_and_may_not_overflow() {
-    let options = Options { levels: Levels::F16, ..Options::new(Scheme::EqualMass, width(1)) };
+    let options =
+        Options { codebook_dtype: CodebookDtype::F16, ..Options::new(Scheme::EqualMass, width(1)) };
     let tensor = quantize_tensor(&[0.1, 0.1, 0.7, 0.7], &[4], &options).unwrap();
     let low = f16::from_f32(0.1).to_f32();
     assert_eq!(tensor.dequantized()[..2], [low; 2]);
@@ -165,16 +166,16 @@ fn auto_is_never_below_a_plain_choice() {
     for (row_len, spread) in [(72, 0.0), (144, 1.0), (576, 0.0), (2304, 1.0)] {
         let weights = gaussian(64, row_len, spread);
         for bits in [2, 4, 6, 8] {
-            let with = |granularity, levels| {
+            let with = |granularity, codebook_dtype| {
                 let options = Options::new(Scheme::LloydMax, width(bits));
-                let options = Options { granularity, levels, ..options };
+                let options = Options { granularity, codebook_dtype, ..options };
                 score(&quantize_tensor(&weights, &[64, row_len], &options).unwrap(), bits)
             };
-            let auto = with(Granularity::Auto, Levels::F32);
+            let auto = with(Granularity::Auto, CodebookDtype::F32);
             for plain in [
-                with(Granularity::Channel, Levels::F16),
-                with(Granularity::Channel, Levels::F32),
-                with(Granularity::Tensor, Levels::F16),
+                with(Granularity::Channel, CodebookDtype::F16),
+                with(Granularity::Channel, CodebookDtype::F32),
+                with(Granularity::Tensor, CodebookDtype::F16),
             ] {
                 assert!(auto >= plain - 1e-9, "{row_len} at {bits}: {auto} below {plain}");
             }
@@ -224,12 +225,13 @@ fn auto_spends_little_on_codebooks_at_eight_bits() {
 }
 
 #[test]
-fn integer_levels_are_multiples_of_their_unit() {
+fn integer_levels_are_multiples_of_their_scale() {
     let weights = gaussian(4, 512, 0.0);
-    for (levels, codebook, least_db) in
-        [(Levels::I8, CodebookFormat::I8, 20.0), (Levels::I16, CodebookFormat::I16, 20.2)]
-    {
-        let options = Options { levels, ..Options::new(Scheme::LloydMax, width(4)) };
+    for (codebook_dtype, codebook, least_db) in [
+        (CodebookDtype::I8, CodebookFormat::I8, 20.0),
+        (CodebookDtype::I16, CodebookFormat::I16, 20.2),
+    ] {
+        let options = Options { codebook_dtype, ..Options::new(Scheme::LloydMax, width(4)) };
         let tensor = quantize_tensor(&weights, &[4, 512], &options).unwrap();
         assert_eq!(layout(&tensor).unwrap().codebook, codebook);
         assert!(tensor.distortion().sqnr_db().unwrap() > least_db);
