@@ -32,7 +32,7 @@ use fm_candle::checkpoint::{FileWeights, Source};
 use fm_candle::data::{ImageSet, Images};
 use fm_candle::model::{Stored, UNet, UNetConfig};
 use fm_candle::ops::Arithmetic;
-use fm_candle::quantize::{Treatment, quantize_in_memory};
+use fm_candle::quantize::{TensorPolicy, quantize_in_memory};
 use fm_candle::train::{Loader, Trainer};
 use quant_core::bits::Bits;
 use quant_core::noise::Stream;
@@ -161,8 +161,8 @@ pub fn packed_file(config: &UNetConfig, bits: Bits) -> fm_candle::Result<Vec<u8>
     };
     let tensors =
         UNet::shapes(config)?.into_iter().map(tensor).collect::<fm_candle::Result<Vec<_>>>()?;
-    let treatment = Treatment::Quantize(Options::new(Scheme::EqualMass, bits));
-    Ok(quantize_in_memory(&tensors, Some(&config.to_packed()?), |_, _| treatment)?.0)
+    let policy = TensorPolicy::Quantize(Options::new(Scheme::EqualMass, bits));
+    Ok(quantize_in_memory(&tensors, Some(&config.to_packed()?), |_, _| policy)?.0)
 }
 
 /// Training steps without end.

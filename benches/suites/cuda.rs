@@ -14,7 +14,7 @@ use criterion::{
 use fm_candle::device;
 use fm_candle::model::Mode;
 use fm_candle::ops::{self, Arithmetic, CodedWeight};
-use fm_candle::quantize::{Treatment, quantize_in_memory};
+use fm_candle::quantize::{TensorPolicy, quantize_in_memory};
 use fmq_benches::{Form, net_on, quick, small_config, tensor, width};
 use quant_core::format::Model;
 use quant_core::quantize::Options;
@@ -34,8 +34,8 @@ fn decode(c: &mut Criterion) {
     let mut group = c.benchmark_group("decode");
     group.throughput(Throughput::Elements(shape.iter().product::<usize>() as u64));
     for bits in [1, 2, 3, 4, 8].map(width) {
-        let treatment = Treatment::Quantize(Options::new(Scheme::Uniform, bits));
-        let packed = quantize_in_memory(&weight, None, |_, _| treatment);
+        let policy = TensorPolicy::Quantize(Options::new(Scheme::Uniform, bits));
+        let packed = quantize_in_memory(&weight, None, |_, _| policy);
         let (file, _) = packed.expect("finite weights");
         let model = Model::parse(&file).expect("our own file");
         let coded = model.tensors().next().and_then(|tensor| tensor.quantized()).expect("codes");

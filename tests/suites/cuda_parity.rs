@@ -19,7 +19,7 @@ use fm_candle::ops::{
     Activation, CodedWeight, Mask, Order, add, attention, concat, conv2d, downsample2, dropout,
     group_norm, modulated_group_norm, upsample2,
 };
-use fm_candle::quantize::{Treatment, quantize_in_memory};
+use fm_candle::quantize::{TensorPolicy, quantize_in_memory};
 use fm_candle::train::{Precision, TrainConfig, Trainer};
 use fmq_tests::{formula, formula_weights, numbers, width};
 use quant_core::format::Model;
@@ -160,8 +160,8 @@ fn the_other_operations_with_gradients() {
 /// A packed file of these tensors, every one quantized.
 fn packed(tensors: &[(String, Tensor)], net: Option<&UNetConfig>, options: &Options) -> Vec<u8> {
     let net = net.map(|net| net.to_packed().unwrap());
-    let treat = |_: &str, _: &[usize]| Treatment::Quantize(*options);
-    quantize_in_memory(tensors, net.as_ref(), treat).unwrap().0
+    let policy = |_: &str, _: &[usize]| TensorPolicy::Quantize(*options);
+    quantize_in_memory(tensors, net.as_ref(), policy).unwrap().0
 }
 
 #[test]

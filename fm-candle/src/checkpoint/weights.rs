@@ -147,7 +147,7 @@ mod tests {
 
     use super::*;
     use crate::model::{Initial, Mode, UNet, UNetConfig};
-    use crate::quantize::{Treatment, quantize_in_memory};
+    use crate::quantize::{TensorPolicy, quantize_in_memory};
 
     /// A packed file of a small net, at 3 bits.
     fn packed(config: &UNetConfig, scale: f64) -> Vec<u8> {
@@ -157,12 +157,12 @@ mod tests {
         let tensors = initial.vars.iter().map(|(name, var)| {
             (name.clone(), ((var.as_tensor() + 0.01).unwrap() * scale).unwrap())
         });
-        let treat = |_: &str, shape: &[usize]| match shape {
-            [_] => Treatment::F32,
-            _ => Treatment::Quantize(Options::new(Scheme::EqualMass, Bits::new(3).unwrap())),
+        let policy = |_: &str, shape: &[usize]| match shape {
+            [_] => TensorPolicy::F32,
+            _ => TensorPolicy::Quantize(Options::new(Scheme::EqualMass, Bits::new(3).unwrap())),
         };
         let tensors: Vec<_> = tensors.collect();
-        quantize_in_memory(&tensors, Some(&config.to_packed().unwrap()), treat).unwrap().0
+        quantize_in_memory(&tensors, Some(&config.to_packed().unwrap()), policy).unwrap().0
     }
 
     #[test]

@@ -15,9 +15,10 @@ use rayon::prelude::*;
 use crate::checkpoint::{Elements, Source, TensorInfo};
 use crate::error::{Error, Result};
 
+mod abs_histogram;
 mod calibrate;
 mod device;
-mod magnitudes;
+
 mod recommended;
 mod report;
 mod sink;
@@ -30,9 +31,9 @@ pub use report::{Report, TensorReport};
 pub use sink::{Discard, quantize_to_file};
 pub use torch::quantize_to_torch;
 
-/// What is done with one tensor.
+/// What a packed file holds of one tensor.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Treatment {
+pub enum TensorPolicy {
     /// Fitted and coded.
     Quantize(Options),
     /// Rounded to f16.
@@ -78,9 +79,9 @@ impl StateDict for [(String, Tensor)] {
     }
 }
 
-/// A tensor after its treatment.
+/// A tensor as the packed file holds it.
 #[derive(Debug)]
-pub enum Treated {
+pub enum PackedTensor {
     /// Fitted, in its stored form.
     Quantized(QuantizedTensor),
     /// Kept.
@@ -91,7 +92,7 @@ pub enum Treated {
     I64(Vec<i64>),
 }
 
-impl Treated {
+impl PackedTensor {
     /// The values as the packed file decodes to them, f32 (integers: i64).
     ///
     /// # Errors
@@ -118,7 +119,7 @@ pub struct Packed<S> {
     pub report: Report,
 }
 
-/// Quantizes a state dict into `sink`, tensor by tensor in the order of `indices`; `treat` decides
+/// Quantizes a state dict into `sink`, tensor by tensor in the order of `indices`; `policy` decides
 /// what is done with each floating one from its name and shape, `done` sees the result. Integer
 /// tensors are kept. f16, bf16 and f64 weights are taken as f32. Channels are spread over rayon's
 /// threads; the result does not depend on their number.
@@ -131,8 +132,8 @@ pub fn quantize<S>(
     indices: &[usize],
     net: Option<PackedNet<'_>>,
     sink: S,
-    treat: impl Fn(&str, &[usize]) -> Treatment,
-    mut done: impl FnMut(&TensorInfo, &Treated) -> Result<()>,
+    policy: impl Fn(&str, &[usize]) -> TensorPolicy,
+    mut done: impl FnMut(&TensorInfo, &PackedTensor) -> Result<()>,
 ) -> Result<Packed<S>>
 where
     S: Sink,
@@ -151,16 +152,16 @@ where
             Error::Quant(error) => Error::tensor(&info.name, error.to_string()),
             other => other,
         };
-        let treatment = info.dtype.is_float().then(|| treat(&info.name, &info.shape));
-        let (treated, report) = one(&dict.elements(index)?, info, treatment).map_err(named)?;
-        let written = match &treated {
-            Treated::Quantized(tensor) => writer.quantized(tensor),
-            Treated::F32(values) => writer.dense(&info.shape, Dense::F32(values)),
-            Treated::F16(values) => writer.dense(&info.shape, Dense::F16(values)),
-            Treated::I64(values) => writer.dense(&info.shape, Dense::I64(values)),
+        let policy = info.dtype.is_float().then(|| policy(&info.name, &info.shape));
+        let (packed, report) = pack(&dict.elements(index)?, info, policy).map_err(named)?;
+        let written = match &packed {
+            PackedTensor::Quantized(tensor) => writer.quantized(tensor),
+            PackedTensor::F32(values) => writer.dense(&info.shape, Dense::F32(values)),
+            PackedTensor::F16(values) => writer.dense(&info.shape, Dense::F16(values)),
+            PackedTensor::I64(values) => writer.dense(&info.shape, Dense::I64(values)),
         };
         written.map_err(Error::from).map_err(named)?;
-        done(info, &treated)?;
+        done(info, &packed)?;
         reports.push(report);
     }
     let written = writer.finish()?;
@@ -175,10 +176,10 @@ where
 pub fn quantize_in_memory(
     tensors: &[(String, Tensor)],
     net: Option<&NetConfig>,
-    treat: impl Fn(&str, &[usize]) -> Treatment,
+    policy: impl Fn(&str, &[usize]) -> TensorPolicy,
 ) -> Result<(Vec<u8>, Report)> {
     let all: Vec<usize> = (0..tensors.len()).collect();
-    let packed = quantize(tensors, &all, net.map(Into::into), Vec::new(), treat, |_, _| Ok(()))?;
+    let packed = quantize(tensors, &all, net.map(Into::into), Vec::new(), policy, |_, _| Ok(()))?;
     let Packed { mut sink, mut head, report } = packed;
     sink[..head.len()].copy_from_slice(&head);
     device::fill(&sink, &mut head)?;
@@ -186,26 +187,26 @@ pub fn quantize_in_memory(
     Ok((sink, report))
 }
 
-/// One tensor treated; without a treatment its integers are kept.
-fn one(
+/// Packs one tensor; without a policy its integers are kept.
+fn pack(
     elements: &Elements<'_>,
     info: &TensorInfo,
-    treatment: Option<Treatment>,
-) -> Result<(Treated, report::Entry)> {
+    policy: Option<TensorPolicy>,
+) -> Result<(PackedTensor, report::Entry)> {
     let entry = |scheme, bits, coded, kept| {
         let (name, shape) = (info.name.clone(), info.shape.clone());
         report::Entry { name, shape, scheme, bits, coded, kept }
     };
-    let Some(treatment) = treatment else {
+    let Some(policy) = policy else {
         let integers = elements.i64s().unwrap_or_default();
-        return Ok((Treated::I64(integers), entry("i64", 64, None, None)));
+        return Ok((PackedTensor::I64(integers), entry("i64", 64, None, None)));
     };
-    if let Treatment::Quantize(options) = treatment {
+    if let TensorPolicy::Quantize(options) = policy {
         let tensor = quantize_on(&Threads, elements, &info.shape, &options)
             .map_err(|error| not_finite(error, elements, info))?;
         let distortion = *tensor.distortion();
         let entry = entry(options.scheme.name(), options.bits.get(), Some(distortion), None);
-        return Ok((Treated::Quantized(tensor), entry));
+        return Ok((PackedTensor::Quantized(tensor), entry));
     }
     let mut weights = vec![0.0; elements.len()];
     elements.fill_f32(0..elements.len(), &mut weights);
@@ -213,8 +214,8 @@ fn one(
         let error = quant_core::Error::NonFinite { what: "weight", index };
         return Err(not_finite(error, elements, info));
     }
-    if treatment == Treatment::F32 {
-        return Ok((Treated::F32(weights), entry("f32", 32, None, None)));
+    if policy == TensorPolicy::F32 {
+        return Ok((PackedTensor::F32(weights), entry("f32", 32, None, None)));
     }
     let values: Vec<f16> = weights.iter().map(|&w| f16::from_f32(w)).collect();
     if let Some(index) = values.iter().position(|v| !v.is_finite()) {
@@ -228,7 +229,7 @@ fn one(
         distortion.signal += f64::from(w) * f64::from(w);
         distortion.noise += error * error;
     }
-    Ok((Treated::F16(values), entry("f16", 16, None, Some(distortion))))
+    Ok((PackedTensor::F16(values), entry("f16", 16, None, Some(distortion))))
 }
 
 /// Says which weight is not finite, and its value.
@@ -281,8 +282,8 @@ mod tests {
         vec![("a.weight".into(), weight), ("a.bias".into(), bias), ("steps".into(), steps)]
     }
 
-    fn options(bits: u8) -> Treatment {
-        Treatment::Quantize(Options::new(Scheme::LloydMax, Bits::new(bits).unwrap()))
+    fn options(bits: u8) -> TensorPolicy {
+        TensorPolicy::Quantize(Options::new(Scheme::LloydMax, Bits::new(bits).unwrap()))
     }
 
     #[test]
@@ -294,9 +295,9 @@ mod tests {
             &[1, 0, 2],
             None,
             Vec::new(),
-            |name, _| if name == "a.bias" { Treatment::F16 } else { options(2) },
-            |info, treated| {
-                seen.push((info.name.clone(), treated.tensor(&info.shape)?));
+            |name, _| if name == "a.bias" { TensorPolicy::F16 } else { options(2) },
+            |info, packed| {
+                seen.push((info.name.clone(), packed.tensor(&info.shape)?));
                 Ok(())
             },
         )
@@ -349,8 +350,8 @@ mod tests {
     fn a_nan_is_refused_by_tensor_and_index() {
         let mut tensors = state_dict();
         tensors[1].1 = Tensor::new(&[0.0, f32::NAN], &Device::Cpu).unwrap();
-        for treatment in [options(4), Treatment::F16, Treatment::F32] {
-            let error = quantize_in_memory(&tensors, None, |_, _| treatment).err().unwrap();
+        for policy in [options(4), TensorPolicy::F16, TensorPolicy::F32] {
+            let error = quantize_in_memory(&tensors, None, |_, _| policy).err().unwrap();
             let error = error.to_string();
             assert!(error.contains("a.bias") && error.contains("weight 1 is NaN"), "{error}");
         }

@@ -12,7 +12,7 @@ use quant_core::scheme::Scheme;
 
 use crate::cli::{Common, command_line};
 use crate::cmd::net::Precision;
-use crate::cmd::treatment::TreatmentArgs;
+use crate::cmd::policy::PolicyArgs;
 use crate::embedded::{self, Net};
 use crate::report::tables;
 use crate::study::Study;
@@ -39,7 +39,7 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
         tensors,
         schemes: Scheme::ALL.to_vec(),
         bits: [2, 3, 4, 8].into_iter().map(Bits::new).collect::<Result<_, _>>()?,
-        treatment: TreatmentArgs::default(),
+        policy: PolicyArgs::default(),
         n: 256,
         seeds: 1,
         sampler: Sampler {

@@ -9,7 +9,7 @@ use fm_candle::atomic;
 use fm_candle::checkpoint::{self, Kind, NET_KEY, Source, TensorInfo};
 use fm_candle::model::{UNetConfig, identify, order};
 use fm_candle::quantize::{
-    Discard, PackedNet, Report, Treatment, quantize, quantize_to_file, quantize_to_torch,
+    Discard, PackedNet, Report, TensorPolicy, quantize, quantize_to_file, quantize_to_torch,
 };
 use globset::GlobMatcher;
 use quant_core::bits::Bits;
@@ -18,7 +18,7 @@ use serde::Serialize;
 
 use crate::cli::Common;
 use crate::cmd::net;
-use crate::cmd::treatment::{TreatmentArgs, bits, check_glob, glob};
+use crate::cmd::policy::{PolicyArgs, bits, check_glob, glob};
 
 /// Quantize the weights of a checkpoint
 #[derive(clap::Args)]
@@ -38,7 +38,7 @@ pub(crate) struct Args {
     #[arg(short, long, value_name = "OUT")]
     output: PathBuf,
     #[command(flatten)]
-    treatment: TreatmentArgs,
+    policy: PolicyArgs,
     /// Quantize only the tensors whose name matches
     #[arg(long, value_name = "GLOB", value_parser = glob)]
     only: Option<GlobMatcher>,
@@ -75,7 +75,7 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
     atomic::check_target(&args.output)?;
     let start = Instant::now();
     let source = args.open(kind)?;
-    args.treatment.check_globs(source.net_names())?;
+    args.policy.check_globs(source.net_names())?;
     if let Some(only) = &args.only {
         check_glob("--only", only, source.net_names())?;
     }
@@ -131,10 +131,10 @@ impl Args {
         let packed_net = net.as_ref().map(UNetConfig::to_packed).transpose()?;
         let weights: usize = source.tensors().iter().map(TensorInfo::count).sum();
         let bar = common.progress().bar("quantizing", weights as u64, "weights");
-        let treat = |name: &str, shape: &[usize]| self.treat(name, shape);
+        let policy = |name: &str, shape: &[usize]| self.policy(name, shape);
         let report = match kind {
             OutputKind::Torch => {
-                quantize_to_torch(&self.output, source, &indices, treat, |info, _| {
+                quantize_to_torch(&self.output, source, &indices, policy, |info, _| {
                     bar.inc(info.count() as u64);
                     Ok(())
                 })?
@@ -144,7 +144,7 @@ impl Args {
                 source,
                 &indices,
                 packed_net.as_ref().map(|config| PackedNet { config, golden: self.golden }),
-                treat,
+                policy,
                 |info, _| {
                     bar.inc(info.count() as u64);
                     Ok(())
@@ -157,10 +157,10 @@ impl Args {
                     &indices,
                     packed_net.as_ref().map(Into::into),
                     Discard,
-                    treat,
-                    |info, treated| {
+                    policy,
+                    |info, packed| {
                         bar.inc(info.count() as u64);
-                        tensors.push((info.name.clone(), treated.tensor(&info.shape)?));
+                        tensors.push((info.name.clone(), packed.tensor(&info.shape)?));
                         Ok(())
                     },
                 )?;
@@ -174,12 +174,12 @@ impl Args {
         Ok(report)
     }
 
-    fn treat(&self, name: &str, shape: &[usize]) -> Treatment {
+    fn policy(&self, name: &str, shape: &[usize]) -> TensorPolicy {
         match &self.only {
-            Some(only) if !only.is_match(name) && !self.treatment.keeps(name, shape) => {
-                Treatment::F32
+            Some(only) if !only.is_match(name) && !self.policy.keeps(name, shape) => {
+                TensorPolicy::F32
             }
-            _ => self.treatment.treat(self.scheme, self.bits, name, shape),
+            _ => self.policy.of(self.scheme, self.bits, name, shape),
         }
     }
 }

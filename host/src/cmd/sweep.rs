@@ -18,8 +18,8 @@ use crate::cli::{Common, command_line};
 use crate::cmd::images;
 use crate::cmd::net::NetArgs;
 use crate::cmd::ode::OdeArgs;
+use crate::cmd::policy::{PolicyArgs, bits};
 use crate::cmd::sample::{at_least_1, image_shape};
-use crate::cmd::treatment::{TreatmentArgs, bits};
 use crate::embedded;
 use crate::report::tables;
 use crate::study::Study;
@@ -53,7 +53,7 @@ pub(crate) struct Args {
     #[arg(long, value_delimiter = ',', default_value = "2,3,4,8", value_parser = bits())]
     bits: Vec<Bits>,
     #[command(flatten)]
-    treatment: TreatmentArgs,
+    policy: PolicyArgs,
     /// Images sampled per row, from each seed
     #[arg(short, default_value_t = 256)]
     n: usize,
@@ -112,7 +112,7 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
         tensors: source.load()?.tensors,
         schemes: distinct(&args.schemes),
         bits: distinct(&args.bits),
-        treatment: args.treatment.clone(),
+        policy: args.policy.clone(),
         n: args.n,
         seeds: args.seeds,
         sampler: Sampler {

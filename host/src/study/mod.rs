@@ -39,8 +39,8 @@ use quant_core::scheme::Scheme;
 use self::analyses::{Analyses, Measured};
 use crate::cmd::label::class_cycle;
 use crate::cmd::net::{Precision, build};
+use crate::cmd::policy::PolicyArgs;
 use crate::cmd::sample::{image_shape, images};
-use crate::cmd::treatment::TreatmentArgs;
 use crate::progress::Progress;
 use crate::report::{Row, SCHEMA, Summary, grid};
 
@@ -64,7 +64,7 @@ pub(crate) struct Study {
     /// Bits of the codes.
     pub(crate) bits: Vec<Bits>,
     /// How tensors are described.
-    pub(crate) treatment: TreatmentArgs,
+    pub(crate) policy: PolicyArgs,
     /// Images sampled per row, from each seed.
     pub(crate) n: usize,
     /// Sets of samples per row, from as many seeds.
@@ -104,7 +104,7 @@ impl Study {
     /// Runs what is not in the folder yet and writes tables, plots, grids and the report.
     pub(crate) fn run(&self, progress: Progress) -> Result<(Summary, Vec<Row>)> {
         let names: Vec<_> = self.tensors.iter().map(|(name, _)| name.clone()).collect();
-        self.treatment.check_globs(&names)?;
+        self.policy.check_globs(&names)?;
         let settings = settings::of(self)?;
         let known = self.known(&settings)?;
         for folder in ["packed", "grids"] {
@@ -183,8 +183,8 @@ impl Study {
     ) -> Result<Row> {
         let start = Instant::now();
         let net = self.config.to_packed()?;
-        let treat = |name: &str, shape: &[usize]| self.treatment.treat(scheme, bits, name, shape);
-        let (packed, report) = quantize_in_memory(&self.tensors, Some(&net), treat)?;
+        let policy = |name: &str, shape: &[usize]| self.policy.of(scheme, bits, name, shape);
+        let (packed, report) = quantize_in_memory(&self.tensors, Some(&net), policy)?;
         let path = self.packed_path(scheme, bits.get());
         atomic::write(&path, &packed)?;
         let net = self.packed_net(scheme, bits.get())?;
@@ -298,7 +298,7 @@ impl Study {
         let mut notes = vec![
             "PSNR and SSIM (11 x 11 box window) compare samples with pixels in [0, 1].".to_string(),
         ];
-        notes.extend(self.treatment.differences().map(|it| format!("All rows with {it}.")));
+        notes.extend(self.policy.differences().map(|it| format!("All rows with {it}.")));
         let analyses = full.analyses.as_ref();
         Ok(Summary {
             schema: SCHEMA,

@@ -1,11 +1,11 @@
-//! What is done with each tensor: the options that `quantize` and `sweep` share.
+//! The policy for each tensor: the options that `quantize` and `sweep` share.
 
 use core::fmt;
 use core::str::FromStr;
 
 use anyhow::{Result, bail};
 use clap::builder::TypedValueParser;
-use fm_candle::quantize::{Treatment, is_sensitive};
+use fm_candle::quantize::{TensorPolicy, is_sensitive};
 use globset::{Glob, GlobMatcher};
 use quant_core::bits::Bits;
 use quant_core::quantize::{CodebookDtype, Granularity, Options};
@@ -13,7 +13,7 @@ use quant_core::scheme::Scheme;
 
 /// How tensors are described.
 #[derive(clap::Args, Clone, Debug)]
-pub(crate) struct TreatmentArgs {
+pub(crate) struct PolicyArgs {
     /// Precision of the codebooks' entries
     #[arg(
         long = "codebook-dtype",
@@ -64,7 +64,7 @@ impl fmt::Display for Width {
     }
 }
 
-impl Default for TreatmentArgs {
+impl Default for PolicyArgs {
     /// The paper's way: an f32 codebook per channel for every tensor.
     fn default() -> Self {
         let (codebook_dtype, granularity) = (CodebookDtype::F32, Granularity::Channel);
@@ -72,15 +72,15 @@ impl Default for TreatmentArgs {
     }
 }
 
-impl TreatmentArgs {
-    /// What is done with the tensor of a name and shape.
-    pub(crate) fn treat(
+impl PolicyArgs {
+    /// The policy for the tensor of a name and shape.
+    pub(crate) fn of(
         &self,
         scheme: Scheme,
         bits: Bits,
         name: &str,
         shape: &[usize],
-    ) -> Treatment {
+    ) -> TensorPolicy {
         let options = |bits| Options {
             scheme,
             bits,
@@ -89,10 +89,10 @@ impl TreatmentArgs {
             lambda: self.lambda,
         };
         match self.keep.iter().find_map(|keep| keep.width(name, shape)) {
-            Some(Width::F32) => Treatment::F32,
-            Some(Width::F16) => Treatment::F16,
-            Some(Width::Codes(kept)) => Treatment::Quantize(options(kept)),
-            None => Treatment::Quantize(options(bits)),
+            Some(Width::F32) => TensorPolicy::F32,
+            Some(Width::F16) => TensorPolicy::F16,
+            Some(Width::Codes(kept)) => TensorPolicy::Quantize(options(kept)),
+            None => TensorPolicy::Quantize(options(bits)),
         }
     }
 
