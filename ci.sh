@@ -102,7 +102,7 @@ fi
 if arm_is_ready; then
     CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_LINKER=rust-lld \
         CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_RUNNER=qemu-aarch64 \
-        step cargo test --locked -p quant-core --features std --target "$arm" --lib -- kernels bits
+        step cargo test --locked -p quant-core --features std --target "$arm" --lib -- kernels packing
 else
     skipped+="; the NEON kernels were NOT tested (needs Debian's qemu-user; rustup target add $arm)"
 fi

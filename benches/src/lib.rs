@@ -32,8 +32,9 @@ use fm_candle::checkpoint::{FileWeights, Source};
 use fm_candle::data::{ImageSet, Images};
 use fm_candle::model::{Stored, UNet, UNetConfig};
 use fm_candle::ops::Arithmetic;
-use fm_candle::quantize::{Treatment, quantize_in_memory};
+use fm_candle::quantize::{TensorPolicy, quantize_in_memory};
 use fm_candle::train::{Loader, Trainer};
+use quant_core::bits::Bits;
 use quant_core::noise::Stream;
 use quant_core::quantize::Options;
 use quant_core::scheme::Scheme;
@@ -53,6 +54,17 @@ pub fn quick() -> Criterion {
         .sample_size(20)
         .warm_up_time(Duration::from_millis(300))
         .measurement_time(Duration::from_secs(1))
+}
+
+/// A width of 1 to 8 bits.
+///
+/// # Panics
+/// Outside of them.
+pub const fn width(bits: u8) -> Bits {
+    match Bits::new(bits) {
+        Ok(bits) => bits,
+        Err(_) => panic!("a width is 1 to 8 bits"),
+    }
 }
 
 /// `n` standard normals; each `index` gives others.
@@ -96,7 +108,7 @@ pub enum Form {
     /// In f32.
     Dense,
     /// Packed at so many bits; the products in f32 or in integers.
-    Packed(u8, Arithmetic),
+    Packed(Bits, Arithmetic),
 }
 
 /// A net with irregular weights, ready to sample.
@@ -142,15 +154,15 @@ pub fn net_on(
 ///
 /// # Errors
 /// A configuration that makes no net.
-pub fn packed_file(config: &UNetConfig, bits: u8) -> fm_candle::Result<Vec<u8>> {
+pub fn packed_file(config: &UNetConfig, bits: Bits) -> fm_candle::Result<Vec<u8>> {
     let tensor = |(name, shape): (String, Vec<usize>)| {
         let values = weights(shape.iter().product());
         Ok((name, Tensor::from_vec(values, shape, &Device::Cpu)?))
     };
     let tensors =
         UNet::shapes(config)?.into_iter().map(tensor).collect::<fm_candle::Result<Vec<_>>>()?;
-    let treatment = Treatment::Quantize(Options::new(Scheme::EqualMass, bits));
-    Ok(quantize_in_memory(&tensors, Some(&config.to_packed()?), |_, _| treatment)?.0)
+    let policy = TensorPolicy::Quantize(Options::new(Scheme::EqualMass, bits));
+    Ok(quantize_in_memory(&tensors, Some(&config.to_packed()?), |_, _| policy)?.0)
 }
 
 /// Training steps without end.

@@ -14,8 +14,8 @@ use criterion::{
 use fm_candle::device;
 use fm_candle::model::Mode;
 use fm_candle::ops::{self, Arithmetic, CodedWeight};
-use fm_candle::quantize::{Treatment, quantize_in_memory};
-use fmq_benches::{Form, net_on, quick, small_config, tensor};
+use fm_candle::quantize::{TensorPolicy, quantize_in_memory};
+use fmq_benches::{Form, net_on, quick, small_config, tensor, width};
 use quant_core::format::Model;
 use quant_core::quantize::Options;
 use quant_core::scheme::Scheme;
@@ -33,12 +33,12 @@ fn decode(c: &mut Criterion) {
     let weight = [("w".to_string(), tensor(0, &shape).expect("a shape"))];
     let mut group = c.benchmark_group("decode");
     group.throughput(Throughput::Elements(shape.iter().product::<usize>() as u64));
-    for bits in [1, 2, 3, 4, 8] {
-        let treatment = Treatment::Quantize(Options::new(Scheme::Uniform, bits));
-        let packed = quantize_in_memory(&weight, None, |_, _| treatment);
+    for bits in [1, 2, 3, 4, 8].map(width) {
+        let policy = TensorPolicy::Quantize(Options::new(Scheme::Uniform, bits));
+        let packed = quantize_in_memory(&weight, None, |_, _| policy);
         let (file, _) = packed.expect("finite weights");
         let model = Model::parse(&file).expect("our own file");
-        let coded = model.tensors().next().and_then(|tensor| tensor.coded()).expect("codes");
+        let coded = model.tensors().next().and_then(|tensor| tensor.quantized()).expect("codes");
         for (name, dtype) in TYPES {
             let weight = CodedWeight::new(coded, &shape, dtype, &gpu).expect("memory");
             let id = BenchmarkId::new(format!("bits={bits}/to={name}"), "n=2359296");
@@ -93,7 +93,7 @@ fn velocity(c: &mut Criterion) {
     let config = small_config().expect("the preset exists");
     let mut group = c.benchmark_group("velocity");
     group.sampling_mode(SamplingMode::Flat);
-    let forms = [("dense", Form::Dense), ("packed4", Form::Packed(4, Arithmetic::Float))];
+    let forms = [("dense", Form::Dense), ("packed4", Form::Packed(width(4), Arithmetic::Float))];
     for (name, form) in forms {
         for (dtype_name, dtype) in TYPES {
             let net = net_on(&gpu, dtype, &config, form).expect("the preset is a net");

@@ -1,11 +1,10 @@
-//! Every scheme on one group of weights, a channel of a 3x3 convolution with 256 inputs; and one
-//! `lloyd-max` fit for each width of codes, sorted once.
+//! Every scheme on one group of weights, a channel of a 3x3 convolution with 256 inputs.
 
 use core::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use fmq_benches::{quick, weights};
-use quant_core::fit::{Fitter, Group};
+use fmq_benches::{quick, weights, width};
+use quant_core::fit::{self, Group};
 use quant_core::scheme::Scheme;
 
 /// Weights of the channel.
@@ -15,24 +14,16 @@ fn fit(c: &mut Criterion) {
     let mut group = c.benchmark_group("fit");
     group.throughput(Throughput::Elements(N as u64));
     let weights = weights(N);
-    let mut fitter = Fitter::new();
     for scheme in Scheme::ALL {
-        for bits in [4, 8] {
+        for bits in [4, 8].map(width) {
             let channel = Group::new(&weights, bits);
-            assert!(fitter.fit(scheme, &channel).is_ok(), "what is timed must be right");
+            assert!(fit::fit(scheme, &channel).is_ok(), "what is timed must be right");
             let key = format!("scheme={scheme}/bits={bits}/impl=scalar");
             group.bench_function(BenchmarkId::new(key, format!("n={N}")), |b| {
-                b.iter(|| fitter.fit(scheme, black_box(&channel)).map(|fitted| fitted.fit));
+                b.iter(|| fit::fit(scheme, black_box(&channel)).map(|fitted| fitted.fit));
             });
         }
     }
-    let key = "scheme=lloyd-max/bits=1to8/impl=prepared";
-    group.bench_function(BenchmarkId::new(key, format!("n={N}")), |b| {
-        b.iter(|| {
-            let mut prepared = fitter.prepare(black_box(&weights), None)?;
-            (1..=8).try_for_each(|bits| prepared.lloyd_max(1 << bits).map(drop))
-        });
-    });
     group.finish();
 }
 

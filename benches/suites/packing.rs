@@ -6,23 +6,24 @@ use criterion::measurement::WallTime;
 use criterion::{
     BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main,
 };
-use fmq_benches::{codes, packed_file, quick, small_config, weights};
-use quant_core::bits::{pack, packed_len, unpack};
-use quant_core::codebook::Entries;
-use quant_core::coded::{CodedRows, Coding, Parts, RowScale};
+use fmq_benches::{codes, packed_file, quick, small_config, weights, width};
+use quant_core::bits::Bits;
+use quant_core::codebook::CodebookFormat;
 use quant_core::format::Model;
 use quant_core::kernels::{dequantize, scalar};
+use quant_core::matrix::{Parts, QuantLayout, QuantizedMatrix, RowScale};
+use quant_core::packing::{pack, unpack};
 
-type Dequantize = fn(&[u8], u8, &[f32; 256], &mut [f32]);
+type Dequantize = fn(&[u8], Bits, &[f32; 256], &mut [f32]);
 
-const BITS: [u8; 4] = [2, 3, 4, 8];
+const BITS: [Bits; 4] = [width(2), width(3), width(4), width(8)];
 /// What the first cache holds, and what none does.
 const LENGTHS: [usize; 2] = [4096, 4 << 20];
 
 /// One loop, named by its width, implementation and length.
 fn bench<T>(
     group: &mut BenchmarkGroup<'_, WallTime>,
-    (bits, implementation, n): (u8, &str, usize),
+    (bits, implementation, n): (Bits, &str, usize),
     mut run: impl FnMut() -> T,
 ) {
     group.throughput(Throughput::Elements(n as u64));
@@ -34,8 +35,8 @@ fn bench<T>(
 fn packing(c: &mut Criterion) {
     for bits in BITS {
         for n in LENGTHS {
-            let codes = codes(n, bits);
-            let mut bytes = vec![0; packed_len(n, bits).expect("1 to 8 bits")];
+            let codes = codes(n, bits.get());
+            let mut bytes = vec![0; bits.packed_len(n)];
             let mut read = vec![0; n];
 
             let mut group = c.benchmark_group("pack");
@@ -62,8 +63,8 @@ fn dequantizing(c: &mut Criterion) {
     let mut group = c.benchmark_group("dequantize");
     for bits in BITS {
         for n in LENGTHS {
-            let codes = codes(n, bits);
-            let mut packed = vec![0; packed_len(n, bits).expect("1 to 8 bits")];
+            let codes = codes(n, bits.get());
+            let mut packed = vec![0; bits.packed_len(n)];
             pack(&codes, &mut packed, bits).expect("codes of this width");
             let mut table = [0.0; 256];
             table.copy_from_slice(&weights(256));
@@ -90,14 +91,14 @@ fn decode_row(c: &mut Criterion) {
     let mut group = c.benchmark_group("decode_row");
     for n in [288, 1152] {
         for bits in BITS {
-            let table = weights(1 << bits);
+            let table = weights(bits.code_count());
             let codebooks: Vec<u8> = table.iter().flat_map(|w| w.to_le_bytes()).collect();
-            let mut packed = vec![0; packed_len(n, bits).expect("1 to 8 bits")];
-            pack(&codes(n, bits), &mut packed, bits).expect("codes of this width");
-            let (entries, row_scale) = (Entries::F32, RowScale::None);
-            let coding = Coding { bits, entries, rows_per_codebook: 1, row_scale };
+            let mut packed = vec![0; bits.packed_len(n)];
+            pack(&codes(n, bits.get()), &mut packed, bits).expect("codes of this width");
+            let (codebook, row_scale) = (CodebookFormat::F32, RowScale::None);
+            let layout = QuantLayout { bits, codebook, rows_per_codebook: 1, row_scale };
             let parts = Parts { codebooks: &codebooks[..], scales: &[], codes: &packed };
-            let rows = CodedRows::new(coding, 1, n, parts).expect("fitting lengths");
+            let rows = QuantizedMatrix::new(layout, 1, n, parts).expect("fitting lengths");
 
             let mut out = vec![0.0; n];
             group.throughput(Throughput::Elements(n as u64));

@@ -1,224 +1,96 @@
-//! Codes of 1 to 8 bits packed into bytes, least significant bit first.
-//!
-//! Code `i` of width `b` occupies the bits `i·b .. (i+1)·b` of a stream in which bit `k` is bit
-//! `k mod 8` (0 the least significant) of byte `k / 8`. Unused bits of the last byte are zero.
-//!
-//! The 3-bit codes 1, 2, 3, 4, 5 make the bytes `0xd1 0x58`:
-//!
-//! ```text
-//! code     2   1   0        5 at bit 12, 4 at bit 9, 3 at bit 6, 2 at bit 3, 1 at bit 0
-//! byte 0   11 010 001 = 0xd1     the low two bits of 3, then 2, then 1
-//! byte 1   0 101 100 0 = 0x58    the unused bit, 5, 4, the high bit of 3
-//! ```
+//! The width of a code.
 
-use crate::error::{Error, Result, check_length};
-use crate::kernels;
+use crate::error::{Error, Result};
+use core::fmt;
 
-/// The largest width of a code in bits.
-pub const MAX_BITS: u8 = 8;
+/// Width of a code in bits, 1 to 8.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Bits(u8);
 
-/// The number of codes of `bits` bits, `K = 2^bits`.
-///
-/// # Errors
-/// [`Error::Bits`] outside 1..=8.
-pub const fn code_count(bits: u8) -> Result<usize> {
-    match bits {
-        1..=MAX_BITS => Ok(1 << bits),
-        _ => Err(Error::Bits(bits)),
-    }
-}
+impl Bits {
+    /// The greatest width, 8 bits.
+    pub const MAX: Self = Self(8);
 
-/// The bytes that `n` codes of `bits` bits take, `⌈n·bits / 8⌉`.
-///
-/// # Errors
-/// [`Error::Bits`] outside 1..=8.
-pub const fn packed_len(n: usize, bits: u8) -> Result<usize> {
-    match bits {
-        // Eight codes take `bits` whole bytes: in this order nothing overflows.
-        1..=MAX_BITS => Ok(n / 8 * bits as usize + (n % 8 * bits as usize).div_ceil(8)),
-        _ => Err(Error::Bits(bits)),
-    }
-}
+    /// Every width, ascending from 1 bit.
+    pub const ALL: [Self; 8] =
+        [Self(1), Self(2), Self(3), Self(4), Self(5), Self(6), Self(7), Self(8)];
 
-/// Packs `codes` into `out`.
-///
-/// # Shapes
-/// `out`: [`packed_len`]`(codes.len(), bits)` bytes.
-///
-/// # Errors
-/// [`Error::Bits`]; [`Error::Length`] for an `out` of another length; [`Error::Code`] for a code
-/// that does not fit, with `out` then written in part.
-pub fn pack(codes: &[u8], out: &mut [u8], bits: u8) -> Result<()> {
-    check_length("packed codes", packed_len(codes.len(), bits)?, out.len())?;
-    let index = kernels::pack(codes, bits, out);
-    match codes.get(index) {
-        Some(&code) => Err(Error::Code { index, code, max: u8::MAX >> (MAX_BITS - bits) }),
-        None => Ok(()),
-    }
-}
-
-/// Unpacks as many codes as `codes` holds; bits behind the last code are not looked at.
-///
-/// # Shapes
-/// `bytes`: [`packed_len`]`(codes.len(), bits)` bytes.
-///
-/// # Errors
-/// [`Error::Bits`]; [`Error::Length`] for `bytes` of another length.
-pub fn unpack(bytes: &[u8], codes: &mut [u8], bits: u8) -> Result<()> {
-    check_length("packed codes", packed_len(codes.len(), bits)?, bytes.len())?;
-    kernels::unpack(bytes, bits, codes);
-    Ok(())
-}
-
-/// Code `index` of a packed stream, `None` behind the end of `bytes` or for a width outside 1..=8.
-pub fn get(bytes: &[u8], index: usize, bits: u8) -> Option<u8> {
-    code_count(bits).ok()?;
-    // Eight codes take `bits` whole bytes, so the position never overflows before `get` refuses.
-    let bit = index % 8 * usize::from(bits);
-    let at = (index / 8).checked_mul(usize::from(bits))?.checked_add(bit / 8)?;
-    let low = *bytes.get(at)?;
-    let straddles = bit % 8 + usize::from(bits) > 8;
-    let high = if straddles { *bytes.get(at.checked_add(1)?)? } else { 0 };
-    let [code, _] = (u16::from_le_bytes([low, high]) >> (bit % 8)).to_le_bytes();
-    Some(code & (u8::MAX >> (MAX_BITS - bits)))
-}
-
-/// Whether the bits behind the last of `n` codes are zero, as [`pack`] leaves them.
-pub(crate) fn tail_is_zero(bytes: &[u8], n: usize, bits: u8) -> bool {
-    let used = n % 8 * usize::from(bits) % 8;
-    used == 0 || bytes.last().is_none_or(|last| last >> used == 0)
-}
-
-/// The codes of a packed stream in order.
-#[derive(Clone, Debug)]
-pub struct Codes<'a> {
-    bytes: core::slice::Iter<'a, u8>,
-    left: usize,
-    bits: u8,
-    pending: u16,
-    filled: u8,
-}
-
-impl<'a> Codes<'a> {
-    /// The `n` codes of `bits` bits that `bytes` holds.
+    /// A width of so many bits.
     ///
     /// # Errors
-    /// [`Error::Bits`]; [`Error::Length`] unless `bytes` has [`packed_len`]`(n, bits)` bytes.
-    pub fn new(bytes: &'a [u8], n: usize, bits: u8) -> Result<Self> {
-        check_length("packed codes", packed_len(n, bits)?, bytes.len())?;
-        Ok(Self { bytes: bytes.iter(), left: n, bits, pending: 0, filled: 0 })
-    }
-}
-
-impl Iterator for Codes<'_> {
-    type Item = u8;
-
-    fn next(&mut self) -> Option<u8> {
-        self.left = self.left.checked_sub(1)?;
-        if self.filled < self.bits {
-            self.pending |= u16::from(*self.bytes.next()?) << self.filled;
-            self.filled += 8;
+    /// [`Error::Bits`] outside 1..=8.
+    pub const fn new(bits: u8) -> Result<Self> {
+        match bits {
+            1..=8 => Ok(Self(bits)),
+            _ => Err(Error::Bits(bits)),
         }
-        let [low, _] = self.pending.to_le_bytes();
-        self.pending >>= self.bits;
-        self.filled -= self.bits;
-        Some(low & (u8::MAX >> (MAX_BITS - self.bits)))
     }
 
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        (self.left, Some(self.left))
+    /// The number of bits.
+    pub const fn get(self) -> u8 {
+        self.0
+    }
+
+    /// The number of codes, `K = 2^bits`.
+    pub const fn code_count(self) -> usize {
+        1 << self.0
+    }
+
+    /// The greatest code, `2^bits - 1`.
+    pub const fn max_code(self) -> u8 {
+        u8::MAX >> (8 - self.0)
+    }
+
+    /// The bytes that `n` packed codes take, `⌈n·bits / 8⌉`.
+    pub const fn packed_len(self, n: usize) -> usize {
+        // Eight codes take `bits` whole bytes: in this order nothing overflows.
+        n / 8 * self.0 as usize + (n % 8 * self.0 as usize).div_ceil(8)
     }
 }
 
-impl ExactSizeIterator for Codes<'_> {}
+impl fmt::Display for Bits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::vec;
-    use std::vec::Vec;
 
-    #[test]
-    fn packs_three_bit_codes_as_documented() {
-        let mut bytes = [0xff; 2];
-        pack(&[1, 2, 3, 4, 5], &mut bytes, 3).unwrap();
-        assert_eq!(bytes, [0xd1, 0x58]);
+    /// A width that is right.
+    pub(crate) fn width(bits: u8) -> Bits {
+        Bits::new(bits).unwrap()
     }
 
-    #[test]
-    fn packs_whole_bytes_and_nibbles() {
-        let mut bytes = [0; 3];
-        pack(&[0x12, 0x34, 0xff], &mut bytes, 8).unwrap();
-        assert_eq!(bytes, [0x12, 0x34, 0xff]);
-        pack(&[1, 2, 3, 4, 15], &mut bytes, 4).unwrap();
-        assert_eq!(bytes, [0x21, 0x43, 0x0f]);
-        pack(&[1, 0, 0, 0, 0, 0, 0, 1, 1], &mut bytes[..2], 1).unwrap();
-        assert_eq!(bytes[..2], [0x81, 0x01]);
+    /// Any width.
+    pub(crate) fn any_width() -> impl Strategy<Value = Bits> {
+        prop::sample::select(&Bits::ALL[..])
     }
 
     #[test]
     fn rejects_widths_outside_one_to_eight() {
         for bits in [0, 9, 255] {
-            assert_eq!(packed_len(4, bits), Err(Error::Bits(bits)));
-            assert_eq!(pack(&[0], &mut [0], bits), Err(Error::Bits(bits)));
-            assert_eq!(unpack(&[0], &mut [0], bits), Err(Error::Bits(bits)));
-            assert_eq!(get(&[0], 0, bits), None);
+            assert_eq!(Bits::new(bits), Err(Error::Bits(bits)));
         }
+        assert!((1..=8).map(Bits::new).eq(Bits::ALL.map(Ok)));
     }
 
     #[test]
-    fn rejects_codes_that_do_not_fit() {
-        let refused = Err(Error::Code { index: 1, code: 4, max: 3 });
-        assert_eq!(pack(&[3, 4], &mut [0], 2), refused);
-    }
-
-    #[test]
-    fn rejects_other_lengths() {
-        let refused = Err(Error::Length { what: "packed codes", expected: 2, found: 1 });
-        assert_eq!(pack(&[0; 3], &mut [0], 4), refused);
-        assert_eq!(unpack(&[0], &mut [0; 3], 4), refused);
-    }
-
-    #[test]
-    fn length_never_overflows() {
-        assert_eq!(packed_len(usize::MAX, 8), Ok(usize::MAX));
-        assert_eq!(get(&[0], usize::MAX, 8), None);
-    }
-
-    /// Miri is slow, and lets no test read files.
-    fn config() -> ProptestConfig {
-        ProptestConfig {
-            cases: if cfg!(miri) { 8 } else { 256 },
-            failure_persistence: None,
-            ..Default::default()
-        }
-    }
-
-    proptest! {
-        #![proptest_config(config())]
-
-        #[test]
-        fn unpack_undoes_pack(bits in 1_u8..=8, raw in proptest::collection::vec(any::<u8>(), 0..70)) {
-            let codes: Vec<u8> = raw.iter().map(|code| code >> (8 - bits)).collect();
-            let mut bytes = vec![0xaa; packed_len(codes.len(), bits).unwrap()];
-            pack(&codes, &mut bytes, bits).unwrap();
-            let mut read = vec![0xaa; codes.len()];
-            unpack(&bytes, &mut read, bits).unwrap();
-            prop_assert_eq!(&read, &codes);
-            let got: Vec<u8> = (0..codes.len()).map_while(|i| get(&bytes, i, bits)).collect();
-            prop_assert_eq!(&got, &codes);
-            prop_assert!(tail_is_zero(&bytes, codes.len(), bits));
-        }
-
-        #[test]
-        fn each_unused_bit_counts(bits in 1_u8..=8, n in 1_usize..40) {
-            let mut bytes = vec![0; packed_len(n, bits).unwrap()];
-            for unused in n * usize::from(bits)..bytes.len() * 8 {
-                bytes[unused / 8] |= 1 << (unused % 8);
-                prop_assert!(!tail_is_zero(&bytes, n, bits));
-                bytes[unused / 8] = 0;
-            }
-        }
+    fn counts_codes_and_bytes() {
+        let sizes = Bits::ALL.map(|bits| (bits.code_count(), bits.max_code(), bits.packed_len(5)));
+        let expected = [
+            (2, 1, 1),
+            (4, 3, 2),
+            (8, 7, 2),
+            (16, 15, 3),
+            (32, 31, 4),
+            (64, 63, 4),
+            (128, 127, 5),
+            (256, 255, 5),
+        ];
+        assert_eq!(sizes, expected);
+        assert_eq!(Bits::MAX.packed_len(usize::MAX), usize::MAX);
     }
 }

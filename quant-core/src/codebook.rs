@@ -1,18 +1,19 @@
 //! A stored codebook: code → value.
 //!
-//! | entries | bytes of a codebook of `K = 2^bits` levels | value of code `c` |
+//! | format | bytes of a codebook of `K = 2^bits` levels | value of code `c` |
 //! |---|---|---|
-//! | [`Entries::F32`] | 4K | entry `c` |
-//! | [`Entries::F16`] | 2K | entry `c`, widened exactly |
-//! | [`Entries::I16`] | 4 + 2K: scale in f32, then signed entries | `entry c · scale`, in f32 |
-//! | [`Entries::I8`] | 4 + K: likewise | `entry c · scale`, in f32 |
-//! | [`Entries::Affine`] | 8: min, then step, both f32 | `c · step + min`, in f32 |
-//! | [`Entries::Logarithmic`] | 16: a [`LogRange`] | its level `c` of `min(K, n)` |
+//! | [`CodebookFormat::F32`] | 4K | entry `c` |
+//! | [`CodebookFormat::F16`] | 2K | entry `c`, widened exactly |
+//! | [`CodebookFormat::I16`] | 4 + 2K: scale in f32, then signed entries | `entry c · scale`, in f32 |
+//! | [`CodebookFormat::I8`] | 4 + K: likewise | `entry c · scale`, in f32 |
+//! | [`CodebookFormat::Affine`] | 8: min, then scale, both f32 | `c · scale + min`, in f32 |
+//! | [`CodebookFormat::Logarithmic`] | 16: a [`LogRange`] | its level `c` of `min(K, n)` |
 //!
 //! All numbers are little-endian, every operation is rounded on its own. `n` is the number of weights
 //! that share the codebook. Every code has a value: logarithmic codes behind the last level repeat
 //! it.
 
+use crate::bits::Bits;
 use crate::log_range::LogRange;
 use crate::num::low_u8;
 use half::f16;
@@ -22,7 +23,7 @@ pub type Table = [f32; 256];
 
 /// How the codebooks of a tensor are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Entries {
+pub enum CodebookFormat {
     /// A table of f32 levels.
     F32,
     /// A table of f16 levels.
@@ -37,7 +38,7 @@ pub enum Entries {
     Logarithmic,
 }
 
-impl Entries {
+impl CodebookFormat {
     /// The bytes of one codebook of `levels` levels.
     pub const fn codebook_len(self, levels: usize) -> usize {
         match self {
@@ -51,38 +52,45 @@ impl Entries {
     }
 }
 
-/// Equal steps: `value(code) = code · step + min`, each operation rounded to f32.
+/// Uniform quantizer: `value(code) = code · scale + min`, each operation rounded to f32.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Affine {
     /// Value of code 0.
     pub min: f32,
     /// Difference between neighbouring values.
-    pub step: f32,
+    pub scale: f32,
 }
 
 impl Affine {
     /// The value of a code.
     pub fn value(self, code: u8) -> f32 {
         // Two roundings, not one: bit-equal to the paper's uniform scheme.
-        let offset = f32::from(code) * self.step;
+        let offset = f32::from(code) * self.scale;
         offset + self.min
+    }
+
+    /// The values of the first `count` codes.
+    #[cfg(feature = "alloc")]
+    pub(crate) fn levels(self, count: usize) -> alloc::vec::Vec<f32> {
+        (0..count).map(|code| self.value(low_u8(code))).collect()
     }
 
     /// The stored form.
     pub const fn to_bytes(self) -> [u8; 8] {
-        let ([a, b, c, d], [e, f, g, h]) = (self.min.to_le_bytes(), self.step.to_le_bytes());
+        let ([a, b, c, d], [e, f, g, h]) = (self.min.to_le_bytes(), self.scale.to_le_bytes());
         [a, b, c, d, e, f, g, h]
     }
 
     const fn from_bytes([a, b, c, d, e, f, g, h]: [u8; 8]) -> Self {
-        Self { min: f32::from_le_bytes([a, b, c, d]), step: f32::from_le_bytes([e, f, g, h]) }
+        Self { min: f32::from_le_bytes([a, b, c, d]), scale: f32::from_le_bytes([e, f, g, h]) }
     }
 }
 
 /// One codebook in its stored form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Codebook<'a> {
-    entries: Entries,
+    format: CodebookFormat,
+    bits: Bits,
     bytes: &'a [u8],
     /// The `min(K, n)` of a logarithmic codebook.
     most: usize,
@@ -91,13 +99,13 @@ pub struct Codebook<'a> {
 impl<'a> Codebook<'a> {
     /// The codebook that `bytes` store, shared by `weights` weights. Where `bytes` are too short
     /// for a code, its value is 0.
-    pub fn new(entries: Entries, bits: u8, bytes: &'a [u8], weights: usize) -> Self {
-        Self { entries, bytes, most: weights.min(1 << bits.min(8)) }
+    pub fn new(format: CodebookFormat, bits: Bits, bytes: &'a [u8], weights: usize) -> Self {
+        Self { format, bits, bytes, most: weights.min(bits.code_count()) }
     }
 
     /// How the codebook is stored.
-    pub const fn entries(self) -> Entries {
-        self.entries
+    pub const fn format(self) -> CodebookFormat {
+        self.format
     }
 
     /// The stored bytes.
@@ -108,21 +116,23 @@ impl<'a> Codebook<'a> {
     /// The value of a code.
     pub fn value(self, code: u8) -> f32 {
         let i = usize::from(code);
-        let value = match self.entries {
-            Entries::F32 => self.bytes.as_chunks().0.get(i).map(|&b| f32::from_le_bytes(b)),
-            Entries::F16 => {
+        let value = match self.format {
+            CodebookFormat::F32 => self.bytes.as_chunks().0.get(i).map(|&b| f32::from_le_bytes(b)),
+            CodebookFormat::F16 => {
                 self.bytes.as_chunks().0.get(i).map(|&b| f16::from_le_bytes(b).to_f32())
             }
-            Entries::I16 => self.scaled().and_then(|(scale, entries)| {
+            CodebookFormat::I16 => self.scaled().and_then(|(scale, entries)| {
                 let &entry = entries.as_chunks().0.get(i)?;
                 Some(f32::from(i16::from_le_bytes(entry)) * scale)
             }),
-            Entries::I8 => self.scaled().and_then(|(scale, entries)| {
+            CodebookFormat::I8 => self.scaled().and_then(|(scale, entries)| {
                 let &entry = entries.get(i)?;
                 Some(f32::from(entry.cast_signed()) * scale)
             }),
-            Entries::Affine => self.bytes.first_chunk().map(|&b| Affine::from_bytes(b).value(code)),
-            Entries::Logarithmic => self.range().and_then(|range| {
+            CodebookFormat::Affine => {
+                self.bytes.first_chunk().map(|&b| Affine::from_bytes(b).value(code))
+            }
+            CodebookFormat::Logarithmic => self.range().and_then(|range| {
                 let last = low_u8(range.level_count(self.most) - 1);
                 range.level(code.min(last), self.most)
             }),
@@ -131,24 +141,22 @@ impl<'a> Codebook<'a> {
     }
 
     /// Fills the first `2^bits` entries of `table` with the values times `scale`.
-    pub fn fill(self, bits: u8, scale: Option<f32>, table: &mut Table) {
-        for (code, value) in (0..=u8::MAX).zip(table.iter_mut().take(1 << bits.min(8))) {
-            *value = self.value(code);
-        }
-        if let Some(scale) = scale {
-            table.iter_mut().take(1 << bits.min(8)).for_each(|value| *value *= scale);
+    pub fn fill(self, scale: Option<f32>, table: &mut Table) {
+        for (code, value) in (0..=self.bits.max_code()).zip(table) {
+            let level = self.value(code);
+            *value = scale.map_or(level, |scale| level * scale);
         }
     }
 
     /// Whether the stored numbers make sense: a range is a range, every value is finite.
-    pub(crate) fn is_sound(self, bits: u8) -> bool {
-        let last = u8::MAX >> (8 - bits.clamp(1, 8));
+    pub(crate) fn is_sound(self) -> bool {
+        let last = self.bits.max_code();
         let finite = |code| self.value(code).is_finite();
-        match self.entries {
+        match self.format {
             // The levels lie between the magnitudes of the range, which are finite.
-            Entries::Logarithmic => self.range().is_some_and(|range| range.check().is_ok()),
+            CodebookFormat::Logarithmic => self.range().is_some_and(|range| range.check().is_ok()),
             // The others lie between these two.
-            Entries::Affine => finite(0) && finite(last),
+            CodebookFormat::Affine => finite(0) && finite(last),
             _ => (0..=last).all(finite),
         }
     }
@@ -167,44 +175,46 @@ impl<'a> Codebook<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bits::tests::width;
 
-    fn values<const N: usize>(entries: Entries, bytes: &[u8], codes: [u8; N]) -> [f32; N] {
-        codes.map(|code| Codebook::new(entries, 8, bytes, 1000).value(code))
+    fn values<const N: usize>(format: CodebookFormat, bytes: &[u8], codes: [u8; N]) -> [f32; N] {
+        codes.map(|code| Codebook::new(format, Bits::MAX, bytes, 1000).value(code))
     }
 
     #[test]
     fn reads_each_stored_form() {
         let f32_table = [0, 0, 0x80, 0x3f, 0, 0, 0, 0xc0];
-        assert_eq!(values(Entries::F32, &f32_table, [0, 1, 2]), [1.0, -2.0, 0.0]);
+        assert_eq!(values(CodebookFormat::F32, &f32_table, [0, 1, 2]), [1.0, -2.0, 0.0]);
         let f16_table = [0x00, 0x3c, 0x00, 0xc0];
-        assert_eq!(values(Entries::F16, &f16_table, [0, 1, 2]), [1.0, -2.0, 0.0]);
+        assert_eq!(values(CodebookFormat::F16, &f16_table, [0, 1, 2]), [1.0, -2.0, 0.0]);
         let i16_table = [0, 0, 0, 0x3f, 3, 0, 0xff, 0xff];
-        assert_eq!(values(Entries::I16, &i16_table, [0, 1, 2]), [1.5, -0.5, 0.0]);
+        assert_eq!(values(CodebookFormat::I16, &i16_table, [0, 1, 2]), [1.5, -0.5, 0.0]);
         let i8_table = [0, 0, 0, 0x3f, 3, 0xff];
-        assert_eq!(values(Entries::I8, &i8_table, [0, 1, 2]), [1.5, -0.5, 0.0]);
-        let affine = Affine { min: -2.0, step: 0.5 }.to_bytes();
-        assert_eq!(values(Entries::Affine, &affine, [0, 1, 255]), [-2.0, -1.5, 125.5]);
-        assert_eq!(values(Entries::Affine, &[0; 7], [0]), [0.0]);
+        assert_eq!(values(CodebookFormat::I8, &i8_table, [0, 1, 2]), [1.5, -0.5, 0.0]);
+        let affine = Affine { min: -2.0, scale: 0.5 }.to_bytes();
+        assert_eq!(values(CodebookFormat::Affine, &affine, [0, 1, 255]), [-2.0, -1.5, 125.5]);
+        assert_eq!(values(CodebookFormat::Affine, &[0; 7], [0]), [0.0]);
     }
 
     #[test]
     fn logarithmic_codes_behind_the_last_level_repeat_it() {
         // Positive weights from 1 to 8, four levels for five codes or more.
         let bytes = [0.0, 0.0, 1.0, 8.0_f32].map(f32::to_le_bytes);
-        let codebook = Codebook::new(Entries::Logarithmic, 3, bytes.as_flattened(), 4);
+        let codebook =
+            Codebook::new(CodebookFormat::Logarithmic, width(3), bytes.as_flattened(), 4);
         let mut table = [9.0; 256];
-        codebook.fill(3, Some(0.5), &mut table);
+        codebook.fill(Some(0.5), &mut table);
         assert_eq!(table[..9], [0.5, 1.0, 2.0, 4.0, 4.0, 4.0, 4.0, 4.0, 9.0]);
-        assert!(codebook.is_sound(3));
+        assert!(codebook.is_sound());
         let upside_down = [0.0, 0.0, 8.0, 1.0_f32].map(f32::to_le_bytes);
         let bytes = upside_down.as_flattened();
-        assert!(!Codebook::new(Entries::Logarithmic, 3, bytes, 4).is_sound(3));
+        assert!(!Codebook::new(CodebookFormat::Logarithmic, width(3), bytes, 4).is_sound());
     }
 
     #[test]
     fn soundness_is_that_every_value_is_finite() {
-        let affine = |min, step| Affine { min, step }.to_bytes();
-        for (min, step) in [
+        let affine = |min, scale| Affine { min, scale }.to_bytes();
+        for (min, scale) in [
             (0.0, 1.0),
             (f32::MAX, 0.0),
             (f32::MAX, f32::MAX),
@@ -213,21 +223,22 @@ mod tests {
             (f32::NAN, 0.0),
             (1.0, f32::NAN),
         ] {
-            let bytes = affine(min, step);
-            let codebook = Codebook::new(Entries::Affine, 2, &bytes, 9);
+            let bytes = affine(min, scale);
+            let codebook = Codebook::new(CodebookFormat::Affine, width(2), &bytes, 9);
             let finite = (0..4).all(|code| codebook.value(code).is_finite());
-            assert_eq!(codebook.is_sound(2), finite, "{min} {step}");
+            assert_eq!(codebook.is_sound(), finite, "{min} {scale}");
         }
         // The widest range there is.
         let bytes = [1e-45, f32::MAX, f32::MIN_POSITIVE, f32::MAX].map(f32::to_le_bytes);
-        let codebook = Codebook::new(Entries::Logarithmic, 8, bytes.as_flattened(), 1000);
-        assert!(codebook.is_sound(8) && (0..=255).all(|code| codebook.value(code).is_finite()));
+        let codebook =
+            Codebook::new(CodebookFormat::Logarithmic, Bits::MAX, bytes.as_flattened(), 1000);
+        assert!(codebook.is_sound() && (0..=255).all(|code| codebook.value(code).is_finite()));
     }
 
     #[test]
     fn affine_rounds_twice() {
         // 3 · 0.1 rounds up; a fused multiply-add would not.
-        let affine = Affine { min: -0.3, step: 0.1 };
+        let affine = Affine { min: -0.3, scale: 0.1 };
         let product = 3.0_f32 * 0.1;
         assert_eq!(affine.value(3).to_bits(), (product + -0.3_f32).to_bits());
         assert_ne!(affine.value(3).to_bits(), libm::fmaf(3.0, 0.1, -0.3).to_bits());

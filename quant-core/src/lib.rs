@@ -6,12 +6,13 @@
 //!
 //! ```
 //! # #[cfg(feature = "alloc")] fn main() -> quant_core::Result<()> {
+//! use quant_core::bits::Bits;
 //! use quant_core::format::{Head, Model, Writer};
 //! use quant_core::quantize::{Options, quantize_tensor};
 //! use quant_core::scheme::Scheme;
 //!
 //! let weights = [0.5, -1.0, 0.5, 2.0, -1.0, -1.0, 2.0, 0.5];
-//! let quantized = quantize_tensor(&weights, &[8], &Options::new(Scheme::EqualMass, 2))?;
+//! let quantized = quantize_tensor(&weights, &[8], &Options::new(Scheme::EqualMass, Bits::new(2)?))?;
 //! let head = Head { names: vec!["out.bias"], ..Head::default() };
 //! let mut writer = Writer::new(Vec::new(), &head)?;
 //! writer.quantized(&quantized)?;
@@ -28,13 +29,14 @@
 //! |---|---|
 //! | [`error`] | the one error type |
 //! | [`num`] | every lossy cast and every libm call |
-//! | [`bits`] | codes of 1 to 8 bits in bytes |
+//! | [`bits`] | the width of a code |
+//! | [`packing`] | codes of 1 to 8 bits in bytes |
 //! | [`kernels`] | the inner loops over codes, with vector instructions where the CPU has them |
 //! | [`scheme`] | the names of the quantizers |
-//! | [`fit`] | weights → levels and codes, one file per scheme |
+//! | `fit` | weights → levels and codes, one file per scheme (`alloc`) |
 //! | [`log_range`] | the levels of the scheme `log` from four numbers |
 //! | [`codebook`] | a stored codebook: table, affine or logarithmic |
-//! | [`coded`] | rows of codes with their codebooks, decoded in place |
+//! | [`matrix`] | rows of codes with their codebooks, decoded in place |
 //! | `quantize` | a whole tensor → its cheapest exact description (`alloc`) |
 //! | [`net`] | the configuration of a U-Net |
 //! | [`mod@format`] | the packed file, byte by byte; reader, and writer (`alloc`) |
@@ -54,16 +56,18 @@ pub mod bits;
 #[cfg(feature = "capi")]
 pub mod capi;
 pub mod codebook;
-pub mod coded;
 pub mod error;
+#[cfg(feature = "alloc")]
 pub mod fit;
 pub mod format;
 pub mod infer;
 pub mod kernels;
 pub mod log_range;
+pub mod matrix;
 pub mod net;
 pub mod noise;
 pub mod num;
+pub mod packing;
 #[cfg(feature = "alloc")]
 pub mod quantize;
 pub mod scheme;

@@ -73,26 +73,6 @@ pub(crate) const fn index(x: u32) -> usize {
     x as usize
 }
 
-/// The whole part of `x`, 0 below 1, 2^32 - 1 beyond it.
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "rounding down is the purpose; `as` saturates and makes NaN 0"
-)]
-pub(crate) const fn u32_of_real(x: f64) -> u32 {
-    x as u32
-}
-
-/// The level code of `x`, a float that holds an integer in 0..=255.
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "the float holds a small non-negative integer; `as` saturates"
-)]
-pub(crate) const fn code_of(x: f32) -> u8 {
-    x as u8
-}
-
 /// `x` rounded to an integer, ties to even.
 pub(crate) fn round_even(x: f32) -> f32 {
     libm::rintf(x)
@@ -104,10 +84,6 @@ pub(crate) fn log2(x: f64) -> f64 {
 
 pub(crate) fn exp2(x: f64) -> f64 {
     libm::exp2(x)
-}
-
-pub(crate) fn abs(x: f64) -> f64 {
-    libm::fabs(x)
 }
 
 pub(crate) fn abs_f32(x: f32) -> f32 {
@@ -144,6 +120,34 @@ pub(crate) const fn floor_u64(x: f64) -> u64 {
 #[expect(clippy::cast_possible_truncation, reason = "the float holds a small integer")]
 pub(crate) const fn i16_of(x: f32) -> i16 {
     x as i16
+}
+
+/// The whole part of `x`, 0 below 1, 2^32 - 1 beyond it.
+#[cfg(feature = "alloc")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "rounding down is the purpose; `as` saturates and makes NaN 0"
+)]
+pub(crate) const fn u32_of_real(x: f64) -> u32 {
+    x as u32
+}
+
+/// The level code of `x`, a float that holds an integer in 0..=255.
+#[cfg(feature = "alloc")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "the float holds a small non-negative integer; `as` saturates"
+)]
+pub(crate) const fn code_of(x: f32) -> u8 {
+    x as u8
+}
+
+/// The absolute value of `x`.
+#[cfg(feature = "alloc")]
+pub(crate) fn abs(x: f64) -> f64 {
+    libm::fabs(x)
 }
 
 /// The square root of `x`.

@@ -1,10 +1,9 @@
 //! The quantizers by name.
 
-use crate::error::{Error, Result};
 use core::fmt;
 use core::str::FromStr;
 
-/// A way to choose levels and codes for a group of weights; [`crate::fit`] defines each exactly.
+/// A way to choose levels and codes for a group of weights; `fit` defines each exactly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Scheme {
     /// `ot`: levels of equal mass, the paper's optimal-transport quantizer.
@@ -20,7 +19,7 @@ pub enum Scheme {
     /// `lloyd-max`: the least mean squared error that levels can reach, which is also the least
     /// 2-Wasserstein distance.
     LloydMax,
-    /// `ecq`: the least mean squared error plus a price for the entropy of the codes.
+    /// `ecq`: the least mean squared error plus a multiple of the entropy of the codes.
     Ecq,
 }
 
@@ -57,23 +56,46 @@ impl fmt::Display for Scheme {
 }
 
 impl FromStr for Scheme {
-    type Err = Error;
+    type Err = UnknownScheme;
 
-    fn from_str(name: &str) -> Result<Self> {
+    fn from_str(name: &str) -> Result<Self, UnknownScheme> {
         let found = Self::ALL.into_iter().find(|scheme| scheme.name() == name);
-        found.ok_or(Error::UnknownScheme)
+        found.ok_or(UnknownScheme)
     }
 }
+
+/// A name that is no scheme.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnknownScheme;
+
+impl fmt::Display for UnknownScheme {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("unknown scheme: must be one of")?;
+        Scheme::ALL
+            .iter()
+            .enumerate()
+            .try_for_each(|(i, scheme)| write!(f, "{} {scheme}", if i == 0 { "" } else { "," }))
+    }
+}
+
+impl core::error::Error for UnknownScheme {}
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::string::ToString;
 
     #[test]
     fn names_read_back() {
         for scheme in Scheme::ALL {
             assert_eq!(scheme.name().parse(), Ok(scheme));
         }
-        assert_eq!("OT".parse::<Scheme>(), Err(Error::UnknownScheme));
+        assert_eq!("OT".parse::<Scheme>(), Err(UnknownScheme));
+    }
+
+    #[test]
+    fn unknown_scheme_lists_every_name() {
+        let message = UnknownScheme.to_string();
+        assert!(Scheme::ALL.iter().all(|scheme| message.contains(scheme.name())));
     }
 }

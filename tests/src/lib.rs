@@ -11,9 +11,18 @@ mod reference;
 
 use candle_core::{DType, Device, Tensor};
 use fm_candle::model::{UNet, UNetConfig};
+use quant_core::bits::Bits;
 use serde_json::Value;
 
 pub use reference::{data, json, own, ran, reference, tensors};
+
+/// A width of 1 to 8 bits.
+///
+/// # Panics
+/// Outside of them.
+pub fn width(bits: u8) -> Bits {
+    Bits::new(bits).expect("1 to 8 bits")
+}
 
 /// A configuration as the reference stores it.
 ///

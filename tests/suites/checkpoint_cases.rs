@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use fm_candle::checkpoint::{Choice, Source, load};
-use fm_candle::quantize::{Treatment, quantize_to_torch};
-use fmq_tests::data;
+use fm_candle::quantize::{TensorPolicy, quantize_to_torch};
+use fmq_tests::{data, width};
 use quant_core::quantize::Options;
 use quant_core::scheme::Scheme;
 use serde_json::Value;
@@ -89,7 +89,7 @@ fn a_quantized_torch_file_changes_the_weights_of_its_nets_alone() {
         let mut names = Vec::new();
         let uniform = |name: &str, _: &[usize]| {
             assert!(name.starts_with("conv.") || file == "kinds.pth", "{file}: {name}");
-            Treatment::Quantize(Options::new(Scheme::Uniform, 1))
+            TensorPolicy::Quantize(Options::new(Scheme::Uniform, width(1)))
         };
         quantize_to_torch(&output, &source, &indices, uniform, |info, _| {
             names.push(info.name.clone());

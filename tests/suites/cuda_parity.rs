@@ -19,9 +19,9 @@ use fm_candle::ops::{
     Activation, CodedWeight, Mask, Order, add, attention, concat, conv2d, downsample2, dropout,
     group_norm, modulated_group_norm, upsample2,
 };
-use fm_candle::quantize::{Treatment, quantize_in_memory};
+use fm_candle::quantize::{TensorPolicy, quantize_in_memory};
 use fm_candle::train::{Precision, TrainConfig, Trainer};
-use fmq_tests::{formula, formula_weights, numbers};
+use fmq_tests::{formula, formula_weights, numbers, width};
 use quant_core::format::Model;
 use quant_core::noise::Stream;
 use quant_core::quantize::Options;
@@ -160,8 +160,8 @@ fn the_other_operations_with_gradients() {
 /// A packed file of these tensors, every one quantized.
 fn packed(tensors: &[(String, Tensor)], net: Option<&UNetConfig>, options: &Options) -> Vec<u8> {
     let net = net.map(|net| net.to_packed().unwrap());
-    let treat = |_: &str, _: &[usize]| Treatment::Quantize(*options);
-    quantize_in_memory(tensors, net.as_ref(), treat).unwrap().0
+    let policy = |_: &str, _: &[usize]| TensorPolicy::Quantize(*options);
+    quantize_in_memory(tensors, net.as_ref(), policy).unwrap().0
 }
 
 #[test]
@@ -173,9 +173,10 @@ fn packed_weights_decode_to_the_same_bits() {
     for scheme in [Scheme::Uniform, Scheme::EqualMass, Scheme::LloydMax] {
         // Tables of more levels take more room than such rows themselves.
         for bits in 1..=if scheme == Scheme::Uniform { 8 } else { 5 } {
-            let file = packed(&[("w".into(), weight.clone())], None, &Options::new(scheme, bits));
+            let file =
+                packed(&[("w".into(), weight.clone())], None, &Options::new(scheme, width(bits)));
             let model = Model::parse(&file).unwrap();
-            let coded = model.tensors().next().unwrap().coded().unwrap();
+            let coded = model.tensors().next().unwrap().quantized().unwrap();
             for (dtype, _) in TYPES {
                 let dense = |device| {
                     let weight = CodedWeight::new(coded, &shape, dtype, device)?;
@@ -240,7 +241,7 @@ fn a_packed_net_has_the_same_velocity_and_gradient() {
     let weights = formula_weights(&config(), 5);
     for bits in [2, 3, 8] {
         let path = folder.path().join(format!("{bits}.fmq"));
-        let options = Options::new(Scheme::EqualMass, bits);
+        let options = Options::new(Scheme::EqualMass, width(bits));
         std::fs::write(&path, packed(&weights, Some(&config()), &options)).unwrap();
         let net = |device: &Device, dtype| {
             let source = Source::open(&path, false).unwrap();

@@ -14,14 +14,16 @@ use std::fs;
 use std::path::PathBuf;
 
 use fm_candle::quantize::{Calibration, calibrate};
-use quant_core::coded::{Coding, RowScale};
+use fmq_tests::width;
+use quant_core::bits::Bits;
 use quant_core::format::{
     Dense, Encoding, Golden, Head, Kind, MemoryPlan, Model, Writer, fill_section,
 };
 use quant_core::infer::{Input, Plan, Precision, Settings};
+use quant_core::matrix::{QuantLayout, RowScale};
 use quant_core::net::NetConfig;
 use quant_core::noise::Stream;
-use quant_core::quantize::{Granularity, Levels, Options, quantize_tensor};
+use quant_core::quantize::{CodebookDtype, Granularity, Options, quantize_tensor};
 use quant_core::scheme::Scheme;
 
 fn folder() -> PathBuf {
@@ -44,9 +46,9 @@ fn describe(model: &Model<'_>) -> String {
     }
     for tensor in model.tensors() {
         let form = match tensor.encoding() {
-            Encoding::Coded(Coding { bits, entries, rows_per_codebook, row_scale }) => {
+            Encoding::Quantized(QuantLayout { bits, codebook, rows_per_codebook, row_scale }) => {
                 let scale = if row_scale == RowScale::None { "" } else { " scaled" };
-                format!("{bits} bits {entries:?} per {rows_per_codebook}{scale}")
+                format!("{bits} bits {codebook:?} per {rows_per_codebook}{scale}")
             }
             dense => format!("{dense:?}"),
         };
@@ -115,14 +117,18 @@ fn everything() -> Vec<u8> {
     let auto = Granularity::Auto;
     let mut plans = Vec::new();
     for scheme in Scheme::ALL {
-        plans.extend((1..=8).map(|bits| Options::new(scheme, bits)));
+        plans.extend(Bits::ALL.map(|bits| Options::new(scheme, bits)));
     }
-    for (levels, granularity) in [
-        (Levels::F16, Granularity::Group(2)),
-        (Levels::I16, Granularity::Tensor),
-        (Levels::I8, auto),
+    for (codebook_dtype, granularity) in [
+        (CodebookDtype::F16, Granularity::Group(2)),
+        (CodebookDtype::I16, Granularity::Tensor),
+        (CodebookDtype::I8, auto),
     ] {
-        plans.push(Options { levels, granularity, ..Options::new(Scheme::LloydMax, 3) });
+        plans.push(Options {
+            codebook_dtype,
+            granularity,
+            ..Options::new(Scheme::LloydMax, width(3))
+        });
     }
     let names: Vec<String> =
         (0..plans.len()).map(|i| format!("{}.{}.{i}", plans[i].scheme, plans[i].bits)).collect();
@@ -190,7 +196,10 @@ fn net() -> Vec<u8> {
         #[expect(clippy::cast_possible_truncation, reason = "weights are f32")]
         let weights: Vec<f32> =
             weights(shape.iter().product()).iter().map(|w| w * scale as f32).collect();
-        let options = Options { levels: Levels::F16, ..Options::new(Scheme::UniformMse, 2) };
+        let options = Options {
+            codebook_dtype: CodebookDtype::F16,
+            ..Options::new(Scheme::UniformMse, width(2))
+        };
         writer.quantized(&quantize_tensor(&weights, shape, &options).unwrap()).unwrap();
     }
     let written = writer.finish().unwrap();

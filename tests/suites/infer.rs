@@ -9,22 +9,22 @@
 use candle_core::{Device, Tensor};
 use fm_candle::checkpoint;
 use fm_candle::model::{Mode, Stored, UNet, UNetConfig};
-use fm_candle::quantize::{PackedNet, Treatment, quantize_in_memory, quantize_to_file};
+use fm_candle::quantize::{PackedNet, TensorPolicy, quantize_in_memory, quantize_to_file};
 use fm_candle::sample::{Sampler, start_noise};
 use fm_candle::solver::{self, uniform_grid};
 use fmq_tests::nets::nets;
-use fmq_tests::{formula, formula_weights};
+use fmq_tests::{formula, formula_weights, width};
 use quant_core::Error;
 use quant_core::format::{Kind, Model, fill_section};
 use quant_core::infer::{self, Input, Layer, Method, Plan, Precision, Settings};
 use quant_core::quantize::Options;
 use quant_core::scheme::Scheme;
 
-/// A packed file of formula weights, every tensor treated alike, and the net of what it holds.
-fn packed(config: &UNetConfig, treatment: Treatment) -> (Vec<u8>, UNet) {
+/// A packed file of formula weights, every tensor packed alike, and the net of what it holds.
+fn packed(config: &UNetConfig, policy: TensorPolicy) -> (Vec<u8>, UNet) {
     let weights = formula_weights(config, 3);
     let net = config.to_packed().unwrap();
-    let (file, _) = quantize_in_memory(&weights, Some(&net), |_, _| treatment).unwrap();
+    let (file, _) = quantize_in_memory(&weights, Some(&net), |_, _| policy).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("net.fmq");
     std::fs::write(&path, &file).unwrap();
@@ -37,8 +37,8 @@ fn values(seed: u64, len: usize) -> Vec<f32> {
 }
 
 /// The largest difference between both engines, over the largest value.
-fn off(config: &UNetConfig, treatment: Treatment, (height, width): (usize, usize)) -> f32 {
-    let (file, net) = packed(config, treatment);
+fn off(config: &UNetConfig, policy: TensorPolicy, (height, width): (usize, usize)) -> f32 {
+    let (file, net) = packed(config, policy);
     let model = Model::parse(&file).unwrap();
     let plan = Plan::with_size(&model, height, width).unwrap();
     let concat = config.in_channels.saturating_sub(config.out_channels);
@@ -74,32 +74,32 @@ fn off(config: &UNetConfig, treatment: Treatment, (height, width): (usize, usize
 #[test]
 fn velocities_equal_candles() {
     for (name, config, size) in nets() {
-        let off = off(&config, Treatment::F32, size);
+        let off = off(&config, TensorPolicy::F32, size);
         println!("{name}: {off:.1e}");
         assert!(off < 1e-5, "{name}: {off}");
     }
     // The sine of 2 pi 2^7 x amplifies the rounding of its argument.
     let fourier = UNetConfig { with_fourier_features: true, ..nets()[0].1.clone() };
-    assert!(off(&fourier, Treatment::F32, (8, 8)) < 5e-4);
+    assert!(off(&fourier, TensorPolicy::F32, (8, 8)) < 5e-4);
     let both = UNetConfig { in_channels: 5, ..fourier };
-    assert!(off(&both, Treatment::F32, (8, 8)) < 5e-4);
+    assert!(off(&both, TensorPolicy::F32, (8, 8)) < 5e-4);
 }
 
 #[test]
 fn packed_weights_are_read_as_they_are() {
     let config = UNetConfig::preset("mnist-micro").unwrap();
     for bits in [2, 3, 4, 8] {
-        let treatment = Treatment::Quantize(Options::new(Scheme::EqualMass, bits));
-        let off = off(&config, treatment, (28, 28));
+        let policy = TensorPolicy::Quantize(Options::new(Scheme::EqualMass, width(bits)));
+        let off = off(&config, policy, (28, 28));
         assert!(off < 1e-5, "{bits} bits: {off}");
     }
-    assert!(off(&config, Treatment::F16, (28, 28)) < 1e-5);
+    assert!(off(&config, TensorPolicy::F16, (28, 28)) < 1e-5);
 }
 
 #[test]
 fn the_plan_is_exact() {
     for (name, config, (height, width)) in nets() {
-        let (file, _) = packed(&config, Treatment::F16);
+        let (file, _) = packed(&config, TensorPolicy::F16);
         let model = Model::parse(&file).unwrap();
         let plan = Plan::with_size(&model, height, width).unwrap();
         let concat = vec![0.5; config.in_channels * height * width];
@@ -116,8 +116,8 @@ fn the_plan_is_exact() {
 #[test]
 fn the_micro_net_fits_a_microcontroller() {
     let config = UNetConfig::preset("mnist-micro").unwrap();
-    let treatment = Treatment::Quantize(Options::new(Scheme::EqualMass, 4));
-    let (file, _) = packed(&config, treatment);
+    let policy = TensorPolicy::Quantize(Options::new(Scheme::EqualMass, width(4)));
+    let (file, _) = packed(&config, policy);
     let model = Model::parse(&file).unwrap();
     let plan = Plan::new(&model).unwrap();
     let settings = Settings { label: Some(3), ..Settings::default() };
@@ -130,8 +130,8 @@ fn the_micro_net_fits_a_microcontroller() {
 #[test]
 fn the_solver_equals_candles() {
     let config = UNetConfig::preset("mnist-micro").unwrap();
-    let treatment = Treatment::Quantize(Options::new(Scheme::LloydMax, 3));
-    let (file, net) = packed(&config, treatment);
+    let policy = TensorPolicy::Quantize(Options::new(Scheme::LloydMax, width(3)));
+    let (file, net) = packed(&config, policy);
     let model = Model::parse(&file).unwrap();
     let plan = Plan::new(&model).unwrap();
     let x0 = start_noise(5, 2, 1, (1, 28, 28), &Device::Cpu).unwrap();
@@ -170,7 +170,7 @@ fn the_solver_equals_candles() {
 #[test]
 fn what_makes_no_image_is_refused() {
     let config = UNetConfig::preset("mnist-micro").unwrap();
-    let (file, _) = packed(&config, Treatment::F16);
+    let (file, _) = packed(&config, TensorPolicy::F16);
     let model = Model::parse(&file).unwrap();
     assert!(Plan::with_size(&model, 28, 26).is_err(), "26 is no multiple of 4");
     assert!(Plan::with_size(&model, 0, 28).is_err());
@@ -185,7 +185,7 @@ fn what_makes_no_image_is_refused() {
     assert!(plan.velocity(&model, &Input { x: &x[1..], ..input }, &mut arena, &mut v).is_err());
     // The plan of another net with images of the same size: wider, so that numbers would be missing.
     let wide = UNetConfig { channel_mult: vec![1.0, 2.0], ..config.clone() };
-    let (other, _) = packed(&wide, Treatment::F16);
+    let (other, _) = packed(&wide, TensorPolicy::F16);
     let other = Model::parse(&other).unwrap();
     let (mut large, large_plan) = (vec![0.0; 1 << 18], Plan::new(&other).unwrap());
     assert!(plan.velocity(&other, &input, &mut large, &mut v).is_err());
@@ -199,7 +199,7 @@ fn what_makes_no_image_is_refused() {
         assert!(infer::Sampler::new(&model, &plan, settings, &mut arena).is_err());
     }
     let without = UNetConfig { image_size: -1, ..config };
-    let (file, _) = packed(&without, Treatment::F16);
+    let (file, _) = packed(&without, TensorPolicy::F16);
     assert!(Plan::new(&Model::parse(&file).unwrap()).is_err(), "a net of unknown size");
 }
 
@@ -208,12 +208,13 @@ fn a_file_with_a_golden_pair_tests_its_device() {
     let config = UNetConfig::preset("mnist-micro").unwrap();
     let net = config.to_packed().unwrap();
     let weights = formula_weights(&config, 3);
-    let treat = |_: &str, _: &[usize]| Treatment::Quantize(Options::new(Scheme::EqualMass, 3));
+    let policy =
+        |_: &str, _: &[usize]| TensorPolicy::Quantize(Options::new(Scheme::EqualMass, width(3)));
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("net.fmq");
     let all: Vec<usize> = (0..weights.len()).collect();
     let packed = PackedNet { config: &net, golden: true };
-    quantize_to_file(&path, &weights[..], &all, Some(packed), treat, |_, _| Ok(())).unwrap();
+    quantize_to_file(&path, &weights[..], &all, Some(packed), policy, |_, _| Ok(())).unwrap();
     let mut file = std::fs::read(&path).unwrap();
 
     let model = Model::parse(&file).unwrap();
@@ -233,7 +234,7 @@ fn a_file_with_a_golden_pair_tests_its_device() {
     let model = Model::parse(&file).unwrap();
     assert_eq!(plan.self_test(&model, &mut arena), Err(Error::SelfTest { index: 5 }));
 
-    let (file, _) = quantize_in_memory(&weights, Some(&net), treat).unwrap();
+    let (file, _) = quantize_in_memory(&weights, Some(&net), policy).unwrap();
     let model = Model::parse(&file).unwrap();
     assert_eq!(model.memory_plan(), Some(plan.stored()));
     assert_eq!(plan.self_test(&model, &mut arena), Ok(None), "no pair, no test");
@@ -248,7 +249,7 @@ fn payload_len(file: &[u8]) -> usize {
 #[test]
 fn a_layer_alone_is_a_convolution() {
     let (_, config, _) = nets().into_iter().next().unwrap();
-    let (file, _) = packed(&config, Treatment::F32);
+    let (file, _) = packed(&config, TensorPolicy::F32);
     let model = Model::parse(&file).unwrap();
     let at = model.tensors().position(|tensor| tensor.shape().ends_with(&[3, 3])).unwrap();
     let [weight, bias] = [at, at + 1].map(|i| model.tensors().nth(i).unwrap());

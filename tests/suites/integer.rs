@@ -13,10 +13,10 @@ use std::path::Path;
 use fm_candle::checkpoint;
 use fm_candle::model::UNetConfig;
 use fm_candle::quantize::{
-    Calibration, PackedNet, Treatment, calibrate, quantize_in_memory, quantize_to_file,
+    Calibration, PackedNet, TensorPolicy, calibrate, quantize_in_memory, quantize_to_file,
 };
 use fmq_tests::nets::nets;
-use fmq_tests::{formula, formula_weights};
+use fmq_tests::{formula, formula_weights, width};
 use quant_core::Error;
 use quant_core::format::{Kind, Model, with_section};
 use quant_core::infer::{Input, Plan, Precision, Sampler, Settings};
@@ -34,14 +34,14 @@ fn embedded(preset: &str, bits: u8, golden: bool) -> Vec<u8> {
     let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("../host/assets");
     let net = checkpoint::load(&assets.join(format!("{preset}.safetensors")), false).unwrap();
     let config = UNetConfig::from_json(net.net().unwrap()).unwrap().to_packed().unwrap();
-    let options = Options::new(Scheme::LloydMax, bits);
+    let options = Options::new(Scheme::LloydMax, width(bits));
     let options = Options { granularity: Granularity::Auto, ..options };
     let all: Vec<usize> = (0..net.tensors.len()).collect();
     let packed = Some(PackedNet { config: &config, golden });
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("net.fmq");
-    let treat = |_: &str, _: &[usize]| Treatment::Quantize(options);
-    quantize_to_file(&path, &net.tensors[..], &all, packed, treat, |_, _| Ok(())).unwrap();
+    let policy = |_: &str, _: &[usize]| TensorPolicy::Quantize(options);
+    quantize_to_file(&path, &net.tensors[..], &all, packed, policy, |_, _| Ok(())).unwrap();
     calibrate(&std::fs::read(&path).unwrap(), BY, || {}).unwrap()
 }
 
@@ -89,13 +89,13 @@ fn images_stay_those_of_floats() {
 /// Every kind of layer, and every way in which weights are stored.
 #[test]
 fn every_net_stays_close_to_its_floats() {
-    let coded = |scheme| Treatment::Quantize(Options::new(scheme, 5));
-    let treatments = [Treatment::F32, Treatment::F16, coded(Scheme::EqualMass)];
+    let coded = |scheme| TensorPolicy::Quantize(Options::new(scheme, width(5)));
+    let policies = [TensorPolicy::F32, TensorPolicy::F16, coded(Scheme::EqualMass)];
     for (i, (name, config, (height, width))) in nets().into_iter().enumerate() {
         let weights = formula_weights(&config, 3);
         let net = config.to_packed().unwrap();
-        let treatment = treatments[i % treatments.len()];
-        let (file, _) = quantize_in_memory(&weights, Some(&net), |_, _| treatment).unwrap();
+        let policy = policies[i % policies.len()];
+        let (file, _) = quantize_in_memory(&weights, Some(&net), |_, _| policy).unwrap();
         let model = Model::parse(&file).unwrap();
         let plan = Plan::with_size(&model, height, width).unwrap();
         let (pixels, concat) = (height * width, config.in_channels - config.out_channels);
@@ -187,7 +187,7 @@ fn scales_that_do_not_fit_are_refused() {
     let config = UNetConfig::preset("mnist-micro").unwrap();
     let weights = formula_weights(&config, 3);
     let net = config.to_packed().unwrap();
-    let (file, _) = quantize_in_memory(&weights, Some(&net), |_, _| Treatment::F16).unwrap();
+    let (file, _) = quantize_in_memory(&weights, Some(&net), |_, _| TensorPolicy::F16).unwrap();
     let model = Model::parse(&file).unwrap();
     let error = Plan::with_precision(&model, Precision::Integer).unwrap_err();
     assert!(error.to_string().contains("fmq calibrate"), "{error}");

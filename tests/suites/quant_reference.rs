@@ -5,9 +5,9 @@
 #![allow(clippy::cast_precision_loss, reason = "lengths of small tensors")]
 #![allow(clippy::print_stdout, clippy::unwrap_used, reason = "helpers of tests do as tests do")]
 
-use fmq_tests::{json, ran, reference};
-use quant_core::coded::rows_of;
-use quant_core::fit::{Fit, Fitter, Group};
+use fmq_tests::{json, ran, reference, width};
+use quant_core::fit::{self, Fit, Group};
+use quant_core::matrix::rows_of;
 use quant_core::quantize::{Options, quantize_tensor};
 use quant_core::scheme::Scheme;
 use safetensors::SafeTensors;
@@ -40,9 +40,9 @@ fn squared_error(weights: &[f32], values: &[f32]) -> f64 {
 }
 
 fn fit(scheme: Scheme, bits: u8, weights: &[f32], numel: usize) -> (Fit, Vec<u8>, Vec<f32>) {
-    let mut fitter = Fitter::new();
-    let fitted = fitter.fit(scheme, &Group { numel, ..Group::new(weights, bits) }).unwrap();
-    (fitted.fit, fitted.codes.to_vec(), fitted.dequantized(weights).collect())
+    let fitted = fit::fit(scheme, &Group { numel, ..Group::new(weights, width(bits)) }).unwrap();
+    let values = fitted.dequantized(weights).collect();
+    (fitted.fit, fitted.codes, values)
 }
 
 /// Compares each channel of each tensor at 2 to 8 bits. Only a constant channel may name its one
@@ -89,7 +89,8 @@ fn compare(scheme: Scheme, max_ulps: u32) {
                 }
                 all.extend(values);
             }
-            let stored = quantize_tensor(&weights, &shape, &Options::new(scheme, bits)).unwrap();
+            let stored =
+                quantize_tensor(&weights, &shape, &Options::new(scheme, width(bits))).unwrap();
             assert_eq!(stored.dequantized(), all, "{case}: stored");
         }
     }
@@ -172,7 +173,7 @@ fn no_scheme_beats_lloyd_max() {
                 if fit == Fit::Copied {
                     continue; // not K levels
                 }
-                // Levels are rounded to f32: each may cost a square of half its last place.
+                // CodebookDtype are rounded to f32: each may cost a square of half its last place.
                 let rounding: f64 = row.iter().map(|&w| (f64::from(w) * 6e-8).powi(2)).sum();
                 let (best, rival_error) = (squared_error(row, &best), squared_error(row, &values));
                 let bound = rival_error * (1.0 + 1e-9) + rounding;

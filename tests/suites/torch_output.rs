@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use candle_core::{DType, Device, Tensor};
 use fm_candle::Result;
 use fm_candle::checkpoint::{Choice, Kind, Source, load, safetensors as container, torch};
-use fm_candle::quantize::{Report, Treatment, quantize_to_torch};
-use fmq_tests::{ran, reference};
+use fm_candle::quantize::{Report, TensorPolicy, quantize_to_torch};
+use fmq_tests::{ran, reference, width};
 use quant_core::quantize::Options;
 use quant_core::scheme::Scheme;
 use safetensors::tensor::View;
@@ -25,8 +25,8 @@ fn data(file: &str) -> PathBuf {
     [ours].into_iter().chain(theirs).find(|path| path.exists()).unwrap_or_default()
 }
 
-fn bits(bits: u8) -> Treatment {
-    Treatment::Quantize(Options::new(Scheme::EqualMass, bits))
+fn bits(bits: u8) -> TensorPolicy {
+    TensorPolicy::Quantize(Options::new(Scheme::EqualMass, width(bits)))
 }
 
 /// A torch file made from another.
@@ -42,7 +42,7 @@ struct Made {
 fn make(
     input: &str,
     only: Option<&[&str]>,
-    treat: impl Fn(&str, &[usize]) -> Treatment,
+    policy: impl Fn(&str, &[usize]) -> TensorPolicy,
 ) -> Result<Made> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("made.pth");
@@ -51,8 +51,8 @@ fn make(
     let picked = names.zip(0..).filter(|(name, _)| only.is_none_or(|only| only.contains(name)));
     let indices: Vec<usize> = picked.map(|(_, index)| index).collect();
     let mut values = HashMap::new();
-    let report = quantize_to_torch(&path, &source, &indices, treat, |info, treated| {
-        values.insert(info.name.clone(), treated.tensor(&info.shape)?);
+    let report = quantize_to_torch(&path, &source, &indices, policy, |info, packed| {
+        values.insert(info.name.clone(), packed.tensor(&info.shape)?);
         Ok(())
     });
     let left = fs::read_dir(folder.path()).unwrap().count();
@@ -190,10 +190,10 @@ fn optimizer_and_arguments_of_a_training_run_stay() {
 
 #[test]
 fn raw_weights_and_shadows_are_treated_by_the_name_of_their_parameter() {
-    let treat = |name: &str, _: &[usize]| {
-        if name == "conv.weight" { bits(1) } else { Treatment::F32 }
+    let policy = |name: &str, _: &[usize]| {
+        if name == "conv.weight" { bits(1) } else { TensorPolicy::F32 }
     };
-    let made = make("training.pth", None, treat).unwrap();
+    let made = make("training.pth", None, policy).unwrap();
     assert_holds(&made, "training.pth");
     let coded = made.report.tensors.iter().filter(|tensor| tensor.scheme == "ot");
     let coded: Vec<&str> = coded.map(|tensor| tensor.name.as_str()).collect();
@@ -236,15 +236,15 @@ fn views_take_their_values_where_they_lie() {
 
 #[test]
 fn one_element_cannot_have_two_values() {
-    for (file, only, treat) in [
+    for (file, only, policy) in [
         ("views.pth", &["base", "transposed"][..], None),
         ("views.legacy.pth", &["base", "transposed"], None),
         ("shared.pth", &["a", "b"], Some("b")),
     ] {
-        let treat = |name: &str, _: &[usize]| {
-            if treat.is_none_or(|coded| coded == name) { bits(1) } else { Treatment::F32 }
+        let policy = |name: &str, _: &[usize]| {
+            if policy.is_none_or(|coded| coded == name) { bits(1) } else { TensorPolicy::F32 }
         };
-        let error = make(file, Some(only), treat).err().unwrap().to_string();
+        let error = make(file, Some(only), policy).err().unwrap().to_string();
         assert!(error.contains(&format!("tensor `{}`: shares memory", only[1])), "{error}");
         assert!(!error.contains('\n'), "{error}");
     }
@@ -303,8 +303,8 @@ fn a_state_dict_of_our_own_has_the_same_tensors() {
         &source,
         &all,
         |_, _| bits(1),
-        |info, treated| {
-            values.insert(info.name.clone(), treated.tensor(&info.shape)?.to_dtype(info.dtype)?);
+        |info, packed| {
+            values.insert(info.name.clone(), packed.tensor(&info.shape)?.to_dtype(info.dtype)?);
             Ok(())
         },
     )

@@ -18,7 +18,7 @@ use fm_candle::fid::{Statistics, fid};
 use fm_candle::model::{Initial, Mode, UNetConfig};
 use fm_candle::ops::Arithmetic;
 use fm_candle::train::{Precision, TrainConfig, Trainer};
-use fmq_benches::{Form, Steps, codes, net_on, tensor};
+use fmq_benches::{Form, Steps, codes, net_on, tensor, width};
 
 /// The work of one line.
 type Work = Box<dyn FnMut()>;
@@ -106,9 +106,9 @@ fn work(config: &UNetConfig, n: usize, kind: &str, device: &Device, precision: &
             });
         }
         "dense" => Form::Dense,
-        "packed4" => Form::Packed(4, Arithmetic::Float),
-        "packed2" => Form::Packed(2, Arithmetic::Float),
-        "int8" => Form::Packed(4, Arithmetic::Integer),
+        "packed4" => Form::Packed(width(4), Arithmetic::Float),
+        "packed2" => Form::Packed(width(2), Arithmetic::Float),
+        "int8" => Form::Packed(width(4), Arithmetic::Integer),
         other => panic!("no kind `{other}`"),
     };
     let net = net_on(device, dtype, config, form).expect("the preset is a net");

@@ -424,11 +424,12 @@ fn wanted<'a>(store: &'a Store, choice: &Choice<'a>) -> Wanted<'a> {
 mod tests {
     use ::safetensors::tensor::View;
     use candle_core::Device;
+    use quant_core::bits::Bits;
     use quant_core::quantize::Options;
     use quant_core::scheme::Scheme;
 
     use super::*;
-    use crate::quantize::{Packed, Treatment, quantize};
+    use crate::quantize::{Packed, TensorPolicy, quantize};
 
     #[test]
     fn all_tensors_together_must_keep_to_the_budget() {
@@ -459,14 +460,14 @@ mod tests {
             ("steps".to_string(), Tensor::new(-7_i64, &Device::Cpu).unwrap()),
             ("empty".to_string(), Tensor::zeros((2, 0), DType::F32, &Device::Cpu).unwrap()),
         ];
-        let treat = |name: &str, _: &[usize]| match name {
-            "coded" => Treatment::Quantize(Options::new(Scheme::Uniform, 2)),
-            _ => Treatment::F32,
+        let policy = |name: &str, _: &[usize]| match name {
+            "coded" => TensorPolicy::Quantize(Options::new(Scheme::Uniform, Bits::new(2).unwrap())),
+            _ => TensorPolicy::F32,
         };
         let mut expected = Vec::new();
         let packed =
-            quantize(&tensors[..], &[0, 1, 2, 3], None, Vec::new(), treat, |info, treated| {
-                expected.push((info.name.clone(), treated.tensor(&info.shape)?));
+            quantize(&tensors[..], &[0, 1, 2, 3], None, Vec::new(), policy, |info, packed| {
+                expected.push((info.name.clone(), packed.tensor(&info.shape)?));
                 Ok(())
             });
         let Packed { mut sink, head, .. } = packed.unwrap();

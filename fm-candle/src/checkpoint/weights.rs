@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
-use quant_core::coded::CodedRows;
+use quant_core::matrix::QuantizedMatrix;
 
 use super::source::Source;
 use crate::error::{Error, Result};
@@ -70,7 +70,7 @@ impl FileWeights {
     }
 
     /// A weight that stays packed on the device; what it holds was checked with the file.
-    fn coded(&self, name: &str, rows: CodedRows<'_>, shape: &[usize]) -> Result<Weight> {
+    fn coded(&self, name: &str, rows: QuantizedMatrix<'_>, shape: &[usize]) -> Result<Weight> {
         let weight = CodedWeight::new(rows, shape, self.dtype, &self.device)?;
         if self.dtype == DType::F16 && !is_finite(&weight.dense()?)? {
             return Err(Error::tensor(name, BEYOND_F16));
@@ -93,7 +93,7 @@ impl Weights for FileWeights {
             rows.check(name, shape)?;
             return Ok(Weight::Rows(Arc::new(rows), self.arithmetic));
         }
-        if let Some(rows) = packed.and_then(quant_core::format::Tensor::coded) {
+        if let Some(rows) = packed.and_then(quant_core::format::Tensor::quantized) {
             return self.coded(name, rows, shape);
         }
         Weight::constant(&self.read(index, name, shape)?, self.arithmetic)
@@ -141,12 +141,13 @@ impl Rows for PackedRows {
 
 #[cfg(test)]
 mod tests {
+    use quant_core::bits::Bits;
     use quant_core::quantize::Options;
     use quant_core::scheme::Scheme;
 
     use super::*;
     use crate::model::{Initial, Mode, UNet, UNetConfig};
-    use crate::quantize::{Treatment, quantize_in_memory};
+    use crate::quantize::{TensorPolicy, quantize_in_memory};
 
     /// A packed file of a small net, at 3 bits.
     fn packed(config: &UNetConfig, scale: f64) -> Vec<u8> {
@@ -156,12 +157,12 @@ mod tests {
         let tensors = initial.vars.iter().map(|(name, var)| {
             (name.clone(), ((var.as_tensor() + 0.01).unwrap() * scale).unwrap())
         });
-        let treat = |_: &str, shape: &[usize]| match shape {
-            [_] => Treatment::F32,
-            _ => Treatment::Quantize(Options::new(Scheme::EqualMass, 3)),
+        let policy = |_: &str, shape: &[usize]| match shape {
+            [_] => TensorPolicy::F32,
+            _ => TensorPolicy::Quantize(Options::new(Scheme::EqualMass, Bits::new(3).unwrap())),
         };
         let tensors: Vec<_> = tensors.collect();
-        quantize_in_memory(&tensors, Some(&config.to_packed().unwrap()), treat).unwrap().0
+        quantize_in_memory(&tensors, Some(&config.to_packed().unwrap()), policy).unwrap().0
     }
 
     #[test]

@@ -3,14 +3,14 @@
 //! ```text
 //! w[row, i] = levels[row / rows_per_codebook, code i of the row] scale[row]      in f32
 //! ```
-//! The codes lie as quant-core packs them ([`quant_core::bits`]); its codebooks, of whatever kind,
+//! The codes lie as quant-core packs them ([`quant_core::packing`]); its codebooks, of whatever kind,
 //! are tables of levels here. Both products are rounded once, so the f32 weights are those of
-//! [`CodedRows::decode_row`] to the bit.
+//! [`QuantizedMatrix::decode_row`] to the bit.
 
 use candle_core::{CpuStorage, CustomOp3, DType, Device, Layout, Result, Shape, Tensor, bail};
 use half::{bf16, f16};
-use quant_core::bits::packed_len;
-use quant_core::coded::CodedRows;
+use quant_core::bits::Bits;
+use quant_core::matrix::QuantizedMatrix;
 
 use super::real::slice;
 
@@ -27,8 +27,8 @@ pub struct CodedWeight {
 /// How the rows are coded, and what they become.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Coding {
-    /// Width of a code, 1 to 8.
-    pub bits: u8,
+    /// Width of a code.
+    pub bits: Bits,
     /// At least 1.
     pub rows_per_codebook: usize,
     pub rows: usize,
@@ -46,13 +46,13 @@ impl CodedWeight {
     /// # Errors
     /// Another number of elements, another type, or a device without room.
     pub fn new(
-        rows: CodedRows<'_>,
+        rows: QuantizedMatrix<'_>,
         shape: impl Into<Shape>,
         dtype: DType,
         device: &Device,
     ) -> Result<Self> {
-        let (shape, quant_core::coded::Coding { bits, rows_per_codebook, .. }) =
-            (shape.into(), rows.coding());
+        let (shape, quant_core::matrix::QuantLayout { bits, rows_per_codebook, .. }) =
+            (shape.into(), rows.layout());
         if shape.elem_count() != rows.rows() * rows.row_len() {
             bail!("{} rows of {} codes are no {shape:?}", rows.rows(), rows.row_len())
         }
@@ -68,9 +68,9 @@ impl CodedWeight {
         for first in (0..rows.rows()).step_by(rows_per_codebook) {
             let mut table = [0.0; 256];
             if let Some(codebook) = rows.codebook(first) {
-                codebook.fill(bits, None, &mut table);
+                codebook.fill(None, &mut table);
             }
-            levels.extend_from_slice(&table[..1 << bits]);
+            levels.extend_from_slice(&table[..bits.code_count()]);
         }
         let scales = (0..rows.rows()).map(|row| rows.scale(row).unwrap_or(1.0));
         Ok(Self {
@@ -124,8 +124,7 @@ impl CodedWeight {
 impl Coding {
     /// Bytes of a row of codes.
     pub(super) fn row_bytes(&self) -> usize {
-        // The width is one that quant-core has checked.
-        packed_len(self.row_len, self.bits).unwrap_or(0)
+        self.bits.packed_len(self.row_len)
     }
 
     /// As `decode` in `cuda/kernels.cu`, index by index; `store` rounds to the result's type.
@@ -136,7 +135,7 @@ impl Coding {
         scales: &[f32],
         store: fn(f32) -> T,
     ) -> Vec<T> {
-        let (bits, mask) = (usize::from(self.bits), (1 << self.bits) - 1);
+        let (bits, mask) = (usize::from(self.bits.get()), usize::from(self.bits.max_code()));
         let mut out = Vec::with_capacity(self.rows * self.row_len);
         for row in 0..self.rows {
             let levels = &levels[(row / self.rows_per_codebook) << bits..][..=mask];
@@ -196,8 +195,8 @@ impl CustomOp3 for Coding {
 
 #[cfg(test)]
 mod tests {
-    use quant_core::codebook::Entries;
-    use quant_core::coded::{Coding as Stored, Parts, RowScale};
+    use quant_core::codebook::CodebookFormat;
+    use quant_core::matrix::{Parts, QuantLayout as Stored, RowScale};
     use quant_core::noise::Stream;
 
     use super::*;
@@ -220,12 +219,12 @@ mod tests {
             stream.fill_normal(index, 0, &mut values);
             values.into_iter().flat_map(f32::to_le_bytes).take(len).collect()
         };
-        let codebooks = match stored.entries {
-            Entries::F16 => halves(0, lens.codebooks),
-            Entries::F32 | Entries::Affine => singles(0, lens.codebooks),
+        let codebooks = match stored.codebook {
+            CodebookFormat::F16 => halves(0, lens.codebooks),
+            CodebookFormat::F32 | CodebookFormat::Affine => singles(0, lens.codebooks),
             // A scale or a range each: the same one, and any entries.
-            Entries::I16 | Entries::I8 => {
-                let codebook = stored.entries.codebook_len(1 << stored.bits);
+            CodebookFormat::I16 | CodebookFormat::I8 => {
+                let codebook = stored.codebook.codebook_len(stored.bits.code_count());
                 let entries = (0..codebook - 4).map(|i| (i * 37) as u8);
                 0.01f32
                     .to_le_bytes()
@@ -234,7 +233,7 @@ mod tests {
                     .collect::<Vec<_>>()
                     .repeat(stored.codebook_count(rows))
             }
-            Entries::Logarithmic => {
+            CodebookFormat::Logarithmic => {
                 let range = [0.5f32, 2.0, 0.25, 8.0].map(f32::to_le_bytes);
                 range.as_flattened().repeat(stored.codebook_count(rows))
             }
@@ -249,27 +248,29 @@ mod tests {
 
     #[test]
     fn decodes_as_quant_core_does() {
-        let entries = [
-            Entries::F32,
-            Entries::F16,
-            Entries::I16,
-            Entries::I8,
-            Entries::Affine,
-            Entries::Logarithmic,
+        let codebooks = [
+            CodebookFormat::F32,
+            CodebookFormat::F16,
+            CodebookFormat::I16,
+            CodebookFormat::I8,
+            CodebookFormat::Affine,
+            CodebookFormat::Logarithmic,
         ];
         let scales = [RowScale::None, RowScale::F16, RowScale::F32];
-        for (bits, entries) in (1..=8).flat_map(|bits| entries.map(|entries| (bits, entries))) {
+        let cases =
+            Bits::ALL.into_iter().flat_map(|bits| codebooks.map(|codebook| (bits, codebook)));
+        for (bits, codebook) in cases {
             // Rows that end in the middle of a byte, single weights, a codebook for all.
             for (rows, row_len, shared) in [(5, 27, 2), (3, 1, 1), (4, 64, 9), (1, 13, 1)] {
-                let row_scale = scales[(rows + usize::from(bits)) % 3];
-                let stored = Stored { bits, entries, rows_per_codebook: shared, row_scale };
+                let row_scale = scales[(rows + usize::from(bits.get())) % 3];
+                let stored = Stored { bits, codebook, rows_per_codebook: shared, row_scale };
                 let bytes = bytes(stored, rows, row_len);
                 let parts = Parts {
                     codebooks: &bytes.codebooks[..],
                     scales: &bytes.scales,
                     codes: &bytes.codes,
                 };
-                let coded = CodedRows::new(stored, rows, row_len, parts).unwrap();
+                let coded = QuantizedMatrix::new(stored, rows, row_len, parts).unwrap();
                 let mut expected = vec![0.0; rows * row_len];
                 for (row, out) in expected.chunks_exact_mut(row_len).enumerate() {
                     coded.decode_row(row, out).unwrap();
@@ -293,15 +294,15 @@ mod tests {
     #[test]
     fn takes_the_memory_of_its_codes_and_levels() {
         let stored = Stored {
-            bits: 3,
-            entries: Entries::Affine,
+            bits: Bits::new(3).unwrap(),
+            codebook: CodebookFormat::Affine,
             rows_per_codebook: 4,
             row_scale: RowScale::F32,
         };
         let bytes = bytes(stored, 10, 9);
         let parts =
             Parts { codebooks: &bytes.codebooks[..], scales: &bytes.scales, codes: &bytes.codes };
-        let coded = CodedRows::new(stored, 10, 9, parts).unwrap();
+        let coded = QuantizedMatrix::new(stored, 10, 9, parts).unwrap();
         let of = |shape: &[usize], dtype| CodedWeight::new(coded, shape, dtype, &Device::Cpu);
         let weight = of(&[10, 3, 3, 1], DType::F16).unwrap();
         assert_eq!(weight.size_in_bytes(), 10 * 4 + 4 * (3 * 8 + 10));

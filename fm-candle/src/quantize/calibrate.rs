@@ -4,7 +4,7 @@ use quant_core::format::{Kind, Model, with_section};
 use quant_core::infer::{Input, Plan, Precision};
 use quant_core::noise;
 
-use super::magnitudes::Magnitudes;
+use super::abs_histogram::AbsHistogram;
 use crate::error::{Error, Result};
 use crate::random::Domain;
 
@@ -46,7 +46,7 @@ pub fn calibrate(file: &[u8], by: Calibration, mut drawn: impl FnMut()) -> Resul
             format!("a net of {inputs} channels to {outputs} draws no images from noise alone");
         return Err(Error::Config(why));
     }
-    let mut maps = vec![Magnitudes::default(); plan.maps()];
+    let mut maps = vec![AbsHistogram::default(); plan.maps()];
     let mut arena = vec![0.0; plan.arena_len()];
     let mut x = vec![0.0; net.in_channels as usize * pixels];
     let mut v = vec![0.0; x.len()];
@@ -64,9 +64,9 @@ pub fn calibrate(file: &[u8], by: Calibration, mut drawn: impl FnMut()) -> Resul
         }
         drawn();
     }
-    let range = |(map, magnitudes): (usize, &Magnitudes)| {
+    let range = |(map, histogram): (usize, &AbsHistogram)| {
         let finite = || format!("feature map {map} is not finite while images are drawn");
-        magnitudes.range().ok_or_else(|| Error::Config(finite()))
+        histogram.range().ok_or_else(|| Error::Config(finite()))
     };
     let ranges: Vec<f32> = maps.iter().enumerate().map(range).collect::<Result<_>>()?;
     let ranges: Vec<u8> = ranges.into_iter().flat_map(f32::to_le_bytes).collect();

@@ -1,23 +1,24 @@
 //! A state dict into its quantized form, tensor by tensor: packed bytes, values, and the error
 //! made. No more than one tensor is held at a time.
 
-use core::cell::RefCell;
+use std::borrow::Cow;
 
 use candle_core::{Device, Tensor};
 use half::f16;
 use quant_core::format::{Dense, Head, Sink, Writer};
 use quant_core::net::NetConfig;
 use quant_core::quantize::{
-    Distortion, Options, QuantizedTensor, Spread, Weights, Worker, quantize_on,
+    Distortion, Options, ParallelMap, QuantizedTensor, Weights, quantize_on,
 };
 use rayon::prelude::*;
 
 use crate::checkpoint::{Elements, Source, TensorInfo};
 use crate::error::{Error, Result};
 
+mod abs_histogram;
 mod calibrate;
 mod device;
-mod magnitudes;
+
 mod recommended;
 mod report;
 mod sink;
@@ -30,9 +31,9 @@ pub use report::{Report, TensorReport};
 pub use sink::{Discard, quantize_to_file};
 pub use torch::quantize_to_torch;
 
-/// What is done with one tensor.
+/// What a packed file holds of one tensor.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Treatment {
+pub enum TensorPolicy {
     /// Fitted and coded.
     Quantize(Options),
     /// Rounded to f16.
@@ -78,9 +79,9 @@ impl StateDict for [(String, Tensor)] {
     }
 }
 
-/// A tensor after its treatment.
+/// A tensor as the packed file holds it.
 #[derive(Debug)]
-pub enum Treated {
+pub enum PackedTensor {
     /// Fitted, in its stored form.
     Quantized(QuantizedTensor),
     /// Kept.
@@ -91,7 +92,7 @@ pub enum Treated {
     I64(Vec<i64>),
 }
 
-impl Treated {
+impl PackedTensor {
     /// The values as the packed file decodes to them, f32 (integers: i64).
     ///
     /// # Errors
@@ -118,7 +119,7 @@ pub struct Packed<S> {
     pub report: Report,
 }
 
-/// Quantizes a state dict into `sink`, tensor by tensor in the order of `indices`; `treat` decides
+/// Quantizes a state dict into `sink`, tensor by tensor in the order of `indices`; `policy` decides
 /// what is done with each floating one from its name and shape, `done` sees the result. Integer
 /// tensors are kept. f16, bf16 and f64 weights are taken as f32. Channels are spread over rayon's
 /// threads; the result does not depend on their number.
@@ -131,8 +132,8 @@ pub fn quantize<S>(
     indices: &[usize],
     net: Option<PackedNet<'_>>,
     sink: S,
-    treat: impl Fn(&str, &[usize]) -> Treatment,
-    mut done: impl FnMut(&TensorInfo, &Treated) -> Result<()>,
+    policy: impl Fn(&str, &[usize]) -> TensorPolicy,
+    mut done: impl FnMut(&TensorInfo, &PackedTensor) -> Result<()>,
 ) -> Result<Packed<S>>
 where
     S: Sink,
@@ -151,16 +152,16 @@ where
             Error::Quant(error) => Error::tensor(&info.name, error.to_string()),
             other => other,
         };
-        let treatment = info.dtype.is_float().then(|| treat(&info.name, &info.shape));
-        let (treated, report) = one(&dict.elements(index)?, info, treatment).map_err(named)?;
-        let written = match &treated {
-            Treated::Quantized(tensor) => writer.quantized(tensor),
-            Treated::F32(values) => writer.dense(&info.shape, Dense::F32(values)),
-            Treated::F16(values) => writer.dense(&info.shape, Dense::F16(values)),
-            Treated::I64(values) => writer.dense(&info.shape, Dense::I64(values)),
+        let policy = info.dtype.is_float().then(|| policy(&info.name, &info.shape));
+        let (packed, report) = pack(&dict.elements(index)?, info, policy).map_err(named)?;
+        let written = match &packed {
+            PackedTensor::Quantized(tensor) => writer.quantized(tensor),
+            PackedTensor::F32(values) => writer.dense(&info.shape, Dense::F32(values)),
+            PackedTensor::F16(values) => writer.dense(&info.shape, Dense::F16(values)),
+            PackedTensor::I64(values) => writer.dense(&info.shape, Dense::I64(values)),
         };
         written.map_err(Error::from).map_err(named)?;
-        done(info, &treated)?;
+        done(info, &packed)?;
         reports.push(report);
     }
     let written = writer.finish()?;
@@ -175,10 +176,10 @@ where
 pub fn quantize_in_memory(
     tensors: &[(String, Tensor)],
     net: Option<&NetConfig>,
-    treat: impl Fn(&str, &[usize]) -> Treatment,
+    policy: impl Fn(&str, &[usize]) -> TensorPolicy,
 ) -> Result<(Vec<u8>, Report)> {
     let all: Vec<usize> = (0..tensors.len()).collect();
-    let packed = quantize(tensors, &all, net.map(Into::into), Vec::new(), treat, |_, _| Ok(()))?;
+    let packed = quantize(tensors, &all, net.map(Into::into), Vec::new(), policy, |_, _| Ok(()))?;
     let Packed { mut sink, mut head, report } = packed;
     sink[..head.len()].copy_from_slice(&head);
     device::fill(&sink, &mut head)?;
@@ -186,31 +187,31 @@ pub fn quantize_in_memory(
     Ok((sink, report))
 }
 
-/// One tensor treated; without a treatment its integers are kept.
-fn one(
+/// Packs one tensor; without a policy its integers are kept.
+fn pack(
     elements: &Elements<'_>,
     info: &TensorInfo,
-    treatment: Option<Treatment>,
-) -> Result<(Treated, report::Entry)> {
+    policy: Option<TensorPolicy>,
+) -> Result<(PackedTensor, report::Entry)> {
     let entry = |scheme, bits, coded, kept| {
         let (name, shape) = (info.name.clone(), info.shape.clone());
         report::Entry { name, shape, scheme, bits, coded, kept }
     };
-    let Some(treatment) = treatment else {
+    let Some(policy) = policy else {
         let integers = elements.i64s().unwrap_or_default();
-        return Ok((Treated::I64(integers), entry("i64", 64, None, None)));
+        return Ok((PackedTensor::I64(integers), entry("i64", 64, None, None)));
     };
-    if let Treatment::Quantize(options) = treatment {
+    if let TensorPolicy::Quantize(options) = policy {
         let tensor = quantize_on(&Threads, elements, &info.shape, &options)
             .map_err(|error| not_finite(error, elements, info))?;
         let distortion = *tensor.distortion();
-        let entry = entry(options.scheme.name(), options.bits, Some(distortion), None);
-        return Ok((Treated::Quantized(tensor), entry));
+        let entry = entry(options.scheme.name(), options.bits.get(), Some(distortion), None);
+        return Ok((PackedTensor::Quantized(tensor), entry));
     }
     let mut weights = vec![0.0; elements.len()];
     elements.fill_f32(0..elements.len(), &mut weights);
-    if treatment == Treatment::F32 {
-        return Ok((Treated::F32(weights), entry("f32", 32, None, None)));
+    if policy == TensorPolicy::F32 {
+        return Ok((PackedTensor::F32(weights), entry("f32", 32, None, None)));
     }
     if let Some(index) = weights.iter().position(|w| !w.is_finite()) {
         let error = quant_core::Error::NonFinite { what: "weight", index };
@@ -228,7 +229,7 @@ fn one(
         distortion.signal += f64::from(w) * f64::from(w);
         distortion.noise += error * error;
     }
-    Ok((Treated::F16(values), entry("f16", 16, None, Some(distortion))))
+    Ok((PackedTensor::F16(values), entry("f16", 16, None, Some(distortion))))
 }
 
 /// Says which weight is not finite, and its value.
@@ -249,36 +250,25 @@ impl Weights for Elements<'_> {
         self.len()
     }
 
-    fn range<'a>(&'a self, range: core::ops::Range<usize>, buffer: &'a mut Vec<f32>) -> &'a [f32] {
-        buffer.resize(range.len(), 0.0);
-        self.fill_f32(range, buffer);
-        buffer
+    fn range(&self, range: core::ops::Range<usize>) -> Cow<'_, [f32]> {
+        let mut weights = vec![0.0; range.len()];
+        self.fill_f32(range, &mut weights);
+        weights.into()
     }
 }
 
-thread_local! {
-    /// Buffers that outlive a tensor: without them every tensor would fault its memory in anew.
-    static WORKER: RefCell<Worker> = RefCell::default();
-}
-
-/// rayon's threads, each with a worker of its own.
+/// rayon's threads.
 struct Threads;
 
-impl Spread for Threads {
-    fn map<T: Send>(
-        &self,
-        count: usize,
-        work: impl Fn(&mut Worker, usize) -> quant_core::Result<T> + Sync,
-    ) -> quant_core::Result<Vec<T>> {
-        let one = |piece| WORKER.with_borrow_mut(|worker| work(worker, piece));
-        // Not collected into a result at once: the error must not depend on who came first.
-        let results: Vec<_> = (0..count).into_par_iter().map(one).collect();
-        results.into_iter().collect()
+impl ParallelMap for Threads {
+    fn map<T: Send>(&self, count: usize, work: impl Fn(usize) -> T + Sync) -> Vec<T> {
+        (0..count).into_par_iter().map(&work).collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use quant_core::bits::Bits;
     use quant_core::format::Model;
     use quant_core::scheme::Scheme;
 
@@ -292,8 +282,8 @@ mod tests {
         vec![("a.weight".into(), weight), ("a.bias".into(), bias), ("steps".into(), steps)]
     }
 
-    fn options(bits: u8) -> Treatment {
-        Treatment::Quantize(Options::new(Scheme::LloydMax, bits))
+    fn options(bits: u8) -> TensorPolicy {
+        TensorPolicy::Quantize(Options::new(Scheme::LloydMax, Bits::new(bits).unwrap()))
     }
 
     #[test]
@@ -305,9 +295,9 @@ mod tests {
             &[1, 0, 2],
             None,
             Vec::new(),
-            |name, _| if name == "a.bias" { Treatment::F16 } else { options(2) },
-            |info, treated| {
-                seen.push((info.name.clone(), treated.tensor(&info.shape)?));
+            |name, _| if name == "a.bias" { TensorPolicy::F16 } else { options(2) },
+            |info, packed| {
+                seen.push((info.name.clone(), packed.tensor(&info.shape)?));
                 Ok(())
             },
         )
@@ -360,13 +350,13 @@ mod tests {
     fn a_nan_is_refused_by_tensor_and_index() {
         let mut tensors = state_dict();
         tensors[1].1 = Tensor::new(&[0.0, f32::NAN], &Device::Cpu).unwrap();
-        for treatment in [options(4), Treatment::F16] {
-            let error = quantize_in_memory(&tensors, None, |_, _| treatment).err().unwrap();
+        for policy in [options(4), TensorPolicy::F16] {
+            let error = quantize_in_memory(&tensors, None, |_, _| policy).err().unwrap();
             let error = error.to_string();
             assert!(error.contains("a.bias") && error.contains("weight 1 is NaN"), "{error}");
         }
         // What is not quantized is copied.
-        let (file, _) = quantize_in_memory(&tensors, None, |_, _| Treatment::F32).unwrap();
+        let (file, _) = quantize_in_memory(&tensors, None, |_, _| TensorPolicy::F32).unwrap();
         let mut row = [0.0];
         let model = Model::parse(&file).unwrap();
         model.tensors().nth(1).unwrap().decode_row(1, &mut row).unwrap();

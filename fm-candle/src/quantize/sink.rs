@@ -5,7 +5,7 @@ use std::path::Path;
 
 use quant_core::format::Sink;
 
-use super::{Packed, PackedNet, Report, StateDict, Treated, Treatment, device, quantize};
+use super::{Packed, PackedNet, PackedTensor, Report, StateDict, TensorPolicy, device, quantize};
 use crate::atomic;
 use crate::checkpoint::TensorInfo;
 use crate::error::{Error, Result};
@@ -46,12 +46,12 @@ pub fn quantize_to_file(
     dict: &(impl StateDict + ?Sized),
     indices: &[usize],
     net: Option<PackedNet<'_>>,
-    treat: impl Fn(&str, &[usize]) -> Treatment,
-    done: impl FnMut(&TensorInfo, &Treated) -> Result<()>,
+    policy: impl Fn(&str, &[usize]) -> TensorPolicy,
+    done: impl FnMut(&TensorInfo, &PackedTensor) -> Result<()>,
 ) -> Result<Report> {
     atomic::write_through(path, |out| {
         let sink = FileSink { out, path };
-        let Packed { sink, mut head, report } = quantize(dict, indices, net, sink, treat, done)?;
+        let Packed { sink, mut head, report } = quantize(dict, indices, net, sink, policy, done)?;
         let io = |cause| Error::io(path, cause);
         let put_head = |out: &mut atomic::Writer<'_>, head: &[u8]| {
             out.seek(SeekFrom::Start(0))?;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use super::{Discard, Report, Treated, Treatment, quantize};
+use super::{Discard, PackedTensor, Report, TensorPolicy, quantize};
 use crate::checkpoint::{Source, TensorInfo, torch};
 use crate::error::{Error, Result};
 
@@ -15,8 +15,8 @@ use crate::error::{Error, Result};
 /// several share.
 ///
 /// Integers, what is kept at 32 bits and floats of types that are only read (8 bits) keep their bits.
-/// `treat` gets the net's names, so that
-/// shadows of [`Source::open_whole`] are treated as their parameters are. The report's sizes are
+/// `policy` gets the net's names, so that
+/// shadows of [`Source::open_whole`] are packed as their parameters are. The report's sizes are
 /// those of a packed file of these tensors.
 ///
 /// # Errors
@@ -28,36 +28,38 @@ pub fn quantize_to_torch(
     path: &Path,
     source: &Source,
     indices: &[usize],
-    treat: impl Fn(&str, &[usize]) -> Treatment,
-    mut done: impl FnMut(&TensorInfo, &Treated) -> Result<()>,
+    policy: impl Fn(&str, &[usize]) -> TensorPolicy,
+    mut done: impl FnMut(&TensorInfo, &PackedTensor) -> Result<()>,
 ) -> Result<Report> {
     let own_names = source.tensors().iter().map(|info| info.name.as_str());
     let places: HashMap<_, _> = own_names.zip(0..).collect();
-    let treat = |name: &str, shape: &[usize]| {
+    let policy = |name: &str, shape: &[usize]| {
         let place = places[name];
         if source.is_plain(place) {
-            treat(&source.net_names()[place], shape)
+            policy(&source.net_names()[place], shape)
         } else {
-            Treatment::F32
+            TensorPolicy::F32
         }
     };
     torch::write(path, source, indices, |put| {
         let mut order = indices.iter();
-        let packed = quantize(source, indices, None, Discard, treat, |info, treated| {
+        let packed = quantize(source, indices, None, Discard, policy, |info, packed| {
             let Some(&index) = order.next() else { return Ok(()) };
             let encode = |values: &[f32]| {
                 let bytes = torch::encode(values, info.dtype);
                 bytes.map_err(|reason| Error::tensor(&info.name, reason))
             };
-            match treated {
-                Treated::Quantized(tensor) => put(index, &encode(&tensor.dequantized())?)?,
-                Treated::F16(values) => {
+            match packed {
+                PackedTensor::Quantized(tensor) => put(index, &encode(&tensor.dequantized())?)?,
+                PackedTensor::F16(values) => {
                     let values: Vec<f32> = values.iter().map(|value| value.to_f32()).collect();
                     put(index, &encode(&values)?)?;
                 }
-                Treated::F32(_) | Treated::I64(_) => put(index, &torch::kept(source, index)?)?,
+                PackedTensor::F32(_) | PackedTensor::I64(_) => {
+                    put(index, &torch::kept(source, index)?)?;
+                }
             }
-            done(info, treated)
+            done(info, packed)
         })?;
         Ok(packed.report)
     })

@@ -7,12 +7,13 @@ use anyhow::Result;
 use fm_candle::fid::Features;
 use fm_candle::sample::{Sampler, batch_size};
 use fm_candle::solver::{Method, Options, uniform_grid};
+use quant_core::bits::Bits;
 use quant_core::scheme::Scheme;
 
 use crate::cli::{Common, command_line};
 use crate::cmd::folder;
 use crate::cmd::net::Precision;
-use crate::cmd::treatment::TreatmentArgs;
+use crate::cmd::policy::PolicyArgs;
 use crate::embedded::{self, Net};
 use crate::report::tables;
 use crate::study::Study;
@@ -39,8 +40,8 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
         config,
         tensors,
         schemes: Scheme::ALL.to_vec(),
-        bits: vec![2, 3, 4, 8],
-        treatment: TreatmentArgs::default(),
+        bits: [2, 3, 4, 8].into_iter().map(Bits::new).collect::<Result<_, _>>()?,
+        policy: PolicyArgs::default(),
         n: 256,
         seeds: 1,
         sampler: Sampler {

@@ -8,10 +8,10 @@ use anyhow::{Context, Result};
 use fm_candle::checkpoint::{Checkpoint, Kind, LeftOut, Source};
 use fm_candle::model::{UNetConfig, identify};
 use fm_candle::ops::is_finite;
-use quant_core::codebook::Entries;
-use quant_core::coded::{Coding, RowScale};
+use quant_core::codebook::CodebookFormat;
 use quant_core::format::{self, Encoding, Model};
 use quant_core::infer::{Plan, Precision, STACK_BYTES, Settings};
+use quant_core::matrix::{QuantLayout, RowScale};
 use serde::Serialize;
 
 use crate::cmd::net::stated;
@@ -222,7 +222,7 @@ fn packed_row(tensor: &format::Tensor<'_>) -> Row {
         Encoding::F32 => "f32".to_string(),
         Encoding::F16 => "f16".to_string(),
         Encoding::I64 => "i64".to_string(),
-        Encoding::Coded(coding) => coded(coding),
+        Encoding::Quantized(layout) => quantized(layout),
     };
     Row {
         name: tensor.name().to_string(),
@@ -233,22 +233,22 @@ fn packed_row(tensor: &format::Tensor<'_>) -> Row {
     }
 }
 
-/// How a tensor is coded, for people.
-fn coded(coding: Coding) -> String {
-    let book = match coding.entries {
-        Entries::F32 => "f32 table",
-        Entries::F16 => "f16 table",
-        Entries::I16 => "i16 table",
-        Entries::I8 => "i8 table",
-        Entries::Affine => "affine",
-        Entries::Logarithmic => "logarithmic",
+/// The layout of a quantized tensor, for people.
+fn quantized(layout: QuantLayout) -> String {
+    let book = match layout.codebook {
+        CodebookFormat::F32 => "f32 table",
+        CodebookFormat::F16 => "f16 table",
+        CodebookFormat::I16 => "i16 table",
+        CodebookFormat::I8 => "i8 table",
+        CodebookFormat::Affine => "affine",
+        CodebookFormat::Logarithmic => "logarithmic",
     };
-    let scale = match coding.row_scale {
+    let scale = match layout.row_scale {
         RowScale::None => "",
         RowScale::F16 => ", f16 row scales",
         RowScale::F32 => ", f32 row scales",
     };
-    format!("{} bit, {book} per {} row(s){scale}", coding.bits, coding.rows_per_codebook)
+    format!("{} bit, {book} per {} row(s){scale}", layout.bits, layout.rows_per_codebook)
 }
 
 fn dense_rows(checkpoint: &Checkpoint) -> Vec<Row> {

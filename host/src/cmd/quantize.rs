@@ -9,15 +9,16 @@ use fm_candle::atomic;
 use fm_candle::checkpoint::{self, Kind, NET_KEY, Source, TensorInfo};
 use fm_candle::model::{UNetConfig, identify, order};
 use fm_candle::quantize::{
-    Discard, PackedNet, Report, Treatment, quantize, quantize_to_file, quantize_to_torch,
+    Discard, PackedNet, Report, TensorPolicy, quantize, quantize_to_file, quantize_to_torch,
 };
 use globset::GlobMatcher;
+use quant_core::bits::Bits;
 use quant_core::scheme::Scheme;
 use serde::Serialize;
 
 use crate::cli::Common;
 use crate::cmd::net;
-use crate::cmd::treatment::{TreatmentArgs, check_glob, glob};
+use crate::cmd::policy::{PolicyArgs, bits, check_glob, glob};
 use crate::cmd::weights::{Scope, WeightsArgs, say_taken};
 
 /// Quantize the weights of a checkpoint
@@ -31,14 +32,14 @@ pub(crate) struct Args {
     #[arg(long)]
     scheme: Scheme,
     /// Bits per weight, 1 to 8
-    #[arg(long, value_parser = clap::value_parser!(u8).range(1..=8))]
-    bits: u8,
+    #[arg(long, value_parser = bits())]
+    bits: Bits,
     /// Output: .fmq (packed), .safetensors (dequantized) or .pth (dequantized, of the input's layout
     /// if that is a .pth: raw weights, EMA and all else)
     #[arg(short, long, value_name = "OUT")]
     output: PathBuf,
     #[command(flatten)]
-    treatment: TreatmentArgs,
+    policy: PolicyArgs,
     /// Quantize only the tensors whose name matches
     #[arg(long, value_name = "GLOB", value_parser = glob)]
     only: Option<GlobMatcher>,
@@ -73,7 +74,7 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
     let source = args.open(kind)?;
     let shapes = source.tensors().iter().map(|info| info.shape.as_slice());
     let names = source.net_names().iter().map(String::as_str);
-    let note = args.treatment.check(&names.clone().zip(shapes).collect::<Vec<_>>())?;
+    let note = args.policy.check(&names.clone().zip(shapes).collect::<Vec<_>>())?;
     if let Some(only) = &args.only {
         check_glob("--only", only, names)?;
     }
@@ -85,7 +86,7 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
     let seconds = start.elapsed().as_secs_f64();
     if args.json {
         let report = &report;
-        let output = Output { scheme: args.scheme.name(), bits: args.bits, seconds, report };
+        let output = Output { scheme: args.scheme.name(), bits: args.bits.get(), seconds, report };
         writeln!(out, "{}", serde_json::to_string(&output)?)?;
     }
     if common.verbose {
@@ -138,10 +139,10 @@ impl Args {
         let packed_net = net.as_ref().map(UNetConfig::to_packed).transpose()?;
         let weights: usize = source.tensors().iter().map(TensorInfo::count).sum();
         let bar = common.progress().bar("quantizing", weights as u64, "weights");
-        let treat = |name: &str, shape: &[usize]| self.treat(name, shape);
+        let policy = |name: &str, shape: &[usize]| self.policy(name, shape);
         let report = match kind {
             OutputKind::Torch => {
-                quantize_to_torch(&self.output, source, &indices, treat, |info, _| {
+                quantize_to_torch(&self.output, source, &indices, policy, |info, _| {
                     bar.inc(info.count() as u64);
                     Ok(())
                 })?
@@ -151,7 +152,7 @@ impl Args {
                 source,
                 &indices,
                 packed_net.as_ref().map(|config| PackedNet { config, golden: self.golden }),
-                treat,
+                policy,
                 |info, _| {
                     bar.inc(info.count() as u64);
                     Ok(())
@@ -164,10 +165,10 @@ impl Args {
                     &indices,
                     packed_net.as_ref().map(Into::into),
                     Discard,
-                    treat,
-                    |info, treated| {
+                    policy,
+                    |info, packed| {
                         bar.inc(info.count() as u64);
-                        tensors.push((info.name.clone(), treated.tensor(&info.shape)?));
+                        tensors.push((info.name.clone(), packed.tensor(&info.shape)?));
                         Ok(())
                     },
                 )?;
@@ -181,12 +182,12 @@ impl Args {
         Ok(report)
     }
 
-    fn treat(&self, name: &str, shape: &[usize]) -> Treatment {
+    fn policy(&self, name: &str, shape: &[usize]) -> TensorPolicy {
         match &self.only {
-            Some(only) if !only.is_match(name) && !self.treatment.keeps(name, shape) => {
-                Treatment::F32
+            Some(only) if !only.is_match(name) && !self.policy.keeps(name, shape) => {
+                TensorPolicy::F32
             }
-            _ => self.treatment.treat(self.scheme, self.bits, name, shape),
+            _ => self.policy.of(self.scheme, self.bits, name, shape),
         }
     }
 }

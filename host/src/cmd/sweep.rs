@@ -11,6 +11,7 @@ use fm_candle::fid::resize::Resize;
 use fm_candle::fid::{FeatureNet, Features, Gathering, Statistics, lenet};
 use fm_candle::model::UNetConfig;
 use fm_candle::sample::{Sampler, batch_size};
+use quant_core::bits::Bits;
 use quant_core::scheme::Scheme;
 
 use crate::cli::{Common, command_line};
@@ -18,8 +19,8 @@ use crate::cmd::folder;
 use crate::cmd::images;
 use crate::cmd::net::NetArgs;
 use crate::cmd::ode::OdeArgs;
+use crate::cmd::policy::{PolicyArgs, bits};
 use crate::cmd::sample::{at_least_1, image_shape};
-use crate::cmd::treatment::TreatmentArgs;
 use crate::embedded;
 use crate::report::tables;
 use crate::study::Study;
@@ -50,10 +51,10 @@ pub(crate) struct Args {
     #[arg(long, value_delimiter = ',', default_value = "ot,uniform,pwl,log,uniform-mse,lloyd-max")]
     schemes: Vec<Scheme>,
     /// Bits, separated by commas
-    #[arg(long, value_delimiter = ',', default_value = "2,3,4,8", value_parser = clap::value_parser!(u8).range(1..=8))]
-    bits: Vec<u8>,
+    #[arg(long, value_delimiter = ',', default_value = "2,3,4,8", value_parser = bits())]
+    bits: Vec<Bits>,
     #[command(flatten)]
-    treatment: TreatmentArgs,
+    policy: PolicyArgs,
     /// Images sampled per row, from each seed
     #[arg(short, default_value_t = 256)]
     n: usize,
@@ -113,7 +114,7 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
         tensors: source.load()?.tensors,
         schemes: distinct(&args.schemes),
         bits: distinct(&args.bits),
-        treatment: args.treatment.clone(),
+        policy: args.policy.clone(),
         n: args.n,
         seeds: args.seeds,
         sampler: Sampler {

@@ -33,13 +33,14 @@ use fm_candle::quantize::quantize_in_memory;
 use fm_candle::sample::{Sampler, start_noise, to_pixels};
 use fm_candle::{Tensor, atomic};
 use indicatif::ProgressBar;
+use quant_core::bits::Bits;
 use quant_core::scheme::Scheme;
 
 use self::analyses::{Analyses, Measured};
 use crate::cmd::label::class_cycle;
 use crate::cmd::net::{Precision, build};
+use crate::cmd::policy::PolicyArgs;
 use crate::cmd::sample::{image_shape, images};
-use crate::cmd::treatment::TreatmentArgs;
 use crate::progress::Progress;
 use crate::report::{Row, SCHEMA, Summary, grid};
 
@@ -61,9 +62,9 @@ pub(crate) struct Study {
     /// Schemes, in the report's order.
     pub(crate) schemes: Vec<Scheme>,
     /// Bits of the codes.
-    pub(crate) bits: Vec<u8>,
+    pub(crate) bits: Vec<Bits>,
     /// How tensors are described.
-    pub(crate) treatment: TreatmentArgs,
+    pub(crate) policy: PolicyArgs,
     /// Images sampled per row, from each seed.
     pub(crate) n: usize,
     /// Sets of samples per row, from as many seeds.
@@ -103,7 +104,7 @@ impl Study {
     /// Runs what is not in the folder yet and writes tables, plots, grids and the report.
     pub(crate) fn run(&self, progress: Progress) -> Result<(Summary, Vec<Row>)> {
         let tensors = self.tensors.iter().map(|(name, tensor)| (name.as_str(), tensor.dims()));
-        let note = self.treatment.check(&tensors.collect::<Vec<_>>())?;
+        let note = self.policy.check(&tensors.collect::<Vec<_>>())?;
         note.iter().for_each(|note| progress.line(note));
         let settings = settings::of(self)?;
         let known = self.known(&settings)?;
@@ -111,13 +112,13 @@ impl Study {
             let path = self.dir.join(folder);
             fs::create_dir_all(&path).with_context(|| format!("creating `{}`", path.display()))?;
         }
-        let cells: Vec<(Scheme, u8)> = self
+        let cells: Vec<(Scheme, Bits)> = self
             .schemes
             .iter()
             .flat_map(|&scheme| self.bits.iter().map(move |&bits| (scheme, bits)))
             .collect();
-        let is_known = |&(scheme, bits): &(Scheme, u8)| {
-            known.iter().any(|row| row.scheme == scheme.name() && row.bits == bits)
+        let is_known = |&(scheme, bits): &(Scheme, Bits)| {
+            known.iter().any(|row| row.scheme == scheme.name() && row.bits == bits.get())
         };
         let missing = cells.iter().filter(|cell| !is_known(cell)).count();
         let total = (missing + 1) * self.n * self.seeds;
@@ -139,7 +140,8 @@ impl Study {
         let mut rows = Vec::with_capacity(cells.len());
         for (scheme, bits) in cells {
             bar.set_message(format!("{scheme}, {bits} bits"));
-            let found = known.iter().find(|row| row.scheme == scheme.name() && row.bits == bits);
+            let found =
+                known.iter().find(|row| row.scheme == scheme.name() && row.bits == bits.get());
             rows.push(match found {
                 Some(row) => row.clone(),
                 None => self.row(scheme, bits, &full, &bar, progress)?,
@@ -162,7 +164,7 @@ impl Study {
         bits.sort_unstable_by(|a, b| b.cmp(a));
         let mut lines = vec![full.images[0].narrow(0, 0, count)?];
         for bits in bits {
-            let net = self.packed_net(scheme, bits)?;
+            let net = self.packed_net(scheme, bits.get())?;
             lines.push(self.sample(&net, &noise, &ProgressBar::hidden(), progress)?);
         }
         let all = Tensor::cat(&lines, 0)?;
@@ -175,20 +177,20 @@ impl Study {
     fn row(
         &self,
         scheme: Scheme,
-        bits: u8,
+        bits: Bits,
         full: &Full<'_>,
         bar: &ProgressBar,
         progress: Progress,
     ) -> Result<Row> {
         let start = Instant::now();
         let net = self.config.to_packed()?;
-        let treat = |name: &str, shape: &[usize]| self.treatment.treat(scheme, bits, name, shape);
-        let (packed, report) = quantize_in_memory(&self.tensors, Some(&net), treat)?;
-        let path = self.packed_path(scheme, bits);
+        let policy = |name: &str, shape: &[usize]| self.policy.of(scheme, bits, name, shape);
+        let (packed, report) = quantize_in_memory(&self.tensors, Some(&net), policy)?;
+        let path = self.packed_path(scheme, bits.get());
         atomic::write(&path, &packed)?;
-        let net = self.packed_net(scheme, bits)?;
+        let net = self.packed_net(scheme, bits.get())?;
         let samples = self.sample_all(&net, &full.noise, bar, progress)?;
-        atomic::write(&self.grid_path(scheme, bits), &shown(&samples[0])?)?;
+        atomic::write(&self.grid_path(scheme, bits.get()), &shown(&samples[0])?)?;
         let weights = (report.mse * report.quantized_parameters as f64).sqrt();
         let measured = match &full.analyses {
             Some(analyses) => analyses.measure(&net, weights)?,
@@ -208,7 +210,7 @@ impl Study {
         let (fid, fid_error) = self.fid(&features)?;
         Ok(Row {
             scheme: scheme.name().into(),
-            bits,
+            bits: bits.get(),
             sqnr_db: report.sqnr_db.unwrap_or(f64::INFINITY),
             mse: report.mse,
             bits_per_weight: report.bits_per_weight,
@@ -297,7 +299,7 @@ impl Study {
         let mut notes = vec![
             "PSNR and SSIM (11 x 11 box window) compare samples with pixels in [0, 1].".to_string(),
         ];
-        notes.extend(self.treatment.differences().map(|it| format!("All rows with {it}.")));
+        notes.extend(self.policy.differences().map(|it| format!("All rows with {it}.")));
         let analyses = full.analyses.as_ref();
         Ok(Summary {
             schema: SCHEMA,

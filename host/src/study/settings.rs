@@ -15,7 +15,7 @@ pub(super) fn of(study: &Study) -> Result<Map<String, Value>> {
         "packed format": quant_core::format::VERSION,
         "net": serde_json::from_str::<Value>(&study.config.to_json())?,
         "weights": weights(&study.tensors)?,
-        "quantizer options": study.treatment.differences(),
+        "quantizer options": study.policy.differences(),
         "n": study.n,
         "seed": study.seed,
         "seeds": study.seeds,

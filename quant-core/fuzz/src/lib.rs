@@ -21,10 +21,11 @@
 use arbitrary::Arbitrary;
 use crc::{CRC_32_ISO_HDLC, Crc};
 use quant_core::Error;
+use quant_core::bits::Bits;
 use quant_core::format::{Encoding, Golden, Head, Kind, Model, Writer, with_section};
 use quant_core::infer::Plan;
 use quant_core::net::NetConfig;
-use quant_core::quantize::{Granularity, Levels, Options, QuantizedTensor, quantize_tensor};
+use quant_core::quantize::{Granularity, CodebookDtype, Options, QuantizedTensor, quantize_tensor};
 use quant_core::scheme::Scheme;
 
 const CRC: Crc<u32> = Crc::<u32>::new(&CRC_32_ISO_HDLC);
@@ -51,7 +52,7 @@ pub fn read_everything(model: &Model<'_>, file_bytes: usize) {
                 Err(Error::Encoding { .. }) => assert_eq!(tensor.encoding(), Encoding::I64),
                 Err(error) => assert!(tensor.row_len() > row.len(), "{error}"),
             }
-            if tensor.coded().is_some() {
+            if tensor.quantized().is_some() {
                 assert!(row.iter().all(|value| value.is_finite()));
             }
         }
@@ -99,14 +100,14 @@ impl Spec {
         let weights: Vec<f32> = given.chain(std::iter::repeat(-0.25)).take(n).collect();
         let options = Options {
             scheme: Scheme::ALL[usize::from(self.scheme) % Scheme::ALL.len()],
-            bits: 1 + self.bits % 8,
+            bits: Bits::ALL[usize::from(self.bits % 8)],
             granularity: match self.granularity % 4 {
                 0 => Granularity::Channel,
                 1 => Granularity::Group(1 + u32::from(self.granularity / 4)),
                 2 => Granularity::Tensor,
                 _ => Granularity::Auto,
             },
-            levels: [Levels::F32, Levels::F16, Levels::I16, Levels::I8]
+            codebook_dtype: [CodebookDtype::F32, CodebookDtype::F16, CodebookDtype::I16, CodebookDtype::I8]
                 [usize::from(self.levels % 4)],
             lambda: None,
         };
@@ -167,7 +168,7 @@ pub fn drawable() -> Vec<u8> {
         let shape: Vec<usize> = shape.iter().map(|&dim| dim as usize).collect();
         let n: usize = shape.iter().product();
         let weights: Vec<f32> = (0..n).map(|i| ((i * 7 % 19) as f32 - 9.0) / 40.0).collect();
-        let options = Options::new(Scheme::LloydMax, 1 + (tensors.len() % 8) as u8);
+        let options = Options::new(Scheme::LloydMax, Bits::ALL[tensors.len() % 8]);
         tensors.push(quantize_tensor(&weights, &shape, &options)?);
         Ok(())
     })

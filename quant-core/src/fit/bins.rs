@@ -8,45 +8,33 @@
 //! counting the bins tells the ranks that each one covers. Weights of a net fill the bins evenly
 //! enough that a bin holds a few; where they do not, whoever sorts inside a bin has `n log n` to do.
 
-use crate::num::{f64_of, index, u32_of_real};
+use crate::num::{f64_of, index, u32_of, u32_of_real};
+use alloc::vec;
+use alloc::vec::Vec;
 
-/// More bins do not stay in a processor's cache.
-const MOST: usize = 1 << 18;
-
-/// The map from weights to bins.
-#[derive(Clone, Copy)]
+/// Weights in their bins.
 pub(super) struct Bins {
-    min: f64,
-    scale: f64,
-    /// The last bin, where the greatest weight falls unless rounding puts it beyond.
-    last: usize,
+    /// The bin of each weight.
+    pub(super) of: Vec<u32>,
+    /// The number of weights in each bin.
+    pub(super) counts: Vec<u32>,
 }
 
 impl Bins {
-    /// The bins that [`Self::count`] asks for with `n` weights.
-    pub(super) const fn number(n: usize) -> usize {
-        if n < MOST / 2 { 2 * n } else { MOST }
-    }
-
-    /// Bins for weights that are finite and not none, as many as `number` says.
-    pub(super) fn of(weights: &[f32], number: usize) -> Self {
+    /// Sorts weights that are finite and not none into at most `most` bins.
+    pub(super) fn new(weights: &[f32], most: usize) -> Self {
+        let mut counts = vec![0; weights.len().saturating_mul(2).min(most)];
+        let last = counts.len() - 1;
         let (min, max) = range(weights);
-        let range = f64::from(max) - f64::from(min);
-        let scale = if range > 0.0 { f64_of(number - 1) / range } else { 0.0 };
-        Self { min: f64::from(min), scale, last: number - 1 }
-    }
-
-    /// The bin of a weight.
-    pub(super) fn bin(self, w: f32) -> usize {
-        index(u32_of_real((f64::from(w) - self.min) * self.scale)).min(self.last)
-    }
-
-    /// Counts the weights of each bin.
-    pub(super) fn count(self, weights: &[f32], counts: &mut [u32]) {
-        counts.fill(0);
-        for &w in weights {
-            counts[self.bin(w)] += 1;
-        }
+        let (min, range) = (f64::from(min), f64::from(max) - f64::from(min));
+        let scale = if range > 0.0 { f64_of(last) / range } else { 0.0 };
+        let bin = |&w: &f32| {
+            // Rounding may put the greatest weight beyond the last bin.
+            let bin = u32_of_real((f64::from(w) - min) * scale).min(u32_of(last));
+            counts[index(bin)] += 1;
+            bin
+        };
+        Self { of: weights.iter().map(bin).collect(), counts }
     }
 }
 

@@ -24,11 +24,13 @@
 //! 1968); the lower `J` is kept. Source: P. Chou, T. Lookabaugh, R. Gray, "Entropy-constrained vector
 //! quantization", IEEE Trans. ASSP 37, 1989.
 
+use super::fitted::{Fit, Fitted};
 use super::partition::partition;
 use super::points::Points;
-use super::room::Room;
-use super::{Fit, lloyd_max, uniform_mse};
+use super::{lloyd_max, uniform_mse};
 use crate::num::{index, log2, u32_of};
+use alloc::vec::Vec;
+use core::mem::replace;
 
 /// Rounds of descent at most.
 const ROUNDS: usize = 500;
@@ -36,98 +38,73 @@ const ROUNDS: usize = 500;
 /// A boundary moves only if that lowers the cost of its two runs by more than this part of it.
 const ENOUGH: f64 = 1e-8;
 
-/// Fits the points of a group; `levels`: `[K]`, the `k` of the room; `codes`: `[n]`.
-pub(super) fn fit(room: &mut Room<'_>, lambda: f64, levels: &mut [f32], codes: &mut [u8]) -> Fit {
-    let spread = room.points.spread();
-    if !(lambda > 0.0 && spread > 0.0) {
-        return lloyd_max::fit(room, levels, codes);
+/// At most `k` levels for the points of a group.
+pub(super) fn fit(points: &Points<'_>, lambda: f64, k: usize) -> Fitted {
+    let deviation = points.squared_deviation();
+    if !(lambda > 0.0 && deviation > 0.0) {
+        return lloyd_max::fit(points, k);
     }
-    let Room { points, links, ends: [best, rival], costs } = room;
-    let price = Price::new(points, lambda, spread);
-    let count = levels.len().min(points.len());
-    partition(points, links, &mut best[..count]);
-    let mut best = Runs { ends: best, count };
-    let least = price.descend(points, &mut best, costs);
-
-    let count = uniform_mse::best(points, levels.len()).ends(points, rival);
-    let mut rival = Runs { ends: rival, count };
-    if price.descend(points, &mut rival, costs) < least {
-        best = rival;
+    let lagrangian = Lagrangian::new(points, lambda, deviation);
+    let mut ends = partition(points, k.min(points.len()));
+    let least = lagrangian.descend(points, &mut ends);
+    let mut rival = uniform_mse::best(points, k).ends(points);
+    if lagrangian.descend(points, &mut rival) < least {
+        ends = rival;
     }
-    let ends = &best.ends[..best.count];
-    points.write_means(ends, levels);
-    points.write_codes(ends, codes);
-    Fit::Table { levels: best.count }
+    Fitted { fit: Fit::Table, levels: points.means(&ends), codes: points.codes(&ends) }
 }
 
-/// Runs of points by their ends, of which `count` are in use.
-struct Runs<'a> {
-    ends: &'a mut [u32],
-    count: usize,
+/// Start and end of each run of points, by the ends.
+fn runs(ends: &[u32]) -> impl Iterator<Item = (usize, usize)> {
+    let mut start = 0;
+    ends.iter().map(move |&end| (replace(&mut start, index(end)), index(end)))
 }
 
-impl Runs<'_> {
-    /// Start and end of each run.
-    fn iter(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
-        let mut start = 0;
-        self.ends[..self.count].iter().map(move |&end| {
-            let end = index(end);
-            (core::mem::replace(&mut start, end), end)
-        })
-    }
-
-    /// Joins run `c` with the next one.
-    fn merge(&mut self, c: usize) {
-        self.ends.copy_within(c + 1..self.count, c);
-        self.count -= 1;
-    }
-}
-
-/// What runs of points cost.
+/// The cost `J` of runs of points.
 #[derive(Clone, Copy)]
-struct Price {
+struct Lagrangian {
     lambda: f64,
     /// `σ² Σ h`.
-    spread: f64,
+    deviation: f64,
     /// The number of weights.
     weights: f64,
 }
 
-impl Price {
-    fn new(points: &Points<'_>, lambda: f64, spread: f64) -> Self {
-        Self { lambda, spread, weights: f64::from(points.count(0, points.len())) }
+impl Lagrangian {
+    fn new(points: &Points<'_>, lambda: f64, deviation: f64) -> Self {
+        Self { lambda, deviation, weights: f64::from(points.count(0, points.len())) }
     }
 
     /// The part of `J` that a run brings.
     fn run(self, points: &Points<'_>, (i, j): (usize, usize)) -> f64 {
         let [mass, sum, square] = points.moments(i, j);
         let part = f64::from(points.count(i, j)) / self.weights;
-        (square - sum * sum / mass).max(0.0) / self.spread - self.lambda * part * log2(part)
+        (square - sum * sum / mass).max(0.0) / self.deviation - self.lambda * part * log2(part)
     }
 
-    /// Lowers `J` until it falls no more, and returns it. `costs`: `[K]`.
-    fn descend(self, points: &Points<'_>, runs: &mut Runs<'_>, costs: &mut [f64]) -> f64 {
+    /// Moves and removes ends of runs until `J` falls no more; returns `J`.
+    fn descend(self, points: &Points<'_>, ends: &mut Vec<u32>) -> f64 {
         for _ in 0..ROUNDS {
-            if !self.shift(points, runs) && !self.merge(points, runs, costs) {
+            if !self.shift(points, ends) && !self.merge(points, ends) {
                 break;
             }
         }
-        runs.iter().map(|run| self.run(points, run)).sum()
+        runs(ends).map(|run| self.run(points, run)).sum()
     }
 
     /// Moves each end by powers of two while that lowers `J`; `false` if it never does.
-    fn shift(self, points: &Points<'_>, runs: &mut Runs<'_>) -> bool {
+    fn shift(self, points: &Points<'_>, ends: &mut [u32]) -> bool {
         let mut moved = false;
         let mut start = 0;
-        for c in 1..runs.count {
-            let stop = index(runs.ends[c]);
+        for c in 1..ends.len() {
+            let stop = index(ends[c]);
             let cost = |end| self.run(points, (start, end)) + self.run(points, (end, stop));
-            let mut end = index(runs.ends[c - 1]);
+            let mut end = index(ends[c - 1]);
             let mut least = cost(end);
             let mut stride = (stop - start).next_power_of_two() / 2;
             while stride > 0 {
-                let ends = [end.saturating_sub(stride), end + stride];
-                for rival in ends.into_iter().filter(|&rival| rival > start && rival < stop) {
+                let rivals = [end.saturating_sub(stride), end + stride];
+                for rival in rivals.into_iter().filter(|&rival| rival > start && rival < stop) {
                     let total = cost(rival);
                     if total < least * (1.0 - ENOUGH) {
                         (end, least, moved) = (rival, total, true);
@@ -135,54 +112,51 @@ impl Price {
                 }
                 stride /= 2;
             }
-            runs.ends[c - 1] = u32_of(end);
+            ends[c - 1] = u32_of(end);
             start = end;
         }
         moved
     }
 
-    /// Merges neighbours while that lowers `J`; `false` if it never does. `costs`: `[K]`.
-    fn merge(self, points: &Points<'_>, runs: &mut Runs<'_>, costs: &mut [f64]) -> bool {
-        for (cost, run) in costs.iter_mut().zip(runs.iter()) {
-            *cost = self.run(points, run);
-        }
-        let before = runs.count;
+    /// Merges neighbours while that lowers `J`; `false` if it never does.
+    fn merge(self, points: &Points<'_>, ends: &mut Vec<u32>) -> bool {
+        let mut costs: Vec<f64> = runs(ends).map(|run| self.run(points, run)).collect();
+        let before = ends.len();
         loop {
-            let pairs = runs.iter().zip(runs.iter().skip(1)).zip(costs.windows(2)).enumerate();
+            let pairs = runs(ends).zip(runs(ends).skip(1)).zip(costs.windows(2)).enumerate();
             let joined = pairs.map(|(c, ((one, two), apart))| {
                 let cost = self.run(points, (one.0, two.1));
                 (c, cost, cost - apart[0] - apart[1])
             });
             match joined.min_by(|a, b| a.2.total_cmp(&b.2)) {
                 Some((c, cost, change)) if change < 0.0 => {
-                    costs.copy_within(c + 1..runs.count, c);
+                    ends.remove(c);
+                    costs.remove(c);
                     costs[c] = cost;
-                    runs.merge(c);
                 }
-                _ => return runs.count < before,
+                _ => return ends.len() < before,
             }
         }
     }
 }
 
-#[cfg(feature = "alloc")]
 #[cfg(test)]
 mod tests {
-    use super::super::{Fitter, Group, default_lambda};
-    use super::*;
+    use super::super::{Group, default_lambda, fit};
+    use super::{Vec, log2};
+    use crate::bits::Bits;
+    use crate::bits::tests::{any_width, width};
     use crate::noise::Stream;
     use crate::num::f64_of;
     use crate::scheme::Scheme;
     use proptest::prelude::*;
     use std::vec;
-    use std::vec::Vec;
 
     /// Error as a part of the variance, and entropy of the codes.
     fn judge(scheme: Scheme, group: &Group<'_>) -> (f64, f64) {
-        let mut fitter = Fitter::new();
-        let fitted = fitter.fit(scheme, group).unwrap();
+        let fitted = fit(scheme, group).unwrap();
         let mut counts = [0_u32; 256];
-        for &code in fitted.codes {
+        for &code in &fitted.codes {
             counts[usize::from(code)] += 1;
         }
         let n = f64_of(group.weights.len());
@@ -241,12 +215,12 @@ mod tests {
         for seed in 0..4 {
             let mut weights = vec![0.0; 150];
             Stream::new(seed, 3).fill_normal(0, 0, &mut weights);
-            for bits in 1..=4 {
+            for bits in (1..=4).map(width) {
                 for scale in [0.3, 1.0, 3.0, 10.0] {
                     let lambda = scale * default_lambda(bits);
                     let group = Group { lambda, ..Group::new(&weights, bits) };
                     let found = total(Scheme::Ecq, &group);
-                    let least = by_definition(&weights, lambda, 1 << bits);
+                    let least = by_definition(&weights, lambda, bits.code_count());
                     worst = worst.max(found / least - 1.0);
                 }
             }
@@ -257,8 +231,8 @@ mod tests {
     #[test]
     fn a_dearer_bit_is_not_bought() {
         let weights = normals(5000);
-        for bits in [2, 4, 6] {
-            let mut before = f64::from(bits);
+        for bits in [2, 4, 6].map(width) {
+            let mut before = f64::from(bits.get());
             for scale in [0.0, 0.1, 0.3, 1.0, 3.0, 10.0, 1e9] {
                 let lambda = scale * default_lambda(bits);
                 let group = Group { lambda, ..Group::new(&weights, bits) };
@@ -275,7 +249,8 @@ mod tests {
         // With levels enough, 1.53 dB above Shannon's bound, or 0.25 bits.
         let weights = normals(20_000);
         for target in [3, 4] {
-            let group = Group { lambda: default_lambda(target), ..Group::new(&weights, 8) };
+            let group =
+                Group { lambda: default_lambda(width(target)), ..Group::new(&weights, width(8)) };
             let (error, entropy) = judge(Scheme::Ecq, &group);
             let above = entropy + 0.5 * log2(error);
             assert!(above > 0.2 && above < 0.27, "{target}: {above}");
@@ -285,7 +260,7 @@ mod tests {
     proptest! {
         #[test]
         fn is_never_worse_than_its_starts(
-            bits in 1_u8..=6,
+            bits in prop::sample::select(&Bits::ALL[..6]),
             raw in proptest::collection::vec((-1.0_f32..1.0, 1_u8..4), 2..200),
             scale in 0.01_f64..20.0,
             grid in prop_oneof![Just(4.0_f32), Just(1e6)],
@@ -307,14 +282,11 @@ mod tests {
 
         #[test]
         fn a_free_bit_leaves_lloyd_max(
-            bits in 1_u8..=8,
+            bits in any_width(),
             weights in proptest::collection::vec(-1.0_f32..1.0, 1..100),
         ) {
             let group = Group { lambda: 0.0, ..Group::new(&weights, bits) };
-            let (mut one, mut two) = (Fitter::new(), Fitter::new());
-            let ecq = one.fit(Scheme::Ecq, &group).unwrap();
-            let lloyd = two.fit(Scheme::LloydMax, &group).unwrap();
-            prop_assert_eq!((ecq.levels, ecq.codes), (lloyd.levels, lloyd.codes));
+            prop_assert_eq!(fit(Scheme::Ecq, &group), fit(Scheme::LloydMax, &group));
         }
     }
 }

@@ -17,44 +17,30 @@
 //! are gathered and sorted.
 
 use super::bins::Bins;
-use super::{Fit, rank};
+use super::fitted::{Fit, Fitted};
+use super::rank;
 use crate::num::{f32_of, f64_of, index, low_u8, u32_of};
+use alloc::vec;
+use alloc::vec::Vec;
 
 /// Bins per level: the more, the fewer weights need a sort, but each bin takes time of its own.
 const BINS_PER_LEVEL: usize = 64;
 
-/// The bins for `n` weights and `k` levels.
-pub(super) const fn bins(n: usize, k: usize) -> usize {
-    let (most, enough) = (Bins::number(n), BINS_PER_LEVEL * k);
-    if most < enough { most } else { enough }
-}
-
-/// What `counts` says of a bin that lies in two chunks or more, from its first such bin on.
+/// What is said of a bin that lies in two chunks or more, from the first such bin on.
 const CUT: u32 = 1 << 8;
 
-/// Fits a group that is not empty.
-///
-/// # Shapes
-/// `keys` and `codes`: `[n]`; `sums` and `levels`: `[K]`; `counts`: [`bins`]`(n, K)`;
-/// `starts`: `[K]`.
-pub(super) fn fit(
-    weights: &[f32],
-    keys: &mut [u64],
-    sums: &mut [f64],
-    counts: &mut [u32],
-    starts: &mut [u32],
-    levels: &mut [f32],
-    codes: &mut [u8],
-) -> Fit {
-    let chunks = Chunks::of(weights.len(), levels.len());
-    let bins = Bins::of(weights, counts.len());
-    bins.count(weights, counts);
-    chunks.assign_bins(counts, starts);
+/// At most `k` levels for a group that is not empty.
+pub(super) fn fit(weights: &[f32], k: usize) -> Fitted {
+    let chunks = Chunks::of(weights.len(), k);
+    let Bins { of: bins, counts } = Bins::new(weights, BINS_PER_LEVEL * k);
+    let (chunk_of_bin, mut starts, cut) = chunks.of_bins(counts);
 
-    sums.fill(0.0);
+    let mut sums = vec![0.0; chunks.count];
+    let mut codes = vec![0; weights.len()];
+    let mut keys = vec![0; cut];
     let mut gathered = 0;
-    for (i, (code, &w)) in codes.iter_mut().zip(weights).enumerate() {
-        let chunk = counts[bins.bin(w)];
+    for (i, ((code, &w), &bin)) in codes.iter_mut().zip(weights).zip(&bins).enumerate() {
+        let chunk = chunk_of_bin[index(bin)];
         if chunk < CUT {
             *code = low_u8(index(chunk));
             sums[index(chunk)] += f64::from(w);
@@ -63,20 +49,17 @@ pub(super) fn fit(
             gathered += 1;
         }
     }
-    let keys = &mut keys[..gathered];
     keys.sort_unstable();
-    for &key in &*keys {
-        let w = rank::weight(key);
-        let next = &mut starts[index(counts[bins.bin(w)] - CUT)];
-        let chunk = chunks.at(index(*next));
+    for key in keys {
+        let position = rank::position(key);
+        let next = &mut starts[index(chunk_of_bin[index(bins[position])] - CUT)];
+        let chunk = chunks.at(*next);
         *next += 1;
-        codes[rank::position(key)] = low_u8(chunk);
-        sums[chunk] += f64::from(w);
+        codes[position] = low_u8(chunk);
+        sums[chunk] += f64::from(rank::weight(key));
     }
-    for (c, (level, &sum)) in levels.iter_mut().zip(&*sums).take(chunks.count).enumerate() {
-        *level = f32_of(sum / f64_of(chunks.len(c)));
-    }
-    Fit::Table { levels: chunks.count }
+    let mean = |(c, sum)| f32_of(sum / f64_of(chunks.len(c)));
+    Fitted { fit: Fit::Table, levels: sums.into_iter().enumerate().map(mean).collect(), codes }
 }
 
 /// Chunks of `size + 1` ranks, `longer` of them, and then chunks of `size`.
@@ -107,15 +90,16 @@ impl Chunks {
     }
 
     /// Turns the count of each bin into its chunk; for a bin in several chunks into [`CUT`] and more,
-    /// counting these bins, with the rank at which it starts in `starts`.
-    fn assign_bins(self, counts: &mut [u32], starts: &mut [u32]) {
-        let (mut start, mut chunk, mut chunk_end, mut cuts) = (0, 0, self.len(0), 0);
-        for count in counts {
+    /// counting these bins. Then the rank at which each of them starts, and the number of their weights.
+    fn of_bins(self, mut counts: Vec<u32>) -> (Vec<u32>, Vec<usize>, usize) {
+        let (mut starts, mut cut) = (Vec::new(), 0);
+        let (mut start, mut chunk, mut chunk_end) = (0, 0, self.len(0));
+        for count in &mut counts {
             let end = start + index(*count);
             if end > chunk_end {
-                *count = CUT + cuts;
-                starts[index(cuts)] = u32_of(start);
-                cuts += 1;
+                cut += index(*count);
+                *count = CUT + u32_of(starts.len());
+                starts.push(start);
             } else {
                 *count = chunk;
             }
@@ -125,6 +109,7 @@ impl Chunks {
             }
             start = end;
         }
+        (counts, starts, cut)
     }
 }
 
@@ -132,37 +117,18 @@ impl Chunks {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::vec;
-    use std::vec::Vec;
-
-    fn run(weights: &[f32], k: usize) -> (Vec<f32>, Vec<u8>) {
-        let n = weights.len();
-        let (mut levels, mut codes) = (vec![0.0; k], vec![9; n]);
-        let fit = fit(
-            weights,
-            &mut vec![0; n],
-            &mut vec![0.0; k],
-            &mut vec![0; bins(n, k)],
-            &mut vec![0; k],
-            &mut levels,
-            &mut codes,
-        );
-        assert_eq!(fit, Fit::Table { levels: k.min(n) });
-        (levels, codes)
-    }
 
     #[test]
     fn longer_chunks_come_first_and_ties_straddle() {
-        let (levels, codes) = run(&[2.0, 1.0, 2.0, 2.0, -6.0], 2);
-        assert_eq!((levels, codes), (vec![-1.0, 2.0], vec![0, 0, 1, 1, 0]));
+        let fitted = fit(&[2.0, 1.0, 2.0, 2.0, -6.0], 2);
+        assert_eq!(fitted.levels, [-1.0, 2.0]);
+        assert_eq!(fitted.codes, [0, 0, 1, 1, 0]);
     }
 
     #[test]
     fn as_many_levels_as_weights_lose_nothing() {
         let weights = [0.1, -0.3, 0.2];
-        let (levels, codes) = run(&weights, 4);
-        let values: Vec<f32> = codes.iter().map(|&c| levels[usize::from(c)]).collect();
-        assert_eq!(values, weights);
+        assert!(fit(&weights, 4).dequantized(&weights).eq(weights));
     }
 
     proptest! {
@@ -183,7 +149,7 @@ mod tests {
             for (chunk, &position) in chunks.zip(&order) {
                 expected[position] = low_u8(chunk);
             }
-            prop_assert_eq!(run(&weights, k).1, expected);
+            prop_assert_eq!(fit(&weights, k).codes, expected);
         }
     }
 }

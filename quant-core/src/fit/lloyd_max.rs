@@ -15,33 +15,28 @@
 //! Sources: S. Lloyd, "Least squares quantization in PCM", IEEE Trans. Inf. Theory 28, 1982;
 //! importance by the Fisher information: `SqueezeLLM`, arXiv 2306.07629.
 
-use super::Fit;
+use super::fitted::{Fit, Fitted};
 use super::partition::partition;
-use super::room::Room;
+use super::points::Points;
 
-/// Fits the points of a group; `levels`: `[K]`, at most the `k` of the room; `codes`: `[n]`.
-pub(super) fn fit(room: &mut Room<'_>, levels: &mut [f32], codes: &mut [u8]) -> Fit {
-    let count = levels.len().min(room.points.len());
-    let ends = &mut room.ends[0][..count];
-    partition(&room.points, &mut room.links, ends);
-    room.points.write_means(ends, levels);
-    room.points.write_codes(ends, codes);
-    Fit::Table { levels: count }
+/// At most `k` levels for the points of a group.
+pub(super) fn fit(points: &Points<'_>, k: usize) -> Fitted {
+    let ends = partition(points, k.min(points.len()));
+    Fitted { fit: Fit::Table, levels: points.means(&ends), codes: points.codes(&ends) }
 }
 
-#[cfg(feature = "alloc")]
 #[cfg(test)]
 mod tests {
-    use super::super::{Fitter, Group};
-    use crate::num::f32_of;
+    use super::super::{Group, fit};
+    use crate::bits::Bits;
+    use crate::bits::tests::width;
     use crate::scheme::Scheme;
     use proptest::prelude::*;
     use std::vec::Vec;
 
-    fn squared_error(weights: &[f32], importance: Option<&[f32]>, bits: u8) -> f64 {
-        let mut fitter = Fitter::new();
+    fn squared_error(weights: &[f32], importance: Option<&[f32]>, bits: Bits) -> f64 {
         let group = Group { importance, ..Group::new(weights, bits) };
-        let fitted = fitter.fit(Scheme::LloydMax, &group).unwrap();
+        let fitted = fit(Scheme::LloydMax, &group).unwrap();
         let pairs = weights.iter().zip(fitted.dequantized(weights));
         let errors = pairs.map(|(&w, v)| (f64::from(w) - f64::from(v)).powi(2));
         match importance {
@@ -72,8 +67,7 @@ mod tests {
     #[test]
     fn finds_the_obvious_clusters() {
         let weights = [10.0, 0.0, 1.0, 11.0, -1.0, 20.0, 30.0];
-        let mut fitter = Fitter::new();
-        let fitted = fitter.fit(Scheme::LloydMax, &Group::new(&weights, 2)).unwrap();
+        let fitted = fit(Scheme::LloydMax, &Group::new(&weights, width(2))).unwrap();
         assert_eq!(fitted.levels, [0.0, 10.5, 20.0, 30.0]);
         assert_eq!(fitted.codes, [1, 0, 0, 1, 0, 2, 3]);
     }
@@ -82,38 +76,22 @@ mod tests {
     fn importance_moves_levels_and_none_follows_the_nearest() {
         let weights = [0.0, 1.0, 4.0, 8.0, 9.0, 3.0];
         let importance = [1.0, 3.0, 0.0, 1.0, 0.0, 0.0];
-        let mut fitter = Fitter::new();
-        let group = Group { importance: Some(&importance), ..Group::new(&weights, 1) };
-        let fitted = fitter.fit(Scheme::LloydMax, &group).unwrap();
+        let group = Group { importance: Some(&importance), ..Group::new(&weights, width(1)) };
+        let fitted = fit(Scheme::LloydMax, &group).unwrap();
         assert_eq!(fitted.levels, [0.75, 8.0]);
         assert_eq!(fitted.codes, [0, 0, 0, 1, 1, 0]);
     }
 
     #[test]
-    fn one_preparation_serves_all_numbers_of_levels() {
-        let weights: Vec<f32> = (0..500).map(|i| f32_of(f64::from(i * i % 499))).collect();
-        let (mut fitter, mut other) = (Fitter::new(), Fitter::new());
-        let mut prepared = fitter.prepare(&weights, None).unwrap();
-        for bits in 1..=8 {
-            let one = prepared.lloyd_max(1 << bits).unwrap();
-            let two = other.fit(Scheme::LloydMax, &Group::new(&weights, bits)).unwrap();
-            assert_eq!((one.levels, one.codes), (two.levels, two.codes), "{bits}");
-        }
-        assert_eq!(prepared.lloyd_max(3).unwrap().levels.len(), 3);
-        assert!(prepared.lloyd_max(0).is_err() && prepared.lloyd_max(257).is_err());
-        assert!(fitter.prepare(&[], None).is_err());
-    }
-
-    #[test]
     fn few_distinct_weights_lose_nothing() {
         let weights = [0.5, 0.1, 0.5, 0.1, -7.0, -7.0, 0.3, 0.3, 0.3];
-        assert_eq!(squared_error(&weights, None, 2).to_bits(), 0);
+        assert_eq!(squared_error(&weights, None, width(2)).to_bits(), 0);
     }
 
     proptest! {
         #[test]
         fn equals_the_definition(
-            bits in 1_u8..=5,
+            bits in prop::sample::select(&Bits::ALL[..5]),
             raw in proptest::collection::vec((-1.0_f32..1.0, 0.0_f32..1.0), 1..60),
             grid in prop_oneof![Just(8.0_f32), Just(1e6)],
             equal in any::<bool>(),
@@ -125,7 +103,7 @@ mod tests {
                 raw.iter().map(|&(_, h)| if equal { 1.0 } else { (h - 0.2).max(0.0) }).collect();
             prop_assume!(importance.iter().any(|&h| h > 0.0));
             let found = squared_error(&weights, (!equal).then_some(&importance), bits);
-            let least = by_definition(&weights, &importance, 1 << bits);
+            let least = by_definition(&weights, &importance, bits.code_count());
             prop_assert!((found - least).abs() <= 1e-9 * least + 1e-13, "{found} {least}");
         }
     }

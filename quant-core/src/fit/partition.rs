@@ -1,8 +1,8 @@
 //! The best partition of points into `k` clusters, exactly, in linear memory.
 //!
-//! Price each cluster at `λ` and take the best partition into any number of clusters, which
-//! [`super::links`] finds. The least error `D(k)` of `k` clusters is convex, so a dearer cluster
-//! means fewer of them, and a search for `λ` ends at `k`:
+//! Add a Lagrange multiplier `λ` for each cluster to the error and take the best partition into any number of
+//! clusters, which [`super::monotone_dp`] finds. The least error `D(k)` of `k` clusters is convex, so a
+//! greater multiplier means fewer clusters, and a search for `λ` ends at `k`:
 //!
 //! ```text
 //! D(k) - D(k+1) ≤ λ ≤ D(k-1) - D(k)
@@ -12,45 +12,50 @@
 //! concave Monge property and applications", Discrete Comput. Geom. 12, 1994; A. Grønlund et al.,
 //! "Fast exact k-means, k-medians and Bregman divergence clustering in 1D", arXiv 1701.07204, 2017).
 //! For a smooth density `λ ∝ k⁻³`: the search interpolates between logarithms and is mostly done
-//! after three to five prices. Where `D` has a straight piece, as it has where weights lie on a
-//! grid, no price yields the `k` inside it; [`splice`] makes one of the partitions at its two ends.
+//! after three to five multipliers. Where `D` has a straight piece, as it has where weights lie on a
+//! grid, no multiplier yields the `k` inside it; [`splice`] makes one of the partitions at its two ends.
 //!
 //! # Exactness
 //! Prefix sums are f64 about the mean weight, so partitions whose errors differ by less than about
 //! 1e-16 of the total squared deviation may be taken for each other. Whatever rounding does, the
 //! search ends and the result is a partition into `k` clusters.
 
-use super::links::{Links, Offer};
+use super::monotone_dp::{LagrangianPoint, MonotoneDp};
 use super::points::Points;
-use crate::num::{exp2, f64_of, log2};
+use crate::num::{exp2, f64_of, log2, u32_of};
+use alloc::vec;
+use alloc::vec::Vec;
 
-/// Prices tried at most; by then a bracket has halved some thirty times.
+/// Multipliers tried at most; by then a bracket has halved some thirty times.
 const ROUNDS: usize = 64;
 
-/// Prices tried before every other one is the slope of a chord of `D`.
+/// Multipliers tried before every other one is the slope of a chord of `D`.
 const PATIENCE: usize = 8;
 
 /// Counts so close that the chord is the best guess: between two that differ by 2 it is sure.
 const NEAR: usize = 4;
 
-/// The largest step between prices where nothing bounds it, in powers of two.
+/// The largest ratio of multipliers where nothing bounds it, in powers of two.
 const WIDEST: f64 = 10.0;
 
-/// Fills `ends` (`[k]`, `k` from 1 to the number of points) with the ends of the best `k` clusters.
-pub(super) fn partition(points: &Points<'_>, links: &mut Links<'_>, ends: &mut [u32]) {
-    let (rows, n) = (points.rows(), points.len());
-    match search(points, links, ends.len()) {
-        Search::Found => links.write(n, ends),
-        Search::Jump { dear, cheap } => {
-            links.repeat(rows, dear);
-            links.write(n, &mut ends[..dear.count]);
-            links.repeat(rows, cheap);
-            // The queue has served: it takes the finer partition.
-            let queue = core::mem::take(&mut links.queue);
-            let fine = &mut queue[..cheap.count];
-            links.write(n, fine);
-            splice(ends, dear.count, fine);
-            links.queue = queue;
+/// The ends of the best `k` clusters, `k` from 1 to the number of points.
+pub(super) fn partition(points: &Points<'_>, k: usize) -> Vec<u32> {
+    let n = u32_of(points.len());
+    if k == 1 {
+        return vec![n];
+    }
+    if k == points.len() {
+        return (1..=n).collect();
+    }
+    let mut dp = MonotoneDp::new(points.rows());
+    match search(points, &mut dp, k) {
+        Search::Found => dp.ends(),
+        Search::Jump { coarse, fine } => {
+            let [coarse, fine] = [coarse, fine].map(|point| {
+                dp.repeat(point);
+                dp.ends()
+            });
+            splice(&coarse, &fine, k)
         }
     }
 }
@@ -58,203 +63,170 @@ pub(super) fn partition(points: &Points<'_>, links: &mut Links<'_>, ends: &mut [
 /// How a search ends.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Search {
-    /// At a price that buys `k` clusters, which the links hold.
+    /// At a multiplier that yields `k` clusters, which are those of the dynamic programming.
     Found,
-    /// Between two prices that buy fewer and more.
-    Jump { dear: Offer, cheap: Offer },
+    /// Between two multipliers that yield fewer clusters and more.
+    Jump { coarse: LagrangianPoint, fine: LagrangianPoint },
 }
 
-/// Looks for a price that buys `k` clusters, `k` from 1 to the number of points.
-fn search(points: &Points<'_>, links: &mut Links<'_>, k: usize) -> Search {
-    let (rows, n) = (points.rows(), points.len());
-    let spread = points.spread();
-    // The ends of all prices.
-    let mut dear = Offer { lambda: f64::INFINITY, count: 1, error: spread };
-    let mut cheap = Offer { lambda: 0.0, count: n, error: 0.0 };
-    for end in [dear, cheap] {
-        if end.count == k {
-            links.repeat(rows, end);
-            return Search::Found;
-        }
-    }
-    let mut lambda = spread * gaussian_price(k, n);
+/// Looks for a multiplier that yields `k` clusters, more than one and fewer than there are points.
+fn search(points: &Points<'_>, dp: &mut MonotoneDp<'_>, k: usize) -> Search {
+    let n = points.len();
+    let deviation = points.squared_deviation();
+    // The ends of all multipliers.
+    let mut coarse = LagrangianPoint { lambda: f64::INFINITY, count: 1, error: deviation };
+    let mut fine = LagrangianPoint { lambda: 0.0, count: n, error: 0.0 };
+    let mut lambda = deviation * gaussian_multiplier(k, n);
     let (mut on_chord, mut reach, mut fewer) = (false, 1.0, k > n);
     for round in 0..ROUNDS {
-        let inside = |lambda: f64| lambda > cheap.lambda && lambda < dear.lambda;
+        let inside = |lambda: f64| lambda > fine.lambda && lambda < coarse.lambda;
         if !inside(lambda) {
-            // Rounding: the errors say too little, or the prices are all tried.
-            (on_chord, lambda) = (false, mean_price(dear, cheap));
+            // Rounding: the errors say too little, or the multipliers are all tried.
+            (on_chord, lambda) = (false, mean_multiplier(coarse, fine));
             if !inside(lambda) {
                 break;
             }
         }
-        let offer = links.solve(rows, lambda);
-        if offer.count == k {
+        let point = dp.solve(lambda);
+        if point.count == k {
             return Search::Found;
         }
-        if on_chord && (offer.count == dear.count || offer.count == cheap.count) {
-            break; // both ends are best at this price: D is straight between them
+        if on_chord && (point.count == coarse.count || point.count == fine.count) {
+            break; // both ends are best at this multiplier: D is straight between them
         }
-        let same_side = round > 0 && fewer == (offer.count < k);
+        let same_side = round > 0 && fewer == (point.count < k);
         reach = if same_side { 1.5 * reach } else { 1.0 };
-        fewer = offer.count < k;
+        fewer = point.count < k;
         if fewer {
-            dear = offer;
+            coarse = point;
         } else {
-            cheap = offer;
+            fine = point;
         }
 
-        let bracketed = dear.lambda.is_finite() && cheap.lambda > 0.0;
-        let near = bracketed && cheap.count - dear.count <= NEAR;
+        let bracketed = coarse.lambda.is_finite() && fine.lambda > 0.0;
+        let near = bracketed && fine.count - coarse.count <= NEAR;
         on_chord = near || (round > PATIENCE && round % 2 == 0);
         lambda = if on_chord {
-            (dear.error - cheap.error) / f64_of(cheap.count - dear.count)
+            (coarse.error - fine.error) / f64_of(fine.count - coarse.count)
         } else if bracketed {
-            price_between(dear, cheap, k, n)
+            multiplier_between(coarse, fine, k, n)
         } else {
-            price_beside(offer, k, n, reach)
+            multiplier_beside(point, k, n, reach)
         };
     }
-    Search::Jump { dear, cheap }
+    Search::Jump { coarse, fine }
 }
 
-/// The price for `k` clusters of `n` Gaussian points as a part of their spread. By Panter and Dite
+/// The multiplier for `k` clusters of `n` Gaussian points as a part of their squared deviation. By Panter and Dite
 /// many clusters of many points each leave `2.72 / k²`, and `λ = -dD/dk`; the corrections for few
 /// clusters and for few points per cluster are measured.
-fn gaussian_price(k: usize, n: usize) -> f64 {
+fn gaussian_multiplier(k: usize, n: usize) -> f64 {
     let crowding = (f64_of(k) + 0.8) * (1.0 + 1.7 * f64_of(k) / f64_of(n));
     5.44 / (crowding * crowding * crowding)
 }
 
-/// The price for `k` clusters if prices go as for a Gaussian, but `reach` times as far.
-fn price_beside(offer: Offer, k: usize, n: usize, reach: f64) -> f64 {
-    let step = log2(gaussian_price(k, n) / gaussian_price(offer.count, n));
-    offer.lambda * exp2((step * reach).clamp(-WIDEST, WIDEST))
+/// The multiplier for `k` clusters if multipliers go as for a Gaussian, but `reach` times as far.
+fn multiplier_beside(point: LagrangianPoint, k: usize, n: usize, reach: f64) -> f64 {
+    let step = log2(gaussian_multiplier(k, n) / gaussian_multiplier(point.count, n));
+    point.lambda * exp2((step * reach).clamp(-WIDEST, WIDEST))
 }
 
-/// The price for `k` clusters if `log λ` is a straight line in `log k`, at least a usual step away
+/// The multiplier for `k` clusters if `log λ` is a straight line in `log k`, at least a usual step away
 /// from either end.
-fn price_between(dear: Offer, cheap: Offer, k: usize, n: usize) -> f64 {
-    let (least, most) = (price_beside(cheap, k, n, 1.0), price_beside(dear, k, n, 1.0));
+fn multiplier_between(coarse: LagrangianPoint, fine: LagrangianPoint, k: usize, n: usize) -> f64 {
+    let (least, most) = (multiplier_beside(fine, k, n, 1.0), multiplier_beside(coarse, k, n, 1.0));
     if least < most {
-        let above = |offer: Offer| log2(f64_of(offer.count) / f64_of(k));
-        let part = above(dear) / (above(dear) - above(cheap));
-        (dear.lambda * exp2(part * log2(cheap.lambda / dear.lambda))).clamp(least, most)
+        let above = |point: LagrangianPoint| log2(f64_of(point.count) / f64_of(k));
+        let part = above(coarse) / (above(coarse) - above(fine));
+        (coarse.lambda * exp2(part * log2(fine.lambda / coarse.lambda))).clamp(least, most)
     } else {
-        mean_price(dear, cheap)
+        mean_multiplier(coarse, fine)
     }
 }
 
-/// A price amid two.
-fn mean_price(dear: Offer, cheap: Offer) -> f64 {
-    if dear.lambda.is_infinite() {
-        cheap.lambda * exp2(WIDEST)
-    } else if cheap.lambda > 0.0 {
-        exp2(f64::midpoint(log2(dear.lambda), log2(cheap.lambda)))
+/// A multiplier amid two.
+fn mean_multiplier(coarse: LagrangianPoint, fine: LagrangianPoint) -> f64 {
+    if coarse.lambda.is_infinite() {
+        fine.lambda * exp2(WIDEST)
+    } else if fine.lambda > 0.0 {
+        exp2(f64::midpoint(log2(coarse.lambda), log2(fine.lambda)))
     } else {
-        dear.lambda * exp2(-WIDEST)
+        coarse.lambda * exp2(-WIDEST)
     }
 }
 
-/// Makes a partition into `ends.len()` clusters of one into fewer, which `ends` starts with, and
-/// `fine`, one into more.
+/// Makes a partition into `k` clusters of `coarse`, one into fewer, and `fine`, one into more.
 ///
-/// With `K = ends.len()` and `d = K - coarse` there is a position `s` at which cluster `s` of the
-/// coarse partition contains cluster `s + d` of the fine one. Going along the fine one up to the
-/// start of its cluster, then to the end of the coarse cluster, and on along the coarse one takes
-/// `K` clusters; the two other halves take as many as are left over. By the quadrangle inequality
-/// the two new partitions together cost no more than the old ones: if these are best at one price,
-/// so are those.
-fn splice(ends: &mut [u32], coarse: usize, fine: &[u32]) {
-    let d = ends.len() - coarse;
+/// With `d = k - coarse.len()` there is a position `s` at which cluster `s` of the coarse partition
+/// contains cluster `s + d` of the fine one. Going along the fine one up to the start of its
+/// cluster, then to the end of the coarse cluster, and on along the coarse one takes `k` clusters;
+/// the two other halves take as many as are left over. By the quadrangle inequality the two new
+/// partitions together cost no more than the old ones: if these are best at one multiplier, so are those.
+fn splice(coarse: &[u32], fine: &[u32], k: usize) -> Vec<u32> {
+    let d = k - coarse.len();
     let contains = |(coarse_end, fine_end): (&u32, &u32)| fine_end <= coarse_end;
     // At the last position at the latest: there the coarse end is that of all points.
-    let s = ends.iter().zip(&fine[d..]).take(coarse).position(contains).unwrap_or(coarse - 1);
-    ends.copy_within(s..coarse, s + d);
-    ends[..s + d].copy_from_slice(&fine[..s + d]);
+    let s = coarse.iter().zip(&fine[d..]).position(contains).unwrap_or(coarse.len() - 1);
+    [&fine[..s + d], &coarse[s..]].concat()
 }
 
-#[cfg(feature = "alloc")]
 #[cfg(test)]
 mod tests {
-    use super::super::Scratch;
-    use super::super::room::Room;
     use super::*;
-    use crate::num::{f32_of, index, u32_of};
+    use crate::num::{f32_of, index};
     use proptest::prelude::*;
-    use std::vec;
-    use std::vec::Vec;
 
-    /// Runs `with` on the points of some weights.
-    fn on_points<T>(
-        weights: &[f32],
-        importance: Option<&[f32]>,
-        with: impl FnOnce(&mut Room<'_>) -> T,
-    ) -> T {
-        let need = Room::scratch_len(weights.len(), 256).unwrap();
-        let (mut keys, mut reals) = (vec![0; need.keys], vec![0.0; need.reals]);
-        let mut cuts = vec![0; need.cuts];
-        let scratch = Scratch { keys: &mut keys, reals: &mut reals, cuts: &mut cuts };
-        with(&mut Room::new(weights, importance, scratch, 256))
-    }
-
-    fn error_of(room: &Room<'_>, ends: &[u32]) -> f64 {
+    fn error_of(points: &Points<'_>, ends: &[u32]) -> f64 {
         let mut start = 0;
         let errors = ends.iter().map(|&end| {
-            let [mass, sum, square] = room.points.moments(start, index(end));
+            let [mass, sum, square] = points.moments(start, index(end));
             start = index(end);
             square - sum * sum / mass
         });
         errors.sum()
     }
 
-    /// The least error of `k` clusters of a grid's points, and that of `partition`.
-    fn error(room: &mut Room<'_>, k: usize) -> f64 {
-        let mut ends = vec![0; k];
-        partition(&room.points, &mut room.links, &mut ends);
+    /// The error of `k` clusters.
+    fn error(points: &Points<'_>, k: usize) -> f64 {
+        let ends = partition(points, k);
         assert!(ends.is_sorted_by(|a, b| a < b) && ends[0] > 0, "{ends:?}");
-        assert_eq!(index(ends[k - 1]), room.points.len());
-        error_of(room, &ends)
+        assert_eq!((ends.len(), index(ends[k - 1])), (k, points.len()));
+        error_of(points, &ends)
     }
 
     #[test]
-    fn splices_where_no_price_buys_k() {
+    fn splices_where_no_multiplier_yields_k() {
         // Pairs of equal gaps: D falls by the same amount for each pair that is cut.
         let weights: Vec<f32> = (0..12_u8).map(|i| f32::from(10 * (i / 2) + i % 2)).collect();
-        on_points(&weights, None, |room| {
-            for k in 7..12 {
-                let found = search(&room.points, &mut room.links, k);
-                assert!(matches!(found, Search::Jump { .. }), "{k}: {found:?}");
-            }
-            for k in 6..=12_u8 {
-                let least = 0.5 * f64::from(12 - k);
-                let found = error(room, usize::from(k));
-                assert!((found - least).abs() < 1e-9, "{k}: {found}");
-            }
-        });
+        let points = Points::new(&weights, None);
+        for k in 7..12 {
+            let found = search(&points, &mut MonotoneDp::new(points.rows()), k);
+            assert!(matches!(found, Search::Jump { .. }), "{k}: {found:?}");
+        }
+        for k in 6..=12_u8 {
+            let least = 0.5 * f64::from(12 - k);
+            let found = error(&points, usize::from(k));
+            assert!((found - least).abs() < 1e-9, "{k}: {found}");
+        }
     }
 
     #[test]
     fn splice_joins_a_coarse_and_a_fine_partition() {
-        let mut ends = [4, 12, 0, 0];
-        splice(&mut ends, 2, &[1, 3, 5, 7, 9, 12]);
-        assert_eq!(ends, [1, 3, 5, 12]); // 5..7 lies in 4..12
-        let mut ends = [12, 0, 0];
-        splice(&mut ends, 1, &[2, 4, 6, 8, 12]);
-        assert_eq!(ends, [2, 4, 12]);
+        let spliced = splice(&[4, 12], &[1, 3, 5, 7, 9, 12], 4);
+        assert_eq!(spliced, [1, 3, 5, 12]); // 5..7 lies in 4..12
+        assert_eq!(splice(&[12], &[2, 4, 6, 8, 12], 3), [2, 4, 12]);
     }
 
     #[test]
     fn every_k_is_served_by_one_sort() {
         let weights: Vec<f32> = (0..600).map(|i| f32_of(f64::from(i * i % 607))).collect();
-        on_points(&weights, None, |room| {
-            let mut before = f64::INFINITY;
-            for k in 1..=room.points.len().min(256) {
-                let found = error(room, k);
-                assert!(found < before, "{k}");
-                before = found;
-            }
-        });
+        let points = Points::new(&weights, None);
+        let mut before = f64::INFINITY;
+        for k in 1..=points.len().min(256) {
+            let found = error(&points, k);
+            assert!(found < before, "{k}");
+            before = found;
+        }
     }
 
     proptest! {
@@ -268,22 +240,20 @@ mod tests {
             let weights: Vec<f32> = raw.iter().map(|(w, _)| (w * grid).round() / grid).collect();
             let mut importance: Vec<f32> = raw.iter().map(|&(_, h)| f32::from(h)).collect();
             importance[0] = 1.0;
-            on_points(&weights, (!equal).then_some(&importance[..]), |room| {
-                let n = room.points.len();
-                let mut least = vec![f64::INFINITY; n + 1];
-                for cuts in 0..1_u32 << (n - 1) {
-                    let mut ends: Vec<u32> =
-                        (1..n).map(u32_of).filter(|i| cuts >> (i - 1) & 1 == 1).collect();
-                    ends.push(u32_of(n));
-                    let least = &mut least[ends.len()];
-                    *least = least.min(error_of(room, &ends));
-                }
-                for (k, least) in least.into_iter().enumerate().skip(1) {
-                    let found = error(room, k);
-                    prop_assert!(found <= least + 1e-13, "{k}: {found} {least}");
-                }
-                Ok(())
-            })?;
+            let points = Points::new(&weights, (!equal).then_some(&importance[..]));
+            let n = points.len();
+            let mut least = vec![f64::INFINITY; n + 1];
+            for cuts in 0..1_u32 << (n - 1) {
+                let mut ends: Vec<u32> =
+                    (1..n).map(u32_of).filter(|i| cuts >> (i - 1) & 1 == 1).collect();
+                ends.push(u32_of(n));
+                let least = &mut least[ends.len()];
+                *least = least.min(error_of(&points, &ends));
+            }
+            for (k, least) in least.into_iter().enumerate().skip(1) {
+                let found = error(&points, k);
+                prop_assert!(found <= least + 1e-13, "{k}: {found} {least}");
+            }
         }
     }
 }

@@ -12,37 +12,33 @@
 //! Computed in f64; `p` is split into whole and fraction by integer division, so a breakpoint that
 //! falls on a weight equals it exactly. Source: the paper's helper for `pwl`.
 
-use super::{Fit, rank};
+use super::fitted::{Fit, Fitted};
+use super::rank;
 use crate::num::{f32_of, f64_of, low_u8};
+use alloc::vec;
+use alloc::vec::Vec;
 
-/// Fits a group that is not empty.
-///
-/// # Shapes
-/// `levels`: `[K]`; `breaks`: `[K+1]`; `keys` and `codes`: `[n]`; `counts`: as [`rank::sort`].
-pub(super) fn fit(
-    weights: &[f32],
-    keys: &mut [u64],
-    breaks: &mut [f64],
-    counts: &mut [u32],
-    levels: &mut [f32],
-    codes: &mut [u8],
-) -> Fit {
-    rank::sort(weights, keys, counts);
-    for (i, b) in breaks.iter_mut().enumerate() {
-        *b = quantile(keys, i, levels.len());
-    }
-    for (level, pair) in levels.iter_mut().zip(breaks.windows(2)) {
-        *level = f32_of(f64::midpoint(pair[0], pair[1]));
-    }
+/// `k` levels for a group that is not empty.
+pub(super) fn fit(weights: &[f32], k: usize) -> Fitted {
+    let keys = rank::sort(weights);
+    let breaks = breakpoints(&keys, k);
+    let middle = |pair: &[f64]| f32_of(f64::midpoint(pair[0], pair[1]));
+    let levels: Vec<f32> = breaks.windows(2).map(middle).collect();
+    let mut codes = vec![0; keys.len()];
     let mut code = 0;
-    for &key in &*keys {
+    for key in keys {
         let w = f64::from(rank::weight(key));
-        while code + 1 < levels.len() && breaks[code + 1] <= w {
+        while code + 1 < k && breaks[code + 1] <= w {
             code += 1;
         }
         codes[rank::position(key)] = low_u8(code);
     }
-    Fit::Table { levels: levels.len() }
+    Fitted { fit: Fit::Table, levels, codes }
+}
+
+/// The quantiles of sorted weights that bound `k` intervals.
+fn breakpoints(keys: &[u64], k: usize) -> Vec<f64> {
+    (0..=k).map(|i| quantile(keys, i, k)).collect()
 }
 
 /// The quantile at `part / parts` of sorted weights.
@@ -61,28 +57,28 @@ fn quantile(keys: &[u64], part: usize, parts: usize) -> f64 {
 mod tests {
     use super::*;
 
+    fn breaks(weights: &[f32], k: usize) -> Vec<f64> {
+        breakpoints(&rank::sort(weights), k)
+    }
+
     #[test]
     fn midpoints_between_quantiles() {
         // Five weights: quartiles fall on the weights themselves.
         let weights = [4.0, 0.0, 1.0, 2.0, 8.0];
-        let (mut keys, mut breaks, mut levels, mut codes) = ([0; 5], [0.0; 5], [0.0; 4], [9; 5]);
-        fit(&weights, &mut keys, &mut breaks, &mut [0; 10], &mut levels, &mut codes);
-        assert_eq!(breaks, [0.0, 1.0, 2.0, 4.0, 8.0]);
-        assert_eq!(levels, [0.5, 1.5, 3.0, 6.0]);
-        assert_eq!(codes, [3, 0, 1, 2, 3]);
+        assert_eq!(breaks(&weights, 4), [0.0, 1.0, 2.0, 4.0, 8.0]);
+        let fitted = fit(&weights, 4);
+        assert_eq!(fitted.levels, [0.5, 1.5, 3.0, 6.0]);
+        assert_eq!(fitted.codes, [3, 0, 1, 2, 3]);
     }
 
     #[test]
     fn interpolates_between_weights() {
-        let (mut keys, mut breaks) = ([0; 2], [0.0; 5]);
-        fit(&[0.0, 1.0], &mut keys, &mut breaks, &mut [0; 4], &mut [0.0; 4], &mut [0; 2]);
-        assert_eq!(breaks, [0.0, 0.25, 0.5, 0.75, 1.0]);
+        assert_eq!(breaks(&[0.0, 1.0], 4), [0.0, 0.25, 0.5, 0.75, 1.0]);
     }
 
     #[test]
     fn equal_weights_take_the_last_of_their_intervals() {
-        let (mut levels, mut codes) = ([0.0; 2], [9; 3]);
-        fit(&[7.0; 3], &mut [0; 3], &mut [0.0; 3], &mut [0; 6], &mut levels, &mut codes);
-        assert_eq!((levels, codes), ([7.0; 2], [1; 3]));
+        let fitted = fit(&[7.0; 3], 2);
+        assert_eq!((&fitted.levels[..], &fitted.codes[..]), (&[7.0; 2][..], &[1; 3][..]));
     }
 }

@@ -14,38 +14,32 @@
 
 use super::rank;
 use crate::num::{f32_of, f64_of, index, low_u8, u32_of};
+use alloc::vec;
+use alloc::vec::Vec;
+use core::mem::replace;
 
 /// Mass, sum and square of the points before one, and its value; of the last row infinite.
 pub(super) type Row = [f64; 4];
 
 /// The weights of a group, ready for fits.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(super) struct Points<'a> {
     importance: Option<&'a [f32]>,
-    keys: &'a [u64],
+    keys: Vec<u64>,
     /// Where the keys of each point start; one more for the end.
-    first: &'a [u32],
-    rows: &'a [Row],
+    first: Vec<u32>,
+    rows: Vec<Row>,
     mean: f64,
 }
 
 impl<'a> Points<'a> {
     /// Sorts weights that are not none; importance, where given, is not negative and has a sum.
-    ///
-    /// # Shapes
-    /// `weights`, `importance`, `keys`: `[n]`; `rows`: `[n + 1]`; `first`: `[n + 1]`;
-    /// `counts`: as [`rank::sort`].
-    pub(super) fn new(
-        weights: &[f32],
-        importance: Option<&'a [f32]>,
-        keys: &'a mut [u64],
-        rows: &'a mut [Row],
-        first: &'a mut [u32],
-        counts: &mut [u32],
-    ) -> Self {
-        rank::sort(weights, keys, counts);
-        let mean = mean(keys, importance);
-        let (mut points, mut start, mut end) = (0, 0, 0);
+    pub(super) fn new(weights: &[f32], importance: Option<&'a [f32]>) -> Self {
+        let keys = rank::sort(weights);
+        let mean = mean(&keys, importance);
+        let mut first = Vec::with_capacity(keys.len() + 1);
+        let mut rows = Vec::with_capacity(keys.len() + 1);
+        let (mut start, mut end) = (0, 0);
         let mut sums = [0.0; 3];
         let mut last = f32::NEG_INFINITY;
         for run in keys.chunk_by(|&a, &b| rank::same_weight(a, b)) {
@@ -56,29 +50,28 @@ impl<'a> Points<'a> {
                     between - f64::from(last) <= f64::from(w) - between
                 };
                 let below = keys[end..start].partition_point(nearer_below);
-                first[points] = if points == 0 { 0 } else { u32_of(end + below) };
+                first.push(if rows.is_empty() { 0 } else { u32_of(end + below) });
                 let x = f64::from(w) - mean;
-                rows[points] = [sums[0], sums[1], sums[2], x];
+                rows.push([sums[0], sums[1], sums[2], x]);
                 sums = [sums[0] + mass, sums[1] + mass * x, sums[2] + mass * x * x];
-                points += 1;
                 end = start + run.len();
                 last = w;
             }
             start += run.len();
         }
-        first[points] = u32_of(keys.len());
-        rows[points] = [sums[0], sums[1], sums[2], f64::INFINITY];
-        Self { importance, keys, first: &first[..=points], rows: &rows[..=points], mean }
+        first.push(u32_of(keys.len()));
+        rows.push([sums[0], sums[1], sums[2], f64::INFINITY]);
+        Self { importance, keys, first, rows, mean }
     }
 
     /// The number of points, at least 1.
-    pub(super) const fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.rows.len() - 1
     }
 
     /// One row for each point and one for the end.
-    pub(super) const fn rows(&self) -> &'a [Row] {
-        self.rows
+    pub(super) fn rows(&self) -> &[Row] {
+        &self.rows
     }
 
     /// The mean weight, from which values count.
@@ -93,7 +86,7 @@ impl<'a> Points<'a> {
     }
 
     /// The squared error of all points about their mean.
-    pub(super) fn spread(&self) -> f64 {
+    pub(super) fn squared_deviation(&self) -> f64 {
         let [mass, sum, square] = self.moments(0, self.len());
         (square - sum * sum / mass).max(0.0)
     }
@@ -128,26 +121,29 @@ impl<'a> Points<'a> {
         self.rows[at.saturating_sub(1).min(self.len() - 1)][3]
     }
 
-    /// Gives the weights of each cluster its position as their code; `ends` counts points.
-    pub(super) fn write_codes(&self, ends: &[u32], codes: &mut [u8]) {
-        let mut start = 0;
-        for (c, &end) in ends.iter().enumerate() {
-            let end = index(self.first[index(end)]);
-            for &key in &self.keys[start..end] {
+    /// The position of each weight's cluster; `ends` counts points.
+    pub(super) fn codes(&self, ends: &[u32]) -> Vec<u8> {
+        let mut codes = vec![0; self.keys.len()];
+        for (c, keys) in self.clusters(ends).enumerate() {
+            for &key in keys {
                 codes[rank::position(key)] = low_u8(c);
             }
-            start = end;
         }
+        codes
     }
 
-    /// Writes the mean of each cluster; not from differences of sums, but from its weights.
-    pub(super) fn write_means(&self, ends: &[u32], levels: &mut [f32]) {
+    /// The mean of each cluster; not from differences of sums, but from its weights.
+    pub(super) fn means(&self, ends: &[u32]) -> Vec<f32> {
+        self.clusters(ends).map(|keys| f32_of(mean(keys, self.importance))).collect()
+    }
+
+    /// The keys of each cluster.
+    fn clusters(&self, ends: &[u32]) -> impl Iterator<Item = &[u64]> {
         let mut start = 0;
-        for (&end, level) in ends.iter().zip(levels) {
+        ends.iter().map(move |&end| {
             let end = index(self.first[index(end)]);
-            *level = f32_of(mean(&self.keys[start..end], self.importance));
-            start = end;
-        }
+            &self.keys[replace(&mut start, end)..end]
+        })
     }
 }
 

@@ -1,4 +1,4 @@
-//! Weights in ascending order, stably and without a heap.
+//! Weights in ascending order, stably.
 //!
 //! A key holds a weight in its high half, as an integer of the same order, and the position of the
 //! weight in its low half. Sorting keys therefore sorts weights, equal ones by position.
@@ -13,37 +13,39 @@
 
 use super::bins::{self, Bins};
 use crate::num::{high_u32, index, low_u32, u32_of};
+use alloc::vec;
+use alloc::vec::Vec;
 
 const SIGN: u32 = 1 << 31;
+
+/// More bins do not stay in a processor's cache.
+const MAX_BINS: usize = 1 << 18;
 
 /// More keys in one bin than insertion puts in order cheaply.
 const MANY: u32 = 32;
 
 /// The sorted keys of `weights`, which are finite, at most 2^32 - 1 and not none.
-///
-/// # Shapes
-/// `keys`: `[n]`; `counts`: [`Bins::number`]`(n)`.
-pub(super) fn sort(weights: &[f32], keys: &mut [u64], counts: &mut [u32]) {
-    let bins = Bins::of(weights, counts.len());
-    bins.count(weights, counts);
-    let most = bins::starts_of(counts);
-    for (i, &w) in weights.iter().enumerate() {
-        let place = &mut counts[bins.bin(w)];
+pub(super) fn sort(weights: &[f32]) -> Vec<u64> {
+    let Bins { of, counts: mut places } = Bins::new(weights, MAX_BINS);
+    let most = bins::starts_of(&mut places);
+    let mut keys = vec![0; weights.len()];
+    for (i, (&w, bin)) in weights.iter().zip(of).enumerate() {
+        let place = &mut places[index(bin)];
         keys[index(*place)] = key(w, i);
         *place += 1;
     }
     if most > MANY {
         // Each place has moved to the end of its bin.
         let mut start = 0;
-        for &end in &*counts {
-            let end = index(end);
+        for end in places.into_iter().map(index) {
             if end - start > index(MANY) {
                 keys[start..end].sort_unstable();
             }
             start = end;
         }
     }
-    insert(keys);
+    insert(&mut keys);
+    keys
 }
 
 /// Insertion sort, for keys of which none is far from its place.
@@ -91,19 +93,11 @@ const fn ordered(w: f32) -> u32 {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::vec;
-    use std::vec::Vec;
-
-    fn sorted(weights: &[f32]) -> Vec<u64> {
-        let mut keys = vec![0; weights.len()];
-        sort(weights, &mut keys, &mut vec![0; Bins::number(weights.len())]);
-        keys
-    }
 
     #[test]
     fn sorts_stably_across_signs_and_zeros() {
         let weights = [1.0, -0.0, -2.0, 0.0, f32::MIN, 1e-45, -1e-45, 1.0, f32::MAX];
-        let keys = sorted(&weights);
+        let keys = sort(&weights);
         let positions: Vec<usize> = keys.iter().map(|&key| position(key)).collect();
         assert_eq!(positions, [4, 2, 6, 1, 3, 5, 0, 7, 8]);
         for &key in &keys {
@@ -116,7 +110,7 @@ mod tests {
     fn outliers_that_crowd_one_bin_do_no_harm() {
         let mut weights: Vec<f32> = (0..997_u16).map(|i| f32::from(i ^ 0x155)).collect();
         weights.extend([f32::MAX, f32::MIN]);
-        let keys = sorted(&weights);
+        let keys = sort(&weights);
         assert!(keys.is_sorted());
         assert_eq!([0, 1, 998].map(|rank| position(keys[rank])), [998, 0x155, 997]);
     }
@@ -134,7 +128,7 @@ mod tests {
             prop_assume!(!weights.is_empty());
             let mut expected: Vec<usize> = (0..weights.len()).collect();
             expected.sort_by(|&a, &b| (weights[a] + 0.0).total_cmp(&(weights[b] + 0.0)));
-            let found: Vec<usize> = sorted(&weights).into_iter().map(position).collect();
+            let found: Vec<usize> = sort(&weights).into_iter().map(position).collect();
             prop_assert_eq!(found, expected);
         }
     }

@@ -4,8 +4,8 @@
 //! what lies beyond them is clipped, and the steps between are finer for it.
 //!
 //! ```text
-//! minimize over min and step  Σ_i h_i (w_i - value_i)²,   value_i the level nearest to w_i
-//! levels: code · step + min, code = 0..K, within the range of the weights
+//! minimize over min and scale  Σ_i h_i (w_i - value_i)²,   value_i the level nearest to w_i
+//! levels: code · scale + min, code = 0..K, within the range of the weights
 //! ```
 //!
 //! `h` is the importance. A grid is judged by the prefix sums of the sorted points: a binary search
@@ -20,13 +20,15 @@
 //! The error has many local minima, so this finds a good grid, not certainly the best; but none
 //! worse than that of `uniform`, which wins ties. What `uniform` copies is copied here.
 
+use super::fitted::{Fit, Fitted};
 use super::points::Points;
-use super::{Fit, uniform};
+use super::uniform;
 use crate::codebook::Affine;
 use crate::num::{f32_of, f64_of, index, low_u8, u32_of, u32_of_real};
+use alloc::vec::Vec;
 use core::mem::replace;
 
-/// The smallest step of the pattern search, as a part of the step between levels.
+/// The smallest step of the pattern search, as a part of the scale.
 const FINEST: f64 = 1.0 / 256.0;
 
 /// Where the pattern search looks from both ends.
@@ -44,47 +46,39 @@ const DIRECTIONS: [(f64, f64); 8] = [
 /// Rounds of least squares at most.
 const TURNS: usize = 32;
 
-/// Fits a group that is not empty; `levels`: `[K]`, `codes`: `[n]`.
-pub(super) fn fit(
-    weights: &[f32],
-    importance: Option<&[f32]>,
-    points: &Points<'_>,
-    levels: &mut [f32],
-    codes: &mut [u8],
-) -> Fit {
-    let fit = uniform::fit(weights, levels, codes);
-    if fit == Fit::Copied {
-        return fit;
+/// `k` levels for a group that is not empty.
+pub(super) fn fit(weights: &[f32], importance: Option<&[f32]>, k: usize) -> Fitted {
+    let uniform = uniform::fit(weights, k);
+    if uniform.fit == Fit::Copied {
+        return uniform;
     }
-    let error = |levels: &[f32], codes: &[u8]| -> f64 {
-        let values = codes.iter().map(|&code| f64::from(levels[usize::from(code)]));
-        let errors = weights.iter().zip(values).map(|(&w, value)| f64::from(w) - value);
+    let error = |fitted: &Fitted| -> f64 {
+        let errors = weights.iter().zip(fitted.dequantized(weights));
+        let errors = errors.map(|(&w, value)| f64::from(w) - f64::from(value));
         match importance {
             None => errors.map(|e| e * e).sum(),
             Some(all) => errors.zip(all).map(|(e, &h)| f64::from(h) * e * e).sum(),
         }
     };
-    let uniform_error = error(levels, codes);
-    let affine = best(points, levels.len()).rounded(points);
-    write(affine, weights, levels, codes);
+    let points = Points::new(weights, importance);
+    let clipped = nearest(best(&points, k).rounded(&points), weights, k);
     // Judged by the weights themselves, prefix sums being less exact.
-    if levels.iter().all(|level| level.is_finite()) && error(levels, codes) < uniform_error {
-        Fit::Affine { min: affine.min, step: affine.step }
-    } else {
-        uniform::fit(weights, levels, codes)
-    }
+    let finite = clipped.levels.iter().all(|level| level.is_finite());
+    if finite && error(&clipped) < error(&uniform) { clipped } else { uniform }
 }
 
-/// Writes the levels of a grid, and for each weight the code of the nearest.
-fn write(affine: Affine, weights: &[f32], levels: &mut [f32], codes: &mut [u8]) {
-    for (c, level) in levels.iter_mut().enumerate() {
-        *level = affine.value(low_u8(c));
-    }
-    let last = f64_of(levels.len() - 1);
-    let (min, step) = (f64::from(affine.min), f64::from(affine.step));
-    for (code, &w) in codes.iter_mut().zip(weights) {
-        *code =
-            low_u8(index(u32_of_real(((f64::from(w) - min) / step + 0.5).clamp(0.0, last + 0.5))));
+/// The levels of a grid, and for each weight the code of the nearest.
+fn nearest(affine: Affine, weights: &[f32], k: usize) -> Fitted {
+    let Affine { min, scale } = affine;
+    let last = f64_of(k - 1);
+    let code = |w: f32| {
+        let at = (f64::from(w) - f64::from(min)) / f64::from(scale) + 0.5;
+        low_u8(index(u32_of_real(at.clamp(0.0, last + 0.5))))
+    };
+    Fitted {
+        fit: Fit::Affine { min, scale },
+        levels: affine.levels(k),
+        codes: weights.iter().map(|&w| code(w)).collect(),
     }
 }
 
@@ -121,7 +115,7 @@ impl Grid {
         grid
     }
 
-    fn step(&self) -> f64 {
+    fn scale(&self) -> f64 {
         (self.last - self.first) / f64_of(self.levels - 1)
     }
 
@@ -136,12 +130,12 @@ impl Grid {
 
     /// The points that each level takes.
     fn cells(self, points: &Points<'_>) -> impl Iterator<Item = Cell> {
-        let step = self.step();
+        let scale = self.scale();
         let mut start = 0;
         (0..self.levels).map(move |code| {
-            let value = self.first + f64_of(code) * step;
+            let value = self.first + f64_of(code) * scale;
             let end = if code + 1 < self.levels {
-                points.below(start, value + 0.5 * step)
+                points.below(start, value + 0.5 * scale)
             } else {
                 points.len()
             };
@@ -161,26 +155,21 @@ impl Grid {
             sum += cell.sum;
             products += cell.sum * cell.code;
         }
-        let spread = squares - codes * codes / mass;
-        let step = (products - codes * sum / mass) / spread;
-        let first = (sum - step * codes) / mass;
-        let last = first + step * f64_of(self.levels - 1);
-        (spread > 0.0 && step > 0.0).then(|| self.rival(points, first, last))
+        let deviation = squares - codes * codes / mass;
+        let scale = (products - codes * sum / mass) / deviation;
+        let first = (sum - scale * codes) / mass;
+        let last = first + scale * f64_of(self.levels - 1);
+        (deviation > 0.0 && scale > 0.0).then(|| self.rival(points, first, last))
     }
 
-    /// Writes the ends of the runs of points that levels take, less those that take none; `ends`: at
-    /// least as many as levels. Returns their number.
-    pub(super) fn ends(self, points: &Points<'_>, ends: &mut [u32]) -> usize {
-        let mut count = 0;
-        for cell in self.cells(points).filter(|cell| cell.start < cell.end) {
-            ends[count] = u32_of(cell.end);
-            count += 1;
-        }
-        count
+    /// The ends of the runs of points that levels take, less those that take none.
+    pub(super) fn ends(self, points: &Points<'_>) -> Vec<u32> {
+        let taken = self.cells(points).filter(|cell| cell.start < cell.end);
+        taken.map(|cell| u32_of(cell.end)).collect()
     }
 
     fn rounded(self, points: &Points<'_>) -> Affine {
-        Affine { min: f32_of(self.first + points.mean()), step: f32_of(self.step()) }
+        Affine { min: f32_of(self.first + points.mean()), scale: f32_of(self.scale()) }
     }
 }
 
@@ -210,7 +199,7 @@ pub(super) fn best(points: &Points<'_>, levels: usize) -> Grid {
         }
     }
     let mut move_by = (best.last - best.first) / 16.0;
-    while move_by > FINEST * best.step() {
+    while move_by > FINEST * best.scale() {
         let Grid { first, last, .. } = best;
         let mut better = false;
         for (a, b) in DIRECTIONS {
@@ -228,21 +217,20 @@ pub(super) fn best(points: &Points<'_>, levels: usize) -> Grid {
     best
 }
 
-#[cfg(feature = "alloc")]
 #[cfg(test)]
 mod tests {
-    use super::super::{Fitter, Group};
-    use super::*;
+    use super::super::{Group, fit};
+    use super::{Affine, Vec, nearest};
+    use crate::bits::tests::{any_width, width};
     use crate::noise::Stream;
     use crate::num::{abs, log2};
     use crate::scheme::Scheme;
     use proptest::prelude::*;
     use std::vec;
-    use std::vec::Vec;
 
     fn error_of(scheme: Scheme, group: &Group<'_>) -> f64 {
-        let mut fitter = Fitter::new();
-        let values = fitter.fit(scheme, group).unwrap().dequantized(group.weights);
+        let fitted = fit(scheme, group).unwrap();
+        let values = fitted.dequantized(group.weights);
         let errors = group.weights.iter().zip(values).map(|(&w, v)| f64::from(w) - f64::from(v));
         match group.importance {
             None => errors.map(|e| e * e).sum(),
@@ -263,7 +251,7 @@ mod tests {
         let weights = normals(20_000);
         let signal: f64 = weights.iter().map(|&w| f64::from(w).powi(2)).sum();
         for (bits, expected) in table {
-            let error = error_of(Scheme::UniformMse, &Group::new(&weights, bits));
+            let error = error_of(Scheme::UniformMse, &Group::new(&weights, width(bits)));
             let found = 10.0 * log2(signal / error) / log2(10.0);
             // The tail of a sample decides at 8 bits: 0.4 dB is its standard deviation.
             let tolerance = if bits == 8 { 0.4 } else { 0.1 };
@@ -276,7 +264,7 @@ mod tests {
         for sign in [1.0, -1.0] {
             let mut weights = normals(2000);
             weights.push(40.0 * sign);
-            let group = Group::new(&weights, 4);
+            let group = Group::new(&weights, width(4));
             let [own, uniform] = [Scheme::UniformMse, Scheme::Uniform].map(|s| error_of(s, &group));
             // Under `uniform` the outlier alone widens the steps to 2.7 standard deviations.
             assert!(own < 0.7 * uniform, "{own} {uniform}");
@@ -286,16 +274,14 @@ mod tests {
     #[test]
     fn finds_a_skew_range() {
         let weights: Vec<f32> = normals(2000).iter().map(|w| w * w).collect();
-        let group = Group::new(&weights, 4);
+        let group = Group::new(&weights, width(4));
         let mut least = f64::INFINITY;
-        let all = &mut [0.0; 16];
-        let mut codes = vec![0; weights.len()];
         for first in 0..20_u8 {
             for last in 20..120_u8 {
                 let [min, last] = [first, last].map(|x| f32::from(x) / 10.0);
-                write(Affine { min, step: (last - min) / 15.0 }, &weights, all, &mut codes);
-                let values = codes.iter().map(|&code| all[usize::from(code)]);
-                let errors = weights.iter().zip(values).map(|(&w, v)| f64::from(w - v).powi(2));
+                let grid = nearest(Affine { min, scale: (last - min) / 15.0 }, &weights, 16);
+                let values = weights.iter().zip(grid.dequantized(&weights));
+                let errors = values.map(|(&w, v)| f64::from(w - v).powi(2));
                 least = least.min(errors.sum());
             }
         }
@@ -306,7 +292,7 @@ mod tests {
     proptest! {
         #[test]
         fn is_never_worse_than_uniform(
-            bits in 1_u8..=8,
+            bits in any_width(),
             raw in proptest::collection::vec((-1.0_f32..1.0, 0_u8..4), 1..150),
             grid in prop_oneof![Just(4.0_f32), Just(1e6)],
             equal in any::<bool>(),

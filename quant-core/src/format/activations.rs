@@ -8,7 +8,7 @@
 //! A map's byte `q`, -127 to 127, means `q range / 127`; what lies beyond the range is clipped. Integers give the same bits on every target, so a device is
 //! right if it finds exactly that worst difference.
 
-use super::{wide, word};
+use super::bytes::{wide, word};
 use crate::error::{Error, Result};
 
 /// How far the values of each feature map reach.

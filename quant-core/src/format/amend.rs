@@ -1,9 +1,10 @@
 //! A complete file with one section more, or with another in its place; all else stays as it is.
 
+use super::bytes::{long, wide};
 use super::header::{CRC, HEADER_LEN, Header, RECORD_LEN, SECTION_LEN};
+use super::reader::Model;
 use super::section::Kind;
 use super::writer::build_head;
-use super::{Model, long, wide};
 use crate::error::Result;
 use alloc::vec::Vec;
 

@@ -10,7 +10,7 @@
 //! | 22 | 2 | width |
 //! | 24 | 4m | velocity, f32: the `m = channels · height · width` elements of `v(x, t, label)` |
 
-use super::{long, wide, word};
+use super::bytes::{long, wide, word};
 use crate::error::{Error, Result};
 use crate::num::{index, low_u32};
 

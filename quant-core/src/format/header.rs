@@ -1,8 +1,7 @@
 //! The 64 bytes at the start of the file.
 
-use super::{ALIGN, check_zero, long, padding, wide, word};
-use crate::coded::check_range;
-use crate::error::{Error, Result};
+use super::bytes::{ALIGN, check_zero, long, padding, wide, word};
+use crate::error::{Error, Result, check_range};
 use crate::num::index;
 use crc::{CRC_32_ISO_HDLC, Crc};
 
@@ -37,9 +36,6 @@ pub(super) type Running = crc::Digest<'static, u32, Digest>;
 #[cfg(feature = "alloc")]
 pub(super) const SECTIONS: usize = field::SECTIONS;
 
-/// Where the length of the file is.
-pub(super) const LENGTH: usize = field::LENGTH;
-
 mod field {
     use core::ops::Range;
 
@@ -53,6 +49,13 @@ mod field {
     pub(super) const HEAD_CRC: Range<usize> = 36..40;
     pub(super) const PAYLOAD_CRC: usize = 40;
     pub(super) const ZERO: usize = 44;
+}
+
+/// The packed file at the start of a memory, as long as its header says; all of the memory where the
+/// header says more. To be checked by [`Model::parse`](super::Model::parse).
+pub fn file_at(memory: &[u8]) -> &[u8] {
+    let len = usize::try_from(long(memory, field::LENGTH)).ok();
+    len.and_then(|len| memory.get(..len)).unwrap_or(memory)
 }
 
 /// What the header says.
@@ -73,7 +76,7 @@ impl Header {
         };
         let [a, b, c, d, v0, v1, v2, v3, ..] = *header;
         if [a, b, c, d] != MAGIC {
-            return Err(Error::BadMagic { found: [a, b, c, d] });
+            return Err(Error::BadMagic { found: [a, b, c, d], expected: MAGIC });
         }
         let version = (u16::from_le_bytes([v0, v1]), u16::from_le_bytes([v2, v3]));
         if version.0 != VERSION.0 && version != BEFORE {
@@ -201,7 +204,7 @@ pub(super) mod tests {
             file[at] = byte;
             Header::parse(&file)
         };
-        assert_eq!(with(0, b'F'), Err(Error::BadMagic { found: *b"Fmq\x1a" }));
+        assert_eq!(with(0, b'F'), Err(Error::BadMagic { found: *b"Fmq\x1a", expected: MAGIC }));
         let version = |found| Err(Error::UnsupportedVersion { found, supported: (1, 0) });
         assert_eq!(with(4, 2), version((2, 0)));
         assert_eq!(with(4, 0), version((0, 0)));

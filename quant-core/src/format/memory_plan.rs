@@ -9,9 +9,8 @@
 //!
 //! It tells tools how large an arena to reserve; the engine plans again, for itself.
 
-use super::{long, word};
-use crate::coded::check_range;
-use crate::error::{Result, check_length};
+use super::bytes::{long, word};
+use crate::error::{Result, check_length, check_range};
 
 /// Bytes of the section.
 pub(super) const LEN: usize = 24;

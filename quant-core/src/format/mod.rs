@@ -66,11 +66,11 @@
 //! |---|---|---|
 //! | 0 | 8 | offset of the data: for the first tensor `H`, then the end of the data before with padding to 64 |
 //! | 8 | 8 | bytes of the data, as follows from the other fields |
-//! | 16 | 1 | encoding: 0 f32, 1 f16, 2 i64 (signed), 3 coded |
+//! | 16 | 1 | encoding: 0 f32, 1 f16, 2 i64 (signed), 3 quantized |
 //! | 17 | 1 | rank `r`, 0..=6 |
 //! | 18 | 1 | bits of a code, 1..=8; 0 if dense |
-//! | 19 | 1 | layout of the codes: 0, row after row as [`crate::bits`] packs them |
-//! | 20 | 1 | entries of a codebook: 0 f32, 1 f16, 2 i16, 3 i8, 4 affine, 5 logarithmic; 0 if dense |
+//! | 19 | 1 | layout of the codes: 0, row after row as [`crate::packing`] packs them |
+//! | 20 | 1 | format of a codebook: 0 f32, 1 f16, 2 i16, 3 i8, 4 affine, 5 logarithmic; 0 if dense |
 //! | 21 | 1 | row scales: 0 none, 1 f16, 2 f32; 0 if dense |
 //! | 22 | 2 | zero |
 //! | 24 | 4 | rows per codebook, from 1; 0 if dense |
@@ -79,8 +79,8 @@
 //! | 56 | 8 | zero |
 //!
 //! # Tensor data
-//! Dense: the elements, row-major. Coded: all codebooks ([`crate::codebook`]), the scales of all
-//! rows, padding to 16 (counted from the start of the data), all codes ([`crate::coded`]). A coded
+//! Dense: the elements, row-major. Quantized: all codebooks ([`crate::codebook`]), the scales of all
+//! rows, padding to 16 (counted from the start of the data), all codes ([`crate::matrix`]). A quantized
 //! tensor has at least one element, all its values are finite, and unused bits of a row are zero.
 //!
 //! # Rules
@@ -96,6 +96,7 @@
 mod activations;
 #[cfg(feature = "alloc")]
 mod amend;
+mod bytes;
 mod golden;
 mod header;
 mod memory_plan;
@@ -109,7 +110,7 @@ pub use activations::Activations;
 #[cfg(feature = "alloc")]
 pub use amend::with_section;
 pub use golden::Golden;
-pub use header::{MAGIC, MAX_HEAD_LEN, MAX_SECTIONS, MAX_TENSORS, VERSION};
+pub use header::{MAGIC, MAX_HEAD_LEN, MAX_SECTIONS, MAX_TENSORS, VERSION, file_at};
 pub use memory_plan::MemoryPlan;
 pub use reader::{Model, Tensor, Tensors};
 pub use record::{Encoding, MAX_RANK};
@@ -120,41 +121,3 @@ pub use writer::{Dense, Head, Sink, Writer, Written, fill_section};
 #[cfg(feature = "alloc")]
 #[cfg(test)]
 mod tests;
-
-/// The data of each tensor starts at a multiple of this.
-pub(crate) const ALIGN: usize = 64;
-/// Sections, and the codes within a tensor's data, start at a multiple of this.
-pub(crate) const INNER_ALIGN: usize = 16;
-
-/// The packed file at the start of a memory, as long as its header says; all of the memory where the
-/// header says more. To be checked by [`Model::parse`].
-pub fn file_at(memory: &[u8]) -> &[u8] {
-    let len = usize::try_from(long(memory, header::LENGTH)).ok();
-    len.and_then(|len| memory.get(..len)).unwrap_or(memory)
-}
-
-/// The bytes from `len` to the next multiple of `align`, a power of two.
-const fn padding(len: usize, align: usize) -> usize {
-    len.wrapping_neg() & (align - 1)
-}
-
-/// A length as the file stores it.
-fn wide(len: usize) -> u64 {
-    u64::try_from(len).unwrap_or(u64::MAX)
-}
-
-/// Fails unless all bytes are zero.
-fn check_zero(what: &'static str, bytes: &[u8]) -> crate::Result<()> {
-    let zero = bytes.iter().all(|&byte| byte == 0);
-    if zero { Ok(()) } else { Err(crate::Error::NotZero { what }) }
-}
-
-/// The number of four bytes at `at`, 0 behind the end.
-fn word(bytes: &[u8], at: usize) -> u32 {
-    bytes.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |&bytes| u32::from_le_bytes(bytes))
-}
-
-/// The number of eight bytes at `at`, 0 behind the end.
-fn long(bytes: &[u8], at: usize) -> u64 {
-    bytes.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |&bytes| u64::from_le_bytes(bytes))
-}

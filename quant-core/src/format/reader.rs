@@ -1,11 +1,14 @@
 //! Reading a packed file in place: no copy, no heap, no panic.
 
+use super::activations::Activations;
+use super::bytes::{check_zero, wide};
+use super::golden::Golden;
 use super::header::{HEADER_LEN, Header, RECORD_LEN, SECTION_LEN};
+use super::memory_plan::MemoryPlan;
 use super::record::{Encoding, Record};
 use super::section::{Kind, Names, Sections};
-use super::{Activations, Golden, MemoryPlan, check_zero, wide};
-use crate::coded::{CodedRows, check_part, part, row_out_of_range};
 use crate::error::{Error, Result, check_length};
+use crate::matrix::{QuantizedMatrix, check_part, part, row_out_of_range};
 use crate::net::NetConfig;
 use crate::num::f64_of;
 use half::f16;
@@ -212,9 +215,9 @@ impl<'a> Tensor<'a> {
         self.record.encoding
     }
 
-    /// The coded rows, `None` if the tensor is dense.
-    pub fn coded(&self) -> Option<CodedRows<'a>> {
-        self.record.coded(self.data)
+    /// The quantized matrix, `None` if the tensor is dense.
+    pub fn quantized(&self) -> Option<QuantizedMatrix<'a>> {
+        self.record.matrix(self.data)
     }
 
     /// The stored bytes: codebooks, scales and codes, or little-endian numbers if dense.
@@ -260,9 +263,9 @@ impl<'a> Tensor<'a> {
             Encoding::F32 => fill(out, bytes(4), f32::from_le_bytes),
             Encoding::F16 => fill(out, bytes(2), |b| f16::from_le_bytes(b).to_f32()),
             Encoding::I64 => return Err(Error::Encoding { needed: "floating point" }),
-            Encoding::Coded(_) => {
-                let coded = self.coded().ok_or(Error::Encoding { needed: "codes" })?;
-                coded.decode_part(row, start, out)?;
+            Encoding::Quantized(_) => {
+                let matrix = self.quantized().ok_or(Error::Encoding { needed: "codes" })?;
+                matrix.decode_part(row, start, out)?;
             }
         }
         Ok(())

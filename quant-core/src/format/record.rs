@@ -1,10 +1,11 @@
 //! One tensor record, and the data that it describes.
 
+use super::bytes::{ALIGN, INNER_ALIGN, check_zero, long, padding, wide, word};
 use super::header::RECORD_LEN;
-use super::{ALIGN, INNER_ALIGN, check_zero, long, padding, wide, word};
-use crate::codebook::Entries;
-use crate::coded::{CodedRows, Coding, Parts, RowScale, check_range, rows_of};
-use crate::error::{Error, Result};
+use crate::bits::Bits;
+use crate::codebook::CodebookFormat;
+use crate::error::{Error, Result, check_range};
+use crate::matrix::{Parts, QuantLayout, QuantizedMatrix, RowScale, rows_of};
 use crate::num::index;
 
 /// The most axes of a tensor.
@@ -20,11 +21,17 @@ pub enum Encoding {
     /// i64, 8 bytes each.
     I64,
     /// Codes with codebooks.
-    Coded(Coding),
+    Quantized(QuantLayout),
 }
 
-const ENTRIES: [Entries; 6] =
-    [Entries::F32, Entries::F16, Entries::I16, Entries::I8, Entries::Affine, Entries::Logarithmic];
+const CODEBOOKS: [CodebookFormat; 6] = [
+    CodebookFormat::F32,
+    CodebookFormat::F16,
+    CodebookFormat::I16,
+    CodebookFormat::I8,
+    CodebookFormat::Affine,
+    CodebookFormat::Logarithmic,
+];
 const ROW_SCALES: [RowScale; 3] = [RowScale::None, RowScale::F16, RowScale::F32];
 
 impl Encoding {
@@ -34,8 +41,8 @@ impl Encoding {
             Self::F32 => 4,
             Self::F16 => 2,
             Self::I64 => 8,
-            Self::Coded(coding) => {
-                let lens = coding.byte_lens(shape.rows, shape.row_len)?;
+            Self::Quantized(layout) => {
+                let lens = layout.byte_lens(shape.rows, shape.row_len)?;
                 let before = lens.codebooks.checked_add(lens.scales)?;
                 let before = before.checked_add(padding(before, INNER_ALIGN))?;
                 return before.checked_add(lens.codes);
@@ -87,7 +94,7 @@ pub(super) struct Record {
 impl Record {
     /// Reads a record whose data must start at `start` in a file of `file_len` bytes.
     pub(super) fn parse(record: &[u8; RECORD_LEN], start: usize, file_len: usize) -> Result<Self> {
-        let [tag, rank, bits, layout, entries, scales, zero0, zero1] =
+        let [tag, rank, bits, code_layout, codebook, scales, zero0, zero1] =
             long(record, 16).to_le_bytes();
         check_zero("unused bytes of a tensor record", &[zero0, zero1])?;
         check_zero("unused bytes of a tensor record", record.get(28..32).unwrap_or(&[]))?;
@@ -99,16 +106,17 @@ impl Record {
             2 => Encoding::I64,
             _ => {
                 check_range("encoding", tag.into(), 0, 3)?;
-                check_range("layout of codes", layout.into(), 0, 0)?;
-                let entries = one_of("codebook entries", &ENTRIES, entries)?;
+                check_range("layout of codes", code_layout.into(), 0, 0)?;
+                let codebook = one_of("codebook entries", &CODEBOOKS, codebook)?;
                 let row_scale = one_of("row scales", &ROW_SCALES, scales)?;
-                let coding = Coding { bits, entries, rows_per_codebook, row_scale };
-                coding.check()?;
-                Encoding::Coded(coding)
+                let bits = Bits::new(bits)?;
+                let layout = QuantLayout { bits, codebook, rows_per_codebook, row_scale };
+                layout.check()?;
+                Encoding::Quantized(layout)
             }
         };
-        if !matches!(encoding, Encoding::Coded(_)) {
-            let fields = [bits, layout, entries, scales, u8::from(rows_per_codebook != 0)];
+        if !matches!(encoding, Encoding::Quantized(_)) {
+            let fields = [bits, code_layout, codebook, scales, u8::from(rows_per_codebook != 0)];
             check_zero("codebook fields of a dense tensor", &fields)?;
         }
         check_range("rank", rank.into(), 0, wide(MAX_RANK))?;
@@ -117,9 +125,9 @@ impl Record {
         check_zero("unused dimensions", unused)?;
         let dims = dims.as_chunks().0.iter().map(|&dim| index(u32::from_le_bytes(dim)));
         let shape = Shape::new(dims)?;
-        if let Encoding::Coded(_) = encoding {
+        if let Encoding::Quantized(_) = encoding {
             // Rows without codes could be many without a byte in the file.
-            check_range("elements of a coded tensor", wide(shape.numel()), 1, u32::MAX.into())?;
+            check_range("elements of a quantized tensor", wide(shape.numel()), 1, u32::MAX.into())?;
         }
         let offset = long(record, 0);
         check_range("offset of a tensor", offset, wide(start), wide(start))?;
@@ -146,13 +154,13 @@ impl Record {
             Encoding::F32 => record[16] = 0,
             Encoding::F16 => record[16] = 1,
             Encoding::I64 => record[16] = 2,
-            Encoding::Coded(coding) => {
+            Encoding::Quantized(layout) => {
                 let id = |found: Option<usize>| low_u8(found.unwrap_or(usize::MAX));
                 record[16] = 3;
-                record[18] = coding.bits;
-                record[20] = id(ENTRIES.iter().position(|&entries| entries == coding.entries));
-                record[21] = id(ROW_SCALES.iter().position(|&scale| scale == coding.row_scale));
-                record[24..28].copy_from_slice(&coding.rows_per_codebook.to_le_bytes());
+                record[18] = layout.bits.get();
+                record[20] = id(CODEBOOKS.iter().position(|&codebook| codebook == layout.codebook));
+                record[21] = id(ROW_SCALES.iter().position(|&scale| scale == layout.row_scale));
+                record[24..28].copy_from_slice(&layout.rows_per_codebook.to_le_bytes());
             }
         }
         for (bytes, &dim) in record[32..56].as_chunks_mut().0.iter_mut().zip(self.shape.dims()) {
@@ -179,24 +187,24 @@ impl Record {
         self.end.saturating_add(padding(self.end, ALIGN))
     }
 
-    /// The coded rows in the record's data, `None` if the tensor is dense.
-    pub(super) fn coded<'a>(&self, data: &'a [u8]) -> Option<CodedRows<'a>> {
-        let Encoding::Coded(coding) = self.encoding else { return None };
+    /// The quantized matrix in the record's data, `None` if the tensor is dense.
+    pub(super) fn matrix<'a>(&self, data: &'a [u8]) -> Option<QuantizedMatrix<'a>> {
+        let Encoding::Quantized(layout) = self.encoding else { return None };
         let Shape { rows, row_len, .. } = self.shape;
-        let lens = coding.byte_lens(rows, row_len)?;
+        let lens = layout.byte_lens(rows, row_len)?;
         let (codebooks, rest) = data.split_at_checked(lens.codebooks)?;
         let (scales, rest) = rest.split_at_checked(lens.scales)?;
         let codes = rest.get(padding(lens.codebooks + lens.scales, INNER_ALIGN)..)?;
-        CodedRows::new(coding, rows, row_len, Parts { codebooks, scales, codes }).ok()
+        QuantizedMatrix::new(layout, rows, row_len, Parts { codebooks, scales, codes }).ok()
     }
 
     /// Checks codebooks, codes and the padding between them.
     pub(super) fn check_data(&self, data: &[u8]) -> Result<()> {
-        let Some(coded) = self.coded(data) else { return Ok(()) };
-        let Parts { codebooks, scales, codes } = coded.parts();
+        let Some(matrix) = self.matrix(data) else { return Ok(()) };
+        let Parts { codebooks, scales, codes } = matrix.parts();
         let gap = data.get(codebooks.len() + scales.len()..data.len() - codes.len());
         check_zero("padding before codes", gap.unwrap_or(&[]))?;
-        coded.check()
+        matrix.check()
     }
 }
 
@@ -220,7 +228,7 @@ mod tests {
 
     /// Codes of 2 bits with f16 tables and f32 row scales, of shape [2, 3] at 64: 16 bytes of
     /// codebooks, 8 of scales, 8 of padding, 2 of codes.
-    fn coded() -> [u8; RECORD_LEN] {
+    fn quantized() -> [u8; RECORD_LEN] {
         let mut record = dense();
         [record[8], record[16], record[18], record[20], record[21], record[24]] =
             [34, 3, 2, 1, 2, 1];
@@ -236,17 +244,17 @@ mod tests {
         let record = parse(&dense()).unwrap();
         assert_eq!((record.shape.dims(), record.start, record.end), (&[2, 3][..], 64, 88));
         assert_eq!((record.encoding, record.next()), (Encoding::F32, 128));
-        let record = parse(&coded()).unwrap();
+        let record = parse(&quantized()).unwrap();
         assert_eq!((record.end, record.next()), (98, 128));
-        let rows = record.coded(&[0; 34]).unwrap();
-        let Parts { codebooks, scales, codes } = rows.parts();
+        let matrix = record.matrix(&[0; 34]).unwrap();
+        let Parts { codebooks, scales, codes } = matrix.parts();
         assert_eq!((codebooks.len(), scales.len(), codes.len()), (16, 8, 2));
     }
 
     #[cfg(feature = "alloc")]
     #[test]
     fn writes_what_it_reads() {
-        for bytes in [dense(), coded()] {
+        for bytes in [dense(), quantized()] {
             assert_eq!(parse(&bytes).unwrap().emit(), bytes);
         }
     }
@@ -279,14 +287,14 @@ mod tests {
             assert!(with(dense, at, byte).is_err(), "dense, byte {at} = {byte}");
         }
         for (at, byte) in [(18, 0), (18, 9), (19, 1), (20, 6), (21, 3), (24, 0), (32, 0), (8, 33)] {
-            assert!(with(coded, at, byte).is_err(), "coded, byte {at} = {byte}");
+            assert!(with(quantized, at, byte).is_err(), "quantized, byte {at} = {byte}");
         }
         assert!(matches!(Record::parse(&dense(), 64, 87), Err(Error::Truncated { .. })));
     }
 
     #[test]
     fn padding_before_codes_is_zero() {
-        let record = parse(&coded()).unwrap();
+        let record = parse(&quantized()).unwrap();
         let mut data = [0; 34];
         assert_eq!(record.check_data(&data), Ok(()));
         data[31] = 1;

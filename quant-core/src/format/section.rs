@@ -1,9 +1,8 @@
 //! The section table, and the names of the tensors.
 
+use super::bytes::{ALIGN, INNER_ALIGN, check_zero, padding, wide, word};
 use super::header::SECTION_LEN;
-use super::{INNER_ALIGN, check_zero, padding, wide, word};
-use crate::coded::check_range;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, check_range};
 use crate::num::index;
 
 /// The most bytes of a tensor's name.
@@ -73,7 +72,7 @@ impl<'a> Sections<'a> {
             }
         }
         let rest = head.get(end..).unwrap_or(&[]);
-        check_range("bytes behind the last section", wide(rest.len()), 0, wide(super::ALIGN - 1))?;
+        check_range("bytes behind the last section", wide(rest.len()), 0, wide(ALIGN - 1))?;
         check_zero("padding behind the last section", rest)?;
         Ok(Self { head, table })
     }

@@ -1,10 +1,12 @@
 //! The format as a whole: golden bytes, round trips, damaged files.
 
+use super::bytes::ALIGN;
 use super::header::tests::fix_up;
 use super::*;
+use crate::bits::tests::width;
 use crate::net::NetConfig;
 use crate::net::tests::example;
-use crate::quantize::{Granularity, Levels, Options, QuantizedTensor, quantize_tensor};
+use crate::quantize::{CodebookDtype, Granularity, Options, QuantizedTensor, quantize_tensor};
 use crate::scheme::Scheme;
 use crate::{Error, Result};
 use half::f16;
@@ -31,15 +33,15 @@ fn small_file() -> Vec<u8> {
     writer.dense(&[], Dense::I64(&[-3])).unwrap();
     writer.dense(&[2], Dense::F16(&[f16::ONE, f16::NAN])).unwrap();
     writer.dense(&[0, 3], Dense::F32(&[])).unwrap();
-    for (scheme, bits, levels, granularity) in [
-        (Scheme::EqualMass, 2, Levels::F32, Granularity::Group(2)),
-        (Scheme::Uniform, 3, Levels::F32, Granularity::Group(2)),
-        (Scheme::LloydMax, 3, Levels::F16, Granularity::Channel),
-        (Scheme::Logarithmic, 3, Levels::F32, Granularity::Tensor),
-        (Scheme::LloydMax, 2, Levels::I8, Granularity::Tensor),
-        (Scheme::LloydMax, 1, Levels::F32, Granularity::Auto),
+    for (scheme, bits, codebook_dtype, granularity) in [
+        (Scheme::EqualMass, 2, CodebookDtype::F32, Granularity::Group(2)),
+        (Scheme::Uniform, 3, CodebookDtype::F32, Granularity::Group(2)),
+        (Scheme::LloydMax, 3, CodebookDtype::F16, Granularity::Channel),
+        (Scheme::Logarithmic, 3, CodebookDtype::F32, Granularity::Tensor),
+        (Scheme::LloydMax, 2, CodebookDtype::I8, Granularity::Tensor),
+        (Scheme::LloydMax, 1, CodebookDtype::F32, Granularity::Auto),
     ] {
-        let options = Options { granularity, levels, ..Options::new(scheme, bits) };
+        let options = Options { granularity, codebook_dtype, ..Options::new(scheme, width(bits)) };
         writer.quantized(&quantize_tensor(&weights, &[3, 4, 4], &options).unwrap()).unwrap();
     }
     writer.into_file().unwrap()
@@ -67,10 +69,10 @@ fn read_everything(model: &Model<'_>) -> Result<usize> {
                 Err(Error::Length { .. }) => assert!(tensor.row_len() > row.len()),
                 done => done?,
             }
-            if let Some(coded) = tensor.coded() {
+            if let Some(matrix) = tensor.quantized() {
                 assert!(row.iter().all(|value| value.is_finite()));
-                assert!(coded.codes(i).is_some() && coded.codebook(i).is_some());
-                assert!(coded.codes(coded.rows()).is_none());
+                assert!(matrix.codes(i).is_some() && matrix.codebook(i).is_some());
+                assert!(matrix.codes(matrix.rows()).is_none());
             }
         }
         bytes += tensor.record_bytes();
@@ -80,7 +82,7 @@ fn read_everything(model: &Model<'_>) -> Result<usize> {
 
 #[test]
 fn golden_bytes_of_a_tiny_file() {
-    let options = Options::new(Scheme::LloydMax, 2);
+    let options = Options::new(Scheme::LloydMax, width(2));
     let weights = [1.0, -2.0, 0.5, 1.0, 1.0, -2.0, 0.5, 0.5, 1.0, 1.0, 1.0, 1.0];
     let mut writer = writer(&["w"]);
     writer.quantized(&quantize_tensor(&weights, &[2, 6], &options).unwrap()).unwrap();
@@ -92,7 +94,7 @@ fn golden_bytes_of_a_tiny_file() {
         0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
         // section of kind 2, the names: 3 bytes at 0x90
         2, 0, 0, 0, 0x90, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0,
-        // data of 20 bytes at 0xc0; coded, rank 2, 2 bits, layout 0, f16 tables, no scales
+        // data of 20 bytes at 0xc0; quantized, rank 2, 2 bits, layout 0, f16 tables, no scales
         0xc0, 0, 0, 0, 0, 0, 0, 0, 20, 0, 0, 0, 0, 0, 0, 0,
         3, 2, 2, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0,
         2, 0, 0, 0, 6, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
@@ -223,7 +225,7 @@ fn net_file(net: &NetConfig) -> Result<Vec<u8>> {
     let mut writer = Writer::new(Vec::new(), &Head { net: Some(net), names, sections: vec![] })?;
     for shape in &shapes {
         let zeros = vec![0.0; shape.iter().product()];
-        let options = Options::new(Scheme::Uniform, 1);
+        let options = Options::new(Scheme::Uniform, width(1));
         writer.quantized(&quantize_tensor(&zeros, shape, &options)?)?;
     }
     writer.into_file()
@@ -281,13 +283,16 @@ fn any_tensor() -> impl Strategy<Value = (Vec<f32>, QuantizedTensor)> {
         Just(Granularity::Tensor),
         Just(Granularity::Auto)
     ];
-    let levels = prop::sample::select(&[Levels::F32, Levels::F16, Levels::I16, Levels::I8][..]);
+    let codebook_dtype = prop::sample::select(
+        &[CodebookDtype::F32, CodebookDtype::F16, CodebookDtype::I16, CodebookDtype::I8][..],
+    );
     let scheme = prop::sample::select(&Scheme::ALL[..]);
-    (shape, scheme, 1_u8..=8, granularity, levels).prop_flat_map(
-        |(shape, scheme, bits, granularity, levels)| {
+    (shape, scheme, 1_u8..=8, granularity, codebook_dtype).prop_flat_map(
+        |(shape, scheme, bits, granularity, codebook_dtype)| {
             let n = shape.iter().product::<usize>();
             prop::collection::vec(-3.0_f32..3.0, n).prop_map(move |weights| {
-                let options = Options { granularity, levels, ..Options::new(scheme, bits) };
+                let options =
+                    Options { granularity, codebook_dtype, ..Options::new(scheme, width(bits)) };
                 let tensor = quantize_tensor(&weights, &shape, &options).unwrap();
                 (weights, tensor)
             })

@@ -1,17 +1,17 @@
 //! Writing a packed file as a stream: the payload first, the head when everything is known.
 
+use super::bytes::{ALIGN, INNER_ALIGN, padding, wide, word};
 use super::header::{
-    CRC, HEADER_LEN, Header, MAX_HEAD_LEN, MAX_TENSORS, RECORD_LEN, Running, SECTION_LEN, SECTIONS,
-    VERSION, renew_crc,
+    CRC, HEADER_LEN, Header, MAX_HEAD_LEN, MAX_SECTIONS, MAX_TENSORS, RECORD_LEN, Running,
+    SECTION_LEN, SECTIONS, VERSION, renew_crc,
 };
 use super::record::{Encoding, Record, Shape};
 use super::section::{Kind, MAX_NAME_LEN, entry};
-use super::{ALIGN, INNER_ALIGN, padding, wide, word};
-use crate::coded::{Coding, Parts, check_range};
-use crate::error::{Error, Result, check_length};
+use crate::error::{Error, Result, check_length, check_range};
+use crate::matrix::{Parts, QuantLayout, QuantizedMatrix};
 use crate::net::NetConfig;
 use crate::num::{index, u32_of};
-use crate::quantize::{Contents, QuantizedTensor};
+use crate::quantize::{QuantizedTensor, Storage};
 use alloc::collections::BTreeSet;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -156,21 +156,21 @@ impl<S: Sink> Writer<S> {
         }
     }
 
-    /// Adds a coded tensor.
+    /// Adds a quantized matrix.
     ///
     /// # Errors
     /// As [`Writer::dense`], and [`Error::Length`] for a part of another length than
-    /// [`Coding::byte_lens`] tells.
-    pub fn coded(
+    /// [`QuantLayout::byte_lens`] tells.
+    pub fn matrix(
         &mut self,
         shape: &[usize],
-        coding: Coding,
+        layout: QuantLayout,
         parts: Parts<&[u8]>,
     ) -> core::result::Result<(), S::Error> {
         let shape = Shape::new(shape.iter().copied())?;
-        crate::coded::CodedRows::new(coding, shape.rows, shape.row_len, parts)?;
-        check_range("elements of a coded tensor", wide(shape.numel()), 1, u32::MAX.into())?;
-        self.start(shape, Encoding::Coded(coding))?;
+        QuantizedMatrix::new(layout, shape.rows, shape.row_len, parts)?;
+        check_range("elements of a quantized tensor", wide(shape.numel()), 1, u32::MAX.into())?;
+        self.start(shape, Encoding::Quantized(layout))?;
         self.put(parts.codebooks)?;
         self.put(parts.scales)?;
         self.pad(INNER_ALIGN)?;
@@ -182,10 +182,12 @@ impl<S: Sink> Writer<S> {
     /// # Errors
     /// As [`Writer::dense`].
     pub fn quantized(&mut self, tensor: &QuantizedTensor) -> core::result::Result<(), S::Error> {
-        match tensor.contents() {
-            Contents::Dense(values) => self.dense(tensor.shape(), Dense::F32(values)),
-            Contents::Half(values) => self.dense(tensor.shape(), Dense::F16(values)),
-            Contents::Coded { coding, parts } => self.coded(tensor.shape(), coding, parts),
+        match tensor.storage() {
+            Storage::Dense(values) => self.dense(tensor.shape(), Dense::F32(values)),
+            Storage::Half(values) => self.dense(tensor.shape(), Dense::F16(values)),
+            Storage::Quantized { layout, parts } => {
+                self.matrix(tensor.shape(), *layout, parts.as_slices())
+            }
         }
     }
 
@@ -326,7 +328,7 @@ pub(super) fn build_head(sections: &[(Kind, &[u8])], end: usize) -> Result<Vec<u
         head.extend(*contents);
         check_range("length of the head", wide(head.len()), 0, MAX_HEAD_LEN.into())?;
     }
-    check_range("number of sections", wide(sections.len()), 0, super::MAX_SECTIONS.into())?;
+    check_range("number of sections", wide(sections.len()), 0, MAX_SECTIONS.into())?;
     head.resize(head.len() + padding(head.len(), ALIGN), 0);
     Ok(head)
 }

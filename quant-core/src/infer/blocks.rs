@@ -3,8 +3,7 @@
 use super::machine::{Entry, Machine, Params, Put};
 use super::map::{Map, Source};
 use super::unet::Net;
-use crate::coded::check_range;
-use crate::error::Result;
+use crate::error::{Result, check_range};
 use crate::num;
 
 /// What a residual block does to the resolution.

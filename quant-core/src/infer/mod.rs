@@ -49,8 +49,7 @@ mod norm;
 mod sampler;
 mod unet;
 
-use crate::coded::check_range;
-use crate::error::{Error, Result, check_length};
+use crate::error::{Error, Result, check_length, check_range};
 use crate::format::{Activations, MemoryPlan, Model};
 use crate::{noise, num};
 use arena::{Memory, Sizes};

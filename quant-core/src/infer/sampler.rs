@@ -1,8 +1,7 @@
 //! From noise to an image: a solver whose steps are calls of their own.
 
 use super::{Input, Plan, Velocity};
-use crate::coded::check_range;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, check_range};
 use crate::format::Model;
 use crate::noise;
 use crate::num;

@@ -20,6 +20,7 @@ use core::arch::x86_64::*;
 
 use super::Kernel;
 use super::block::{self, Words, blocks};
+use crate::bits::Bits;
 use crate::num::low_u8;
 
 /// The CPU has AVX2.
@@ -33,7 +34,7 @@ impl Avx2 {
 }
 
 impl Kernel for Avx2 {
-    fn dequantize(&self, codes: &[u8], bits: u8, table: &[f32; 256], out: &mut [f32]) -> usize {
+    fn dequantize(&self, codes: &[u8], bits: Bits, table: &[f32; 256], out: &mut [f32]) -> usize {
         // SAFETY: `self` exists only where `detect` found AVX2.
         unsafe { by_width!(bits in 1 2 3 4: look_up(codes, table, out)) }
     }

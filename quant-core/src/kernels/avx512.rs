@@ -52,6 +52,7 @@ use core::arch::x86_64::*;
 
 use super::block::{self, Block, Words, blocks};
 use super::{Kernel, max_code, ones};
+use crate::bits::Bits;
 use crate::num::low_u8;
 
 /// The CPU has AVX-512 F, BW and VBMI.
@@ -68,10 +69,10 @@ impl Avx512 {
 }
 
 impl Kernel for Avx512 {
-    fn dequantize(&self, codes: &[u8], bits: u8, table: &[f32; 256], out: &mut [f32]) -> usize {
+    fn dequantize(&self, codes: &[u8], bits: Bits, table: &[f32; 256], out: &mut [f32]) -> usize {
         // SAFETY: `self` exists only where `detect` found the three features.
         unsafe {
-            if bits <= 4 {
+            if bits.get() <= 4 {
                 by_width!(bits in 1 2 3 4: in_register(codes, table, out))
             } else {
                 by_width!(bits in 5 6 7 8: in_planes(codes, table, out))
@@ -79,12 +80,12 @@ impl Kernel for Avx512 {
         }
     }
 
-    fn unpack(&self, bytes: &[u8], bits: u8, codes: &mut [u8]) -> usize {
+    fn unpack(&self, bytes: &[u8], bits: Bits, codes: &mut [u8]) -> usize {
         // SAFETY: as in `dequantize`.
         unsafe { by_width!(bits in 1 2 3 4 5 6 7 8: spread_all(bytes, codes)) }
     }
 
-    fn pack(&self, codes: &[u8], bits: u8, out: &mut [u8]) -> usize {
+    fn pack(&self, codes: &[u8], bits: Bits, out: &mut [u8]) -> usize {
         // SAFETY: as in `dequantize`.
         unsafe { by_width!(bits in 1 2 3 4 5 6 7 8: squeeze_all(codes, out)) }
     }

@@ -11,10 +11,10 @@
 //! | little-endian AArch64 | `neon` up to 4 bits | `scalar` | when compiled |
 //! | any other | `scalar` | `scalar` | |
 
-/// Calls a function with the width as its constant; its default for any other width.
+/// Calls a function with the width as its constant; its default for a width that is not listed.
 macro_rules! by_width {
     ($bits:ident in $($width:literal)*: $function:ident$arguments:tt) => {
-        match $bits {
+        match $bits.get() {
             $($width => $function::<$width> $arguments,)*
             _ => Default::default(),
         }
@@ -44,27 +44,32 @@ mod tests;
 #[cfg(fmq_thumb1)]
 mod thumb1;
 
+use crate::bits::Bits;
+
 /// Writes the weights of packed codes: `out[i] = table[code i]`.
 ///
-/// `codes` are packed as in [`bits`](crate::bits), `bits` is 1 to 8; only the first 2^bits entries
-/// of the table mean something. Nothing panics: where `codes` is too short, the weights whose codes
-/// are there are written and the others keep their values, and for another width all do.
+/// `codes` are packed as in [`packing`](crate::packing); only the first 2^bits entries of the table mean
+/// something. Nothing panics: where `codes` is too short, the weights whose codes are there are
+/// written and the others keep their values.
 ///
 /// ```
+/// # fn main() -> quant_core::Result<()> {
 /// let mut table = [0.0; 256];
 /// table[..4].copy_from_slice(&[-1.5, -0.5, 0.5, 1.5]);
 /// let mut weights = [0.0; 5];
 /// // The codes 3, 2, 1, 0 and 3.
-/// quant_core::kernels::dequantize(&[0b00_01_10_11, 0b11], 2, &table, &mut weights);
+/// let bits = quant_core::bits::Bits::new(2)?;
+/// quant_core::kernels::dequantize(&[0b00_01_10_11, 0b11], bits, &table, &mut weights);
 /// assert_eq!(weights, [1.5, 0.5, -0.5, -1.5, 1.5]);
+/// # Ok(()) }
 /// ```
-pub fn dequantize(codes: &[u8], bits: u8, table: &[f32; 256], out: &mut [f32]) {
+pub fn dequantize(codes: &[u8], bits: Bits, table: &[f32; 256], out: &mut [f32]) {
     let done = best().dequantize(codes, bits, table, out);
     scalar::dequantize(from(codes, done, bits), bits, table, tail(out, done));
 }
 
 /// Unpacks as many codes as both slices have room for.
-pub(crate) fn unpack(bytes: &[u8], bits: u8, codes: &mut [u8]) {
+pub(crate) fn unpack(bytes: &[u8], bits: Bits, codes: &mut [u8]) {
     let done = best().unpack(bytes, bits, codes);
     scalar::unpack(from(bytes, done, bits), bits, tail(codes, done));
 }
@@ -73,20 +78,20 @@ pub(crate) fn unpack(bytes: &[u8], bits: u8, codes: &mut [u8]) {
 ///
 /// # Shapes
 /// `out`: the bytes that the codes take.
-pub(crate) fn pack(codes: &[u8], bits: u8, out: &mut [u8]) -> usize {
+pub(crate) fn pack(codes: &[u8], bits: Bits, out: &mut [u8]) -> usize {
     let done = best().pack(codes, bits, out);
     let left = codes.get(done..).unwrap_or(&[]);
     done + scalar::pack(left, bits, tail(out, bytes_of(done, bits)))
 }
 
 /// The bytes from code `done` on, a multiple of eight.
-fn from(bytes: &[u8], done: usize, bits: u8) -> &[u8] {
+fn from(bytes: &[u8], done: usize, bits: Bits) -> &[u8] {
     bytes.get(bytes_of(done, bits)..).unwrap_or(&[])
 }
 
 /// The bytes of `done` codes, a multiple of eight.
-const fn bytes_of(done: usize, bits: u8) -> usize {
-    done / 8 * bits as usize
+const fn bytes_of(done: usize, bits: Bits) -> usize {
+    done / 8 * bits.get() as usize
 }
 
 fn tail<T>(all: &mut [T], done: usize) -> &mut [T] {
@@ -109,15 +114,15 @@ const fn ones(n: usize) -> u64 {
 /// number of codes done: a multiple of eight, and 0 for a width that it leaves to [`scalar`].
 trait Kernel {
     /// [`dequantize`].
-    fn dequantize(&self, codes: &[u8], bits: u8, table: &[f32; 256], out: &mut [f32]) -> usize;
+    fn dequantize(&self, codes: &[u8], bits: Bits, table: &[f32; 256], out: &mut [f32]) -> usize;
 
     /// [`unpack`].
-    fn unpack(&self, _bytes: &[u8], _bits: u8, _codes: &mut [u8]) -> usize {
+    fn unpack(&self, _bytes: &[u8], _bits: Bits, _codes: &mut [u8]) -> usize {
         0
     }
 
     /// [`pack`]; stops in front of a block with a code that does not fit.
-    fn pack(&self, _codes: &[u8], _bits: u8, _out: &mut [u8]) -> usize {
+    fn pack(&self, _codes: &[u8], _bits: Bits, _out: &mut [u8]) -> usize {
         0
     }
 }
@@ -144,7 +149,13 @@ fn best() -> &'static dyn Kernel {
 struct NoVectors;
 
 impl Kernel for NoVectors {
-    fn dequantize(&self, _codes: &[u8], _bits: u8, _table: &[f32; 256], _out: &mut [f32]) -> usize {
+    fn dequantize(
+        &self,
+        _codes: &[u8],
+        _bits: Bits,
+        _table: &[f32; 256],
+        _out: &mut [f32],
+    ) -> usize {
         0
     }
 }

@@ -23,6 +23,7 @@ use core::arch::aarch64::*;
 
 use super::block::{self, Words, blocks};
 use super::{Kernel, max_code};
+use crate::bits::Bits;
 use crate::num::low_u8;
 
 /// The CPU has NEON.
@@ -37,7 +38,7 @@ impl Neon {
 }
 
 impl Kernel for Neon {
-    fn dequantize(&self, codes: &[u8], bits: u8, table: &[f32; 256], out: &mut [f32]) -> usize {
+    fn dequantize(&self, codes: &[u8], bits: Bits, table: &[f32; 256], out: &mut [f32]) -> usize {
         // SAFETY: `self` is the proof of NEON.
         unsafe { by_width!(bits in 1 2 3 4: look_up(codes, table, out)) }
     }

@@ -29,9 +29,10 @@
 //! | either, 8 bits: a copy | 0.01 | 0.75 to 1.0 |
 
 use super::{max_code, ones};
+use crate::bits::Bits;
 
 /// [`kernels::dequantize`](super::dequantize) for any CPU.
-pub fn dequantize(codes: &[u8], bits: u8, table: &[f32; 256], out: &mut [f32]) {
+pub fn dequantize(codes: &[u8], bits: Bits, table: &[f32; 256], out: &mut [f32]) {
     by_width!(bits in 1 2 3 4 5 6 7 8: look_up(codes, table, out));
 }
 
@@ -50,8 +51,8 @@ fn look_up<const B: usize>(codes: &[u8], table: &[f32; 256], out: &mut [f32]) {
     }
 }
 
-/// [`bits::unpack`](crate::bits::unpack) without its checks: as many codes as are there.
-pub(super) fn unpack(bytes: &[u8], bits: u8, codes: &mut [u8]) {
+/// [`packing::unpack`](crate::packing::unpack) without its checks: as many codes as are there.
+pub(super) fn unpack(bytes: &[u8], bits: Bits, codes: &mut [u8]) {
     by_width!(bits in 1 2 3 4 5 6 7 8: spread_all(bytes, codes));
 }
 
@@ -69,7 +70,7 @@ fn spread_all<const B: usize>(bytes: &[u8], codes: &mut [u8]) {
 ///
 /// # Shapes
 /// `out`: the bytes that the codes take.
-pub(super) fn pack(codes: &[u8], bits: u8, out: &mut [u8]) -> usize {
+pub(super) fn pack(codes: &[u8], bits: Bits, out: &mut [u8]) -> usize {
     by_width!(bits in 1 2 3 4 5 6 7 8: squeeze_all(codes, out))
 }
 

@@ -31,8 +31,7 @@
 
 mod parameters;
 
-use crate::coded::check_range;
-use crate::error::{Error, Result, check_length};
+use crate::error::{Error, Result, check_length, check_range};
 use crate::num::{high_u32, low_u8, low_u32, u32_of};
 use heapless::Vec;
 

@@ -7,9 +7,12 @@
 //! score = SQNR - 6.02 (bits per weight - bits)
 //! ```
 
-use super::form::{Form, Layout};
-use super::group::Plan;
-use super::{Distortion, Levels, Options, Spread, Weights, describe};
+use super::describe::describe;
+use super::distortion::Distortion;
+use super::input::{ParallelMap, Weights};
+use super::options::{CodebookDtype, Options};
+use super::plan::{Plan, RowGroups};
+use super::storage::Storage;
 use crate::error::{Error, Result};
 use crate::num::f64_of;
 use alloc::vec::Vec;
@@ -18,71 +21,70 @@ use half::f16;
 /// What a bit is worth in decibels.
 const DB_PER_BIT: f64 = 6.020_599_913_279_624;
 /// Where more precision is worth nothing: that of f32.
-const MOST_DB: f64 = 144.0;
+const MAX_DB: f64 = 144.0;
 /// A shared table is fitted to so many weights: at 8 bits it then costs 1/32 of a bit per weight,
 /// and more weights would not change it.
 const SHARED: usize = 1 << 17;
 
 /// The description of a tensor with the best score.
 pub(super) fn best(
-    spread: &impl Spread,
+    map: &impl ParallelMap,
     weights: &(impl Weights + ?Sized),
-    layout: Layout,
+    groups: RowGroups,
     options: &Options,
-) -> Result<(Form, Distortion)> {
-    let mut best: Option<(f64, Form, Distortion)> = None;
-    let mut consider = |form: Form, distortion: Distortion| {
-        let bits = 8.0 * f64_of(form.bytes()) / f64_of(distortion.count.max(1));
-        let sqnr = distortion.sqnr_db().map_or(MOST_DB, |db| db.min(MOST_DB));
-        let score = sqnr - DB_PER_BIT * (bits - f64::from(options.bits));
+) -> Result<(Storage, Distortion)> {
+    let mut best: Option<(f64, Storage, Distortion)> = None;
+    let mut consider = |storage: Storage, distortion: Distortion| {
+        let bits = 8.0 * f64_of(storage.bytes()) / f64_of(distortion.count.max(1));
+        let sqnr = distortion.sqnr_db().map_or(MAX_DB, |db| db.min(MAX_DB));
+        let score = sqnr - DB_PER_BIT * (bits - f64::from(options.bits.get()));
         if best.as_ref().is_none_or(|(most, ..)| score > *most) {
-            best = Some((score, form, distortion));
+            best = Some((score, storage, distortion));
         }
     };
-    for plan in plans(options, layout) {
-        match describe(spread, weights, &plan) {
-            Ok((form, distortion)) => consider(form, distortion),
+    for plan in plans(options, groups) {
+        match describe(map, weights, &plan) {
+            Ok((storage, distortion)) => consider(storage, distortion),
             // Another description will do.
             Err(Error::F16Overflow { .. }) => {}
             Err(error) => return Err(error),
         }
     }
-    if let Some((form, distortion)) = half(weights) {
-        consider(form, distortion);
+    if let Some((storage, distortion)) = half(weights) {
+        consider(storage, distortion);
     }
     match best {
-        Some((_, form, distortion)) => Ok((form, distortion)),
-        None => describe(spread, weights, &Plan::new(options, layout)),
+        Some((_, storage, distortion)) => Ok((storage, distortion)),
+        None => describe(map, weights, &Plan::new(options, groups)),
     }
 }
 
 /// What is tried, besides dense f16.
-fn plans(options: &Options, layout: Layout) -> Vec<Plan> {
-    let plan = |group_rows: usize, levels, row_scales| {
-        let layout = Layout { group_rows, ..layout };
-        Plan { levels, row_scales, ..Plan::new(options, layout) }
+fn plans(options: &Options, groups: RowGroups) -> Vec<Plan> {
+    let plan = |group_rows: usize, codebook_dtype, row_scales| {
+        let groups = RowGroups { group_rows, ..groups };
+        Plan { codebook_dtype, row_scales, ..Plan::new(options, groups) }
     };
-    let mut plans = alloc::vec![plan(1, Levels::F16, false)];
+    let mut plans = alloc::vec![plan(1, CodebookDtype::F16, false)];
     // Entries of 8 bits cost less than 0.05 dB up to here.
-    if options.bits <= 5 {
-        plans.push(plan(1, Levels::I8, false));
+    if options.bits.get() <= 5 {
+        plans.push(plan(1, CodebookDtype::I8, false));
     }
-    let shared = (SHARED / layout.row_len.max(1)).clamp(1, layout.rows);
+    let shared = (SHARED / groups.row_len.max(1)).clamp(1, groups.rows);
     if shared > 1 {
-        plans.push(plan(shared, Levels::F16, false));
-        plans.push(plan(shared, Levels::F16, true));
+        plans.push(plan(shared, CodebookDtype::F16, false));
+        plans.push(plan(shared, CodebookDtype::F16, true));
     }
     plans
 }
 
 /// The weights as f16, none if one is beyond that.
-fn half(weights: &(impl Weights + ?Sized)) -> Option<(Form, Distortion)> {
-    let mut buffer = Vec::new();
+fn half(weights: &(impl Weights + ?Sized)) -> Option<(Storage, Distortion)> {
     let mut values = Vec::with_capacity(weights.count());
     let mut distortion = Distortion { count: weights.count(), ..Distortion::default() };
     for first in (0..weights.count()).step_by(4096) {
         let end = weights.count().min(first + 4096);
-        for &w in weights.range(first..end, &mut buffer) {
+        for &w in &*weights.range(first..end) {
             let value = f16::from_f32(w);
             let error = f64::from(w) - f64::from(value.to_f32());
             distortion.signal += f64::from(w) * f64::from(w);
@@ -91,5 +93,5 @@ fn half(weights: &(impl Weights + ?Sized)) -> Option<(Form, Distortion)> {
         }
     }
     distortion.entropy = 16.0 * f64_of(distortion.count);
-    values.iter().all(|value| value.is_finite()).then_some((Form::Half(values), distortion))
+    values.iter().all(|value| value.is_finite()).then_some((Storage::Half(values), distortion))
 }

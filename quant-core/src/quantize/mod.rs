@@ -2,7 +2,7 @@
 //!
 //! The tensor is cut into groups of rows that share a codebook, each group is fitted
 //! ([`crate::fit`]), its levels are rounded to what the codebook's entries can hold, and what comes
-//! out is stored in whichever of these forms takes the fewest bytes, the first on ties:
+//! out is stored in whichever of these ways takes the fewest bytes, the first on ties:
 //!
 //! 1. codes with affine or logarithmic codebooks, under the schemes that have such levels;
 //! 2. codes with tables, as f16 where that is exact; codes are as wide as the largest table needs;
@@ -11,197 +11,33 @@
 //! So a small tensor at 8 bits may come out dense, and one of few distinct values below its bits.
 //! [`Granularity::Auto`] compares several such descriptions by error and size.
 //!
-//! Groups are independent: a caller with threads passes a [`Spread`] that uses them. The result
+//! Groups are independent: a caller with threads passes a [`ParallelMap`] that uses them. The result
 //! does not depend on it.
 
 mod auto;
-mod form;
+mod describe;
+mod distortion;
+mod fitted_group;
 mod group;
+mod input;
+mod options;
+mod plan;
 mod scaled;
+mod storage;
+mod tensor;
 
-use crate::bits::code_count;
-use crate::coded::{CodedRows, Coding, Parts, check_range, rows_of};
-use crate::error::{Error, Result, check_length};
-use crate::fit::Fitter;
-use crate::num::{f64_of, log10};
-use crate::scheme::Scheme;
-use alloc::vec;
+pub use distortion::Distortion;
+pub use input::{ParallelMap, Weights};
+pub use options::{CodebookDtype, Granularity, Options};
+pub use storage::Storage;
+pub use tensor::QuantizedTensor;
+
+use crate::error::{Result, check_length, check_range};
+use crate::matrix::rows_of;
 use alloc::vec::Vec;
-use core::ops::Range;
-use form::{Form, Layout, assemble};
-use group::{FittedGroup, Plan, fit_group};
-use half::f16;
-
-/// Which rows share a codebook.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Granularity {
-    /// Each row has its own, as in the paper.
-    Channel,
-    /// So many neighbouring rows share one; at least 1.
-    Group(u32),
-    /// The tensor has one.
-    Tensor,
-    /// Whatever has the best `SQNR - 6.02 (bits per weight - bits)` in dB of: a codebook per row
-    /// with f16 or (to 5 bits) i8 entries; one that many rows share, with and without f16 scales
-    /// for the rows; dense f16.
-    Auto,
-}
-
-/// How precise the levels of a table are. Affine and logarithmic codebooks are always f32.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Levels {
-    /// As fitted.
-    F32,
-    /// Rounded to f16, ties to even; codes stay as fitted.
-    F16,
-    /// Multiples of 1/32767 of the codebook's greatest magnitude; codes stay as fitted.
-    I16,
-    /// Multiples of 1/127 of it.
-    I8,
-}
-
-/// How to quantize a tensor.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Options {
-    /// The quantizer.
-    pub scheme: Scheme,
-    /// Levels per codebook: at most 2^bits.
-    pub bits: u8,
-    /// Which rows share a codebook.
-    pub granularity: Granularity,
-    /// Precision of the levels; [`Granularity::Auto`] chooses its own.
-    pub levels: Levels,
-    /// Price of entropy under [`Scheme::Ecq`], as [`crate::fit::Group`] has it; none for its
-    /// default.
-    pub lambda: Option<f64>,
-}
-
-impl Options {
-    /// The paper's way: a codebook per channel, levels in f32.
-    pub const fn new(scheme: Scheme, bits: u8) -> Self {
-        let (granularity, levels) = (Granularity::Channel, Levels::F32);
-        Self { scheme, bits, granularity, levels, lambda: None }
-    }
-}
-
-/// The weights of a tensor, row-major, wherever they are.
-pub trait Weights: Sync {
-    /// Their number.
-    fn count(&self) -> usize;
-
-    /// Some of them; `buffer` may be used to hold them.
-    fn range<'a>(&'a self, range: Range<usize>, buffer: &'a mut Vec<f32>) -> &'a [f32];
-}
-
-impl Weights for [f32] {
-    fn count(&self) -> usize {
-        self.len()
-    }
-
-    fn range<'a>(&'a self, range: Range<usize>, _: &'a mut Vec<f32>) -> &'a [f32] {
-        self.get(range).unwrap_or(&[])
-    }
-}
-
-/// Buffers that fitting needs: one per thread.
-#[derive(Debug, Default)]
-pub struct Worker {
-    fitter: Fitter,
-    weights: Vec<f32>,
-}
-
-/// Runs independent pieces of work, perhaps on several threads.
-pub trait Spread {
-    /// The results of pieces `0..count`, in order, or the error of one of them.
-    ///
-    /// # Errors
-    /// Those of `work`.
-    fn map<T: Send>(
-        &self,
-        count: usize,
-        work: impl Fn(&mut Worker, usize) -> Result<T> + Sync,
-    ) -> Result<Vec<T>>;
-}
-
-/// One piece after the other.
-#[derive(Clone, Copy, Debug)]
-pub struct InTurn;
-
-impl Spread for InTurn {
-    fn map<T: Send>(
-        &self,
-        count: usize,
-        work: impl Fn(&mut Worker, usize) -> Result<T> + Sync,
-    ) -> Result<Vec<T>> {
-        let mut worker = Worker::default();
-        (0..count).map(|piece| work(&mut worker, piece)).collect()
-    }
-}
-
-/// What quantization did to the weights.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Distortion {
-    /// The number of weights.
-    pub count: usize,
-    /// `sum w^2`.
-    pub signal: f64,
-    /// `sum (w - q)^2`.
-    pub noise: f64,
-    /// Bits that an ideal entropy code of each group would take for all codes together, codebooks
-    /// not counted; 32 for each weight without a code.
-    pub entropy: f64,
-}
-
-impl Distortion {
-    /// Both together.
-    pub fn add(&mut self, other: Self) {
-        self.count += other.count;
-        self.signal += other.signal;
-        self.noise += other.noise;
-        self.entropy += other.entropy;
-    }
-
-    /// Mean squared error.
-    pub fn mse(&self) -> f64 {
-        self.noise / f64_of(self.count.max(1))
-    }
-
-    /// `10 log10(sum w^2 / sum (w - q)^2)` in dB; none for an exact copy.
-    pub fn sqnr_db(&self) -> Option<f64> {
-        (self.noise > 0.0).then(|| 10.0 * log10(self.signal / self.noise))
-    }
-
-    /// Bits per weight of an ideal entropy code.
-    pub fn entropy_bits(&self) -> f64 {
-        self.entropy / f64_of(self.count.max(1))
-    }
-}
-
-/// A quantized tensor in its stored form.
-#[derive(Clone, Debug, PartialEq)]
-pub struct QuantizedTensor {
-    shape: Vec<usize>,
-    rows: usize,
-    row_len: usize,
-    form: Form,
-    distortion: Distortion,
-}
-
-/// A quantized tensor's contents, borrowed.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Contents<'a> {
-    /// The values themselves, row-major.
-    Dense(&'a [f32]),
-    /// The values rounded to f16, row-major.
-    Half(&'a [f16]),
-    /// Codes with codebooks.
-    Coded {
-        /// How the rows are coded.
-        coding: Coding,
-        /// Codebooks, scales and packed codes.
-        parts: Parts<&'a [u8]>,
-    },
-}
+use describe::describe;
+use input::Sequential;
+use plan::{Plan, RowGroups};
 
 /// Quantizes the weights of a tensor of the given shape, one group after the other.
 ///
@@ -212,7 +48,7 @@ pub fn quantize_tensor(
     shape: &[usize],
     options: &Options,
 ) -> Result<QuantizedTensor> {
-    quantize_on(&InTurn, weights, shape, options)
+    quantize_on(&Sequential, weights, shape, options)
 }
 
 /// Quantizes the weights of a tensor of the given shape, its groups spread as the caller likes.
@@ -220,19 +56,18 @@ pub fn quantize_tensor(
 /// A tensor without elements comes out dense and empty.
 ///
 /// # Errors
-/// [`Error::Bits`]; [`Error::Length`] if there are not as many weights as the shape says;
-/// [`Error::NonFinite`] and [`Error::F16Overflow`] with the position in the tensor;
-/// [`Error::Range`] for [`Granularity::Group`]`(0)` or a shape beyond the address space;
-/// [`Error::Real`] for a price of entropy below 0.
+/// [`Error::Length`](crate::Error::Length) if there are not as many weights as the shape says;
+/// [`Error::NonFinite`](crate::Error::NonFinite) and [`Error::F16Overflow`](crate::Error::F16Overflow) with the position in the tensor;
+/// [`Error::Range`](crate::Error::Range) for [`Granularity::Group`]`(0)` or a shape beyond the address space;
+/// [`Error::Real`](crate::Error::Real) for a multiplier of entropy below 0.
 pub fn quantize_on(
-    spread: &impl Spread,
+    map: &impl ParallelMap,
     weights: &(impl Weights + ?Sized),
     shape: &[usize],
     options: &Options,
 ) -> Result<QuantizedTensor> {
     let (rows, row_len) = rows_of(shape)?;
     check_length("weights", rows * row_len, weights.count())?;
-    code_count(options.bits)?;
     let shared = match options.granularity {
         Granularity::Channel | Granularity::Auto => 1,
         Granularity::Group(rows) => usize::try_from(rows).unwrap_or(usize::MAX),
@@ -244,92 +79,16 @@ pub fn quantize_on(
         1,
         u32::MAX.into(),
     )?;
-    let layout = Layout { rows, row_len, group_rows: shared.min(rows.max(1)) };
-    let (form, distortion) = if weights.count() == 0 {
-        (Form::Dense(Vec::new()), Distortion::default())
+    let groups = RowGroups { rows, row_len, group_rows: shared.min(rows.max(1)) };
+    let (storage, distortion) = if weights.count() == 0 {
+        (Storage::Dense(Vec::new()), Distortion::default())
     } else if options.granularity == Granularity::Auto {
-        auto::best(spread, weights, layout, options)?
+        auto::best(map, weights, groups, options)?
     } else {
-        let plan = Plan::new(options, layout);
-        describe(spread, weights, &plan)?
+        let plan = Plan::new(options, groups);
+        describe(map, weights, &plan)?
     };
-    Ok(QuantizedTensor { shape: shape.to_vec(), rows, row_len, form, distortion })
-}
-
-/// Fits every group as planned and stores the result.
-fn describe(
-    spread: &impl Spread,
-    weights: &(impl Weights + ?Sized),
-    plan: &Plan,
-) -> Result<(Form, Distortion)> {
-    let (count, len) = (weights.count(), plan.layout.group_len());
-    let groups: Vec<FittedGroup> = spread.map(count.div_ceil(len), |worker, group| {
-        let first = group * len;
-        let range = first..count.min(first + len);
-        let in_tensor = |error| match error {
-            Error::NonFinite { what, index } => Error::NonFinite { what, index: first + index },
-            Error::F16Overflow { index } => Error::F16Overflow { index: first + index },
-            other => other,
-        };
-        let weights = weights.range(range, &mut worker.weights);
-        fit_group(&mut worker.fitter, weights, plan).map_err(in_tensor)
-    })?;
-    let mut distortion = Distortion::default();
-    for group in &groups {
-        distortion.add(group.distortion);
-    }
-    Ok((assemble(groups, plan), distortion))
-}
-
-impl QuantizedTensor {
-    /// The shape of the tensor.
-    pub fn shape(&self) -> &[usize] {
-        &self.shape
-    }
-
-    /// What is stored.
-    pub fn contents(&self) -> Contents<'_> {
-        match &self.form {
-            Form::Dense(values) => Contents::Dense(values),
-            Form::Half(values) => Contents::Half(values),
-            Form::Coded { coding, parts } => {
-                let Parts { codebooks, scales, codes } = parts;
-                Contents::Coded { coding: *coding, parts: Parts { codebooks, scales, codes } }
-            }
-        }
-    }
-
-    /// The error made, and the entropy of the codes.
-    pub const fn distortion(&self) -> &Distortion {
-        &self.distortion
-    }
-
-    /// The values, row-major: bit for bit those that the file's reader decodes.
-    pub fn dequantized(&self) -> Vec<f32> {
-        match self.contents() {
-            Contents::Dense(values) => values.to_vec(),
-            Contents::Half(values) => values.iter().map(|v| v.to_f32()).collect(),
-            Contents::Coded { coding, parts } => {
-                let mut values = vec![0.0; self.rows * self.row_len];
-                let coded = CodedRows::new(coding, self.rows, self.row_len, parts);
-                for (row, out) in values.chunks_mut(self.row_len.max(1)).enumerate() {
-                    let decoded = coded.and_then(|coded| coded.decode_row(row, out));
-                    debug_assert!(decoded.is_ok(), "codes are built with their codebooks");
-                }
-                values
-            }
-        }
-    }
-
-    /// The bytes of codes, scales and codebooks, or of dense values.
-    pub fn data_bytes(&self) -> usize {
-        self.form.bytes()
-    }
-
-    /// Bits per weight, codebooks and scales included; 0 for a tensor without elements.
-    pub fn bits_per_weight(&self) -> f64 {
-        8.0 * f64_of(self.data_bytes()) / f64_of((self.rows * self.row_len).max(1))
-    }
+    Ok(QuantizedTensor { shape: shape.to_vec(), rows, row_len, storage, distortion })
 }
 
 #[cfg(test)]

@@ -8,11 +8,12 @@
 //! by `s²` so that the error counts in units of the weights. Then scales (least squares), codes
 //! (nearest, where the scheme means that) and the levels of a table (means) are improved in turn.
 
-use super::form::Layout;
-use super::group::{FittedGroup, GroupBook, Plan, distortion, measure, merged, round_levels};
+use super::distortion::distortion;
+use super::fitted_group::{FittedGroup, GroupCodebook, measure, merged, round_levels};
+use super::plan::{Plan, RowGroups};
 use crate::codebook::Affine;
 use crate::error::{Error, Result};
-use crate::fit::{Fit, Fitter, Group};
+use crate::fit::{Fit, Fitted, Group, fit};
 use crate::num::{f32_of, f64_of, low_u8, sqrt_f64};
 use crate::scheme::Scheme;
 use alloc::vec::Vec;
@@ -23,11 +24,11 @@ use half::f16;
 const ROUNDS: usize = 3;
 
 /// Fits a group of rows with scales; positions in errors count from its first weight.
-pub(super) fn fit_scaled(fitter: &mut Fitter, weights: &[f32], plan: &Plan) -> Result<FittedGroup> {
+pub(super) fn fit_scaled(weights: &[f32], plan: &Plan) -> Result<FittedGroup> {
     if let Some(index) = weights.iter().position(|w| !w.is_finite()) {
         return Err(Error::NonFinite { what: "weight", index });
     }
-    let Layout { row_len, .. } = plan.layout;
+    let RowGroups { row_len, .. } = plan.groups;
     let mut scales: Vec<f16> = weights.chunks(row_len).map(root_mean_square).collect();
     let greatest = scales.iter().fold(0.0_f32, |most, scale| most.max(scale.to_f32()));
     let (mut relative, mut importance) = (Vec::new(), Vec::new());
@@ -38,15 +39,13 @@ pub(super) fn fit_scaled(fitter: &mut Fitter, weights: &[f32], plan: &Plan) -> R
         importance.extend(row.iter().map(|_| share * share));
     }
     let group = Group { importance: Some(&importance), ..plan.group(&relative) };
-    let fitted = fitter.fit(plan.scheme, &group)?;
-    let mut codes = fitted.codes.to_vec();
-    let mut levels = fitted.levels.to_vec();
-    let book = match fitted.fit {
+    let Fitted { fit, mut levels, mut codes } = fit(plan.scheme, &group)?;
+    let book = match fit {
         Fit::Copied => return Ok(kept(weights)),
-        Fit::Table { .. } => None,
-        Fit::Affine { min, step } => Some(GroupBook::Affine(Affine { min, step })),
+        Fit::Table => None,
+        Fit::Affine { min, scale } => Some(GroupCodebook::Affine(Affine { min, scale })),
         Fit::Logarithmic(range) => {
-            Some(GroupBook::Logarithmic(range, weights.len().min(1 << plan.bits)))
+            Some(GroupCodebook::Logarithmic(range, weights.len().min(plan.bits.code_count())))
         }
     };
     let is_nearest = matches!(
@@ -64,7 +63,7 @@ pub(super) fn fit_scaled(fitter: &mut Fitter, weights: &[f32], plan: &Plan) -> R
     }
     let book = match book {
         Some(book) => book,
-        None => merged(round_levels(&levels, plan.levels), &mut codes),
+        None => merged(round_levels(&levels, plan.codebook_dtype), &mut codes),
     };
     let values = book.values(plan.bits);
     rescale(weights, row_len, &values, &codes, &mut scales);
@@ -81,7 +80,7 @@ pub(super) fn fit_scaled(fitter: &mut Fitter, weights: &[f32], plan: &Plan) -> R
 
 /// A group that no scale and codebook describes.
 fn kept(weights: &[f32]) -> FittedGroup {
-    let book = GroupBook::Values(weights.to_vec());
+    let book = GroupCodebook::Values(weights.to_vec());
     let distortion = measure(weights, &book, &[]);
     FittedGroup { book, scales: Vec::new(), codes: Vec::new(), distortion }
 }

@@ -81,12 +81,15 @@ pub(in crate::ops) fn decode(
         k: &Coding,
     ) -> Result<CudaStorage> {
         let device = codes.0.device();
-        let counts =
-            [k.rows * k.row_bytes(), k.rows.div_ceil(k.rows_per_codebook) << k.bits, k.rows];
+        let counts = [
+            k.rows * k.row_bytes(),
+            k.rows.div_ceil(k.rows_per_codebook) * k.bits.code_count(),
+            k.rows,
+        ];
         let codes = argument::<u8>(codes, counts[0])?;
         let levels = argument::<f32>(levels, counts[1])?;
         let scales = argument::<f32>(scales, counts[2])?;
-        let sizes = [usize::from(k.bits), k.rows_per_codebook, k.row_bytes(), k.row_len];
+        let sizes = [usize::from(k.bits.get()), k.rows_per_codebook, k.row_bytes(), k.row_len];
         let [bits, rows_per_codebook, row_bytes, row_len] = sizes.map(small);
         let (bits, rows_per_codebook) = (bits?, rows_per_codebook?);
         let (row_bytes, row_len) = (row_bytes?, row_len?);

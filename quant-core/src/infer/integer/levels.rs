@@ -69,7 +69,7 @@ pub(super) const fn row_words(weight: &Tensor<'_>, side: usize) -> (usize, usize
         Some(channels) => channels,
         None => 0,
     };
-    let coded = matches!(weight.encoding(), crate::format::Encoding::Coded(_));
+    let coded = matches!(weight.encoding(), crate::format::Encoding::Quantized(_));
     (channels.div_ceil(2).saturating_mul(taps), if coded { len.div_ceil(4) } else { len })
 }
 
@@ -98,23 +98,23 @@ impl Levels {
         let (out, rest_memory) = memory.split_at_mut_checked(pairs).unwrap_or_default();
         let rest = part_mut(rest_memory, 0, rest);
         let out = super::words(out);
-        let Some(coded) = weight.coded() else {
+        let Some(coded) = weight.quantized() else {
             self.dense(weight, row, side, rest, out)?;
             return Ok(Row { factors: Factors::Words(out), step: self.step });
         };
         let len = weight.row_len();
-        let bits = coded.coding().bits;
+        let bits = coded.layout().bits;
         let (Some(codes), Some(codebook)) = (coded.packed_row(row), coded.codebook(row)) else {
             return Err(Error::Encoding { needed: "codes" });
         };
-        let which = row.checked_div(num::index(coded.coding().rows_per_codebook));
+        let which = row.checked_div(num::index(coded.layout().rows_per_codebook));
         if self.codebook != which {
             let mut most = 0f32;
-            for code in 0..=u8::MAX >> (8 - bits.clamp(1, 8)) {
+            for code in 0..=bits.max_code() {
                 most = most.max(num::abs_f32(codebook.value(code)));
             }
             let scale = self.start(most);
-            for (code, level) in (0..=u8::MAX >> (8 - bits.clamp(1, 8))).zip(&mut self.table) {
+            for (code, level) in (0..=bits.max_code()).zip(&mut self.table) {
                 *level = num::i16_of(num::round_even(codebook.value(code) * scale));
             }
             self.codebook = which;
@@ -124,9 +124,9 @@ impl Levels {
         kernels::unpack(codes, bits, unpacked);
         let step = coded.scale(row).map_or(self.step, |scale| self.step * scale);
         let table = &self.table;
-        if buckets::pay(bits, layout, len) {
+        if buckets::pay(bits.get(), layout, len) {
             let offsets = bytemuck::try_cast_slice_mut(out).unwrap_or_default();
-            let buckets = Buckets::sort((unpacked, bits), table, self.most, layout, offsets);
+            let buckets = Buckets::sort((unpacked, bits.get()), table, self.most, layout, offsets);
             return Ok(Row { factors: Factors::Buckets(buckets), step });
         }
         let level = |code| table[usize::from(code)];

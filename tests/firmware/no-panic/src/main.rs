@@ -36,7 +36,7 @@ extern "C" fn _start() -> ! {
                 if tensor.decode_row(i, row).is_ok() {
                     sum += row.iter().sum::<f32>();
                 }
-                if let Some(coded) = tensor.coded() {
+                if let Some(coded) = tensor.quantized() {
                     sum += coded.codes(i).into_iter().flatten().map(f32::from).sum::<f32>();
                     sum += coded.codebook(i).map_or(0.0, |codebook| codebook.value(1));
                 }

@@ -5,11 +5,12 @@
 //! codebook may serve fewer. A row may have a scale of its own: its weights are then the
 //! codebook's values times the scale, in f32. Each row of codes starts on a byte boundary.
 
-use crate::bits::{Codes, code_count, packed_len, tail_is_zero};
-use crate::codebook::{Codebook, Entries, Table};
-use crate::error::{Error, Result, check_count, check_length};
+use crate::bits::Bits;
+use crate::codebook::{Codebook, CodebookFormat, Table};
+use crate::error::{Error, Result, check_count, check_length, check_range};
 use crate::kernels;
 use crate::num::index;
+use crate::packing::{Codes, tail_is_zero};
 use half::f16;
 
 /// The scale of a row, in front of a codebook that rows share.
@@ -36,31 +37,30 @@ impl RowScale {
 
 /// How the rows of a tensor are coded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Coding {
-    /// Width of a code in bits, 1 to 8.
-    pub bits: u8,
+pub struct QuantLayout {
+    /// Width of a code.
+    pub bits: Bits,
     /// How the codebooks are stored, each of 2^bits levels.
-    pub entries: Entries,
+    pub codebook: CodebookFormat,
     /// Rows that share a codebook, at least 1; 1 is the paper's "per channel".
     pub rows_per_codebook: u32,
     /// Whether rows have scales.
     pub row_scale: RowScale,
 }
 
-impl Coding {
-    /// Fails unless each field is in its range.
+impl QuantLayout {
+    /// Fails unless a codebook has rows.
     ///
     /// # Errors
-    /// [`Error::Bits`] or [`Error::Range`].
+    /// [`Error::Range`].
     pub fn check(self) -> Result<()> {
-        code_count(self.bits)?;
         let rows = u64::from(self.rows_per_codebook);
         check_range("rows per codebook", rows, 1, u64::from(u32::MAX))
     }
 
     /// The bytes of one codebook.
     const fn codebook_len(self) -> usize {
-        self.entries.codebook_len(1 << (self.bits & 15))
+        self.codebook.codebook_len(self.bits.code_count())
     }
 
     /// The number of codebooks of `rows` rows.
@@ -71,14 +71,14 @@ impl Coding {
         }
     }
 
-    /// The bytes of each part of a tensor; `None` beyond the address space or for a coding that
-    /// [`Coding::check`] refuses.
+    /// The bytes of each part of a tensor; `None` beyond the address space or for a layout that
+    /// [`QuantLayout::check`] refuses.
     pub fn byte_lens(self, rows: usize, row_len: usize) -> Option<Parts<usize>> {
         self.check().ok()?;
         Some(Parts {
             codebooks: self.codebook_count(rows).checked_mul(self.codebook_len())?,
             scales: rows.checked_mul(self.row_scale.byte_len())?,
-            codes: rows.checked_mul(packed_len(row_len, self.bits).ok()?)?,
+            codes: rows.checked_mul(self.bits.packed_len(row_len))?,
         })
     }
 }
@@ -92,6 +92,14 @@ pub struct Parts<T> {
     pub scales: T,
     /// The packed codes of all rows.
     pub codes: T,
+}
+
+impl<T: AsRef<[u8]>> Parts<T> {
+    /// The bytes of each part, borrowed.
+    pub fn as_slices(&self) -> Parts<&[u8]> {
+        let Self { codebooks, scales, codes } = self;
+        Parts { codebooks: codebooks.as_ref(), scales: scales.as_ref(), codes: codes.as_ref() }
+    }
 }
 
 /// Rows and elements per row of a shape: `[shape[0], product of the rest]`, one row below rank 2.
@@ -113,43 +121,39 @@ pub fn rows_of(shape: &[usize]) -> Result<(usize, usize)> {
     Ok((rows, row.iter().product()))
 }
 
-pub(crate) fn check_range(what: &'static str, found: u64, min: u64, max: u64) -> Result<()> {
-    if (min..=max).contains(&found) { Ok(()) } else { Err(Error::Range { what, found, min, max }) }
-}
-
 /// A coded tensor, borrowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CodedRows<'a> {
-    coding: Coding,
+pub struct QuantizedMatrix<'a> {
+    layout: QuantLayout,
     rows: usize,
     row_len: usize,
     parts: Parts<&'a [u8]>,
 }
 
-impl<'a> CodedRows<'a> {
+impl<'a> QuantizedMatrix<'a> {
     /// A tensor of `rows` rows whose parts lie in three slices.
     ///
     /// # Errors
-    /// Those of [`Coding::check`]; [`Error::Length`] if a slice has not the length that
-    /// [`Coding::byte_lens`] tells.
+    /// Those of [`QuantLayout::check`]; [`Error::Length`] if a slice has not the length that
+    /// [`QuantLayout::byte_lens`] tells.
     pub fn new(
-        coding: Coding,
+        layout: QuantLayout,
         rows: usize,
         row_len: usize,
         parts: Parts<&'a [u8]>,
     ) -> Result<Self> {
-        coding.check()?;
+        layout.check()?;
         let most = Parts { codebooks: usize::MAX, scales: usize::MAX, codes: usize::MAX };
-        let lens = coding.byte_lens(rows, row_len).unwrap_or(most);
+        let lens = layout.byte_lens(rows, row_len).unwrap_or(most);
         check_length("codebooks", lens.codebooks, parts.codebooks.len())?;
         check_length("row scales", lens.scales, parts.scales.len())?;
         check_length("codes", lens.codes, parts.codes.len())?;
-        Ok(Self { coding, rows, row_len, parts })
+        Ok(Self { layout, rows, row_len, parts })
     }
 
     /// How the rows are coded.
-    pub const fn coding(self) -> Coding {
-        self.coding
+    pub const fn layout(self) -> QuantLayout {
+        self.layout
     }
 
     /// The number of rows.
@@ -169,19 +173,19 @@ impl<'a> CodedRows<'a> {
 
     /// The codebook of a row, `None` behind the last row.
     pub fn codebook(self, row: usize) -> Option<Codebook<'a>> {
-        let shared = index(self.coding.rows_per_codebook);
+        let shared = index(self.layout.rows_per_codebook);
         let group = row.checked_div(shared)?;
-        let bytes = part(self.parts.codebooks, group, self.coding.codebook_len())?;
+        let bytes = part(self.parts.codebooks, group, self.layout.codebook_len())?;
         let rows = self.rows.checked_sub(group * shared)?.min(shared);
         let codebook =
-            || Codebook::new(self.coding.entries, self.coding.bits, bytes, rows * self.row_len);
+            || Codebook::new(self.layout.codebook, self.layout.bits, bytes, rows * self.row_len);
         (row < self.rows).then(codebook)
     }
 
     /// The scale of a row, `None` behind the last row and where rows have none.
     pub fn scale(self, row: usize) -> Option<f32> {
-        let bytes = part(self.parts.scales, row, self.coding.row_scale.byte_len())?;
-        match self.coding.row_scale {
+        let bytes = part(self.parts.scales, row, self.layout.row_scale.byte_len())?;
+        match self.layout.row_scale {
             RowScale::None => None,
             RowScale::F16 => bytes.first_chunk().map(|&b| f16::from_le_bytes(b).to_f32()),
             RowScale::F32 => bytes.first_chunk().map(|&b| f32::from_le_bytes(b)),
@@ -190,13 +194,13 @@ impl<'a> CodedRows<'a> {
 
     /// The packed codes of a row, `None` behind the last row.
     pub fn packed_row(self, row: usize) -> Option<&'a [u8]> {
-        let len = packed_len(self.row_len, self.coding.bits).ok()?;
+        let len = self.layout.bits.packed_len(self.row_len);
         if row < self.rows { part(self.parts.codes, row, len) } else { None }
     }
 
     /// The codes of a row, `None` behind the last row.
     pub fn codes(self, row: usize) -> Option<Codes<'a>> {
-        Codes::new(self.packed_row(row)?, self.row_len, self.coding.bits).ok()
+        Codes::new(self.packed_row(row)?, self.row_len, self.layout.bits).ok()
     }
 
     /// Writes the values of a row.
@@ -219,16 +223,16 @@ impl<'a> CodedRows<'a> {
     pub fn decode_part(self, row: usize, start: usize, out: &mut [f32]) -> Result<()> {
         check_part(self.row_len, start, out.len())?;
         check_count("rest of the first value by 8", start % 8, 0, 0)?;
-        let bits = self.coding.bits;
+        let bits = self.layout.bits;
         let codes = || {
-            let skipped = packed_len(start, bits).ok()?;
-            self.packed_row(row)?.get(skipped..)?.get(..packed_len(out.len(), bits).ok()?)
+            let codes = self.packed_row(row)?.get(bits.packed_len(start)..)?;
+            codes.get(..bits.packed_len(out.len()))
         };
         let (Some(codebook), Some(codes)) = (self.codebook(row), codes()) else {
             return Err(row_out_of_range(row, self.rows));
         };
         let scale = self.scale(row);
-        if out.len() < 1 << bits {
+        if out.len() < bits.code_count() {
             // Fewer values than the codebook has.
             let short = Codes::new(codes, out.len(), bits)?;
             for (out, code) in out.iter_mut().zip(short) {
@@ -238,7 +242,7 @@ impl<'a> CodedRows<'a> {
             return Ok(());
         }
         let mut table: Table = [0.0; 256];
-        codebook.fill(bits, scale, &mut table);
+        codebook.fill(scale, &mut table);
         kernels::dequantize(codes, bits, &table, out);
         Ok(())
     }
@@ -248,10 +252,10 @@ impl<'a> CodedRows<'a> {
     /// # Errors
     /// [`Error::NonFinite`] or [`Error::NotZero`].
     pub fn check(self) -> Result<()> {
-        let bits = self.coding.bits;
-        for group in 0..self.coding.codebook_count(self.rows) {
-            let first = group * index(self.coding.rows_per_codebook);
-            if !self.codebook(first).is_some_and(|codebook| codebook.is_sound(bits)) {
+        let bits = self.layout.bits;
+        for group in 0..self.layout.codebook_count(self.rows) {
+            let first = group * index(self.layout.rows_per_codebook);
+            if !self.codebook(first).is_some_and(Codebook::is_sound) {
                 return Err(Error::NonFinite { what: "codebook", index: group });
             }
         }
@@ -260,15 +264,15 @@ impl<'a> CodedRows<'a> {
                 return Err(Error::NotZero { what: "unused bits of a row of codes" });
             }
         }
-        if self.coding.row_scale == RowScale::None {
+        if self.layout.row_scale == RowScale::None {
             return Ok(());
         }
         // Products too: a scale must not carry a level to infinity.
         let mut table: Table = [0.0; 256];
         for row in 0..self.rows {
             let Some(codebook) = self.codebook(row) else { continue };
-            codebook.fill(bits, self.scale(row), &mut table);
-            if !table.iter().take(1 << bits).all(|value| value.is_finite()) {
+            codebook.fill(self.scale(row), &mut table);
+            if !table.iter().take(bits.code_count()).all(|value| value.is_finite()) {
                 return Err(Error::NonFinite { what: "scale of row", index: row });
             }
         }
@@ -297,8 +301,12 @@ pub(crate) fn part(bytes: &[u8], i: usize, len: usize) -> Option<&[u8]> {
 mod tests {
     use super::*;
 
-    const CODING: Coding =
-        Coding { bits: 2, entries: Entries::F16, rows_per_codebook: 2, row_scale: RowScale::None };
+    const LAYOUT: QuantLayout = QuantLayout {
+        bits: Bits::ALL[1],
+        codebook: CodebookFormat::F16,
+        rows_per_codebook: 2,
+        row_scale: RowScale::None,
+    };
     /// Levels 1, 2, 3, 3 for the rows 0 and 1, and -1, -2, -3, -3 for row 2.
     const CODEBOOKS: [u8; 16] =
         [0, 0x3c, 0, 0x40, 0, 0x42, 0, 0x42, 0, 0xbc, 0, 0xc0, 0, 0xc2, 0, 0xc2];
@@ -309,12 +317,12 @@ mod tests {
     #[test]
     fn decodes_any_part_that_starts_with_a_byte() {
         let bytes: [u8; 35] = core::array::from_fn(|i| crate::num::low_u8(i * 37));
-        for bits in 1..=8 {
-            let coding = Coding { bits, entries: Entries::Affine, ..CODING };
-            let codes = &bytes[..packed_len(35, bits).unwrap()];
+        for bits in Bits::ALL {
+            let layout = QuantLayout { bits, codebook: CodebookFormat::Affine, ..LAYOUT };
+            let codes = &bytes[..bits.packed_len(35)];
             let parts: Parts<&[u8]> =
                 Parts { codebooks: &[0, 0, 0, 0, 0, 0, 0x80, 0x3f], scales: &[], codes };
-            let rows = CodedRows::new(coding, 1, 35, parts).unwrap();
+            let rows = QuantizedMatrix::new(layout, 1, 35, parts).unwrap();
             let mut all = [0.0; 35];
             rows.decode_row(0, &mut all).unwrap();
             for (start, len) in [(0, 35), (0, 9), (8, 8), (16, 19), (32, 3), (32, 0)] {
@@ -331,7 +339,7 @@ mod tests {
 
     #[test]
     fn decodes_rows_with_their_codebooks() {
-        let rows = CodedRows::new(CODING, 3, 3, PARTS).unwrap();
+        let rows = QuantizedMatrix::new(LAYOUT, 3, 3, PARTS).unwrap();
         let mut out = [0.0; 3];
         for (row, expected) in
             [[1.0, 2.0, 3.0], [3.0, 3.0, 1.0], [-2.0, -1.0, -3.0]].iter().enumerate()
@@ -347,9 +355,9 @@ mod tests {
 
     #[test]
     fn row_scales_multiply() {
-        let coding = Coding { row_scale: RowScale::F16, ..CODING };
+        let layout = QuantLayout { row_scale: RowScale::F16, ..LAYOUT };
         let scales = [0, 0x3c, 0, 0x40, 0, 0xb8]; // 1, 2, -0.5
-        let rows = CodedRows::new(coding, 3, 3, Parts { scales: &scales, ..PARTS }).unwrap();
+        let rows = QuantizedMatrix::new(layout, 3, 3, Parts { scales: &scales, ..PARTS }).unwrap();
         let mut out = [0.0; 3];
         for (row, expected) in
             [[1.0, 2.0, 3.0], [6.0, 6.0, 2.0], [1.0, 0.5, 1.5]].iter().enumerate()
@@ -359,16 +367,16 @@ mod tests {
         }
         assert_eq!(rows.check(), Ok(()));
         let scales = [0, 0x3c, 0, 0x7c, 0, 0xb8]; // the second is infinite
-        let rows = CodedRows::new(coding, 3, 3, Parts { scales: &scales, ..PARTS }).unwrap();
+        let rows = QuantizedMatrix::new(layout, 3, 3, Parts { scales: &scales, ..PARTS }).unwrap();
         assert_eq!(rows.check(), Err(Error::NonFinite { what: "scale of row", index: 1 }));
-        assert!(CodedRows::new(coding, 3, 3, PARTS).is_err());
+        assert!(QuantizedMatrix::new(layout, 3, 3, PARTS).is_err());
     }
 
     #[test]
     fn finds_unused_bits() {
         let parts: Parts<&[u8]> = Parts { codes: &[0x24, 0x4a, 0x31], ..PARTS };
         let unused = Err(Error::NotZero { what: "unused bits of a row of codes" });
-        assert_eq!(CodedRows::new(CODING, 3, 3, parts).unwrap().check(), unused);
+        assert_eq!(QuantizedMatrix::new(LAYOUT, 3, 3, parts).unwrap().check(), unused);
     }
 
     #[test]
@@ -376,23 +384,18 @@ mod tests {
         let mut codebooks = CODEBOOKS;
         codebooks[13] = 0x7c; // infinity
         let parts: Parts<&[u8]> = Parts { codebooks: &codebooks, ..PARTS };
-        let rows = CodedRows::new(CODING, 3, 3, parts).unwrap();
+        let rows = QuantizedMatrix::new(LAYOUT, 3, 3, parts).unwrap();
         assert_eq!(rows.check(), Err(Error::NonFinite { what: "codebook", index: 1 }));
     }
 
     #[test]
     fn refuses_codings_and_lengths_that_make_no_sense() {
-        for bad in [
-            Coding { bits: 0, ..CODING },
-            Coding { bits: 9, ..CODING },
-            Coding { rows_per_codebook: 0, ..CODING },
-        ] {
-            assert!(CodedRows::new(bad, 3, 3, PARTS).is_err(), "{bad:?}");
-        }
+        let none = QuantLayout { rows_per_codebook: 0, ..LAYOUT };
+        assert!(QuantizedMatrix::new(none, 3, 3, PARTS).is_err());
         let short: Parts<&[u8]> = Parts { codebooks: &CODEBOOKS[1..], ..PARTS };
-        assert!(CodedRows::new(CODING, 3, 3, short).is_err());
+        assert!(QuantizedMatrix::new(LAYOUT, 3, 3, short).is_err());
         let long: Parts<&[u8]> = Parts { codes: &[0; 4], ..PARTS };
-        assert!(CodedRows::new(CODING, 3, 3, long).is_err());
-        assert!(CodedRows::new(CODING, usize::MAX, usize::MAX, PARTS).is_err());
+        assert!(QuantizedMatrix::new(LAYOUT, 3, 3, long).is_err());
+        assert!(QuantizedMatrix::new(LAYOUT, usize::MAX, usize::MAX, PARTS).is_err());
     }
 }

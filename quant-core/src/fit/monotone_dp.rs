@@ -1,6 +1,6 @@
-//! The best partition of points where each cluster has a price.
+//! The best partition of points where each cluster costs a multiplier: monotone dynamic programming.
 //!
-//! With `c(i, j)` the squared error of points `i..j` about their mean, and `λ` the price,
+//! With `c(i, j)` the squared error of points `i..j` about their mean, and `λ` the multiplier,
 //!
 //! ```text
 //! F(0) = 0,     F(j) = λ + min over i < j of  F(i) + c(i, j)
@@ -20,31 +20,31 @@
 //! G(j) = λ + min over i of  G(i) - (s_j - s_i)² / (m_j - m_i)
 //! ```
 //!
-//! Rounding may mislead a comparison, but never the form: `i < j` holds for each link, so the links
-//! always lead back to the first point.
+//! Rounding may mislead a comparison, but `i < j` always holds, so following the best `i` back always ends at
+//! the first point.
 
 use super::points::Row;
 use crate::num::{f64_of, index, u32_of};
+use alloc::vec;
+use alloc::vec::Vec;
 
-/// Memory for the partitions of up to `n` points.
-///
-/// # Shapes
-/// each: `[n + 1]`
+/// Partitions of the points of some rows.
 #[derive(Debug)]
-pub(super) struct Links<'a> {
+pub(super) struct MonotoneDp<'a> {
+    rows: &'a [Row],
     /// `G` of each `j`.
-    pub(super) costs: &'a mut [f64],
+    costs: Vec<f64>,
     /// The best `i` of each `j`.
-    pub(super) from: &'a mut [u32],
+    from: Vec<u32>,
     /// The candidates.
-    pub(super) queue: &'a mut [u32],
+    queue: Vec<u32>,
     /// For each candidate the `j` from which on it is the best.
-    pub(super) since: &'a mut [u32],
+    since: Vec<u32>,
 }
 
-/// A price and what it buys.
+/// The best partition at a multiplier: a point of the lower convex hull of error over count.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Offer {
+pub(super) struct LagrangianPoint {
     pub(super) lambda: f64,
     /// The number of clusters.
     pub(super) count: usize,
@@ -52,9 +52,16 @@ pub(super) struct Offer {
     pub(super) error: f64,
 }
 
-impl Links<'_> {
-    /// Partitions the points of `rows` at a price; [`Self::write`] tells the clusters.
-    pub(super) fn solve(&mut self, rows: &[Row], lambda: f64) -> Offer {
+impl<'a> MonotoneDp<'a> {
+    /// No partition yet of the points that `rows` describe.
+    pub(super) fn new(rows: &'a [Row]) -> Self {
+        let (costs, empty) = (vec![0.0; rows.len()], vec![0; rows.len()]);
+        Self { rows, costs, from: empty.clone(), queue: empty.clone(), since: empty }
+    }
+
+    /// Partitions the points at a multiplier; [`Self::ends`] tells the clusters.
+    pub(super) fn solve(&mut self, lambda: f64) -> LagrangianPoint {
+        let rows = self.rows;
         let n = rows.len() - 1;
         self.costs[0] = 0.0;
         (self.queue[0], self.since[0]) = (0, 1);
@@ -65,12 +72,12 @@ impl Links<'_> {
             }
             let best = self.queue[head];
             self.from[j] = best;
-            self.costs[j] = lambda + self.candidate(rows, index(best)).cost(rows[j]);
+            self.costs[j] = lambda + self.candidate(index(best)).cost(rows[j]);
 
-            let next = self.candidate(rows, j);
+            let next = self.candidate(j);
             let (mut last, mut start);
             loop {
-                last = self.candidate(rows, index(self.queue[tail]));
+                last = self.candidate(index(self.queue[tail]));
                 start = index(self.since[tail]).max(j + 1);
                 if start > n || !next.beats(&last, rows[start]) {
                     break;
@@ -88,40 +95,38 @@ impl Links<'_> {
                 (self.queue[tail], self.since[tail]) = (u32_of(j), u32_of(start));
             }
         }
-        let count = self.path(n).count();
+        let count = self.path().count();
         let error = self.costs[n] + rows[n][2] - lambda * f64_of(count);
-        Offer { lambda, count, error }
+        LagrangianPoint { lambda, count, error }
     }
 
-    /// Partitions as an offer says once more; nothing is left to find at the ends of all prices.
-    pub(super) fn repeat(&mut self, rows: &[Row], offer: Offer) {
-        let n = rows.len() - 1;
-        if offer.lambda.is_infinite() {
-            self.from[n] = 0;
-        } else if offer.lambda > 0.0 {
-            self.solve(rows, offer.lambda);
+    /// Partitions as a point says once more; at multipliers of 0 and infinity there is nothing to find.
+    pub(super) fn repeat(&mut self, point: LagrangianPoint) {
+        if point.lambda.is_infinite() {
+            self.from.fill(0);
+        } else if point.lambda > 0.0 {
+            self.solve(point.lambda);
         } else {
-            for (j, from) in self.from[1..=n].iter_mut().enumerate() {
-                *from = u32_of(j);
-            }
+            self.from = (0..u32_of(self.rows.len())).map(|j| j.saturating_sub(1)).collect();
         }
     }
 
-    /// Writes the ends of the clusters of `n` points, as many as [`Self::solve`] counted.
-    pub(super) fn write(&self, n: usize, ends: &mut [u32]) {
-        for (end, j) in ends.iter_mut().rev().zip(self.path(n)) {
-            *end = u32_of(j);
-        }
+    /// The ends of the clusters.
+    pub(super) fn ends(&self) -> Vec<u32> {
+        let mut ends: Vec<u32> = self.path().map(u32_of).collect();
+        ends.reverse();
+        ends
     }
 
     /// The ends of the clusters, the last first.
-    fn path(&self, n: usize) -> impl Iterator<Item = usize> + '_ {
-        let ends = core::iter::successors(Some(n), |&j| Some(index(self.from[j])));
+    fn path(&self) -> impl Iterator<Item = usize> + '_ {
+        let ends =
+            core::iter::successors(Some(self.rows.len() - 1), |&j| Some(index(self.from[j])));
         ends.take_while(|&j| j > 0)
     }
 
-    fn candidate(&self, rows: &[Row], i: usize) -> Candidate {
-        let [mass, sum, ..] = rows[i];
+    fn candidate(&self, i: usize) -> Candidate {
+        let [mass, sum, ..] = self.rows[i];
         Candidate { mass, sum, cost: self.costs[i] }
     }
 }
@@ -134,7 +139,7 @@ struct Candidate {
 }
 
 impl Candidate {
-    /// The cost of ending the cluster before a row, less the price and all squares before it.
+    /// The cost of ending the cluster before a row, less the multiplier and all squares before it.
     fn cost(&self, [mass, sum, ..]: Row) -> f64 {
         let (mass, sum) = (mass - self.mass, sum - self.sum);
         // A mass may be too small to change the sums.

@@ -1,24 +1,27 @@
-//! What is done with each tensor: the options that `quantize` and `sweep` share.
+//! The policy for each tensor: the options that `quantize` and `sweep` share.
 
+use core::fmt;
 use core::str::FromStr;
 
 use anyhow::{Result, bail};
-use fm_candle::quantize::{Treatment, is_sensitive};
+use clap::builder::TypedValueParser;
+use fm_candle::quantize::{TensorPolicy, is_sensitive};
 use globset::{Glob, GlobMatcher};
-use quant_core::quantize::{Granularity, Levels, Options};
+use quant_core::bits::Bits;
+use quant_core::quantize::{CodebookDtype, Granularity, Options};
 use quant_core::scheme::Scheme;
 
 /// How tensors are described.
 #[derive(clap::Args, Clone, Debug)]
-pub(crate) struct TreatmentArgs {
+pub(crate) struct PolicyArgs {
     /// Precision of the codebooks' entries
     #[arg(
         long = "codebook-dtype",
         value_name = "f32|f16|i16|i8",
         default_value = "f32",
-        value_parser = levels
+        value_parser = codebook_dtype
     )]
-    codebook_dtype: Levels,
+    codebook_dtype: CodebookDtype,
     /// Which weights share a codebook: channel, group:N (channels), tensor, or auto (for each
     /// tensor whatever has the best error for its true size)
     #[arg(long, default_value = "channel", value_parser = granularity)]
@@ -30,7 +33,7 @@ pub(crate) struct TreatmentArgs {
     keep: Vec<Keep>,
     /// Price of a bit of entropy under ecq, in units of a channel's variance [default: the slope of
     /// Shannon's bound at BITS, 2 ln 2 / 4^BITS]
-    #[arg(long, value_parser = price)]
+    #[arg(long, value_parser = lambda)]
     lambda: Option<f64>,
 }
 
@@ -40,37 +43,62 @@ enum Keep {
     /// The usual sensitive tensors, at 16 bits.
     Recommended,
     /// Those of a name.
-    Named { glob: GlobMatcher, bits: u8 },
+    Named { glob: GlobMatcher, width: Width },
 }
 
-impl Default for TreatmentArgs {
+/// What the weights of a kept tensor take.
+#[derive(Clone, Copy, Debug)]
+enum Width {
+    Codes(Bits),
+    F16,
+    F32,
+}
+
+impl fmt::Display for Width {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Codes(bits) => bits.fmt(f),
+            Self::F16 => f.write_str("16"),
+            Self::F32 => f.write_str("32"),
+        }
+    }
+}
+
+impl Default for PolicyArgs {
     /// The paper's way: an f32 codebook per channel for every tensor.
     fn default() -> Self {
-        let (codebook_dtype, granularity) = (Levels::F32, Granularity::Channel);
+        let (codebook_dtype, granularity) = (CodebookDtype::F32, Granularity::Channel);
         Self { codebook_dtype, granularity, keep: Vec::new(), lambda: None }
     }
 }
 
-impl TreatmentArgs {
-    /// What is done with the tensor of a name and shape.
-    pub(crate) fn treat(&self, scheme: Scheme, bits: u8, name: &str, shape: &[usize]) -> Treatment {
+impl PolicyArgs {
+    /// The policy for the tensor of a name and shape.
+    pub(crate) fn of(
+        &self,
+        scheme: Scheme,
+        bits: Bits,
+        name: &str,
+        shape: &[usize],
+    ) -> TensorPolicy {
         let options = |bits| Options {
             scheme,
             bits,
             granularity: self.granularity,
-            levels: self.codebook_dtype,
+            codebook_dtype: self.codebook_dtype,
             lambda: self.lambda,
         };
-        match self.keep.iter().find_map(|keep| keep.bits(name, shape)) {
-            Some(32) => Treatment::F32,
-            Some(16) => Treatment::F16,
-            kept => Treatment::Quantize(options(kept.unwrap_or(bits))),
+        match self.keep.iter().find_map(|keep| keep.width(name, shape)) {
+            Some(Width::F32) => TensorPolicy::F32,
+            Some(Width::F16) => TensorPolicy::F16,
+            Some(Width::Codes(kept)) => TensorPolicy::Quantize(options(kept)),
+            None => TensorPolicy::Quantize(options(bits)),
         }
     }
 
     /// Whether `--keep` names the tensor.
     pub(crate) fn keeps(&self, name: &str, shape: &[usize]) -> bool {
-        self.keep.iter().any(|keep| keep.bits(name, shape).is_some())
+        self.keep.iter().any(|keep| keep.width(name, shape).is_some())
     }
 
     /// The options that differ from the paper's way, for people; none if none does.
@@ -79,12 +107,12 @@ impl TreatmentArgs {
         if self.granularity != Granularity::Channel {
             flags.push(format!("granularity {:?}", self.granularity).to_lowercase());
         }
-        if self.codebook_dtype != Levels::F32 && self.granularity != Granularity::Auto {
+        if self.codebook_dtype != CodebookDtype::F32 && self.granularity != Granularity::Auto {
             flags.push(format!("codebook entries {:?}", self.codebook_dtype).to_lowercase());
         }
         flags.extend(self.keep.iter().map(|keep| match keep {
             Keep::Recommended => "sensitive tensors kept at 16 bits".to_string(),
-            Keep::Named { glob, bits } => format!("{} kept at {bits} bits", glob.glob()),
+            Keep::Named { glob, width } => format!("{} kept at {width} bits", glob.glob()),
         }));
         flags.extend(self.lambda.map(|lambda| format!("lambda {lambda}")));
         (!flags.is_empty()).then(|| flags.join(", "))
@@ -138,18 +166,23 @@ impl FromStr for Keep {
             return Ok(Self::Recommended);
         }
         let (pattern, bits) = text.rsplit_once('=').ok_or("expected recommended or GLOB=BITS")?;
-        let bits = bits.parse().ok().filter(|bits| matches!(bits, 1..=8 | 16 | 32));
-        let bits = bits.ok_or("BITS must be 1 to 8, 16 or 32")?;
-        Ok(Self::Named { glob: glob(pattern)?, bits })
+        let width = match bits.parse() {
+            Ok(16) => Some(Width::F16),
+            Ok(32) => Some(Width::F32),
+            Ok(bits) => Bits::new(bits).ok().map(Width::Codes),
+            Err(_) => None,
+        };
+        let width = width.ok_or("BITS must be 1 to 8, 16 or 32")?;
+        Ok(Self::Named { glob: glob(pattern)?, width })
     }
 }
 
 impl Keep {
-    /// The bits that a tensor is kept at, if it is.
-    fn bits(&self, name: &str, shape: &[usize]) -> Option<u8> {
+    /// The width that a tensor is kept at, if it is.
+    fn width(&self, name: &str, shape: &[usize]) -> Option<Width> {
         match self {
-            Self::Recommended => is_sensitive(name, shape).then_some(16),
-            Self::Named { glob, bits } => glob.is_match(name).then_some(*bits),
+            Self::Recommended => is_sensitive(name, shape).then_some(Width::F16),
+            Self::Named { glob, width } => glob.is_match(name).then_some(*width),
         }
     }
 }
@@ -159,17 +192,22 @@ pub(crate) fn glob(pattern: &str) -> Result<GlobMatcher, String> {
     Ok(Glob::new(pattern).map_err(|e| e.to_string())?.compile_matcher())
 }
 
-fn price(text: &str) -> Result<f64, String> {
-    let price = text.parse().ok().filter(|price: &f64| *price >= 0.0 && price.is_finite());
-    price.ok_or_else(|| "expected a number of at least 0".into())
+/// Takes the width of a code.
+pub(crate) fn bits() -> impl TypedValueParser<Value = Bits> {
+    clap::value_parser!(u8).range(1..=8).try_map(Bits::new)
 }
 
-fn levels(text: &str) -> Result<Levels, String> {
+fn lambda(text: &str) -> Result<f64, String> {
+    let lambda = text.parse().ok().filter(|lambda: &f64| *lambda >= 0.0 && lambda.is_finite());
+    lambda.ok_or_else(|| "expected a number of at least 0".into())
+}
+
+fn codebook_dtype(text: &str) -> Result<CodebookDtype, String> {
     match text {
-        "f32" => Ok(Levels::F32),
-        "f16" => Ok(Levels::F16),
-        "i16" => Ok(Levels::I16),
-        "i8" => Ok(Levels::I8),
+        "f32" => Ok(CodebookDtype::F32),
+        "f16" => Ok(CodebookDtype::F16),
+        "i16" => Ok(CodebookDtype::I16),
+        "i8" => Ok(CodebookDtype::I8),
         _ => Err("expected f32, f16, i16 or i8".into()),
     }
 }

@@ -1,4 +1,4 @@
-//! How large values are, as far as it takes to choose the range of their bytes.
+//! Histogram of absolute values, by which the range of their bytes is chosen.
 
 /// Bins of a histogram.
 const BINS: usize = 2048;
@@ -7,7 +7,7 @@ const TRIED: usize = 64;
 
 /// A histogram of magnitudes that widens as they come.
 #[derive(Clone, Debug)]
-pub(super) struct Magnitudes {
+pub(super) struct AbsHistogram {
     counts: Vec<u64>,
     /// Width of a bin; 0 until the first magnitude above 0.
     width: f32,
@@ -15,13 +15,13 @@ pub(super) struct Magnitudes {
     finite: bool,
 }
 
-impl Default for Magnitudes {
+impl Default for AbsHistogram {
     fn default() -> Self {
         Self { counts: vec![0; BINS], width: 0.0, most: 0.0, finite: true }
     }
 }
 
-impl Magnitudes {
+impl AbsHistogram {
     /// Adds values.
     pub(super) fn add(&mut self, values: &[f32]) {
         let most = values.iter().fold(0f32, |most, x| most.max(x.abs()));
@@ -97,41 +97,41 @@ mod tests {
 
     #[test]
     fn few_far_values_are_clipped() {
-        let mut magnitudes = Magnitudes::default();
+        let mut histogram = AbsHistogram::default();
         let near: Vec<f32> = (0..20_000).map(|i| (i as f32 / 10_000.0) - 1.0).collect();
-        magnitudes.add(&near);
-        assert_eq!(magnitudes.range(), Some(1.0));
-        magnitudes.add(&[-3.0]);
+        histogram.add(&near);
+        assert_eq!(histogram.range(), Some(1.0));
+        histogram.add(&[-3.0]);
         // One value 2 off costs more than what wider steps do.
-        let all = magnitudes.range().unwrap();
+        let all = histogram.range().unwrap();
         assert!((2.0..=3.0).contains(&all), "{all}");
         for _ in 0..500 {
-            magnitudes.add(&near);
+            histogram.add(&near);
         }
-        let most = magnitudes.range().unwrap();
+        let most = histogram.range().unwrap();
         assert!((1.0..1.5).contains(&most), "{most}");
     }
 
     #[test]
     fn zeros_and_what_is_not_finite() {
-        let mut magnitudes = Magnitudes::default();
-        magnitudes.add(&[0.0; 9]);
-        assert_eq!(magnitudes.range(), Some(1.0));
-        magnitudes.add(&[1.0, f32::NEG_INFINITY]);
-        assert_eq!(magnitudes.range(), None);
-        let mut magnitudes = Magnitudes::default();
-        magnitudes.add(&[1e-30]);
-        magnitudes.add(&[f32::MAX]);
-        assert_eq!(magnitudes.range(), Some(f32::MAX));
-        let mut magnitudes = Magnitudes::default();
-        magnitudes.add(&[1e-45]);
-        assert_eq!(magnitudes.range(), Some(1.0));
+        let mut histogram = AbsHistogram::default();
+        histogram.add(&[0.0; 9]);
+        assert_eq!(histogram.range(), Some(1.0));
+        histogram.add(&[1.0, f32::NEG_INFINITY]);
+        assert_eq!(histogram.range(), None);
+        let mut histogram = AbsHistogram::default();
+        histogram.add(&[1e-30]);
+        histogram.add(&[f32::MAX]);
+        assert_eq!(histogram.range(), Some(f32::MAX));
+        let mut histogram = AbsHistogram::default();
+        histogram.add(&[1e-45]);
+        assert_eq!(histogram.range(), Some(1.0));
     }
 
     #[test]
     fn the_order_does_not_matter_much() {
         let values: Vec<f32> = (1..1000).map(|i| (i as f32).powi(3)).collect();
-        let (mut up, mut down) = (Magnitudes::default(), Magnitudes::default());
+        let (mut up, mut down) = (AbsHistogram::default(), AbsHistogram::default());
         for (&first, &last) in values.iter().zip(values.iter().rev()) {
             up.add(&[first]);
             down.add(&[last]);

@@ -1,0 +1,34 @@
+//! Numbers and padding in the bytes of a file.
+
+use crate::error::{Error, Result};
+
+/// The data of each tensor starts at a multiple of this.
+pub(super) const ALIGN: usize = 64;
+/// Sections, and the codes within a tensor's data, start at a multiple of this.
+pub(super) const INNER_ALIGN: usize = 16;
+
+/// The bytes from `len` to the next multiple of `align`, a power of two.
+pub(super) const fn padding(len: usize, align: usize) -> usize {
+    len.wrapping_neg() & (align - 1)
+}
+
+/// A length as the file stores it.
+pub(super) fn wide(len: usize) -> u64 {
+    u64::try_from(len).unwrap_or(u64::MAX)
+}
+
+/// Fails unless all bytes are zero.
+pub(super) fn check_zero(what: &'static str, bytes: &[u8]) -> Result<()> {
+    let zero = bytes.iter().all(|&byte| byte == 0);
+    if zero { Ok(()) } else { Err(Error::NotZero { what }) }
+}
+
+/// The number of four bytes at `at`, 0 behind the end.
+pub(super) fn word(bytes: &[u8], at: usize) -> u32 {
+    bytes.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |&bytes| u32::from_le_bytes(bytes))
+}
+
+/// The number of eight bytes at `at`, 0 behind the end.
+pub(super) fn long(bytes: &[u8], at: usize) -> u64 {
+    bytes.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |&bytes| u64::from_le_bytes(bytes))
+}

@@ -1,0 +1,46 @@
+//! How the groups of a tensor are described.
+
+use super::options::{CodebookDtype, Options};
+use crate::bits::Bits;
+use crate::fit::Group;
+use crate::scheme::Scheme;
+
+/// How the groups of a tensor are described.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Plan {
+    pub(super) scheme: Scheme,
+    pub(super) bits: Bits,
+    pub(super) lambda: Option<f64>,
+    pub(super) codebook_dtype: CodebookDtype,
+    pub(super) groups: RowGroups,
+    /// Whether each row has an f16 scale in front of the group's codebook.
+    pub(super) row_scales: bool,
+}
+
+impl Plan {
+    pub(super) const fn new(options: &Options, groups: RowGroups) -> Self {
+        let &Options { scheme, bits, codebook_dtype, lambda, .. } = options;
+        Self { scheme, bits, lambda, codebook_dtype, groups, row_scales: false }
+    }
+
+    /// What to fit to weights of the tensor.
+    pub(super) fn group<'a>(&self, weights: &'a [f32]) -> Group<'a> {
+        let group = Group::new(weights, self.bits);
+        let numel = self.groups.rows * self.groups.row_len;
+        Group { numel, lambda: self.lambda.unwrap_or(group.lambda), ..group }
+    }
+}
+
+/// A tensor that is not empty as a matrix, cut into groups of rows.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RowGroups {
+    pub(super) rows: usize,
+    pub(super) row_len: usize,
+    pub(super) group_rows: usize,
+}
+
+impl RowGroups {
+    pub(super) const fn group_len(self) -> usize {
+        self.group_rows * self.row_len
+    }
+}
