@@ -87,7 +87,7 @@ pub fn tensor(index: u64, shape: &[usize]) -> candle_core::Result<Tensor> {
 /// # Errors
 /// None while the preset exists.
 pub fn small_config() -> fm_candle::Result<UNetConfig> {
-    UNetConfig::preset("mnist-small")
+    Ok(UNetConfig::preset("mnist-small")?)
 }
 
 /// How a net's weights lie in memory, and how they are multiplied by.
@@ -150,7 +150,7 @@ pub fn packed_file(config: &UNetConfig, bits: u8) -> fm_candle::Result<Vec<u8>> 
     let tensors =
         UNet::shapes(config)?.into_iter().map(tensor).collect::<fm_candle::Result<Vec<_>>>()?;
     let treatment = Treatment::Quantize(Options::new(Scheme::EqualMass, bits));
-    Ok(quantize_in_memory(&tensors, Some(&config.to_packed()?), |_, _| treatment)?.0)
+    Ok(quantize_in_memory(&tensors, Some(config), |_, _| treatment)?.0)
 }
 
 /// Training steps without end.

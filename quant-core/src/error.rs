@@ -1,5 +1,6 @@
 //! The one error type: what was read, and the numbers that made it wrong.
 
+use crate::net::UNetConfig;
 use crate::scheme::Scheme;
 use core::fmt;
 
@@ -61,6 +62,17 @@ pub enum Error {
         min: u64,
         /// Its largest right value.
         max: u64,
+    },
+    /// A number that another does not divide.
+    Multiple {
+        /// What the number is.
+        what: &'static str,
+        /// The number found.
+        found: usize,
+        /// What must divide it.
+        of: usize,
+        /// What that is.
+        why: &'static str,
     },
     /// A real number outside its range, or NaN.
     Real {
@@ -141,6 +153,8 @@ pub enum Error {
     },
     /// A name that is no scheme.
     UnknownScheme,
+    /// A name that is no preset of a net.
+    UnknownNet,
 }
 
 impl fmt::Display for Error {
@@ -164,6 +178,9 @@ impl fmt::Display for Error {
             }
             Self::Range { what, found, min, max } => {
                 write!(f, "{what} is {found}: must be {min} to {max}")
+            }
+            Self::Multiple { what, found, of, why } => {
+                write!(f, "{what} is {found}: must be a multiple of {of}, {why}")
             }
             Self::Real { what, range } => write!(f, "{what}: must be {range}"),
             Self::Truncated { what, needed, left } => {
@@ -203,12 +220,20 @@ impl fmt::Display for Error {
             }
             Self::UnknownScheme => {
                 f.write_str("unknown scheme: must be one of")?;
-                Scheme::ALL.iter().enumerate().try_for_each(|(i, scheme)| {
-                    write!(f, "{} {scheme}", if i == 0 { "" } else { "," })
-                })
+                list(f, Scheme::ALL.iter().map(|scheme| scheme.name()))
+            }
+            Self::UnknownNet => {
+                f.write_str("unknown net: must be one of")?;
+                list(f, UNetConfig::PRESETS)
             }
         }
     }
+}
+
+/// Writes names with commas between them.
+fn list(f: &mut fmt::Formatter<'_>, names: impl IntoIterator<Item = &'static str>) -> fmt::Result {
+    let mut names = names.into_iter().enumerate();
+    names.try_for_each(|(i, name)| write!(f, "{} {name}", if i == 0 { "" } else { "," }))
 }
 
 impl core::error::Error for Error {}

@@ -130,16 +130,6 @@ pub(crate) fn sin_cos(x: f32) -> (f32, f32) {
     libm::sincosf(x)
 }
 
-/// `x` rounded down, 0 if it is negative or NaN.
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "rounding is the purpose; `as` saturates"
-)]
-pub(crate) const fn floor_u64(x: f64) -> u64 {
-    x as u64
-}
-
 /// The integer that `x` holds; beyond i16 the nearest.
 #[expect(clippy::cast_possible_truncation, reason = "the float holds a small integer")]
 pub(crate) const fn i16_of(x: f32) -> i16 {

@@ -19,7 +19,7 @@ use std::time::Instant;
 
 use candle_core::{Device, Tensor};
 use fm_candle::checkpoint;
-use fm_candle::model::{Stored, UNet, UNetConfig};
+use fm_candle::model::{Stored, UNet, config};
 use fm_candle::quantize::{Calibration, PackedNet, Treatment, calibrate, quantize_to_file};
 use fm_candle::sample::Sampler;
 use fm_candle::solver::{self, Method, uniform_grid};
@@ -66,7 +66,7 @@ fn firmware(path: &str) -> PathBuf {
 fn pack(dir: &Path, bits: u8) -> PathBuf {
     let net = Path::new(env!("CARGO_MANIFEST_DIR")).join("../host/assets/mnist-micro.safetensors");
     let net = checkpoint::load(&net, false).unwrap();
-    let config = UNetConfig::from_json(net.net().unwrap()).unwrap().to_packed().unwrap();
+    let config = config::from_json(net.net().unwrap()).unwrap();
     let options = Options::new(Scheme::LloydMax, bits);
     let options = Options { granularity: Granularity::Auto, ..options };
     let all: Vec<usize> = (0..net.tensors.len()).collect();
@@ -170,7 +170,7 @@ fn host(file: &[u8], precision: Precision) -> (Vec<f32>, u64) {
 
 /// The image that candle makes of the same weights.
 fn candle(path: &Path, file: &[u8]) -> Vec<f32> {
-    let net = UNetConfig::from_packed(Model::parse(file).unwrap().net().unwrap()).unwrap();
+    let net = Model::parse(file).unwrap().net().unwrap().clone();
     let tensors = checkpoint::load(path, false).unwrap().tensors;
     let net = UNet::new(&net, &mut Stored::new(tensors, &Device::Cpu)).unwrap();
     let mut x0 = vec![0.0; 784];

@@ -23,8 +23,7 @@ use quant_core::scheme::Scheme;
 /// A packed file of formula weights, every tensor treated alike, and the net of what it holds.
 fn packed(config: &UNetConfig, treatment: Treatment) -> (Vec<u8>, UNet) {
     let weights = formula_weights(config, 3);
-    let net = config.to_packed().unwrap();
-    let (file, _) = quantize_in_memory(&weights, Some(&net), |_, _| treatment).unwrap();
+    let (file, _) = quantize_in_memory(&weights, Some(config), |_, _| treatment).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("net.fmq");
     std::fs::write(&path, &file).unwrap();
@@ -184,7 +183,7 @@ fn what_makes_no_image_is_refused() {
     assert!(plan.velocity(&model, &input, &mut arena, &mut v[1..]).is_err());
     assert!(plan.velocity(&model, &Input { x: &x[1..], ..input }, &mut arena, &mut v).is_err());
     // The plan of another net with images of the same size: wider, so that numbers would be missing.
-    let wide = UNetConfig { channel_mult: vec![1.0, 2.0], ..config.clone() };
+    let wide = UNetConfig { channel_mult: [1.0, 2.0].into(), ..config.clone() };
     let (other, _) = packed(&wide, Treatment::F16);
     let other = Model::parse(&other).unwrap();
     let (mut large, large_plan) = (vec![0.0; 1 << 18], Plan::new(&other).unwrap());
@@ -198,7 +197,7 @@ fn what_makes_no_image_is_refused() {
         let mut arena = vec![0.0; 1 << 16];
         assert!(infer::Sampler::new(&model, &plan, settings, &mut arena).is_err());
     }
-    let without = UNetConfig { image_size: -1, ..config };
+    let without = UNetConfig { image_size: None, ..config };
     let (file, _) = packed(&without, Treatment::F16);
     assert!(Plan::new(&Model::parse(&file).unwrap()).is_err(), "a net of unknown size");
 }
@@ -206,13 +205,12 @@ fn what_makes_no_image_is_refused() {
 #[test]
 fn a_file_with_a_golden_pair_tests_its_device() {
     let config = UNetConfig::preset("mnist-micro").unwrap();
-    let net = config.to_packed().unwrap();
     let weights = formula_weights(&config, 3);
     let treat = |_: &str, _: &[usize]| Treatment::Quantize(Options::new(Scheme::EqualMass, 3));
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("net.fmq");
     let all: Vec<usize> = (0..weights.len()).collect();
-    let packed = PackedNet { config: &net, golden: true };
+    let packed = PackedNet { config: &config, golden: true };
     quantize_to_file(&path, &weights[..], &all, Some(packed), treat, |_, _| Ok(())).unwrap();
     let mut file = std::fs::read(&path).unwrap();
 
@@ -233,7 +231,7 @@ fn a_file_with_a_golden_pair_tests_its_device() {
     let model = Model::parse(&file).unwrap();
     assert_eq!(plan.self_test(&model, &mut arena), Err(Error::SelfTest { index: 5 }));
 
-    let (file, _) = quantize_in_memory(&weights, Some(&net), treat).unwrap();
+    let (file, _) = quantize_in_memory(&weights, Some(&config), treat).unwrap();
     let model = Model::parse(&file).unwrap();
     assert_eq!(model.memory_plan(), Some(plan.stored()));
     assert_eq!(plan.self_test(&model, &mut arena), Ok(None), "no pair, no test");

@@ -161,16 +161,16 @@ mod tests {
             _ => Treatment::Quantize(Options::new(Scheme::EqualMass, 3)),
         };
         let tensors: Vec<_> = tensors.collect();
-        quantize_in_memory(&tensors, Some(&config.to_packed().unwrap()), treat).unwrap().0
+        quantize_in_memory(&tensors, Some(config), treat).unwrap().0
     }
 
     #[test]
     fn packed_weights_stay_packed_in_every_type() {
         let config = UNetConfig {
             model_channels: 32,
-            channel_mult: vec![1.0, 2.0],
+            channel_mult: [1.0, 2.0].into(),
             num_res_blocks: 1,
-            attention_resolutions: vec![2],
+            attention_resolutions: [2].into(),
             ..UNetConfig::default()
         };
         let folder = tempfile::tempdir().unwrap();

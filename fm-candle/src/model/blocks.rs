@@ -1,8 +1,8 @@
 //! The building blocks of the U-Net: convolution, linear layer, norm, residual block.
 
 use candle_core::{DType, Tensor};
+use quant_core::net::{GROUPS, Resample, UNetConfig};
 
-use super::config::{GROUPS, UNetConfig};
 use super::unet::Mode;
 use super::weights::{Init, Weight, Weights};
 use crate::error::Result;
@@ -165,22 +165,13 @@ impl Norm {
     }
 }
 
-/// What a residual block does to the resolution.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Resample {
-    Keep,
-    Up,
-    Down,
-}
-
-impl Resample {
-    pub(super) fn forward(self, x: &Tensor) -> Result<Tensor> {
-        Ok(match self {
-            Self::Keep => x.clone(),
-            Self::Up => upsample2(x)?,
-            Self::Down => downsample2(x)?,
-        })
-    }
+/// Changes the resolution, without a parameter.
+pub(super) fn resample(x: &Tensor, resample: Resample) -> Result<Tensor> {
+    Ok(match resample {
+        Resample::Keep => x.clone(),
+        Resample::Up => upsample2(x)?,
+        Resample::Down => downsample2(x)?,
+    })
 }
 
 /// How the embedding enters a block: through a linear layer, or as a constant where there is
@@ -214,7 +205,7 @@ impl ResBlock {
         let width = if config.use_scale_shift_norm { 2 * o } else { o };
         let in_norm = Norm::new(weights, &format!("{prefix}.in_layers.0"), c)?;
         let in_conv = Conv::new(weights, &format!("{prefix}.in_layers.2"), c, o, 3)?;
-        let embedding = if config.ignore_time && config.num_classes.is_none() {
+        let embedding = if config.embeds_nothing() {
             let name = format!("{prefix}.emb_layers.embedding_table");
             let init = Init::Wide { width: config.embedding() };
             Embedding::Constant(weights.take(&name, &[1, width], init)?)
@@ -244,8 +235,8 @@ impl ResBlock {
     /// `[n, h', w', o]`.
     pub(super) fn forward(&self, x: &Tensor, embedding: &Tensor, mode: Mode<'_>) -> Result<Tensor> {
         let h = self.in_norm.forward(x, Activation::Silu)?;
-        let h = self.in_conv.forward(&self.resample.forward(&h)?)?;
-        let x = self.resample.forward(x)?;
+        let h = self.in_conv.forward(&resample(&h, self.resample)?)?;
+        let x = resample(x, self.resample)?;
         let embedding = match &self.embedding {
             Embedding::Linear(linear) => linear.forward(embedding)?,
             Embedding::Constant(table) => table.broadcast_as((x.dim(0)?, table.dim(1)?))?,

@@ -50,7 +50,7 @@ pub fn calibrate(file: &[u8], by: Calibration, mut drawn: impl FnMut()) -> Resul
     let mut arena = vec![0.0; plan.arena_len()];
     let mut x = vec![0.0; net.in_channels as usize * pixels];
     let mut v = vec![0.0; x.len()];
-    let labels = net.num_classes.map_or(1, |classes| u64::from(classes) + 1);
+    let labels = net.num_classes.map_or(1, |classes| classes as u64 + 1);
     for image in 0..by.images {
         Domain::Calibration.stream(by.seed).fill_normal(image, 0, &mut x);
         // The number of classes is "no label".

@@ -6,7 +6,7 @@ use core::cell::RefCell;
 use candle_core::{Device, Tensor};
 use half::f16;
 use quant_core::format::{Dense, Head, Sink, Writer};
-use quant_core::net::NetConfig;
+use quant_core::net::UNetConfig;
 use quant_core::quantize::{
     Distortion, Options, QuantizedTensor, Spread, Weights, Worker, quantize_on,
 };
@@ -174,7 +174,7 @@ where
 /// Those of [`quantize`].
 pub fn quantize_in_memory(
     tensors: &[(String, Tensor)],
-    net: Option<&NetConfig>,
+    net: Option<&UNetConfig>,
     treat: impl Fn(&str, &[usize]) -> Treatment,
 ) -> Result<(Vec<u8>, Report)> {
     let all: Vec<usize> = (0..tensors.len()).collect();

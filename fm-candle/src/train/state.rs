@@ -11,7 +11,7 @@ use super::{Moments, Progress, TrainConfig, Trainer};
 use crate::checkpoint::torch::save_object;
 use crate::checkpoint::{NET_KEY, Source};
 use crate::error::{Error, Result};
-use crate::model::UNetConfig;
+use crate::model::{UNetConfig, config};
 
 /// Metadata key of the settings, JSON of [`TrainConfig`].
 const CONFIG_KEY: &str = "fmq.train.config";
@@ -32,7 +32,7 @@ impl Trainer {
         let json = |value| serde_json::to_string(value).unwrap_or_default();
         let progress = serde_json::to_string(&self.progress).unwrap_or_default();
         let metadata = [
-            (NET_KEY, self.net.config().to_json()),
+            (NET_KEY, config::to_json(self.net.config())),
             (CONFIG_KEY, json(&self.config)),
             (PROGRESS_KEY, progress),
         ];
@@ -130,7 +130,7 @@ fn progress(
     let field = |key: &str| metadata.iter().find(|(k, _)| k == key).map(|(_, value)| &**value);
     let bad = |key: &str, e: &dyn core::fmt::Display| Error::file(path, format!("{key}: {e}"));
     if let Some(net) = field(NET_KEY)
-        && UNetConfig::from_json(net)? != *arch
+        && config::from_json(net)? != *arch
     {
         return Err(Error::file(path, "the run was of another net than asked for"));
     }

@@ -220,7 +220,7 @@ impl Set {
         ensure!(n > 0, "holds no images");
         let wanted = config.out_channels;
         ensure!(c == wanted, "the images have {c} channel(s), the net's have {wanted}");
-        if let Some(side) = config.side() {
+        if let Some(side) = config.image_size {
             ensure!((h, w) == (side, side), "the images are {h} x {w}, the net's {side} x {side}");
         }
         Ok(set)

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use fm_candle::checkpoint::{Checkpoint, Kind, Source};
-use fm_candle::model::{UNetConfig, identify};
+use fm_candle::model::{UNetConfig, config, identify};
 use fm_candle::ops::is_finite;
 use quant_core::codebook::Entries;
 use quant_core::coded::{Coding, RowScale};
@@ -76,7 +76,8 @@ struct Device {
 impl Device {
     fn of(model: &Model<'_>, file: &[u8]) -> Option<Self> {
         let plan = Plan::new(model).ok()?;
-        let settings = Settings { label: model.net()?.num_classes, ..Settings::default() };
+        let label = model.net()?.num_classes.map(|_| 0);
+        let settings = Settings { label, ..Settings::default() };
         let integer = Plan::with_precision(model, Precision::Integer).ok();
         Some(Self {
             flash_bytes: file.len(),
@@ -111,7 +112,7 @@ pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
     let checkpoint = source.load()?;
     let bytes = fs::read(&args.file).with_context(|| format!("`{}`", args.file.display()))?;
     let net = match checkpoint.net() {
-        Some(json) => Some(UNetConfig::from_json(json)?),
+        Some(json) => Some(config::from_json(json)?),
         None => identify(source.tensors()).ok(),
     };
     let parameters = checkpoint
@@ -233,7 +234,7 @@ fn print(output: &Output, out: &mut dyn Write) -> Result<()> {
     let ema = if output.ema { ", EMA weights" } else { "" };
     writeln!(out, "{} file, {} bytes{ema}", output.kind, output.file_bytes)?;
     match &output.net {
-        Some(net) => writeln!(out, "net: {}", net.to_json())?,
+        Some(net) => writeln!(out, "net: {}", config::to_json(net))?,
         None => writeln!(out, "net: none known")?,
     }
     writeln!(out, "{} weights in {} tensors", output.parameters, output.tensors.len())?;

@@ -209,7 +209,7 @@ fn run_as(args: &Args, common: &Common, ranks: &Arc<dyn Ranks>) -> Result<()> {
              same for all processes"
         );
     }
-    arch.image_size = i64::try_from(data.shape()[1])?;
+    arch.image_size = Some(data.shape()[1]);
     if config.flip && matches!(dataset, Dataset::Mnist | Dataset::FashionMnist) {
         progress.line(
             "warning: images are flipped left to right, as upstream does; digits want --no-flip",

@@ -26,7 +26,7 @@ pub(crate) struct Drawing {
     channels: usize,
     height: usize,
     width: usize,
-    classes: Option<u32>,
+    classes: Option<usize>,
     /// Multiplications of one evaluation.
     macs: u64,
 }
@@ -117,7 +117,7 @@ impl Facts {
                 ("CHANNELS", drawing.channels),
                 ("HEIGHT", drawing.height),
                 ("WIDTH", drawing.width),
-                ("CLASSES", drawing.classes.map_or(0, |n| n as usize)),
+                ("CLASSES", drawing.classes.unwrap_or(0)),
                 ("PRECISION", drawing.is_integer().into()),
             ]);
         }

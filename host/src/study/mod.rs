@@ -180,9 +180,8 @@ impl Study {
         progress: Progress,
     ) -> Result<Row> {
         let start = Instant::now();
-        let net = self.config.to_packed()?;
         let treat = |name: &str, shape: &[usize]| self.treatment.treat(scheme, bits, name, shape);
-        let (packed, report) = quantize_in_memory(&self.tensors, Some(&net), treat)?;
+        let (packed, report) = quantize_in_memory(&self.tensors, Some(&self.config), treat)?;
         let path = self.packed_path(scheme, bits);
         atomic::write(&path, &packed)?;
         let net = self.packed_net(scheme, bits)?;

@@ -29,7 +29,7 @@ mod types;
 use crate::error::Error;
 use crate::format::{Model, file_at};
 use crate::infer::STACK_BYTES;
-use crate::num::{index, u32_of};
+use crate::num::u32_of;
 use core::ffi::{c_char, c_void};
 use session::{Run, Session, session, session_mut};
 use span::Span;
@@ -113,8 +113,8 @@ pub unsafe extern "C" fn fmq_plan(
         let net = session.model.net().ok_or(FmqStatus::Net)?;
         let (height, width) = plan.image_size();
         let pixels = height.saturating_mul(width);
-        let image_len = pixels.saturating_mul(index(net.out_channels));
-        let inputs = pixels.saturating_mul(index(net.in_channels));
+        let image_len = pixels.saturating_mul(net.out_channels);
+        let inputs = pixels.saturating_mul(net.in_channels);
         let tested = plan.arena_len().saturating_add(inputs);
         let floats = settings.engine()?.arena_len(&plan, &session.model).max(tested);
         let found = FmqNeeds {
@@ -124,10 +124,10 @@ pub unsafe extern "C" fn fmq_plan(
             stack_bytes: STACK_BYTES,
             file_bytes: session.file.bytes(),
             image_len,
-            channels: net.out_channels,
+            channels: u32_of(net.out_channels),
             height: u32_of(height),
             width: u32_of(width),
-            classes: net.num_classes.unwrap_or(0),
+            classes: u32_of(net.num_classes.unwrap_or(0)),
             golden: u32::from(session.model.golden().is_some()),
             reserved: 0,
             macs: plan.macs(),

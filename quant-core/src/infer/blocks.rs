@@ -3,21 +3,12 @@
 use super::machine::{Entry, Machine, Params, Put};
 use super::map::{Map, Source};
 use super::unet::Net;
-use crate::coded::check_range;
 use crate::error::Result;
-use crate::num;
-
-/// What a residual block does to the resolution.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Resample {
-    Keep,
-    Up,
-    Down,
-}
+use crate::net::Resample;
 
 impl Net<'_> {
     /// `skip(x) + conv(SiLU(norm(conv(SiLU(norm(x))), embedding)))`, the result above `x`; in its
-    /// place where that can be and it is not to be kept.
+    /// place where that can be and it is not to be kept, or where the resolution is doubled.
     pub(super) fn res_block(
         &self,
         machine: &mut Machine<'_, '_>,
@@ -58,6 +49,9 @@ impl Net<'_> {
             machine.copy(source, out)
         };
         let out = machine.conv(&conv, hidden.into(), Entry::NormSilu, out, Put::Add)?;
+        if resample == Resample::Up {
+            return Ok(machine.move_to(out, x.at));
+        }
         machine.stack.cut(out.end());
         Ok(out)
     }
@@ -90,9 +84,8 @@ impl Net<'_> {
 
     /// The embedding's part in a block, and its second norm; returns its second convolution.
     fn second_norm<'m>(&self, machine: &mut Machine<'m, '_>, hidden: Map) -> Result<Params<'m>> {
-        let constant = self.config.ignore_time && self.config.num_classes.is_none();
         let weight = machine.tensor()?;
-        let bias = if constant { None } else { Some(machine.tensor()?) };
+        let bias = if self.config.embeds_nothing() { None } else { Some(machine.tensor()?) };
         machine.modulate(weight, bias)?;
         let scale_shift = self.config.use_scale_shift_norm;
         if !scale_shift {
@@ -108,18 +101,10 @@ impl Net<'_> {
         &self,
         machine: &mut Machine<'_, '_>,
         x: Map,
-        heads: u32,
+        heads: usize,
     ) -> Result<Map> {
         let channels = x.channels;
-        let heads = match self.config.num_head_channels {
-            Some(width) => channels.checked_div(num::index(width)).unwrap_or(0),
-            None => num::index(heads),
-        };
         let width = channels.checked_div(heads).unwrap_or(0);
-        let width = self.config.num_head_channels.map_or(width, num::index);
-        let left = channels.saturating_sub(heads.saturating_mul(width));
-        let left = u64::try_from(left).unwrap_or(u64::MAX);
-        check_range("channels that attention's heads leave over", left, 0, 0)?;
         let norm = machine.params()?;
         machine.norm(&norm, x.into(), false)?;
         let (qkv, proj) = (machine.params()?, machine.params()?);
@@ -137,33 +122,26 @@ impl Net<'_> {
         Ok(x)
     }
 
-    /// Half the resolution, above `x`.
-    pub(super) fn step_down(&self, machine: &mut Machine<'_, '_>, x: Map) -> Result<Map> {
-        if self.config.resblock_updown {
-            return self.res_block(machine, x, x.channels, Resample::Down, true);
+    /// Half the resolution, above `x`, or by a convolution twice of it, in the place of `x`.
+    pub(super) fn resample(
+        machine: &mut Machine<'_, '_>,
+        x: Map,
+        resample: Resample,
+        conv: bool,
+    ) -> Result<Map> {
+        if resample == Resample::Up {
+            let conv = machine.params()?;
+            let out = machine.stack.push(x.channels, 2 * x.height, 2 * x.width);
+            let doubled = Source { up: true, ..x.into() };
+            let out = machine.conv(&conv, doubled, Entry::Plain, out, Put::Set)?;
+            return Ok(machine.move_to(out, x.at));
         }
         let out = machine.stack.push(x.channels, x.height / 2, x.width / 2);
-        if self.config.conv_resample {
+        if conv {
             let conv = machine.params()?;
             machine.conv(&conv, x.into(), Entry::Plain, out, Put::Set)
         } else {
             Ok(machine.pool(x, Entry::Plain, out))
         }
-    }
-
-    /// Twice the resolution, in the place of `x`; without a layer of its own the next block reads
-    /// `x` doubled, which the second value says.
-    pub(super) fn step_up(&self, machine: &mut Machine<'_, '_>, x: Map) -> Result<(Map, bool)> {
-        let out = if self.config.resblock_updown {
-            self.res_block(machine, x, x.channels, Resample::Up, false)?
-        } else if self.config.conv_resample {
-            let conv = machine.params()?;
-            let out = machine.stack.push(x.channels, 2 * x.height, 2 * x.width);
-            let doubled = Source { up: true, ..x.into() };
-            machine.conv(&conv, doubled, Entry::Plain, out, Put::Set)?
-        } else {
-            return Ok((x, true));
-        };
-        Ok((machine.move_to(out, x.at), false))
     }
 }

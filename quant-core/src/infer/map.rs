@@ -21,7 +21,7 @@ impl Values {
 }
 
 /// A feature map `[channels, height, width]` in the arena, plane after plane.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Map {
     /// Where its first plane starts.
     pub(super) at: usize,

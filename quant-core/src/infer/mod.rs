@@ -106,14 +106,14 @@ impl Plan {
     pub fn with_precision(model: &Model<'_>, precision: Precision) -> Result<Self> {
         let side = model.net().and_then(|net| net.image_size);
         let side = side.ok_or(Error::Encoding { needed: "a net with its image size" })?;
-        Self::with_size_and_precision(model, (num::index(side), num::index(side)), precision)
+        Self::with_size_and_precision(model, (side, side), precision)
     }
 
     /// The plan for images of `height` x `width` pixels.
     ///
     /// # Errors
     /// [`Error::Encoding`] for a file without a net; [`Error::Range`] for sides that the net cannot
-    /// halve as often as it does, and for attention whose heads do not divide its channels;
+    /// halve as often as it does; [`Error::Multiple`] for attention whose heads do not divide its channels;
     /// [`Error::NotOfTheNet`] for weights that are integers.
     pub fn with_size(model: &Model<'_>, height: usize, width: usize) -> Result<Self> {
         Self::with_size_and_precision(model, (height, width), Precision::Float)
@@ -129,7 +129,7 @@ impl Plan {
         precision: Precision,
     ) -> Result<Self> {
         let config = model.net().ok_or(Error::Encoding { needed: "the parameters of a net" })?;
-        let patch = num::index(config.patch.unwrap_or(1)).max(1);
+        let patch = config.patch.max(1);
         let multiple = (patch << config.channel_mult.len().saturating_sub(1)).max(1);
         for side in [height, width] {
             let left = u64::try_from(side % multiple).unwrap_or(u64::MAX);
@@ -196,7 +196,7 @@ impl Plan {
     /// [`Plan::velocity`].
     pub fn self_test(&self, model: &Model<'_>, arena: &mut [f32]) -> Result<Option<f32>> {
         let Some(golden) = model.golden() else { return Ok(None) };
-        let channels = model.net().map_or(0, |net| num::index(net.in_channels));
+        let channels = model.net().map_or(0, |net| net.in_channels);
         let (height, width) = self.image_size();
         let inputs = channels.saturating_mul(height).saturating_mul(width);
         check_length("rows of the golden pair", height, golden.size.0.into())?;
@@ -283,7 +283,7 @@ impl Plan {
         out: &mut [f32],
         observer: Option<Observer<'a>>,
     ) -> Result<()> {
-        let channels = model.net().map_or(0, |net| num::index(net.out_channels));
+        let channels = model.net().map_or(0, |net| net.out_channels);
         let (height, width) = self.image_size();
         let expected = channels.saturating_mul(height.saturating_mul(width));
         check_length("velocity", expected, out.len())?;

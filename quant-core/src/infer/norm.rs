@@ -4,10 +4,10 @@ use super::arena::Memory;
 use super::machine::{Machine, Params, grow};
 use super::map::{Source, part_mut};
 use crate::error::Result;
+use crate::net::GROUPS;
 use crate::num;
 
-/// Groups of every norm of the net, and what is added to a group's variance.
-pub(super) const GROUPS: usize = 32;
+/// What is added to a group's variance.
 pub(super) const EPS: f32 = 1e-5;
 
 impl Machine<'_, '_> {

@@ -58,7 +58,7 @@ impl Settings {
 
 fn image_len(plan: &Plan, model: &Model<'_>) -> usize {
     let (height, width) = plan.image_size();
-    let channels = model.net().map_or(0, |net| num::index(net.out_channels));
+    let channels = model.net().map_or(0, |net| net.out_channels);
     height.saturating_mul(width).saturating_mul(channels)
 }
 

@@ -17,7 +17,7 @@ pub(super) fn idx(dir: &Path) {
     fs::create_dir(dir.join("mnist")).unwrap();
     fs::write(dir.join("mnist/train-images-idx3-ubyte"), images).unwrap();
     fs::write(dir.join("mnist/train-labels-idx1-ubyte"), labels).unwrap();
-    fs::write(dir.join("tiny.json"), tiny().to_json()).unwrap();
+    fs::write(dir.join("tiny.json"), config::to_json(&tiny())).unwrap();
 }
 
 /// A run of a small net over these images, four batches an epoch.

@@ -3,10 +3,11 @@
 use super::super::arena::Memory;
 use super::super::machine::{Machine, Params, grow};
 use super::super::map::{Source, part_mut};
-use super::super::norm::{EPS, GROUPS, finish};
+use super::super::norm::{EPS, finish};
 use super::bytes;
 use super::entrance::Line;
 use crate::error::Result;
+use crate::net::GROUPS;
 use crate::num;
 
 /// What a norm wants to know about the bytes of a plane.
