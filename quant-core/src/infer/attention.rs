@@ -1,11 +1,11 @@
 //! Attention of every pixel to every pixel.
 
-use super::arena::Memory;
-use super::machine::{Machine, grow};
+use super::executor::{Executor, grow};
 use super::map::{Map, part_mut};
+use super::workspace::Workspace;
 use crate::num;
 
-impl Machine<'_, '_> {
+impl Executor<'_, '_> {
     /// Attention of every pixel to every pixel: each head's queries become
     /// `sum_s softmax_s(q_t k_s / sqrt(width)) v_s`, in their own place.
     ///
@@ -22,7 +22,7 @@ impl Machine<'_, '_> {
         if self.measured(&[2, heads, width, pixels, pixels]) {
             return;
         }
-        let Memory { maps, gathered, .. } = &mut self.memory;
+        let Workspace { maps, gathered, .. } = &mut self.memory;
         let (scores, query) = gathered.split_at_mut_checked(pixels).unwrap_or_default();
         let query = part_mut(query, 0, width);
         let scale = 1.0 / num::sqrt(num::sqrt(num::f32_of_usize(width)));

@@ -1,6 +1,6 @@
 //! The blocks of the net: residual block, attention, change of resolution.
 
-use super::machine::{Entry, Machine, Params, Put};
+use super::executor::{Accumulate, Executor, Params, Prologue};
 use super::map::{Map, Source};
 use super::unet::Net;
 use crate::error::Result;
@@ -11,7 +11,7 @@ impl Net<'_> {
     /// place where that can be and it is not to be kept, or where the resolution is doubled.
     pub(super) fn res_block(
         &self,
-        machine: &mut Machine<'_, '_>,
+        executor: &mut Executor<'_, '_>,
         x: Map,
         channels: usize,
         resample: Resample,
@@ -23,36 +23,36 @@ impl Net<'_> {
             Resample::Down => (x.height / 2, x.width / 2),
         };
         let in_place = !keep && resample == Resample::Keep && channels == x.channels;
-        let out = if in_place { x } else { machine.stack.push(channels, height, width) };
+        let out = if in_place { x } else { executor.stack.push(channels, height, width) };
         let source = Source { up: resample == Resample::Up, ..x.into() };
-        let norm = machine.params()?;
-        machine.norm(&norm, source, false)?;
-        let conv = machine.params()?;
+        let norm = executor.params()?;
+        executor.norm(&norm, source, false)?;
+        let conv = executor.params()?;
         let hidden = if resample == Resample::Down {
-            let pooled = machine.stack.push(x.channels, height, width);
-            let hidden = machine.stack.push(channels, height, width);
-            let pooled = machine.pool(x, Entry::NormSilu, pooled);
-            machine.conv(&conv, pooled.into(), Entry::Plain, hidden, Put::Set)?
+            let pooled = executor.stack.push(x.channels, height, width);
+            let hidden = executor.stack.push(channels, height, width);
+            let pooled = executor.pool(x, Prologue::NormSilu, pooled);
+            executor.conv(&conv, pooled.into(), Prologue::Plain, hidden, Accumulate::No)?
         } else {
-            let hidden = machine.stack.push(channels, height, width);
-            machine.conv(&conv, source, Entry::NormSilu, hidden, Put::Set)?
+            let hidden = executor.stack.push(channels, height, width);
+            executor.conv(&conv, source, Prologue::NormSilu, hidden, Accumulate::No)?
         };
-        let conv = self.second_norm(machine, hidden)?;
+        let conv = self.second_norm(executor, hidden)?;
         let out = if channels != x.channels {
-            let skip = machine.params()?;
-            machine.pointwise(&skip, source, Entry::Plain, out, Put::Set)?
+            let skip = executor.params()?;
+            executor.pointwise(&skip, source, Prologue::Plain, out, Accumulate::No)?
         } else if resample == Resample::Down {
-            machine.pool(x, Entry::Plain, out)
+            executor.pool(x, Prologue::Plain, out)
         } else if in_place {
             out
         } else {
-            machine.copy(source, out)
+            executor.copy(source, out)
         };
-        let out = machine.conv(&conv, hidden.into(), Entry::NormSilu, out, Put::Add)?;
+        let out = executor.conv(&conv, hidden.into(), Prologue::NormSilu, out, Accumulate::Yes)?;
         if resample == Resample::Up {
-            return Ok(machine.move_to(out, x.at));
+            return Ok(executor.move_to(out, x.at));
         }
-        machine.stack.cut(out.end());
+        executor.stack.cut(out.end());
         Ok(out)
     }
 
@@ -60,7 +60,7 @@ impl Net<'_> {
     /// them does, if that has room for it, else above.
     pub(super) fn up_block(
         &self,
-        machine: &mut Machine<'_, '_>,
+        executor: &mut Executor<'_, '_>,
         source: Source,
         channels: usize,
     ) -> Result<Map> {
@@ -69,79 +69,79 @@ impl Net<'_> {
         let room = parts.into_iter().flatten().find(|map| map.channels >= channels);
         let out = match room {
             Some(map) => Map { channels, ..map },
-            None => machine.stack.push(channels, height, width),
+            None => executor.stack.push(channels, height, width),
         };
-        let norm = machine.params()?;
-        machine.norm(&norm, source, false)?;
-        let conv = machine.params()?;
-        let hidden = machine.stack.push(channels, height, width);
-        let hidden = machine.conv(&conv, source, Entry::NormSilu, hidden, Put::Set)?;
-        let conv = self.second_norm(machine, hidden)?;
-        let skip = machine.params()?;
-        let out = machine.pointwise(&skip, source, Entry::Plain, out, Put::Set)?;
-        machine.conv(&conv, hidden.into(), Entry::NormSilu, out, Put::Add)
+        let norm = executor.params()?;
+        executor.norm(&norm, source, false)?;
+        let conv = executor.params()?;
+        let hidden = executor.stack.push(channels, height, width);
+        let hidden = executor.conv(&conv, source, Prologue::NormSilu, hidden, Accumulate::No)?;
+        let conv = self.second_norm(executor, hidden)?;
+        let skip = executor.params()?;
+        let out = executor.pointwise(&skip, source, Prologue::Plain, out, Accumulate::No)?;
+        executor.conv(&conv, hidden.into(), Prologue::NormSilu, out, Accumulate::Yes)
     }
 
     /// The embedding's part in a block, and its second norm; returns its second convolution.
-    fn second_norm<'m>(&self, machine: &mut Machine<'m, '_>, hidden: Map) -> Result<Params<'m>> {
-        let weight = machine.tensor()?;
-        let bias = if self.config.embeds_nothing() { None } else { Some(machine.tensor()?) };
-        machine.modulate(weight, bias)?;
+    fn second_norm<'m>(&self, executor: &mut Executor<'m, '_>, hidden: Map) -> Result<Params<'m>> {
+        let weight = executor.tensor()?;
+        let bias = if self.config.embeds_nothing() { None } else { Some(executor.tensor()?) };
+        executor.modulate(weight, bias)?;
         let scale_shift = self.config.use_scale_shift_norm;
         if !scale_shift {
-            machine.add_modulation(hidden);
+            executor.add_modulation(hidden);
         }
-        let norm = machine.params()?;
-        machine.norm(&norm, hidden.into(), scale_shift)?;
-        machine.params()
+        let norm = executor.params()?;
+        executor.norm(&norm, hidden.into(), scale_shift)?;
+        executor.params()
     }
 
     /// `x + proj(attention(qkv(norm(x))))`, in its place.
     pub(super) fn attention(
         &self,
-        machine: &mut Machine<'_, '_>,
+        executor: &mut Executor<'_, '_>,
         x: Map,
         heads: usize,
     ) -> Result<Map> {
         let channels = x.channels;
         let width = channels.checked_div(heads).unwrap_or(0);
-        let norm = machine.params()?;
-        machine.norm(&norm, x.into(), false)?;
-        let (qkv, proj) = (machine.params()?, machine.params()?);
-        let all = machine.stack.push(channels.saturating_mul(3), x.height, x.width);
-        let all = machine.pointwise(&qkv, x.into(), Entry::Norm, all, Put::Set)?;
+        let norm = executor.params()?;
+        executor.norm(&norm, x.into(), false)?;
+        let (qkv, proj) = (executor.params()?, executor.params()?);
+        let all = executor.stack.push(channels.saturating_mul(3), x.height, x.width);
+        let all = executor.pointwise(&qkv, x.into(), Prologue::Norm, all, Accumulate::No)?;
         let new_order = self.config.use_new_attention_order;
-        machine.attend(all, heads, new_order);
+        executor.attend(all, heads, new_order);
         let mixed = if new_order {
             Map { channels, ..all }.into()
         } else {
             Source { every_third: Some(width), ..all.into() }
         };
-        let x = machine.pointwise(&proj, mixed, Entry::Plain, x, Put::Add)?;
-        machine.stack.cut(x.end());
+        let x = executor.pointwise(&proj, mixed, Prologue::Plain, x, Accumulate::Yes)?;
+        executor.stack.cut(x.end());
         Ok(x)
     }
 
     /// Half the resolution, above `x`, or by a convolution twice of it, in the place of `x`.
     pub(super) fn resample(
-        machine: &mut Machine<'_, '_>,
+        executor: &mut Executor<'_, '_>,
         x: Map,
         resample: Resample,
         conv: bool,
     ) -> Result<Map> {
         if resample == Resample::Up {
-            let conv = machine.params()?;
-            let out = machine.stack.push(x.channels, 2 * x.height, 2 * x.width);
+            let conv = executor.params()?;
+            let out = executor.stack.push(x.channels, 2 * x.height, 2 * x.width);
             let doubled = Source { up: true, ..x.into() };
-            let out = machine.conv(&conv, doubled, Entry::Plain, out, Put::Set)?;
-            return Ok(machine.move_to(out, x.at));
+            let out = executor.conv(&conv, doubled, Prologue::Plain, out, Accumulate::No)?;
+            return Ok(executor.move_to(out, x.at));
         }
-        let out = machine.stack.push(x.channels, x.height / 2, x.width / 2);
+        let out = executor.stack.push(x.channels, x.height / 2, x.width / 2);
         if conv {
-            let conv = machine.params()?;
-            machine.conv(&conv, x.into(), Entry::Plain, out, Put::Set)
+            let conv = executor.params()?;
+            executor.conv(&conv, x.into(), Prologue::Plain, out, Accumulate::No)
         } else {
-            Ok(machine.pool(x, Entry::Plain, out))
+            Ok(executor.pool(x, Prologue::Plain, out))
         }
     }
 }

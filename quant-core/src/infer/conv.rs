@@ -4,9 +4,9 @@
 //! by side and doubled ones become plain planes, and margins of zeros leave the inner loop without
 //! a question. Of a row of weights, what meets a gathered block is decoded with it.
 
-use super::arena::Memory;
-use super::machine::{Enter, Entry, Machine, Params, Put, grow};
+use super::executor::{Accumulate, Executor, NormAct, Params, Prologue, grow};
 use super::map::{Map, Source, part_mut};
+use super::workspace::Workspace;
 use crate::error::Result;
 use crate::format::Tensor;
 
@@ -15,18 +15,18 @@ const BLOCK: usize = 2048;
 /// Channels of which a gathered block has a multiple.
 const CHANNELS: usize = 8;
 
-impl Machine<'_, '_> {
+impl Executor<'_, '_> {
     /// A convolution of 3 x 3 with a margin of zeros, at every pixel or at every second.
     pub(super) fn conv(
         &mut self,
         params: &Params<'_>,
         source: Source,
-        entry: Entry,
+        prologue: Prologue,
         to: Map,
-        put: Put,
+        accumulate: Accumulate,
     ) -> Result<Map> {
         if self.integers() {
-            return self.integer_conv(params, source, entry, to, put);
+            return self.integer_conv(params, source, prologue, to, accumulate);
         }
         let (channels, height, width) = (source.channels(), source.height(), source.width());
         let margined = (height + 2).saturating_mul(width + 2).max(1);
@@ -38,11 +38,11 @@ impl Machine<'_, '_> {
             return Ok(self.stored(to));
         }
         let stride = if to.height == height { 1 } else { 2 };
-        self.start(params.bias, to, put)?;
+        self.start(params.bias, to, accumulate)?;
         for start in (0..channels).step_by(step) {
             let count = step.min(channels - start);
-            self.gather(source, entry, start, count);
-            let Memory { maps, gathered, row, .. } = &mut self.memory;
+            self.gather(source, prologue, start, count);
+            let Workspace { maps, gathered, row, .. } = &mut self.memory;
             for o in 0..to.channels {
                 let row = part_mut(row, 0, count * 9);
                 params.weight.decode_part(o, start * 9, row)?;
@@ -57,19 +57,19 @@ impl Machine<'_, '_> {
     }
 
     /// Copies channels `start..start + count` with a margin of zeros.
-    fn gather(&mut self, source: Source, entry: Entry, start: usize, count: usize) {
-        let Memory { maps, gathered, affine, .. } = &mut self.memory;
+    fn gather(&mut self, source: Source, prologue: Prologue, start: usize, count: usize) {
+        let Workspace { maps, gathered, affine, .. } = &mut self.memory;
         let (height, width) = (source.height(), source.width());
         let planes = gathered.chunks_exact_mut(((height + 2) * (width + 2)).max(1));
         for (channel, plane) in (start..start + count).zip(planes) {
-            let enter = Enter::new(entry, affine, channel);
+            let norm_act = NormAct::new(prologue, affine, channel);
             plane.fill(0.0);
             let rows = plane.chunks_exact_mut((width + 2).max(1)).skip(1);
             for (y, row) in (0..height).zip(rows) {
                 let inner = part_mut(row, 1, width);
                 source.row(maps, channel, y, inner);
                 for x in inner.iter_mut() {
-                    *x = enter.of(*x);
+                    *x = norm_act.of(*x);
                 }
             }
         }
@@ -81,12 +81,12 @@ impl Machine<'_, '_> {
         &mut self,
         params: &Params<'_>,
         source: Source,
-        entry: Entry,
+        prologue: Prologue,
         to: Map,
-        put: Put,
+        accumulate: Accumulate,
     ) -> Result<Map> {
         if self.integers() {
-            return self.integer_pointwise(params, source, entry, to, put);
+            return self.integer_pointwise(params, source, prologue, to, accumulate);
         }
         let (channels, height, width) = (source.channels(), source.height(), source.width());
         let rows = (BLOCK / channels.saturating_mul(width).max(1)).min(height).max(1);
@@ -95,7 +95,7 @@ impl Machine<'_, '_> {
         if self.measured(&[to.len(), channels]) {
             return Ok(self.stored(to));
         }
-        let Memory { maps, gathered, row, vector, affine, .. } = &mut self.memory;
+        let Workspace { maps, gathered, row, vector, affine, .. } = &mut self.memory;
         let bias = part_mut(vector, 0, to.channels);
         params.bias.decode_row(0, bias)?;
         for first in (0..height).step_by(rows) {
@@ -104,11 +104,11 @@ impl Machine<'_, '_> {
             let block = part_mut(gathered, 0, channels * len);
             let inputs = block.chunks_exact_mut(len);
             for (channel, input) in inputs.enumerate() {
-                let enter = Enter::new(entry, affine, channel);
+                let norm_act = NormAct::new(prologue, affine, channel);
                 for (y, row) in (first..).zip(input.chunks_exact_mut(width.max(1))) {
                     source.row(maps, channel, y, row);
                     for x in row.iter_mut() {
-                        *x = enter.of(*x);
+                        *x = norm_act.of(*x);
                     }
                 }
             }
@@ -116,9 +116,9 @@ impl Machine<'_, '_> {
                 let row = part_mut(row, 0, channels);
                 params.weight.decode_row(o, row)?;
                 let out = part_mut(to.plane_mut(maps, o), first * width, len);
-                match put {
-                    Put::Set => out.fill(bias),
-                    Put::Add => out.iter_mut().for_each(|out| *out += bias),
+                match accumulate {
+                    Accumulate::No => out.fill(bias),
+                    Accumulate::Yes => out.iter_mut().for_each(|out| *out += bias),
                 }
                 mix(out, row, block);
             }
@@ -127,14 +127,14 @@ impl Machine<'_, '_> {
     }
 
     /// Puts a bias into each plane.
-    fn start(&mut self, bias: Tensor<'_>, to: Map, put: Put) -> Result<()> {
+    fn start(&mut self, bias: Tensor<'_>, to: Map, accumulate: Accumulate) -> Result<()> {
         let vector = part_mut(self.memory.vector, 0, to.channels);
         bias.decode_row(0, vector)?;
         for (o, &bias) in vector.iter().enumerate() {
             let plane = to.plane_mut(self.memory.maps, o);
-            match put {
-                Put::Set => plane.fill(bias),
-                Put::Add => plane.iter_mut().for_each(|out| *out += bias),
+            match accumulate {
+                Accumulate::No => plane.fill(bias),
+                Accumulate::Yes => plane.iter_mut().for_each(|out| *out += bias),
             }
         }
         Ok(())

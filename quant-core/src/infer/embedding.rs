@@ -1,13 +1,13 @@
 //! Time and label: their embedding, and how a block sees it.
 
-use super::arena::Memory;
-use super::machine::{Machine, Params, grow, silu};
+use super::executor::{Executor, Params, grow, silu};
 use super::map::{Map, part_mut};
+use super::workspace::Workspace;
 use crate::error::Result;
 use crate::format::Tensor;
 use crate::num;
 
-impl Machine<'_, '_> {
+impl Executor<'_, '_> {
     /// Adds to each channel of a map its value of the modulation.
     pub(super) fn add_modulation(&mut self, to: Map) {
         if self.integers() {
@@ -17,7 +17,7 @@ impl Machine<'_, '_> {
         if self.measured(&[0]) {
             return;
         }
-        let Memory { maps, modulation, .. } = &mut self.memory;
+        let Workspace { maps, modulation, .. } = &mut self.memory;
         for (channel, &value) in (0..to.channels).zip(&**modulation) {
             to.plane_mut(maps, channel).iter_mut().for_each(|x| *x += value);
         }
@@ -32,7 +32,7 @@ impl Machine<'_, '_> {
         if self.measured(&[len, if bias.is_some() { weight.row_len() } else { 0 }]) {
             return Ok(());
         }
-        let Memory { row, embedding, modulation, .. } = &mut self.memory;
+        let Workspace { row, embedding, modulation, .. } = &mut self.memory;
         let out = part_mut(modulation, 0, len);
         match bias {
             Some(bias) => linear(&Params { weight, bias }, embedding, row, out),
@@ -56,7 +56,7 @@ impl Machine<'_, '_> {
         if self.measured(&[len, waves.saturating_add(len)]) {
             return Ok(());
         }
-        let Memory { gathered, row, embedding, modulation, .. } = &mut self.memory;
+        let Workspace { gathered, row, embedding, modulation, .. } = &mut self.memory;
         let waves = part_mut(gathered, 0, waves);
         waves.fill(0.0);
         let half = waves.len() / 2;
@@ -86,7 +86,7 @@ impl Machine<'_, '_> {
         if self.measured(&[0]) {
             return Ok(());
         }
-        let Memory { row, embedding, .. } = &mut self.memory;
+        let Workspace { row, embedding, .. } = &mut self.memory;
         let row = part_mut(row, 0, table.row_len());
         table.decode_row(label, row)?;
         embedding.iter_mut().zip(&*row).for_each(|(e, &x)| *e += x);

@@ -1,8 +1,8 @@
 //! One convolution alone: what a layer costs on a chip.
 
 use super::Precision;
-use super::arena::{Memory, Sizes};
-use super::machine::{Entry, Machine, Put};
+use super::executor::{Accumulate, Executor, Prologue};
+use super::workspace::{Sizes, Workspace};
 use crate::error::{Error, Result};
 use crate::format::Model;
 
@@ -54,30 +54,32 @@ impl Layer {
     /// # Errors
     /// [`Error::Length`] for a shorter arena; those of [`Layer::new`] for another model.
     pub fn run(&self, model: &Model<'_>, arena: &mut [f32]) -> Result<()> {
-        self.forward(model, Some(Memory::new(&self.sizes, arena)?)).map(|_| ())
+        self.forward(model, Some(Workspace::new(&self.sizes, arena)?)).map(|_| ())
     }
 
-    fn forward(&self, model: &Model<'_>, memory: Option<Memory<'_>>) -> Result<(Sizes, u64)> {
+    fn forward(&self, model: &Model<'_>, memory: Option<Workspace<'_>>) -> Result<(Sizes, u64)> {
         let none = Error::NotOfTheNet { tensor: self.weight };
         let mut tensors = model.tensors();
         if let Some(before) = self.weight.checked_sub(1) {
             tensors.nth(before);
         }
         let activations = self.precision.activations(model)?;
-        let mut machine = Machine::new(tensors, activations, memory);
-        let params = machine.params()?;
+        let mut executor = Executor::new(tensors, activations, memory);
+        let params = executor.params()?;
         let &[out, channels, ref taps @ ..] = params.weight.shape() else { return Err(none) };
         if params.bias.shape() != [out] {
             return Err(none);
         }
-        let from = machine.stack.push(channels, self.side, self.side);
-        let from = machine.next_bytes(from);
-        let to = machine.stack.push(out, self.side, self.side);
+        let from = executor.stack.push(channels, self.side, self.side);
+        let from = executor.next_bytes(from);
+        let to = executor.stack.push(out, self.side, self.side);
         match taps {
-            [1] | [1, 1] => machine.pointwise(&params, from.into(), Entry::Plain, to, Put::Set)?,
-            [3, 3] => machine.conv(&params, from.into(), Entry::Plain, to, Put::Set)?,
+            [1] | [1, 1] => {
+                executor.pointwise(&params, from.into(), Prologue::Plain, to, Accumulate::No)?
+            }
+            [3, 3] => executor.conv(&params, from.into(), Prologue::Plain, to, Accumulate::No)?,
             _ => return Err(none),
         };
-        Ok((machine.sizes, machine.macs))
+        Ok((executor.sizes, executor.macs))
     }
 }

@@ -28,34 +28,34 @@
 //! |---|---|
 //! | `unet` | the way through the net |
 //! | `blocks` | residual block, attention, change of resolution |
-//! | `machine` | what runs the layers, or measures them |
+//! | `executor` | what runs the layers, or measures them |
 //! | `conv` `norm` `attention` `embedding` | the layers |
 //! | `map` | feature maps, and what a layer reads of them |
-//! | `arena` | the memory's parts |
+//! | `workspace` | the memory's parts |
 //! | `sampler` | the solver |
 //! | `layer` | one convolution alone, to be measured |
 //! | `integer/` | the layers on maps of bytes: [`Precision::Integer`] |
 
-mod arena;
 mod attention;
 mod blocks;
 mod conv;
 mod embedding;
+mod executor;
 mod integer;
 mod layer;
-mod machine;
 mod map;
 mod norm;
 mod sampler;
 mod unet;
+mod workspace;
 
 use crate::coded::check_range;
 use crate::error::{Error, Result, check_length};
 use crate::format::{Activations, MemoryPlan, Model};
 use crate::{noise, num};
-use arena::{Memory, Sizes};
-use machine::{Machine, Observer};
+use executor::{Executor, Observer};
 use unet::Net;
+use workspace::{Sizes, Workspace};
 
 pub use layer::Layer;
 pub use sampler::{Method, Sampler, Settings};
@@ -143,9 +143,9 @@ impl Plan {
         }
         let net = Net { config, height: height / patch, width: width / patch };
         let activations = precision.activations(model)?;
-        let mut machine = Machine::new(model.tensors(), activations, None);
-        net.forward(&mut machine, &Input { x: &[], concat: &[], t: 0.0, label: None })?;
-        let (sizes, macs, maps) = (machine.sizes, machine.macs, machine.written());
+        let mut executor = Executor::new(model.tensors(), activations, None);
+        net.forward(&mut executor, &Input { x: &[], concat: &[], t: 0.0, label: None })?;
+        let (sizes, macs, maps) = (executor.sizes, executor.macs, executor.written());
         if let Some(activations) = activations {
             check_length("activation scales", maps, activations.ranges().len())?;
         }
@@ -307,18 +307,18 @@ impl Plan {
         let config = model.net().ok_or(Error::Encoding { needed: "the parameters of a net" })?;
         let net = Net { config, height: self.height, width: self.width };
         net.check(input)?;
-        let memory = Memory::new(&self.sizes, arena)?;
+        let memory = Workspace::new(&self.sizes, arena)?;
         let activations = self.precision.activations(model)?;
-        let mut machine =
-            Machine::new(model.tensors(), activations, Some(memory)).observed(observer);
-        let map = net.forward(&mut machine, input)?;
+        let mut executor =
+            Executor::new(model.tensors(), activations, Some(memory)).observed(observer);
+        let map = net.forward(&mut executor, input)?;
         // The run measures too: with the plan of another model it would have left numbers out.
-        let (planned, taken) = (self.arena_len(), machine.sizes.total().unwrap_or(usize::MAX));
-        if machine.sizes != self.sizes || machine.macs != self.macs {
+        let (planned, taken) = (self.arena_len(), executor.sizes.total().unwrap_or(usize::MAX));
+        if executor.sizes != self.sizes || executor.macs != self.macs {
             let what = "plan of another model: its arena";
             return Err(Error::Length { what, expected: taken, found: planned });
         }
-        Ok(Velocity { net, plane: map.plane_len(), values: machine.into_values(map) })
+        Ok(Velocity { net, plane: map.plane_len(), values: executor.into_values(map) })
     }
 }
 
@@ -345,7 +345,7 @@ impl Velocity<'_> {
 }
 
 impl Precision {
-    /// The scales that a machine of this precision takes.
+    /// The scales that a executor of this precision takes.
     fn activations<'m>(self, model: &Model<'m>) -> Result<Option<Activations<'m>>> {
         match self {
             Self::Float => Ok(None),

@@ -1,8 +1,8 @@
 //! The norm of 32 groups, as a gain and an offset per channel.
 
-use super::arena::Memory;
-use super::machine::{Machine, Params, grow};
+use super::executor::{Executor, Params, grow};
 use super::map::{Source, part_mut};
+use super::workspace::Workspace;
 use crate::error::Result;
 use crate::net::GROUPS;
 use crate::num;
@@ -10,9 +10,9 @@ use crate::num;
 /// What is added to a group's variance.
 pub(super) const EPS: f32 = 1e-5;
 
-impl Machine<'_, '_> {
+impl Executor<'_, '_> {
     /// Gains and offsets of a norm over what a layer reads, for the layers that take
-    /// [`Entry::Norm`](super::machine::Entry): `y = gain x + offset` with
+    /// [`Prologue::Norm`](super::executor::Prologue): `y = gain x + offset` with
     ///
     /// ```text
     /// gain = gamma / sqrt(var + 1e-5)        offset = beta - mean gain
@@ -32,7 +32,7 @@ impl Machine<'_, '_> {
         if self.measured(&[0]) {
             return Ok(());
         }
-        let Memory { maps, vector, affine, modulation, .. } = &mut self.memory;
+        let Workspace { maps, vector, affine, modulation, .. } = &mut self.memory;
         let affine = part_mut(affine, 0, 2 * channels).as_chunks_mut::<2>().0;
         for (group, members) in affine.chunks_mut((channels / GROUPS).max(1)).enumerate() {
             let first = group * members.len();

@@ -6,7 +6,7 @@
 //! side, writes its result where one of the two lies if that has room, and the result takes the skip's
 //! place.
 
-use super::machine::{Entry, Machine, Put};
+use super::executor::{Accumulate, Executor, Prologue};
 use super::map::{Map, Source};
 use crate::error::{Error, Result, check_count, check_length};
 use crate::net::{Layer, Part, Resample, UNetConfig};
@@ -35,91 +35,95 @@ pub(super) struct Net<'m> {
 
 impl Net<'_> {
     /// Runs all layers; the result is the velocity of the patches.
-    pub(super) fn forward(&self, machine: &mut Machine<'_, '_>, input: &Input<'_>) -> Result<Map> {
-        self.embed(machine, input)?;
+    pub(super) fn forward(
+        &self,
+        executor: &mut Executor<'_, '_>,
+        input: &Input<'_>,
+    ) -> Result<Map> {
+        self.embed(executor, input)?;
         let mut h = if self.config.input_projection {
             Map::default()
         } else {
-            let image = self.load(machine, input);
-            machine.first_map(image)
+            let image = self.load(executor, input);
+            executor.first_map(image)
         };
         // The end of the topmost skip, and whether the next block reads `h` doubled.
         let (mut skips_end, mut up) = (0usize, false);
         for block in self.config.blocks() {
             for (i, layer) in block.layers().enumerate() {
                 h = match *layer {
-                    Layer::Conv { .. } => self.project(machine, input)?,
+                    Layer::Conv { .. } => self.project(executor, input)?,
                     Layer::Residual { output, .. } if block.part == Part::Output && i == 0 => {
                         let (height, width) =
                             (self.height >> block.level, self.width >> block.level);
-                        let values = machine.pop_skip();
+                        let values = executor.pop_skip();
                         let skip = Map { at: 0, channels: block.skip, height, width, values };
                         let skip = Map { at: skips_end.saturating_sub(skip.len()), ..skip };
                         let source = Source { up, second: Some(skip), ..h.into() };
-                        let h = self.up_block(machine, source, output)?;
+                        let h = self.up_block(executor, source, output)?;
                         (skips_end, up) = (skip.at, false);
-                        machine.move_to(h, skip.at)
+                        executor.move_to(h, skip.at)
                     }
                     // What a block reads first may be a skip.
                     Layer::Residual { output, resample, .. } => {
-                        self.res_block(machine, h, output, resample, i == 0)?
+                        self.res_block(executor, h, output, resample, i == 0)?
                     }
                     Layer::Attention { channels, decoder } => {
-                        self.attention(machine, h, self.config.heads(channels, decoder)?)?
+                        self.attention(executor, h, self.config.heads(channels, decoder)?)?
                     }
                     Layer::Resample { resample: Resample::Up, conv: false, .. } => {
                         up = true;
                         h
                     }
                     Layer::Resample { resample, conv, .. } => {
-                        Self::resample(machine, h, resample, conv)?
+                        Self::resample(executor, h, resample, conv)?
                     }
                 };
             }
             if block.part == Part::Input {
-                machine.push_skip(h);
+                executor.push_skip(h);
                 skips_end = h.end();
             }
         }
-        let norm = machine.params()?;
-        machine.norm(&norm, h.into(), false)?;
-        let conv = machine.params()?;
-        let v = machine.push_floats(conv.bias.numel(), h.height, h.width);
-        machine.conv(&conv, h.into(), Entry::NormSilu, v, Put::Set)
+        let norm = executor.params()?;
+        executor.norm(&norm, h.into(), false)?;
+        let conv = executor.params()?;
+        let v = executor.push_floats(conv.bias.numel(), h.height, h.width);
+        executor.conv(&conv, h.into(), Prologue::NormSilu, v, Accumulate::No)
     }
 
     /// `SiLU(time_mlp(t) + label_row)`.
-    fn embed(&self, machine: &mut Machine<'_, '_>, input: &Input<'_>) -> Result<()> {
+    fn embed(&self, executor: &mut Executor<'_, '_>, input: &Input<'_>) -> Result<()> {
         let config = self.config;
         if config.ignore_time {
-            machine.embed_nothing(config.embedding());
+            executor.embed_nothing(config.embedding());
         } else {
-            let layers = [machine.params()?, machine.params()?];
-            machine.embed_time(input.t, &layers)?;
+            let layers = [executor.params()?, executor.params()?];
+            executor.embed_time(input.t, &layers)?;
         }
         if let Some(classes) = config.num_classes {
-            let table = machine.tensor()?;
-            machine.embed_label(table, input.label.map_or(classes, num::index))?;
+            let table = executor.tensor()?;
+            executor.embed_label(table, input.label.map_or(classes, num::index))?;
         }
-        machine.finish_embedding();
+        executor.finish_embedding();
         Ok(())
     }
 
     /// The image's patches, above all other maps.
-    fn load(&self, machine: &mut Machine<'_, '_>, input: &Input<'_>) -> Map {
-        let map = machine.push_floats(self.config.input_channels(), self.height, self.width);
+    fn load(&self, executor: &mut Executor<'_, '_>, input: &Input<'_>) -> Map {
+        let map = executor.push_floats(self.config.input_channels(), self.height, self.width);
         let value = |i: usize| self.value(input, i, map.plane_len());
-        machine.load(map, (0..map.len()).map(value));
+        executor.load(map, (0..map.len()).map(value));
         map
     }
 
     /// The image's patches, projected.
-    fn project(&self, machine: &mut Machine<'_, '_>, input: &Input<'_>) -> Result<Map> {
-        let conv = machine.params()?;
-        let first = machine.stack.push(conv.bias.numel(), self.height, self.width);
-        let image = self.load(machine, input);
-        let first = machine.conv(&conv, image.into(), Entry::Plain, first, Put::Set)?;
-        machine.stack.cut(first.end());
+    fn project(&self, executor: &mut Executor<'_, '_>, input: &Input<'_>) -> Result<Map> {
+        let conv = executor.params()?;
+        let first = executor.stack.push(conv.bias.numel(), self.height, self.width);
+        let image = self.load(executor, input);
+        let first = executor.conv(&conv, image.into(), Prologue::Plain, first, Accumulate::No)?;
+        executor.stack.cut(first.end());
         Ok(first)
     }
 

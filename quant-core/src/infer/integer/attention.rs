@@ -1,15 +1,15 @@
 //! Attention over bytes: few multiplications, in floats.
 
-use super::super::arena::Memory;
 use super::super::attention::softmax;
-use super::super::machine::{Machine, grow};
+use super::super::executor::{Executor, grow};
 use super::super::map::{Map, part_mut};
+use super::super::workspace::Workspace;
 use super::bytes;
-use super::outcome::byte;
+use super::requantizer::byte;
 use crate::num;
 
-impl Machine<'_, '_> {
-    /// Attention of every pixel to every pixel, as [`Machine::attend`]; what is mixed is no larger than the
+impl Executor<'_, '_> {
+    /// Attention of every pixel to every pixel, as [`Executor::attend`]; what is mixed is no larger than the
     /// values, and keeps their unit.
     pub(in super::super) fn integer_attend(&mut self, qkv: Map, heads: usize, new_order: bool) {
         let width = (qkv.channels / 3).checked_div(heads).unwrap_or(0);
@@ -18,7 +18,7 @@ impl Machine<'_, '_> {
         if self.measured(&[2, heads, width, pixels, pixels]) {
             return;
         }
-        let Memory { maps, gathered, .. } = &mut self.memory;
+        let Workspace { maps, gathered, .. } = &mut self.memory;
         let maps = bytes(maps);
         let (scores, query) = gathered.split_at_mut_checked(pixels).unwrap_or_default();
         let query = part_mut(query, 0, width);

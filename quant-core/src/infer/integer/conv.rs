@@ -3,12 +3,12 @@
 //! A band is as high as its gathered words allow. For each output channel the row of weights is decoded
 //! and multiplied with all pixels of the band, so a sum is complete before it is rounded to a byte.
 
-use super::super::arena::Memory;
-use super::super::machine::{Entry, Machine, Params, Put, grow};
+use super::super::executor::{Accumulate, Executor, Params, Prologue, grow};
 use super::super::map::{Map, Source, Values, part, part_mut};
-use super::entrance::Entrance;
+use super::super::workspace::Workspace;
+use super::input_quantizer::InputQuantizer;
 use super::levels::{Levels, row_words};
-use super::outcome::Outcome;
+use super::requantizer::Requantizer;
 use super::{bytes, limit, words};
 use crate::error::Result;
 use crate::kernels::buckets::Layout;
@@ -30,15 +30,15 @@ struct Band {
     rows_first: bool,
 }
 
-impl Machine<'_, '_> {
-    /// A convolution of 3 x 3, as [`Machine::conv`].
+impl Executor<'_, '_> {
+    /// A convolution of 3 x 3, as [`Executor::conv`].
     pub(in super::super) fn integer_conv(
         &mut self,
         params: &Params<'_>,
         source: Source,
-        entry: Entry,
+        prologue: Prologue,
         to: Map,
-        put: Put,
+        accumulate: Accumulate,
     ) -> Result<Map> {
         let channels = source.channels();
         let stride = if to.height == source.height() { 1 } else { 2 };
@@ -57,13 +57,13 @@ impl Machine<'_, '_> {
             return Ok(to);
         }
         let limit = limit(params.weight.row_len());
-        let Memory { maps, gathered, row, vector, affine, floats, .. } = &mut self.memory;
+        let Workspace { maps, gathered, row, vector, affine, floats, .. } = &mut self.memory;
         let (maps, gathered) = (bytes(maps), words(gathered));
         let (row, sums) = row.split_at_mut_checked(pairs + decoded).unwrap_or_default();
         let sums = part_mut(words(sums), 0, to.width);
         let bias = part_mut(vector, 0, to.channels);
         params.bias.decode_row(0, bias)?;
-        let inputs = Inputs::new(&source, entry, affine, self.peak, limit, floats);
+        let inputs = Inputs::new(&source, prologue, affine, self.peak, limit, floats);
         let mut levels = Levels::new(limit, inputs.most);
         let layout = Layout { side: 3, next_line: across, next_pair: width };
         for start in (0..to.height).step_by(rows) {
@@ -74,26 +74,27 @@ impl Machine<'_, '_> {
             inputs.gather(&source, maps, floats, band, gathered);
             for (o, &bias) in bias.iter().enumerate() {
                 let row = levels.row(&params.weight, o, layout, row)?;
-                let outcome = Outcome::new(to, before, put, row.step * inputs.unit, bias);
+                let requantizer =
+                    Requantizer::new(to, before, accumulate, row.step * inputs.unit, bias);
                 for y in 0..count {
                     let at = gathered.get(y * stride * across..).unwrap_or_default();
                     row.correlate(sums, at, (width, stride));
-                    put_row(outcome, to, (o, start + y, 1), sums, maps, floats);
+                    put_row(requantizer, to, (o, start + y, 1), sums, maps, floats);
                 }
             }
         }
         Ok(to)
     }
 
-    /// A convolution of 1 x 1, as [`Machine::pointwise`]: `to` may lie where one of the maps that it reads
+    /// A convolution of 1 x 1, as [`Executor::pointwise`]: `to` may lie where one of the maps that it reads
     /// lies.
     pub(in super::super) fn integer_pointwise(
         &mut self,
         params: &Params<'_>,
         source: Source,
-        entry: Entry,
+        prologue: Prologue,
         to: Map,
-        put: Put,
+        accumulate: Accumulate,
     ) -> Result<Map> {
         let (channels, height, width) = (source.channels(), source.height(), source.width());
         let across = channels.div_ceil(2).saturating_mul(width).max(1);
@@ -107,13 +108,13 @@ impl Machine<'_, '_> {
             return Ok(to);
         }
         let limit = limit(params.weight.row_len());
-        let Memory { maps, gathered, row, vector, affine, floats, .. } = &mut self.memory;
+        let Workspace { maps, gathered, row, vector, affine, floats, .. } = &mut self.memory;
         let (maps, gathered) = (bytes(maps), words(gathered));
         let (row, sums) = row.split_at_mut_checked(pairs + decoded).unwrap_or_default();
         let sums = words(sums);
         let bias = part_mut(vector, 0, to.channels);
         params.bias.decode_row(0, bias)?;
-        let inputs = Inputs::new(&source, entry, affine, self.peak, limit, floats);
+        let inputs = Inputs::new(&source, prologue, affine, self.peak, limit, floats);
         let mut levels = Levels::new(limit, inputs.most);
         for start in (0..height).step_by(rows) {
             let count = rows.min(height - start);
@@ -124,9 +125,10 @@ impl Machine<'_, '_> {
             let layout = Layout { side: 1, next_line: 0, next_pair: count * width };
             for (o, &bias) in bias.iter().enumerate() {
                 let row = levels.row(&params.weight, o, layout, row)?;
-                let outcome = Outcome::new(to, before, put, row.step * inputs.unit, bias);
+                let requantizer =
+                    Requantizer::new(to, before, accumulate, row.step * inputs.unit, bias);
                 row.mix(sums, gathered, count * width);
-                put_row(outcome, to, (o, start, count), sums, maps, floats);
+                put_row(requantizer, to, (o, start, count), sums, maps, floats);
             }
         }
         Ok(to)
@@ -135,7 +137,7 @@ impl Machine<'_, '_> {
 
 /// Puts the sums of rows of a channel in their place.
 fn put_row(
-    outcome: Outcome,
+    requantizer: Requantizer,
     to: Map,
     (channel, y, rows): (usize, usize, usize),
     sums: &[i32],
@@ -144,14 +146,16 @@ fn put_row(
 ) {
     let (at, len) = (y * to.width, rows * to.width);
     match to.values {
-        Values::Bytes(_) => outcome.bytes(sums, part_mut(to.plane_mut(maps, channel), at, len)),
-        Values::Floats => outcome.floats(sums, part_mut(to.plane_mut(floats, channel), at, len)),
+        Values::Bytes(_) => requantizer.bytes(sums, part_mut(to.plane_mut(maps, channel), at, len)),
+        Values::Floats => {
+            requantizer.floats(sums, part_mut(to.plane_mut(floats, channel), at, len))
+        }
     }
 }
 
 /// How the values of a source become integers.
 struct Inputs<'a> {
-    entrance: Entrance<'a>,
+    quantizer: InputQuantizer<'a>,
     /// What one of the integers means.
     unit: f32,
     /// Integers in one, of floats.
@@ -163,22 +167,22 @@ struct Inputs<'a> {
 impl<'a> Inputs<'a> {
     fn new(
         source: &Source,
-        entry: Entry,
+        prologue: Prologue,
         affine: &'a [f32],
         peak: i32,
         limit: i32,
         floats: &[f32],
     ) -> Self {
-        let entrance = Entrance::new(source, entry, affine, peak, limit);
+        let quantizer = InputQuantizer::new(source, prologue, affine, peak, limit);
         match source.first.values {
             Values::Bytes(_) => {
-                Self { unit: entrance.unit(), most: entrance.most(), entrance, rate: 0.0 }
+                Self { unit: quantizer.unit(), most: quantizer.most(), quantizer, rate: 0.0 }
             }
             Values::Floats => {
                 let values = part(floats, 0, source.first.len()).iter();
                 let most = values.fold(f32::MIN_POSITIVE, |most, &x| most.max(num::abs_f32(x)));
                 let one = num::f32_of_i32(limit - 1);
-                Self { entrance, unit: most / one, rate: one / most, most: limit }
+                Self { quantizer, unit: most / one, rate: one / most, most: limit }
             }
         }
     }
@@ -193,7 +197,7 @@ impl<'a> Inputs<'a> {
         part_mut(out, 0, pairs * band.rows * across).fill(0);
         for channel in 0..source.channels() {
             let values = source.values(channel);
-            let line = self.entrance.line(channel, values);
+            let line = self.quantizer.line(channel, values);
             let (plane, high) = (source.plane(maps, channel), channel % 2 == 1);
             let twice = source.repeats(channel) > 1;
             for row in 0..band.rows {
@@ -208,7 +212,7 @@ impl<'a> Inputs<'a> {
                     self.floats(row, high, out);
                 } else {
                     let (y, len) = if twice { (y / 2, width / 2) } else { (y, width) };
-                    self.entrance.row(line, high, (part(plane, y * len, len), twice), out);
+                    self.quantizer.row(line, high, (part(plane, y * len, len), twice), out);
                 }
             }
         }

@@ -14,19 +14,19 @@
 //!
 //! | file | idea |
 //! |---|---|
-//! | `entrance` | bytes → what a convolution multiplies |
+//! | `input_quantizer` | bytes → what a convolution multiplies |
 //! | `levels` | a row of codes → what it is multiplied by |
 //! | `conv` | bands of rows, gathered and multiplied |
-//! | `outcome` | sums → bytes, or floats |
+//! | `requantizer` | sums → bytes, or floats |
 //! | `norm` `pool` `attention` | the other layers |
 
 mod attention;
 mod conv;
-mod entrance;
+mod input_quantizer;
 mod levels;
 mod norm;
-mod outcome;
 mod pool;
+mod requantizer;
 
 /// A part of the arena as bytes.
 pub(super) fn bytes(floats: &mut [f32]) -> &mut [i8] {

@@ -1,11 +1,11 @@
 //! The norm of 32 groups over bytes: sums are exact.
 
-use super::super::arena::Memory;
-use super::super::machine::{Machine, Params, grow};
+use super::super::executor::{Executor, Params, grow};
 use super::super::map::{Source, part_mut};
 use super::super::norm::{EPS, finish};
+use super::super::workspace::Workspace;
 use super::bytes;
-use super::entrance::Line;
+use super::input_quantizer::FixedPointAffine;
 use crate::error::Result;
 use crate::net::GROUPS;
 use crate::num;
@@ -42,8 +42,8 @@ impl Statistics {
     }
 }
 
-impl Machine<'_, '_> {
-    /// Gains and offsets of a norm, as [`Machine::norm`], and the largest magnitude behind it.
+impl Executor<'_, '_> {
+    /// Gains and offsets of a norm, as [`Executor::norm`], and the largest magnitude behind it.
     pub(in super::super) fn integer_norm(
         &mut self,
         params: &Params<'_>,
@@ -56,7 +56,7 @@ impl Machine<'_, '_> {
         if self.measured(&[0]) {
             return Ok(());
         }
-        let Memory { maps, vector, affine, modulation, .. } = &mut self.memory;
+        let Workspace { maps, vector, affine, modulation, .. } = &mut self.memory;
         let maps = bytes(maps);
         let shift = |channel: usize| {
             let shift = if shifted { modulation.get(channel).copied() } else { None };
@@ -91,7 +91,7 @@ impl Machine<'_, '_> {
         finish(params, channels, vector, affine, modulated.then_some(&**modulation))?;
         self.peak = 0;
         for (channel, &affine) in affine.iter().enumerate() {
-            let line = Line::new(affine, source.values(channel).unit());
+            let line = FixedPointAffine::new(affine, source.values(channel).unit());
             let plane = source.plane(maps, channel).iter();
             let (low, high) = plane.fold((0, 0), |(low, high), &q| (q.min(low), q.max(high)));
             for end in [low, high] {

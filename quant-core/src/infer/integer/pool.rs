@@ -1,37 +1,37 @@
 //! What moves or joins bytes: pooling, copies, the first map.
 
-use super::super::arena::Memory;
-use super::super::machine::{Entry, Machine};
+use super::super::executor::{Executor, Prologue};
 use super::super::map::{Map, Source, Values, part, part_mut};
+use super::super::workspace::Workspace;
 use super::bytes;
-use super::entrance::Entrance;
-use super::outcome::byte;
+use super::input_quantizer::InputQuantizer;
+use super::requantizer::byte;
 use crate::num;
 
-impl Machine<'_, '_> {
-    /// Averages blocks of 2 x 2, as [`Machine::pool`]; what enters as it is keeps its unit.
-    pub(in super::super) fn integer_pool(&mut self, from: Map, entry: Entry, to: Map) -> Map {
-        let to = match entry {
-            Entry::Plain => Map { values: from.values, ..to },
+impl Executor<'_, '_> {
+    /// Averages blocks of 2 x 2, as [`Executor::pool`]; what enters as it is keeps its unit.
+    pub(in super::super) fn integer_pool(&mut self, from: Map, prologue: Prologue, to: Map) -> Map {
+        let to = match prologue {
+            Prologue::Plain => Map { values: from.values, ..to },
             _ => self.next_bytes(to),
         };
         if self.measured(&[0]) {
             return to;
         }
-        let Memory { maps, affine, .. } = &mut self.memory;
+        let Workspace { maps, affine, .. } = &mut self.memory;
         let maps = bytes(maps);
         let source = Source::from(from);
-        let entrance = Entrance::new(&source, entry, affine, self.peak, i32::MAX);
-        let rate = 0.25 * entrance.unit() / to.values.unit();
+        let quantizer = InputQuantizer::new(&source, prologue, affine, self.peak, i32::MAX);
+        let rate = 0.25 * quantizer.unit() / to.values.unit();
         for channel in 0..to.channels {
-            let line = entrance.line(channel, from.values);
+            let line = quantizer.line(channel, from.values);
             for y in 0..to.height {
                 for x in 0..to.width {
                     let plane = from.plane(maps, channel);
                     let mut sum = 0f32;
                     for at in [2 * y * from.width, (2 * y + 1) * from.width] {
                         for &q in part(plane, at + 2 * x, 2) {
-                            let value = entrance.exact(line, q);
+                            let value = quantizer.exact(line, q);
                             sum += num::f32_of_i32(value);
                         }
                     }
@@ -44,7 +44,7 @@ impl Machine<'_, '_> {
         to
     }
 
-    /// Copies what a layer reads, as [`Machine::copy`].
+    /// Copies what a layer reads, as [`Executor::copy`].
     pub(in super::super) fn integer_copy(&mut self, from: Source, to: Map) -> Map {
         let to = Map { values: from.first.values, ..to };
         if self.measured(&[0]) {
@@ -71,7 +71,7 @@ impl Machine<'_, '_> {
         if self.measured(&[0]) {
             return map;
         }
-        let Memory { maps, floats, .. } = &mut self.memory;
+        let Workspace { maps, floats, .. } = &mut self.memory;
         if let Values::Bytes(scale) = map.values {
             let out = part_mut(bytes(maps), map.at, map.len());
             out.iter_mut().zip(&**floats).for_each(|(out, &x)| *out = byte(x / scale));

@@ -4,7 +4,7 @@
 //! 16 on: a table with a value at every sixteenth, and straight lines between them, which are off by
 //! 2.7e-4 at most.
 
-use super::super::machine::Entry;
+use super::super::executor::Prologue;
 use super::super::map::Source;
 use super::super::map::Values;
 use crate::kernels::pairs;
@@ -45,12 +45,12 @@ fn silu(y: i32) -> i32 {
 
 /// A norm of a channel in fixed point: `y = gain q + offset`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Line {
+pub(super) struct FixedPointAffine {
     gain: i32,
     offset: i32,
 }
 
-impl Line {
+impl FixedPointAffine {
     /// Gain and offset of values whose bytes have a unit, kept so small that nothing overflows.
     pub(super) fn new([gain, offset]: [f32; 2], unit: f32) -> Self {
         let near = |x: f32, most: f32| num::i32_of(num::round_even(x.min(most).max(-most)));
@@ -62,10 +62,10 @@ impl Line {
     }
 }
 
-/// How bytes enter a layer.
+/// How bytes norm_act a layer.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Entrance<'a> {
-    entry: Entry,
+pub(super) struct InputQuantizer<'a> {
+    prologue: Prologue,
     affine: &'a [[f32; 2]],
     /// What a fixed-point one means.
     one: f32,
@@ -74,15 +74,15 @@ pub(super) struct Entrance<'a> {
     shift: u32,
 }
 
-impl<'a> Entrance<'a> {
-    /// The entrance of a source.
+impl<'a> InputQuantizer<'a> {
+    /// The quantizer of a source.
     ///
     /// # Shapes
     /// `affine`: gain and offset of each channel; `peak`: the largest magnitude behind the norm in fixed
     /// point; `limit`: the largest magnitude that may come out.
     pub(super) fn new(
         source: &Source,
-        entry: Entry,
+        prologue: Prologue,
         affine: &'a [f32],
         peak: i32,
         limit: i32,
@@ -91,13 +91,13 @@ impl<'a> Entrance<'a> {
         let scales =
             [source.first.values, source.second.unwrap_or(source.first).values].map(Values::unit);
         // The bytes of two maps meet in the larger unit.
-        let plain = entry == Entry::Plain;
+        let plain = prologue == Prologue::Plain;
         let (one, peak) = if plain { (scales[0].max(scales[1]), 127 << 16) } else { (1.0, peak) };
         let mut shift = 0;
         while (peak >> shift) >= limit && shift < 31 {
             shift += 1;
         }
-        Self { entry, affine, one, peak, shift }
+        Self { prologue, affine, one, peak, shift }
     }
 
     /// What one of the integers that come out means.
@@ -111,27 +111,33 @@ impl<'a> Entrance<'a> {
     }
 
     /// The line of a channel whose bytes are in units of `scale`.
-    pub(super) fn line(&self, channel: usize, values: Values) -> Line {
-        let affine = match self.entry {
-            Entry::Plain => [1.0 / self.one, 0.0],
+    pub(super) fn line(&self, channel: usize, values: Values) -> FixedPointAffine {
+        let affine = match self.prologue {
+            Prologue::Plain => [1.0 / self.one, 0.0],
             _ => self.affine.get(channel).copied().unwrap_or_default(),
         };
-        Line::new(affine, values.unit())
+        FixedPointAffine::new(affine, values.unit())
     }
 
     /// A value of a channel in fixed point, before it is shifted.
-    pub(super) fn exact(&self, line: Line, q: i8) -> i32 {
+    pub(super) fn exact(&self, line: FixedPointAffine, q: i8) -> i32 {
         let y = line.of(q);
-        if self.entry == Entry::NormSilu { silu(y) } else { y }
+        if self.prologue == Prologue::NormSilu { silu(y) } else { y }
     }
 
     /// Puts a row of bytes into the low or the high halves of words, which hold zeros.
     ///
     /// # Shapes
     /// `out`: `[w]`; `row`: `[w]`, or `[w / 2]` of which each byte is read twice.
-    pub(super) fn row(&self, line: Line, high: bool, row: (&[i8], bool), out: &mut [i32]) {
+    pub(super) fn row(
+        &self,
+        line: FixedPointAffine,
+        high: bool,
+        row: (&[i8], bool),
+        out: &mut [i32],
+    ) {
         // Four loops without a question.
-        match (self.entry == Entry::NormSilu, high) {
+        match (self.prologue == Prologue::NormSilu, high) {
             (false, false) => self.put::<false, false>(line, row, out),
             (false, true) => self.put::<false, true>(line, row, out),
             (true, false) => self.put::<true, false>(line, row, out),
@@ -142,7 +148,7 @@ impl<'a> Entrance<'a> {
     #[inline]
     fn put<const SILU: bool, const HIGH: bool>(
         &self,
-        line: Line,
+        line: FixedPointAffine,
         (row, twice): (&[i8], bool),
         out: &mut [i32],
     ) {
@@ -168,7 +174,7 @@ impl<'a> Entrance<'a> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::machine::silu as float_silu;
+    use super::super::super::executor::silu as float_silu;
     use super::*;
 
     #[test]
@@ -187,10 +193,10 @@ mod tests {
     fn lines_do_not_overflow() {
         for x in [f32::MAX, f32::MIN, f32::INFINITY, f32::NAN, 1e-40, 1.0] {
             for q in [-128, -1, 0, 127] {
-                let y = Line::new([x, -x], 1.0).of(q);
+                let y = FixedPointAffine::new([x, -x], 1.0).of(q);
                 assert!(y.unsigned_abs() < 1 << 31);
             }
         }
-        assert_eq!(Line::new([0.5, 2.0], 0.25).of(8), 3 << 16);
+        assert_eq!(FixedPointAffine::new([0.5, 2.0], 0.25).of(8), 3 << 16);
     }
 }

@@ -41,7 +41,7 @@ impl Sizes {
 
 /// The parts of the memory.
 #[derive(Debug, Default)]
-pub(super) struct Memory<'a> {
+pub(super) struct Workspace<'a> {
     pub(super) maps: &'a mut [f32],
     pub(super) gathered: &'a mut [f32],
     pub(super) row: &'a mut [f32],
@@ -53,7 +53,7 @@ pub(super) struct Memory<'a> {
     pub(super) skips: &'a mut [f32],
 }
 
-impl<'a> Memory<'a> {
+impl<'a> Workspace<'a> {
     /// Cuts `arena` up.
     ///
     /// # Errors

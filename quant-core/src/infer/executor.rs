@@ -1,12 +1,12 @@
-//! The machine that runs the layers of a net, or measures them; each layer is a method.
+//! The executor that runs the layers of a net, or measures them; each layer is a method.
 //!
 //! Measuring does what running does but for the numbers: it notes how much of each part of the
 //! memory a layer takes and counts its multiplications. Sums are added in one fixed order, without
 //! fused multiply-add, so that every target gives the same bits.
 
-use super::arena::{Memory, Sizes, Stack};
 use super::integer::bytes;
 use super::map::{Map, Source, Values, part, part_mut};
+use super::workspace::{Sizes, Stack, Workspace};
 use crate::error::{Error, Result};
 use crate::format::{Activations, Tensor, Tensors};
 use crate::num;
@@ -20,7 +20,7 @@ pub(super) struct Params<'m> {
 
 /// What happens to a value between its map and a layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Entry {
+pub(super) enum Prologue {
     /// Nothing.
     Plain,
     /// The norm whose gains and offsets were made last.
@@ -31,18 +31,18 @@ pub(super) enum Entry {
 
 /// Whether a layer's result replaces what its map holds, or is added to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Put {
-    Set,
-    Add,
+pub(super) enum Accumulate {
+    No,
+    Yes,
 }
 
 /// Is told the number of each map of floats that is written, and its values.
 pub(super) type Observer<'a> = &'a mut dyn FnMut(usize, &[f32]);
 
 /// What runs the layers over the memory, or measures them without any.
-pub(super) struct Machine<'m, 'a> {
+pub(super) struct Executor<'m, 'a> {
     tensors: Tensors<'m>,
-    pub(super) memory: Memory<'a>,
+    pub(super) memory: Workspace<'a>,
     pub(super) stack: Stack,
     /// The range of each map, where maps are bytes.
     activations: Option<Activations<'m>>,
@@ -51,7 +51,7 @@ pub(super) struct Machine<'m, 'a> {
     written: usize,
     /// Scales on the stack of skips.
     skips: usize,
-    /// The largest value behind the norm that was made last, as `integer::Entrance` counts.
+    /// The largest value behind the norm that was made last, as `integer::InputQuantizer` counts.
     pub(super) peak: i32,
     /// Whether the next norm reads its map with the modulation added.
     pub(super) shifted: bool,
@@ -61,13 +61,13 @@ pub(super) struct Machine<'m, 'a> {
     pub(super) macs: u64,
 }
 
-impl<'m, 'a> Machine<'m, 'a> {
-    /// A machine over the parameters of a net, in their order; it runs where it has a memory, on
+impl<'m, 'a> Executor<'m, 'a> {
+    /// An executor over the parameters of a net, in their order; it runs where it has a memory, on
     /// bytes where it is told the range of each map.
     pub(super) fn new(
         tensors: Tensors<'m>,
         activations: Option<Activations<'m>>,
-        memory: Option<Memory<'a>>,
+        memory: Option<Workspace<'a>>,
     ) -> Self {
         let running = memory.is_some();
         let values = activations.map_or(Values::Floats, |_| Values::Bytes(1.0));
@@ -184,13 +184,13 @@ impl<'m, 'a> Machine<'m, 'a> {
     pub(super) fn load(&mut self, map: Map, values: impl Iterator<Item = f32>) {
         if !self.measured(&[0]) {
             let integers = self.integers();
-            let Memory { maps, floats, .. } = &mut self.memory;
+            let Workspace { maps, floats, .. } = &mut self.memory;
             let maps = part_mut(if integers { floats } else { maps }, map.at, map.len());
             maps.iter_mut().zip(values).for_each(|(out, value)| *out = value);
         }
     }
 
-    /// The values of a map of floats, which the machine leaves behind; none where nothing is computed.
+    /// The values of a map of floats, which the executor leaves behind; none where nothing is computed.
     pub(super) fn into_values(self, map: Map) -> &'a [f32] {
         let memory = if self.integers() { self.memory.floats } else { self.memory.maps };
         part(memory, map.at, map.len())
@@ -229,18 +229,18 @@ impl<'m, 'a> Machine<'m, 'a> {
         to
     }
 
-    /// Averages blocks of 2 x 2, each value first entering as `entry` says; an odd last row or column
+    /// Averages blocks of 2 x 2, each value first entering as `prologue` says; an odd last row or column
     /// is left out.
-    pub(super) fn pool(&mut self, from: Map, entry: Entry, to: Map) -> Map {
+    pub(super) fn pool(&mut self, from: Map, prologue: Prologue, to: Map) -> Map {
         if self.integers() {
-            return self.integer_pool(from, entry, to);
+            return self.integer_pool(from, prologue, to);
         }
         grow(&mut self.sizes.gathered, to.width);
         if self.measured(&[0]) {
-            return self.pooled(entry, to);
+            return self.pooled(prologue, to);
         }
         for channel in 0..to.channels {
-            let enter = Enter::new(entry, self.memory.affine, channel);
+            let norm_act = NormAct::new(prologue, self.memory.affine, channel);
             for y in 0..to.height {
                 let row = part_mut(self.memory.gathered, 0, to.width);
                 let plane = from.plane(self.memory.maps, channel);
@@ -248,7 +248,7 @@ impl<'m, 'a> Machine<'m, 'a> {
                 let below = part(plane, (2 * y + 1) * from.width, from.width);
                 for ((out, a), b) in row.iter_mut().zip(above.chunks(2)).zip(below.chunks(2)) {
                     if let (&[a, b], &[c, d]) = (a, b) {
-                        let [a, b, c, d] = [a, b, c, d].map(|value| enter.of(value));
+                        let [a, b, c, d] = [a, b, c, d].map(|value| norm_act.of(value));
                         *out = 0.25 * ((a + b) + (c + d));
                     }
                 }
@@ -256,12 +256,12 @@ impl<'m, 'a> Machine<'m, 'a> {
                 copy(part_mut(plane, y * to.width, to.width), row);
             }
         }
-        self.pooled(entry, to)
+        self.pooled(prologue, to)
     }
 
     /// What was pooled as it was needs no range of its own.
-    fn pooled(&mut self, entry: Entry, to: Map) -> Map {
-        if entry == Entry::Plain { to } else { self.stored(to) }
+    fn pooled(&mut self, prologue: Prologue, to: Map) -> Map {
+        if prologue == Prologue::Plain { to } else { self.stored(to) }
     }
 }
 
@@ -276,18 +276,18 @@ fn move_down<T: Copy>(values: &mut [T], from: usize, to: usize, len: usize) {
 }
 
 /// How the values of one channel enter a layer.
-pub(super) enum Enter {
+pub(super) enum NormAct {
     Plain,
     Affine { gain: f32, offset: f32, active: bool },
 }
 
-impl Enter {
+impl NormAct {
     /// # Shapes
-    /// `affine`: gain and offset of each channel, as [`Machine::norm`] left them.
-    pub(super) fn new(entry: Entry, affine: &[f32], channel: usize) -> Self {
+    /// `affine`: gain and offset of each channel, as [`Executor::norm`] left them.
+    pub(super) fn new(prologue: Prologue, affine: &[f32], channel: usize) -> Self {
         match affine.as_chunks().0.get(channel) {
-            Some(&[gain, offset]) if entry != Entry::Plain => {
-                Self::Affine { gain, offset, active: entry == Entry::NormSilu }
+            Some(&[gain, offset]) if prologue != Prologue::Plain => {
+                Self::Affine { gain, offset, active: prologue == Prologue::NormSilu }
             }
             _ => Self::Plain,
         }

@@ -1,25 +1,31 @@
 //! Sums → the bytes of a map, or floats.
 
-use super::super::machine::Put;
+use super::super::executor::Accumulate;
 use super::super::map::{Map, Values};
 use crate::num;
 
 /// What becomes of the sums of one channel: `out = factor sum + bias (+ kept out)`.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Outcome {
+pub(super) struct Requantizer {
     factor: f32,
     bias: f32,
     kept: Option<f32>,
 }
 
-impl Outcome {
-    /// The outcome in a map whose values were `before`, of sums in a unit.
-    pub(super) fn new(to: Map, before: Values, put: Put, unit: f32, bias: f32) -> Self {
+impl Requantizer {
+    /// The requantizer in a map whose values were `before`, of sums in a unit.
+    pub(super) fn new(
+        to: Map,
+        before: Values,
+        accumulate: Accumulate,
+        unit: f32,
+        bias: f32,
+    ) -> Self {
         let rate = 1.0 / to.values.unit();
-        let kept = match (put, before) {
-            (Put::Set, _) => None,
-            (Put::Add, Values::Bytes(scale)) => Some(scale * rate),
-            (Put::Add, Values::Floats) => Some(1.0),
+        let kept = match (accumulate, before) {
+            (Accumulate::No, _) => None,
+            (Accumulate::Yes, Values::Bytes(scale)) => Some(scale * rate),
+            (Accumulate::Yes, Values::Floats) => Some(1.0),
         };
         Self { factor: unit * rate, bias: bias * rate, kept }
     }
