@@ -20,6 +20,9 @@ use half::f16;
 /// The values of all codes, of which the first `2^bits` mean something.
 pub type Table = [f32; 256];
 
+/// Whether this build knows the levels of `log` codebooks.
+pub(crate) const READS_LOG: bool = cfg!(any(feature = "log", test));
+
 /// How the codebooks of a tensor are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Entries {
@@ -122,6 +125,7 @@ impl<'a> Codebook<'a> {
                 Some(f32::from(entry.cast_signed()) * scale)
             }),
             Entries::Affine => self.bytes.first_chunk().map(|&b| Affine::from_bytes(b).value(code)),
+            Entries::Logarithmic if !READS_LOG => None,
             Entries::Logarithmic => self.range().and_then(|range| {
                 let last = low_u8(range.level_count(self.most) - 1);
                 range.level(code.min(last), self.most)

@@ -51,7 +51,7 @@ extern crate alloc;
 extern crate std;
 
 pub mod bits;
-#[cfg(feature = "capi")]
+#[cfg(any(feature = "capi-float", feature = "capi-integer"))]
 pub mod capi;
 pub mod codebook;
 pub mod coded;

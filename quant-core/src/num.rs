@@ -122,6 +122,11 @@ pub(crate) fn exp(x: f32) -> f32 {
     libm::expf(x)
 }
 
+/// `x / (1 + exp(-x))`.
+pub(crate) fn silu(x: f32) -> f32 {
+    x / (1.0 + exp(-x))
+}
+
 pub(crate) fn sqrt(x: f32) -> f32 {
     libm::sqrtf(x)
 }

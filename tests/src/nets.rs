@@ -66,6 +66,14 @@ pub fn nets() -> Vec<(&'static str, UNetConfig, (usize, usize))> {
             }),
             (8, 12),
         ),
+        (
+            "a block of the decoder as wide as what it reads",
+            with(|c| {
+                c.channel_mult = [2.0, 4.0, 2.0].into();
+                (c.num_res_blocks, c.attention_resolutions) = (0, [].into());
+            }),
+            (8, 8),
+        ),
         ("patches", with(|c| (c.patch, c.in_channels) = (2, 3)), (16, 8)),
         ("mnist-micro", UNetConfig::preset("mnist-micro").expect("a preset"), (28, 28)),
         ("mnist-small", UNetConfig::preset("mnist-small").expect("a preset"), (28, 28)),

@@ -263,6 +263,38 @@ fn integers_draw_the_hosts_digit() {
     }
 }
 
+/// The bytes of flash of a program: what its ELF file has to be loaded.
+fn flash(program: &Path) -> usize {
+    let elf = std::fs::read(program).unwrap();
+    let half = |at: usize| usize::from(u16::from_le_bytes(elf[at..at + 2].try_into().unwrap()));
+    let word = |at: usize| u32::from_le_bytes(elf[at..at + 4].try_into().unwrap()) as usize;
+    // Program headers: their offset, length and number; type and bytes in the file of each.
+    let (start, len, count) = (word(28), half(42), half(44));
+    let headers = (0..count).map(|i| start + i * len);
+    headers.filter(|&at| word(at) == 1).map(|at| word(at + 16)).sum()
+}
+
+#[test]
+fn programs_of_one_arithmetic_link_one() {
+    let both = MACHINES[0].program(RUST);
+    for (program, precision, most) in
+        [("floats", Precision::Float, 56 << 10), ("integers", Precision::Integer, 65 << 10)]
+    {
+        if !ready(program, MACHINES[0]) {
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let drawn = Drawn::new(dir.path(), 4, precision);
+        let said = run(program, MACHINES[0], &drawn.path, "");
+        assert_eq!(said.code, Some(0), "{}", said.text);
+        let image: Vec<u32> = drawn.image.iter().map(|value| value.to_bits()).collect();
+        assert!(said.image() == image, "{program}: another image");
+        let bytes = flash(&MACHINES[0].program(program));
+        println!("{program}: {bytes} bytes, both: {}", flash(&both));
+        assert!(bytes < most, "{program}: {bytes} bytes of flash");
+    }
+}
+
 /// At two bits by bucket sums, at others by products.
 #[test]
 fn chips_without_products_of_pairs_draw_the_hosts_digit() {

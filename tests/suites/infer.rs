@@ -252,7 +252,7 @@ fn a_layer_alone_is_a_convolution() {
     let [weight, bias] = [at, at + 1].map(|i| model.tensors().nth(i).unwrap());
     let &[out, channels, ..] = weight.shape() else { panic!("{:?}", weight.shape()) };
     let side = 5;
-    let layer = Layer::new(&model, at, side, Precision::Float).unwrap();
+    let layer = Layer::new::<f32>(&model, at, side).unwrap();
     assert_eq!(layer.macs(), (out * channels * 9 * side * side) as u64);
     let mut arena = vec![f32::NAN; layer.arena_len()];
     let x = values(4, channels * side * side);
@@ -278,9 +278,9 @@ fn a_layer_alone_is_a_convolution() {
 
     let short = arena.len() - 1;
     assert!(layer.run(&model, &mut arena[..short]).is_err());
-    let none = |i| Layer::new(&model, i, side, Precision::Float).unwrap_err();
+    let none = |i| Layer::new::<f32>(&model, i, side).unwrap_err();
     assert_eq!(none(at + 1), Error::NotOfTheNet { tensor: at + 1 });
     assert_eq!(none(0), Error::NotOfTheNet { tensor: 0 });
     assert!(matches!(none(usize::MAX), Error::NotOfTheNet { .. }));
-    assert!(Layer::new(&model, at, side, Precision::Integer).is_err());
+    assert!(Layer::new::<i8>(&model, at, side).is_err());
 }

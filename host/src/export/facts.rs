@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use quant_core::codebook::Entries;
 use quant_core::format::Model;
 use quant_core::infer::{Plan, Precision, STACK_BYTES, Settings};
 
@@ -12,6 +13,8 @@ pub(crate) struct Facts {
     name: String,
     bytes: usize,
     golden: bool,
+    /// Whether it has codebooks of the scheme `log`.
+    pub(crate) log: bool,
     /// None for a file without a net or without the size of its images.
     pub(crate) drawing: Option<Drawing>,
 }
@@ -42,7 +45,7 @@ impl Drawing {
         Some(Self {
             precision,
             arena_len: Settings::default().arena_len(&plan, model),
-            channels: net.out_channels as usize,
+            channels: net.out_channels,
             height,
             width,
             classes: net.num_classes,
@@ -50,7 +53,7 @@ impl Drawing {
         })
     }
 
-    fn is_integer(&self) -> bool {
+    pub(crate) fn is_integer(&self) -> bool {
         self.precision == Precision::Integer
     }
 
@@ -77,6 +80,9 @@ impl Facts {
             name: name.chars().map(plain).collect(),
             bytes: file.len(),
             golden: model.golden().is_some(),
+            log: model.tensors().any(|tensor| {
+                tensor.coded().is_some_and(|coded| coded.coding().entries == Entries::Logarithmic)
+            }),
             drawing: Drawing::of(model),
         }
     }
@@ -132,12 +138,15 @@ impl Facts {
         };
         let Some(drawing) = &self.drawing else { return String::new() };
         let classes = format!("{:?}", drawing.classes);
-        let integer = drawing.is_integer().to_string();
+        let arithmetic = if drawing.is_integer() { "i8" } else { "f32" };
         [
             constant("Floats of the arena.", "ARENA_LEN", "usize", drawing.arena_len.to_string()),
             constant("Floats of an image.", "IMAGE_LEN", "usize", drawing.image_len().to_string()),
             constant("Classes, whose labels start at 0.", "CLASSES", "Option<u32>", classes),
-            constant("Whether the net computes in integers.", "INTEGER", "bool", integer),
+            format!(
+                "/// The type of the values that the net computes with.\npub type Arithmetic = \
+                 {arithmetic};\n"
+            ),
         ]
         .concat()
     }

@@ -69,7 +69,9 @@ pub unsafe extern "C" fn fmq_open(
         let file = file_at(bytes);
         let parsed = Model::parse(file).map_err(|error| match error {
             Error::Crc { .. } => FmqStatus::Checksum,
-            Error::UnsupportedVersion { .. } | Error::UnknownFeatures { .. } => FmqStatus::Version,
+            Error::UnsupportedVersion { .. }
+            | Error::UnknownFeatures { .. }
+            | Error::Encoding { .. } => FmqStatus::Version,
             _ => FmqStatus::File,
         })?;
         let session = Session::new(parsed, Span::of(file.as_ptr(), file.len())?);

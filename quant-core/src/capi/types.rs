@@ -2,7 +2,7 @@
 
 use super::{Checked, Span};
 use crate::format::Model;
-use crate::infer::{Method, Plan, Precision, Settings};
+use crate::infer::{Method, Plan, Settings};
 use core::ffi::CStr;
 use core::mem::MaybeUninit;
 
@@ -18,6 +18,10 @@ pub const FMQ_EULER: u32 = 0;
 pub const FMQ_MIDPOINT: u32 = 1;
 /// `x + h/2 (k1 + k2)`, `k1 = v(x, t)`, `k2 = v(x + h k1, t + h)`: two evaluations a step.
 pub const FMQ_HEUN2: u32 = 2;
+
+/// Whether this build computes in floats, and whether in integers.
+const FLOATS: bool = cfg!(feature = "capi-float");
+const INTEGERS: bool = cfg!(feature = "capi-integer");
 
 /// Computing in floats.
 pub const FMQ_FLOAT: u32 = 0;
@@ -68,7 +72,7 @@ impl Default for FmqSettings {
             steps,
             label: FMQ_NO_LABEL,
             guidance,
-            precision: FMQ_FLOAT,
+            precision: if FLOATS { FMQ_FLOAT } else { FMQ_INTEGER },
             seed: 0,
             image: 0,
         }
@@ -114,13 +118,15 @@ impl FmqSettings {
 impl FmqSettings {
     /// The plan for drawing from a model so.
     pub(super) fn plan(&self, model: &Model<'_>) -> Checked<Plan> {
-        let precision = match self.precision {
-            FMQ_FLOAT => Precision::Float,
-            FMQ_INTEGER if model.activations().is_none() => return Err(FmqStatus::NoScales),
-            FMQ_INTEGER => Precision::Integer,
+        let plan = match self.precision {
+            FMQ_FLOAT if FLOATS => Plan::new(model),
+            FMQ_INTEGER if INTEGERS && model.activations().is_none() => {
+                return Err(FmqStatus::NoScales);
+            }
+            FMQ_INTEGER if INTEGERS => Plan::with_arithmetic::<i8>(model),
             _ => return Err(FmqStatus::Settings),
         };
-        Plan::with_precision(model, precision).map_err(|_| FmqStatus::Net)
+        plan.map_err(|_| FmqStatus::Net)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::header::RECORD_LEN;
 use super::{ALIGN, INNER_ALIGN, check_zero, long, padding, wide, word};
-use crate::codebook::Entries;
+use crate::codebook::{Entries, READS_LOG};
 use crate::coded::{CodedRows, Coding, Parts, RowScale, check_range, rows_of};
 use crate::error::{Error, Result};
 use crate::num::index;
@@ -101,6 +101,11 @@ impl Record {
                 check_range("encoding", tag.into(), 0, 3)?;
                 check_range("layout of codes", layout.into(), 0, 0)?;
                 let entries = one_of("codebook entries", &ENTRIES, entries)?;
+                if entries == Entries::Logarithmic && !READS_LOG {
+                    let needed = "of another scheme than `log`, which this build cannot read \
+                                  (feature `log`)";
+                    return Err(Error::Encoding { needed });
+                }
                 let row_scale = one_of("row scales", &ROW_SCALES, scales)?;
                 let coding = Coding { bits, entries, rows_per_codebook, row_scale };
                 coding.check()?;

@@ -6,15 +6,15 @@ pub(super) enum Values {
     /// Floats.
     #[default]
     Floats,
-    /// Bytes, in units of this.
+    /// Bytes, with this scale.
     Bytes(f32),
 }
 
 impl Values {
-    /// What a value of 1 means.
-    pub(super) const fn unit(self) -> f32 {
+    /// The real value of 1.
+    pub(super) const fn scale(self) -> f32 {
         match self {
-            Self::Bytes(unit) => unit,
+            Self::Bytes(scale) => scale,
             Self::Floats => 1.0,
         }
     }
@@ -139,4 +139,14 @@ pub(super) fn part<T>(values: &[T], at: usize, len: usize) -> &[T] {
 /// The same, to be written.
 pub(super) fn part_mut<T>(values: &mut [T], at: usize, len: usize) -> &mut [T] {
     values.get_mut(at..).and_then(|values| values.get_mut(..len)).unwrap_or(&mut [])
+}
+
+/// Moves values towards the start. Not `copy_within`, which could panic.
+pub(super) fn move_down<T: Copy>(values: &mut [T], from: usize, to: usize, len: usize) {
+    for i in 0..len {
+        let value = values.get(from + i).copied();
+        if let (Some(to), Some(value)) = (values.get_mut(to + i), value) {
+            *to = value;
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! From noise to an image: a solver whose steps are calls of their own.
 
-use super::{Input, Plan, Velocity};
+use super::plan::Velocity;
+use super::{Input, Plan};
 use crate::coded::check_range;
 use crate::error::{Error, Result};
 use crate::format::Model;

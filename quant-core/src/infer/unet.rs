@@ -1,13 +1,14 @@
-//! The way through the net: embeddings, the way down, the middle, the way up.
+//! The net's forward pass: embeddings, encoder, middle, decoder.
 //!
-//! The maps form a stack. On the way down each block leaves its result above the one before: these
+//! The maps form a stack. In the encoder each block leaves its result above the one before: these
 //! are the skips. The present map lies on top of them; what a block needs for itself lies above and
-//! is given up behind it. On the way up a block reads the present map and the topmost skip side by
+//! is given up after it. In the decoder a block reads the present map and the topmost skip side by
 //! side, writes its result where one of the two lies if that has room, and the result takes the skip's
 //! place.
 
-use super::executor::{Accumulate, Executor, Prologue};
 use super::map::{Map, Source};
+use super::op::{Accumulate, Kernel, Modulation, Op, Prologue};
+use super::walk::Walk;
 use crate::error::{Error, Result, check_count, check_length};
 use crate::net::{Layer, Part, Resample, UNetConfig};
 use crate::num;
@@ -35,95 +36,93 @@ pub(super) struct Net<'m> {
 
 impl Net<'_> {
     /// Runs all layers; the result is the velocity of the patches.
-    pub(super) fn forward(
-        &self,
-        executor: &mut Executor<'_, '_>,
-        input: &Input<'_>,
-    ) -> Result<Map> {
-        self.embed(executor, input)?;
+    pub(super) fn forward(&self, walk: &mut Walk<'_, '_>, input: &Input<'_>) -> Result<Map> {
+        self.embed(walk, input)?;
         let mut h = if self.config.input_projection {
             Map::default()
         } else {
-            let image = self.load(executor, input);
-            executor.first_map(image)
+            let image = self.load(walk, input)?;
+            walk.first(image)?
         };
         // The end of the topmost skip, and whether the next block reads `h` doubled.
         let (mut skips_end, mut up) = (0usize, false);
         for block in self.config.blocks() {
             for (i, layer) in block.layers().enumerate() {
                 h = match *layer {
-                    Layer::Conv { .. } => self.project(executor, input)?,
+                    Layer::Conv { output, .. } => self.input_proj(walk, input, output)?,
                     Layer::Residual { output, .. } if block.part == Part::Output && i == 0 => {
                         let (height, width) =
                             (self.height >> block.level, self.width >> block.level);
-                        let values = executor.pop_skip();
+                        let values = walk.pop_skip()?;
                         let skip = Map { at: 0, channels: block.skip, height, width, values };
                         let skip = Map { at: skips_end.saturating_sub(skip.len()), ..skip };
                         let source = Source { up, second: Some(skip), ..h.into() };
-                        let h = self.up_block(executor, source, output)?;
+                        let h = walk.up_block(self.config, source, output)?;
                         (skips_end, up) = (skip.at, false);
-                        executor.move_to(h, skip.at)
+                        walk.move_to(h, skip.at)?
                     }
                     // What a block reads first may be a skip.
                     Layer::Residual { output, resample, .. } => {
-                        self.res_block(executor, h, output, resample, i == 0)?
+                        walk.res_block(self.config, h, output, resample, i == 0)?
                     }
                     Layer::Attention { channels, decoder } => {
-                        self.attention(executor, h, self.config.heads(channels, decoder)?)?
+                        walk.attention(self.config, h, self.config.heads(channels, decoder)?)?
                     }
                     Layer::Resample { resample: Resample::Up, conv: false, .. } => {
                         up = true;
                         h
                     }
-                    Layer::Resample { resample, conv, .. } => {
-                        Self::resample(executor, h, resample, conv)?
-                    }
+                    Layer::Resample { resample, conv, .. } => walk.resample(h, resample, conv)?,
                 };
             }
             if block.part == Part::Input {
-                executor.push_skip(h);
+                walk.push_skip(h)?;
                 skips_end = h.end();
             }
         }
-        let norm = executor.params()?;
-        executor.norm(&norm, h.into(), false)?;
-        let conv = executor.params()?;
-        let v = executor.push_floats(conv.bias.numel(), h.height, h.width);
-        executor.conv(&conv, h.into(), Prologue::NormSilu, v, Accumulate::No)
+        walk.norm(h.into(), Modulation::None)?;
+        let channels = self.config.patched(self.config.out_channels);
+        let v = walk.push_floats(channels, h.height, h.width);
+        walk.conv(Kernel::Three, h.into(), Prologue::NormSilu, v, Accumulate::No)
     }
 
     /// `SiLU(time_mlp(t) + label_row)`.
-    fn embed(&self, executor: &mut Executor<'_, '_>, input: &Input<'_>) -> Result<()> {
+    fn embed(&self, walk: &mut Walk<'_, '_>, input: &Input<'_>) -> Result<()> {
         let config = self.config;
         if config.ignore_time {
-            executor.embed_nothing(config.embedding());
+            walk.run(&Op::EmbedNothing { len: config.embedding() })?;
         } else {
-            let layers = [executor.params()?, executor.params()?];
-            executor.embed_time(input.t, &layers)?;
+            let layers = &[walk.params()?, walk.params()?];
+            walk.run(&Op::EmbedTime { t: input.t, layers })?;
         }
         if let Some(classes) = config.num_classes {
-            let table = executor.tensor()?;
-            executor.embed_label(table, input.label.map_or(classes, num::index))?;
+            let table = &walk.tensor()?;
+            let label = input.label.map_or(classes, num::index);
+            walk.run(&Op::EmbedLabel { table, label })?;
         }
-        executor.finish_embedding();
-        Ok(())
+        walk.run(&Op::FinishEmbedding)
     }
 
     /// The image's patches, above all other maps.
-    fn load(&self, executor: &mut Executor<'_, '_>, input: &Input<'_>) -> Map {
-        let map = executor.push_floats(self.config.input_channels(), self.height, self.width);
+    fn load(&self, walk: &mut Walk<'_, '_>, input: &Input<'_>) -> Result<Map> {
+        let map = walk.push_floats(self.config.input_channels(), self.height, self.width);
         let value = |i: usize| self.value(input, i, map.plane_len());
-        executor.load(map, (0..map.len()).map(value));
-        map
+        walk.run(&Op::Load { to: map, value: &value })?;
+        Ok(map)
     }
 
-    /// The image's patches, projected.
-    fn project(&self, executor: &mut Executor<'_, '_>, input: &Input<'_>) -> Result<Map> {
-        let conv = executor.params()?;
-        let first = executor.stack.push(conv.bias.numel(), self.height, self.width);
-        let image = self.load(executor, input);
-        let first = executor.conv(&conv, image.into(), Prologue::Plain, first, Accumulate::No)?;
-        executor.stack.cut(first.end());
+    /// The image's patches, projected to some channels.
+    fn input_proj(
+        &self,
+        walk: &mut Walk<'_, '_>,
+        input: &Input<'_>,
+        channels: usize,
+    ) -> Result<Map> {
+        let first = walk.stack.push(channels, self.height, self.width);
+        let image = self.load(walk, input)?;
+        let (plain, replace) = (Prologue::Plain, Accumulate::No);
+        let first = walk.conv(Kernel::Three, image.into(), plain, first, replace)?;
+        walk.stack.cut(first.end());
         Ok(first)
     }
 

@@ -196,7 +196,7 @@ impl UNetConfig {
     }
 
     /// Channels of images whose patches are pixels.
-    pub(super) const fn patched(&self, channels: usize) -> usize {
+    pub(crate) const fn patched(&self, channels: usize) -> usize {
         channels * self.patch * self.patch
     }
 

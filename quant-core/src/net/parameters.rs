@@ -88,6 +88,7 @@ fn conv(input: usize, output: usize, visit: &mut Visit<'_>) -> Result<()> {
     with_bias(&[output, input, 3, 3], visit)
 }
 
+#[inline(never)]
 fn with_bias(weight: &[usize], visit: &mut Visit<'_>) -> Result<()> {
     visit(weight)?;
     visit(weight.get(..1).unwrap_or(&[]))
