@@ -1,5 +1,6 @@
 //! The one error type: what was read, and the numbers that made it wrong.
 
+use crate::method::Method;
 use crate::net::UNetConfig;
 use crate::scheme::Scheme;
 use core::fmt;
@@ -153,6 +154,10 @@ pub enum Error {
     },
     /// A name that is no scheme.
     UnknownScheme,
+    /// A name that is no method of the solver.
+    UnknownMethod,
+    /// A method that the device's solver does not have.
+    NotOnDevice(Method),
     /// A name that is no preset of a net.
     UnknownNet,
 }
@@ -221,6 +226,15 @@ impl fmt::Display for Error {
             Self::UnknownScheme => {
                 f.write_str("unknown scheme: must be one of")?;
                 list(f, Scheme::ALL.iter().map(|scheme| scheme.name()))
+            }
+            Self::UnknownMethod => {
+                f.write_str("unknown ODE method: must be one of")?;
+                list(f, Method::ALL.into_iter().map(Method::name))
+            }
+            Self::NotOnDevice(method) => {
+                write!(f, "the device's solver is {method}: must be one of")?;
+                let there = Method::ALL.into_iter().filter(|method| method.is_on_device());
+                list(f, there.map(Method::name))
             }
             Self::UnknownNet => {
                 f.write_str("unknown net: must be one of")?;

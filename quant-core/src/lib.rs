@@ -36,7 +36,8 @@
 //! | [`codebook`] | a stored codebook: table, affine or logarithmic |
 //! | [`coded`] | rows of codes with their codebooks, decoded in place |
 //! | `quantize` | a whole tensor → its cheapest exact description (`alloc`) |
-//! | [`net`] | the configuration of a U-Net |
+//! | [`net`] | the U-Net: its configuration, its layers, its parameters |
+//! | [`method`] | the names of the solver's methods |
 //! | [`mod@format`] | the packed file, byte by byte; reader, and writer (`alloc`) |
 //! | [`infer`] | the net and its solver without a heap |
 //! | [`noise`] | counter-based uniforms and normals |
@@ -61,6 +62,7 @@ pub mod format;
 pub mod infer;
 pub mod kernels;
 pub mod log_range;
+pub mod method;
 pub mod net;
 pub mod noise;
 pub mod num;

@@ -17,7 +17,7 @@ use fm_candle::train::{Precision, Ranks, TrainConfig, Trainer};
 use crate::cli::{self, Common};
 use crate::cmd::launcher::Launcher;
 use crate::cmd::net;
-use crate::cmd::ode::OdeOptions;
+use crate::cmd::ode::{OdeOptions, Steps};
 use crate::progress::Progress;
 use fid::Fid;
 use journal::Journal;
@@ -80,8 +80,15 @@ pub(crate) struct Args {
     /// Solver of the snapshots, as `fmq sample` knows them
     #[arg(long = "ode_method", alias = "ode-method", default_value_t = Method::Midpoint)]
     ode_method: Method,
+    #[command(flatten)]
+    count: Steps,
     /// JSON: step_size; nfe with --edm_schedule; the solver's own, as `fmq sample` knows them
-    #[arg(long = "ode_options", alias = "ode-options", default_value = r#"{"step_size": 0.01}"#)]
+    #[arg(
+        long = "ode_options",
+        alias = "ode-options",
+        default_value = r#"{"step_size": 0.01}"#,
+        conflicts_with = "steps"
+    )]
     ode_options: OdeOptions,
     /// Guidance of the snapshots
     #[arg(long = "cfg_scale", alias = "cfg-scale", default_value_t = 0.2)]
@@ -324,6 +331,7 @@ fn tell_resumed(trainer: &Trainer, args: &Args, progress: Progress) {
 fn sampler(args: &Args, device: &Device) -> Result<Sampler> {
     let method = args.ode_method;
     let (grid, options) = args.ode_options.steps(method, args.edm_schedule, 0.01)?;
+    let grid = args.count.grid(method, args.edm_schedule, grid)?;
     Ok(Sampler { method, grid, options, cfg_scale: args.cfg_scale, batch_size: batch_size(device) })
 }
 

@@ -5,6 +5,7 @@ use std::path::Path;
 use quant_core::codebook::Entries;
 use quant_core::format::Model;
 use quant_core::infer::{Plan, Precision, STACK_BYTES, Settings};
+use quant_core::method::Method;
 
 /// What is known of a packed file.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,11 +20,13 @@ pub(crate) struct Facts {
     pub(crate) drawing: Option<Drawing>,
 }
 
-/// What drawing an image by Euler's method without guidance takes.
+/// What drawing an image without guidance takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Drawing {
     /// Integers for a file that has been calibrated for them.
     precision: Precision,
+    method: Method,
+    steps: u32,
     /// Floats of the arena.
     arena_len: usize,
     channels: usize,
@@ -35,7 +38,7 @@ pub(crate) struct Drawing {
 }
 
 impl Drawing {
-    fn of(model: &Model<'_>) -> Option<Self> {
+    fn of(model: &Model<'_>, (method, steps): (Method, u32)) -> Option<Self> {
         let precision = match model.activations() {
             Some(_) => Precision::Integer,
             None => Precision::Float,
@@ -44,7 +47,9 @@ impl Drawing {
         let (height, width) = plan.image_size();
         Some(Self {
             precision,
-            arena_len: Settings::default().arena_len(&plan, model),
+            method,
+            steps,
+            arena_len: Settings { method, ..Settings::default() }.arena_len(&plan, model),
             channels: net.out_channels,
             height,
             width,
@@ -73,7 +78,7 @@ impl Drawing {
 
 impl Facts {
     /// What is known of the file at `path`.
-    pub(crate) fn of(path: &Path, file: &[u8], model: &Model<'_>) -> Self {
+    pub(crate) fn of(path: &Path, file: &[u8], model: &Model<'_>, solver: (Method, u32)) -> Self {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' };
         Self {
@@ -83,7 +88,7 @@ impl Facts {
             log: model.tensors().any(|tensor| {
                 tensor.coded().is_some_and(|coded| coded.coding().entries == Entries::Logarithmic)
             }),
-            drawing: Drawing::of(model),
+            drawing: Drawing::of(model, solver),
         }
     }
 
@@ -97,10 +102,10 @@ impl Facts {
             lines.push("no net with an image size, so no plan".to_string());
             return lines;
         };
-        let Drawing { channels, height, width, macs, .. } = drawing;
+        let Drawing { method, channels, height, width, macs, .. } = drawing;
         lines.extend([
             format!("in      {}", if drawing.is_integer() { "integers" } else { "floats" }),
-            format!("arena   {} bytes for Euler's method without guidance", drawing.arena_bytes()),
+            format!("arena   {} bytes for {method} without guidance", drawing.arena_bytes()),
             format!("stack   about {STACK_BYTES} bytes"),
             format!("image   {channels} x {height} x {width} floats, about -1 to 1"),
             format!("classes {}", drawing.classes.map_or("none".into(), |n| n.to_string())),
@@ -125,6 +130,8 @@ impl Facts {
                 ("WIDTH", drawing.width),
                 ("CLASSES", drawing.classes.unwrap_or(0)),
                 ("PRECISION", drawing.is_integer().into()),
+                ("METHOD", drawing.method as usize),
+                ("STEPS", drawing.steps as usize),
             ]);
         }
         let line = |(name, value): (&str, usize)| format!("#define {prefix}_{name} {value}\n");
@@ -143,6 +150,13 @@ impl Facts {
             constant("Floats of the arena.", "ARENA_LEN", "usize", drawing.arena_len.to_string()),
             constant("Floats of an image.", "IMAGE_LEN", "usize", drawing.image_len().to_string()),
             constant("Classes, whose labels start at 0.", "CLASSES", "Option<u32>", classes),
+            constant(
+                "The solver.",
+                "METHOD",
+                "quant_core::method::Method",
+                format!("quant_core::method::Method::{:?}", drawing.method),
+            ),
+            constant("Steps of the solver.", "STEPS", "u32", drawing.steps.to_string()),
             format!(
                 "/// The type of the values that the net computes with.\npub type Arithmetic = \
                  {arithmetic};\n"

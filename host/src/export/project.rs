@@ -207,6 +207,8 @@ fn write(path: &Path, bytes: &[u8]) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use quant_core::method::Method;
+
     use super::*;
 
     #[test]
@@ -223,7 +225,7 @@ mod tests {
 
     #[test]
     fn templates_leave_no_name_open() {
-        let facts = Facts::of(Path::new("a.fmq"), &[], &empty());
+        let facts = Facts::of(Path::new("a.fmq"), &[], &empty(), (Method::Euler, 16));
         for language in [Language::Rust, Language::C] {
             for board in [Board::Mps2An386, Board::Mps2An500] {
                 let engine = EngineSource::Version("0.1".into());

@@ -3,6 +3,7 @@
 use super::{Checked, Span};
 use crate::format::Model;
 use crate::infer::{Method, Plan, Settings};
+use crate::num::index;
 use core::ffi::CStr;
 use core::mem::MaybeUninit;
 
@@ -79,6 +80,9 @@ impl Default for FmqSettings {
     }
 }
 
+const _: () = assert!(FMQ_EULER == Method::Euler as u32);
+const _: () = assert!(FMQ_MIDPOINT == Method::Midpoint as u32);
+const _: () = assert!(FMQ_HEUN2 == Method::Heun2 as u32);
 const SETTINGS_BYTES: u32 = 40;
 pub(super) const NEEDS_BYTES: u32 = if size_of::<usize>() == 8 { 72 } else { 56 };
 const _: () = assert!(size_of::<FmqSettings>() == SETTINGS_BYTES as usize);
@@ -104,12 +108,9 @@ impl FmqSettings {
 
     /// The same for the engine.
     pub(super) fn engine(&self) -> Checked<Settings> {
-        let method = match self.method {
-            FMQ_EULER => Method::Euler,
-            FMQ_MIDPOINT => Method::Midpoint,
-            FMQ_HEUN2 => Method::Heun2,
-            _ => return Err(FmqStatus::Settings),
-        };
+        let method = Method::ALL.get(index(self.method)).ok_or(FmqStatus::Settings)?;
+        let method = Some(*method).filter(|method| method.is_on_device());
+        let method = method.ok_or(FmqStatus::Settings)?;
         let label = Some(self.label).filter(|&label| label != FMQ_NO_LABEL);
         Ok(Settings { method, steps: self.steps, label, guidance: self.guidance })
     }

@@ -53,10 +53,11 @@ mod unet;
 mod walk;
 mod workspace;
 
+pub use crate::method::Method;
 pub use executor::Engine;
 pub use layer::Layer;
 pub use plan::Plan;
-pub use sampler::{Method, Sampler, Settings};
+pub use sampler::{Sampler, Settings};
 pub use unet::Input;
 
 /// The bytes of stack that a [`Sampler`] takes, about: as measured on a Cortex-M4.

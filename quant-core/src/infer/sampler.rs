@@ -5,20 +5,9 @@ use super::{Input, Plan};
 use crate::coded::check_range;
 use crate::error::{Error, Result};
 use crate::format::Model;
+use crate::method::Method;
 use crate::noise;
 use crate::num;
-
-/// How a step goes from `t` to `t + h`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Method {
-    /// `x + h v(x, t)`.
-    #[default]
-    Euler,
-    /// `x + h v(x + h/2 v(x, t), t + h/2)`.
-    Midpoint,
-    /// `x + h/2 (k1 + k2)`, `k1 = v(x, t)`, `k2 = v(x + h k1, t + h)`.
-    Heun2,
-}
 
 /// How an image is drawn.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -84,7 +73,8 @@ impl<'m, 'a> Sampler<'m, 'a> {
     ///
     /// # Errors
     /// [`Error::Length`] for a shorter arena; [`Error::Range`] for no steps or a label that the net
-    /// does not have; [`Error::Real`] for a guidance that is not finite.
+    /// does not have; [`Error::Real`] for a guidance that is not finite; [`Error::NotOnDevice`] for
+    /// another method.
     pub fn new(
         model: &'m Model<'m>,
         plan: &Plan,
@@ -111,6 +101,9 @@ impl<'m, 'a> Sampler<'m, 'a> {
         arena: &'a mut [f32],
         done: u32,
     ) -> Result<Self> {
+        if !settings.method.is_on_device() {
+            return Err(Error::NotOnDevice(settings.method));
+        }
         check_range("steps of the solver", u64::from(settings.steps), 1, 1 << 24)?;
         if !settings.guidance.is_finite() {
             return Err(Error::Real { what: "guidance", range: "finite" });

@@ -34,7 +34,8 @@ fn draw(arena: &mut [f32]) -> Result<()> {
         None => say!("self-test not in the file"),
     }
     let label = plan::CLASSES.map(|classes| 3 % classes);
-    let settings = Settings { label, ..Settings::default() };
+    let (method, steps) = (plan::METHOD, plan::STEPS);
+    let settings = Settings { method, steps, label, ..Settings::default() };
     let mut sampler = Sampler::new(&model, &plan, settings, arena)?;
     sampler.noise(42, 0);
     while sampler.step()? {} // feed the watchdog here
