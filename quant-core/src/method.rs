@@ -20,7 +20,7 @@ pub enum Method {
     Rk4,
     /// Adams and Bashforth's methods of order 3 to 11, as many as there are slopes.
     ExplicitAdams,
-    /// The same as the predictor, corrected by Adams and Moulton's methods of one order more.
+    /// Explicit Adams as the predictor, corrected by Adams and Moulton's methods of one order more.
     ImplicitAdams,
     /// Heun's method with Euler's as the error estimate; order 2, adaptive.
     AdaptiveHeun,
@@ -69,12 +69,12 @@ impl Method {
         }
     }
 
-    /// Whether [`infer`](crate::infer) has the method.
+    /// Returns whether [`infer`](crate::infer) has the method.
     pub const fn is_on_device(self) -> bool {
         matches!(self, Self::Euler | Self::Midpoint | Self::Heun2)
     }
 
-    /// Whether the method chooses its own steps, from tolerances.
+    /// Returns whether the method chooses its own steps, from tolerances.
     pub const fn is_adaptive(self) -> bool {
         matches!(
             self,
@@ -82,7 +82,7 @@ impl Method {
         )
     }
 
-    /// Whether the method remembers the slopes of the steps before.
+    /// Returns whether the method remembers the slopes of the steps before.
     pub const fn is_multistep(self) -> bool {
         matches!(self, Self::ExplicitAdams | Self::ImplicitAdams)
     }

@@ -10,7 +10,7 @@ use quant_core::coded::CodedRows;
 use super::Source;
 use crate::error::{Error, Result};
 use crate::model::{BEYOND_F16, Init, Weight, Weights, checked};
-use crate::ops::{Arithmetic, CodedWeight, Rows, is_finite};
+use crate::ops::{Arithmetic, CodedWeight, WeightSource, is_finite};
 
 /// Constant parameters that are read as the net is built, one tensor at a time.
 ///
@@ -91,7 +91,7 @@ impl Weights for FileWeights {
         if packed.is_some() && self.device.is_cpu() && self.dtype == DType::F32 {
             let rows = PackedRows { source: self.source.clone(), index };
             rows.check(name, shape)?;
-            return Ok(Weight::Rows(Arc::new(rows), self.arithmetic));
+            return Ok(Weight::Source(Arc::new(rows), self.arithmetic));
         }
         if let Some(rows) = packed.and_then(quant_core::format::Tensor::coded) {
             return self.coded(name, rows, shape);
@@ -125,7 +125,7 @@ impl PackedRows {
     }
 }
 
-impl Rows for PackedRows {
+impl WeightSource for PackedRows {
     fn rows<'a>(&'a self, channels: Range<usize>, buffer: &'a mut [f32]) -> &'a [f32] {
         if let Some(tensor) = self.source.packed(self.index) {
             let rows = buffer.chunks_exact_mut(tensor.row_len().max(1));
@@ -201,7 +201,7 @@ mod tests {
             let mut weights = FileWeights::new(open(scale), &Device::Cpu, dtype);
             weights.take_weight(name, &shape, Init::Zeros)
         };
-        assert!(matches!(take(1.0, DType::F32), Ok(Weight::Rows(..))));
+        assert!(matches!(take(1.0, DType::F32), Ok(Weight::Source(..))));
         let Ok(Weight::Coded(weight)) = take(1.0, DType::F16) else {
             panic!("weights of a packed file stay packed")
         };

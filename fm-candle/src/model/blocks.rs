@@ -47,7 +47,7 @@ impl Conv {
         }
     }
 
-    /// The same, starting at zero (upstream's `zero_module`).
+    /// A convolution that starts at zero (upstream's `zero_module`).
     pub(super) fn zero(
         weights: &mut dyn Weights,
         prefix: &str,
@@ -78,7 +78,7 @@ impl Conv {
                 }
                 Kernel::Tensors { weight, bias }
             }
-            Weight::Rows(rows, arithmetic) => {
+            Weight::Source(rows, arithmetic) => {
                 // Linear layers and the layers at the images are small and wide of effect.
                 let inner = shape.len() > 2 && shape[0].min(shape[1]) >= GROUPS;
                 let arithmetic = if inner { arithmetic } else { Arithmetic::Float };
@@ -90,7 +90,7 @@ impl Conv {
         Ok(Self { kernel, stride: 1, padding })
     }
 
-    /// The same convolution on every `stride`-th pixel.
+    /// The convolution on every `stride`-th pixel.
     pub(super) fn with_stride(self, stride: usize) -> Self {
         let kernel = match self.kernel {
             Kernel::Frozen(conv) => Kernel::Frozen(conv.with_stride(stride)),
@@ -174,7 +174,7 @@ pub(super) fn resample(x: &Tensor, resample: Resample) -> Result<Tensor> {
     })
 }
 
-/// How the embedding enters a block: through a linear layer, or as a constant where there is
+/// Path of the embedding into a block: through a linear layer, or as a constant where there is
 /// neither time nor label.
 enum Embedding {
     Linear(Linear),

@@ -1,4 +1,4 @@
-//! The whole net: embeddings, the way down, the middle, the way up.
+//! The whole net: embeddings, encoder, middle, decoder.
 
 use core::cell::Cell;
 use core::f64::consts::TAU;
@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::ops::{self, Activation, Mask, shuffle, unshuffle};
 use crate::random::Domain;
 
-/// Whether dropout is on.
+/// Mode of a forward pass: dropout off or on.
 #[derive(Clone, Copy)]
 pub enum Mode<'a> {
     /// No dropout.
@@ -212,17 +212,17 @@ impl UNet {
         mode: Mode<'_>,
     ) -> Result<Tensor> {
         let embedding = self.embedding(x, t, label)?;
-        let (mut h, mut skips) = self.descend(x, concat, &embedding, mode)?;
+        let (mut h, mut skips) = self.encoder(x, concat, &embedding, mode)?;
         for block in &self.output_blocks {
             if let Some(skip) = skips.pop() {
                 h = ops::concat(&h, &skip)?;
             }
             h = block.forward(&h, &embedding, mode)?;
         }
-        self.leave(&h, x.dtype())
+        self.output_head(&h, x.dtype())
     }
 
-    /// What the middle block gives: the latents of the paper's analysis.
+    /// Result of the middle block: the latents of the paper's analysis.
     ///
     /// # Shapes
     /// As [`forward`](Self::forward); result `[n, c', h', w']`, with the channels of the last level
@@ -232,19 +232,19 @@ impl UNet {
     /// As [`forward`](Self::forward).
     pub fn bottleneck(&self, x: &Tensor, t: &Tensor, label: Option<&Tensor>) -> Result<Tensor> {
         let embedding = self.embedding(x, t, label)?;
-        let (h, _) = self.descend(x, None, &embedding, Mode::Eval)?;
+        let (h, _) = self.encoder(x, None, &embedding, Mode::Eval)?;
         Ok(h.permute((0, 3, 1, 2))?.contiguous()?)
     }
 
-    /// The map behind the middle block, `[n, h', w', c']`, and those that skip to the way up.
-    fn descend(
+    /// The map after the middle block, `[n, h', w', c']`, and the skips of the decoder.
+    fn encoder(
         &self,
         x: &Tensor,
         concat: Option<&Tensor>,
         embedding: &Tensor,
         mode: Mode<'_>,
     ) -> Result<(Tensor, Vec<Tensor>)> {
-        let mut h = self.enter(x, concat)?;
+        let mut h = self.input_map(x, concat)?;
         let mut skips = Vec::with_capacity(self.input_blocks.len());
         for block in &self.input_blocks {
             h = block.forward(&h, embedding, mode)?;
@@ -254,7 +254,7 @@ impl UNet {
     }
 
     /// The map that the first block takes, `[n, h, w, c]`.
-    pub(super) fn enter(&self, x: &Tensor, concat: Option<&Tensor>) -> Result<Tensor> {
+    pub(super) fn input_map(&self, x: &Tensor, concat: Option<&Tensor>) -> Result<Tensor> {
         let (_, _, height, width) = x.dims4()?;
         let patch = self.config.patch;
         let multiple = patch << (self.config.channel_mult.len() - 1);
@@ -279,7 +279,7 @@ impl UNet {
     }
 
     /// The velocity that the last block's map becomes, `[n, out_channels, h, w]`.
-    pub(super) fn leave(&self, h: &Tensor, dtype: DType) -> Result<Tensor> {
+    pub(super) fn output_head(&self, h: &Tensor, dtype: DType) -> Result<Tensor> {
         let patch = self.config.patch;
         let v = self.out.1.forward(&self.out.0.forward(h, Activation::Silu)?)?;
         let v = v.permute((0, 3, 1, 2))?.contiguous()?.to_dtype(dtype)?;
@@ -291,7 +291,7 @@ impl UNet {
         self.out.1.dtype()
     }
 
-    /// What enters the first block: the images, their Fourier features, what is concatenated.
+    /// Input of the first block: the images, their Fourier features, what is concatenated.
     fn input(&self, x: &Tensor, concat: Option<&Tensor>) -> Result<Tensor> {
         let fourier = self.config.with_fourier_features.then(|| fourier_features(x)).transpose()?;
         let parts: Vec<&Tensor> =

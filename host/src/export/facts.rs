@@ -1,4 +1,4 @@
-//! What a packed file takes on a device and what it draws, as lines for people and as constants.
+//! Needs of a packed file on a device, and the size of its images, as lines for people and as constants.
 
 use std::path::Path;
 
@@ -7,20 +7,20 @@ use quant_core::format::Model;
 use quant_core::infer::{Plan, Precision, STACK_BYTES, Settings};
 use quant_core::method::Method;
 
-/// What is known of a packed file.
+/// Facts about a packed file.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Facts {
     /// The file's name, of characters that cannot end a comment.
     name: String,
     bytes: usize,
     golden: bool,
-    /// Whether it has codebooks of the scheme `log`.
+    /// It has codebooks of the scheme `log`.
     pub(crate) log: bool,
     /// None for a file without a net or without the size of its images.
     pub(crate) drawing: Option<Drawing>,
 }
 
-/// What drawing an image without guidance takes.
+/// Needs of drawing an image without guidance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Drawing {
     /// Integers for a file that has been calibrated for them.
@@ -77,7 +77,7 @@ impl Drawing {
 }
 
 impl Facts {
-    /// What is known of the file at `path`.
+    /// Facts about the file at `path`.
     pub(crate) fn of(path: &Path, file: &[u8], model: &Model<'_>, solver: (Method, u32)) -> Self {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' };

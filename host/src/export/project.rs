@@ -69,7 +69,7 @@ pub(crate) enum EngineSource {
 }
 
 impl EngineSource {
-    /// What an argument names; without one the folder that this program was built from.
+    /// Source that an argument names, or the folder that this program was built from.
     pub(crate) fn of(given: Option<&str>) -> Result<Self> {
         let built_from = concat!(env!("CARGO_MANIFEST_DIR"), "/../quant-core");
         let text = given.unwrap_or(built_from);

@@ -46,7 +46,7 @@ fn status(result: Checked<FmqStatus>) -> FmqStatus {
 }
 
 /// Checks the packed file at the start of `memory` from end to end and opens it. `memory` may go on
-/// behind the file, as a flash does: the file's header says how long it is.
+/// after the file, as a flash does: the file's header says how long it is.
 ///
 /// On success `model` refers to the file until it is opened again: the file must stay and not change.
 ///
@@ -210,7 +210,7 @@ pub unsafe extern "C" fn fmq_init(
     status(init())
 }
 
-/// Does one step of the solver: `FMQ_STATUS_MORE` while there are more, `FMQ_STATUS_OK` behind the
+/// Does one step of the solver: `FMQ_STATUS_MORE` while there are more, `FMQ_STATUS_OK` after the
 /// last. An error ends the image.
 ///
 /// # Safety
@@ -269,7 +269,7 @@ pub unsafe extern "C" fn fmq_finish(
     status(finish())
 }
 
-/// What a status means, and what would be right: a text that ends in 0 and stays.
+/// Text of a status, with what would be right; it ends in 0 and stays.
 #[unsafe(no_mangle)]
 pub extern "C" fn fmq_error_text(status: i32) -> *const c_char {
     FmqStatus::text(status).as_ptr()

@@ -34,7 +34,7 @@ fn net() -> UNetConfig {
     }
 }
 
-/// The file of that net; with a golden velocity that is right or, by `off`, is not.
+/// The file of that net; with a self-test vector that is right or, by `off`, is not.
 fn file(off: Option<f32>) -> Vec<u8> {
     let plain = written(&[]);
     let Some(off) = off else { return plain };
@@ -316,7 +316,7 @@ fn files_are_checked() {
     assert_eq!(status(4, 2), FmqStatus::Version);
     assert_eq!(status(good.len() - 1, 1), FmqStatus::Checksum);
     assert_eq!(status(23, 1), FmqStatus::File);
-    // A flash goes on behind the file.
+    // A flash goes on after the file.
     caller.file = good;
     caller.file.resize(caller.file.len() + 100, 0xff);
     assert_eq!(caller.open(), FmqStatus::Ok);

@@ -20,7 +20,7 @@ pub const FMQ_MIDPOINT: u32 = 1;
 /// `x + h/2 (k1 + k2)`, `k1 = v(x, t)`, `k2 = v(x + h k1, t + h)`: two evaluations a step.
 pub const FMQ_HEUN2: u32 = 2;
 
-/// Whether this build computes in floats, and whether in integers.
+/// The arithmetics of this build.
 const FLOATS: bool = cfg!(feature = "capi-float");
 const INTEGERS: bool = cfg!(feature = "capi-integer");
 
@@ -42,11 +42,11 @@ impl FmqModel {
     pub const CLOSED: Self = Self { opaque: [MaybeUninit::new(0); FMQ_MODEL_WORDS] };
 }
 
-/// How an image is drawn. `fmq_defaults` fills it in.
+/// Settings by which an image is drawn. `fmq_defaults` fills them in.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct FmqSettings {
-    /// `sizeof(fmq_settings)`: later versions of the library add fields behind the last.
+    /// `sizeof(fmq_settings)`: later versions of the library add fields after the last.
     pub size: u32,
     /// `FMQ_EULER`, `FMQ_MIDPOINT` or `FMQ_HEUN2`.
     pub method: u32,
@@ -106,7 +106,7 @@ impl FmqSettings {
         Ok(unsafe { given.read() })
     }
 
-    /// The same for the engine.
+    /// The settings as the engine takes them.
     pub(super) fn engine(&self) -> Checked<Settings> {
         let method = Method::ALL.get(index(self.method)).ok_or(FmqStatus::Settings)?;
         let method = Some(*method).filter(|method| method.is_on_device());
@@ -131,13 +131,13 @@ impl FmqSettings {
     }
 }
 
-/// What drawing takes, and what is drawn.
+/// Needs of drawing, and the size of its image.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FmqNeeds {
     /// `sizeof(fmq_needs)`, to be set before `fmq_plan`.
     pub size: u32,
-    /// What the arena's address must be a multiple of.
+    /// Alignment of the arena's address.
     pub arena_align: u32,
     /// Bytes of the arena, for `fmq_init` and `fmq_self_test` with these settings.
     pub arena_bytes: usize,
@@ -181,7 +181,7 @@ impl FmqNeeds {
     }
 }
 
-/// How a call went: at least 0 where it did what it should.
+/// Outcome of a call: at least 0 where it did what it should.
 #[repr(i32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FmqStatus {
@@ -236,8 +236,8 @@ impl FmqStatus {
             -9 => c"the file is of a later version: must be one that this library reads",
             -10 => c"the file has no net to draw with: must have one with the size of its images",
             -11 => c"the image is not finite: must be drawn with other settings or another net",
-            -12 => c"self-test failed: must compute the file's golden velocity",
-            -13 => c"the file has no golden velocity: must be made by fmq quantize --golden",
+            -12 => c"self-test failed: must compute the file's self-test vector",
+            -13 => c"the file has no self-test vector: must be made by fmq quantize --golden",
             -14 => c"the file has no activation scales: must be made by fmq calibrate",
             _ => c"unknown status",
         }

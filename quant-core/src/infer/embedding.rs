@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::format::Tensor;
 use crate::num::{self, silu};
 
-/// What an operation on the embedding takes; nothing for any other.
+/// Workspace of an operation on the embedding; nothing for any other.
 pub(super) fn sizes(op: &Op<'_, '_>) -> Sizes {
     match op {
         Op::EmbedTime { layers: [first, second], .. } => {

@@ -1,4 +1,4 @@
-//! What a walk is done for: to run its operations in a memory, or to measure them without any.
+//! Targets of a walk: one runs its operations in a memory, the other measures them without any.
 
 use super::Precision;
 use super::embedding;
@@ -24,7 +24,7 @@ pub(super) trait Layers {
     /// Values of a map in a float of the arena.
     const PER_FLOAT: usize;
 
-    /// What an operation takes, but for its maps.
+    /// Workspace of an operation, but for its maps.
     fn sizes(op: &Op<'_, '_>) -> Sizes;
 
     /// Runs an operation, whose maps are there.
@@ -33,11 +33,11 @@ pub(super) trait Layers {
     /// The part of the memory where maps of floats lie.
     fn floats<'w>(workspace: &'w Workspace<'_>) -> &'w [f32];
 
-    /// That part, taken out of the memory.
+    /// The part where maps of floats lie, taken out of the memory.
     fn into_floats(workspace: Workspace<'_>) -> &[f32];
 }
 
-/// What a walk takes.
+/// Memory and work of a walk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Needs {
     pub(super) sizes: Sizes,

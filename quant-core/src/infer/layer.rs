@@ -39,7 +39,7 @@ impl Layer {
         self.needs.arena_len()
     }
 
-    /// Its multiplications.
+    /// Multiplications of the layer.
     pub const fn macs(&self) -> u64 {
         self.needs.macs
     }

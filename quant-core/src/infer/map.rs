@@ -1,6 +1,6 @@
 //! Feature maps in the arena, and what a layer reads: one or two of them side by side.
 
-/// What a map's values are.
+/// Kind of a map's values.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) enum Values {
     /// Floats.
@@ -54,12 +54,12 @@ impl Map {
     }
 }
 
-/// What a layer reads: a map, and behind its channels those of another.
+/// Input of a layer: a map, and after its channels those of another.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Source {
     pub(super) first: Map,
     pub(super) second: Option<Map>,
-    /// Whether each pixel of the first map is read as 2 x 2.
+    /// Each pixel of the first map is read as 2 x 2.
     pub(super) up: bool,
     /// The first map's channels in groups of this many, of which only every third is read: the
     /// queries of heads that lie between their keys and values.
@@ -99,7 +99,7 @@ impl Source {
         }
     }
 
-    /// What the values of a channel are.
+    /// Kind of a channel's values.
     pub(super) fn values(&self, channel: usize) -> Values {
         match self.second {
             Some(second) if channel >= self.first.channels => second.values,
@@ -107,7 +107,7 @@ impl Source {
         }
     }
 
-    /// How often each value of a channel's stored plane is read.
+    /// Times that each value of a channel's stored plane is read.
     pub(super) const fn repeats(&self, channel: usize) -> usize {
         if self.up && channel < self.first.channels { 4 } else { 1 }
     }
@@ -136,7 +136,7 @@ pub(super) fn part<T>(values: &[T], at: usize, len: usize) -> &[T] {
     values.get(at..).and_then(|values| values.get(..len)).unwrap_or(&[])
 }
 
-/// The same, to be written.
+/// `len` values from `at` on, to be written; none where they are not all there.
 pub(super) fn part_mut<T>(values: &mut [T], at: usize, len: usize) -> &mut [T] {
     values.get_mut(at..).and_then(|values| values.get_mut(..len)).unwrap_or(&mut [])
 }

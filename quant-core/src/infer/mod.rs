@@ -63,7 +63,7 @@ pub use unet::Input;
 /// The bytes of stack that a [`Sampler`] takes, about: as measured on a Cortex-M4.
 pub const STACK_BYTES: usize = 8 << 10;
 
-/// What a net computes with.
+/// The arithmetic of a net, where a program chooses when it runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Precision {
     /// Floats.
@@ -76,7 +76,7 @@ pub enum Precision {
 
 /// The type of a map's values: `f32`, or `i8` for a file with activation scales.
 pub trait Arithmetic {
-    /// Its layers.
+    /// The layers of this arithmetic.
     #[doc(hidden)]
     const ENGINE: Engine;
 }

@@ -10,18 +10,18 @@ pub(super) struct Params<'m> {
     pub(super) bias: Tensor<'m>,
 }
 
-/// What happens to a value between its map and a layer.
+/// Step between a map and the layer that reads it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Prologue {
     /// Nothing.
     Plain,
     /// The norm whose gains and offsets were made last.
     Norm,
-    /// That norm, then `SiLU`.
+    /// The norm that was made last, then `SiLU`.
     NormSilu,
 }
 
-/// Whether a layer's result is added to what its map holds.
+/// Addition of a layer's result to what its map holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Accumulate {
     /// It replaces that.
@@ -58,7 +58,7 @@ pub(super) struct Conv<'o, 'm> {
     pub(super) source: Source,
     pub(super) prologue: Prologue,
     pub(super) to: Map,
-    /// What the values of `to` are before.
+    /// Kind of the values of `to` before.
     pub(super) before: Values,
     pub(super) accumulate: Accumulate,
 }
@@ -100,7 +100,7 @@ pub(super) enum Op<'o, 'm> {
 }
 
 impl Op<'_, '_> {
-    /// Its multiplications of weights or of attention.
+    /// Multiplications of weights or of attention.
     pub(super) fn macs(&self) -> u64 {
         let factors: [usize; 5] = match *self {
             Op::Conv(Conv { kernel, to, source, .. }) => {

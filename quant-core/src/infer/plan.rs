@@ -9,7 +9,7 @@ use crate::error::{Error, Result, check_length};
 use crate::format::{Activations, MemoryPlan, Model};
 use crate::{noise, num};
 
-/// What an evaluation of a net takes, for images of one size.
+/// Memory and work of an evaluation of a net, for images of one size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Plan {
     needs: Needs,
@@ -117,7 +117,7 @@ impl Plan {
         }
     }
 
-    /// What it computes with.
+    /// The arithmetic of the plan.
     pub const fn precision(&self) -> Precision {
         self.engine.precision
     }
@@ -137,15 +137,15 @@ impl Plan {
         (self.height * self.patch, self.width * self.patch)
     }
 
-    /// Computes the self-test vector of the file and returns how far off its worst element is; none where
-    /// the file has no pair.
+    /// Computes the self-test vector of the file and returns how far off its worst element is; `None`
+    /// where the file has none.
     ///
     /// # Shapes
     /// `arena`: at least [`Plan::arena_len`] and an image of as many channels as the net has.
     ///
     /// # Errors
-    /// [`Error::SelfTest`] where an element is off by more than the pair allows;
-    /// [`Error::Length`] for a pair of other images or a short arena; those of
+    /// [`Error::SelfTest`] where an element is off by more than the vector allows;
+    /// [`Error::Length`] for a vector of other images or a short arena; those of
     /// [`Plan::velocity`].
     pub fn self_test(&self, model: &Model<'_>, arena: &mut [f32]) -> Result<Option<f32>> {
         let Some(golden) = model.golden() else { return Ok(None) };

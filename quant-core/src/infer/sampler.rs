@@ -9,14 +9,14 @@ use crate::method::Method;
 use crate::noise;
 use crate::num;
 
-/// How an image is drawn.
+/// Settings of a [`Sampler`]: solver, class, guidance.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Settings {
     /// The solver.
     pub method: Method,
-    /// Its steps from noise at t = 0 to data at t = 1, all of one length.
+    /// Steps of the solver from noise at t = 0 to data at t = 1, all of one length.
     pub steps: u32,
-    /// The class; none for "no label".
+    /// The class, `None` for "no label".
     pub label: Option<u32>,
     /// Guidance `s`: the velocity is `(1 + s) v(x, t, label) - s v(x, t, none)`; 0 is off.
     pub guidance: f32,
@@ -60,7 +60,7 @@ pub struct Sampler<'m, 'a> {
     settings: Settings,
     done: u32,
     x: &'a mut [f32],
-    /// What a step needs beside it.
+    /// Images that a step needs beside it.
     buffers: &'a mut [f32],
     arena: &'a mut [f32],
 }
@@ -136,7 +136,7 @@ impl<'m, 'a> Sampler<'m, 'a> {
         Ok(())
     }
 
-    /// Does one step; whether there are more.
+    /// Does one step; returns whether there are more.
     ///
     /// # Errors
     /// Those of [`Plan::velocity`]; [`Error::NonFinite`] for a state that is not finite, with the

@@ -13,16 +13,16 @@ use crate::error::{Error, Result, check_count, check_length};
 use crate::net::{Layer, Part, Resample, UNetConfig};
 use crate::num;
 
-/// What a velocity is asked for.
+/// The point at which a velocity is computed: image, time and class.
 #[derive(Clone, Copy, Debug)]
 pub struct Input<'a> {
     /// The image, `[c, h, w]`.
     pub x: &'a [f32],
-    /// Channels behind those of the image, for nets with more input than image channels.
+    /// Channels after those of the image, for nets with more input than image channels.
     pub concat: &'a [f32],
     /// The time, noise at 0, data at 1.
     pub t: f32,
-    /// The class; none, or the number of classes, is "no label".
+    /// The class; `None`, or the number of classes, is "no label".
     pub label: Option<u32>,
 }
 
@@ -135,8 +135,8 @@ impl Net<'_> {
         }
         let at = |values: &[f32], i: usize| values.get(i).copied().unwrap_or(0.0);
         let Some(feature) = i.checked_sub(input.x.len()) else { return at(input.x, i) };
-        if let Some(behind) = feature.checked_sub(12 * plane) {
-            return at(input.concat, behind);
+        if let Some(after) = feature.checked_sub(12 * plane) {
+            return at(input.concat, after);
         }
         // Six sines, then six cosines, of 2 pi 2^f x for f = 6, 7, channel by channel.
         let feature = feature / plane.max(1);

@@ -111,7 +111,7 @@ impl<'m, 't> Walk<'m, 't> {
         Ok(())
     }
 
-    /// What the values of the topmost skip are.
+    /// Kind of the values of the topmost skip.
     pub(super) fn pop_skip(&mut self) -> Result<Values> {
         if self.activations.is_none() {
             return Ok(Values::Floats);

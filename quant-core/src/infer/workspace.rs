@@ -128,7 +128,7 @@ pub(super) const fn too_small(expected: usize, found: usize) -> Error {
 #[derive(Debug, Default)]
 pub(super) struct Stack {
     end: usize,
-    /// What new maps hold.
+    /// Kind of the values of new maps.
     values: Values,
     /// The highest end so far.
     pub(super) peak: usize,

@@ -6,7 +6,7 @@ use crate::bits::{get, packed_len};
 use std::vec;
 use std::vec::Vec;
 
-/// What the guards around a result hold.
+/// Value of the guards around a result.
 const GUARD: u8 = 0xa5;
 const GUARD_FLOAT: f32 = -12345.678;
 
@@ -88,7 +88,7 @@ fn each_kernel_dequantizes_as_scalar() {
             let done = kernel.dequantize(packed, bits, &table, &mut out[1..=n]);
             let widest = if name == "avx512" { 8 } else { 4 };
             assert_eq!(done, if bits <= widest { whole } else { 0 }, "{name}, {bits} bits, {n}");
-            // Nothing behind the blocks: neither weights nor the guard.
+            // Nothing after the blocks: neither weights nor the guard.
             let mut expected = dequantized(packed, bits, &table, n);
             expected[1 + done..].fill(GUARD_FLOAT.to_bits());
             assert_eq!(bits_of(&out), expected, "{name}, {bits} bits, {n} weights");

@@ -15,7 +15,7 @@ use super::UNetConfig;
 use core::fmt;
 use core::num::NonZeroUsize;
 
-/// What a layer does to the resolution.
+/// Change of the resolution by a layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resample {
     /// Nothing.
@@ -42,14 +42,14 @@ pub enum Layer {
         input: usize,
         /// Channels that it writes.
         output: usize,
-        /// What it does to the resolution.
+        /// Change of the resolution.
         resample: Resample,
     },
     /// Attention of every pixel to every pixel, added to what it reads.
     Attention {
         /// Channels that it reads and writes.
         channels: usize,
-        /// Whether it has the heads of the decoder; see [`UNetConfig::heads`].
+        /// It has the heads of the decoder; see [`UNetConfig::heads`].
         decoder: bool,
     },
     /// A change of the resolution.
@@ -58,7 +58,7 @@ pub enum Layer {
         channels: usize,
         /// Up or down.
         resample: Resample,
-        /// Whether a convolution of 3 x 3 is part of it.
+        /// A convolution of 3 x 3 is part of it.
         conv: bool,
     },
 }
@@ -81,17 +81,17 @@ pub enum Part {
 pub struct Block {
     /// The part that it belongs to.
     pub part: Part,
-    /// Its position in the part.
+    /// Position of the block in its part.
     pub number: usize,
-    /// How often the resolution of its result, before a step up, has been halved.
+    /// Times that the resolution of its result, before a step up, has been halved.
     pub level: usize,
-    /// Channels of the skip that it reads behind those of the map before it; 0 outside the decoder.
+    /// Channels of the skip that it reads after those of the map before it; 0 outside the decoder.
     pub skip: usize,
     layers: [Option<Layer>; 3],
 }
 
 impl Block {
-    /// Its layers in order; none where the net does not project its input.
+    /// The layers in order; none where the net does not project its input.
     pub fn layers(&self) -> impl Iterator<Item = &Layer> {
         self.layers.iter().flatten()
     }
@@ -121,7 +121,7 @@ impl UNetConfig {
         NonZeroUsize::MIN.saturating_add(self.num_res_blocks)
     }
 
-    /// Whether input block `n` is a step down.
+    /// Returns whether input block `n` is a step down.
     fn steps_down(&self, n: usize) -> bool {
         n > 0 && n % self.stride() == 0
     }

@@ -190,7 +190,7 @@ impl UNetConfig {
         4 * self.model_channels
     }
 
-    /// Whether blocks see a constant instead of an embedding: of neither time nor label.
+    /// Returns whether blocks see a constant instead of an embedding: of neither time nor label.
     pub const fn embeds_nothing(&self) -> bool {
         self.ignore_time && self.num_classes.is_none()
     }

@@ -20,7 +20,7 @@ unsafe extern "C" {
     static model_end: u8;
 }
 
-/// The flash that holds the model, and whatever lies behind it.
+/// The flash that holds the model, and whatever lies after it.
 pub fn model_flash() -> &'static [u8] {
     let (start, end) = (&raw const model_start, &raw const model_end);
     // SAFETY: `memory.x` sets this memory apart, and the program never writes to it.

@@ -15,7 +15,7 @@ const BLOCK: usize = 2048;
 /// Channels of which a gathered block has a multiple.
 const CHANNELS: usize = 8;
 
-/// How many channels of a convolution of 3 x 3 are gathered together, and the length of one of them.
+/// Channels of a 3 x 3 convolution that are gathered together, and the length of one of them.
 #[inline]
 fn block(op: &Conv<'_, '_>, channels: usize) -> (usize, usize) {
     let (height, width) = (op.source.height(), op.source.width());
@@ -24,7 +24,7 @@ fn block(op: &Conv<'_, '_>, channels: usize) -> (usize, usize) {
     (step.min(channels.max(1)), margined)
 }
 
-/// What a convolution of 3 x 3 takes.
+/// Workspace of a convolution of 3 x 3.
 pub(super) fn sizes(op: &Conv<'_, '_>) -> Sizes {
     let (step, margined) = block(op, op.source.channels());
     Sizes {
@@ -85,7 +85,7 @@ fn rows(op: &Conv<'_, '_>) -> usize {
     (BLOCK / row).min(op.source.height()).max(1)
 }
 
-/// What a convolution of 1 x 1 takes.
+/// Workspace of a convolution of 1 x 1.
 pub(super) fn pointwise_sizes(op: &Conv<'_, '_>) -> Sizes {
     let channels = op.source.channels();
     Sizes {
@@ -222,7 +222,8 @@ fn one(sum: f32, [a, b, c]: [f32; 3], &[x0, x1, x2]: &[f32; 3]) -> f32 {
     sum + a * x0 + b * x1 + c * x2
 }
 
-/// The same for neighbours, written out: a compiler that wants small code keeps a loop.
+/// Adds the products of a row of taps to neighbours; written out, as a compiler that wants small code
+/// keeps a loop.
 #[inline]
 fn seven(
     sums: [f32; TOGETHER],

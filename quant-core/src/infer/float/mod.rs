@@ -78,17 +78,17 @@ pub(super) fn load(map: &mut [f32], value: &dyn Fn(usize) -> f32) {
     map.iter_mut().enumerate().for_each(|(i, out)| *out = value(i));
 }
 
-/// What a norm takes.
+/// Workspace of a norm.
 pub(super) fn norm_sizes(channels: usize) -> Sizes {
     Sizes { affine: channels.saturating_mul(2), vector: channels, ..Sizes::default() }
 }
 
-/// What attention takes: scores, and a query.
+/// Workspace of attention: scores, and a query.
 pub(super) fn attention_sizes(pixels: usize, width: usize) -> Sizes {
     Sizes { gathered: pixels.saturating_add(width), ..Sizes::default() }
 }
 
-/// How the values of one channel enter a layer: norm and activation.
+/// Norm and activation of one channel's values on their way into a layer.
 enum NormAct {
     Plain,
     Affine { gain: f32, offset: f32, active: bool },

@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::net::GROUPS;
 use crate::num;
 
-/// What is added to a group's variance.
+/// Added to a group's variance before the root.
 pub(in super::super) const EPS: f32 = 1e-5;
 
 /// Gains and offsets of a norm over what a layer reads, for the layers that take

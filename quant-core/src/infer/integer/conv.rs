@@ -26,11 +26,11 @@ struct Band {
     rows: usize,
     /// Columns of zeros on each side.
     margin: usize,
-    /// Whether rows contain channels, or channels rows.
+    /// Rows contain channels; else channels contain rows.
     rows_first: bool,
 }
 
-/// How a convolution is cut into bands.
+/// Bands that a convolution is cut into.
 struct Bands {
     /// Rows and columns of the kernel.
     side: usize,
@@ -70,7 +70,7 @@ impl Bands {
     }
 }
 
-/// What a convolution takes.
+/// Workspace of a convolution.
 pub(super) fn sizes(op: &Conv<'_, '_>) -> Sizes {
     let bands = Bands::of(op);
     let (pairs, decoded) = row_words(&op.params.weight, bands.side);
@@ -144,7 +144,7 @@ fn put_row(
     }
 }
 
-/// How the values of a source become integers.
+/// Conversion of a source's values to integers.
 struct Inputs<'a> {
     quantizer: InputQuantizer<'a>,
     /// The real value of the integer 1.

@@ -67,7 +67,7 @@ pub(super) struct InputQuantizer<'a> {
     prologue: Prologue,
     affine: &'a [[f32; 2]],
     /// Real value of fixed-point 1.
-    one: f32,
+    base: f32,
     /// The largest magnitude in fixed point.
     peak: i32,
     shift: u32,
@@ -91,17 +91,17 @@ impl<'a> InputQuantizer<'a> {
             [source.first.values, source.second.unwrap_or(source.first).values].map(Values::scale);
         // The bytes of two maps meet in the larger scale.
         let plain = prologue == Prologue::Plain;
-        let (one, peak) = if plain { (scales[0].max(scales[1]), 127 << 16) } else { (1.0, peak) };
+        let (base, peak) = if plain { (scales[0].max(scales[1]), 127 << 16) } else { (1.0, peak) };
         let mut shift = 0;
         while (peak >> shift) >= limit && shift < 31 {
             shift += 1;
         }
-        Self { prologue, affine, one, peak, shift }
+        Self { prologue, affine, base, peak, shift }
     }
 
     /// Real value of the integer 1 that comes out.
     pub(super) fn scale(&self) -> f32 {
-        num::f32_of_u32(1 << self.shift) / ONE * self.one
+        num::f32_of_u32(1 << self.shift) / ONE * self.base
     }
 
     /// The largest magnitude of the integers that come out.
@@ -112,7 +112,7 @@ impl<'a> InputQuantizer<'a> {
     /// Norm and scale of a channel's bytes, in fixed point.
     pub(super) fn affine(&self, channel: usize, values: Values) -> FixedPointAffine {
         let affine = match self.prologue {
-            Prologue::Plain => [1.0 / self.one, 0.0],
+            Prologue::Plain => [1.0 / self.base, 0.0],
             _ => self.affine.get(channel).copied().unwrap_or_default(),
         };
         FixedPointAffine::new(affine, values.scale())

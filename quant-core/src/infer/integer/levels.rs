@@ -17,7 +17,7 @@ pub(super) struct Levels {
     codebook: Option<usize>,
     /// The largest magnitude of an integer.
     limit: i32,
-    /// That of what they are multiplied with.
+    /// The largest magnitude of the integers that they are multiplied with.
     most: i32,
 }
 
@@ -142,7 +142,7 @@ impl Levels {
         Ok(Row { multipliers: Multipliers::Words(out), scale })
     }
 
-    /// The same for weights that are not coded.
+    /// Makes a row of weights that are not coded ready.
     fn dense(
         &mut self,
         weight: &Tensor<'_>,

@@ -81,7 +81,7 @@ impl Layers for i8 {
     }
 }
 
-/// What a map takes of the floats beside the maps.
+/// Floats of a map that lies beside the maps of bytes.
 const fn floats_of(map: Map) -> usize {
     match map.values {
         Values::Floats => map.len(),

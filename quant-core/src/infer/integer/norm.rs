@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::net::GROUPS;
 use crate::num;
 
-/// What a norm wants to know about the bytes of a plane.
+/// Mean and variance of the bytes of a plane.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Statistics {
     mean: f32,
