@@ -59,6 +59,7 @@ if chip_is_ready; then
             chips=(--locked --release --target "$target" --target-dir target)
             step env -C tests/firmware cargo clippy "${chips[@]}" -- -D warnings
             step env -C tests/firmware cargo build "${chips[@]}"
+            step env -C tests/firmware cargo build "${chips[@]}" -p no-panic --features log
         done
         if command -v qemu-system-arm >/dev/null && command -v arm-none-eabi-gcc >/dev/null; then
             step make -C tests/firmware/c-digit
@@ -85,7 +86,7 @@ for target in $others; do
     fi
 done
 
-for features in "" alloc capi alloc,capi; do
+for features in "" alloc capi-float capi-integer alloc,capi,serde; do
     step cargo clippy --locked -p quant-core --all-targets --features "$features" -- -D warnings
 done
 step cargo test --locked -p quant-core

@@ -99,7 +99,7 @@ pub fn tensor(index: u64, shape: &[usize]) -> candle_core::Result<Tensor> {
 /// # Errors
 /// None while the preset exists.
 pub fn small_config() -> fm_candle::Result<UNetConfig> {
-    UNetConfig::preset("mnist-small")
+    Ok(UNetConfig::preset("mnist-small")?)
 }
 
 /// How a net's weights lie in memory, and how they are multiplied by.
@@ -162,7 +162,7 @@ pub fn packed_file(config: &UNetConfig, bits: Bits) -> fm_candle::Result<Vec<u8>
     let tensors =
         UNet::shapes(config)?.into_iter().map(tensor).collect::<fm_candle::Result<Vec<_>>>()?;
     let policy = TensorPolicy::Quantize(Options::new(Scheme::EqualMass, bits));
-    Ok(quantize_in_memory(&tensors, Some(&config.to_packed()?), |_, _| policy)?.0)
+    Ok(quantize_in_memory(&tensors, Some(config), |_, _| policy)?.0)
 }
 
 /// Training steps without end.

@@ -59,6 +59,12 @@ impl From<candle_core::Error> for Error {
     }
 }
 
+impl From<quant_core::net::UnknownNet> for Error {
+    fn from(error: quant_core::net::UnknownNet) -> Self {
+        Self::Config(error.to_string())
+    }
+}
+
 impl Error {
     /// An [`Error::Io`] for `path`.
     pub fn io(path: &Path, cause: std::io::Error) -> Self {

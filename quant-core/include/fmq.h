@@ -33,7 +33,7 @@
 // Computing in integers: fewer instructions, less memory, as exact as `fmq calibrate` made it.
 #define FMQ_INTEGER 1
 
-// How a call went: at least 0 where it did what it should.
+// Outcome of a call: at least 0 where it did what it should.
 enum fmq_status
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
   : int32_t
@@ -86,9 +86,9 @@ typedef struct fmq_model {
   uint64_t opaque[FMQ_MODEL_WORDS];
 } fmq_model;
 
-// How an image is drawn. `fmq_defaults` fills it in.
+// Settings by which an image is drawn. `fmq_defaults` fills them in.
 typedef struct fmq_settings {
-  // `sizeof(fmq_settings)`: later versions of the library add fields behind the last.
+  // `sizeof(fmq_settings)`: later versions of the library add fields after the last.
   uint32_t size;
   // `FMQ_EULER`, `FMQ_MIDPOINT` or `FMQ_HEUN2`.
   uint32_t method;
@@ -106,11 +106,11 @@ typedef struct fmq_settings {
   uint64_t image;
 } fmq_settings;
 
-// What drawing takes, and what is drawn.
+// Needs of drawing, and the size of its image.
 typedef struct fmq_needs {
   // `sizeof(fmq_needs)`, to be set before `fmq_plan`.
   uint32_t size;
-  // What the arena's address must be a multiple of.
+  // Alignment of the arena's address.
   uint32_t arena_align;
   // Bytes of the arena, for `fmq_init` and `fmq_self_test` with these settings.
   size_t arena_bytes;
@@ -141,7 +141,7 @@ extern "C" {
 #endif // __cplusplus
 
 // Checks the packed file at the start of `memory` from end to end and opens it. `memory` may go on
-// behind the file, as a flash does: the file's header says how long it is.
+// after the file, as a flash does: the file's header says how long it is.
 //
 // On success `model` refers to the file until it is opened again: the file must stay and not change.
 //
@@ -190,7 +190,7 @@ fmq_status fmq_init(struct fmq_model *model,
                     void *arena,
                     size_t arena_bytes);
 
-// Does one step of the solver: `FMQ_STATUS_MORE` while there are more, `FMQ_STATUS_OK` behind the
+// Does one step of the solver: `FMQ_STATUS_MORE` while there are more, `FMQ_STATUS_OK` after the
 // last. An error ends the image.
 //
 // # Safety
@@ -203,7 +203,7 @@ fmq_status fmq_step(struct fmq_model *model);
 // As `fmq_step`; `image` must be null or hold `len` floats.
 fmq_status fmq_finish(struct fmq_model *model, float *image, size_t len);
 
-// What a status means, and what would be right: a text that ends in 0 and stays.
+// Text of a status, with what would be right; it ends in 0 and stays.
 const char *fmq_error_text(int32_t status);
 
 #ifdef __cplusplus

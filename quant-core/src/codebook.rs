@@ -21,6 +21,9 @@ use half::f16;
 /// The values of all codes, of which the first `2^bits` mean something.
 pub type Table = [f32; 256];
 
+/// Whether this build knows the levels of `log` codebooks.
+pub(crate) const READS_LOG: bool = cfg!(any(feature = "log", test));
+
 /// How the codebooks of a tensor are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CodebookFormat {
@@ -132,6 +135,7 @@ impl<'a> Codebook<'a> {
             CodebookFormat::Affine => {
                 self.bytes.first_chunk().map(|&b| Affine::from_bytes(b).value(code))
             }
+            CodebookFormat::Logarithmic if !READS_LOG => None,
             CodebookFormat::Logarithmic => self.range().and_then(|range| {
                 let last = low_u8(range.level_count(self.most) - 1);
                 range.level(code.min(last), self.most)

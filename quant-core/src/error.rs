@@ -61,6 +61,17 @@ pub enum Error {
         /// Its largest right value.
         max: u64,
     },
+    /// A number that another does not divide.
+    Multiple {
+        /// What the number is.
+        what: &'static str,
+        /// The number found.
+        found: usize,
+        /// What must divide it.
+        of: usize,
+        /// What that is.
+        why: &'static str,
+    },
     /// A real number outside its range, or NaN.
     Real {
         /// What the number is.
@@ -140,6 +151,8 @@ pub enum Error {
         /// The first element of the velocity that is too far off.
         index: usize,
     },
+    /// A method that the device's solver does not have.
+    NotOnDevice(&'static str),
 }
 
 impl fmt::Display for Error {
@@ -163,6 +176,9 @@ impl fmt::Display for Error {
             }
             Self::Range { what, found, min, max } => {
                 write!(f, "{what} is {found}: must be {min} to {max}")
+            }
+            Self::Multiple { what, found, of, why } => {
+                write!(f, "{what} is {found}: must be a multiple of {of}, {why}")
             }
             Self::Real { what, range } => write!(f, "{what}: must be {range}"),
             Self::Truncated { what, needed, left } => {
@@ -199,6 +215,9 @@ impl fmt::Display for Error {
                     f,
                     "self-test: element {index} of the velocity is off: must be the golden one"
                 )
+            }
+            Self::NotOnDevice(method) => {
+                write!(f, "the device's solver has euler, midpoint and heun2, not {method}")
             }
         }
     }

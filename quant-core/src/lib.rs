@@ -38,7 +38,8 @@
 //! | [`codebook`] | a stored codebook: table, affine or logarithmic |
 //! | [`matrix`] | rows of codes with their codebooks, decoded in place |
 //! | `quantize` | a whole tensor → its cheapest exact description (`alloc`) |
-//! | [`net`] | the configuration of a U-Net |
+//! | [`net`] | the U-Net: its configuration, its layers, its parameters |
+//! | [`method`] | the names of the solver's methods |
 //! | [`mod@format`] | the packed file, byte by byte; reader, and writer (`alloc`) |
 //! | [`infer`] | the net and its solver without a heap |
 //! | [`noise`] | counter-based uniforms and normals |
@@ -53,7 +54,7 @@ extern crate alloc;
 extern crate std;
 
 pub mod bits;
-#[cfg(feature = "capi")]
+#[cfg(any(feature = "capi-float", feature = "capi-integer"))]
 pub mod capi;
 pub mod codebook;
 pub mod error;
@@ -64,6 +65,7 @@ pub mod infer;
 pub mod kernels;
 pub mod log_range;
 pub mod matrix;
+pub mod method;
 pub mod net;
 pub mod noise;
 pub mod num;

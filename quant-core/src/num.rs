@@ -98,22 +98,17 @@ pub(crate) fn exp(x: f32) -> f32 {
     libm::expf(x)
 }
 
+/// `x / (1 + exp(-x))`.
+pub(crate) fn silu(x: f32) -> f32 {
+    x / (1.0 + exp(-x))
+}
+
 pub(crate) fn sqrt(x: f32) -> f32 {
     libm::sqrtf(x)
 }
 
 pub(crate) fn sin_cos(x: f32) -> (f32, f32) {
     libm::sincosf(x)
-}
-
-/// `x` rounded down, 0 if it is negative or NaN.
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "rounding is the purpose; `as` saturates"
-)]
-pub(crate) const fn floor_u64(x: f64) -> u64 {
-    x as u64
 }
 
 /// The integer that `x` holds; beyond i16 the nearest.

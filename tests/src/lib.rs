@@ -10,7 +10,7 @@ pub mod nets;
 mod reference;
 
 use candle_core::{DType, Device, Tensor};
-use fm_candle::model::{UNet, UNetConfig};
+use fm_candle::model::{UNet, UNetConfig, config};
 use quant_core::bits::Bits;
 use serde_json::Value;
 
@@ -29,7 +29,7 @@ pub fn width(bits: u8) -> Bits {
 /// # Panics
 /// If it is none.
 pub fn config(value: &Value) -> UNetConfig {
-    UNetConfig::from_json(&value.to_string()).expect("a configuration")
+    config::from_json(&value.to_string()).expect("a configuration")
 }
 
 /// The reference's formula: a number in `[-1, 1)` for element `i` of parameter `p`.

@@ -10,8 +10,8 @@ pub fn nets() -> Vec<(&'static str, UNetConfig, (usize, usize))> {
     let base = UNetConfig {
         model_channels: 32,
         num_res_blocks: 1,
-        channel_mult: vec![1.0, 2.0],
-        attention_resolutions: vec![2],
+        channel_mult: [1.0, 2.0].into(),
+        attention_resolutions: [2].into(),
         conv_resample: false,
         use_scale_shift_norm: true,
         use_new_attention_order: true,
@@ -34,12 +34,12 @@ pub fn nets() -> Vec<(&'static str, UNetConfig, (usize, usize))> {
             "heads",
             with(|c| {
                 c.use_new_attention_order = false;
-                (c.num_heads, c.num_heads_upsample) = (2, 4);
-                c.attention_resolutions = vec![1, 2];
+                (c.num_heads, c.num_heads_upsample) = (2, Some(4));
+                c.attention_resolutions = [1, 2].into();
             }),
             (4, 4),
         ),
-        ("head channels", with(|c| c.num_head_channels = 16), (4, 4)),
+        ("head channels", with(|c| c.num_head_channels = Some(16)), (4, 4)),
         ("no classes", with(|c| c.num_classes = None), (8, 8)),
         ("no time", with(|c| c.ignore_time = true), (8, 8)),
         (
@@ -48,11 +48,11 @@ pub fn nets() -> Vec<(&'static str, UNetConfig, (usize, usize))> {
             (8, 8),
         ),
         ("concatenated", with(|c| c.in_channels = 5), (8, 8)),
-        ("one level, odd", with(|c| c.channel_mult = vec![1.0]), (5, 7)),
+        ("one level, odd", with(|c| c.channel_mult = [1.0].into()), (5, 7)),
         (
             "three levels, two blocks",
             with(|c| {
-                c.channel_mult = vec![2.0, 1.0, 1.5];
+                c.channel_mult = [2.0, 1.0, 1.5].into();
                 (c.model_channels, c.num_res_blocks) = (64, 2);
             }),
             (16, 8),
@@ -61,10 +61,18 @@ pub fn nets() -> Vec<(&'static str, UNetConfig, (usize, usize))> {
         (
             "no residual blocks",
             with(|c| {
-                c.channel_mult = vec![2.0, 1.0, 3.0];
-                (c.num_res_blocks, c.attention_resolutions) = (0, vec![1, 4]);
+                c.channel_mult = [2.0, 1.0, 3.0].into();
+                (c.num_res_blocks, c.attention_resolutions) = (0, [1, 4].into());
             }),
             (8, 12),
+        ),
+        (
+            "a block of the decoder as wide as what it reads",
+            with(|c| {
+                c.channel_mult = [2.0, 4.0, 2.0].into();
+                (c.num_res_blocks, c.attention_resolutions) = (0, [].into());
+            }),
+            (8, 8),
         ),
         ("patches", with(|c| (c.patch, c.in_channels) = (2, 3)), (16, 8)),
         ("mnist-micro", UNetConfig::preset("mnist-micro").expect("a preset"), (28, 28)),

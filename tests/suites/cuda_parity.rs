@@ -159,9 +159,8 @@ fn the_other_operations_with_gradients() {
 
 /// A packed file of these tensors, every one quantized.
 fn packed(tensors: &[(String, Tensor)], net: Option<&UNetConfig>, options: &Options) -> Vec<u8> {
-    let net = net.map(|net| net.to_packed().unwrap());
     let policy = |_: &str, _: &[usize]| TensorPolicy::Quantize(*options);
-    quantize_in_memory(tensors, net.as_ref(), policy).unwrap().0
+    quantize_in_memory(tensors, net, policy).unwrap().0
 }
 
 #[test]
@@ -197,9 +196,9 @@ fn config() -> UNetConfig {
         in_channels: 3,
         out_channels: 3,
         model_channels: 32,
-        channel_mult: vec![1.0, 2.0],
+        channel_mult: [1.0, 2.0].into(),
         num_res_blocks: 1,
-        attention_resolutions: vec![2],
+        attention_resolutions: [2].into(),
         num_classes: Some(3),
         use_scale_shift_norm: true,
         ..UNetConfig::default()

@@ -19,7 +19,7 @@ use std::time::Instant;
 
 use candle_core::{Device, Tensor};
 use fm_candle::checkpoint;
-use fm_candle::model::{Stored, UNet, UNetConfig};
+use fm_candle::model::{Stored, UNet, config};
 use fm_candle::quantize::{Calibration, PackedNet, TensorPolicy, calibrate, quantize_to_file};
 use fm_candle::sample::Sampler;
 use fm_candle::solver::{self, Method, uniform_grid};
@@ -67,7 +67,7 @@ fn firmware(path: &str) -> PathBuf {
 fn pack(dir: &Path, bits: u8) -> PathBuf {
     let net = Path::new(env!("CARGO_MANIFEST_DIR")).join("../host/assets/mnist-micro.safetensors");
     let net = checkpoint::load(&net, false).unwrap();
-    let config = UNetConfig::from_json(net.net().unwrap()).unwrap().to_packed().unwrap();
+    let config = config::from_json(net.net().unwrap()).unwrap();
     let options = Options::new(Scheme::LloydMax, width(bits));
     let options = Options { granularity: Granularity::Auto, ..options };
     let all: Vec<usize> = (0..net.tensors.len()).collect();
@@ -171,7 +171,7 @@ fn host(file: &[u8], precision: Precision) -> (Vec<f32>, u64) {
 
 /// The image that candle makes of the same weights.
 fn candle(path: &Path, file: &[u8]) -> Vec<f32> {
-    let net = UNetConfig::from_packed(Model::parse(file).unwrap().net().unwrap()).unwrap();
+    let net = Model::parse(file).unwrap().net().unwrap().clone();
     let tensors = checkpoint::load(path, false).unwrap().tensors;
     let net = UNet::new(&net, &mut Stored::new(tensors, &Device::Cpu)).unwrap();
     let mut x0 = vec![0.0; 784];
@@ -261,6 +261,38 @@ fn integers_draw_the_hosts_digit() {
             assert!(pace < 2.5, "{bits} bits on {}: {pace}", machine.name);
             assert!(said.number("arena") <= 44 << 10, "{}", said.text);
         }
+    }
+}
+
+/// The bytes of flash of a program: what its ELF file has to be loaded.
+fn flash(program: &Path) -> usize {
+    let elf = std::fs::read(program).unwrap();
+    let half = |at: usize| usize::from(u16::from_le_bytes(elf[at..at + 2].try_into().unwrap()));
+    let word = |at: usize| u32::from_le_bytes(elf[at..at + 4].try_into().unwrap()) as usize;
+    // Program headers: their offset, length and number; type and bytes in the file of each.
+    let (start, len, count) = (word(28), half(42), half(44));
+    let headers = (0..count).map(|i| start + i * len);
+    headers.filter(|&at| word(at) == 1).map(|at| word(at + 16)).sum()
+}
+
+#[test]
+fn programs_of_one_arithmetic_link_one() {
+    let both = MACHINES[0].program(RUST);
+    for (program, precision, most) in
+        [("floats", Precision::Float, 56 << 10), ("integers", Precision::Integer, 65 << 10)]
+    {
+        if !ready(program, MACHINES[0]) {
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let drawn = Drawn::new(dir.path(), 4, precision);
+        let said = run(program, MACHINES[0], &drawn.path, "");
+        assert_eq!(said.code, Some(0), "{}", said.text);
+        let image: Vec<u32> = drawn.image.iter().map(|value| value.to_bits()).collect();
+        assert!(said.image() == image, "{program}: another image");
+        let bytes = flash(&MACHINES[0].program(program));
+        println!("{program}: {bytes} bytes, both: {}", flash(&both));
+        assert!(bytes < most, "{program}: {bytes} bytes of flash");
     }
 }
 

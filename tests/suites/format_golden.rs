@@ -21,7 +21,7 @@ use quant_core::format::{
 };
 use quant_core::infer::{Input, Plan, Precision, Settings};
 use quant_core::matrix::{QuantLayout, RowScale};
-use quant_core::net::NetConfig;
+use quant_core::net::UNetConfig;
 use quant_core::noise::Stream;
 use quant_core::quantize::{CodebookDtype, Granularity, Options, quantize_tensor};
 use quant_core::scheme::Scheme;
@@ -151,34 +151,23 @@ fn everything() -> Vec<u8> {
 
 /// A net of patches with all that a device reads.
 fn net() -> Vec<u8> {
-    let net = NetConfig {
+    let net = UNetConfig {
         in_channels: 1,
         model_channels: 32,
         out_channels: 1,
         num_res_blocks: 1,
-        attention_resolutions: heapless::Vec::new(),
-        dropout: 0.0,
-        channel_mult: [1.0].into_iter().collect(),
+        attention_resolutions: [].into(),
+        channel_mult: [1.0].into(),
         conv_resample: false,
         num_classes: Some(3),
         num_heads: 2,
-        num_head_channels: None,
-        num_heads_upsample: None,
         use_scale_shift_norm: true,
-        resblock_updown: false,
         use_new_attention_order: true,
-        with_fourier_features: false,
-        ignore_time: false,
-        input_projection: true,
         image_size: Some(8),
-        patch: Some(2),
+        patch: 2,
+        ..UNetConfig::default()
     };
-    let mut shapes: Vec<Vec<usize>> = Vec::new();
-    let mut keep = |shape: &[u64]| {
-        shapes.push(shape.iter().map(|&dim| usize::try_from(dim).unwrap()).collect());
-        Ok(())
-    };
-    net.parameters(&mut keep).unwrap();
+    let shapes = net.shapes();
     let names: Vec<String> = (0..shapes.len()).map(|i| format!("p{i}")).collect();
     let golden = |velocity: &[f32]| {
         let velocity: Vec<u8> = velocity.iter().flat_map(|v| v.to_le_bytes()).collect();

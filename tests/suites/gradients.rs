@@ -16,7 +16,7 @@ use fmq_tests::{formula, formula_weights, max_difference};
 fn narrow(name: &str) -> UNetConfig {
     let preset = UNetConfig::preset(name).unwrap();
     // Heads of half the width, too.
-    let num_head_channels = preset.num_head_channels.min(32);
+    let num_head_channels = preset.num_head_channels.map(|width| width.min(32));
     UNetConfig { model_channels: 32, num_head_channels, ..preset }
 }
 

@@ -16,15 +16,14 @@ use fmq_tests::nets::nets;
 use fmq_tests::{formula, formula_weights, width};
 use quant_core::Error;
 use quant_core::format::{Kind, Model, fill_section};
-use quant_core::infer::{self, Input, Layer, Method, Plan, Precision, Settings};
+use quant_core::infer::{self, Input, Layer, Method, Plan, Settings};
 use quant_core::quantize::Options;
 use quant_core::scheme::Scheme;
 
 /// A packed file of formula weights, every tensor packed alike, and the net of what it holds.
 fn packed(config: &UNetConfig, policy: TensorPolicy) -> (Vec<u8>, UNet) {
     let weights = formula_weights(config, 3);
-    let net = config.to_packed().unwrap();
-    let (file, _) = quantize_in_memory(&weights, Some(&net), |_, _| policy).unwrap();
+    let (file, _) = quantize_in_memory(&weights, Some(config), |_, _| policy).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("net.fmq");
     std::fs::write(&path, &file).unwrap();
@@ -184,7 +183,7 @@ fn what_makes_no_image_is_refused() {
     assert!(plan.velocity(&model, &input, &mut arena, &mut v[1..]).is_err());
     assert!(plan.velocity(&model, &Input { x: &x[1..], ..input }, &mut arena, &mut v).is_err());
     // The plan of another net with images of the same size: wider, so that numbers would be missing.
-    let wide = UNetConfig { channel_mult: vec![1.0, 2.0], ..config.clone() };
+    let wide = UNetConfig { channel_mult: [1.0, 2.0].into(), ..config.clone() };
     let (other, _) = packed(&wide, TensorPolicy::F16);
     let other = Model::parse(&other).unwrap();
     let (mut large, large_plan) = (vec![0.0; 1 << 18], Plan::new(&other).unwrap());
@@ -198,7 +197,7 @@ fn what_makes_no_image_is_refused() {
         let mut arena = vec![0.0; 1 << 16];
         assert!(infer::Sampler::new(&model, &plan, settings, &mut arena).is_err());
     }
-    let without = UNetConfig { image_size: -1, ..config };
+    let without = UNetConfig { image_size: None, ..config };
     let (file, _) = packed(&without, TensorPolicy::F16);
     assert!(Plan::new(&Model::parse(&file).unwrap()).is_err(), "a net of unknown size");
 }
@@ -206,14 +205,13 @@ fn what_makes_no_image_is_refused() {
 #[test]
 fn a_file_with_a_golden_pair_tests_its_device() {
     let config = UNetConfig::preset("mnist-micro").unwrap();
-    let net = config.to_packed().unwrap();
     let weights = formula_weights(&config, 3);
     let policy =
         |_: &str, _: &[usize]| TensorPolicy::Quantize(Options::new(Scheme::EqualMass, width(3)));
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("net.fmq");
     let all: Vec<usize> = (0..weights.len()).collect();
-    let packed = PackedNet { config: &net, golden: true };
+    let packed = PackedNet { config: &config, golden: true };
     quantize_to_file(&path, &weights[..], &all, Some(packed), policy, |_, _| Ok(())).unwrap();
     let mut file = std::fs::read(&path).unwrap();
 
@@ -234,7 +232,7 @@ fn a_file_with_a_golden_pair_tests_its_device() {
     let model = Model::parse(&file).unwrap();
     assert_eq!(plan.self_test(&model, &mut arena), Err(Error::SelfTest { index: 5 }));
 
-    let (file, _) = quantize_in_memory(&weights, Some(&net), policy).unwrap();
+    let (file, _) = quantize_in_memory(&weights, Some(&config), policy).unwrap();
     let model = Model::parse(&file).unwrap();
     assert_eq!(model.memory_plan(), Some(plan.stored()));
     assert_eq!(plan.self_test(&model, &mut arena), Ok(None), "no pair, no test");
@@ -255,7 +253,7 @@ fn a_layer_alone_is_a_convolution() {
     let [weight, bias] = [at, at + 1].map(|i| model.tensors().nth(i).unwrap());
     let &[out, channels, ..] = weight.shape() else { panic!("{:?}", weight.shape()) };
     let side = 5;
-    let layer = Layer::new(&model, at, side, Precision::Float).unwrap();
+    let layer = Layer::new::<f32>(&model, at, side).unwrap();
     assert_eq!(layer.macs(), (out * channels * 9 * side * side) as u64);
     let mut arena = vec![f32::NAN; layer.arena_len()];
     let x = values(4, channels * side * side);
@@ -281,9 +279,9 @@ fn a_layer_alone_is_a_convolution() {
 
     let short = arena.len() - 1;
     assert!(layer.run(&model, &mut arena[..short]).is_err());
-    let none = |i| Layer::new(&model, i, side, Precision::Float).unwrap_err();
+    let none = |i| Layer::new::<f32>(&model, i, side).unwrap_err();
     assert_eq!(none(at + 1), Error::NotOfTheNet { tensor: at + 1 });
     assert_eq!(none(0), Error::NotOfTheNet { tensor: 0 });
     assert!(matches!(none(usize::MAX), Error::NotOfTheNet { .. }));
-    assert!(Layer::new(&model, at, side, Precision::Integer).is_err());
+    assert!(Layer::new::<i8>(&model, at, side).is_err());
 }

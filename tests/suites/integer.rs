@@ -11,7 +11,7 @@
 use std::path::Path;
 
 use fm_candle::checkpoint;
-use fm_candle::model::UNetConfig;
+use fm_candle::model::{UNetConfig, config};
 use fm_candle::quantize::{
     Calibration, PackedNet, TensorPolicy, calibrate, quantize_in_memory, quantize_to_file,
 };
@@ -33,7 +33,7 @@ fn values(seed: u64, len: usize) -> Vec<f32> {
 fn embedded(preset: &str, bits: u8, golden: bool) -> Vec<u8> {
     let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("../host/assets");
     let net = checkpoint::load(&assets.join(format!("{preset}.safetensors")), false).unwrap();
-    let config = UNetConfig::from_json(net.net().unwrap()).unwrap().to_packed().unwrap();
+    let config = config::from_json(net.net().unwrap()).unwrap();
     let options = Options::new(Scheme::LloydMax, width(bits));
     let options = Options { granularity: Granularity::Auto, ..options };
     let all: Vec<usize> = (0..net.tensors.len()).collect();
@@ -93,9 +93,8 @@ fn every_net_stays_close_to_its_floats() {
     let policies = [TensorPolicy::F32, TensorPolicy::F16, coded(Scheme::EqualMass)];
     for (i, (name, config, (height, width))) in nets().into_iter().enumerate() {
         let weights = formula_weights(&config, 3);
-        let net = config.to_packed().unwrap();
         let policy = policies[i % policies.len()];
-        let (file, _) = quantize_in_memory(&weights, Some(&net), |_, _| policy).unwrap();
+        let (file, _) = quantize_in_memory(&weights, Some(&config), |_, _| policy).unwrap();
         let model = Model::parse(&file).unwrap();
         let plan = Plan::with_size(&model, height, width).unwrap();
         let (pixels, concat) = (height * width, config.in_channels - config.out_channels);
@@ -186,8 +185,7 @@ fn scales_that_do_not_fit_are_refused() {
     }
     let config = UNetConfig::preset("mnist-micro").unwrap();
     let weights = formula_weights(&config, 3);
-    let net = config.to_packed().unwrap();
-    let (file, _) = quantize_in_memory(&weights, Some(&net), |_, _| TensorPolicy::F16).unwrap();
+    let (file, _) = quantize_in_memory(&weights, Some(&config), |_, _| TensorPolicy::F16).unwrap();
     let model = Model::parse(&file).unwrap();
     let error = Plan::with_precision(&model, Precision::Integer).unwrap_err();
     assert!(error.to_string().contains("fmq calibrate"), "{error}");

@@ -55,10 +55,10 @@ fn net() -> impl Velocity {
         out_channels: 1,
         model_channels: 32,
         num_res_blocks: 1,
-        attention_resolutions: vec![1],
-        channel_mult: vec![1.0],
+        attention_resolutions: [1].into(),
+        channel_mult: [1.0].into(),
         use_scale_shift_norm: true,
-        image_size: 4,
+        image_size: Some(4),
         ..UNetConfig::default()
     };
     let weights = formula_weights(&config, 5);

@@ -20,7 +20,7 @@ use fm_candle::checkpoint;
 use fm_candle::data::{Images, mnist};
 use fm_candle::device::Device;
 use fm_candle::fid::inception::Inception;
-use fm_candle::model::{Initial, UNetConfig};
+use fm_candle::model::{Initial, UNetConfig, config};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -58,15 +58,15 @@ fn folder() -> TempDir {
         out_channels: 1,
         model_channels: 32,
         num_res_blocks: 1,
-        attention_resolutions: vec![1],
-        channel_mult: vec![1.0],
+        attention_resolutions: [1].into(),
+        channel_mult: [1.0].into(),
         num_classes: Some(10),
         dropout: 0.2,
         use_scale_shift_norm: true,
-        image_size: 8,
+        image_size: Some(8),
         ..UNetConfig::default()
     };
-    fs::write(path.join("tiny.json"), net.to_json()).unwrap();
+    fs::write(path.join("tiny.json"), config::to_json(&net)).unwrap();
     dir
 }
 

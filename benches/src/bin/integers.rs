@@ -20,7 +20,7 @@ fn main() {
     for path in files {
         let file = std::fs::read(path).expect("a packed file");
         let model = Model::parse(&file).expect("a packed file");
-        let classes = model.net().and_then(|net| net.num_classes);
+        let classes = model.net().and_then(|net| u32::try_from(net.num_classes?).ok());
         let next = |image: u32| (u64::from(image) + SEED, classes.map(|classes| image % classes));
         let threads = thread::available_parallelism().map_or(1, usize::from);
         let share = |thread: usize| {

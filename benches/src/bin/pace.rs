@@ -82,7 +82,7 @@ fn work(config: &UNetConfig, n: usize, kind: &str, device: &Device, precision: &
         "bf16" => (Precision::Bf16, DType::BF16),
         other => panic!("no type `{other}`"),
     };
-    let (c, side) = (config.in_channels, config.side().expect("a preset has an image size"));
+    let (c, side) = (config.in_channels, config.image_size.expect("a preset has an image size"));
     let form = match kind {
         "train" => {
             let images = Images::new(

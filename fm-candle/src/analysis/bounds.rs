@@ -297,9 +297,9 @@ mod tests {
             out_channels: 1,
             model_channels: 32,
             num_res_blocks: 1,
-            attention_resolutions: vec![],
-            channel_mult: vec![1.0],
-            image_size: 8,
+            attention_resolutions: [].into(),
+            channel_mult: [1.0].into(),
+            image_size: Some(8),
             ..UNetConfig::default()
         }
     }

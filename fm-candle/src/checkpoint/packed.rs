@@ -7,7 +7,7 @@ use self_cell::self_cell;
 use super::entry::Entry;
 use super::metadata::NET_KEY;
 use crate::mapped::Mapped;
-use crate::model::{UNet, UNetConfig};
+use crate::model::{UNet, config};
 
 /// The parts of a file: its tensors in order.
 #[derive(Debug)]
@@ -48,11 +48,11 @@ impl Packed {
         });
         let file = file.map_err(|e: quant_core::Error| e.to_string())?;
         let model = &file.borrow_dependent().model;
-        let net =
-            model.net().map(UNetConfig::from_packed).transpose().map_err(|e| e.to_string())?;
+        let net = model.net();
+        net.map(config::check).transpose().map_err(|e| e.to_string())?;
         let named = model.tensors().all(|tensor| !tensor.name().is_empty());
         // A device needs no names; the net has them all.
-        let names = match &net {
+        let names = match net {
             _ if named => model.tensors().map(|tensor| tensor.name().to_string()).collect(),
             Some(net) => {
                 let shapes = UNet::shapes(net).map_err(|e| e.to_string())?;
@@ -60,7 +60,8 @@ impl Packed {
             }
             None => return Err("holds neither names nor a net that has them".into()),
         };
-        let metadata = net.map(|net| (NET_KEY.to_string(), net.to_json())).into_iter().collect();
+        let metadata =
+            net.map(|net| (NET_KEY.to_string(), config::to_json(net))).into_iter().collect();
         let entries = model.tensors().zip(names).map(|(tensor, name)| Entry {
             group: String::new(),
             name,

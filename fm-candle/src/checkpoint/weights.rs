@@ -10,7 +10,7 @@ use quant_core::matrix::QuantizedMatrix;
 use super::source::Source;
 use crate::error::{Error, Result};
 use crate::model::{BEYOND_F16, Init, Weight, Weights, checked};
-use crate::ops::{Arithmetic, CodedWeight, Rows, is_finite};
+use crate::ops::{Arithmetic, CodedWeight, WeightSource, is_finite};
 
 /// Constant parameters that are read as the net is built, one tensor at a time.
 ///
@@ -91,7 +91,7 @@ impl Weights for FileWeights {
         if packed.is_some() && self.device.is_cpu() && self.dtype == DType::F32 {
             let rows = PackedRows { source: self.source.clone(), index };
             rows.check(name, shape)?;
-            return Ok(Weight::Rows(Arc::new(rows), self.arithmetic));
+            return Ok(Weight::Source(Arc::new(rows), self.arithmetic));
         }
         if let Some(rows) = packed.and_then(quant_core::format::Tensor::quantized) {
             return self.coded(name, rows, shape);
@@ -125,7 +125,7 @@ impl PackedRows {
     }
 }
 
-impl Rows for PackedRows {
+impl WeightSource for PackedRows {
     fn rows<'a>(&'a self, channels: Range<usize>, buffer: &'a mut [f32]) -> &'a [f32] {
         if let Some(tensor) = self.source.packed(self.index) {
             let rows = buffer.chunks_exact_mut(tensor.row_len().max(1));
@@ -162,16 +162,16 @@ mod tests {
             _ => TensorPolicy::Quantize(Options::new(Scheme::EqualMass, Bits::new(3).unwrap())),
         };
         let tensors: Vec<_> = tensors.collect();
-        quantize_in_memory(&tensors, Some(&config.to_packed().unwrap()), policy).unwrap().0
+        quantize_in_memory(&tensors, Some(config), policy).unwrap().0
     }
 
     #[test]
     fn packed_weights_stay_packed_in_every_type() {
         let config = UNetConfig {
             model_channels: 32,
-            channel_mult: vec![1.0, 2.0],
+            channel_mult: [1.0, 2.0].into(),
             num_res_blocks: 1,
-            attention_resolutions: vec![2],
+            attention_resolutions: [2].into(),
             ..UNetConfig::default()
         };
         let folder = tempfile::tempdir().unwrap();
@@ -202,7 +202,7 @@ mod tests {
             let mut weights = FileWeights::new(open(scale), &Device::Cpu, dtype);
             weights.take_weight(name, &shape, Init::Zeros)
         };
-        assert!(matches!(take(1.0, DType::F32), Ok(Weight::Rows(..))));
+        assert!(matches!(take(1.0, DType::F32), Ok(Weight::Source(..))));
         let Ok(Weight::Coded(weight)) = take(1.0, DType::F16) else {
             panic!("weights of a packed file stay packed")
         };

@@ -1,11 +1,12 @@
 //! Self-attention over pixels (upstream's `AttentionBlock`, both channel orders).
 
 use candle_core::Tensor;
+use quant_core::net::UNetConfig;
 
 use super::blocks::{Conv, Norm};
-use super::config::UNetConfig;
+use super::config;
 use super::weights::{Init, Weights};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::ops::{Activation, Order, attention};
 
 /// `x + proj(attention(qkv(norm(x))))`.
@@ -23,24 +24,10 @@ impl Attention {
         weights: &mut dyn Weights,
         prefix: &str,
         channels: usize,
-        heads: usize,
+        decoder: bool,
         config: &UNetConfig,
     ) -> Result<Self> {
-        let heads = match usize::try_from(config.num_head_channels) {
-            Ok(width) if !channels.is_multiple_of(width) => {
-                return Err(Error::Config(format!(
-                    "net configuration: {channels} channels cannot be cut into heads of \
-                     num_head_channels = {width}"
-                )));
-            }
-            Ok(width) => channels / width,
-            Err(_) if !channels.is_multiple_of(heads) => {
-                return Err(Error::Config(format!(
-                    "net configuration: {channels} channels cannot be cut into {heads} heads"
-                )));
-            }
-            Err(_) => heads,
-        };
+        let heads = config.heads(channels, decoder).map_err(config::fault)?;
         let fan = Init::Uniform { fan_in: channels };
         Ok(Self {
             norm: Norm::new(weights, &format!("{prefix}.norm"), channels)?,

@@ -1,8 +1,8 @@
 //! The building blocks of the U-Net: convolution, linear layer, norm, residual block.
 
 use candle_core::{DType, Tensor};
+use quant_core::net::{GROUPS, Resample, UNetConfig};
 
-use super::config::{GROUPS, UNetConfig};
 use super::unet::Mode;
 use super::weights::{Init, Weight, Weights};
 use crate::error::Result;
@@ -47,7 +47,7 @@ impl Conv {
         }
     }
 
-    /// The same, starting at zero (upstream's `zero_module`).
+    /// A convolution that starts at zero (upstream's `zero_module`).
     pub(super) fn zero(
         weights: &mut dyn Weights,
         prefix: &str,
@@ -78,7 +78,7 @@ impl Conv {
                 }
                 Kernel::Tensors { weight, bias }
             }
-            Weight::Rows(rows, arithmetic) => {
+            Weight::Source(rows, arithmetic) => {
                 // Linear layers and the layers at the images are small and wide of effect.
                 let inner = shape.len() > 2 && shape[0].min(shape[1]) >= GROUPS;
                 let arithmetic = if inner { arithmetic } else { Arithmetic::Float };
@@ -90,7 +90,7 @@ impl Conv {
         Ok(Self { kernel, stride: 1, padding })
     }
 
-    /// The same convolution on every `stride`-th pixel.
+    /// The convolution on every `stride`-th pixel.
     pub(super) fn with_stride(self, stride: usize) -> Self {
         let kernel = match self.kernel {
             Kernel::Frozen(conv) => Kernel::Frozen(conv.with_stride(stride)),
@@ -165,25 +165,16 @@ impl Norm {
     }
 }
 
-/// What a residual block does to the resolution.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Resample {
-    Keep,
-    Up,
-    Down,
+/// Changes the resolution, without a parameter.
+pub(super) fn resample(x: &Tensor, resample: Resample) -> Result<Tensor> {
+    Ok(match resample {
+        Resample::Keep => x.clone(),
+        Resample::Up => upsample2(x)?,
+        Resample::Down => downsample2(x)?,
+    })
 }
 
-impl Resample {
-    pub(super) fn forward(self, x: &Tensor) -> Result<Tensor> {
-        Ok(match self {
-            Self::Keep => x.clone(),
-            Self::Up => upsample2(x)?,
-            Self::Down => downsample2(x)?,
-        })
-    }
-}
-
-/// How the embedding enters a block: through a linear layer, or as a constant where there is
+/// Path of the embedding into a block: through a linear layer, or as a constant where there is
 /// neither time nor label.
 enum Embedding {
     Linear(Linear),
@@ -214,7 +205,7 @@ impl ResBlock {
         let width = if config.use_scale_shift_norm { 2 * o } else { o };
         let in_norm = Norm::new(weights, &format!("{prefix}.in_layers.0"), c)?;
         let in_conv = Conv::new(weights, &format!("{prefix}.in_layers.2"), c, o, 3)?;
-        let embedding = if config.ignore_time && config.num_classes.is_none() {
+        let embedding = if config.embeds_nothing() {
             let name = format!("{prefix}.emb_layers.embedding_table");
             let init = Init::Wide { width: config.embedding() };
             Embedding::Constant(weights.take(&name, &[1, width], init)?)
@@ -244,8 +235,8 @@ impl ResBlock {
     /// `[n, h', w', o]`.
     pub(super) fn forward(&self, x: &Tensor, embedding: &Tensor, mode: Mode<'_>) -> Result<Tensor> {
         let h = self.in_norm.forward(x, Activation::Silu)?;
-        let h = self.in_conv.forward(&self.resample.forward(&h)?)?;
-        let x = self.resample.forward(x)?;
+        let h = self.in_conv.forward(&resample(&h, self.resample)?)?;
+        let x = resample(x, self.resample)?;
         let embedding = match &self.embedding {
             Embedding::Linear(linear) => linear.forward(embedding)?,
             Embedding::Constant(table) => table.broadcast_as((x.dim(0)?, table.dim(1)?))?,

@@ -58,7 +58,7 @@ fn by_name(tensors: &[TensorInfo]) -> HashMap<&str, &[usize]> {
     tensors.iter().map(|tensor| (tensor.name.as_str(), tensor.shape.as_slice())).collect()
 }
 
-/// What a net's parameters and a file's tensors do not have in common.
+/// Differences between a net's parameters and a file's tensors.
 fn differences(needed: &[(String, Vec<usize>)], found: &HashMap<&str, &[usize]>) -> Vec<String> {
     let mut differences = Vec::new();
     for (name, shape) in needed {

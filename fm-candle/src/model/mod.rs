@@ -2,15 +2,14 @@
 
 mod attention;
 mod blocks;
-mod config;
+pub mod config;
 mod identify;
-mod presets;
 mod recompute;
 mod unet;
 mod weights;
 
-pub use config::UNetConfig;
 pub use identify::{identify, order};
+pub use quant_core::net::UNetConfig;
 pub use recompute::Inputs;
 pub use unet::{Masks, Mode, UNet};
 pub use weights::{Cast, Init, Initial, Shapes, Stored, Weight, Weights};

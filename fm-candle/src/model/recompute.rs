@@ -9,7 +9,7 @@ use super::unet::{Block, Masks, Mode, UNet};
 use crate::error::Result;
 use crate::ops;
 
-/// What one training example is evaluated at; see [`UNet::forward`].
+/// Points at which a training batch is evaluated; see [`UNet::forward`].
 #[derive(Clone, Copy)]
 pub struct Inputs<'a> {
     /// Images, `[n, c, h, w]`.
@@ -81,7 +81,7 @@ impl UNet {
         let tracked = self.embedding(inputs.x, inputs.t, inputs.label)?;
         let embedding = tracked.detach();
         let mut visits: Vec<Visit<'_>> = Vec::new();
-        let mut h = self.enter(inputs.x, None)?.detach();
+        let mut h = self.input_map(inputs.x, None)?.detach();
         let mut visit = |block, h: &mut Tensor, skip: Option<Tensor>| -> Result<()> {
             let visit = Visit { block, h: h.clone(), skip, layer: masks.layer() };
             *h = visit.forward(&embedding, masks)?.detach();
@@ -99,7 +99,7 @@ impl UNet {
         }
 
         let last = Var::from_tensor(&h)?;
-        let loss = loss(&self.leave(&last, inputs.x.dtype())?)?;
+        let loss = loss(&self.output_head(&last, inputs.x.dtype())?)?;
         let mut grads = loss.backward()?;
         let mut gradient = grads.remove(&last);
         sink(grads)?;

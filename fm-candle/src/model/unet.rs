@@ -1,20 +1,21 @@
-//! The whole net: embeddings, the way down, the middle, the way up.
+//! The whole net: embeddings, encoder, middle, decoder.
 
 use core::cell::Cell;
 use core::f64::consts::TAU;
 
 use candle_core::{DType, Tensor};
+use quant_core::net::{self, Layer, Part, Resample, UNetConfig};
 use quant_core::noise::Stream;
 
 use super::attention::Attention;
-use super::blocks::{Conv, Linear, Norm, ResBlock, Resample};
-use super::config::UNetConfig;
+use super::blocks::{Conv, Linear, Norm, ResBlock, resample};
+use super::config;
 use super::weights::{Init, Shapes, Weights};
 use crate::error::{Error, Result};
 use crate::ops::{self, Activation, Mask, shuffle, unshuffle};
 use crate::random::Domain;
 
-/// Whether dropout is on.
+/// Mode of a forward pass: dropout off or on.
 #[derive(Clone, Copy)]
 pub enum Mode<'a> {
     /// No dropout.
@@ -55,24 +56,43 @@ impl Masks {
     }
 }
 
-/// One layer inside an input, middle or output block.
-enum Layer {
+/// One layer of a block, with its parameters.
+enum Module {
     Conv(Conv),
     Res(Box<ResBlock>),
     Attention(Attention),
-    Resample(Resample),
-    UpConv(Conv),
+    Resample(Resample, Option<Conv>),
 }
 
-impl Layer {
-    fn res(
+impl Module {
+    /// The layer `name` of the net.
+    fn new(
         weights: &mut dyn Weights,
-        prefix: &str,
-        width: (usize, usize),
-        resample: Resample,
+        name: &str,
+        layer: &Layer,
         config: &UNetConfig,
     ) -> Result<Self> {
-        Ok(Self::Res(Box::new(ResBlock::new(weights, prefix, width, resample, config)?)))
+        Ok(match *layer {
+            Layer::Conv { input, output } => {
+                Self::Conv(Conv::new(weights, name, input, output, 3)?)
+            }
+            Layer::Residual { input, output, resample } => {
+                let width = (input, output);
+                Self::Res(Box::new(ResBlock::new(weights, name, width, resample, config)?))
+            }
+            Layer::Attention { channels, decoder } => {
+                Self::Attention(Attention::new(weights, name, channels, decoder, config)?)
+            }
+            Layer::Resample { resample, conv: false, .. } => Self::Resample(resample, None),
+            Layer::Resample { channels, resample: Resample::Down, .. } => {
+                let conv = Conv::new(weights, &format!("{name}.op"), channels, channels, 3)?;
+                Self::Conv(conv.with_stride(2))
+            }
+            Layer::Resample { channels, resample, .. } => {
+                let conv = Conv::new(weights, &format!("{name}.conv"), channels, channels, 3)?;
+                Self::Resample(resample, Some(conv))
+            }
+        })
     }
 
     fn forward(&self, x: &Tensor, embedding: &Tensor, mode: Mode<'_>) -> Result<Tensor> {
@@ -80,21 +100,27 @@ impl Layer {
             Self::Conv(conv) => conv.forward(x),
             Self::Res(block) => block.forward(x, embedding, mode),
             Self::Attention(attention) => attention.forward(x),
-            Self::Resample(resample) => resample.forward(x),
-            Self::UpConv(conv) => conv.forward(&Resample::Up.forward(x)?),
+            Self::Resample(by, None) => resample(x, *by),
+            Self::Resample(by, Some(conv)) => conv.forward(&resample(x, *by)?),
         }
     }
 }
 
 /// An input, middle or output block.
-pub(super) struct Block(Vec<Layer>);
+pub(super) struct Block(Vec<Module>);
 
 impl Block {
+    fn new(weights: &mut dyn Weights, block: &net::Block, config: &UNetConfig) -> Result<Self> {
+        let layers = block.layers().enumerate();
+        let module = |(i, layer)| Module::new(weights, &format!("{block}.{i}"), layer, config);
+        Ok(Self(layers.map(module).collect::<Result<_>>()?))
+    }
+
     /// # Shapes
     /// `x: [n, h, w, c]`, `embedding: [n, 4 model_channels]` after its SiLU, result
     /// `[n, h', w', o]`.
     pub(super) fn forward(&self, x: &Tensor, embedding: &Tensor, mode: Mode<'_>) -> Result<Tensor> {
-        self.0.iter().try_fold(x.clone(), |x, layer| layer.forward(&x, embedding, mode))
+        self.0.iter().try_fold(x.clone(), |x, module| module.forward(&x, embedding, mode))
     }
 }
 
@@ -115,7 +141,7 @@ impl UNet {
     /// # Errors
     /// A configuration that makes no net, or a parameter that `weights` does not have.
     pub fn new(config: &UNetConfig, weights: &mut dyn Weights) -> Result<Self> {
-        config.check()?;
+        config::check(config)?;
         let embedding = config.embedding();
         let time_embed = if config.ignore_time {
             None
@@ -132,60 +158,21 @@ impl UNet {
             None => None,
         };
 
-        let first = config.channels(config.channel_mult[0]);
-        let mut input_blocks = vec![Block(if config.input_projection {
-            let c = config.input_channels();
-            vec![Layer::Conv(Conv::new(weights, "input_blocks.0.0", c, first, 3)?)]
-        } else {
-            Vec::new()
-        })];
-        let heads = config.num_heads;
-        let mut channels = first;
-        let mut skips = vec![channels];
-        let mut rate = 1;
-        for (level, &mult) in config.channel_mult.iter().enumerate() {
-            for _ in 0..config.num_res_blocks {
-                let block = format!("input_blocks.{}", input_blocks.len());
-                let width = (channels, config.channels(mult));
-                input_blocks.push(Block(res_layers(weights, &block, width, rate, heads, config)?));
-                channels = width.1;
-                skips.push(channels);
-            }
-            if level + 1 < config.channel_mult.len() {
-                let name = format!("input_blocks.{}.0", input_blocks.len());
-                let layer = resample_layer(weights, &name, channels, Resample::Down, config)?;
-                input_blocks.push(Block(vec![layer]));
-                skips.push(channels);
-                rate *= 2;
+        let (mut input_blocks, mut middle_block, mut output_blocks) =
+            (Vec::new(), Block(Vec::new()), Vec::new());
+        for block in config.blocks() {
+            let built = Block::new(weights, &block, config)?;
+            match block.part {
+                Part::Input => input_blocks.push(built),
+                Part::Middle => middle_block = built,
+                Part::Output => output_blocks.push(built),
             }
         }
-
-        let middle = (channels, channels);
-        let middle_block = Block(vec![
-            Layer::res(weights, "middle_block.0", middle, Resample::Keep, config)?,
-            Layer::Attention(Attention::new(weights, "middle_block.1", channels, heads, config)?),
-            Layer::res(weights, "middle_block.2", middle, Resample::Keep, config)?,
-        ]);
-
-        let heads = usize::try_from(config.num_heads_upsample).unwrap_or(heads);
-        let mut output_blocks: Vec<Block> = Vec::new();
-        for (level, &mult) in config.channel_mult.iter().enumerate().rev() {
-            for i in 0..=config.num_res_blocks {
-                let block = format!("output_blocks.{}", output_blocks.len());
-                let width = (channels + skips.pop().unwrap_or(0), config.channels(mult));
-                let mut layers = res_layers(weights, &block, width, rate, heads, config)?;
-                channels = width.1;
-                if level > 0 && i == config.num_res_blocks {
-                    let name = format!("{block}.{}", layers.len());
-                    layers.push(resample_layer(weights, &name, channels, Resample::Up, config)?);
-                    rate /= 2;
-                }
-                output_blocks.push(Block(layers));
-            }
-        }
+        let width = config.width(0);
+        let velocity = config.out_channels * config.patch.pow(2);
         let out = (
-            Norm::new(weights, "out.0", channels)?,
-            Conv::zero(weights, "out.2", first, config.out_channels * config.patch.pow(2), 3)?,
+            Norm::new(weights, "out.0", width)?,
+            Conv::zero(weights, "out.2", width, velocity, 3)?,
         );
         let config = config.clone();
         Ok(Self { config, time_embed, label_emb, input_blocks, middle_block, output_blocks, out })
@@ -225,17 +212,17 @@ impl UNet {
         mode: Mode<'_>,
     ) -> Result<Tensor> {
         let embedding = self.embedding(x, t, label)?;
-        let (mut h, mut skips) = self.descend(x, concat, &embedding, mode)?;
+        let (mut h, mut skips) = self.encoder(x, concat, &embedding, mode)?;
         for block in &self.output_blocks {
             if let Some(skip) = skips.pop() {
                 h = ops::concat(&h, &skip)?;
             }
             h = block.forward(&h, &embedding, mode)?;
         }
-        self.leave(&h, x.dtype())
+        self.output_head(&h, x.dtype())
     }
 
-    /// What the middle block gives: the latents of the paper's analysis.
+    /// Result of the middle block: the latents of the paper's analysis.
     ///
     /// # Shapes
     /// As [`forward`](Self::forward); result `[n, c', h', w']`, with the channels of the last level
@@ -245,19 +232,19 @@ impl UNet {
     /// As [`forward`](Self::forward).
     pub fn bottleneck(&self, x: &Tensor, t: &Tensor, label: Option<&Tensor>) -> Result<Tensor> {
         let embedding = self.embedding(x, t, label)?;
-        let (h, _) = self.descend(x, None, &embedding, Mode::Eval)?;
+        let (h, _) = self.encoder(x, None, &embedding, Mode::Eval)?;
         Ok(h.permute((0, 3, 1, 2))?.contiguous()?)
     }
 
-    /// The map behind the middle block, `[n, h', w', c']`, and those that skip to the way up.
-    fn descend(
+    /// The map after the middle block, `[n, h', w', c']`, and the skips of the decoder.
+    fn encoder(
         &self,
         x: &Tensor,
         concat: Option<&Tensor>,
         embedding: &Tensor,
         mode: Mode<'_>,
     ) -> Result<(Tensor, Vec<Tensor>)> {
-        let mut h = self.enter(x, concat)?;
+        let mut h = self.input_map(x, concat)?;
         let mut skips = Vec::with_capacity(self.input_blocks.len());
         for block in &self.input_blocks {
             h = block.forward(&h, embedding, mode)?;
@@ -267,7 +254,7 @@ impl UNet {
     }
 
     /// The map that the first block takes, `[n, h, w, c]`.
-    pub(super) fn enter(&self, x: &Tensor, concat: Option<&Tensor>) -> Result<Tensor> {
+    pub(super) fn input_map(&self, x: &Tensor, concat: Option<&Tensor>) -> Result<Tensor> {
         let (_, _, height, width) = x.dims4()?;
         let patch = self.config.patch;
         let multiple = patch << (self.config.channel_mult.len() - 1);
@@ -292,7 +279,7 @@ impl UNet {
     }
 
     /// The velocity that the last block's map becomes, `[n, out_channels, h, w]`.
-    pub(super) fn leave(&self, h: &Tensor, dtype: DType) -> Result<Tensor> {
+    pub(super) fn output_head(&self, h: &Tensor, dtype: DType) -> Result<Tensor> {
         let patch = self.config.patch;
         let v = self.out.1.forward(&self.out.0.forward(h, Activation::Silu)?)?;
         let v = v.permute((0, 3, 1, 2))?.contiguous()?.to_dtype(dtype)?;
@@ -304,7 +291,7 @@ impl UNet {
         self.out.1.dtype()
     }
 
-    /// What enters the first block: the images, their Fourier features, what is concatenated.
+    /// Input of the first block: the images, their Fourier features, what is concatenated.
     fn input(&self, x: &Tensor, concat: Option<&Tensor>) -> Result<Tensor> {
         let fourier = self.config.with_fourier_features.then(|| fourier_features(x)).transpose()?;
         let parts: Vec<&Tensor> =
@@ -354,46 +341,6 @@ impl UNet {
     }
 }
 
-/// A residual block, with attention behind it where the configuration asks for it.
-fn res_layers(
-    weights: &mut dyn Weights,
-    block: &str,
-    (c, o): (usize, usize),
-    rate: usize,
-    heads: usize,
-    config: &UNetConfig,
-) -> Result<Vec<Layer>> {
-    let mut layers =
-        vec![Layer::res(weights, &format!("{block}.0"), (c, o), Resample::Keep, config)?];
-    if config.attention_resolutions.contains(&rate) {
-        let attention = Attention::new(weights, &format!("{block}.1"), o, heads, config)?;
-        layers.push(Layer::Attention(attention));
-    }
-    Ok(layers)
-}
-
-/// The change of resolution between two levels.
-fn resample_layer(
-    weights: &mut dyn Weights,
-    name: &str,
-    channels: usize,
-    resample: Resample,
-    config: &UNetConfig,
-) -> Result<Layer> {
-    let width = (channels, channels);
-    if config.resblock_updown {
-        return Layer::res(weights, name, width, resample, config);
-    }
-    if !config.conv_resample {
-        return Ok(Layer::Resample(resample));
-    }
-    if resample == Resample::Down {
-        let conv = Conv::new(weights, &format!("{name}.op"), channels, channels, 3)?;
-        return Ok(Layer::Conv(conv.with_stride(2)));
-    }
-    Ok(Layer::UpConv(Conv::new(weights, &format!("{name}.conv"), channels, channels, 3)?))
-}
-
 /// `[cos(t f_i), sin(t f_i)]` with `f_i = 10000^(-i / (dim / 2))`; a zero follows for odd `dim`.
 ///
 /// # Shapes: `t: [n]` to `[n, dim]`
@@ -427,9 +374,9 @@ mod tests {
     fn net(config: &UNetConfig) -> UNet {
         let config = UNetConfig {
             model_channels: 32,
-            channel_mult: vec![1.0],
+            channel_mult: [1.0].into(),
             num_res_blocks: 1,
-            attention_resolutions: vec![],
+            attention_resolutions: [].into(),
             ..config.clone()
         };
         UNet::new(&config, &mut Initial::new(0, &Device::Cpu)).unwrap()
@@ -461,9 +408,9 @@ mod tests {
     fn half_precision_changes_the_velocity_a_little() {
         let config = UNetConfig {
             model_channels: 32,
-            channel_mult: vec![1.0, 2.0],
+            channel_mult: [1.0, 2.0].into(),
             num_res_blocks: 1,
-            attention_resolutions: vec![2],
+            attention_resolutions: [2].into(),
             num_classes: Some(3),
             use_scale_shift_norm: true,
             ..UNetConfig::default()

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor, Var};
 
 use crate::error::{Error, Result};
-use crate::ops::{Arithmetic, CodedWeight, Dense, Rows, is_finite};
+use crate::ops::{Arithmetic, CodedWeight, Dense, WeightSource, is_finite};
 use crate::random::Domain;
 
-/// How a fresh parameter starts.
+/// Initial values of a fresh parameter.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Init {
     /// All zeros.
@@ -36,7 +36,7 @@ pub enum Weight {
     /// A tensor, which may be trained.
     Tensor(Tensor),
     /// Constant f32 weights on the CPU, wherever they lie, and how to multiply by them.
-    Rows(Arc<dyn Rows>, Arithmetic),
+    Source(Arc<dyn WeightSource>, Arithmetic),
     /// Constant weights that stay packed on their device, and are decoded when a layer runs.
     Coded(CodedWeight),
 }
@@ -49,7 +49,7 @@ pub trait Weights {
     /// The parameter is missing or has another shape.
     fn take(&mut self, name: &str, shape: &[usize], init: Init) -> Result<Tensor>;
 
-    /// The same for a weight that only a convolution or linear layer reads.
+    /// The weight `name` with `shape`, which only a convolution or linear layer reads.
     ///
     /// # Errors
     /// As [`take`](Self::take).
@@ -142,7 +142,7 @@ impl Stored {
         Self { tensors, device: device.clone(), dtype: DType::F32 }
     }
 
-    /// The same in another floating type, in which the net then computes.
+    /// The tensors in another floating type, in which the net then computes.
     #[must_use]
     pub fn with_dtype(self, dtype: DType) -> Self {
         Self { dtype, ..self }
@@ -181,7 +181,7 @@ impl Weight {
         }
         let depth = tensor.dims()[1..].iter().product();
         let values: Vec<f32> = tensor.flatten_all()?.to_vec1()?;
-        Ok(Self::Rows(Arc::new(Dense::new(values, depth)), arithmetic))
+        Ok(Self::Source(Arc::new(Dense::new(values, depth)), arithmetic))
     }
 }
 

@@ -170,7 +170,7 @@ fn a_frozen_conv2d_adds_the_residual_and_passes_gradients_on() {
         let rows = Stored::new([("w".into(), weight.clone())], &Device::Cpu)
             .take_weight("w", weight.dims(), Init::Zeros)
             .unwrap();
-        let Weight::Rows(rows, arithmetic) = rows else {
+        let Weight::Source(rows, arithmetic) = rows else {
             panic!("constant weights on the CPU are rows")
         };
         let values = bias.to_vec1().unwrap();

@@ -24,7 +24,7 @@ mod softmax;
 
 pub use attention::{Order, attention};
 pub use coded::CodedWeight;
-pub use conv2d::{Arithmetic, Dense, FrozenConv2d, Rows, conv2d, conv2d_padded};
+pub use conv2d::{Arithmetic, Dense, FrozenConv2d, WeightSource, conv2d, conv2d_padded};
 pub use dropout::{Mask, dropout};
 pub use finite::is_finite;
 pub use join::{add, concat, concat_all};

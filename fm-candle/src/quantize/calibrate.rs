@@ -48,9 +48,9 @@ pub fn calibrate(file: &[u8], by: Calibration, mut drawn: impl FnMut()) -> Resul
     }
     let mut maps = vec![AbsHistogram::default(); plan.maps()];
     let mut arena = vec![0.0; plan.arena_len()];
-    let mut x = vec![0.0; net.in_channels as usize * pixels];
+    let mut x = vec![0.0; net.in_channels * pixels];
     let mut v = vec![0.0; x.len()];
-    let labels = net.num_classes.map_or(1, |classes| u64::from(classes) + 1);
+    let labels = net.num_classes.map_or(1, |classes| classes as u64 + 1);
     for image in 0..by.images {
         Domain::Calibration.stream(by.seed).fill_normal(image, 0, &mut x);
         // The number of classes is "no label".
@@ -82,7 +82,7 @@ fn golden_off(model: &Model<'_>) -> Result<f32> {
     let (Some(golden), Some(net)) = (model.golden(), model.net()) else { return Ok(0.0) };
     let plan = Plan::with_precision(model, Precision::Integer)?;
     let (height, width) = plan.image_size();
-    let mut x = vec![0.0; net.in_channels as usize * height * width];
+    let mut x = vec![0.0; net.in_channels * height * width];
     noise::fill_normal(golden.seed, 0, 0, &mut x);
     let mut v = vec![0.0; golden.velocity().len()];
     let mut arena = vec![0.0; plan.arena_len()];

@@ -2,7 +2,7 @@
 
 use quant_core::format::{Golden, Kind, MemoryPlan, Model, fill_section};
 use quant_core::infer::{Input, Plan};
-use quant_core::net::NetConfig;
+use quant_core::net::UNetConfig;
 use quant_core::noise;
 
 use crate::error::{Error, Result};
@@ -17,14 +17,14 @@ const TOLERANCE: f32 = 1e-3;
 #[derive(Clone, Copy, Debug)]
 pub struct PackedNet<'a> {
     /// Its configuration.
-    pub config: &'a NetConfig,
+    pub config: &'a UNetConfig,
     /// Whether the file gets a golden pair, of `4 out_channels height width` bytes, by which a device
     /// tests itself. It takes one evaluation by the device's engine, which is slow for large nets.
     pub golden: bool,
 }
 
-impl<'a> From<&'a NetConfig> for PackedNet<'a> {
-    fn from(config: &'a NetConfig) -> Self {
+impl<'a> From<&'a UNetConfig> for PackedNet<'a> {
+    fn from(config: &'a UNetConfig) -> Self {
         Self { config, golden: false }
     }
 }
@@ -38,11 +38,13 @@ impl PackedNet<'_> {
             let missing = "a golden pair needs a net with its image_size".into();
             return if golden { Err(Error::Config(missing)) } else { Ok(Vec::new()) };
         };
-        let plan = MemoryPlan { size: (side, side), arena_bytes: 0, macs: 0 };
+        let rows = u32::try_from(side)
+            .map_err(|_| Error::Config(format!("images of side {side} are too large")))?;
+        let plan = MemoryPlan { size: (rows, rows), arena_bytes: 0, macs: 0 };
         let mut sections = vec![(Kind::MEMORY_PLAN, plan.emit().to_vec())];
         if golden {
-            let pixels = side as usize * side as usize;
-            let velocity = vec![0.0; config.out_channels as usize * pixels];
+            let pixels = side * side;
+            let velocity = vec![0.0; config.out_channels * pixels];
             sections.push((Kind::GOLDEN, pair(config, side, &velocity)?));
         }
         Ok(sections)
@@ -50,7 +52,7 @@ impl PackedNet<'_> {
 }
 
 /// The contents of the golden pair's section.
-fn pair(net: &NetConfig, side: u32, velocity: &[f32]) -> Result<Vec<u8>> {
+fn pair(net: &UNetConfig, side: usize, velocity: &[f32]) -> Result<Vec<u8>> {
     let velocity: Vec<u8> = velocity.iter().flat_map(|v| v.to_le_bytes()).collect();
     let side = u16::try_from(side).map_err(|_| {
         Error::Config(format!("images of side {side} are too large for a golden pair"))
@@ -76,9 +78,9 @@ pub(super) fn fill(file: &[u8], head: &mut [u8]) -> Result<()> {
         return Ok(());
     }
     let (height, width) = plan.image_size();
-    let mut x = vec![0.0; net.in_channels as usize * height * width];
+    let mut x = vec![0.0; net.in_channels * height * width];
     noise::fill_normal(SEED, 0, 0, &mut x);
-    let mut v = vec![0.0; net.out_channels as usize * height * width];
+    let mut v = vec![0.0; net.out_channels * height * width];
     let mut arena = vec![0.0; plan.arena_len()];
     let input = Input { x: &x, concat: &[], t: TIME, label: net.num_classes.map(|_| 0) };
     plan.velocity(&model, &input, &mut arena, &mut v)?;

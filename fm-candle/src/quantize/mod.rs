@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use candle_core::{Device, Tensor};
 use half::f16;
 use quant_core::format::{Dense, Head, Sink, Writer};
-use quant_core::net::NetConfig;
+use quant_core::net::UNetConfig;
 use quant_core::quantize::{
     Distortion, Options, ParallelMap, QuantizedTensor, Weights, quantize_on,
 };
@@ -175,7 +175,7 @@ where
 /// Those of [`quantize`].
 pub fn quantize_in_memory(
     tensors: &[(String, Tensor)],
-    net: Option<&NetConfig>,
+    net: Option<&UNetConfig>,
     policy: impl Fn(&str, &[usize]) -> TensorPolicy,
 ) -> Result<(Vec<u8>, Report)> {
     let all: Vec<usize> = (0..tensors.len()).collect();

@@ -17,6 +17,18 @@ pub fn uniform_grid(step_size: f64) -> Result<Vec<f64>> {
     step_grid(0.0, 1.0, step_size, DType::F64)
 }
 
+/// The grid `0, h, 2h, ..., 1` of so many steps.
+///
+/// # Errors
+/// No step, or more than a million of them.
+pub fn steps_grid(steps: usize) -> Result<Vec<f64>> {
+    if !(1..=1_000_000).contains(&steps) {
+        return Err(Error::Config(format!("{steps} steps: must be 1 to 1000000")));
+    }
+    let h = 1.0 / steps as f64;
+    Ok((0..steps).map(|i| i as f64 * h).chain([1.0]).collect())
+}
+
 /// The grid `start, start + h, start + 2h, ..., end`, calculated in the precision of `dtype`; the
 /// last step is shorter where `h` does not divide the way.
 pub(super) fn step_grid(start: f64, end: f64, step_size: f64, dtype: DType) -> Result<Vec<f64>> {
@@ -67,6 +79,17 @@ mod tests {
         for bad in [0.0, -0.1, 1.5, f64::NAN, 1e-9] {
             assert!(uniform_grid(bad).is_err());
         }
+    }
+
+    #[test]
+    fn so_many_steps_are_asked_for_so_many_are_taken() {
+        for steps in 1..2000 {
+            let grid = steps_grid(steps).unwrap();
+            assert_eq!((grid.len(), grid[0], grid[steps]), (steps + 1, 0.0, 1.0));
+            assert!(grid.windows(2).all(|pair| pair[0] < pair[1]), "{steps}");
+        }
+        assert_eq!(steps_grid(20).unwrap(), uniform_grid(0.05).unwrap());
+        assert!(steps_grid(0).is_err() && steps_grid(1_000_001).is_err());
     }
 
     #[test]

@@ -29,14 +29,14 @@ use candle_core::{DType, Tensor};
 
 use crate::error::{Error, Result};
 use field::Field;
-use method::Scheme;
+use method::{Scheme, scheme};
 
 pub use adaptive::Step;
 pub use control::Control;
 pub use field::Velocity;
-pub use grid::{edm_grid, uniform_grid};
-pub use method::Method;
+pub use grid::{edm_grid, steps_grid, uniform_grid};
 pub use options::{Adams, Interpolation, Options, Unconverged};
+pub use quant_core::method::Method;
 
 /// What a solution cost.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -85,7 +85,7 @@ pub fn solve(
     let mut field = Field::new(v, x.dtype(), sign)?;
     let times: Vec<f64> = times.iter().map(|t| sign * t).collect();
     let (mut steps, mut unconverged) = (Vec::new(), Vec::new());
-    match method.scheme() {
+    match scheme(method) {
         Scheme::Fixed(step) => fixed::solve(step, &mut field, x, &times, options, &mut each)?,
         Scheme::Adams { implicit } => {
             unconverged = adams::solve(implicit, &mut field, x, &times, options, &mut each)?;

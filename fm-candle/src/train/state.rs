@@ -11,7 +11,7 @@ use super::{Moments, Progress, TrainConfig, Trainer};
 use crate::checkpoint::torch::save_object;
 use crate::checkpoint::{NET_KEY, Source};
 use crate::error::{Error, Result};
-use crate::model::UNetConfig;
+use crate::model::{UNetConfig, config};
 
 /// Metadata key of the settings, JSON of [`TrainConfig`].
 const CONFIG_KEY: &str = "fmq.train.config";
@@ -32,7 +32,7 @@ impl Trainer {
         let json = |value| serde_json::to_string(value).unwrap_or_default();
         let progress = serde_json::to_string(&self.progress).unwrap_or_default();
         let metadata = [
-            (NET_KEY, self.net.config().to_json()),
+            (NET_KEY, config::to_json(self.net.config())),
             (CONFIG_KEY, json(&self.config)),
             (PROGRESS_KEY, progress),
         ];
@@ -154,8 +154,8 @@ impl Trainer {
 /// others.
 fn check_net(path: &Path, file: &Source, asked: &UNetConfig, free: &[&str]) -> Result<()> {
     let Some(net) = file.net() else { return Ok(()) };
-    let had = UNetConfig::from_json(net)?;
-    let known = had.side().is_some();
+    let had = config::from_json(net)?;
+    let known = had.image_size.is_some();
     let map = |config: &UNetConfig| json_map(serde_json::to_value(config).ok());
     let (asked, had) = (map(asked), map(&had));
     for key in asked.keys().chain(had.keys()) {

@@ -18,7 +18,7 @@ use crate::cli::Common;
 use crate::cmd::images::{self, Kind};
 use crate::cmd::label::{self, Label};
 use crate::cmd::net::NetArgs;
-use crate::cmd::ode::OdeOptions;
+use crate::cmd::ode::{OdeOptions, Steps};
 use crate::cmd::output;
 use crate::cmd::sample::{at_least_1, finite};
 
@@ -73,8 +73,15 @@ pub(crate) struct Args {
     /// so that what they encode is off by as much as their samples are.
     #[arg(long = "ode-method", alias = "ode_method", default_value = "dopri5")]
     ode_method: Method,
+    #[command(flatten)]
+    count: Steps,
     /// JSON, as of `fmq sample`: {"atol": 1e-5, "rtol": 1e-5} is the default solver's
-    #[arg(long = "ode-options", alias = "ode_options", default_value = "{}")]
+    #[arg(
+        long = "ode-options",
+        alias = "ode_options",
+        default_value = "{}",
+        conflicts_with = "steps"
+    )]
     ode_options: OdeOptions,
     /// Use the EDM time grid, backward; x0 then is the state at its first time, 0.0123, as
     /// `fmq sample --edm-schedule` takes it
@@ -94,6 +101,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<()> {
     atomic::check_target(&args.output)?;
     let (grid, options) = args.ode_options.steps(args.ode_method, args.edm_schedule, 0.05)?;
+    let grid = args.count.grid(args.ode_method, args.edm_schedule, grid)?;
     let device = common.device()?;
     let net = args.net.build(&device, common.progress())?;
     let set = Set::read(args, net.config()).map_err(|error| images::named(&args.images, error))?;
@@ -220,7 +228,7 @@ impl Set {
         ensure!(n > 0, "holds no images");
         let wanted = config.out_channels;
         ensure!(c == wanted, "the images have {c} channel(s), the net's have {wanted}");
-        if let Some(side) = config.side() {
+        if let Some(side) = config.image_size {
             ensure!((h, w) == (side, side), "the images are {h} x {w}, the net's {side} x {side}");
         }
         Ok(set)

@@ -4,10 +4,11 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::ArgGroup;
 use fm_candle::atomic;
 use quant_core::format::Model;
+use quant_core::method::Method;
 
 use crate::export::board::Board;
 use crate::export::facts::Facts;
@@ -33,6 +34,12 @@ pub(crate) struct Args {
     /// Board of the project, as QEMU emulates it: Cortex-M4 or M7
     #[arg(long, value_enum, default_value_t = Board::Mps2An386, conflicts_with = "output")]
     board: Board,
+    /// Solver of the project's program, whose arena the output tells
+    #[arg(long = "ode-method", alias = "ode_method", value_parser = on_device, default_value = "euler")]
+    ode_method: Method,
+    /// Steps of the solver
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1 << 24), default_value_t = 16)]
+    steps: u32,
     /// Where the project has quant-core from: a folder, a git address, or a version
     /// [default: the folder that fmq was built from]
     #[arg(long, alias = "quant_core", value_name = "SOURCE", conflicts_with = "output")]
@@ -66,11 +73,21 @@ fn output(name: &str) -> Result<Output, &'static str> {
     Ok(Output { path, kind })
 }
 
+/// A method that a device has.
+fn on_device(name: &str) -> Result<Method> {
+    let method: Method = name.parse()?;
+    if !method.is_on_device() {
+        bail!(quant_core::Error::NotOnDevice(method.name()));
+    }
+    Ok(method)
+}
+
 pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
     let named = || format!("`{}`", args.input.display());
     let file = fs::read(&args.input).with_context(named)?;
     let model = Model::parse(&file).with_context(named)?;
-    let facts = Facts::of(&args.input, &file, &model);
+    let solver = (args.ode_method, args.steps);
+    let facts = Facts::of(&args.input, &file, &model, solver);
     if let Some(dir) = &args.firmware {
         let engine = EngineSource::of(args.quant_core.as_deref())?;
         let project = project::Project { language: args.lang, board: args.board, engine };

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use fm_candle::checkpoint::{Checkpoint, Kind, LeftOut, Source};
-use fm_candle::model::{UNetConfig, identify};
+use fm_candle::model::{UNetConfig, config, identify};
 use fm_candle::ops::is_finite;
 use quant_core::codebook::CodebookFormat;
 use quant_core::format::{self, Encoding, Model};
@@ -100,7 +100,8 @@ struct Device {
 impl Device {
     fn of(model: &Model<'_>, file: &[u8]) -> Option<Self> {
         let plan = Plan::new(model).ok()?;
-        let settings = Settings { label: model.net()?.num_classes, ..Settings::default() };
+        let label = model.net()?.num_classes.map(|_| 0);
+        let settings = Settings { label, ..Settings::default() };
         let integer = Plan::with_precision(model, Precision::Integer).ok();
         Some(Self {
             flash_bytes: file.len(),
@@ -279,7 +280,7 @@ fn print(output: &Output, source: &Source, out: &mut dyn Write) -> Result<()> {
         writeln!(out, "the prefix `{}.` of all names is left off", output.prefix)?;
     }
     match &output.net {
-        Some(net) => writeln!(out, "net: {}", net.to_json())?,
+        Some(net) => writeln!(out, "net: {}", config::to_json(net))?,
         None => writeln!(out, "net: none known")?,
     }
     writeln!(out, "{} weights in {} tensors", output.parameters, output.tensors.len())?;

@@ -8,7 +8,7 @@ use fm_candle::DType;
 use fm_candle::checkpoint::{FileWeights, Source};
 use fm_candle::device::{self, Device};
 use fm_candle::json;
-use fm_candle::model::{Stored, UNet, UNetConfig, identify, order};
+use fm_candle::model::{Stored, UNet, UNetConfig, config, identify, order};
 use fm_candle::ops::Arithmetic;
 
 use crate::cmd::weights::{Scope, WeightsArgs, say_taken};
@@ -96,7 +96,7 @@ impl NetArgs {
         let config = self.config(&source);
         let mut config = config.with_context(|| format!("`{}`", self.path.display()))?;
         if let Some(side) = self.image_size {
-            config.image_size = side.into();
+            config.image_size = Some(side.into());
         }
         say_taken(&source, &self.path, progress);
         Ok((source, config))
@@ -134,7 +134,7 @@ impl NetArgs {
 pub(crate) fn stated(source: &Source, arch: Option<&str>) -> Result<Option<UNetConfig>> {
     match (source.net(), arch) {
         (Some(_), Some(arch)) => bail!("the file says its own net; leave out --arch {arch}"),
-        (Some(json), None) => Ok(Some(UNetConfig::from_json(json)?)),
+        (Some(json), None) => Ok(Some(config::from_json(json)?)),
         (None, Some(arch)) => named(arch).map(Some),
         (None, None) => Ok(None),
     }
@@ -157,7 +157,8 @@ pub(crate) fn build(
 pub(crate) fn named(arch: &str) -> Result<UNetConfig> {
     if !UNetConfig::PRESETS.contains(&arch) && Path::new(arch).is_file() {
         let json = json::read(Path::new(arch))?;
-        return UNetConfig::from_json(&json).with_context(|| format!("`{arch}`"));
+        return config::from_json(&json).with_context(|| format!("`{arch}`"));
     }
-    UNetConfig::preset(arch).context("--arch takes a preset or an existing JSON file")
+    let what = || format!("--arch `{arch}` must be a preset or an existing JSON file");
+    UNetConfig::preset(arch).with_context(what)
 }

@@ -4,7 +4,9 @@ use core::str::FromStr;
 
 use anyhow::Result;
 use fm_candle::json;
-use fm_candle::solver::{Adams, Control, Interpolation, Method, Options, edm_grid, uniform_grid};
+use fm_candle::solver::{
+    Adams, Control, Interpolation, Method, Options, edm_grid, steps_grid, uniform_grid,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -17,10 +19,18 @@ pub(crate) struct OdeArgs {
     /// fehlberg2, bosh3, dopri5, dopri8
     #[arg(long = "ode-method", alias = "ode_method", default_value = "midpoint")]
     pub(crate) ode_method: Method,
+    #[command(flatten)]
+    count: Steps,
     /// JSON: {"step_size": 0.05}, or {"nfe": 50} with --edm-schedule. Adaptive solvers: atol, rtol,
     /// first_step, min_step, max_step, max_num_steps, safety, ifactor, dfactor, step_t, jump_t; the
     /// others: perturb, interp; Adams: max_order, and if implicit max_iters, atol, rtol
-    #[arg(long = "ode-options", alias = "ode_options", default_value = "{}", value_name = "JSON")]
+    #[arg(
+        long = "ode-options",
+        alias = "ode_options",
+        default_value = "{}",
+        value_name = "JSON",
+        conflicts_with = "steps"
+    )]
     pub(crate) ode_options: OdeOptions,
     /// Use the EDM time grid
     #[arg(long = "edm-schedule", alias = "edm_schedule")]
@@ -30,7 +40,31 @@ pub(crate) struct OdeArgs {
 impl OdeArgs {
     /// See [`OdeOptions::steps`].
     pub(crate) fn steps(&self, step_size: f64) -> Result<(Vec<f64>, Options)> {
-        self.ode_options.steps(self.ode_method, self.edm_schedule, step_size)
+        let (method, edm) = (self.ode_method, self.edm_schedule);
+        let (grid, options) = self.ode_options.steps(method, edm, step_size)?;
+        Ok((self.count.grid(method, edm, grid)?, options))
+    }
+}
+
+/// The number of the solver's steps.
+#[derive(clap::Args, Clone, Copy)]
+pub(crate) struct Steps {
+    /// Steps of the solver, all of one length but on the EDM time grid; in place of step_size and nfe
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    steps: Option<u32>,
+}
+
+impl Steps {
+    /// The time grid of so many steps; `otherwise` where no number is given.
+    pub(crate) fn grid(self, method: Method, edm: bool, otherwise: Vec<f64>) -> Result<Vec<f64>> {
+        let Some(steps) = self.steps else { return Ok(otherwise) };
+        if method.is_adaptive() {
+            let text =
+                format!("--steps {steps}: {method} chooses its own steps; give atol and rtol");
+            return Err(Usage(text).into());
+        }
+        let steps = steps as usize;
+        Ok(if edm { edm_grid(steps)? } else { steps_grid(steps)? })
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use fm_candle::atomic;
 use fm_candle::checkpoint::{self, Kind, NET_KEY, Source, TensorInfo};
-use fm_candle::model::{UNetConfig, identify, order};
+use fm_candle::model::{config, identify, order};
 use fm_candle::quantize::{
     Discard, PackedNet, Report, TensorPolicy, quantize, quantize_to_file, quantize_to_torch,
 };
@@ -136,7 +136,6 @@ impl Args {
         if self.golden && net.is_none() {
             bail!("--golden: it is not known which net the weights are of; give --arch");
         }
-        let packed_net = net.as_ref().map(UNetConfig::to_packed).transpose()?;
         let weights: usize = source.tensors().iter().map(TensorInfo::count).sum();
         let bar = common.progress().bar("quantizing", weights as u64, "weights");
         let policy = |name: &str, shape: &[usize]| self.policy(name, shape);
@@ -151,7 +150,7 @@ impl Args {
                 &self.output,
                 source,
                 &indices,
-                packed_net.as_ref().map(|config| PackedNet { config, golden: self.golden }),
+                net.as_ref().map(|config| PackedNet { config, golden: self.golden }),
                 policy,
                 |info, _| {
                     bar.inc(info.count() as u64);
@@ -163,7 +162,7 @@ impl Args {
                 let packed = quantize(
                     source,
                     &indices,
-                    packed_net.as_ref().map(Into::into),
+                    net.as_ref().map(Into::into),
                     Discard,
                     policy,
                     |info, packed| {
@@ -172,7 +171,7 @@ impl Args {
                         Ok(())
                     },
                 )?;
-                let json = net.map(|net| net.to_json());
+                let json = net.as_ref().map(config::to_json);
                 let metadata: Vec<_> = json.iter().map(|json| (NET_KEY, json.as_str())).collect();
                 checkpoint::safetensors::save(&self.output, &tensors, &metadata)?;
                 packed.report

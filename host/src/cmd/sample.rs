@@ -152,7 +152,7 @@ impl Drawing {
 
 /// Channels, height and width of the net's images.
 pub(crate) fn image_shape(config: &UNetConfig) -> Result<(usize, usize, usize)> {
-    let side = config.side().context(
+    let side = config.image_size.context(
         "the net's configuration has no image_size; give --image-size, or the noise with --x0",
     )?;
     Ok((config.out_channels, side, side))

@@ -18,7 +18,7 @@ use crate::cli::{self, Common};
 use crate::cmd::folder;
 use crate::cmd::images::named;
 use crate::cmd::launcher::Launcher;
-use crate::cmd::ode::OdeOptions;
+use crate::cmd::ode::{OdeOptions, Steps};
 use crate::cmd::sample::finite;
 use fid::Fid;
 use journal::Journal;
@@ -82,8 +82,15 @@ pub(crate) struct Args {
     /// Solver of the snapshots, as `fmq sample` knows them
     #[arg(long = "ode_method", alias = "ode-method", default_value_t = Method::Midpoint)]
     ode_method: Method,
+    #[command(flatten)]
+    count: Steps,
     /// JSON: step_size; nfe with --edm_schedule; the solver's own, as `fmq sample` knows them
-    #[arg(long = "ode_options", alias = "ode-options", default_value = r#"{"step_size": 0.01}"#)]
+    #[arg(
+        long = "ode_options",
+        alias = "ode-options",
+        default_value = r#"{"step_size": 0.01}"#,
+        conflicts_with = "steps"
+    )]
     ode_options: OdeOptions,
     /// Guidance of the snapshots
     #[arg(long = "cfg_scale", alias = "cfg-scale", default_value = "0.2", value_parser = finite)]
@@ -197,7 +204,7 @@ fn run_as(args: &Args, common: &Common, ranks: &Arc<dyn Ranks>) -> Result<()> {
              same for all processes"
         );
     }
-    arch.image_size = i64::try_from(data.shape()[1])?;
+    arch.image_size = Some(data.shape()[1]);
     let (trainer, told) = match &saved {
         Some(path) => resume::take_up(path, args, &arch, &config, &*data, &device)
             .map_err(|error| named(&path.to_string_lossy(), error).context("--resume"))?,
@@ -349,6 +356,7 @@ fn check_flags(args: &Args) -> Result<()> {
 fn sampler(args: &Args, device: &Device) -> Result<Sampler> {
     let method = args.ode_method;
     let (grid, options) = args.ode_options.steps(method, args.edm_schedule, 0.01)?;
+    let grid = args.count.grid(method, args.edm_schedule, grid)?;
     Ok(Sampler { method, grid, options, cfg_scale: args.cfg_scale, batch_size: batch_size(device) })
 }
 

@@ -1,38 +1,44 @@
-//! What a packed file takes on a device and what it draws, as lines for people and as constants.
+//! Needs of a packed file on a device, and the size of its images, as lines for people and as constants.
 
 use std::path::Path;
 
+use quant_core::codebook::CodebookFormat;
 use quant_core::format::Model;
 use quant_core::infer::{Plan, Precision, STACK_BYTES, Settings};
+use quant_core::method::Method;
 
-/// What is known of a packed file.
+/// Facts about a packed file.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Facts {
     /// The file's name, of characters that cannot end a comment.
     name: String,
     bytes: usize,
     golden: bool,
+    /// It has codebooks of the scheme `log`.
+    pub(crate) log: bool,
     /// None for a file without a net or without the size of its images.
     pub(crate) drawing: Option<Drawing>,
 }
 
-/// What drawing an image by Euler's method without guidance takes.
+/// Needs of drawing an image without guidance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Drawing {
     /// Integers for a file that has been calibrated for them.
     precision: Precision,
+    method: Method,
+    steps: u32,
     /// Floats of the arena.
     arena_len: usize,
     channels: usize,
     height: usize,
     width: usize,
-    classes: Option<u32>,
+    classes: Option<usize>,
     /// Multiplications of one evaluation.
     macs: u64,
 }
 
 impl Drawing {
-    fn of(model: &Model<'_>) -> Option<Self> {
+    fn of(model: &Model<'_>, (method, steps): (Method, u32)) -> Option<Self> {
         let precision = match model.activations() {
             Some(_) => Precision::Integer,
             None => Precision::Float,
@@ -41,8 +47,10 @@ impl Drawing {
         let (height, width) = plan.image_size();
         Some(Self {
             precision,
-            arena_len: Settings::default().arena_len(&plan, model),
-            channels: net.out_channels as usize,
+            method,
+            steps,
+            arena_len: Settings { method, ..Settings::default() }.arena_len(&plan, model),
+            channels: net.out_channels,
             height,
             width,
             classes: net.num_classes,
@@ -50,7 +58,7 @@ impl Drawing {
         })
     }
 
-    fn is_integer(&self) -> bool {
+    pub(crate) fn is_integer(&self) -> bool {
         self.precision == Precision::Integer
     }
 
@@ -69,15 +77,20 @@ impl Drawing {
 }
 
 impl Facts {
-    /// What is known of the file at `path`.
-    pub(crate) fn of(path: &Path, file: &[u8], model: &Model<'_>) -> Self {
+    /// Facts about the file at `path`.
+    pub(crate) fn of(path: &Path, file: &[u8], model: &Model<'_>, solver: (Method, u32)) -> Self {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' };
         Self {
             name: name.chars().map(plain).collect(),
             bytes: file.len(),
             golden: model.golden().is_some(),
-            drawing: Drawing::of(model),
+            log: model.tensors().any(|tensor| {
+                tensor
+                    .quantized()
+                    .is_some_and(|rows| rows.layout().codebook == CodebookFormat::Logarithmic)
+            }),
+            drawing: Drawing::of(model, solver),
         }
     }
 
@@ -91,10 +104,10 @@ impl Facts {
             lines.push("no net with an image size, so no plan".to_string());
             return lines;
         };
-        let Drawing { channels, height, width, macs, .. } = drawing;
+        let Drawing { method, channels, height, width, macs, .. } = drawing;
         lines.extend([
             format!("in      {}", if drawing.is_integer() { "integers" } else { "floats" }),
-            format!("arena   {} bytes for Euler's method without guidance", drawing.arena_bytes()),
+            format!("arena   {} bytes for {method} without guidance", drawing.arena_bytes()),
             format!("stack   about {STACK_BYTES} bytes"),
             format!("image   {channels} x {height} x {width} floats, about -1 to 1"),
             format!("classes {}", drawing.classes.map_or("none".into(), |n| n.to_string())),
@@ -117,8 +130,10 @@ impl Facts {
                 ("CHANNELS", drawing.channels),
                 ("HEIGHT", drawing.height),
                 ("WIDTH", drawing.width),
-                ("CLASSES", drawing.classes.map_or(0, |n| n as usize)),
+                ("CLASSES", drawing.classes.unwrap_or(0)),
                 ("PRECISION", drawing.is_integer().into()),
+                ("METHOD", drawing.method as usize),
+                ("STEPS", drawing.steps as usize),
             ]);
         }
         let line = |(name, value): (&str, usize)| format!("#define {prefix}_{name} {value}\n");
@@ -132,12 +147,22 @@ impl Facts {
         };
         let Some(drawing) = &self.drawing else { return String::new() };
         let classes = format!("{:?}", drawing.classes);
-        let integer = drawing.is_integer().to_string();
+        let arithmetic = if drawing.is_integer() { "i8" } else { "f32" };
         [
             constant("Floats of the arena.", "ARENA_LEN", "usize", drawing.arena_len.to_string()),
             constant("Floats of an image.", "IMAGE_LEN", "usize", drawing.image_len().to_string()),
             constant("Classes, whose labels start at 0.", "CLASSES", "Option<u32>", classes),
-            constant("Whether the net computes in integers.", "INTEGER", "bool", integer),
+            constant(
+                "The solver.",
+                "METHOD",
+                "quant_core::method::Method",
+                format!("quant_core::method::Method::{:?}", drawing.method),
+            ),
+            constant("Steps of the solver.", "STEPS", "u32", drawing.steps.to_string()),
+            format!(
+                "/// The type of the values that the net computes with.\npub type Arithmetic = \
+                 {arithmetic};\n"
+            ),
         ]
         .concat()
     }

@@ -69,7 +69,7 @@ pub(crate) enum EngineSource {
 }
 
 impl EngineSource {
-    /// What an argument names; without one the folder that this program was built from.
+    /// Source that an argument names, or the folder that this program was built from.
     pub(crate) fn of(given: Option<&str>) -> Result<Self> {
         let built_from = concat!(env!("CARGO_MANIFEST_DIR"), "/../quant-core");
         let text = given.unwrap_or(built_from);
@@ -168,11 +168,15 @@ impl Project {
     /// Names and contents of the source files.
     fn files(&self, facts: &Facts) -> Result<Vec<(&'static str, String)>> {
         let number = |number: usize| format!("{number:#x}");
+        let integer = facts.drawing.is_some_and(|drawing| drawing.is_integer());
         let values = [
             ("BOARD", self.board.name().to_string()),
             ("TARGET", self.board.target().to_string()),
             ("CPU", self.board.cpu().to_string()),
             ("QUANT_CORE", self.engine.entry()?),
+            // A program links what its file takes: one arithmetic, and `log` codebooks if it has some.
+            ("LOG", if facts.log { "\"log\"" } else { "" }.to_string()),
+            ("CAPI", format!("capi-{}", if integer { "integer" } else { "float" })),
             ("FLASH_AT", number(board::FLASH.0)),
             ("FLASH_LEN", number(board::FLASH.1)),
             ("MODEL_AT", number(board::MODEL.0)),
@@ -212,6 +216,8 @@ fn write(path: &Path, bytes: &[u8]) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use quant_core::method::Method;
+
     use super::*;
 
     #[test]
@@ -228,7 +234,7 @@ mod tests {
 
     #[test]
     fn templates_leave_no_name_open() {
-        let facts = Facts::of(Path::new("a.fmq"), &[], &empty());
+        let facts = Facts::of(Path::new("a.fmq"), &[], &empty(), (Method::Euler, 16));
         for language in [Language::Rust, Language::C] {
             for board in [Board::Mps2An386, Board::Mps2An500] {
                 let engine = EngineSource::Version("0.1".into());

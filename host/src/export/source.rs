@@ -6,7 +6,7 @@ use crate::export::facts::Facts;
 
 /// Bytes in a line.
 const LINE: usize = 24;
-/// What the bytes' address is a multiple of: what the data of tensors lie at within the file.
+/// Alignment of the bytes' address: that of the data of tensors within the file.
 const ALIGN: usize = 64;
 
 /// A header in C with constants and bytes called `name`.
@@ -48,7 +48,7 @@ pub(crate) fn rust_comment(facts: &Facts) -> String {
     lines("// ", facts.lines())
 }
 
-/// A line for each item, behind `start`.
+/// A line for each item, after `start`.
 fn lines(start: &str, items: impl IntoIterator<Item = impl Display>) -> String {
     let mut text = String::new();
     for item in items {

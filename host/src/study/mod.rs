@@ -183,9 +183,8 @@ impl Study {
         progress: Progress,
     ) -> Result<Row> {
         let start = Instant::now();
-        let net = self.config.to_packed()?;
         let policy = |name: &str, shape: &[usize]| self.policy.of(scheme, bits, name, shape);
-        let (packed, report) = quantize_in_memory(&self.tensors, Some(&net), policy)?;
+        let (packed, report) = quantize_in_memory(&self.tensors, Some(&self.config), policy)?;
         let path = self.packed_path(scheme, bits.get());
         atomic::write(&path, &packed)?;
         let net = self.packed_net(scheme, bits.get())?;

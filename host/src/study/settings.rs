@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use crc::{CRC_64_XZ, Crc};
+use fm_candle::model::config;
 use fm_candle::{DType, Tensor};
 use serde_json::{Map, Value, json};
 
@@ -13,7 +14,7 @@ pub(super) fn of(study: &Study) -> Result<Map<String, Value>> {
     let settings = json!({
         "fmq": env!("CARGO_PKG_VERSION"),
         "packed format": quant_core::format::VERSION,
-        "net": serde_json::from_str::<Value>(&study.config.to_json())?,
+        "net": serde_json::from_str::<Value>(&config::to_json(&study.config))?,
         "weights": weights(&study.tensors)?,
         "quantizer options": study.policy.differences(),
         "n": study.n,

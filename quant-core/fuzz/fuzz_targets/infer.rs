@@ -5,7 +5,7 @@ use half::f16;
 use libfuzzer_sys::fuzz_target;
 use quant_core::format::{Dense, Head, Kind, Model, Writer, with_section};
 use quant_core::infer::{Input as Point, Plan, Precision};
-use quant_core::net::NetConfig;
+use quant_core::net::UNetConfig;
 
 /// A net of any fields, and images of any size.
 #[derive(Arbitrary, Debug)]
@@ -26,47 +26,40 @@ struct Input {
 }
 
 impl Input {
-    fn net(&self) -> NetConfig {
-        let [image, model, out] = self.channels.map(u32::from);
+    fn net(&self) -> UNetConfig {
+        let [image, model, out] = self.channels.map(usize::from);
         let flag = |bit: u8| self.flags >> bit & 1 == 1;
-        let rates = self.rates.iter().take(3).map(|&rate| u32::from(rate % 9) + 1);
+        let rates = self.rates.iter().take(3).map(|&rate| usize::from(rate % 9) + 1);
         let mults = self.mults.iter().take(3).map(|&mult| f64::from(mult % 12) / 4.0 + 0.25);
-        NetConfig {
+        UNetConfig {
             in_channels: image % 5 + 1,
             model_channels: model % 65 + 1,
             out_channels: out % 4 + 1,
-            num_res_blocks: u32::from(self.blocks % 3),
+            num_res_blocks: usize::from(self.blocks % 3),
             attention_resolutions: rates.collect(),
-            dropout: 0.0,
             channel_mult: mults.collect(),
             conv_resample: flag(0),
-            num_classes: self.classes.map(|n| u32::from(n % 4) + 1),
-            num_heads: u32::from(self.heads % 5) + 1,
-            num_head_channels: self.head_channels.map(|n| u32::from(n % 70) + 1),
-            num_heads_upsample: self.heads_upsample.map(|n| u32::from(n % 5) + 1),
+            num_classes: self.classes.map(|n| usize::from(n % 4) + 1),
+            num_heads: usize::from(self.heads % 5) + 1,
+            num_head_channels: self.head_channels.map(|n| usize::from(n % 70) + 1),
+            num_heads_upsample: self.heads_upsample.map(|n| usize::from(n % 5) + 1),
             use_scale_shift_norm: flag(1),
             resblock_updown: flag(2),
             use_new_attention_order: flag(3),
             with_fourier_features: flag(4),
             ignore_time: flag(5),
             input_projection: flag(6),
-            image_size: None,
-            patch: Some(u32::from(self.patch % 4) + 1).filter(|&patch| patch > 1),
+            patch: usize::from(self.patch % 4) + 1,
+            ..UNetConfig::default()
         }
     }
 }
 
 /// The file of a net whose weights are all alike; none of a net that is too large or refused.
-fn file(net: &NetConfig) -> Option<Vec<u8>> {
-    let mut shapes: Vec<Vec<usize>> = Vec::new();
-    let mut weights = 0;
-    let mut keep = |shape: &[u64]| {
-        weights += shape.iter().product::<u64>();
-        shapes.push(shape.iter().map(|&dim| dim as usize).collect());
-        Ok(())
-    };
-    net.parameters(&mut keep).ok()?;
-    if weights > 300_000 {
+fn file(net: &UNetConfig) -> Option<Vec<u8>> {
+    let shapes = net.shapes();
+    let weights = shapes.iter().map(|shape| shape.iter().map(|&dim| dim as u64).product::<u64>());
+    if weights.sum::<u64>() > 300_000 {
         return None;
     }
     let names: Vec<String> = (0..shapes.len()).map(|i| i.to_string()).collect();
@@ -90,17 +83,13 @@ fuzz_target!(|input: Input| {
         return;
     }
     let pixels = height * width;
-    let first = net.channel_mult[0] * f64::from(net.model_channels);
-    let channels = match net.input_projection {
-        true => net.in_channels as usize,
-        false => first as usize,
-    };
+    let channels = if net.input_projection { net.in_channels } else { net.width(0) };
     let x = vec![0.5; channels * pixels];
     let split = if net.with_fourier_features { (3 * pixels).min(x.len()) } else { x.len() };
     let (x, concat) = x.split_at(split);
     let label = input.label.map(u32::from);
     let point = Point { x, concat, t: input.t, label };
-    let mut v = vec![f32::NAN; net.out_channels as usize * pixels];
+    let mut v = vec![f32::NAN; net.out_channels * pixels];
     let mut arena = vec![f32::NAN; plan.arena_len()];
     if plan.velocity(&model, &point, &mut arena, &mut v).is_ok() && input.t.is_finite() {
         assert!(v.iter().all(|v| v.is_finite()), "{net:?}, {height} x {width}");

@@ -24,7 +24,7 @@ use quant_core::Error;
 use quant_core::bits::Bits;
 use quant_core::format::{Encoding, Golden, Head, Kind, Model, Writer, with_section};
 use quant_core::infer::Plan;
-use quant_core::net::NetConfig;
+use quant_core::net::UNetConfig;
 use quant_core::quantize::{Granularity, CodebookDtype, Options, QuantizedTensor, quantize_tensor};
 use quant_core::scheme::Scheme;
 
@@ -111,7 +111,7 @@ impl Spec {
                 [usize::from(self.levels % 4)],
             lambda: None,
         };
-        match quantize_tensor(&weights, &shape, &options) {
+        match quantize_tensor(&weights, shape, &options) {
             Ok(tensor) => {
                 let finite = tensor.dequantized().iter().all(|value| value.is_finite());
                 assert!(finite, "{shape:?}, {options:?}: {weights:?}");
@@ -141,31 +141,21 @@ pub fn file_of(tensors: &[QuantizedTensor]) -> Vec<u8> {
 /// A file that draws images of 4 x 4 with ten classes, by weights of 1 to 8 bits, in floats
 /// or integers, and can test its device.
 pub fn drawable() -> Vec<u8> {
-    let net = NetConfig {
+    let net = UNetConfig {
         in_channels: 1,
         model_channels: 4,
         out_channels: 1,
         num_res_blocks: 1,
-        attention_resolutions: [1].into_iter().collect(),
-        dropout: 0.0,
-        channel_mult: [1.0, 2.0].into_iter().collect(),
-        conv_resample: true,
+        attention_resolutions: [1].into(),
+        channel_mult: [1.0, 2.0].into(),
         num_classes: Some(10),
-        num_heads: 1,
-        num_head_channels: None,
-        num_heads_upsample: None,
         use_scale_shift_norm: true,
-        resblock_updown: false,
         use_new_attention_order: true,
-        with_fourier_features: false,
-        ignore_time: false,
-        input_projection: true,
         image_size: Some(4),
-        patch: None,
+        ..UNetConfig::default()
     };
     let mut tensors = Vec::new();
     net.parameters(&mut |shape| {
-        let shape: Vec<usize> = shape.iter().map(|&dim| dim as usize).collect();
         let n: usize = shape.iter().product();
         let weights: Vec<f32> = (0..n).map(|i| ((i * 7 % 19) as f32 - 9.0) / 40.0).collect();
         let options = Options::new(Scheme::LloydMax, Bits::ALL[tensors.len() % 8]);

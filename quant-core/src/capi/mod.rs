@@ -29,7 +29,7 @@ mod types;
 use crate::error::Error;
 use crate::format::{Model, file_at};
 use crate::infer::STACK_BYTES;
-use crate::num::{index, u32_of};
+use crate::num::u32_of;
 use core::ffi::{c_char, c_void};
 use session::{Run, Session, session, session_mut};
 use span::Span;
@@ -46,7 +46,7 @@ fn status(result: Checked<FmqStatus>) -> FmqStatus {
 }
 
 /// Checks the packed file at the start of `memory` from end to end and opens it. `memory` may go on
-/// behind the file, as a flash does: the file's header says how long it is.
+/// after the file, as a flash does: the file's header says how long it is.
 ///
 /// On success `model` refers to the file until it is opened again: the file must stay and not change.
 ///
@@ -69,7 +69,9 @@ pub unsafe extern "C" fn fmq_open(
         let file = file_at(bytes);
         let parsed = Model::parse(file).map_err(|error| match error {
             Error::Crc { .. } => FmqStatus::Checksum,
-            Error::UnsupportedVersion { .. } | Error::UnknownFeatures { .. } => FmqStatus::Version,
+            Error::UnsupportedVersion { .. }
+            | Error::UnknownFeatures { .. }
+            | Error::Encoding { .. } => FmqStatus::Version,
             _ => FmqStatus::File,
         })?;
         let session = Session::new(parsed, Span::of(file.as_ptr(), file.len())?);
@@ -113,8 +115,8 @@ pub unsafe extern "C" fn fmq_plan(
         let net = session.model.net().ok_or(FmqStatus::Net)?;
         let (height, width) = plan.image_size();
         let pixels = height.saturating_mul(width);
-        let image_len = pixels.saturating_mul(index(net.out_channels));
-        let inputs = pixels.saturating_mul(index(net.in_channels));
+        let image_len = pixels.saturating_mul(net.out_channels);
+        let inputs = pixels.saturating_mul(net.in_channels);
         let tested = plan.arena_len().saturating_add(inputs);
         let floats = settings.engine()?.arena_len(&plan, &session.model).max(tested);
         let found = FmqNeeds {
@@ -124,10 +126,10 @@ pub unsafe extern "C" fn fmq_plan(
             stack_bytes: STACK_BYTES,
             file_bytes: session.file.bytes(),
             image_len,
-            channels: net.out_channels,
+            channels: u32_of(net.out_channels),
             height: u32_of(height),
             width: u32_of(width),
-            classes: net.num_classes.unwrap_or(0),
+            classes: u32_of(net.num_classes.unwrap_or(0)),
             golden: u32::from(session.model.golden().is_some()),
             reserved: 0,
             macs: plan.macs(),
@@ -208,7 +210,7 @@ pub unsafe extern "C" fn fmq_init(
     status(init())
 }
 
-/// Does one step of the solver: `FMQ_STATUS_MORE` while there are more, `FMQ_STATUS_OK` behind the
+/// Does one step of the solver: `FMQ_STATUS_MORE` while there are more, `FMQ_STATUS_OK` after the
 /// last. An error ends the image.
 ///
 /// # Safety
@@ -267,7 +269,7 @@ pub unsafe extern "C" fn fmq_finish(
     status(finish())
 }
 
-/// What a status means, and what would be right: a text that ends in 0 and stays.
+/// Text of a status, with what would be right; it ends in 0 and stays.
 #[unsafe(no_mangle)]
 pub extern "C" fn fmq_error_text(status: i32) -> *const c_char {
     FmqStatus::text(status).as_ptr()

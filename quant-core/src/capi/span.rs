@@ -26,7 +26,7 @@ impl Span {
         Ok(Self { start, bytes })
     }
 
-    /// Its bytes.
+    /// Length in bytes.
     pub(super) const fn bytes(self) -> usize {
         self.bytes
     }
@@ -34,8 +34,8 @@ impl Span {
     /// Fails where both have a byte in common.
     pub(super) const fn check_apart(self, other: Self) -> Checked<()> {
         // Neither wraps around.
-        let behind = self.start >= other.start + other.bytes;
-        if behind || other.start >= self.start + self.bytes {
+        let after = self.start >= other.start + other.bytes;
+        if after || other.start >= self.start + self.bytes {
             Ok(())
         } else {
             Err(FmqStatus::Overlap)
@@ -62,7 +62,7 @@ impl Arena {
         self.span
     }
 
-    /// Its floats, all zero.
+    /// The floats of the arena, all zero.
     ///
     /// # Safety
     /// As [`Arena::floats`], but that the memory may hold anything.
@@ -73,7 +73,7 @@ impl Arena {
         unsafe { self.floats() }
     }
 
-    /// Its floats.
+    /// The floats of the arena.
     ///
     /// # Safety
     /// The memory must be there, have been cleared once, and have no other reference while the slice

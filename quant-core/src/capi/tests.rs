@@ -7,7 +7,7 @@
 use super::*;
 use crate::format::{Dense, Golden, Head, Kind, Writer};
 use crate::infer::{Input, Plan, Sampler};
-use crate::net::NetConfig;
+use crate::net::UNetConfig;
 use core::ffi::{CStr, c_void};
 use core::ptr::{from_mut, from_ref, null, null_mut};
 use half::f16;
@@ -18,32 +18,23 @@ use std::vec::Vec;
 const SIDE: usize = 4;
 
 /// A net of a few hundred weights, with ten classes and images of 4 x 4.
-fn net() -> NetConfig {
-    NetConfig {
+fn net() -> UNetConfig {
+    UNetConfig {
         in_channels: 1,
         model_channels: 4,
         out_channels: 1,
         num_res_blocks: 1,
-        attention_resolutions: heapless::Vec::new(),
-        dropout: 0.0,
-        channel_mult: heapless::Vec::from_slice(&[1.0]).unwrap(),
-        conv_resample: true,
+        attention_resolutions: [].into(),
+        channel_mult: [1.0].into(),
         num_classes: Some(10),
-        num_heads: 1,
-        num_head_channels: None,
-        num_heads_upsample: None,
         use_scale_shift_norm: true,
-        resblock_updown: false,
         use_new_attention_order: true,
-        with_fourier_features: false,
-        ignore_time: false,
-        input_projection: true,
         image_size: Some(4),
-        patch: None,
+        ..UNetConfig::default()
     }
 }
 
-/// The file of that net; with a golden velocity that is right or, by `off`, is not.
+/// The file of that net; with a self-test vector that is right or, by `off`, is not.
 fn file(off: Option<f32>) -> Vec<u8> {
     let plain = written(&[]);
     let Some(off) = off else { return plain };
@@ -60,13 +51,8 @@ fn file(off: Option<f32>) -> Vec<u8> {
 }
 
 fn written(sections: &[(Kind, &[u8])]) -> Vec<u8> {
-    let mut shapes: Vec<Vec<usize>> = Vec::new();
     let net = net();
-    net.parameters(&mut |shape| {
-        shapes.push(shape.iter().map(|&dim| usize::try_from(dim).unwrap()).collect());
-        Ok(())
-    })
-    .unwrap();
+    let shapes = net.shapes();
     let names: Vec<_> = (0..shapes.len()).map(|i| i.to_string()).collect();
     let names = names.iter().map(String::as_str).collect();
     let head = Head { net: Some(&net), names, sections: sections.to_vec() };
@@ -330,7 +316,7 @@ fn files_are_checked() {
     assert_eq!(status(4, 2), FmqStatus::Version);
     assert_eq!(status(good.len() - 1, 1), FmqStatus::Checksum);
     assert_eq!(status(23, 1), FmqStatus::File);
-    // A flash goes on behind the file.
+    // A flash goes on after the file.
     caller.file = good;
     caller.file.resize(caller.file.len() + 100, 0xff);
     assert_eq!(caller.open(), FmqStatus::Ok);

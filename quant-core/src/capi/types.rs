@@ -2,7 +2,8 @@
 
 use super::{Checked, Span};
 use crate::format::Model;
-use crate::infer::{Method, Plan, Precision, Settings};
+use crate::infer::{Method, Plan, Settings};
+use crate::num::index;
 use core::ffi::CStr;
 use core::mem::MaybeUninit;
 
@@ -18,6 +19,10 @@ pub const FMQ_EULER: u32 = 0;
 pub const FMQ_MIDPOINT: u32 = 1;
 /// `x + h/2 (k1 + k2)`, `k1 = v(x, t)`, `k2 = v(x + h k1, t + h)`: two evaluations a step.
 pub const FMQ_HEUN2: u32 = 2;
+
+/// The arithmetics of this build.
+const FLOATS: bool = cfg!(feature = "capi-float");
+const INTEGERS: bool = cfg!(feature = "capi-integer");
 
 /// Computing in floats.
 pub const FMQ_FLOAT: u32 = 0;
@@ -37,11 +42,11 @@ impl FmqModel {
     pub const CLOSED: Self = Self { opaque: [MaybeUninit::new(0); FMQ_MODEL_WORDS] };
 }
 
-/// How an image is drawn. `fmq_defaults` fills it in.
+/// Settings by which an image is drawn. `fmq_defaults` fills them in.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct FmqSettings {
-    /// `sizeof(fmq_settings)`: later versions of the library add fields behind the last.
+    /// `sizeof(fmq_settings)`: later versions of the library add fields after the last.
     pub size: u32,
     /// `FMQ_EULER`, `FMQ_MIDPOINT` or `FMQ_HEUN2`.
     pub method: u32,
@@ -68,13 +73,16 @@ impl Default for FmqSettings {
             steps,
             label: FMQ_NO_LABEL,
             guidance,
-            precision: FMQ_FLOAT,
+            precision: if FLOATS { FMQ_FLOAT } else { FMQ_INTEGER },
             seed: 0,
             image: 0,
         }
     }
 }
 
+const _: () = assert!(FMQ_EULER == Method::Euler as u32);
+const _: () = assert!(FMQ_MIDPOINT == Method::Midpoint as u32);
+const _: () = assert!(FMQ_HEUN2 == Method::Heun2 as u32);
 const SETTINGS_BYTES: u32 = 40;
 pub(super) const NEEDS_BYTES: u32 = if size_of::<usize>() == 8 { 72 } else { 56 };
 const _: () = assert!(size_of::<FmqSettings>() == SETTINGS_BYTES as usize);
@@ -98,14 +106,11 @@ impl FmqSettings {
         Ok(unsafe { given.read() })
     }
 
-    /// The same for the engine.
+    /// The settings as the engine takes them.
     pub(super) fn engine(&self) -> Checked<Settings> {
-        let method = match self.method {
-            FMQ_EULER => Method::Euler,
-            FMQ_MIDPOINT => Method::Midpoint,
-            FMQ_HEUN2 => Method::Heun2,
-            _ => return Err(FmqStatus::Settings),
-        };
+        let method = Method::ALL.get(index(self.method)).ok_or(FmqStatus::Settings)?;
+        let method = Some(*method).filter(|method| method.is_on_device());
+        let method = method.ok_or(FmqStatus::Settings)?;
         let label = Some(self.label).filter(|&label| label != FMQ_NO_LABEL);
         Ok(Settings { method, steps: self.steps, label, guidance: self.guidance })
     }
@@ -114,23 +119,25 @@ impl FmqSettings {
 impl FmqSettings {
     /// The plan for drawing from a model so.
     pub(super) fn plan(&self, model: &Model<'_>) -> Checked<Plan> {
-        let precision = match self.precision {
-            FMQ_FLOAT => Precision::Float,
-            FMQ_INTEGER if model.activations().is_none() => return Err(FmqStatus::NoScales),
-            FMQ_INTEGER => Precision::Integer,
+        let plan = match self.precision {
+            FMQ_FLOAT if FLOATS => Plan::new(model),
+            FMQ_INTEGER if INTEGERS && model.activations().is_none() => {
+                return Err(FmqStatus::NoScales);
+            }
+            FMQ_INTEGER if INTEGERS => Plan::with_arithmetic::<i8>(model),
             _ => return Err(FmqStatus::Settings),
         };
-        Plan::with_precision(model, precision).map_err(|_| FmqStatus::Net)
+        plan.map_err(|_| FmqStatus::Net)
     }
 }
 
-/// What drawing takes, and what is drawn.
+/// Needs of drawing, and the size of its image.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FmqNeeds {
     /// `sizeof(fmq_needs)`, to be set before `fmq_plan`.
     pub size: u32,
-    /// What the arena's address must be a multiple of.
+    /// Alignment of the arena's address.
     pub arena_align: u32,
     /// Bytes of the arena, for `fmq_init` and `fmq_self_test` with these settings.
     pub arena_bytes: usize,
@@ -174,7 +181,7 @@ impl FmqNeeds {
     }
 }
 
-/// How a call went: at least 0 where it did what it should.
+/// Outcome of a call: at least 0 where it did what it should.
 #[repr(i32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FmqStatus {
@@ -229,8 +236,8 @@ impl FmqStatus {
             -9 => c"the file is of a later version: must be one that this library reads",
             -10 => c"the file has no net to draw with: must have one with the size of its images",
             -11 => c"the image is not finite: must be drawn with other settings or another net",
-            -12 => c"self-test failed: must compute the file's golden velocity",
-            -13 => c"the file has no golden velocity: must be made by fmq quantize --golden",
+            -12 => c"self-test failed: must compute the file's self-test vector",
+            -13 => c"the file has no self-test vector: must be made by fmq quantize --golden",
             -14 => c"the file has no activation scales: must be made by fmq calibrate",
             _ => c"unknown status",
         }

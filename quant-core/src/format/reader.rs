@@ -9,7 +9,7 @@ use super::record::{Encoding, Record};
 use super::section::{Kind, Names, Sections};
 use crate::error::{Error, Result, check_length};
 use crate::matrix::{QuantizedMatrix, check_part, part, row_out_of_range};
-use crate::net::NetConfig;
+use crate::net::UNetConfig;
 use crate::num::f64_of;
 use half::f16;
 
@@ -17,7 +17,7 @@ use half::f16;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Model<'a> {
     version: (u16, u16),
-    net: Option<NetConfig>,
+    net: Option<UNetConfig>,
     plan: Option<MemoryPlan>,
     golden: Option<Golden<'a>>,
     activations: Option<Activations<'a>>,
@@ -40,7 +40,7 @@ impl<'a> Model<'a> {
         let records_end = table_end + RECORD_LEN * header.tensors;
         let table = head.get(HEADER_LEN..table_end).unwrap_or(&[]);
         let sections = Sections::parse(head, table, records_end)?;
-        let net = sections.get(Kind::NET).map(NetConfig::parse).transpose()?;
+        let net = sections.get(Kind::NET).map(UNetConfig::parse).transpose()?;
         let plan = sections.get(Kind::MEMORY_PLAN).map(MemoryPlan::parse).transpose()?;
         let golden = sections.get(Kind::GOLDEN).map(Golden::parse).transpose()?;
         let activations = sections.get(Kind::ACTIVATION_SCALES).map(Activations::parse);
@@ -68,7 +68,7 @@ impl<'a> Model<'a> {
     }
 
     /// The net's configuration, if the file has one.
-    pub const fn net(&self) -> Option<&NetConfig> {
+    pub const fn net(&self) -> Option<&UNetConfig> {
         self.net.as_ref()
     }
 
@@ -137,14 +137,12 @@ impl Tensors<'_> {
     }
 
     /// Fails unless the tensors are the parameters of a net.
-    fn check_shapes(&self, net: &NetConfig) -> Result<()> {
+    fn check_shapes(&self, net: &UNetConfig) -> Result<()> {
         let mut tensors = self.clone();
         let mut count = 0;
         net.parameters(&mut |shape| {
             let found = tensors.next();
-            let fits = found.is_some_and(|tensor| {
-                tensor.shape().iter().map(|&dim| wide(dim)).eq(shape.iter().copied())
-            });
+            let fits = found.is_some_and(|tensor| tensor.shape() == shape);
             count += 1;
             if fits { Ok(()) } else { Err(Error::NotOfTheNet { tensor: count - 1 }) }
         })?;

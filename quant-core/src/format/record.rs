@@ -3,7 +3,7 @@
 use super::bytes::{ALIGN, INNER_ALIGN, check_zero, long, padding, wide, word};
 use super::header::RECORD_LEN;
 use crate::bits::Bits;
-use crate::codebook::CodebookFormat;
+use crate::codebook::{CodebookFormat, READS_LOG};
 use crate::error::{Error, Result, check_range};
 use crate::matrix::{Parts, QuantLayout, QuantizedMatrix, RowScale, rows_of};
 use crate::num::index;
@@ -108,6 +108,11 @@ impl Record {
                 check_range("encoding", tag.into(), 0, 3)?;
                 check_range("layout of codes", code_layout.into(), 0, 0)?;
                 let codebook = one_of("codebook entries", &CODEBOOKS, codebook)?;
+                if codebook == CodebookFormat::Logarithmic && !READS_LOG {
+                    let needed = "of another scheme than `log`, which this build cannot read \
+                                  (feature `log`)";
+                    return Err(Error::Encoding { needed });
+                }
                 let row_scale = one_of("row scales", &ROW_SCALES, scales)?;
                 let bits = Bits::new(bits)?;
                 let layout = QuantLayout { bits, codebook, rows_per_codebook, row_scale };

@@ -9,7 +9,7 @@ use super::record::{Encoding, Record, Shape};
 use super::section::{Kind, MAX_NAME_LEN, entry};
 use crate::error::{Error, Result, check_length, check_range};
 use crate::matrix::{Parts, QuantLayout, QuantizedMatrix};
-use crate::net::NetConfig;
+use crate::net::UNetConfig;
 use crate::num::{index, u32_of};
 use crate::quantize::{QuantizedTensor, Storage};
 use alloc::collections::BTreeSet;
@@ -42,7 +42,7 @@ impl Sink for Vec<u8> {
 #[derive(Clone, Debug, Default)]
 pub struct Head<'a> {
     /// The net, whose parameters the tensors must then be.
-    pub net: Option<&'a NetConfig>,
+    pub net: Option<&'a UNetConfig>,
     /// The name of each tensor, in order.
     pub names: Vec<&'a str>,
     /// Contents of other sections, of ascending kinds above [`Kind::NAMES`].
@@ -83,7 +83,7 @@ pub struct Writer<S> {
     head: Vec<u8>,
     /// Where the next record goes.
     record_at: usize,
-    shapes: Option<vec::IntoIter<Vec<u64>>>,
+    shapes: Option<vec::IntoIter<Vec<usize>>>,
     /// Bytes that describe each tensor in the head; then, for those added, all of its bytes.
     record_bytes: Vec<usize>,
     added: usize,
@@ -97,7 +97,7 @@ impl<S: Sink> Writer<S> {
     /// A file without tensors yet.
     ///
     /// # Errors
-    /// Those of [`NetConfig::emit`]; [`Error::Range`] for a name that is empty or longer than 512
+    /// Those of [`UNetConfig::emit`]; [`Error::Range`] for a name that is empty or longer than 512
     /// bytes, more than 4096 tensors, kinds of sections that do not ascend, or a head longer than
     /// 2^24 bytes; [`Error::DuplicateName`]; [`Error::NotOfTheNet`] if the net has another number
     /// of parameters; the sink's own.
@@ -105,8 +105,8 @@ impl<S: Sink> Writer<S> {
         let tensors = head.names.len();
         check_range("number of tensors", wide(tensors), 0, MAX_TENSORS.into())?;
         let names = names_section(&head.names)?;
-        let net = head.net.map(NetConfig::emit).transpose()?;
-        let shapes = head.net.map(parameter_shapes).transpose()?;
+        let net = head.net.map(UNetConfig::emit).transpose()?;
+        let shapes = head.net.map(UNetConfig::shapes);
         if let Some(shapes) = shapes.as_ref().filter(|shapes| shapes.len() != tensors) {
             return Err(Error::NotOfTheNet { tensor: shapes.len().min(tensors) }.into());
         }
@@ -211,11 +211,10 @@ impl<S: Sink> Writer<S> {
     /// Writes the record of the next tensor and the padding before its data.
     fn start(&mut self, shape: Shape, encoding: Encoding) -> core::result::Result<(), S::Error> {
         check_range("number of tensors", wide(self.added) + 1, 1, wide(self.record_bytes.len()))?;
-        if let Some(expected) = self.shapes.as_mut().and_then(Iterator::next) {
-            let found = shape.dims().iter().map(|&dim| wide(dim));
-            if !found.eq(expected) {
-                return Err(Error::NotOfTheNet { tensor: self.added }.into());
-            }
+        if let Some(expected) = self.shapes.as_mut().and_then(Iterator::next)
+            && shape.dims() != expected
+        {
+            return Err(Error::NotOfTheNet { tensor: self.added }.into());
         }
         self.pad(ALIGN)?;
         let record = Record::new(shape, encoding, self.written)?;
@@ -303,15 +302,6 @@ fn names_section(names: &[&str]) -> Result<Vec<u8>> {
         section.extend(name.as_bytes());
     }
     Ok(section)
-}
-
-fn parameter_shapes(net: &NetConfig) -> Result<Vec<Vec<u64>>> {
-    let mut shapes = Vec::new();
-    net.parameters(&mut |shape| {
-        shapes.push(shape.to_vec());
-        Ok(())
-    })?;
-    Ok(shapes)
 }
 
 /// A head whose header and records, up to `end`, are still zero.

@@ -1,25 +1,17 @@
 //! The blocks of the net: residual block, attention, change of resolution.
 
-use super::machine::{Entry, Machine, Params, Put};
 use super::map::{Map, Source};
-use super::unet::Net;
-use crate::error::{Result, check_range};
-use crate::num;
+use super::op::{Accumulate, Kernel, Modulation, Op, Prologue};
+use super::walk::Walk;
+use crate::error::Result;
+use crate::net::{Resample, UNetConfig};
 
-/// What a residual block does to the resolution.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Resample {
-    Keep,
-    Up,
-    Down,
-}
-
-impl Net<'_> {
-    /// `skip(x) + conv(SiLU(norm(conv(SiLU(norm(x))), embedding)))`, the result above `x`; in its
-    /// place where that can be and it is not to be kept.
+impl Walk<'_, '_> {
+    /// A residual block, its result above `x`; in its place where that can be and it is not to be kept,
+    /// or where the resolution is doubled.
     pub(super) fn res_block(
-        &self,
-        machine: &mut Machine<'_, '_>,
+        &mut self,
+        config: &UNetConfig,
         x: Map,
         channels: usize,
         resample: Resample,
@@ -31,138 +23,106 @@ impl Net<'_> {
             Resample::Down => (x.height / 2, x.width / 2),
         };
         let in_place = !keep && resample == Resample::Keep && channels == x.channels;
-        let out = if in_place { x } else { machine.stack.push(channels, height, width) };
+        let out = if in_place { x } else { self.stack.push(channels, height, width) };
         let source = Source { up: resample == Resample::Up, ..x.into() };
-        let norm = machine.params()?;
-        machine.norm(&norm, source, false)?;
-        let conv = machine.params()?;
-        let hidden = if resample == Resample::Down {
-            let pooled = machine.stack.push(x.channels, height, width);
-            let hidden = machine.stack.push(channels, height, width);
-            let pooled = machine.pool(x, Entry::NormSilu, pooled);
-            machine.conv(&conv, pooled.into(), Entry::Plain, hidden, Put::Set)?
-        } else {
-            let hidden = machine.stack.push(channels, height, width);
-            machine.conv(&conv, source, Entry::NormSilu, hidden, Put::Set)?
-        };
-        let conv = self.second_norm(machine, hidden)?;
-        let out = if channels != x.channels {
-            let skip = machine.params()?;
-            machine.pointwise(&skip, source, Entry::Plain, out, Put::Set)?
-        } else if resample == Resample::Down {
-            machine.pool(x, Entry::Plain, out)
-        } else if in_place {
-            out
-        } else {
-            machine.copy(source, out)
-        };
-        let out = machine.conv(&conv, hidden.into(), Entry::NormSilu, out, Put::Add)?;
-        machine.stack.cut(out.end());
+        let out = self.residual(config, source, resample, out)?;
+        if resample == Resample::Up {
+            return self.move_to(out, x.at);
+        }
+        self.stack.cut(out.end());
         Ok(out)
     }
 
-    /// The same for a block of the way up, which reads a map and a skip; its result lies where one of
+    /// A residual block of the decoder, which reads a map and a skip; its result lies where one of
     /// them does, if that has room for it, else above.
     pub(super) fn up_block(
-        &self,
-        machine: &mut Machine<'_, '_>,
+        &mut self,
+        config: &UNetConfig,
         source: Source,
         channels: usize,
     ) -> Result<Map> {
-        let (height, width) = (source.height(), source.width());
         let parts = [source.second, Some(source.first).filter(|_| !source.up)];
-        let room = parts.into_iter().flatten().find(|map| map.channels >= channels);
+        // What is only copied cannot lie where it is read.
+        let copied = channels == source.channels();
+        let room = parts.into_iter().flatten().find(|map| map.channels >= channels && !copied);
         let out = match room {
             Some(map) => Map { channels, ..map },
-            None => machine.stack.push(channels, height, width),
+            None => self.stack.push(channels, source.height(), source.width()),
         };
-        let norm = machine.params()?;
-        machine.norm(&norm, source, false)?;
-        let conv = machine.params()?;
-        let hidden = machine.stack.push(channels, height, width);
-        let hidden = machine.conv(&conv, source, Entry::NormSilu, hidden, Put::Set)?;
-        let conv = self.second_norm(machine, hidden)?;
-        let skip = machine.params()?;
-        let out = machine.pointwise(&skip, source, Entry::Plain, out, Put::Set)?;
-        machine.conv(&conv, hidden.into(), Entry::NormSilu, out, Put::Add)
+        self.residual(config, source, Resample::Keep, out)
     }
 
-    /// The embedding's part in a block, and its second norm; returns its second convolution.
-    fn second_norm<'m>(&self, machine: &mut Machine<'m, '_>, hidden: Map) -> Result<Params<'m>> {
-        let constant = self.config.ignore_time && self.config.num_classes.is_none();
-        let weight = machine.tensor()?;
-        let bias = if constant { None } else { Some(machine.tensor()?) };
-        machine.modulate(weight, bias)?;
-        let scale_shift = self.config.use_scale_shift_norm;
-        if !scale_shift {
-            machine.add_modulation(hidden);
-        }
-        let norm = machine.params()?;
-        machine.norm(&norm, hidden.into(), scale_shift)?;
-        machine.params()
+    /// `skip(x) + conv(SiLU(norm(conv(SiLU(norm(x))), embedding)))`, from what is read into `out`, which
+    /// may be the map that is read.
+    fn residual(
+        &mut self,
+        config: &UNetConfig,
+        source: Source,
+        resample: Resample,
+        out: Map,
+    ) -> Result<Map> {
+        let Map { channels, height, width, .. } = out;
+        let x = source.first;
+        self.norm(source, Modulation::None)?;
+        let (source_of_conv, prologue) = if resample == Resample::Down {
+            let pooled = self.stack.push(x.channels, height, width);
+            (self.pool(x, Prologue::NormSilu, pooled)?.into(), Prologue::Plain)
+        } else {
+            (source, Prologue::NormSilu)
+        };
+        let hidden = self.stack.push(channels, height, width);
+        let hidden = self.conv(Kernel::Three, source_of_conv, prologue, hidden, Accumulate::No)?;
+        self.modulate(config.embeds_nothing())?;
+        let scale_shift = config.use_scale_shift_norm;
+        let modulation = if scale_shift { Modulation::ScaleShift } else { Modulation::Shift };
+        self.norm(hidden.into(), modulation)?;
+        let second = self.defer();
+        let out = if channels != source.channels() {
+            self.conv(Kernel::One, source, Prologue::Plain, out, Accumulate::No)?
+        } else if resample == Resample::Down {
+            self.pool(x, Prologue::Plain, out)?
+        } else if out == x {
+            out
+        } else {
+            self.copy(source, out)?
+        };
+        let rest = self.resume(second);
+        let out =
+            self.conv(Kernel::Three, hidden.into(), Prologue::NormSilu, out, Accumulate::Yes)?;
+        self.resume(rest);
+        Ok(out)
     }
 
     /// `x + proj(attention(qkv(norm(x))))`, in its place.
-    pub(super) fn attention(
-        &self,
-        machine: &mut Machine<'_, '_>,
-        x: Map,
-        heads: u32,
-    ) -> Result<Map> {
+    pub(super) fn attention(&mut self, config: &UNetConfig, x: Map, heads: usize) -> Result<Map> {
         let channels = x.channels;
-        let heads = match self.config.num_head_channels {
-            Some(width) => channels.checked_div(num::index(width)).unwrap_or(0),
-            None => num::index(heads),
-        };
         let width = channels.checked_div(heads).unwrap_or(0);
-        let width = self.config.num_head_channels.map_or(width, num::index);
-        let left = channels.saturating_sub(heads.saturating_mul(width));
-        let left = u64::try_from(left).unwrap_or(u64::MAX);
-        check_range("channels that attention's heads leave over", left, 0, 0)?;
-        let norm = machine.params()?;
-        machine.norm(&norm, x.into(), false)?;
-        let (qkv, proj) = (machine.params()?, machine.params()?);
-        let all = machine.stack.push(channels.saturating_mul(3), x.height, x.width);
-        let all = machine.pointwise(&qkv, x.into(), Entry::Norm, all, Put::Set)?;
-        let new_order = self.config.use_new_attention_order;
-        machine.attend(all, heads, new_order);
+        self.norm(x.into(), Modulation::None)?;
+        let all = self.stack.push(channels.saturating_mul(3), x.height, x.width);
+        let all = self.conv(Kernel::One, x.into(), Prologue::Norm, all, Accumulate::No)?;
+        let new_order = config.use_new_attention_order;
+        self.run(&Op::Attend { qkv: all, heads, new_order })?;
         let mixed = if new_order {
             Map { channels, ..all }.into()
         } else {
             Source { every_third: Some(width), ..all.into() }
         };
-        let x = machine.pointwise(&proj, mixed, Entry::Plain, x, Put::Add)?;
-        machine.stack.cut(x.end());
+        let x = self.conv(Kernel::One, mixed, Prologue::Plain, x, Accumulate::Yes)?;
+        self.stack.cut(x.end());
         Ok(x)
     }
 
-    /// Half the resolution, above `x`.
-    pub(super) fn step_down(&self, machine: &mut Machine<'_, '_>, x: Map) -> Result<Map> {
-        if self.config.resblock_updown {
-            return self.res_block(machine, x, x.channels, Resample::Down, true);
+    /// Half the resolution, above `x`, or by a convolution twice of it, in the place of `x`.
+    pub(super) fn resample(&mut self, x: Map, resample: Resample, conv: bool) -> Result<Map> {
+        let up = resample == Resample::Up;
+        let (height, width) =
+            if up { (2 * x.height, 2 * x.width) } else { (x.height / 2, x.width / 2) };
+        let out = self.stack.push(x.channels, height, width);
+        if !conv {
+            return self.pool(x, Prologue::Plain, out);
         }
-        let out = machine.stack.push(x.channels, x.height / 2, x.width / 2);
-        if self.config.conv_resample {
-            let conv = machine.params()?;
-            machine.conv(&conv, x.into(), Entry::Plain, out, Put::Set)
-        } else {
-            Ok(machine.pool(x, Entry::Plain, out))
-        }
-    }
-
-    /// Twice the resolution, in the place of `x`; without a layer of its own the next block reads
-    /// `x` doubled, which the second value says.
-    pub(super) fn step_up(&self, machine: &mut Machine<'_, '_>, x: Map) -> Result<(Map, bool)> {
-        let out = if self.config.resblock_updown {
-            self.res_block(machine, x, x.channels, Resample::Up, false)?
-        } else if self.config.conv_resample {
-            let conv = machine.params()?;
-            let out = machine.stack.push(x.channels, 2 * x.height, 2 * x.width);
-            let doubled = Source { up: true, ..x.into() };
-            machine.conv(&conv, doubled, Entry::Plain, out, Put::Set)?
-        } else {
-            return Ok((x, true));
-        };
-        Ok((machine.move_to(out, x.at), false))
+        let source = Source { up, ..x.into() };
+        let out = self.conv(Kernel::Three, source, Prologue::Plain, out, Accumulate::No)?;
+        if up { self.move_to(out, x.at) } else { Ok(out) }
     }
 }

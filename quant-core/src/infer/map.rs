@@ -1,27 +1,27 @@
 //! Feature maps in the arena, and what a layer reads: one or two of them side by side.
 
-/// What a map's values are.
+/// Kind of a map's values.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) enum Values {
     /// Floats.
     #[default]
     Floats,
-    /// Bytes, in units of this.
+    /// Bytes, with this scale.
     Bytes(f32),
 }
 
 impl Values {
-    /// What a value of 1 means.
-    pub(super) const fn unit(self) -> f32 {
+    /// The real value of 1.
+    pub(super) const fn scale(self) -> f32 {
         match self {
-            Self::Bytes(unit) => unit,
+            Self::Bytes(scale) => scale,
             Self::Floats => 1.0,
         }
     }
 }
 
 /// A feature map `[channels, height, width]` in the arena, plane after plane.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Map {
     /// Where its first plane starts.
     pub(super) at: usize,
@@ -54,12 +54,12 @@ impl Map {
     }
 }
 
-/// What a layer reads: a map, and behind its channels those of another.
+/// Input of a layer: a map, and after its channels those of another.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Source {
     pub(super) first: Map,
     pub(super) second: Option<Map>,
-    /// Whether each pixel of the first map is read as 2 x 2.
+    /// Each pixel of the first map is read as 2 x 2.
     pub(super) up: bool,
     /// The first map's channels in groups of this many, of which only every third is read: the
     /// queries of heads that lie between their keys and values.
@@ -99,7 +99,7 @@ impl Source {
         }
     }
 
-    /// What the values of a channel are.
+    /// Kind of a channel's values.
     pub(super) fn values(&self, channel: usize) -> Values {
         match self.second {
             Some(second) if channel >= self.first.channels => second.values,
@@ -107,7 +107,7 @@ impl Source {
         }
     }
 
-    /// How often each value of a channel's stored plane is read.
+    /// Times that each value of a channel's stored plane is read.
     pub(super) const fn repeats(&self, channel: usize) -> usize {
         if self.up && channel < self.first.channels { 4 } else { 1 }
     }
@@ -136,7 +136,17 @@ pub(super) fn part<T>(values: &[T], at: usize, len: usize) -> &[T] {
     values.get(at..).and_then(|values| values.get(..len)).unwrap_or(&[])
 }
 
-/// The same, to be written.
+/// `len` values from `at` on, to be written; none where they are not all there.
 pub(super) fn part_mut<T>(values: &mut [T], at: usize, len: usize) -> &mut [T] {
     values.get_mut(at..).and_then(|values| values.get_mut(..len)).unwrap_or(&mut [])
+}
+
+/// Moves values towards the start. Not `copy_within`, which could panic.
+pub(super) fn move_down<T: Copy>(values: &mut [T], from: usize, to: usize, len: usize) {
+    for i in 0..len {
+        let value = values.get(from + i).copied();
+        if let (Some(to), Some(value)) = (values.get_mut(to + i), value) {
+            *to = value;
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! Inference without a heap: the velocity of a packed U-Net, and the solver that draws an image.
 //!
 //! Weights stay packed and are decoded a row at a time. All else lives in one slice of floats, the
-//! arena, whose length [`Plan`] tells exactly before anything is computed. [`Plan::with_precision`] makes
+//! arena, whose length [`Plan`] tells exactly before anything is computed. `Plan::with_arithmetic::<i8>` makes
 //! it maps of bytes and integer convolutions, for a file that has been calibrated; the rest is the same:
 //!
 //! ```no_run
@@ -26,44 +26,44 @@
 //!
 //! | file | idea |
 //! |---|---|
-//! | `unet` | the way through the net |
-//! | `blocks` | residual block, attention, change of resolution |
-//! | `machine` | what runs the layers, or measures them |
-//! | `conv` `norm` `attention` `embedding` | the layers |
+//! | `plan` | the memory of an evaluation, and its result |
+//! | `unet` | the forward pass, of `blocks` |
+//! | `walk` | parameters and maps on the way, handed on as an `op` |
+//! | `executor` | runs the operations of a walk, or measures them |
+//! | `float/` `integer/` | the layers on maps of floats, on maps of bytes |
+//! | `embedding` | time and label, in floats for both |
 //! | `map` | feature maps, and what a layer reads of them |
-//! | `arena` | the memory's parts |
+//! | `workspace` | the memory's parts |
 //! | `sampler` | the solver |
 //! | `layer` | one convolution alone, to be measured |
-//! | `integer/` | the layers on maps of bytes: [`Precision::Integer`] |
+//!
+//! The arithmetic is a type: [`Arithmetic`] is `f32` or `i8`, and a program links those that it names.
 
-mod arena;
-mod attention;
 mod blocks;
-mod conv;
 mod embedding;
+mod executor;
+mod float;
 mod integer;
 mod layer;
-mod machine;
 mod map;
-mod norm;
+mod op;
+mod plan;
 mod sampler;
 mod unet;
+mod walk;
+mod workspace;
 
-use crate::error::{Error, Result, check_length, check_range};
-use crate::format::{Activations, MemoryPlan, Model};
-use crate::{noise, num};
-use arena::{Memory, Sizes};
-use machine::{Machine, Observer};
-use unet::Net;
-
+pub use crate::method::Method;
+pub use executor::Engine;
 pub use layer::Layer;
-pub use sampler::{Method, Sampler, Settings};
+pub use plan::Plan;
+pub use sampler::{Sampler, Settings};
 pub use unet::Input;
 
 /// The bytes of stack that a [`Sampler`] takes, about: as measured on a Cortex-M4.
 pub const STACK_BYTES: usize = 8 << 10;
 
-/// What a net computes with.
+/// The arithmetic of a net, where a program chooses when it runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Precision {
     /// Floats.
@@ -74,284 +74,27 @@ pub enum Precision {
     Integer,
 }
 
-/// What an evaluation of a net takes, for images of one size.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Plan {
-    sizes: Sizes,
-    macs: u64,
-    precision: Precision,
-    maps: usize,
-    /// Sides of the images in patches.
-    height: usize,
-    width: usize,
-    patch: usize,
+/// The type of a map's values: `f32`, or `i8` for a file with activation scales.
+pub trait Arithmetic {
+    /// The layers of this arithmetic.
+    #[doc(hidden)]
+    const ENGINE: Engine;
 }
 
-impl Plan {
-    /// The plan for images of the size that the file names.
-    ///
-    /// # Errors
-    /// [`Error::Encoding`] for a file without a net or without the size of its images; those of
-    /// [`Plan::with_size`].
-    pub fn new(model: &Model<'_>) -> Result<Self> {
-        Self::with_precision(model, Precision::Float)
-    }
-
-    /// The plan for images of the size that the file names, and of a precision.
-    ///
-    /// # Errors
-    /// Those of [`Plan::new`]; for integers [`Error::Encoding`] for a file without activation scales,
-    /// and [`Error::Length`] for those of another net.
-    pub fn with_precision(model: &Model<'_>, precision: Precision) -> Result<Self> {
-        let side = model.net().and_then(|net| net.image_size);
-        let side = side.ok_or(Error::Encoding { needed: "a net with its image size" })?;
-        Self::with_size_and_precision(model, (num::index(side), num::index(side)), precision)
-    }
-
-    /// The plan for images of `height` x `width` pixels.
-    ///
-    /// # Errors
-    /// [`Error::Encoding`] for a file without a net; [`Error::Range`] for sides that the net cannot
-    /// halve as often as it does, and for attention whose heads do not divide its channels;
-    /// [`Error::NotOfTheNet`] for weights that are integers.
-    pub fn with_size(model: &Model<'_>, height: usize, width: usize) -> Result<Self> {
-        Self::with_size_and_precision(model, (height, width), Precision::Float)
-    }
-
-    /// The plan for images of `height` x `width` pixels, and of a precision.
-    ///
-    /// # Errors
-    /// Those of [`Plan::with_size`] and [`Plan::with_precision`].
-    pub fn with_size_and_precision(
-        model: &Model<'_>,
-        (height, width): (usize, usize),
-        precision: Precision,
-    ) -> Result<Self> {
-        let config = model.net().ok_or(Error::Encoding { needed: "the parameters of a net" })?;
-        let patch = num::index(config.patch.unwrap_or(1)).max(1);
-        let multiple = (patch << config.channel_mult.len().saturating_sub(1)).max(1);
-        for side in [height, width] {
-            let left = u64::try_from(side % multiple).unwrap_or(u64::MAX);
-            check_range("rest of an image's side by what the net halves", left, 0, 0)?;
-            check_range("side of an image", u64::try_from(side).unwrap_or(u64::MAX), 1, 1 << 16)?;
-        }
-        for (i, tensor) in model.tensors().enumerate() {
-            if tensor.integers().is_some() {
-                return Err(Error::NotOfTheNet { tensor: i });
-            }
-        }
-        let net = Net { config, height: height / patch, width: width / patch };
-        let activations = precision.activations(model)?;
-        let mut machine = Machine::new(model.tensors(), activations, None);
-        net.forward(&mut machine, &Input { x: &[], concat: &[], t: 0.0, label: None })?;
-        let (sizes, macs, maps) = (machine.sizes, machine.macs, machine.written());
-        if let Some(activations) = activations {
-            check_length("activation scales", maps, activations.ranges().len())?;
-        }
-        Ok(Self { sizes, macs, precision, maps, height: net.height, width: net.width, patch })
-    }
-
-    /// The floats that an evaluation needs, without images.
-    pub fn arena_len(&self) -> usize {
-        self.sizes.total().unwrap_or(usize::MAX)
-    }
-
-    /// The plan as a file stores it.
-    pub fn stored(&self) -> MemoryPlan {
-        let (height, width) = self.image_size();
-        let arena_bytes = u64::try_from(self.arena_len()).unwrap_or(u64::MAX / 4).saturating_mul(4);
-        MemoryPlan { size: (num::u32_of(height), num::u32_of(width)), arena_bytes, macs: self.macs }
-    }
-
-    /// What it computes with.
-    pub const fn precision(&self) -> Precision {
-        self.precision
-    }
-
-    /// The maps that layers write in one evaluation, each of which has an activation scale.
-    pub const fn maps(&self) -> usize {
-        self.maps
-    }
-
-    /// Multiplications of weights or of attention in one evaluation.
-    pub const fn macs(&self) -> u64 {
-        self.macs
-    }
-
-    /// Height and width of the images in pixels.
-    pub const fn image_size(&self) -> (usize, usize) {
-        (self.height * self.patch, self.width * self.patch)
-    }
-
-    /// Computes the golden pair of the file and returns how far off its worst element is; none where
-    /// the file has no pair.
-    ///
-    /// # Shapes
-    /// `arena`: at least [`Plan::arena_len`] and an image of as many channels as the net has.
-    ///
-    /// # Errors
-    /// [`Error::SelfTest`] where an element is off by more than the pair allows;
-    /// [`Error::Length`] for a pair of other images or a short arena; those of
-    /// [`Plan::velocity`].
-    pub fn self_test(&self, model: &Model<'_>, arena: &mut [f32]) -> Result<Option<f32>> {
-        let Some(golden) = model.golden() else { return Ok(None) };
-        let channels = model.net().map_or(0, |net| num::index(net.in_channels));
-        let (height, width) = self.image_size();
-        let inputs = channels.saturating_mul(height).saturating_mul(width);
-        check_length("rows of the golden pair", height, golden.size.0.into())?;
-        check_length("columns of the golden pair", width, golden.size.1.into())?;
-        let (expected, found) = (self.arena_len().saturating_add(inputs), arena.len());
-        let short = Error::Length { what: "arena in floats", expected, found };
-        let (x, arena) = arena.split_at_mut_checked(inputs).ok_or(short)?;
-        noise::fill_normal(golden.seed, 0, 0, x);
-        let input = Input { x, concat: &[], t: golden.t, label: golden.label };
-        let velocity = self.evaluate(model, &input, arena, None)?;
-        check_length("velocity of the golden pair", velocity.len(), golden.velocity().len())?;
-        let tolerance = match self.precision {
-            Precision::Float => golden.tolerance,
-            // Integers are right only if they are just as far off as they were on the host.
-            Precision::Integer => model.activations().map_or(0.0, Activations::golden_off),
-        };
-        let (mut worst, mut worst_at) = (0f32, 0);
-        let mut failed = None;
-        velocity.each(|index, v| {
-            let off = golden.velocity_at(index).map_or(f32::NAN, |golden| num::abs_f32(v - golden));
-            // A NaN is off too.
-            if off.is_nan() || off > tolerance {
-                failed = failed.or(Some(index));
-            }
-            if off > worst {
-                (worst, worst_at) = (off, index);
-            }
-        });
-        if let Some(index) = failed {
-            return Err(Error::SelfTest { index });
-        }
-        if self.precision == Precision::Integer && worst < tolerance {
-            return Err(Error::SelfTest { index: worst_at });
-        }
-        Ok(Some(worst))
-    }
-
-    /// Writes the velocity `v(x, t, label)`.
-    ///
-    /// # Shapes
-    /// `input.x`: `[c, h, w]`; `out`: `[out_channels, h, w]`; `arena`: at least
-    /// [`Plan::arena_len`].
-    ///
-    /// # Errors
-    /// [`Error::Length`] for slices of other lengths, and for a model that the plan is not of;
-    /// [`Error::Range`] for a label that the net does not have.
-    pub fn velocity(
-        &self,
-        model: &Model<'_>,
-        input: &Input<'_>,
-        arena: &mut [f32],
-        out: &mut [f32],
-    ) -> Result<()> {
-        self.write(model, input, arena, out, None)
-    }
-
-    /// Writes the velocity, and tells `observer` the number of each map, below [`Plan::maps`], and its
-    /// values.
-    ///
-    /// # Shapes
-    /// As [`Plan::velocity`].
-    ///
-    /// # Errors
-    /// Those of [`Plan::velocity`]; [`Error::Encoding`] for a plan of integers, which have their scales.
-    pub fn observe(
-        &self,
-        model: &Model<'_>,
-        input: &Input<'_>,
-        arena: &mut [f32],
-        out: &mut [f32],
-        observer: &mut dyn FnMut(usize, &[f32]),
-    ) -> Result<()> {
-        if self.precision == Precision::Integer {
-            return Err(Error::Encoding { needed: "a plan of floats" });
-        }
-        self.write(model, input, arena, out, Some(observer))
-    }
-
-    fn write<'a>(
-        &self,
-        model: &'a Model<'_>,
-        input: &Input<'_>,
-        arena: &'a mut [f32],
-        out: &mut [f32],
-        observer: Option<Observer<'a>>,
-    ) -> Result<()> {
-        let channels = model.net().map_or(0, |net| num::index(net.out_channels));
-        let (height, width) = self.image_size();
-        let expected = channels.saturating_mul(height.saturating_mul(width));
-        check_length("velocity", expected, out.len())?;
-        let velocity = self.evaluate(model, input, arena, observer)?;
-        velocity.each(|index, value| {
-            if let Some(out) = out.get_mut(index) {
-                *out = value;
-            }
-        });
-        Ok(())
-    }
-
-    /// Computes the velocity and leaves it in the arena.
-    fn evaluate<'a>(
-        &self,
-        model: &'a Model<'_>,
-        input: &Input<'_>,
-        arena: &'a mut [f32],
-        observer: Option<Observer<'a>>,
-    ) -> Result<Velocity<'a>> {
-        let config = model.net().ok_or(Error::Encoding { needed: "the parameters of a net" })?;
-        let net = Net { config, height: self.height, width: self.width };
-        net.check(input)?;
-        let memory = Memory::new(&self.sizes, arena)?;
-        let activations = self.precision.activations(model)?;
-        let mut machine =
-            Machine::new(model.tensors(), activations, Some(memory)).observed(observer);
-        let map = net.forward(&mut machine, input)?;
-        // The run measures too: with the plan of another model it would have left numbers out.
-        let (planned, taken) = (self.arena_len(), machine.sizes.total().unwrap_or(usize::MAX));
-        if machine.sizes != self.sizes || machine.macs != self.macs {
-            let what = "plan of another model: its arena";
-            return Err(Error::Length { what, expected: taken, found: planned });
-        }
-        Ok(Velocity { net, plane: map.plane_len(), values: machine.into_values(map) })
-    }
+impl Arithmetic for f32 {
+    const ENGINE: Engine = Engine::of::<Self>();
 }
 
-/// A velocity in the arena, plane of patches after plane.
-struct Velocity<'a> {
-    net: Net<'a>,
-    plane: usize,
-    values: &'a [f32],
-}
-
-impl Velocity<'_> {
-    const fn len(&self) -> usize {
-        self.values.len()
-    }
-
-    /// Calls with each pixel's place in the image and its velocity.
-    fn each(&self, mut call: impl FnMut(usize, f32)) {
-        for (channel, plane) in self.values.chunks(self.plane.max(1)).enumerate() {
-            for (i, &value) in plane.iter().enumerate() {
-                call(self.net.pixel(channel, i), value);
-            }
-        }
-    }
+impl Arithmetic for i8 {
+    const ENGINE: Engine = Engine::of::<Self>();
 }
 
 impl Precision {
-    /// The scales that a machine of this precision takes.
-    fn activations<'m>(self, model: &Model<'m>) -> Result<Option<Activations<'m>>> {
+    /// The engine of a precision that is known when the program runs.
+    const fn engine(self) -> Engine {
         match self {
-            Self::Float => Ok(None),
-            Self::Integer => {
-                let needed = "activation scales, as `fmq calibrate` adds them";
-                model.activations().map(Some).ok_or(Error::Encoding { needed })
-            }
+            Self::Float => f32::ENGINE,
+            Self::Integer => i8::ENGINE,
         }
     }
 }

@@ -1,31 +1,21 @@
 //! From noise to an image: a solver whose steps are calls of their own.
 
-use super::{Input, Plan, Velocity};
+use super::plan::Velocity;
+use super::{Input, Plan};
 use crate::error::{Error, Result, check_range};
 use crate::format::Model;
+use crate::method::Method;
 use crate::noise;
 use crate::num;
 
-/// How a step goes from `t` to `t + h`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Method {
-    /// `x + h v(x, t)`.
-    #[default]
-    Euler,
-    /// `x + h v(x + h/2 v(x, t), t + h/2)`.
-    Midpoint,
-    /// `x + h/2 (k1 + k2)`, `k1 = v(x, t)`, `k2 = v(x + h k1, t + h)`.
-    Heun2,
-}
-
-/// How an image is drawn.
+/// Settings of a [`Sampler`]: solver, class, guidance.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Settings {
     /// The solver.
     pub method: Method,
-    /// Its steps from noise at t = 0 to data at t = 1, all of one length.
+    /// Steps of the solver from noise at t = 0 to data at t = 1, all of one length.
     pub steps: u32,
-    /// The class; none for "no label".
+    /// The class, `None` for "no label".
     pub label: Option<u32>,
     /// Guidance `s`: the velocity is `(1 + s) v(x, t, label) - s v(x, t, none)`; 0 is off.
     pub guidance: f32,
@@ -57,7 +47,7 @@ impl Settings {
 
 fn image_len(plan: &Plan, model: &Model<'_>) -> usize {
     let (height, width) = plan.image_size();
-    let channels = model.net().map_or(0, |net| num::index(net.out_channels));
+    let channels = model.net().map_or(0, |net| net.out_channels);
     height.saturating_mul(width).saturating_mul(channels)
 }
 
@@ -69,7 +59,7 @@ pub struct Sampler<'m, 'a> {
     settings: Settings,
     done: u32,
     x: &'a mut [f32],
-    /// What a step needs beside it.
+    /// Images that a step needs beside it.
     buffers: &'a mut [f32],
     arena: &'a mut [f32],
 }
@@ -82,7 +72,8 @@ impl<'m, 'a> Sampler<'m, 'a> {
     ///
     /// # Errors
     /// [`Error::Length`] for a shorter arena; [`Error::Range`] for no steps or a label that the net
-    /// does not have; [`Error::Real`] for a guidance that is not finite.
+    /// does not have; [`Error::Real`] for a guidance that is not finite; [`Error::NotOnDevice`] for
+    /// another method.
     pub fn new(
         model: &'m Model<'m>,
         plan: &Plan,
@@ -109,6 +100,9 @@ impl<'m, 'a> Sampler<'m, 'a> {
         arena: &'a mut [f32],
         done: u32,
     ) -> Result<Self> {
+        if !settings.method.is_on_device() {
+            return Err(Error::NotOnDevice(settings.method.name()));
+        }
         check_range("steps of the solver", u64::from(settings.steps), 1, 1 << 24)?;
         if !settings.guidance.is_finite() {
             return Err(Error::Real { what: "guidance", range: "finite" });
@@ -141,7 +135,7 @@ impl<'m, 'a> Sampler<'m, 'a> {
         Ok(())
     }
 
-    /// Does one step; whether there are more.
+    /// Does one step; returns whether there are more.
     ///
     /// # Errors
     /// Those of [`Plan::velocity`]; [`Error::NonFinite`] for a state that is not finite, with the

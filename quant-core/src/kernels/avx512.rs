@@ -215,7 +215,7 @@ fn spread_all<const B: usize>(bytes: &[u8], codes: &mut [u8]) -> usize {
     done
 }
 
-/// How 64 packed codes become bytes.
+/// Unpacking of 64 packed codes to bytes.
 ///
 /// Four neighbouring codes lie in four bytes of the block: 4·B ≤ 28 bits from a bit 0 or 4 for a
 /// width below 8. Two such fours make a 64-bit lane.
@@ -297,7 +297,7 @@ fn load(bytes: &[u8; 64]) -> __m512i {
     unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
 }
 
-/// The bytes of a block, zeros behind them.
+/// The bytes of a block, zeros after them.
 #[target_feature(enable = "avx512f,avx512bw")]
 fn load_first<const B: usize>(block: &Block<B>) -> __m512i {
     // SAFETY: the mask has a one for each of the 8·B bytes of the block, and no others are read.

@@ -36,13 +36,13 @@ pub(crate) struct Layout {
     pub(crate) next_pair: usize,
 }
 
-/// Whether this chip had better add up buckets, for so many weights of so many bits: for few, buckets are
-/// hardly more than words.
+/// Returns whether this chip had better add up buckets, for so many weights of so many bits: for few,
+/// buckets are hardly more than words.
 pub(crate) const fn pay(bits: u8, layout: Layout, weights: usize) -> bool {
     cfg!(fmq_buckets) && weights >= 16 * BUCKETS && fit(bits, layout, weights)
 }
 
-/// Whether so many weights of so many bits can be sorted: 16 bits must say where their words lie.
+/// Returns whether so many weights of so many bits can be sorted: 16 bits must say where their words lie.
 const fn fit(bits: u8, layout: Layout, weights: usize) -> bool {
     let Layout { side, next_line, next_pair } = layout;
     let pairs = match weights.checked_div(2 * side * side) {
@@ -57,7 +57,7 @@ const fn fit(bits: u8, layout: Layout, weights: usize) -> bool {
 #[derive(Clone, Copy, Debug, Default)]
 struct Bucket {
     len: u16,
-    /// What the low and the high half of their sum are multiplied by.
+    /// Multipliers of the low and the high half of their sum.
     levels: [i16; 2],
 }
 

@@ -1,7 +1,7 @@
 //! The inner loops over codes: packed codes → weights, packed codes ↔ codes.
 //!
 //! [`scalar`] is the specification. The files beside it do the same with the vector instructions of
-//! one CPU family each, in whole blocks of codes; what is left behind the last block goes to
+//! one CPU family each, in whole blocks of codes; what is left after the last block goes to
 //! [`scalar`]. Which of them runs:
 //!
 //! | CPU | `dequantize` | `unpack`, `pack` | chosen |

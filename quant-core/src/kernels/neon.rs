@@ -71,7 +71,7 @@ fn look_up<const B: usize>(codes: &[u8], table: &[f32; 256], out: &mut [f32]) ->
     done
 }
 
-/// How 16 packed codes of a word become bytes.
+/// Unpacking of 16 packed codes of a word to bytes.
 struct Spread {
     /// For each half of the codes: the two bytes of the word that each begins in,
     pairs: [[u8; 16]; 2],

@@ -75,7 +75,7 @@ pub(super) mod plain {
         [dot(s0, x0, w), dot(s1, x1, w), dot(s2, x2, w), dot(s3, x3, w)]
     }
 
-    /// The same as `four` of three.
+    /// As `four`, for three pixels.
     #[cfg(any(test, not(fmq_thumb1)))]
     #[inline]
     pub(crate) fn three(
@@ -88,7 +88,7 @@ pub(super) mod plain {
     }
 }
 
-/// What the loops do, written for the eye.
+/// The loops, written for the eye.
 #[cfg(test)]
 mod spec {
     use super::plain::dot;

@@ -117,7 +117,7 @@ const fn each_byte(byte: u8) -> u64 {
     u64::from_le_bytes([byte; 8])
 }
 
-/// The first eight bytes, zeros behind their end.
+/// The first eight bytes, zeros after their end.
 fn word(bytes: &[u8]) -> u64 {
     let mut padded = [0; 8];
     for (to, from) in padded.iter_mut().zip(bytes) {

@@ -81,7 +81,7 @@ pub(crate) fn four(
     [s0, s1, s2, s3]
 }
 
-/// The same of three.
+/// Adds a line of three taps to three pixels.
 #[inline]
 pub(crate) fn three(
     [mut s0, mut s1, mut s2]: [i32; 3],

@@ -7,7 +7,7 @@ use crate::packing::get;
 use std::vec;
 use std::vec::Vec;
 
-/// What the guards around a result hold.
+/// Value of the guards around a result.
 const GUARD: u8 = 0xa5;
 const GUARD_FLOAT: f32 = -12345.678;
 
@@ -93,7 +93,7 @@ fn each_kernel_dequantizes_as_scalar() {
                 if bits.get() <= widest { whole } else { 0 },
                 "{name}, {bits} bits, {n}"
             );
-            // Nothing behind the blocks: neither weights nor the guard.
+            // Nothing after the blocks: neither weights nor the guard.
             let mut expected = dequantized(packed, bits, &table, n);
             expected[1 + done..].fill(GUARD_FLOAT.to_bits());
             assert_eq!(bits_of(&out), expected, "{name}, {bits} bits, {n} weights");

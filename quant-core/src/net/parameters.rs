@@ -5,22 +5,19 @@
 //! ```text
 //! time_embed.0 .2        unless the time is ignored
 //! label_emb              with classes, one row more for "no label"
-//! input_blocks           a conv; per level the residual blocks, each with attention at its rates,
-//!                        then (but for the last level) a step down
-//! middle_block           residual block, attention, residual block
-//! output_blocks          levels in reverse, one residual block more each, whose input has the
-//!                        channels of a skip besides; then (but for level 0) a step up
+//! input_blocks           the layers of the blocks, in order
+//! middle_block
+//! output_blocks
 //! out                    norm, conv
 //! ```
 
-use super::NetConfig;
+use super::{Layer, UNetConfig};
 use crate::error::Result;
-use crate::num::floor_u64;
 
 /// Takes the shape of each parameter.
-type Visit<'a> = dyn FnMut(&[u64]) -> Result<()> + 'a;
+type Visit<'a> = dyn FnMut(&[usize]) -> Result<()> + 'a;
 
-impl NetConfig {
+impl UNetConfig {
     /// Calls `visit` with the shape of each parameter, in state-dict order.
     ///
     /// # Errors
@@ -28,169 +25,96 @@ impl NetConfig {
     pub fn parameters(&self, visit: &mut Visit<'_>) -> Result<()> {
         let embedding = self.embedding();
         if !self.ignore_time {
-            linear(u64::from(self.model_channels), embedding, visit)?;
-            linear(embedding, embedding, visit)?;
+            with_bias(&[embedding, self.model_channels], visit)?;
+            with_bias(&[embedding, embedding], visit)?;
         }
         if let Some(classes) = self.num_classes {
-            visit(&[u64::from(classes) + 1, embedding])?;
+            visit(&[classes + 1, embedding])?;
         }
-        let first = self.channel_mult.first().map_or(0, |&mult| self.channels(mult));
-        if self.input_projection {
-            let fourier = if self.with_fourier_features { 12 } else { 0 };
-            conv(self.patched(self.in_channels) + fourier, first, visit)?;
-        }
-        let channels = self.way_down(first, visit)?;
-        self.res_block(channels, channels, visit)?;
-        attention(channels, visit)?;
-        self.res_block(channels, channels, visit)?;
-        let channels = self.way_up(first, channels, visit)?;
-        norm(channels, visit)?;
-        conv(first, self.patched(self.out_channels), visit)
-    }
-
-    /// The blocks of the way down, and the channels behind them.
-    fn way_down(&self, first: u64, visit: &mut Visit<'_>) -> Result<u64> {
-        let (mut channels, mut rate) = (first, 1);
-        for (level, &mult) in self.channel_mult.iter().enumerate() {
-            for _ in 0..self.num_res_blocks {
-                self.res_block(channels, self.channels(mult), visit)?;
-                channels = self.channels(mult);
-                self.attention_at(rate, channels, visit)?;
-            }
-            if level + 1 < self.channel_mult.len() {
-                self.step(channels, visit)?;
-                rate *= 2;
+        for block in self.blocks() {
+            for layer in block.layers() {
+                self.layer_parameters(layer, visit)?;
             }
         }
-        Ok(channels)
+        norm(self.width(0), visit)?;
+        conv(self.width(0), self.patched(self.out_channels), visit)
     }
 
-    /// The blocks of the way up, and the channels behind them.
-    fn way_up(&self, first: u64, mut channels: u64, visit: &mut Visit<'_>) -> Result<u64> {
-        for (level, &mult) in self.channel_mult.iter().enumerate().rev() {
-            let (own, rate) = (self.channels(mult), 1 << level);
-            // What the last block of a level joins: the step down before the level, or the input,
-            // whose width a way down without blocks never changes.
-            let above = level.checked_sub(1).filter(|_| self.num_res_blocks > 0);
-            let before = above.and_then(|above| self.channel_mult.get(above));
-            let before = before.map_or(first, |&mult| self.channels(mult));
-            for i in 0..=self.num_res_blocks {
-                let skip = if i < self.num_res_blocks { own } else { before };
-                self.res_block(channels + skip, own, visit)?;
-                channels = own;
-                self.attention_at(rate, channels, visit)?;
-            }
-            if level > 0 {
-                self.step(channels, visit)?;
-            }
-        }
-        Ok(channels)
-    }
-
-    /// A residual block from `c` to `o` channels.
-    fn res_block(&self, c: u64, o: u64, visit: &mut Visit<'_>) -> Result<()> {
-        let width = if self.use_scale_shift_norm { 2 * o } else { o };
-        norm(c, visit)?;
-        conv(c, o, visit)?;
-        if self.ignore_time && self.num_classes.is_none() {
-            visit(&[1, width])?;
-        } else {
-            linear(self.embedding(), width, visit)?;
-        }
-        norm(o, visit)?;
-        conv(o, o, visit)?;
-        if c == o { Ok(()) } else { with_bias(&[o, c, 1, 1], visit) }
-    }
-
-    fn attention_at(&self, rate: u32, channels: u64, visit: &mut Visit<'_>) -> Result<()> {
-        let there = self.attention_resolutions.contains(&rate);
-        if there { attention(channels, visit) } else { Ok(()) }
-    }
-
-    /// A change of the resolution.
-    fn step(&self, channels: u64, visit: &mut Visit<'_>) -> Result<()> {
-        if self.resblock_updown {
-            self.res_block(channels, channels, visit)
-        } else if self.conv_resample {
-            conv(channels, channels, visit)
-        } else {
+    /// The shape of each parameter, in state-dict order.
+    #[cfg(feature = "alloc")]
+    pub fn shapes(&self) -> alloc::vec::Vec<alloc::vec::Vec<usize>> {
+        let mut shapes = alloc::vec::Vec::new();
+        let listed = self.parameters(&mut |shape| {
+            shapes.push(shape.to_vec());
             Ok(())
+        });
+        debug_assert!(listed.is_ok(), "keeping a shape does not fail");
+        shapes
+    }
+
+    fn layer_parameters(&self, layer: &Layer, visit: &mut Visit<'_>) -> Result<()> {
+        match *layer {
+            Layer::Conv { input, output } => conv(input, output, visit),
+            Layer::Residual { input, output, .. } => {
+                norm(input, visit)?;
+                conv(input, output, visit)?;
+                let width = if self.use_scale_shift_norm { 2 * output } else { output };
+                if self.embeds_nothing() {
+                    visit(&[1, width])?;
+                } else {
+                    with_bias(&[width, self.embedding()], visit)?;
+                }
+                norm(output, visit)?;
+                conv(output, output, visit)?;
+                if input == output { Ok(()) } else { with_bias(&[output, input, 1, 1], visit) }
+            }
+            Layer::Attention { channels, .. } => {
+                norm(channels, visit)?;
+                with_bias(&[3 * channels, channels, 1], visit)?;
+                with_bias(&[channels, channels, 1], visit)
+            }
+            Layer::Resample { channels, conv: true, .. } => conv(channels, channels, visit),
+            Layer::Resample { .. } => Ok(()),
         }
     }
-
-    /// Channels of an image whose patches are pixels.
-    fn patched(&self, channels: u32) -> u64 {
-        let patch = u64::from(self.patch.unwrap_or(1));
-        u64::from(channels) * patch * patch
-    }
-
-    /// Channels of a level: upstream's `int(mult * model_channels)`.
-    pub(crate) fn channels(&self, mult: f64) -> u64 {
-        floor_u64(mult * f64::from(self.model_channels))
-    }
-
-    /// Length of the embedding of time and label.
-    fn embedding(&self) -> u64 {
-        4 * u64::from(self.model_channels)
-    }
 }
 
-fn attention(channels: u64, visit: &mut Visit<'_>) -> Result<()> {
-    norm(channels, visit)?;
-    with_bias(&[3 * channels, channels, 1], visit)?;
-    with_bias(&[channels, channels, 1], visit)
-}
-
-fn norm(channels: u64, visit: &mut Visit<'_>) -> Result<()> {
+fn norm(channels: usize, visit: &mut Visit<'_>) -> Result<()> {
     with_bias(&[channels], visit)
 }
 
-fn linear(c: u64, o: u64, visit: &mut Visit<'_>) -> Result<()> {
-    with_bias(&[o, c], visit)
-}
-
 /// A 3 x 3 convolution.
-fn conv(c: u64, o: u64, visit: &mut Visit<'_>) -> Result<()> {
-    with_bias(&[o, c, 3, 3], visit)
+fn conv(input: usize, output: usize, visit: &mut Visit<'_>) -> Result<()> {
+    with_bias(&[output, input, 3, 3], visit)
 }
 
-fn with_bias(weight: &[u64], visit: &mut Visit<'_>) -> Result<()> {
+#[inline(never)]
+fn with_bias(weight: &[usize], visit: &mut Visit<'_>) -> Result<()> {
     visit(weight)?;
     visit(weight.get(..1).unwrap_or(&[]))
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "alloc"))]
 mod tests {
-    use super::super::tests::example;
+    use super::super::record::tests::example;
     use super::*;
     use std::vec;
-    use std::vec::Vec;
-
-    fn shapes(config: &NetConfig) -> Vec<Vec<u64>> {
-        let mut shapes = Vec::new();
-        let mut keep = |shape: &[u64]| {
-            shapes.push(shape.to_vec());
-            Ok(())
-        };
-        config.parameters(&mut keep).unwrap();
-        shapes
-    }
 
     #[test]
     fn a_net_of_one_level() {
-        let config = NetConfig {
+        let config = UNetConfig {
             in_channels: 2,
             model_channels: 32,
             out_channels: 1,
             num_res_blocks: 1,
-            attention_resolutions: heapless::Vec::new(),
-            channel_mult: heapless::Vec::from_slice(&[1.0]).unwrap(),
+            attention_resolutions: [].into(),
+            channel_mult: [1.0].into(),
             num_classes: Some(10),
             use_scale_shift_norm: false,
-            patch: None,
+            patch: 1,
             ..example()
         };
-        let res = |c: u64| {
+        let res = |c: usize| {
             let mut block = vec![vec![c], vec![c], vec![32, c, 3, 3], vec![32], vec![32, 128]];
             block.extend([vec![32], vec![32], vec![32], vec![32, 32, 3, 3], vec![32]]);
             if c != 32 {
@@ -207,13 +131,13 @@ mod tests {
         expected.extend(res(64)); // up, joined with the block of the way down, then the input
         expected.extend(res(64));
         expected.extend([vec![32], vec![32], vec![1, 32, 3, 3], vec![1]]);
-        assert_eq!(shapes(&config), expected);
+        assert_eq!(config.shapes(), expected);
 
         // Patches of 4 x 4 pixels: 16 times the channels at both ends.
         expected[5] = vec![32, 32, 3, 3];
         let last = expected.len() - 2;
         expected[last..].clone_from_slice(&[vec![16, 32, 3, 3], vec![16]]);
-        assert_eq!(shapes(&NetConfig { patch: Some(4), ..config }), expected);
+        assert_eq!(UNetConfig { patch: 4, ..config }.shapes(), expected);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 /* Draws a digit on a microcontroller from C: no heap, no operating system, one packed model in flash.
  *
- * The words behind the program's name on the debugger's command line are the class, the seed and the
+ * The words after the program's name on the debugger's command line are the class, the seed and the
  * steps, then `bits` to have the image's values too, as for `../digit`. The code it ends with: 0 as
  * asked, 1 for an error, which it prints, 102 for a fault. */
 
@@ -33,7 +33,7 @@ static size_t stack_depth(void) {
     return (size_t)((const volatile char *)stack_top - (const volatile char *)at);
 }
 
-/* A number from the start of `*text`, which moves behind it; `other` where the text has ended. */
+/* A number from the start of `*text`, which moves past it; `other` where the text has ended. */
 static int number(const char **text, uint64_t other, uint64_t *found) {
     while (**text == ' ') ++*text;
     *found = other;
@@ -43,7 +43,7 @@ static int number(const char **text, uint64_t other, uint64_t *found) {
     return *text > start && (**text == ' ' || !**text);
 }
 
-/* Whether `*text` goes on with a word, behind which it then is. */
+/* Whether `*text` goes on with a word, after which it then is. */
 static int word(const char **text, const char *expected) {
     while (**text == ' ') ++*text;
     const char *at = *text;

@@ -30,7 +30,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use fm_candle::data::{Images, mnist};
-use fm_candle::model::{Initial, UNet, UNetConfig};
+use fm_candle::model::{Initial, UNet, UNetConfig, config};
 use fm_candle::{DType, Tensor, checkpoint};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -77,12 +77,12 @@ fn tiny() -> UNetConfig {
         out_channels: 1,
         model_channels: 32,
         num_res_blocks: 1,
-        attention_resolutions: vec![1],
-        channel_mult: vec![1.0],
+        attention_resolutions: [1].into(),
+        channel_mult: [1.0].into(),
         num_classes: Some(10),
         use_scale_shift_norm: true,
         use_new_attention_order: true,
-        image_size: 8,
+        image_size: Some(8),
         ..UNetConfig::default()
     }
 }
@@ -108,7 +108,7 @@ fn save(path: &Path, change: impl Fn(&str, Tensor) -> Tensor) {
             (name, tensor)
         })
         .collect();
-    let json = tiny().to_json();
+    let json = config::to_json(&tiny());
     checkpoint::safetensors::save(path, &tensors, &[(checkpoint::NET_KEY, &json)]).unwrap();
 }
 
@@ -179,7 +179,7 @@ fn bad_checkpoints_are_refused_by_name() {
     );
 
     let all = checkpoint::load(&dir.join("net.safetensors"), false).unwrap();
-    let json = tiny().to_json();
+    let json = config::to_json(&tiny());
     let metadata = [(checkpoint::NET_KEY, json.as_str())];
     checkpoint::safetensors::save(&dir.join("bad.safetensors"), &all.tensors[1..], &metadata)
         .unwrap();
@@ -307,7 +307,7 @@ fn wrong_usage_exits_with_2() {
 
 /// The net of a [`sweep_folder`]: attention over 28 x 28 pixels would take most of the time.
 fn sweep_net() -> UNetConfig {
-    UNetConfig { image_size: 28, attention_resolutions: vec![], ..tiny() }
+    UNetConfig { image_size: Some(28), attention_resolutions: [].into(), ..tiny() }
 }
 
 /// A folder with `net.safetensors` and MNIST test images for a sweep: an untrained net, so that the
@@ -326,7 +326,7 @@ fn sweep_folder() -> TempDir {
     let tensors: Vec<(String, Tensor)> =
         initial.vars.into_iter().map(|(name, var)| (name, var.as_detached_tensor())).collect();
     assert!(tensors.iter().all(|(_, tensor)| tensor.dtype() == DType::F32));
-    let json = config.to_json();
+    let json = config::to_json(&config);
     let metadata = [(checkpoint::NET_KEY, json.as_str())];
     checkpoint::safetensors::save(&dir.join("net.safetensors"), &tensors, &metadata).unwrap();
     folder

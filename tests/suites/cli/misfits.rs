@@ -10,7 +10,7 @@ fn write(path: &Path, config: &UNetConfig, named: bool) -> Vec<(String, Tensor)>
     UNet::new(config, &mut initial).unwrap();
     let vars = initial.vars.into_iter();
     let tensors: Vec<_> = vars.map(|(name, var)| (name, var.as_tensor().clone())).collect();
-    let json = config.to_json();
+    let json = config::to_json(&config);
     let metadata = [(checkpoint::NET_KEY, json.as_str())];
     checkpoint::safetensors::save(path, &tensors, if named { &metadata } else { &[] }).unwrap();
     tensors
@@ -54,7 +54,7 @@ fn json_is_an_object_in_utf_8() {
         fs::write(dir.join("net.json"), bytes).unwrap();
         velocity("bare.safetensors", &["--arch", "net.json"])
     };
-    let json = tiny().to_json();
+    let json = config::to_json(&tiny());
     let wide: Vec<u8> = "\u{feff}{}".encode_utf16().flat_map(u16::to_le_bytes).collect();
     for (bytes, fault) in [
         (&b"[1, 32, 1]"[..], "found a list, a JSON object is due"),

@@ -5,7 +5,7 @@ use super::*;
 /// The smallest RGB net of upstream's kind, with or without classes.
 fn net(dir: &Path, num_classes: Option<usize>) {
     let tiny = UNetConfig { in_channels: 3, out_channels: 3, num_classes, ..tiny() };
-    fs::write(dir.join("rgb.json"), tiny.to_json()).unwrap();
+    fs::write(dir.join("rgb.json"), config::to_json(&tiny)).unwrap();
 }
 
 /// A PNG of one colour with a ramp in it.

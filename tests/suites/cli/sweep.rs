@@ -69,7 +69,7 @@ fn rows_hold_the_analyses_of_their_net() {
             *tensor = values.reshape(tensor.shape()).unwrap();
         }
     }
-    let net = sweep_net().to_json();
+    let net = config::to_json(&sweep_net());
     let metadata = [(checkpoint::NET_KEY, net.as_str())];
     checkpoint::safetensors::save(&dir.join("net.safetensors"), &file.tensors, &metadata).unwrap();
 
@@ -140,12 +140,12 @@ fn sets_that_do_not_fit_are_refused() {
     assert!(error.contains("--resize tf1 is about inception's features"), "{error}");
     let error = refused("latent net.safetensors --data fashionmnist");
     assert!(error.contains("--data fashionmnist: needs --data-path DIR"), "{error}");
-    let config = UNetConfig { in_channels: 3, out_channels: 3, image_size: 28, ..tiny() };
+    let config = UNetConfig { in_channels: 3, out_channels: 3, image_size: Some(28), ..tiny() };
     let mut initial = Initial::new(7, &fm_candle::device::Device::Cpu);
     UNet::new(&config, &mut initial).unwrap();
     let colour: Vec<_> =
         initial.vars.into_iter().map(|(name, var)| (name, var.as_detached_tensor())).collect();
-    let metadata = [(checkpoint::NET_KEY, config.to_json())];
+    let metadata = [(checkpoint::NET_KEY, config::to_json(&config))];
     let metadata = metadata.each_ref().map(|(key, json)| (*key, json.as_str()));
     checkpoint::safetensors::save(&dir.join("colour.safetensors"), &colour, &metadata).unwrap();
     for command in ["sweep colour.safetensors -o out", "latent colour.safetensors"] {

@@ -30,7 +30,7 @@ fn set(dir: &Path, name: &str, n: u32) {
 /// 20 images of 8x8 pixels in `mnist/`, as IDX files.
 pub(super) fn idx(dir: &Path) {
     set(dir, "mnist", 20);
-    fs::write(dir.join("tiny.json"), tiny().to_json()).unwrap();
+    fs::write(dir.join("tiny.json"), config::to_json(&tiny())).unwrap();
 }
 
 /// A run of a small net over these images, four batches an epoch.
@@ -234,7 +234,7 @@ fn an_evaluation_asks_nothing_of_the_training() {
         fails(dir, &[&all[..], args].concat())
     };
     let deep = UNetConfig { num_res_blocks: 2, ..tiny() };
-    fs::write(dir.join("deep.json"), deep.to_json()).unwrap();
+    fs::write(dir.join("deep.json"), config::to_json(&deep)).unwrap();
     let error = refused(&["run/checkpoint.pth", "--arch=deep.json"]);
     let expected = "--arch: num_res_blocks 2, but the file's net has num_res_blocks 1";
     assert!(error.contains(expected), "{error}");
@@ -249,7 +249,7 @@ fn a_run_keeps_its_settings_and_says_which_one_differs() {
     let dir = dir.path();
     idx(dir);
     let deep = UNetConfig { num_res_blocks: 2, ..tiny() };
-    fs::write(dir.join("deep.json"), deep.to_json()).unwrap();
+    fs::write(dir.join("deep.json"), config::to_json(&deep)).unwrap();
     let train: Vec<&str> =
         TRAIN.into_iter().filter(|arg| !["--no-flip", "--use_ema"].contains(arg)).collect();
     ok(dir, &[&train[..], &["--epochs", "1"]].concat());
@@ -318,7 +318,7 @@ fn weights_alone_start_a_run_of_the_same_net() {
     idx(dir);
     let from = ["--resume", "net.safetensors", "--epochs", "1"];
     let heads = UNetConfig { num_heads: 2, ..tiny() };
-    fs::write(dir.join("heads.json"), heads.to_json()).unwrap();
+    fs::write(dir.join("heads.json"), config::to_json(&heads)).unwrap();
     let error = fails(dir, &[&TRAIN[..], &from, &["--arch", "heads.json"]].concat());
     assert!(error.contains("--arch: num_heads 2, but the file's net has num_heads 1"), "{error}");
     assert!(told(dir, &from).contains("holds weights alone: a new run starts from them"));

@@ -8,7 +8,7 @@ use super::*;
 /// A folder with `net.json`, the configuration of [`tiny`], and `in.safetensors`, points for it.
 fn folder_of_nets() -> TempDir {
     let dir = folder();
-    fs::write(dir.path().join("net.json"), tiny().to_json()).unwrap();
+    fs::write(dir.path().join("net.json"), config::to_json(&tiny())).unwrap();
     let zeros = |shape: &[usize]| Tensor::ones(shape, DType::F32, &fm_candle::device::Device::Cpu);
     let points = [("x", zeros(&[1, 1, 8, 8])), ("t", zeros(&[1]))];
     let points = points.map(|(name, tensor)| (name.to_string(), tensor.unwrap()));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
 
 use super::geometry::Geometry;
-use super::rows::{Addend, Rows};
+use super::weight_source::{Epilogue, WeightSource};
 use super::{Convolve, forward, integer};
 use crate::ops::real::{elements, slice};
 
@@ -24,7 +24,7 @@ pub enum Arithmetic {
 /// channels at a time.
 #[derive(Clone)]
 pub struct FrozenConv2d {
-    weight: Arc<dyn Rows>,
+    weight: Arc<dyn WeightSource>,
     shape: [usize; 4],
     bias: Arc<[f32]>,
     stride: usize,
@@ -42,7 +42,7 @@ impl FrozenConv2d {
     /// # Errors
     /// A bias of another length.
     pub fn new(
-        weight: Arc<dyn Rows>,
+        weight: Arc<dyn WeightSource>,
         shape: [usize; 4],
         bias: Vec<f32>,
         padding: usize,
@@ -109,7 +109,7 @@ impl FrozenConv2d {
             Some((storage, layout)) => Some(slice(storage, layout)?),
             None => None,
         };
-        let add = Addend { bias: &self.bias, residual, relu: self.relu };
+        let add = Epilogue { bias: &self.bias, residual, relu: self.relu };
         let forward = match self.arithmetic {
             Arithmetic::Float => forward,
             Arithmetic::Integer => integer::forward,

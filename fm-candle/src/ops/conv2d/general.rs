@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use super::geometry::{Band, Geometry, split};
 use super::im2col::im2col;
 use super::product::{COLUMNS, ROWS, Start, Target, product, product_of_transposed};
-use super::rows::{Addend, Rows};
+use super::weight_source::{Epilogue, WeightSource};
 use crate::ops::scratch::scratch;
 
 /// Pixels of a band.
@@ -20,7 +20,12 @@ const PIXELS: usize = 64;
 const PARTIALS: usize = 8;
 
 /// `y`, `[n, oh, ow, o]`.
-pub(super) fn forward(x: &[f32], weight: &dyn Rows, add: Addend<'_>, g: &Geometry) -> Vec<f32> {
+pub(super) fn forward(
+    x: &[f32],
+    weight: &dyn WeightSource,
+    add: Epilogue<'_>,
+    g: &Geometry,
+) -> Vec<f32> {
     let (oh, ow, depth) = (g.oh(), g.ow(), g.depth());
     let mut y = match add.residual {
         Some(residual) => residual.to_vec(),

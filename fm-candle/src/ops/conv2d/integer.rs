@@ -15,7 +15,7 @@ use rayon::prelude::*;
 use super::dot::{COLUMNS, GROUP, Panel, product};
 use super::geometry::{Band, Geometry, split};
 use super::im2col::im2col;
-use super::rows::{Addend, Rows};
+use super::weight_source::{Epilogue, WeightSource};
 use crate::ops::scratch::scratch;
 
 /// Pixels of a band.
@@ -32,7 +32,12 @@ struct Rounding {
 }
 
 /// `y`, `[n, oh, ow, o]`.
-pub(super) fn forward(x: &[f32], weight: &dyn Rows, add: Addend<'_>, g: &Geometry) -> Vec<f32> {
+pub(super) fn forward(
+    x: &[f32],
+    weight: &dyn WeightSource,
+    add: Epilogue<'_>,
+    g: &Geometry,
+) -> Vec<f32> {
     let mut y = vec![0.0; g.n * g.image_out()];
     if y.is_empty() || x.is_empty() {
         return y;
@@ -169,7 +174,7 @@ fn signed_byte(value: i32) -> i8 {
 }
 
 /// Rounds the rows of some output channels, at most [`COLUMNS`].
-fn round_rows(weight: &dyn Rows, channels: Range<usize>, g: &Geometry) -> Panel {
+fn round_rows(weight: &dyn WeightSource, channels: Range<usize>, g: &Geometry) -> Panel {
     let (depth, taps) = (g.depth(), g.kh * g.kw);
     let mut panel = Panel::new(depth.next_multiple_of(GROUP));
     scratch(channels.len() * depth, |buffer| {
@@ -226,7 +231,7 @@ impl WithSimd for RoundRow<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::conv2d::rows::Dense;
+    use crate::ops::conv2d::weight_source::Dense;
     use crate::ops::conv2d::{Geometry, reference};
 
     /// Irregular values in `[low, low + 2)`.
@@ -251,7 +256,7 @@ mod tests {
                 let weight = values(o * g.depth(), -1.0, 2);
                 let (bias, residual) = (values(o, -1.0, 3), values(n * g.image_out(), -1.0, 4));
                 let rows = Dense::new(&weight, g.depth());
-                let add = Addend { bias: &bias, residual: Some(&residual), relu: false };
+                let add = Epilogue { bias: &bias, residual: Some(&residual), relu: false };
                 let rounded = forward(&x, &rows, add, &g);
                 let exact = reference::forward(&x, &weight, &bias, &g);
                 let sizes = |values: &[f32]| values.iter().map(|v| v.abs()).collect::<Vec<_>>();
@@ -285,7 +290,7 @@ mod tests {
         let weight: Vec<f32> = (0..32 * 288).map(|i| (i * 29 % 255) as f32 - 127.0).collect();
         let bias = vec![0.5; 32];
         let rows = Dense::new(&weight, g.depth());
-        let rounded = forward(&x, &rows, Addend { bias: &bias, residual: None, relu: false }, &g);
+        let rounded = forward(&x, &rows, Epilogue { bias: &bias, residual: None, relu: false }, &g);
         let exact = reference::forward(
             &x.iter().map(|&v| f64::from(v)).collect::<Vec<_>>(),
             &weight.iter().map(|&v| f64::from(v)).collect::<Vec<_>>(),

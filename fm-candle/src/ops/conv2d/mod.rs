@@ -18,20 +18,20 @@ mod im2col;
 mod integer;
 mod product;
 mod reference;
-mod rows;
 mod tiles;
+mod weight_source;
 mod winograd;
 
 use candle_core::{CpuStorage, CustomOp3, DType, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
 use super::real::{Real, elements, is_ours, slice};
-use rows::Addend;
+use weight_source::Epilogue;
 
 pub(super) use geometry::Geometry;
 
 pub use frozen::{Arithmetic, FrozenConv2d};
-pub use rows::{Dense, Rows};
+pub use weight_source::{Dense, WeightSource};
 
 /// Convolution with bias and zero padding on all sides.
 ///
@@ -99,7 +99,7 @@ impl CustomOp3 for Conv2d {
         let y = match x {
             CpuStorage::F32(_) => {
                 let weight = Dense::new(slice(w, lw)?, g.depth());
-                let add = Addend { bias: slice(b, lb)?, residual: None, relu: false };
+                let add = Epilogue { bias: slice(b, lb)?, residual: None, relu: false };
                 CpuStorage::F32(forward(slice(x, lx)?, &weight, add, &g))
             }
             _ => {
@@ -169,7 +169,7 @@ impl Convolve for f32 {
     fn input_gradient(w: &[f32], gy: &[f32], g: &Geometry) -> Vec<f32> {
         let (flipped, adjoint) = (flip(w, g), g.adjoint());
         let weight = Dense::new(&flipped, adjoint.depth());
-        let add = Addend { bias: &vec![0.0; g.c], residual: None, relu: false };
+        let add = Epilogue { bias: &vec![0.0; g.c], residual: None, relu: false };
         if g.stride == 1 {
             return forward(gy, &weight, add, &adjoint);
         }
@@ -186,7 +186,7 @@ impl Convolve for f32 {
 }
 
 /// `y` in f32.
-fn forward(x: &[f32], weight: &dyn Rows, add: Addend<'_>, g: &Geometry) -> Vec<f32> {
+fn forward(x: &[f32], weight: &dyn WeightSource, add: Epilogue<'_>, g: &Geometry) -> Vec<f32> {
     if winograd::fits(g) {
         winograd::forward(x, weight, add, g)
     } else {

@@ -13,7 +13,7 @@ use pulp::{Simd, WithSimd};
 
 use super::geometry::{Band, Geometry};
 use super::product::COLUMNS;
-use super::rows::Addend;
+use super::weight_source::Epilogue;
 
 /// Places of a transformed tile.
 pub(super) const PLACES: usize = 16;
@@ -153,7 +153,7 @@ impl WithSimd for Inputs<'_> {
 pub(super) struct Outputs<'a> {
     pub sums: &'a [f32],
     pub tiles: usize,
-    pub add: Addend<'a>,
+    pub add: Epilogue<'a>,
     pub band: &'a Band,
     pub geometry: &'a Geometry,
     pub y: &'a mut [f32],

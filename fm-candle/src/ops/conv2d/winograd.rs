@@ -17,10 +17,10 @@ use rayon::prelude::*;
 
 use super::geometry::{Band, Geometry, split};
 use super::product::{COLUMNS, Start, Target, product, product_of_transposed};
-use super::rows::{Addend, Rows};
 use super::tiles::{
     Inputs, KernelGradients, Kernels, OutputGradients, Outputs, PLACES, pixel_lines,
 };
+use super::weight_source::{Epilogue, WeightSource};
 use crate::ops::scratch::scratch;
 
 /// Tiles of a band: enough rows for the products, few enough for the L2 cache.
@@ -35,7 +35,12 @@ pub(super) fn fits(g: &Geometry) -> bool {
 }
 
 /// `y`, `[n, oh, ow, o]`.
-pub(super) fn forward(x: &[f32], weight: &dyn Rows, add: Addend<'_>, g: &Geometry) -> Vec<f32> {
+pub(super) fn forward(
+    x: &[f32],
+    weight: &dyn WeightSource,
+    add: Epilogue<'_>,
+    g: &Geometry,
+) -> Vec<f32> {
     scratch(g.o * PLACES * g.c, |kernels| {
         transform_kernels(weight, g, kernels);
         multiply(x, kernels, add, g)
@@ -43,7 +48,7 @@ pub(super) fn forward(x: &[f32], weight: &dyn Rows, add: Addend<'_>, g: &Geometr
 }
 
 /// Transformed kernels as right factors, `[o / COLUMNS, PLACES, c, COLUMNS]`.
-fn transform_kernels(weight: &dyn Rows, g: &Geometry, kernels: &mut [f32]) {
+fn transform_kernels(weight: &dyn WeightSource, g: &Geometry, kernels: &mut [f32]) {
     kernels.par_chunks_mut(COLUMNS * PLACES * g.c).enumerate().for_each(|(panel, out)| {
         let first = panel * COLUMNS;
         scratch(COLUMNS * g.depth(), |buffer| {
@@ -54,7 +59,7 @@ fn transform_kernels(weight: &dyn Rows, g: &Geometry, kernels: &mut [f32]) {
 }
 
 /// The convolution with transformed kernels.
-fn multiply(x: &[f32], kernels: &[f32], add: Addend<'_>, g: &Geometry) -> Vec<f32> {
+fn multiply(x: &[f32], kernels: &[f32], add: Epilogue<'_>, g: &Geometry) -> Vec<f32> {
     let (height, width) = (g.oh().div_ceil(2), g.ow().div_ceil(2));
     let mut y = vec![0.0; g.n * g.image_out()];
     let bands = Band::share(g.n, height, width, TILES);

@@ -243,11 +243,11 @@ mod tests {
             out_channels: 1,
             model_channels: 32,
             num_res_blocks: 1,
-            attention_resolutions: vec![],
-            channel_mult: vec![1.0],
+            attention_resolutions: [].into(),
+            channel_mult: [1.0].into(),
             num_classes: Some(3),
             dropout: 0.2,
-            image_size: 4,
+            image_size: Some(4),
             ..UNetConfig::default()
         };
         let world_size = ranks.rank().size;

@@ -40,6 +40,8 @@ int main(void) {
     fmq_settings settings;
     fmq_defaults(&settings);
     settings.precision = PLAN_PRECISION;
+    settings.method = PLAN_METHOD;
+    settings.steps = PLAN_STEPS;
     settings.seed = 42;
     settings.label = PLAN_CLASSES ? 3 % PLAN_CLASSES : FMQ_NO_LABEL;
     fmq_status status = draw(&settings);

@@ -1,5 +1,5 @@
 /* From reset to main: vectors, FPU, memory. Stays as it is on any Cortex-M0+, M4F or M7; a board's interrupt
- * handlers go behind the sixteen vectors. */
+ * handlers go after the sixteen vectors. */
 
 #include <stdint.h>
 

@@ -20,7 +20,7 @@ unsafe extern "C" {
     static model_end: u8;
 }
 
-/// The flash that holds the model, and whatever lies behind it.
+/// The flash that holds the model, and whatever lies after it.
 pub fn model_flash() -> &'static [u8] {
     let (start, end) = (&raw const model_start, &raw const model_end);
     // SAFETY: `memory.x` sets this memory apart, and the program never writes to it.
@@ -46,7 +46,16 @@ pub fn print(text: &[u8]) {
     }
 }
 
+/// Prints a number without the machinery of formatted text.
+fn print_number(number: u32) {
+    if number > 9 {
+        print_number(number / 10);
+    }
+    print(&[b"0123456789"[number as usize % 10]]);
+}
+
 /// The debugger's console, for formatted text.
+#[allow(dead_code, reason = "a program may print none")]
 pub struct Console;
 
 impl fmt::Write for Console {
@@ -84,16 +93,22 @@ pub unsafe fn semihost(operation: usize, argument: usize) -> usize {
 // SAFETY: it does not return to what failed.
 #[exception]
 unsafe fn HardFault(frame: &ExceptionFrame) -> ! {
-    say!("error: hard fault at {:#x}", frame.pc());
+    print(b"error: hard fault at ");
+    print_number(frame.pc());
+    print(b"\n");
     exit(102)
 }
 
 /// A program that cannot go on says where.
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
-    match info.location() {
-        Some(place) => say!("error: panic in line {} of {}", place.line(), place.file()),
-        None => say!("error: panic"),
+    print(b"error: panic");
+    if let Some(place) = info.location() {
+        print(b" in line ");
+        print_number(place.line());
+        print(b" of ");
+        print(place.file().as_bytes());
     }
+    print(b"\n");
     exit(101)
 }

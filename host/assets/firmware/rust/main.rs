@@ -10,7 +10,7 @@ mod plan;
 
 use cortex_m_rt::entry;
 use quant_core::format::{Model, file_at};
-use quant_core::infer::{Plan, Precision, Sampler, Settings};
+use quant_core::infer::{Plan, Sampler, Settings};
 use quant_core::{Error, Result};
 
 #[entry]
@@ -28,14 +28,14 @@ fn main() -> ! {
 
 fn draw(arena: &mut [f32]) -> Result<()> {
     let model = Model::parse(file_at(board::model_flash()))?;
-    let precision = if plan::INTEGER { Precision::Integer } else { Precision::Float };
-    let plan = Plan::with_precision(&model, precision)?;
+    let plan = Plan::with_arithmetic::<plan::Arithmetic>(&model)?;
     match plan.self_test(&model, arena)? {
         Some(_) => say!("self-test passed"),
         None => say!("self-test not in the file"),
     }
     let label = plan::CLASSES.map(|classes| 3 % classes);
-    let settings = Settings { label, ..Settings::default() };
+    let (method, steps) = (plan::METHOD, plan::STEPS);
+    let settings = Settings { method, steps, label, ..Settings::default() };
     let mut sampler = Sampler::new(&model, &plan, settings, arena)?;
     sampler.noise(42, 0);
     while sampler.step()? {} // feed the watchdog here

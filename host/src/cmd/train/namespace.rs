@@ -1,6 +1,6 @@
 //! The command line as upstream keeps it: in `args.json` and in its checkpoints.
 
-use fm_candle::model::UNetConfig;
+use fm_candle::model::{UNetConfig, config};
 use fm_candle::train::Rank;
 use serde_json::{Map, Value, json};
 
@@ -15,7 +15,7 @@ pub(super) fn namespace(
     rank: Rank,
 ) -> Map<String, Value> {
     let ode_options = args.ode_options.json();
-    let net: Value = serde_json::from_str(&net.to_json()).unwrap_or_default();
+    let net: Value = serde_json::from_str(&config::to_json(net)).unwrap_or_default();
     let flags = json!({
         "batch_size": args.batch_size,
         "epochs": args.epochs,

@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use fm_candle::checkpoint::Source;
 use fm_candle::data::ImageSet;
 use fm_candle::device::Device;
-use fm_candle::model::{UNetConfig, identify, order};
+use fm_candle::model::{UNetConfig, config, identify, order};
 use fm_candle::train::{Progress, TrainConfig, Trainer};
 
 use super::{Args, RUN};
@@ -46,7 +46,7 @@ pub(super) fn arch(args: &Args, saved: Option<&Path>) -> Result<UNetConfig> {
     let find = || -> fm_candle::Result<UNetConfig> {
         let source = Source::open(path, false)?;
         if let Some(json) = source.net() {
-            return UNetConfig::from_json(json);
+            return config::from_json(json);
         }
         let preset = UNetConfig::preset(set)?;
         if order(&preset, source.tensors()).is_ok() {

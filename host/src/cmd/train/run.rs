@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 use fm_candle::data::ImageSet;
 use fm_candle::device::Device;
-use fm_candle::model::UNet;
+use fm_candle::model::{UNet, config};
 use fm_candle::sample::{Sampler, start_noise, to_pixels};
 use fm_candle::train::{Ranks, Trainer};
 use fm_candle::{DType, Tensor, atomic, checkpoint};
@@ -194,7 +194,7 @@ impl Run<'_> {
         let dir = &self.args.output_dir;
         let config = self.trainer.net().config();
         let weights = self.trainer.evaluation_weights()?;
-        let json = config.to_json();
+        let json = config::to_json(config);
         let metadata = [(checkpoint::NET_KEY, json.as_str())];
         if self.journal.is_some() {
             checkpoint::safetensors::save(&dir.join(MODEL), &weights, &metadata)?;

@@ -3,12 +3,12 @@
 //! A band is as high as its gathered words allow. For each output channel the row of weights is decoded
 //! and multiplied with all pixels of the band, so a sum is complete before it is rounded to a byte.
 
-use super::super::arena::Memory;
-use super::super::machine::{Entry, Machine, Params, Put, grow};
 use super::super::map::{Map, Source, Values, part, part_mut};
-use super::entrance::Entrance;
+use super::super::op::{Conv, Kernel, Prologue};
+use super::super::workspace::{Sizes, Workspace, first};
+use super::input_quantizer::InputQuantizer;
 use super::levels::{Levels, row_words};
-use super::outcome::Outcome;
+use super::requantizer::Requantizer;
 use super::{bytes, limit, words};
 use crate::error::Result;
 use crate::kernels::buckets::Layout;
@@ -26,116 +26,109 @@ struct Band {
     rows: usize,
     /// Columns of zeros on each side.
     margin: usize,
-    /// Whether rows contain channels, or channels rows.
+    /// Rows contain channels; else channels contain rows.
     rows_first: bool,
 }
 
-impl Machine<'_, '_> {
-    /// A convolution of 3 x 3, as [`Machine::conv`].
-    pub(in super::super) fn integer_conv(
-        &mut self,
-        params: &Params<'_>,
-        source: Source,
-        entry: Entry,
-        to: Map,
-        put: Put,
-    ) -> Result<Map> {
-        let channels = source.channels();
-        let stride = if to.height == source.height() { 1 } else { 2 };
-        let width = source.width() + 2;
-        let across = channels.div_ceil(2).saturating_mul(width).max(1);
-        // Output rows of a band read `stride rows + 3 - stride` rows.
-        let most = (BAND / across).saturating_sub(3 - stride) / stride;
-        let bands = to.height.div_ceil(most.min(to.height).max(1));
-        let rows = to.height.div_ceil(bands.max(1)).max(1);
-        let gathered = (stride * rows + 3 - stride).saturating_mul(across);
-        let (pairs, decoded) = row_words(&params.weight, 3);
-        grow(&mut self.sizes.gathered, gathered);
-        grow(&mut self.sizes.row, pairs.saturating_add(decoded).saturating_add(to.width));
-        let (before, to) = (to.values, self.next_bytes(to));
-        if self.measured(&[to.len(), channels, 9]) {
-            return Ok(to);
-        }
-        let limit = limit(params.weight.row_len());
-        let Memory { maps, gathered, row, vector, affine, floats, .. } = &mut self.memory;
-        let (maps, gathered) = (bytes(maps), words(gathered));
-        let (row, sums) = row.split_at_mut_checked(pairs + decoded).unwrap_or_default();
-        let sums = part_mut(words(sums), 0, to.width);
-        let bias = part_mut(vector, 0, to.channels);
-        params.bias.decode_row(0, bias)?;
-        let inputs = Inputs::new(&source, entry, affine, self.peak, limit, floats);
-        let mut levels = Levels::new(limit, inputs.most);
-        let layout = Layout { side: 3, next_line: across, next_pair: width };
-        for start in (0..to.height).step_by(rows) {
-            let count = rows.min(to.height - start);
-            let first = (start * stride).cast_signed() - 1;
-            let band =
-                Band { first, rows: stride * count + 3 - stride, margin: 1, rows_first: true };
-            inputs.gather(&source, maps, floats, band, gathered);
-            for (o, &bias) in bias.iter().enumerate() {
-                let row = levels.row(&params.weight, o, layout, row)?;
-                let outcome = Outcome::new(to, before, put, row.step * inputs.unit, bias);
+/// Bands that a convolution is cut into.
+struct Bands {
+    /// Rows and columns of the kernel.
+    side: usize,
+    /// Output pixels from one to the next.
+    stride: usize,
+    /// Words of a row of all channels, with its margins.
+    across: usize,
+    /// Output rows of a band, which reads `stride rows + side - stride` rows.
+    rows: usize,
+}
+
+impl Bands {
+    #[inline]
+    fn of(op: &Conv<'_, '_>) -> Self {
+        let (source, height) = (&op.source, op.to.height);
+        let side = if op.kernel == Kernel::Three { 3 } else { 1 };
+        let stride = if height == source.height() { 1 } else { 2 };
+        let width = source.width() + side - 1;
+        let across = source.channels().div_ceil(2).saturating_mul(width).max(1);
+        let most = ((BAND / across).saturating_sub(side.saturating_sub(stride)) / stride)
+            .min(height)
+            .max(1);
+        // Bands of 3 x 3 share rows, so they are as high as each other.
+        let bands = if side == 3 { height.div_ceil(most).max(1) } else { 1 };
+        let rows = if side == 3 { height.div_ceil(bands) } else { most };
+        Self { side, stride, across, rows: rows.max(1) }
+    }
+
+    /// Rows that are read for output rows.
+    const fn read(&self, rows: usize) -> usize {
+        (self.stride * rows + self.side).saturating_sub(self.stride)
+    }
+
+    /// Words of sums that are made together.
+    const fn sums(&self, width: usize) -> usize {
+        if self.side == 3 { width } else { self.rows.saturating_mul(width) }
+    }
+}
+
+/// Workspace of a convolution.
+pub(super) fn sizes(op: &Conv<'_, '_>) -> Sizes {
+    let bands = Bands::of(op);
+    let (pairs, decoded) = row_words(&op.params.weight, bands.side);
+    Sizes {
+        gathered: bands.read(bands.rows).saturating_mul(bands.across),
+        row: pairs.saturating_add(decoded).saturating_add(bands.sums(op.to.width)),
+        vector: op.params.bias.numel(),
+        ..Sizes::default()
+    }
+}
+
+/// A convolution; see [`Op::Conv`](super::super::op::Op).
+pub(super) fn conv(op: &Conv<'_, '_>, workspace: &mut Workspace<'_>) -> Result<()> {
+    let Conv { params, source, to, .. } = op;
+    let bands = Bands::of(op);
+    let Bands { side, stride, across, rows } = bands;
+    let width = source.width() + side - 1;
+    let (pairs, decoded) = row_words(&params.weight, side);
+    let limit = limit(params.weight.row_len());
+    let Workspace { maps, gathered, row, vector, affine, floats, peak, .. } = workspace;
+    let (maps, gathered) = (bytes(maps), words(gathered));
+    let (row, sums) = row.split_at_mut_checked(pairs + decoded).unwrap_or_default();
+    let sums = first(words(sums), bands.sums(to.width))?;
+    let bias = first(vector, to.channels)?;
+    params.bias.decode_row(0, bias)?;
+    let inputs = Inputs::new(source, op.prologue, affine, *peak, limit, floats);
+    let mut levels = Levels::new(limit, inputs.most);
+    for start in (0..to.height).step_by(rows) {
+        let count = rows.min(to.height - start);
+        let margin = side / 2;
+        let first = (start * stride).cast_signed() - margin.cast_signed();
+        let rows_first = side == 3;
+        let band = Band { first, rows: bands.read(count), margin, rows_first };
+        inputs.gather(source, maps, floats, band, gathered);
+        let (next_line, next_pair) = if rows_first { (across, width) } else { (0, count * width) };
+        let layout = Layout { side, next_line, next_pair };
+        for (o, &bias) in bias.iter().enumerate() {
+            let row = levels.row(&params.weight, o, layout, row)?;
+            let requantizer = Requantizer::new(op, row.scale * inputs.scale, bias);
+            if rows_first {
                 for y in 0..count {
                     let at = gathered.get(y * stride * across..).unwrap_or_default();
                     row.correlate(sums, at, (width, stride));
-                    put_row(outcome, to, (o, start + y, 1), sums, maps, floats);
+                    put_row(requantizer, *to, (o, start + y, 1), sums, maps, floats);
                 }
+            } else {
+                let sums = part_mut(sums, 0, next_pair);
+                row.mix(sums, gathered, next_pair);
+                put_row(requantizer, *to, (o, start, count), sums, maps, floats);
             }
         }
-        Ok(to)
     }
-
-    /// A convolution of 1 x 1, as [`Machine::pointwise`]: `to` may lie where one of the maps that it reads
-    /// lies.
-    pub(in super::super) fn integer_pointwise(
-        &mut self,
-        params: &Params<'_>,
-        source: Source,
-        entry: Entry,
-        to: Map,
-        put: Put,
-    ) -> Result<Map> {
-        let (channels, height, width) = (source.channels(), source.height(), source.width());
-        let across = channels.div_ceil(2).saturating_mul(width).max(1);
-        let rows = (BAND / across).min(height).max(1);
-        let (pairs, decoded) = row_words(&params.weight, 1);
-        let len = rows.saturating_mul(width);
-        grow(&mut self.sizes.gathered, across.saturating_mul(rows));
-        grow(&mut self.sizes.row, pairs.saturating_add(decoded).saturating_add(len));
-        let (before, to) = (to.values, self.next_bytes(to));
-        if self.measured(&[to.len(), channels]) {
-            return Ok(to);
-        }
-        let limit = limit(params.weight.row_len());
-        let Memory { maps, gathered, row, vector, affine, floats, .. } = &mut self.memory;
-        let (maps, gathered) = (bytes(maps), words(gathered));
-        let (row, sums) = row.split_at_mut_checked(pairs + decoded).unwrap_or_default();
-        let sums = words(sums);
-        let bias = part_mut(vector, 0, to.channels);
-        params.bias.decode_row(0, bias)?;
-        let inputs = Inputs::new(&source, entry, affine, self.peak, limit, floats);
-        let mut levels = Levels::new(limit, inputs.most);
-        for start in (0..height).step_by(rows) {
-            let count = rows.min(height - start);
-            let band =
-                Band { first: start.cast_signed(), rows: count, margin: 0, rows_first: false };
-            inputs.gather(&source, maps, floats, band, gathered);
-            let sums = part_mut(sums, 0, count * width);
-            let layout = Layout { side: 1, next_line: 0, next_pair: count * width };
-            for (o, &bias) in bias.iter().enumerate() {
-                let row = levels.row(&params.weight, o, layout, row)?;
-                let outcome = Outcome::new(to, before, put, row.step * inputs.unit, bias);
-                row.mix(sums, gathered, count * width);
-                put_row(outcome, to, (o, start, count), sums, maps, floats);
-            }
-        }
-        Ok(to)
-    }
+    Ok(())
 }
 
 /// Puts the sums of rows of a channel in their place.
 fn put_row(
-    outcome: Outcome,
+    requantizer: Requantizer,
     to: Map,
     (channel, y, rows): (usize, usize, usize),
     sums: &[i32],
@@ -144,18 +137,20 @@ fn put_row(
 ) {
     let (at, len) = (y * to.width, rows * to.width);
     match to.values {
-        Values::Bytes(_) => outcome.bytes(sums, part_mut(to.plane_mut(maps, channel), at, len)),
-        Values::Floats => outcome.floats(sums, part_mut(to.plane_mut(floats, channel), at, len)),
+        Values::Bytes(_) => requantizer.bytes(sums, part_mut(to.plane_mut(maps, channel), at, len)),
+        Values::Floats => {
+            requantizer.floats(sums, part_mut(to.plane_mut(floats, channel), at, len));
+        }
     }
 }
 
-/// How the values of a source become integers.
+/// Conversion of a source's values to integers.
 struct Inputs<'a> {
-    entrance: Entrance<'a>,
-    /// What one of the integers means.
-    unit: f32,
-    /// Integers in one, of floats.
-    rate: f32,
+    quantizer: InputQuantizer<'a>,
+    /// The real value of the integer 1.
+    scale: f32,
+    /// Of floats, the integers in 1.
+    inverse: f32,
     /// The largest magnitude of the integers.
     most: i32,
 }
@@ -163,22 +158,22 @@ struct Inputs<'a> {
 impl<'a> Inputs<'a> {
     fn new(
         source: &Source,
-        entry: Entry,
+        prologue: Prologue,
         affine: &'a [f32],
         peak: i32,
         limit: i32,
         floats: &[f32],
     ) -> Self {
-        let entrance = Entrance::new(source, entry, affine, peak, limit);
+        let quantizer = InputQuantizer::new(source, prologue, affine, peak, limit);
         match source.first.values {
             Values::Bytes(_) => {
-                Self { unit: entrance.unit(), most: entrance.most(), entrance, rate: 0.0 }
+                Self { scale: quantizer.scale(), most: quantizer.most(), quantizer, inverse: 0.0 }
             }
             Values::Floats => {
                 let values = part(floats, 0, source.first.len()).iter();
                 let most = values.fold(f32::MIN_POSITIVE, |most, &x| most.max(num::abs_f32(x)));
                 let one = num::f32_of_i32(limit - 1);
-                Self { entrance, unit: most / one, rate: one / most, most: limit }
+                Self { quantizer, scale: most / one, inverse: one / most, most: limit }
             }
         }
     }
@@ -193,7 +188,7 @@ impl<'a> Inputs<'a> {
         part_mut(out, 0, pairs * band.rows * across).fill(0);
         for channel in 0..source.channels() {
             let values = source.values(channel);
-            let line = self.entrance.line(channel, values);
+            let affine = self.quantizer.affine(channel, values);
             let (plane, high) = (source.plane(maps, channel), channel % 2 == 1);
             let twice = source.repeats(channel) > 1;
             for row in 0..band.rows {
@@ -208,7 +203,7 @@ impl<'a> Inputs<'a> {
                     self.floats(row, high, out);
                 } else {
                     let (y, len) = if twice { (y / 2, width / 2) } else { (y, width) };
-                    self.entrance.row(line, high, (part(plane, y * len, len), twice), out);
+                    self.quantizer.row(affine, high, (part(plane, y * len, len), twice), out);
                 }
             }
         }
@@ -217,7 +212,7 @@ impl<'a> Inputs<'a> {
     /// Puts a row of floats into the low or the high halves of words, which hold zeros.
     fn floats(&self, row: &[f32], high: bool, out: &mut [i32]) {
         for (out, &x) in out.iter_mut().zip(row) {
-            let x = num::i32_of(num::round_even(x * self.rate));
+            let x = num::i32_of(num::round_even(x * self.inverse));
             *out = out.wrapping_add(if high { x << 16 } else { pairs::low(x) });
         }
     }

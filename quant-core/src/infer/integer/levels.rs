@@ -8,29 +8,29 @@ use crate::kernels::buckets::{self, Buckets, Layout};
 use crate::kernels::{self, pairs};
 use crate::num;
 
-/// The levels of one codebook as integers: `level = step · integer`, off by half a step at most.
+/// The levels of one codebook as integers: `level = scale · integer`, off by half a scale at most.
 #[derive(Debug)]
 pub(super) struct Levels {
     table: [i16; 256],
-    step: f32,
+    scale: f32,
     /// The codebook that they are of.
     codebook: Option<usize>,
     /// The largest magnitude of an integer.
     limit: i32,
-    /// That of what they are multiplied with.
+    /// The largest magnitude of the integers that they are multiplied with.
     most: i32,
 }
 
 /// A row of weights, ready to be multiplied with.
 #[derive(Debug)]
 pub(super) struct Row<'a> {
-    factors: Factors<'a>,
-    /// What one of its integers means.
-    pub(super) step: f32,
+    multipliers: Multipliers<'a>,
+    /// Real value of its integer 1.
+    pub(super) scale: f32,
 }
 
 #[derive(Debug)]
-enum Factors<'a> {
+enum Multipliers<'a> {
     /// As [`pairs::join`] writes them.
     Words(&'a [i32]),
     Buckets(Buckets<'a>),
@@ -44,19 +44,23 @@ impl Row<'_> {
         input: &[i32],
         (width, stride): (usize, usize),
     ) {
-        match &self.factors {
-            Factors::Words(words) => {
+        match &self.multipliers {
+            Multipliers::Words(words) => {
                 pairs::correlate(sums, input, (width, stride), words.as_chunks().0);
             }
-            Factors::Buckets(buckets) => buckets.correlate(sums, input, stride),
+            Multipliers::Buckets(buckets) if cfg!(fmq_buckets) => {
+                buckets.correlate(sums, input, stride);
+            }
+            Multipliers::Buckets(_) => {}
         }
     }
 
     /// Writes sums of products, one for each pixel, as [`pairs::mix`].
     pub(super) fn mix(&self, sums: &mut [i32], input: &[i32], plane: usize) {
-        match &self.factors {
-            Factors::Words(words) => pairs::mix(sums, input, plane, words),
-            Factors::Buckets(buckets) => buckets.correlate(sums, input, 1),
+        match &self.multipliers {
+            Multipliers::Words(words) => pairs::mix(sums, input, plane, words),
+            Multipliers::Buckets(buckets) if cfg!(fmq_buckets) => buckets.correlate(sums, input, 1),
+            Multipliers::Buckets(_) => {}
         }
     }
 }
@@ -76,7 +80,7 @@ pub(super) const fn row_words(weight: &Tensor<'_>, side: usize) -> (usize, usize
 impl Levels {
     /// Levels up to `limit`, for input up to `most`.
     pub(super) const fn new(limit: i32, most: i32) -> Self {
-        Self { table: [0; 256], step: 0.0, codebook: None, limit, most }
+        Self { table: [0; 256], scale: 0.0, codebook: None, limit, most }
     }
 
     /// Makes a row ready to be multiplied with words that lie as `layout` says.
@@ -100,7 +104,7 @@ impl Levels {
         let out = super::words(out);
         let Some(coded) = weight.quantized() else {
             self.dense(weight, row, side, rest, out)?;
-            return Ok(Row { factors: Factors::Words(out), step: self.step });
+            return Ok(Row { multipliers: Multipliers::Words(out), scale: self.scale });
         };
         let len = weight.row_len();
         let bits = coded.layout().bits;
@@ -113,21 +117,21 @@ impl Levels {
             for code in 0..=bits.max_code() {
                 most = most.max(num::abs_f32(codebook.value(code)));
             }
-            let scale = self.start(most);
+            let inverse = self.start(most);
             for (code, level) in (0..=bits.max_code()).zip(&mut self.table) {
-                *level = num::i16_of(num::round_even(codebook.value(code) * scale));
+                *level = num::i16_of(num::round_even(codebook.value(code) * inverse));
             }
             self.codebook = which;
         }
         let unpacked: &mut [u8] = bytemuck::try_cast_slice_mut(rest).unwrap_or_default();
         let unpacked = part_mut(unpacked, 0, len);
         kernels::unpack(codes, bits, unpacked);
-        let step = coded.scale(row).map_or(self.step, |scale| self.step * scale);
+        let scale = coded.scale(row).map_or(self.scale, |scale| self.scale * scale);
         let table = &self.table;
         if buckets::pay(bits.get(), layout, len) {
             let offsets = bytemuck::try_cast_slice_mut(out).unwrap_or_default();
             let buckets = Buckets::sort((unpacked, bits.get()), table, self.most, layout, offsets);
-            return Ok(Row { factors: Factors::Buckets(buckets), step });
+            return Ok(Row { multipliers: Multipliers::Buckets(buckets), scale });
         }
         let level = |code| table[usize::from(code)];
         match side {
@@ -135,10 +139,10 @@ impl Levels {
             1 if len.is_multiple_of(2) => pairs::join_one(unpacked, level, out),
             _ => pairs::join(unpacked, (side, side), level, out),
         }
-        Ok(Row { factors: Factors::Words(out), step })
+        Ok(Row { multipliers: Multipliers::Words(out), scale })
     }
 
-    /// The same for weights that are not coded.
+    /// Makes a row of weights that are not coded ready.
     fn dense(
         &mut self,
         weight: &Tensor<'_>,
@@ -149,18 +153,18 @@ impl Levels {
     ) -> Result<()> {
         weight.decode_row(row, values)?;
         let most = values.iter().fold(0f32, |most, &x| most.max(num::abs_f32(x)));
-        let scale = self.start(most);
-        pairs::join(values, (side, side), |x| num::i16_of(num::round_even(x * scale)), out);
+        let inverse = self.start(most);
+        pairs::join(values, (side, side), |x| num::i16_of(num::round_even(x * inverse)), out);
         Ok(())
     }
 
-    /// Sets the step for a largest magnitude; returns the integers in one.
+    /// Sets the scale for a largest magnitude; returns the integers in 1.
     fn start(&mut self, most: f32) -> f32 {
         let limit = num::f32_of_i32(self.limit);
-        let scale = limit / most;
-        // Nothing but zeros, or next to nothing: a finite scale keeps integers right.
-        let scale = if scale.is_finite() { scale } else { 0.0 };
-        self.step = most / limit;
-        scale
+        let inverse = limit / most;
+        // Nothing but zeros, or next to nothing: a finite number keeps integers right.
+        let inverse = if inverse.is_finite() { inverse } else { 0.0 };
+        self.scale = most / limit;
+        inverse
     }
 }

@@ -1,15 +1,16 @@
 //! The norm of 32 groups over bytes: sums are exact.
 
-use super::super::arena::Memory;
-use super::super::machine::{Machine, Params, grow};
-use super::super::map::{Source, part_mut};
-use super::super::norm::{EPS, GROUPS, finish};
+use super::super::float::{EPS, finish};
+use super::super::map::Source;
+use super::super::op::{Modulation, Params};
+use super::super::workspace::{Workspace, first};
 use super::bytes;
-use super::entrance::Line;
+use super::input_quantizer::FixedPointAffine;
 use crate::error::Result;
+use crate::net::GROUPS;
 use crate::num;
 
-/// What a norm wants to know about the bytes of a plane.
+/// Mean and variance of the bytes of a plane.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Statistics {
     mean: f32,
@@ -41,65 +42,59 @@ impl Statistics {
     }
 }
 
-impl Machine<'_, '_> {
-    /// Gains and offsets of a norm, as [`Machine::norm`], and the largest magnitude behind it.
-    pub(in super::super) fn integer_norm(
-        &mut self,
-        params: &Params<'_>,
-        source: Source,
-        modulated: bool,
-    ) -> Result<()> {
-        let channels = source.channels();
-        let shifted = core::mem::take(&mut self.shifted);
-        grow(&mut self.sizes.affine, channels.saturating_mul(2));
-        if self.measured(&[0]) {
-            return Ok(());
+/// Gains and offsets of a norm, as those of floats, and the largest magnitude after it.
+pub(super) fn norm(
+    params: &Params<'_>,
+    source: &Source,
+    modulation: Modulation,
+    workspace: &mut Workspace<'_>,
+) -> Result<()> {
+    let channels = source.channels();
+    let Workspace { maps, vector, affine, modulation: values, peak, .. } = workspace;
+    let maps = bytes(maps);
+    let shift = |channel: usize| {
+        let shift = values.get(channel).copied().unwrap_or(0.0);
+        if modulation == Modulation::Shift { shift } else { 0.0 }
+    };
+    let affine = first(affine, 2 * channels)?.as_chunks_mut::<2>().0;
+    for (group, members) in affine.chunks_mut((channels / GROUPS).max(1)).enumerate() {
+        let first = group * members.len();
+        // Means and variances of the channels, kept where gain and offset will be.
+        let (mut mean, mut count) = (0.0, 0.0);
+        for (channel, member) in (first..).zip(members.iter_mut()) {
+            let Statistics { mean: own, var, count: pixels } =
+                Statistics::new(source.plane(maps, channel));
+            let scale = source.values(channel).scale();
+            let pixels = pixels * num::f32_of_usize(source.repeats(channel));
+            *member = [scale * own + shift(channel), scale * scale * var];
+            mean += pixels * member[0];
+            count += pixels;
         }
-        let Memory { maps, vector, affine, modulation, .. } = &mut self.memory;
-        let maps = bytes(maps);
-        let shift = |channel: usize| {
-            let shift = if shifted { modulation.get(channel).copied() } else { None };
-            shift.unwrap_or(0.0)
-        };
-        let affine = part_mut(affine, 0, 2 * channels).as_chunks_mut::<2>().0;
-        for (group, members) in affine.chunks_mut((channels / GROUPS).max(1)).enumerate() {
-            let first = group * members.len();
-            // Means and variances of the channels, kept where gain and offset will be.
-            let (mut mean, mut count) = (0.0, 0.0);
-            for (channel, member) in (first..).zip(members.iter_mut()) {
-                let Statistics { mean: own, var, count: pixels } =
-                    Statistics::new(source.plane(maps, channel));
-                let unit = source.values(channel).unit();
-                let pixels = pixels * num::f32_of_usize(source.repeats(channel));
-                *member = [unit * own + shift(channel), unit * unit * var];
-                mean += pixels * member[0];
-                count += pixels;
-            }
-            let mean = mean / count;
-            let mut var = 0.0;
-            for (channel, [own, spread]) in (first..).zip(members.iter()) {
-                let pixels = source.plane(maps, channel).len() * source.repeats(channel);
-                let off = own - mean;
-                var += num::f32_of_usize(pixels) / count * (spread + off * off);
-            }
-            let rate = 1.0 / num::sqrt(var + EPS);
-            for (channel, member) in (first..).zip(members.iter_mut()) {
-                *member = [rate, (shift(channel) - mean) * rate];
-            }
+        let mean = mean / count;
+        let mut var = 0.0;
+        for (channel, [own, spread]) in (first..).zip(members.iter()) {
+            let pixels = source.plane(maps, channel).len() * source.repeats(channel);
+            let off = own - mean;
+            var += num::f32_of_usize(pixels) / count * (spread + off * off);
         }
-        finish(params, channels, vector, affine, modulated.then_some(&**modulation))?;
-        self.peak = 0;
-        for (channel, &affine) in affine.iter().enumerate() {
-            let line = Line::new(affine, source.values(channel).unit());
-            let plane = source.plane(maps, channel).iter();
-            let (low, high) = plane.fold((0, 0), |(low, high), &q| (q.min(low), q.max(high)));
-            for end in [low, high] {
-                let y = i32::try_from(line.of(end).unsigned_abs()).unwrap_or(i32::MAX);
-                self.peak = self.peak.max(y);
-            }
+        let scale = 1.0 / num::sqrt(var + EPS);
+        for (channel, member) in (first..).zip(members.iter_mut()) {
+            *member = [scale, (shift(channel) - mean) * scale];
         }
-        Ok(())
     }
+    let modulated = (modulation == Modulation::ScaleShift).then_some(&**values);
+    finish(params, channels, vector, affine, modulated)?;
+    *peak = 0;
+    for (channel, &affine) in affine.iter().enumerate() {
+        let line = FixedPointAffine::new(affine, source.values(channel).scale());
+        let plane = source.plane(maps, channel).iter();
+        let (low, high) = plane.fold((0, 0), |(low, high), &q| (q.min(low), q.max(high)));
+        for end in [low, high] {
+            let y = i32::try_from(line.of(end).unsigned_abs()).unwrap_or(i32::MAX);
+            *peak = (*peak).max(y);
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -1,81 +1,63 @@
-//! What moves or joins bytes: pooling, copies, the first map.
+//! Layers that move or average bytes: pooling, copies, the first map.
 
-use super::super::arena::Memory;
-use super::super::machine::{Entry, Machine};
 use super::super::map::{Map, Source, Values, part, part_mut};
+use super::super::op::Prologue;
+use super::super::workspace::Workspace;
 use super::bytes;
-use super::entrance::Entrance;
-use super::outcome::byte;
+use super::input_quantizer::InputQuantizer;
+use super::requantizer::byte;
 use crate::num;
 
-impl Machine<'_, '_> {
-    /// Averages blocks of 2 x 2, as [`Machine::pool`]; what enters as it is keeps its unit.
-    pub(in super::super) fn integer_pool(&mut self, from: Map, entry: Entry, to: Map) -> Map {
-        let to = match entry {
-            Entry::Plain => Map { values: from.values, ..to },
-            _ => self.next_bytes(to),
-        };
-        if self.measured(&[0]) {
-            return to;
-        }
-        let Memory { maps, affine, .. } = &mut self.memory;
-        let maps = bytes(maps);
-        let source = Source::from(from);
-        let entrance = Entrance::new(&source, entry, affine, self.peak, i32::MAX);
-        let rate = 0.25 * entrance.unit() / to.values.unit();
-        for channel in 0..to.channels {
-            let line = entrance.line(channel, from.values);
-            for y in 0..to.height {
-                for x in 0..to.width {
-                    let plane = from.plane(maps, channel);
-                    let mut sum = 0f32;
-                    for at in [2 * y * from.width, (2 * y + 1) * from.width] {
-                        for &q in part(plane, at + 2 * x, 2) {
-                            let value = entrance.exact(line, q);
-                            sum += num::f32_of_i32(value);
-                        }
+/// Averages blocks of 2 x 2; see [`Op::Pool`](super::super::op::Op).
+pub(super) fn pool(from: Map, prologue: Prologue, to: Map, workspace: &mut Workspace<'_>) {
+    let Workspace { maps, affine, peak, .. } = workspace;
+    let maps = bytes(maps);
+    let source = Source::from(from);
+    let quantizer = InputQuantizer::new(&source, prologue, affine, *peak, i32::MAX);
+    let scale = 0.25 * quantizer.scale() / to.values.scale();
+    for channel in 0..to.channels {
+        let affine = quantizer.affine(channel, from.values);
+        for y in 0..to.height {
+            for x in 0..to.width {
+                let plane = from.plane(maps, channel);
+                let mut sum = 0f32;
+                for at in [2 * y * from.width, (2 * y + 1) * from.width] {
+                    for &q in part(plane, at + 2 * x, 2) {
+                        let value = quantizer.exact(affine, q);
+                        sum += num::f32_of_i32(value);
                     }
-                    if let Some(out) = to.plane_mut(maps, channel).get_mut(y * to.width + x) {
-                        *out = byte(sum * rate);
-                    }
+                }
+                if let Some(out) = to.plane_mut(maps, channel).get_mut(y * to.width + x) {
+                    *out = byte(sum * scale);
                 }
             }
         }
-        to
     }
+}
 
-    /// Copies what a layer reads, as [`Machine::copy`].
-    pub(in super::super) fn integer_copy(&mut self, from: Source, to: Map) -> Map {
-        let to = Map { values: from.first.values, ..to };
-        if self.measured(&[0]) {
-            return to;
-        }
-        let maps = bytes(self.memory.maps);
-        for channel in 0..to.channels {
-            for i in 0..to.plane_len() {
-                let (y, x) = (i / to.width.max(1), i % to.width.max(1));
-                let at = if from.up { y / 2 * from.first.width + x / 2 } else { i };
-                let value = from.plane(maps, channel).get(at).copied().unwrap_or(0);
-                if let Some(out) = to.plane_mut(maps, channel).get_mut(i) {
-                    *out = value;
-                }
+/// Copies what a layer reads; see [`Op::Copy`](super::super::op::Op).
+pub(super) fn copy(from: &Source, to: Map, workspace: &mut Workspace<'_>) {
+    let maps = bytes(workspace.maps);
+    for channel in 0..to.channels {
+        let scale = from.values(channel).scale() / to.values.scale();
+        let doubled = from.repeats(channel) > 1;
+        for i in 0..to.plane_len() {
+            let (y, x) = (i / to.width.max(1), i % to.width.max(1));
+            let at = if doubled { y / 2 * from.first.width + x / 2 } else { i };
+            let value = from.plane(maps, channel).get(at).copied().unwrap_or(0);
+            if let Some(out) = to.plane_mut(maps, channel).get_mut(i) {
+                *out = byte(f32::from(value) * scale);
             }
         }
-        to
     }
+}
 
-    /// The image in bytes, above all other maps.
-    pub(in super::super) fn integer_first(&mut self, image: Map) -> Map {
-        let map = self.stack.push(image.channels, image.height, image.width);
-        let map = self.next_bytes(map);
-        if self.measured(&[0]) {
-            return map;
-        }
-        let Memory { maps, floats, .. } = &mut self.memory;
-        if let Values::Bytes(scale) = map.values {
-            let out = part_mut(bytes(maps), map.at, map.len());
-            out.iter_mut().zip(&**floats).for_each(|(out, &x)| *out = byte(x / scale));
-        }
-        map
+/// Rounds the image to bytes.
+pub(super) fn first_map(image: Map, to: Map, workspace: &mut Workspace<'_>) {
+    let Workspace { maps, floats, .. } = workspace;
+    if let Values::Bytes(scale) = to.values {
+        let out = part_mut(bytes(maps), to.at, to.len());
+        let image = part(floats, image.at, image.len());
+        out.iter_mut().zip(image).for_each(|(out, &x)| *out = byte(x / scale));
     }
 }

@@ -12,7 +12,7 @@
 //!     -kernel target/thumbv7em-none-eabihf/release/digit
 //! ```
 //!
-//! The words behind the program's name are the class, the seed and the steps, then `integer` to draw
+//! The words after the program's name are the class, the seed and the steps, then `integer` to draw
 //! with maps of bytes (the model must have been through `fmq calibrate`) and `bits` to have the image's
 //! values too. The model lies where `memory.x` says, so one program serves all models.
 //!
@@ -39,7 +39,7 @@ use quant_core::infer::{Plan, Precision, Sampler, Settings};
 /// Floats of the arena, all the memory that computing takes: 112 KiB.
 const ARENA_LEN: usize = 28 << 10;
 
-/// What is asked for where the command line does not say.
+/// Defaults of the command line.
 const CLASS: u64 = 3;
 const SEED: u64 = 42;
 const STEPS: u64 = 16;
@@ -63,7 +63,7 @@ fn main() -> ! {
     }
 }
 
-/// What to draw.
+/// An order to draw.
 struct Order {
     class: u32,
     seed: u64,
@@ -73,7 +73,7 @@ struct Order {
 }
 
 impl Order {
-    /// Reads the words behind the program's name; none where one is not what it should be.
+    /// Reads the words after the program's name; none where one is not what it should be.
     fn read(line: &[u8]) -> Option<Self> {
         let mut words = line.split(u8::is_ascii_whitespace).skip(1);
         let mut next = |default| words.next().map_or(Some(default), number);

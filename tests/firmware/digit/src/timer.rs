@@ -21,7 +21,7 @@ pub fn start() {
     }
 }
 
-/// Its count: 25 million a second, from 0 again after 2^32.
+/// Count of the timer: 25 million a second, from 0 again after 2^32.
 pub fn ticks() -> u32 {
     // SAFETY: reading this register has no effect.
     u32::MAX - unsafe { TIMER.add(COUNT).read_volatile() }

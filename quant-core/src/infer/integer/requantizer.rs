@@ -1,32 +1,32 @@
 //! Sums → the bytes of a map, or floats.
 
-use super::super::machine::Put;
-use super::super::map::{Map, Values};
+use super::super::map::Values;
+use super::super::op::{Accumulate, Conv};
 use crate::num;
 
-/// What becomes of the sums of one channel: `out = factor sum + bias (+ kept out)`.
+/// Turns the sums of one channel into values: `out = scale sum + bias (+ kept out)`.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Outcome {
-    factor: f32,
+pub(super) struct Requantizer {
+    scale: f32,
     bias: f32,
     kept: Option<f32>,
 }
 
-impl Outcome {
-    /// The outcome in a map whose values were `before`, of sums in a unit.
-    pub(super) fn new(to: Map, before: Values, put: Put, unit: f32, bias: f32) -> Self {
-        let rate = 1.0 / to.values.unit();
-        let kept = match (put, before) {
-            (Put::Set, _) => None,
-            (Put::Add, Values::Bytes(scale)) => Some(scale * rate),
-            (Put::Add, Values::Floats) => Some(1.0),
+impl Requantizer {
+    /// The requantizer of a convolution, for sums whose 1 is `scale`.
+    pub(super) fn new(op: &Conv<'_, '_>, scale: f32, bias: f32) -> Self {
+        let inverse = 1.0 / op.to.values.scale();
+        let kept = match (op.accumulate, op.before) {
+            (Accumulate::No, _) => None,
+            (Accumulate::Yes, Values::Bytes(before)) => Some(before * inverse),
+            (Accumulate::Yes, Values::Floats) => Some(1.0),
         };
-        Self { factor: unit * rate, bias: bias * rate, kept }
+        Self { scale: scale * inverse, bias: bias * inverse, kept }
     }
 
     /// Rounds to bytes, the largest of which is 127 either way.
     pub(super) fn bytes(&self, sums: &[i32], out: &mut [i8]) {
-        let value = |&sum: &i32| num::f32_of_i32(sum) * self.factor + self.bias;
+        let value = |&sum: &i32| num::f32_of_i32(sum) * self.scale + self.bias;
         match self.kept {
             None => out.iter_mut().zip(sums).for_each(|(out, sum)| *out = byte(value(sum))),
             Some(kept) => {
@@ -40,7 +40,7 @@ impl Outcome {
     /// Floats as they are.
     pub(super) fn floats(&self, sums: &[i32], out: &mut [f32]) {
         for (out, &sum) in out.iter_mut().zip(sums) {
-            let value = num::f32_of_i32(sum) * self.factor + self.bias;
+            let value = num::f32_of_i32(sum) * self.scale + self.bias;
             *out = self.kept.map_or(value, |kept| value + kept * *out);
         }
     }
@@ -51,7 +51,7 @@ pub(super) fn byte(x: f32) -> i8 {
     if cfg!(fmq_buckets) { byte_of_bits(x) } else { byte_of_float(x) }
 }
 
-/// With a unit for floats.
+/// Rounds by float arithmetic, for chips with an FPU.
 fn byte_of_float(x: f32) -> i8 {
     // Beyond 2^23 a float has no fraction: adding 1.5 of it rounds, and leaves the integer in the low bits.
     const ROUND: f32 = 12_582_912.0;
@@ -61,7 +61,7 @@ fn byte_of_float(x: f32) -> i8 {
     low.cast_signed()
 }
 
-/// Without one.
+/// Rounds in integer code, for chips without an FPU.
 fn byte_of_bits(x: f32) -> i8 {
     let bits = x.to_bits();
     let magnitude = match bits >> 23 & 0xff {

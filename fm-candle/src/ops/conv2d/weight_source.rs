@@ -1,9 +1,9 @@
-//! What a convolution takes beside its input: weights by output channel, and what is added.
+//! Weights of a convolution by output channel, and the epilogue of its sums.
 
 use core::ops::Range;
 
 /// The weight of a convolution, `[o, c, kh, kw]`, output channel by output channel.
-pub trait Rows: Send + Sync {
+pub trait WeightSource: Send + Sync {
     /// The weights of these output channels, `[channels, c, kh, kw]`: where they lie in memory, or
     /// written to `buffer`, which has that size.
     fn rows<'a>(&'a self, channels: Range<usize>, buffer: &'a mut [f32]) -> &'a [f32];
@@ -22,24 +22,24 @@ impl<W: AsRef<[f32]>> Dense<W> {
     }
 }
 
-impl<W: AsRef<[f32]> + Send + Sync> Rows for Dense<W> {
+impl<W: AsRef<[f32]> + Send + Sync> WeightSource for Dense<W> {
     fn rows<'a>(&'a self, channels: Range<usize>, _buffer: &'a mut [f32]) -> &'a [f32] {
         &self.weight.as_ref()[channels.start * self.depth..channels.end * self.depth]
     }
 }
 
-/// What becomes of the sums of a convolution: `bias` and `residual` are added, then comes the relu.
+/// Epilogue of the sums of a convolution: `bias` and `residual` are added, then comes the relu.
 #[derive(Clone, Copy)]
-pub(super) struct Addend<'a> {
+pub(super) struct Epilogue<'a> {
     /// A value for each output channel.
     pub bias: &'a [f32],
     /// A value for each element of the result.
     pub residual: Option<&'a [f32]>,
-    /// Whether results below 0 become 0.
+    /// Results below 0 become 0.
     pub relu: bool,
 }
 
-impl Addend<'_> {
+impl Epilogue<'_> {
     /// Applies the relu, if there is one.
     pub(super) fn rectify(self, y: &mut [f32]) {
         if self.relu {

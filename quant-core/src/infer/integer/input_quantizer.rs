@@ -4,15 +4,14 @@
 //! 16 on: a table with a value at every sixteenth, and straight lines between them, which are off by
 //! 2.7e-4 at most.
 
-use super::super::machine::Entry;
-use super::super::map::Source;
-use super::super::map::Values;
+use super::super::map::{Source, Values};
+use super::super::op::Prologue;
 use crate::kernels::pairs;
 use crate::num;
 
-/// The one of fixed-point numbers: 16 bits behind the point.
+/// Fixed-point 1: numbers have 16 bits after the point.
 const ONE: f32 = 65536.0;
-/// Bits of a number behind its sixteenths.
+/// Bits of a number after its sixteenths.
 const FINE: u32 = 12;
 /// `h` at every sixteenth from 0 to 16.
 static CURVE: [i16; 257] = curve();
@@ -45,16 +44,16 @@ fn silu(y: i32) -> i32 {
 
 /// A norm of a channel in fixed point: `y = gain q + offset`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Line {
+pub(super) struct FixedPointAffine {
     gain: i32,
     offset: i32,
 }
 
-impl Line {
-    /// Gain and offset of values whose bytes have a unit, kept so small that nothing overflows.
-    pub(super) fn new([gain, offset]: [f32; 2], unit: f32) -> Self {
+impl FixedPointAffine {
+    /// Gain and offset for bytes of a scale, kept so small that nothing overflows.
+    pub(super) fn new([gain, offset]: [f32; 2], scale: f32) -> Self {
         let near = |x: f32, most: f32| num::i32_of(num::round_even(x.min(most).max(-most)));
-        Self { gain: near(gain * unit * ONE, 4_194_304.0), offset: near(offset * ONE, 1e9) }
+        Self { gain: near(gain * scale * ONE, 4_194_304.0), offset: near(offset * ONE, 1e9) }
     }
 
     pub(super) fn of(self, q: i8) -> i32 {
@@ -62,47 +61,47 @@ impl Line {
     }
 }
 
-/// How bytes enter a layer.
+/// Turns bytes into the integers that a layer multiplies.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Entrance<'a> {
-    entry: Entry,
+pub(super) struct InputQuantizer<'a> {
+    prologue: Prologue,
     affine: &'a [[f32; 2]],
-    /// What a fixed-point one means.
-    one: f32,
+    /// Real value of fixed-point 1.
+    base: f32,
     /// The largest magnitude in fixed point.
     peak: i32,
     shift: u32,
 }
 
-impl<'a> Entrance<'a> {
-    /// The entrance of a source.
+impl<'a> InputQuantizer<'a> {
+    /// The input quantizer of a source.
     ///
     /// # Shapes
-    /// `affine`: gain and offset of each channel; `peak`: the largest magnitude behind the norm in fixed
+    /// `affine`: gain and offset of each channel; `peak`: the largest magnitude after the norm in fixed
     /// point; `limit`: the largest magnitude that may come out.
     pub(super) fn new(
         source: &Source,
-        entry: Entry,
+        prologue: Prologue,
         affine: &'a [f32],
         peak: i32,
         limit: i32,
     ) -> Self {
         let affine = affine.as_chunks().0;
         let scales =
-            [source.first.values, source.second.unwrap_or(source.first).values].map(Values::unit);
-        // The bytes of two maps meet in the larger unit.
-        let plain = entry == Entry::Plain;
-        let (one, peak) = if plain { (scales[0].max(scales[1]), 127 << 16) } else { (1.0, peak) };
+            [source.first.values, source.second.unwrap_or(source.first).values].map(Values::scale);
+        // The bytes of two maps meet in the larger scale.
+        let plain = prologue == Prologue::Plain;
+        let (base, peak) = if plain { (scales[0].max(scales[1]), 127 << 16) } else { (1.0, peak) };
         let mut shift = 0;
         while (peak >> shift) >= limit && shift < 31 {
             shift += 1;
         }
-        Self { entry, affine, one, peak, shift }
+        Self { prologue, affine, base, peak, shift }
     }
 
-    /// What one of the integers that come out means.
-    pub(super) fn unit(&self) -> f32 {
-        num::f32_of_u32(1 << self.shift) / ONE * self.one
+    /// Real value of the integer 1 that comes out.
+    pub(super) fn scale(&self) -> f32 {
+        num::f32_of_u32(1 << self.shift) / ONE * self.base
     }
 
     /// The largest magnitude of the integers that come out.
@@ -110,46 +109,52 @@ impl<'a> Entrance<'a> {
         (self.peak >> self.shift) + 1
     }
 
-    /// The line of a channel whose bytes are in units of `scale`.
-    pub(super) fn line(&self, channel: usize, values: Values) -> Line {
-        let affine = match self.entry {
-            Entry::Plain => [1.0 / self.one, 0.0],
+    /// Norm and scale of a channel's bytes, in fixed point.
+    pub(super) fn affine(&self, channel: usize, values: Values) -> FixedPointAffine {
+        let affine = match self.prologue {
+            Prologue::Plain => [1.0 / self.base, 0.0],
             _ => self.affine.get(channel).copied().unwrap_or_default(),
         };
-        Line::new(affine, values.unit())
+        FixedPointAffine::new(affine, values.scale())
     }
 
     /// A value of a channel in fixed point, before it is shifted.
-    pub(super) fn exact(&self, line: Line, q: i8) -> i32 {
-        let y = line.of(q);
-        if self.entry == Entry::NormSilu { silu(y) } else { y }
+    pub(super) fn exact(&self, affine: FixedPointAffine, q: i8) -> i32 {
+        let y = affine.of(q);
+        if self.prologue == Prologue::NormSilu { silu(y) } else { y }
     }
 
     /// Puts a row of bytes into the low or the high halves of words, which hold zeros.
     ///
     /// # Shapes
     /// `out`: `[w]`; `row`: `[w]`, or `[w / 2]` of which each byte is read twice.
-    pub(super) fn row(&self, line: Line, high: bool, row: (&[i8], bool), out: &mut [i32]) {
+    pub(super) fn row(
+        &self,
+        affine: FixedPointAffine,
+        high: bool,
+        row: (&[i8], bool),
+        out: &mut [i32],
+    ) {
         // Four loops without a question.
-        match (self.entry == Entry::NormSilu, high) {
-            (false, false) => self.put::<false, false>(line, row, out),
-            (false, true) => self.put::<false, true>(line, row, out),
-            (true, false) => self.put::<true, false>(line, row, out),
-            (true, true) => self.put::<true, true>(line, row, out),
+        match (self.prologue == Prologue::NormSilu, high) {
+            (false, false) => self.put::<false, false>(affine, row, out),
+            (false, true) => self.put::<false, true>(affine, row, out),
+            (true, false) => self.put::<true, false>(affine, row, out),
+            (true, true) => self.put::<true, true>(affine, row, out),
         }
     }
 
     #[inline]
     fn put<const SILU: bool, const HIGH: bool>(
         &self,
-        line: Line,
+        affine: FixedPointAffine,
         (row, twice): (&[i8], bool),
         out: &mut [i32],
     ) {
         let shift = self.shift;
         let half = (1 << shift) >> 1;
         let value = |q: i8| {
-            let y = line.of(q);
+            let y = affine.of(q);
             let x = (if SILU { silu(y) } else { y } + half) >> shift;
             if HIGH { x << 16 } else { pairs::low(x) }
         };
@@ -168,8 +173,8 @@ impl<'a> Entrance<'a> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::machine::silu as float_silu;
     use super::*;
+    use crate::num::silu as float_silu;
 
     #[test]
     fn silu_is_as_close_as_said() {
@@ -187,10 +192,10 @@ mod tests {
     fn lines_do_not_overflow() {
         for x in [f32::MAX, f32::MIN, f32::INFINITY, f32::NAN, 1e-40, 1.0] {
             for q in [-128, -1, 0, 127] {
-                let y = Line::new([x, -x], 1.0).of(q);
+                let y = FixedPointAffine::new([x, -x], 1.0).of(q);
                 assert!(y.unsigned_abs() < 1 << 31);
             }
         }
-        assert_eq!(Line::new([0.5, 2.0], 0.25).of(8), 3 << 16);
+        assert_eq!(FixedPointAffine::new([0.5, 2.0], 0.25).of(8), 3 << 16);
     }
 }

@@ -1,11 +1,11 @@
 //! The memory of an evaluation: one slice, cut into what the layers need.
 //!
 //! ```text
-//! maps         feature maps, a stack: the skips of the way down, the present map, temporaries
+//! maps         feature maps, a stack: the skips of the encoder, the present map, temporaries
 //! gathered     what a convolution is about to read: channels with their margins, or rows
 //! row          one row of weights, or the part of it that meets the gathered channels
 //! vector       one bias or gain
-//! affine       gain and offset of each channel behind a norm
+//! affine       gain and offset of each channel after a norm
 //! embedding    time and label
 //! modulation   the embedding as one block sees it
 //! floats       the image, then the velocity, where maps are bytes
@@ -14,6 +14,8 @@
 
 use super::map::{Map, Values};
 use crate::error::{Error, Result};
+
+const PARTS: usize = 9;
 
 /// A number of floats for each part of the memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,18 +32,39 @@ pub(super) struct Sizes {
 }
 
 impl Sizes {
-    /// All parts together, `None` beyond the address space.
-    pub(super) fn total(&self) -> Option<usize> {
+    const fn parts(&self) -> [usize; PARTS] {
         let Self { maps, gathered, row, vector, affine, .. } = *self;
         let Self { embedding, modulation, floats, skips, .. } = *self;
-        let parts = [maps, gathered, row, vector, affine, embedding, modulation, floats, skips];
-        parts.iter().try_fold(0usize, |sum, &part| sum.checked_add(part))
+        [maps, gathered, row, vector, affine, embedding, modulation, floats, skips]
+    }
+
+    /// All parts together, `None` beyond the address space.
+    pub(super) fn total(&self) -> Option<usize> {
+        self.parts().iter().try_fold(0usize, |sum, &part| sum.checked_add(part))
+    }
+
+    /// The larger size of each part.
+    pub(super) fn max(&self, other: &Self) -> Self {
+        let (own, other) = (self.parts(), other.parts());
+        let mut parts = own.iter().zip(other).map(|(&own, other)| own.max(other));
+        let mut next = || parts.next().unwrap_or(0);
+        Self {
+            maps: next(),
+            gathered: next(),
+            row: next(),
+            vector: next(),
+            affine: next(),
+            embedding: next(),
+            modulation: next(),
+            floats: next(),
+            skips: next(),
+        }
     }
 }
 
 /// The parts of the memory.
 #[derive(Debug, Default)]
-pub(super) struct Memory<'a> {
+pub(super) struct Workspace<'a> {
     pub(super) maps: &'a mut [f32],
     pub(super) gathered: &'a mut [f32],
     pub(super) row: &'a mut [f32],
@@ -51,9 +74,11 @@ pub(super) struct Memory<'a> {
     pub(super) modulation: &'a mut [f32],
     pub(super) floats: &'a mut [f32],
     pub(super) skips: &'a mut [f32],
+    /// The largest value after the last norm, in the fixed point of bytes.
+    pub(super) peak: i32,
 }
 
-impl<'a> Memory<'a> {
+impl<'a> Workspace<'a> {
     /// Cuts `arena` up.
     ///
     /// # Errors
@@ -77,17 +102,33 @@ impl<'a> Memory<'a> {
                 modulation: next(sizes.modulation)?,
                 floats: next(sizes.floats)?,
                 skips: next(sizes.skips)?,
+                peak: 0,
             })
         };
         cut().ok_or(Error::Length { what: "arena in floats", expected, found })
     }
 }
 
+/// The first `len` values of a part of the memory.
+///
+/// # Errors
+/// [`Error::Length`] where they are not all there.
+pub(super) fn first<T>(part: &mut [T], len: usize) -> Result<&mut [T]> {
+    let found = part.len();
+    part.get_mut(..len).ok_or_else(|| too_small(len, found))
+}
+
+/// The memory of a plan that is not the model's.
+#[cold]
+pub(super) const fn too_small(expected: usize, found: usize) -> Error {
+    Error::Length { what: "plan of another model: its arena", expected, found }
+}
+
 /// The stack of maps, counted in their values.
 #[derive(Debug, Default)]
 pub(super) struct Stack {
     end: usize,
-    /// What new maps hold.
+    /// Kind of the values of new maps.
     values: Values,
     /// The highest end so far.
     pub(super) peak: usize,
