@@ -13,6 +13,8 @@
 //! | [`prdc`] | how much of each of two sets of rows lies near the other |
 //! | [`bootstrap`] | how much a distance would differ with other images |
 //! | [`npz`] | statistics and images in numpy's archives |
+//! | [`pickled`] | statistics in a pickle |
+//! | `given` | statistics of other programs, checked |
 //!
 //! ```text
 //! images --FeatureNet--> rows [n, d] --Moments--> Statistics --fid--> one number
@@ -35,12 +37,14 @@ use crate::error::{Error, Result};
 pub mod bootstrap;
 pub mod distributed;
 pub mod frechet;
+mod given;
 pub mod inception;
 pub mod inception_score;
 pub mod kid;
 pub mod lenet;
 pub mod moments;
 pub mod npz;
+pub mod pickled;
 pub mod prdc;
 pub mod resize;
 mod rows;
