@@ -274,19 +274,37 @@ impl Source {
     }
 }
 
+impl Kind {
+    /// The kind of a file that begins so, told by its first 64 bytes; none for other files.
+    pub fn of(head: &[u8]) -> Option<Self> {
+        if head.starts_with(&quant_core::format::MAGIC) {
+            Some(Self::Packed)
+        } else if head.starts_with(b"PK") {
+            Some(Self::Torch)
+        } else if pth::is_legacy(&head[..head.len().min(64)]) {
+            Some(Self::TorchLegacy)
+        } else if head.get(8) == Some(&b'{') {
+            Some(Self::Safetensors)
+        } else {
+            None
+        }
+    }
+}
+
 /// Opens a file as what its first bytes say.
 fn store(file: Mapped, part: Part) -> Result<(Kind, Box<dyn Store>), String> {
-    if file.starts_with(&quant_core::format::MAGIC) {
-        Ok((Kind::Packed, Box::new(packed::Packed::open(file)?)))
-    } else if file.starts_with(b"PK") {
-        Ok((Kind::Torch, Box::new(pth::Archive::open_zip(file, part)?)))
-    } else if pth::is_legacy(&file[..file.len().min(64)]) {
-        Ok((Kind::TorchLegacy, Box::new(pth::Archive::open_legacy(file, part)?)))
-    } else if file.get(8) == Some(&b'{') {
-        Ok((Kind::Safetensors, Box::new(safetensors::Reader::open(file)?)))
-    } else {
-        Err("is no torch checkpoint (.pth, .pt), no .safetensors and no packed .fmq file".into())
-    }
+    let Some(kind) = Kind::of(&file) else {
+        return Err(
+            "is no torch checkpoint (.pth, .pt), no .safetensors and no packed .fmq file".into()
+        );
+    };
+    let store: Box<dyn Store> = match kind {
+        Kind::Packed => Box::new(packed::Packed::open(file)?),
+        Kind::Torch => Box::new(pth::Archive::open_zip(file, part)?),
+        Kind::TorchLegacy => Box::new(pth::Archive::open_legacy(file, part)?),
+        Kind::Safetensors => Box::new(safetensors::Reader::open(file)?),
+    };
+    Ok((kind, store))
 }
 
 #[cfg(test)]

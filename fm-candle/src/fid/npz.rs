@@ -96,12 +96,32 @@ pub struct About {
     /// The images: a data set with its split, such as `mnist:train`, or where they were read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub images: Option<String>,
+    /// Their [`fingerprint`](crate::fingerprint::of_images), where the statistics are kept to be used
+    /// again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<String>,
     /// The net of the features, and which weights it had.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub net: Option<String>,
     /// How images were resized for the net.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resize: Option<String>,
+    /// The program that computed them, and its version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub program: Option<String>,
+}
+
+impl About {
+    /// Statistics of our own making, of these images under this net.
+    pub fn ours(images: String, net: String, resize: Option<&str>) -> Self {
+        Self {
+            images: Some(images),
+            fingerprint: None,
+            net: Some(net),
+            resize: resize.map(Into::into),
+            program: Some(concat!("fmq ", env!("CARGO_PKG_VERSION")).into()),
+        }
+    }
 }
 
 /// Writes statistics as [`write_statistics`] does, and what they are of; other programs read the file

@@ -52,8 +52,7 @@ fn what_statistics_are_of_goes_with_them() {
     let path = folder.path().join("stats.npz");
     write_statistics(&path, &statistics()).unwrap();
     assert_eq!(read_about(&path).unwrap(), About::default());
-    let about =
-        About { images: Some("mnist:train".into()), net: Some("lenet".into()), resize: None };
+    let about = About::ours("mnist:train".into(), "lenet".into(), None);
     write_statistics_about(&path, &statistics(), &about).unwrap();
     assert_eq!(read_about(&path).unwrap(), about);
     assert_eq!(read_statistics(&path).unwrap(), statistics());
