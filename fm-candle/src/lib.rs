@@ -16,6 +16,7 @@
 //! | [`sample`] | noise to images |
 //! | [`data`] | image sets |
 //! | [`fid`] | Fréchet distance between image sets |
+//! | [`fingerprint`] | short names of contents: weights, images |
 //! | [`analysis`] | what quantization does: paired images, latents, inversion, bounds |
 //! | [`device`] | CPU or GPU |
 //! | [`random`] | who draws which random numbers |
@@ -47,6 +48,7 @@ pub mod data;
 pub mod device;
 pub mod error;
 pub mod fid;
+pub mod fingerprint;
 pub mod json;
 pub mod likelihood;
 pub mod mapped;

@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 
 use anyhow::{Context, Result};
-use fm_candle::data::{Dataset, Images, mnist};
+use fm_candle::data::{Dataset, Images, catalog, mnist};
 use fm_candle::device::Device;
 use fm_candle::fid::lenet::LeNet;
 use fm_candle::fid::{Statistics, npz};
@@ -48,6 +48,9 @@ pub(crate) fn net(net: Net) -> Result<(UNetConfig, Vec<(String, Tensor)>)> {
     Ok((config, ordered.collect::<Result<_>>()?))
 }
 
+/// What [`lenet`] is called, where others are told by their weights.
+pub(crate) const LENET: &str = "lenet, built in";
+
 /// The classifier whose features compare sets of digits.
 pub(crate) fn lenet() -> Result<LeNet> {
     LeNet::decode(include_bytes!("../assets/lenet.safetensors"), &Device::Cpu)
@@ -58,6 +61,14 @@ pub(crate) fn lenet() -> Result<LeNet> {
 pub(crate) fn lenet_mnist_train() -> Result<Statistics> {
     let bytes = include_bytes!("../assets/lenet-mnist-train.npz");
     Ok(npz::decode_statistics("embedded lenet-mnist-train.npz", bytes)?)
+}
+
+/// Whether these are the images of [`lenet_mnist_train`], told by the published checksum: other sets come
+/// in files of the same names, KMNIST and QMNIST among them.
+pub(crate) fn is_mnist_train(images: &Images) -> Result<bool> {
+    let set = catalog::set(Dataset::Mnist.name())?;
+    let found = mnist::md5(images)?;
+    Ok(set.items.iter().any(|item| item.published.inflated.as_ref() == Some(&found)))
 }
 
 /// The first 512 of MNIST's test images, with their labels.
@@ -89,6 +100,17 @@ mod tests {
         // The first labels of the test set, as every introduction to MNIST shows them.
         assert_eq!(images.labels[..10], [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]);
         assert_eq!(lenet_mnist_train().unwrap().n, Some(60_000));
+    }
+
+    #[test]
+    fn other_digits_are_not_taken_for_mnist() {
+        let images = mnist_test_images().unwrap();
+        assert!(!is_mnist_train(&images).unwrap());
+        let set = catalog::set("mnist").unwrap();
+        let sums = set.items.iter().filter_map(|item| item.published.inflated.as_ref());
+        // Of the raw training images.
+        let train = "md5:6bbc9ace898e44ae57da46a324031adb";
+        assert!(sums.map(ToString::to_string).any(|sum| sum == train));
     }
 
     #[test]

@@ -16,6 +16,11 @@ impl Progress {
         Self { quiet, bars: !quiet && !no_bars && io::stderr().is_terminal() }
     }
 
+    /// Nowhere.
+    pub(crate) fn silent() -> Self {
+        Self { quiet: true, bars: false }
+    }
+
     /// A bar over `total` items with their speed and the time left, e.g. `unit` = "img".
     pub(crate) fn bar(self, what: &str, total: u64, unit: &str) -> ProgressBar {
         let items = format!("{{pos}}/{{len}} {unit}  {{per_sec:>12}}");

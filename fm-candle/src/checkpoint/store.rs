@@ -21,6 +21,23 @@ pub enum Kind {
     Packed,
 }
 
+impl Kind {
+    /// The kind of a file that begins so, told by its first 64 bytes; none for other files.
+    pub fn of(head: &[u8]) -> Option<Self> {
+        if head.starts_with(&quant_core::format::MAGIC) {
+            Some(Self::Packed)
+        } else if head.starts_with(b"PK") {
+            Some(Self::Torch)
+        } else if pth::is_legacy(&head[..head.len().min(64)]) {
+            Some(Self::TorchLegacy)
+        } else if head.get(8) == Some(&b'{') {
+            Some(Self::Safetensors)
+        } else {
+            None
+        }
+    }
+}
+
 /// An opened file. An error is a reason, without the names of file and tensor.
 #[derive(Debug)]
 pub(super) enum Store {
@@ -36,19 +53,17 @@ impl Store {
     ///
     /// That it is of no known kind; why it is damaged or hostile.
     pub(super) fn open(file: Mapped, part: Part) -> Result<Self, String> {
-        Ok(if file.starts_with(&quant_core::format::MAGIC) {
-            Self::Packed(Packed::open(file)?)
-        } else if file.starts_with(b"PK") {
-            Self::Torch(Kind::Torch, Archive::open_zip(file, part)?)
-        } else if pth::is_legacy(&file[..file.len().min(64)]) {
-            Self::Torch(Kind::TorchLegacy, Archive::open_legacy(file, part)?)
-        } else if file.get(8) == Some(&b'{') {
-            Self::Safetensors(Reader::open(file)?)
-        } else {
+        let Some(kind) = Kind::of(&file) else {
             return Err(
                 "is no torch checkpoint (.pth, .pt), no .safetensors and no packed .fmq file"
                     .into(),
             );
+        };
+        Ok(match kind {
+            Kind::Packed => Self::Packed(Packed::open(file)?),
+            Kind::Torch => Self::Torch(kind, Archive::open_zip(file, part)?),
+            Kind::TorchLegacy => Self::Torch(kind, Archive::open_legacy(file, part)?),
+            Kind::Safetensors => Self::Safetensors(Reader::open(file)?),
         })
     }
 

@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 
 use flate2::bufread::MultiGzDecoder;
 
+use super::checksum::{Algorithm, Checksum, Hasher};
 use super::{Images, Split};
 use crate::error::{Error, Result};
 
@@ -81,6 +82,18 @@ pub fn encode(images: &Images) -> Result<[Vec<u8>; 2]> {
         bytes
     };
     Ok([file(&[IMAGES, n, rows, columns], &images.pixels), file(&[LABELS, n], &labels)])
+}
+
+/// MD5 of the plain IDX file of these images, as [`super::catalog`] has those that are published.
+///
+/// # Errors
+///
+/// As [`encode`].
+pub fn md5(images: &Images) -> Result<Checksum> {
+    let [images, _] = encode(images)?;
+    let mut hasher = Hasher::new(Algorithm::Md5);
+    hasher.update(&images);
+    Ok(hasher.finish())
 }
 
 /// Where `name` or `name.gz` lies.
@@ -212,6 +225,8 @@ mod tests {
         assert_eq!(labels, [0, 0, 8, 1, 0, 0, 0, 4, 3, 1, 4, 1]);
         let rgb = Images::new([3, 1, 1], vec![0; 3], vec![0]).unwrap();
         assert!(encode(&rgb).is_err());
+        // md5sum of the file of images.
+        assert_eq!(md5(&sample()).unwrap(), Checksum::md5("6dfecc578aa8f0badbb68b039c1758a8"));
     }
 
     #[test]

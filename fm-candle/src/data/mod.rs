@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
+use self::checksum::Hasher;
 use self::folder::{Crop, Folder, FolderOptions};
 use crate::error::{Error, Result};
 
@@ -50,6 +51,24 @@ pub trait ImageSet: Send + Sync {
     /// # Errors
     /// A file that cannot be read or is no such image, by its name.
     fn read(&self, i: usize, pixels: &mut [u8]) -> Result<()>;
+
+    /// Gives `hasher` what the pixels of image `i` are made of: of sets with equal shapes and
+    /// [preparations](Self::preparation), equal bytes make equal pixels.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read), but for a file that is no image.
+    fn digest(&self, i: usize, hasher: &mut Hasher) -> Result<()> {
+        let mut pixels = vec![0; self.shape().iter().product()];
+        self.read(i, &mut pixels)?;
+        hasher.update(&pixels);
+        Ok(())
+    }
+
+    /// What is done with the bytes of [`digest`](Self::digest) to make pixels of them, in words; nothing
+    /// where they are the pixels.
+    fn preparation(&self) -> String {
+        String::new()
+    }
 
     /// The files that were found to be bad so far and passed over, in order.
     fn skipped(&self) -> Vec<PathBuf> {

@@ -13,6 +13,8 @@
 //! | [`prdc`] | how much of each of two sets of rows lies near the other |
 //! | [`bootstrap`] | how much a distance would differ with other images |
 //! | [`npz`] | statistics and images in numpy's archives |
+//! | [`pickled`] | statistics in a pickle |
+//! | `given` | statistics of other programs, checked |
 //!
 //! ```text
 //! images --FeatureNet--> rows [n, d] --Moments--> Statistics --fid--> one number
@@ -28,19 +30,20 @@ use std::path::Path;
 use candle_core::{DType, Device, Tensor};
 
 use crate::checkpoint;
-use crate::data::checksum::{Algorithm, Hasher};
 use crate::data::{ImageSet, Images};
 use crate::error::{Error, Result};
 
 pub mod bootstrap;
 pub mod distributed;
 pub mod frechet;
+mod given;
 pub mod inception;
 pub mod inception_score;
 pub mod kid;
 pub mod lenet;
 pub mod moments;
 pub mod npz;
+pub mod pickled;
 pub mod prdc;
 pub mod resize;
 mod rows;
@@ -149,26 +152,6 @@ pub trait FeatureNet: Send + Sync {
     ///
     /// [`Error::Config`] where these features do not lead to logits.
     fn logits(&self, rows: &[f32]) -> Result<(Vec<f32>, usize)>;
-}
-
-/// A short name of the weights in a file: the head of the SHA-256 over names, shapes and values in
-/// f32, the same for every format. Counters of batch norms do not count.
-///
-/// # Errors
-///
-/// Those of [`checkpoint::load`].
-pub fn fingerprint(path: &Path) -> Result<String> {
-    let mut tensors = checkpoint::load(path, true)?.tensors;
-    tensors.retain(|(_, tensor)| tensor.dtype().is_float());
-    tensors.sort_by(|(a, _), (b, _)| a.cmp(b));
-    let mut hasher = Hasher::new(Algorithm::Sha256);
-    for (name, tensor) in tensors {
-        hasher.update(format!("{name} {:?} ", tensor.dims()).as_bytes());
-        let values: Vec<f32> = tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
-        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-        hasher.update(&bytes);
-    }
-    Ok(hasher.finish().hex()[..12].to_string())
 }
 
 /// Statistics in the making: images come in batches of any size and leave only sums behind, which do

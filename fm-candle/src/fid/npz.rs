@@ -4,7 +4,7 @@
 //!
 //! | file | arrays |
 //! |---|---|
-//! | statistics | `mu` f8 `[d]`, `sigma` f8 `[d, d]`; ours also `n` i8 `[]`, the number of images, and `about` u1 `[any]`, [`About`] as JSON |
+//! | statistics | `mu` f8 `[d]`, `sigma` f8 `[d, d]`, or of any other numbers; ours also `n` i8 `[]`, the number of images, and `about` u1 `[any]`, [`About`] as JSON |
 //! | images | `arr_0` u1 `[n, h, w, c]` |
 
 use std::fs::File;
@@ -15,14 +15,14 @@ use serde::{Deserialize, Serialize};
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipArchive};
 
-use super::Statistics;
+use super::{Statistics, given};
 use crate::atomic;
 use crate::error::{Error, Result};
 use crate::zipped::Archive;
 
 pub use self::images::ImageArray;
 pub use self::npy::{Array, Values};
-use self::npy::{MAX_HEADER, elements, header, parse};
+use self::npy::{Head, MAX_HEADER, elements, header, parse};
 
 mod images;
 mod npy;
@@ -32,7 +32,17 @@ mod tests;
 /// Whether the file at `path` is a zip archive that holds `.npy` arrays (torch's checkpoints are
 /// zip archives too).
 pub fn is_npz(path: &Path) -> bool {
-    Npz::open(path).is_ok_and(|npz| npz.archive.file_names_raw().any(|n| n.ends_with(b".npy")))
+    holds(path, ".npy").unwrap_or(false)
+}
+
+/// Whether the zip archive at `path` has a file whose name ends so.
+///
+/// # Errors
+///
+/// [`Error::Io`] or [`Error::File`] for what is no whole zip archive.
+pub fn holds(path: &Path, ending: &str) -> Result<bool> {
+    let ends = |name: &[u8]| name.ends_with(ending.as_bytes());
+    Ok(Npz::open(path)?.archive.file_names_raw().any(ends))
 }
 
 /// Reads the statistics in the file at `path`; pytorch-fid's have no `n`.
@@ -86,12 +96,32 @@ pub struct About {
     /// The images: a data set with its split, such as `mnist:train`, or where they were read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub images: Option<String>,
+    /// Their [`fingerprint`](crate::fingerprint::of_images), where the statistics are kept to be used
+    /// again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<String>,
     /// The net of the features, and which weights it had.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub net: Option<String>,
     /// How images were resized for the net.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resize: Option<String>,
+    /// The program that computed them, and its version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub program: Option<String>,
+}
+
+impl About {
+    /// Statistics of our own making, of these images under this net.
+    pub fn ours(images: String, net: String, resize: Option<&str>) -> Self {
+        Self {
+            images: Some(images),
+            fingerprint: None,
+            net: Some(net),
+            resize: resize.map(Into::into),
+            program: Some(concat!("fmq ", env!("CARGO_PKG_VERSION")).into()),
+        }
+    }
 }
 
 /// Writes statistics as [`write_statistics`] does, and what they are of; other programs read the file
@@ -140,7 +170,10 @@ pub fn read(path: &Path) -> Result<Content> {
     if npz.has("arr_0") {
         return npz.images().map(Content::Images);
     }
-    Err(npz.fault("holds neither statistics (`mu` and `sigma`) nor images (`arr_0`)"))
+    let names = npz.names();
+    Err(npz.fault(format!(
+        "holds neither statistics (`mu` and `sigma`) nor images (`arr_0`), but {names}"
+    )))
 }
 
 /// Writes `pixels` as `arr_0`, whole or not at all.
@@ -188,6 +221,19 @@ pub fn write(path: &Path, arrays: &[(&str, Array)]) -> Result<()> {
     })
 }
 
+/// An array of this dtype and shape, from its bytes.
+pub(super) fn array_of(
+    descr: String,
+    shape: Vec<usize>,
+    fortran: bool,
+    bytes: &[u8],
+) -> Result<Array, String> {
+    Head::new(descr, shape, fortran)?.read(bytes)
+}
+
+/// Arrays that an error names, at most.
+const SHOWN: usize = 6;
+
 /// An opened archive and the name it goes by in errors.
 struct Npz<R> {
     path: PathBuf,
@@ -217,8 +263,23 @@ impl<R: Read + Seek> Npz<R> {
         self.archive.file_names_raw().any(|found| found == file.as_bytes())
     }
 
+    /// The names of its arrays, for an error.
+    fn names(&self) -> String {
+        let names = self.archive.file_names_raw().map(String::from_utf8_lossy);
+        let names: Vec<_> =
+            names.filter_map(|n| n.strip_suffix(".npy").map(|n| format!("`{n}`"))).collect();
+        let more = if names.len() > SHOWN { ", ..." } else { "" };
+        match names.len() {
+            0 => "no array".into(),
+            n => names[..n.min(SHOWN)].join(", ") + more,
+        }
+    }
+
     /// The array `name`.
     fn array(&mut self, name: &str) -> Result<Array> {
+        if !self.has(name) {
+            return Err(self.fault(format!("holds no array `{name}`, but {}", self.names())));
+        }
         let path = &self.path;
         let fault = |reason: String| Error::file(path, format!("array `{name}`: {reason}"));
         let entry = self
@@ -231,28 +292,19 @@ impl<R: Read + Seek> Npz<R> {
     fn statistics(&mut self) -> Result<Statistics> {
         let (mu, sigma) = (self.array("mu")?, self.array("sigma")?);
         let n = if self.has("n") { Some(self.count()?) } else { None };
-        let &[d] = &mu.shape[..] else {
-            return Err(self.fault(format!("array `mu`: shape {:?} is not [d]", mu.shape)));
-        };
-        if sigma.shape != [d, d] {
-            let shape = sigma.shape;
-            return Err(self.fault(format!("array `sigma`: shape {shape:?} is not [{d}, {d}]")));
-        }
-        let floats = |name: &str, array: Array| {
-            let values = array.values.into_f64();
-            values.ok_or_else(|| Error::file(&self.path, format!("array `{name}`: no floats")))
-        };
-        let (mean, covariance) = (floats("mu", mu)?, floats("sigma", sigma)?);
-        Ok(Statistics { n, mean, covariance })
+        given::statistics(mu, sigma, n).map_err(|reason| self.fault(reason))
     }
 
     /// The number of images.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a whole number of at least 0, far below 2^53"
+    )]
     fn count(&mut self) -> Result<u64> {
-        let array = self.array("n")?;
-        let n = match array.values {
-            Values::I64(values) if values.len() == 1 => u64::try_from(values[0]).ok(),
-            _ => None,
-        };
-        n.ok_or_else(|| self.fault("array `n`: must be one integer (i8) of at least 0"))
+        match self.array("n")?.values.into_f64()[..] {
+            [n] if n >= 0.0 && n.fract() == 0.0 => Ok(n as u64),
+            _ => Err(self.fault("array `n`: must be one whole number of at least 0")),
+        }
     }
 }

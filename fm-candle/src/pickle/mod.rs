@@ -198,7 +198,7 @@ impl<R: Read> Machine<R> {
             (Global::Special(special), _) => Ok(self.add(Node::Special(special))),
             (Global::Wrapped, &[tensor, ..]) => Ok(tensor),
             (Global::Encode, &[text, encoding]) => self.encode(text, encoding),
-            (Global::Dtype, &[name, ..]) => Ok(self.add(Node::Dtype(name))),
+            (Global::Dtype, &[name, ..]) => Ok(self.add(Node::Dtype { name, order: Value::None })),
             (Global::Array, _) => Ok(self.add(Node::Array(Array::default()))),
             (Global::FromBuffer, &[bytes, dtype, shape, order]) => {
                 let fortran = Value::Bool(self.pickle.text(order) != Some("C"));
@@ -286,8 +286,8 @@ impl<R: Read> Machine<R> {
         Ok(())
     }
 
-    /// Gives the object on top its state: a namespace its attributes, an array its elements, any
-    /// other none.
+    /// Gives the object on top its state: a namespace its attributes, an array its elements, a type of
+    /// numbers the order of its bytes, any other none.
     fn build(&mut self, state: Value) -> Result<()> {
         let attributes = self.pickle.dict(state).map(<[_]>::to_vec);
         let elements = match self.pickle.items(state) {
@@ -296,7 +296,12 @@ impl<R: Read> Machine<R> {
             }
             _ => None,
         };
+        let byte_order = match self.pickle.items(state) {
+            Some(&[_version, order, ..]) => Some(order),
+            _ => None,
+        };
         match (self.top_node()?, attributes, elements) {
+            (Some(Node::Dtype { order, .. }), ..) => *order = byte_order.unwrap_or(*order),
             (Some(Node::Namespace(held)), Some(attributes), _) => held.extend(attributes),
             (Some(Node::Array(array)), _, Some(elements)) => *array = elements,
             _ => {}

@@ -165,6 +165,19 @@ fn notes_down_arrays_of_bytes() {
 }
 
 #[test]
+fn arrays_say_the_order_of_their_bytes() {
+    // numpy.array([[1.5]], ">f4"), by protocol 2 of Python 3.
+    let big = b"\x80\x02cnumpy._core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\0\x85\
+        c_codecs\nencode\nX\x01\0\0\0bX\x06\0\0\0latin1\x86R\x87R(K\x01K\x01K\x01\x86cnumpy\ndtype\n\
+        X\x02\0\0\0f4\x89\x88\x87R(K\x03X\x01\0\0\0>NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\0tb\x88\
+        c_codecs\nencode\nX\x05\0\0\0?\xc3\x80\0\0X\x06\0\0\0latin1\x86Rtb.";
+    let pickle = load(big).unwrap();
+    let array = pickle.array(pickle.root()).unwrap();
+    assert_eq!((array.descr.as_str(), &array.shape[..], array.fortran), (">f4", &[1, 1][..], true));
+    assert_eq!(array.bytes, [0x3f, 0xc0, 0, 0]);
+}
+
+#[test]
 fn refuses_arrays_that_are_not_what_they_claim() {
     let complaint = |dtype, shape, fortran, bytes: &[u8]| {
         let pickle = load(&array(dtype, shape, fortran, bytes)).unwrap();

@@ -37,8 +37,11 @@ pub(super) enum Node {
     Tensor(Rebuild),
     /// A tensor that is no plain array of numbers.
     Special(Special),
-    /// A type of numbers, by its name.
-    Dtype(Value),
+    /// A type of numbers, by its name, and the order of its bytes, where that is known.
+    Dtype {
+        name: Value,
+        order: Value,
+    },
     Array(Array),
 }
 
@@ -82,6 +85,16 @@ pub(super) struct Array {
     /// Whether the first axis is the fastest.
     pub(super) fortran: Value,
     pub(super) bytes: Value,
+}
+
+/// A `NumPy` array.
+pub(crate) struct NdArray<'a> {
+    /// Its type of numbers, as in `<f8`.
+    pub(crate) descr: String,
+    pub(crate) shape: Vec<usize>,
+    /// Whether the first axis is the fastest.
+    pub(crate) fortran: bool,
+    pub(crate) bytes: &'a [u8],
 }
 
 impl Default for Array {
@@ -147,18 +160,14 @@ impl Pickle {
         }
     }
 
-    /// Shape and elements of a `NumPy` array of `uint8` in row-major order.
-    pub(crate) fn byte_array(&self, value: Value) -> Result<(Vec<usize>, &[u8])> {
+    /// A `NumPy` array as it stands here; who reads it holds its bytes against its shape.
+    pub(crate) fn array(&self, value: Value) -> Result<NdArray<'_>> {
         let Some(&Node::Array(array)) = self.node(value) else {
             return Err("is no NumPy array".into());
         };
-        match self.node(array.dtype) {
-            Some(&Node::Dtype(name)) if matches!(self.text(name), Some("u1" | "|u1")) => {}
-            _ => return Err("is no array of uint8".into()),
-        }
-        if !matches!(array.fortran, Value::Bool(false) | Value::Int(0)) {
-            return Err("is not in row-major order".into());
-        }
+        let Some(&Node::Dtype { name, order }) = self.node(array.dtype) else {
+            return Err("is an array of unknown elements".into());
+        };
         let size = |&side: &Value| match side {
             Value::Int(side) => usize::try_from(side).ok(),
             _ => None,
@@ -168,6 +177,21 @@ impl Pickle {
         let (Some(shape), Some(Node::Bytes(bytes))) = (shape, self.node(array.bytes)) else {
             return Err("has no shape or no elements".into());
         };
+        let name = self.text(name).unwrap_or_default().trim_start_matches('|');
+        let order = self.text(order).unwrap_or_default();
+        let fortran = !matches!(array.fortran, Value::Bool(false) | Value::Int(0));
+        Ok(NdArray { descr: format!("{order}{name}"), shape, fortran, bytes })
+    }
+
+    /// Shape and elements of a `NumPy` array of `uint8` in row-major order.
+    pub(crate) fn byte_array(&self, value: Value) -> Result<(Vec<usize>, &[u8])> {
+        let NdArray { descr, shape, fortran, bytes } = self.array(value)?;
+        if !matches!(descr.as_str(), "u1" | "|u1") {
+            return Err("is no array of uint8".into());
+        }
+        if fortran {
+            return Err("is not in row-major order".into());
+        }
         let elements = shape.iter().try_fold(1, |n: usize, &side| n.checked_mul(side));
         if elements == Some(bytes.len()) {
             Ok((shape, bytes))

@@ -16,7 +16,7 @@ use crate::cmd::net::Precision;
 use crate::cmd::policy::PolicyArgs;
 use crate::embedded::{self, Net};
 use crate::report::tables;
-use crate::study::Study;
+use crate::study::{Reference, Study};
 
 /// Quantize, pack, sample and judge the embedded MNIST model, and write a report
 #[derive(clap::Args)]
@@ -53,9 +53,9 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
         },
         seed: common.seed,
         features: Box::new(embedded::lenet()?),
+        features_name: embedded::LENET.into(),
         fid_label: Features::LeNet.title(),
-        reference: embedded::lenet_mnist_train()?,
-        reference_name: "the 60 000 images of MNIST train".into(),
+        reference: Reference::built_in()?,
         real: embedded::mnist_test_images()?,
         analyses: false,
         unit_range: false,

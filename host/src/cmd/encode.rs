@@ -198,6 +198,9 @@ struct Set {
     labels: Option<Vec<u32>>,
 }
 
+/// What is said of other files.
+const NO_IMAGES: &str = "no set of images: neither a folder, .npz nor .safetensors of images";
+
 impl Set {
     /// Reads the images that the arguments name, and checks that they fit the net.
     fn read(args: &Args, config: &UNetConfig) -> Result<Self> {
@@ -220,9 +223,8 @@ impl Set {
                 npz::Content::Statistics(_) => bail!("holds statistics; images are needed"),
             },
             Kind::Safetensors => Self::given(path, n)?,
-            Kind::Other => {
-                bail!("is no set of images: neither a folder, .npz nor .safetensors of images")
-            }
+            Kind::Checkpoint | Kind::Pickle => bail!("is {NO_IMAGES}"),
+            Kind::Foreign(what) => bail!("{what}, {NO_IMAGES}"),
         };
         let (n, c, h, w) = set.images.dims4()?;
         ensure!(n > 0, "holds no images");

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::PathBuf;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use fm_candle::fid::bootstrap::{Z95, standard_error};
 use fm_candle::fid::inception_score::{SPLITS, inception_score, order};
 use fm_candle::fid::kid::{Spread, Subsets, kid};
@@ -12,7 +12,7 @@ use fm_candle::fid::resize::Resize;
 use fm_candle::fid::{self, Features, npz};
 use serde_json::{Map, Value, json};
 
-use self::side::{Judge, Side, Wanted};
+use self::side::{Judge, Origin, Side, Wanted};
 use crate::cli::Common;
 
 mod side;
@@ -25,8 +25,9 @@ mod source;
 #[derive(clap::Args)]
 #[command(
     after_help = "A, B: a folder of images (JPEG, PNG, WebP; any sizes for inception), .npz of \
-    images (arr_0) or statistics (mu, sigma), .safetensors with `features` or `samples`, a data set \
-    (mnist:train, mnist:test, ...), or a checkpoint to sample -n images from"
+    images (arr_0) or statistics (mu, sigma), a pickle of statistics (EDM's), .safetensors with \
+    `features` or `samples`, a data set (mnist:train, mnist:test, ...), or a checkpoint to sample -n \
+    images from"
 )]
 #[expect(clippy::struct_excessive_bools, reason = "flags are independent")]
 pub(crate) struct Args {
@@ -63,8 +64,8 @@ pub(crate) struct Args {
     /// Write A's statistics, and which images, net and resize they are of; pytorch-fid reads the file
     #[arg(long = "save-stats", alias = "save_stats", value_name = "OUT.npz")]
     save_stats: Option<PathBuf>,
-    /// Keep data sets' statistics in this folder, by name, number, net and resize, and take them from
-    /// there the next time
+    /// Keep data sets' statistics in this folder, and take them from there the next time, for the same
+    /// images (by their contents), net and resize
     #[arg(long, value_name = "DIR")]
     cache: Option<PathBuf>,
     /// Half of the distance's 95 % interval, from N resamples of A's images (200, say)
@@ -97,13 +98,13 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
     let judge = Judge::new(args, common)?;
     let both = args.kid.then_some("--kid").or(args.prdc.then_some("--prdc"));
     let rows = both.or(args.bootstrap.is_some().then_some("--bootstrap"));
-    let a = judge.side(&args.a, Wanted { rows, logits: args.is })?;
+    let a = judge.side(&args.a, Wanted { rows, logits: args.is }).context("A")?;
     if let Some(path) = &args.save_stats {
         npz::write_statistics_about(path, &a.statistics, &a.about)?;
         common.progress().line(&format!("wrote `{}`", path.display()));
     }
     let b = args.b.as_ref().map(|name| {
-        let side = judge.side(name, Wanted { rows: both, logits: false })?;
+        let side = judge.side(name, Wanted { rows: both, logits: false }).context("B")?;
         Ok::<_, anyhow::Error>((name.as_str(), side))
     });
     let b = b.transpose()?;
@@ -121,6 +122,9 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
     }
     for warning in &report.warnings {
         common.progress().line(&format!("warning: {warning}"));
+    }
+    if let Some((name, Side { origin: origin @ (Origin::BuiltIn | Origin::Cached), .. })) = &b {
+        common.progress().line(&format!("B: the statistics of {name} are {}", origin.name()));
     }
     if args.json {
         writeln!(out, "{}", report.json())?;
@@ -179,6 +183,7 @@ impl Report {
             ("resize", json!(resize)),
             ("a", json!(a.about.images.as_ref().unwrap_or(&args.a))),
             ("b", json!(b.map(|(name, b)| b.about.images.as_deref().unwrap_or(name)))),
+            ("reference", json!(b.map(|(_, b)| b.origin.name()))),
         ];
         Self {
             values: fields.map(|(key, value)| (key.to_string(), value)).into_iter().collect(),

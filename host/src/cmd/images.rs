@@ -1,55 +1,16 @@
 //! Arguments that name a set of images: what they mean, and how the images are read.
 
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Error, Result, bail, ensure};
+use anyhow::{Context, Error, Result, bail};
 use fm_candle::data::folder::{self, FolderOptions};
 use fm_candle::data::{Dataset, ImageSet, Images, Split};
-use fm_candle::fid::npz;
 use rayon::prelude::*;
 
+pub(crate) use self::kind::Kind;
 use crate::embedded;
 
-/// What an argument names, told by its form and by the file's contents.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    /// Half of a data set, such as `mnist:test`.
-    DataSet(Dataset, Split),
-    Folder,
-    Npz,
-    Safetensors,
-    /// A checkpoint, or nothing that we know; who reads it says which.
-    Other,
-}
-
-impl Kind {
-    /// What `name` names.
-    pub(crate) fn of(name: &str) -> Result<Self> {
-        if let Some((dataset, split)) = name.split_once(':')
-            && let (Ok(dataset), Ok(split)) = (dataset.parse(), split.parse())
-        {
-            return Ok(Self::DataSet(dataset, split));
-        }
-        let path = Path::new(name);
-        if path.is_dir() {
-            return Ok(Self::Folder);
-        }
-        let mut head = Vec::new();
-        File::open(path)
-            .and_then(|file| file.take(9).read_to_end(&mut head))
-            .context("neither a readable file or folder nor a data set such as mnist:test")?;
-        ensure!(!head.starts_with(b"\x89PNG"), "is one image; give the folder of all of them");
-        Ok(if head.starts_with(b"PK") && npz::is_npz(path) {
-            Self::Npz
-        } else if head.get(8) == Some(&b'{') {
-            Self::Safetensors
-        } else {
-            Self::Other
-        })
-    }
-}
+mod kind;
 
 /// An error about the set that `name` names, beginning with that name.
 pub(crate) fn named(name: &str, error: Error) -> Error {
@@ -172,14 +133,5 @@ mod tests {
         assert!(complaint().contains("1.png` is 2 x 1, but"), "{}", complaint());
         fs::write(dir.path().join("1.png"), "no image").unwrap();
         assert!(complaint().contains("1.png`"), "{}", complaint());
-    }
-
-    #[test]
-    fn data_sets_go_by_their_names() {
-        let kind = |name: &str| Kind::of(name).ok();
-        assert_eq!(kind("mnist:test"), Some(Kind::DataSet(Dataset::Mnist, Split::Test)));
-        assert_eq!(kind("mnist"), None);
-        assert_eq!(kind("mnist:half"), None);
-        assert_eq!(kind("c:\\images"), None);
     }
 }

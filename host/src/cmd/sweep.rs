@@ -3,12 +3,13 @@
 use std::io::Write;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
-use fm_candle::data::{Dataset, Images, Split};
+use anyhow::{Context, Result, bail, ensure};
+use fm_candle::data::{Dataset, ImageSet, Images, Split};
 use fm_candle::device::Device;
 use fm_candle::fid::inception::Layer;
 use fm_candle::fid::resize::Resize;
-use fm_candle::fid::{FeatureNet, Features, Gathering, Statistics, lenet};
+use fm_candle::fid::{FeatureNet, Features, Gathering, lenet};
+use fm_candle::fingerprint;
 use fm_candle::model::UNetConfig;
 use fm_candle::sample::{Sampler, batch_size};
 use quant_core::bits::Bits;
@@ -23,7 +24,7 @@ use crate::cmd::policy::{PolicyArgs, bits};
 use crate::cmd::sample::{at_least_1, image_shape};
 use crate::embedded;
 use crate::report::tables;
-use crate::study::Study;
+use crate::study::{Reference, Study};
 
 /// Judge a model over schemes and bits: errors, true sizes, samples, distances, one report
 #[derive(clap::Args)]
@@ -33,8 +34,8 @@ pub(crate) struct Args {
     /// Data set to compare with: samples with its training half, analyses on its test half
     #[arg(long)]
     data: Dataset,
-    /// Folder of the data set; built in is what the built-in features of mnist need, with 512 of its
-    /// test images
+    /// Folder of the data set. Built in is what the built-in features of mnist need, with 512 of its test
+    /// images; statistics of other images under mnist's names are computed
     #[arg(long = "data-path", alias = "data_path", value_name = "DIR")]
     data_path: Option<PathBuf>,
     /// Features of the distance: lenet (built in, for 28 x 28 grey images), inception, inception-768,
@@ -107,7 +108,7 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
     let judge = Judge::open(args, &device)?;
     let real = images::test_half(args.data, args.data_path.as_deref(), REAL)?;
     judge.check(&config, &real, args.data)?;
-    let (reference, reference_name) = judge.reference(args, common)?;
+    let reference = judge.reference(args, common)?;
     let study = Study {
         model: args.net.name(),
         config,
@@ -126,9 +127,9 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
         },
         seed: common.seed,
         features: judge.net,
+        features_name: judge.name,
         fid_label: judge.label,
         reference,
-        reference_name,
         real,
         analyses: !args.no_analyses,
         unit_range: args.unit_range,
@@ -152,6 +153,8 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
 struct Judge {
     net: Box<dyn FeatureNet>,
     features: Features,
+    /// Which net it is, with the fingerprint of its weights.
+    name: String,
     /// What the distance is called; how images are resized for it counts.
     label: String,
 }
@@ -166,16 +169,19 @@ impl Judge {
             bail!("--resize {how} is about inception's features; lenet takes 28 x 28 as they are");
         }
         let resize = args.resize.unwrap_or_default();
-        let net: Box<dyn FeatureNet> = match (features, &args.weights) {
-            (Features::LeNet, None) => Box::new(embedded::lenet()?),
-            (_, Some(path)) => features.open(path, resize, device).context("--weights")?,
+        let (net, name): (Box<dyn FeatureNet>, _) = match (features, &args.weights) {
+            (Features::LeNet, None) => (Box::new(embedded::lenet()?), embedded::LENET.into()),
+            (_, Some(path)) => {
+                let net = features.open(path, resize, device).context("--weights")?;
+                (net, format!("{features}, weights {}", fingerprint::of_file(path)?))
+            }
             (_, None) => bail!("--features {features} needs --weights FILE"),
         };
         let label = match features {
             Features::LeNet => features.title(),
             Features::Inception(_) => format!("{}, resize: {resize}", features.title()),
         };
-        Ok(Self { net, features, label })
+        Ok(Self { net, features, name, label })
     }
 
     /// Refuses images that the net does not draw, or the features are not for.
@@ -194,17 +200,25 @@ impl Judge {
         Ok(())
     }
 
-    /// Statistics of the training half, and what it is called.
-    fn reference(&self, args: &Args, common: &Common) -> Result<(Statistics, String)> {
-        let built_in = self.features == Features::LeNet && args.weights.is_none();
-        if built_in && args.data == Dataset::Mnist {
-            let statistics = embedded::lenet_mnist_train()?;
-            return Ok((statistics, "the 60 000 images of MNIST train".into()));
-        }
+    /// Statistics of the training half: the built-in ones where no folder is given, or where MNIST lies
+    /// in it.
+    fn reference(&self, args: &Args, common: &Common) -> Result<Reference> {
+        let built_in = self.features == Features::LeNet
+            && args.weights.is_none()
+            && args.data == Dataset::Mnist;
         let Some(dir) = &args.data_path else {
-            bail!("--data {}: needs --data-path DIR", args.data)
+            ensure!(built_in, "--data {}: needs --data-path DIR", args.data);
+            return Reference::built_in();
         };
-        let set = args.data.open(dir, Split::Train, &args.data.folder_options())?;
+        let set: Box<dyn ImageSet> = if built_in {
+            let images = args.data.load(dir, Split::Train)?;
+            if embedded::is_mnist_train(&images)? {
+                return Reference::built_in();
+            }
+            Box::new(images)
+        } else {
+            args.data.open(dir, Split::Train, &args.data.folder_options())?
+        };
         let bar = common.progress().bar("training half", set.len() as u64, "img");
         let mut gathering = Gathering::new(&*self.net);
         for first in (0..set.len()).step_by(CHUNK) {
@@ -213,7 +227,10 @@ impl Judge {
             gathering.add_set(&*set, range)?;
         }
         bar.finish_and_clear();
-        let name = format!("the {} images of {} train", set.len(), args.data);
-        Ok((gathering.finish()?.try_into()?, name))
+        Ok(Reference {
+            statistics: gathering.finish()?.try_into()?,
+            name: format!("the {} images of {} train in `{}`", set.len(), args.data, dir.display()),
+            images: fingerprint::of_images(&*set, set.len(), |_| {})?,
+        })
     }
 }

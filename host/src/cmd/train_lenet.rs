@@ -8,7 +8,8 @@ use fm_candle::checkpoint;
 use fm_candle::data::{Dataset, Split};
 use fm_candle::fid::lenet::{self, LeNet, TrainConfig};
 use fm_candle::fid::npz::About;
-use fm_candle::fid::{self, Features, npz};
+use fm_candle::fid::{Features, npz};
+use fm_candle::fingerprint;
 
 use crate::cli::Common;
 
@@ -92,11 +93,8 @@ pub(crate) fn run(args: &Args, common: &Common) -> Result<()> {
     progress.line(&format!("wrote `{}`", args.output.display()));
     if let Some(path) = &args.save_stats {
         let statistics = LeNet::load(weights, &device)?.statistics(&train)?;
-        let about = About {
-            images: Some(format!("{dataset}:train")),
-            net: Some(format!("{}, weights {}", Features::LeNet, fid::fingerprint(&args.output)?)),
-            resize: None,
-        };
+        let net = format!("{}, weights {}", Features::LeNet, fingerprint::of_file(&args.output)?);
+        let about = About::ours(format!("{dataset}:train"), net, None);
         npz::write_statistics_about(path, &statistics, &about)?;
         progress.line(&format!("wrote `{}`", path.display()));
     }

@@ -69,8 +69,7 @@ impl Study {
     /// The net in it.
     pub(super) fn packed_net(&self, scheme: Scheme, bits: u8) -> Result<UNet> {
         let path = self.packed_path(scheme, bits);
-        let quiet = Progress::new(true, true);
-        NetArgs::plain(&path).with_dtype(self.dtype).build(&self.device, quiet)
+        NetArgs::plain(&path).with_dtype(self.dtype).build(&self.device, Progress::silent())
     }
 
     pub(super) fn grid_path(&self, scheme: Scheme, bits: u8) -> PathBuf {

@@ -41,6 +41,7 @@ use crate::cmd::label::class_cycle;
 use crate::cmd::net::{Precision, build};
 use crate::cmd::policy::PolicyArgs;
 use crate::cmd::sample::{image_shape, images};
+use crate::embedded;
 use crate::progress::Progress;
 use crate::report::{Row, SCHEMA, Summary, grid};
 
@@ -50,6 +51,26 @@ const SHOWN: (usize, usize) = (16, 4);
 const RESAMPLES: usize = 200;
 /// Images in a line of the picture that compares bits.
 const LINE: usize = 10;
+
+/// What samples are compared with.
+pub(crate) struct Reference {
+    pub(crate) statistics: Statistics,
+    /// Name of its images, for people.
+    pub(crate) name: String,
+    /// Their fingerprint, or that they are built in.
+    pub(crate) images: String,
+}
+
+impl Reference {
+    /// The statistics that the binary carries: of MNIST's training images on the built-in features.
+    pub(crate) fn built_in() -> Result<Self> {
+        Ok(Self {
+            statistics: embedded::lenet_mnist_train()?,
+            name: "the 60 000 images of MNIST train, built in".into(),
+            images: "built in".into(),
+        })
+    }
+}
 
 /// What is studied, and how.
 pub(crate) struct Study {
@@ -75,12 +96,12 @@ pub(crate) struct Study {
     pub(crate) seed: u64,
     /// The features of the Fréchet distance.
     pub(crate) features: Box<dyn FeatureNet>,
+    /// Which net they are of, with the fingerprint of its weights.
+    pub(crate) features_name: String,
     /// What the distance is called.
     pub(crate) fid_label: String,
     /// What samples are compared with.
-    pub(crate) reference: Statistics,
-    /// The reference's name, for people.
-    pub(crate) reference_name: String,
+    pub(crate) reference: Reference,
     /// Real images that are not in the reference.
     pub(crate) real: Images,
     /// Whether the rows have more than samples to tell.
@@ -276,13 +297,20 @@ impl Study {
     /// the sets, or by the bootstrap where there is one.
     fn fid(&self, features: &[Vec<f32>]) -> Result<(f64, Option<f64>)> {
         let d = self.features.dim();
-        let distance = |rows: &Vec<f32>| fid(&Statistics::of_rows(rows, d)?, &self.reference);
+        let distance =
+            |rows: &Vec<f32>| fid(&Statistics::of_rows(rows, d)?, &self.reference.statistics);
         let distances: Vec<f64> = features.iter().map(distance).collect::<Result<_, _>>()?;
         let single = match features {
             [rows] => {
                 // The samples of a set have their classes in turn.
                 let strata = class_cycle(&self.config, rows.len() / d)?.unwrap_or_default();
-                let error = standard_error(rows, &self.reference, &strata, RESAMPLES, self.seed)?;
+                let error = standard_error(
+                    rows,
+                    &self.reference.statistics,
+                    &strata,
+                    RESAMPLES,
+                    self.seed,
+                )?;
                 Some(1.96 * error)
             }
             _ => None,
@@ -312,7 +340,7 @@ impl Study {
             seed: self.seed,
             seeds: self.seeds,
             fid_label: self.fid_label.clone(),
-            fid_reference: self.reference_name.clone(),
+            fid_reference: self.reference.name.clone(),
             fid_full,
             fid_full_error,
             n_real: real.len(),

@@ -1,9 +1,8 @@
 //! What a study was made with: rows made with other settings never stand in the same table.
 
 use anyhow::Result;
-use crc::{CRC_64_XZ, Crc};
+use fm_candle::fingerprint;
 use fm_candle::model::config;
-use fm_candle::{DType, Tensor};
 use serde_json::{Map, Value, json};
 
 use super::Study;
@@ -15,15 +14,16 @@ pub(super) fn of(study: &Study) -> Result<Map<String, Value>> {
         "fmq": env!("CARGO_PKG_VERSION"),
         "packed format": quant_core::format::VERSION,
         "net": serde_json::from_str::<Value>(&config::to_json(&study.config))?,
-        "weights": weights(&study.tensors)?,
+        "weights": fingerprint::of_weights(&study.tensors)?,
         "quantizer options": study.policy.differences(),
         "n": study.n,
         "seed": study.seed,
         "seeds": study.seeds,
         "sampler": format!("{:?}", study.sampler),
+        "features": study.features_name,
         "distance": study.fid_label,
-        "reference": study.reference_name,
-        "real images": format!("{:016x}", crc().checksum(&study.real.pixels)),
+        "reference images": study.reference.images,
+        "real images": fingerprint::of_images(&study.real, study.real.n, |_| {})?,
         "analyses": study.analyses,
         "unit range": study.unit_range,
     });
@@ -51,23 +51,6 @@ pub(super) fn difference(there: &Map<String, Value>, here: &Map<String, Value>) 
         .map(|name| (name, there.get(name), here.get(name)))
         .find(|(_, old, new)| old != new)?;
     Some(format!("its {name} is {}, not {}", short(old), short(new)))
-}
-
-/// A checksum of all weights and their names.
-fn weights(tensors: &[(String, Tensor)]) -> Result<String> {
-    let crc = crc();
-    let mut digest = crc.digest();
-    for (name, tensor) in tensors {
-        digest.update(name.as_bytes());
-        for value in tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()? {
-            digest.update(&value.to_le_bytes());
-        }
-    }
-    Ok(format!("{:016x}", digest.finalize()))
-}
-
-const fn crc() -> Crc<u64> {
-    Crc::<u64>::new(&CRC_64_XZ)
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use super::*;
 use fm_candle::device::Device;
 use fm_candle::fid::inception::Inception;
-use fm_candle::fid::npz;
+use fm_candle::fid::{Statistics, npz};
 
 #[test]
 fn fid_compares_embedded_digits() {
@@ -14,6 +14,7 @@ fn fid_compares_embedded_digits() {
     let real = json["fid"].as_f64().unwrap();
     assert!((5.0..30.0).contains(&real), "{real}");
     assert_eq!((&json["a"], &json["b"]), (&"mnist:test".into(), &"mnist:train".into()));
+    assert_eq!(json["reference"], "built in");
     let text = ok(dir.path(), &["fid", "mnist:test", "mnist:train", "-n", "256"]);
     let sets = "(A: mnist:test, 256 images; B: mnist:train, 60000 images)";
     assert_eq!(text, format!("FID (LeNet features) = {real:.4}  {sets}\n"));
@@ -252,6 +253,46 @@ fn data_sets_are_kept_by_what_they_are() {
 }
 
 #[test]
+fn other_images_under_the_same_name_are_not_those_of_the_cache() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    write_half(dir, "t10k", 13);
+    let fid = |more: &[&str]| -> f64 {
+        let args = ["fid", "mnist:test", "mnist:train", "--data-path", "train", "--json"];
+        let json: Value = serde_json::from_str(&ok(dir, &[&args, more].concat())).unwrap();
+        assert!(["computed", "cached"].contains(&json["reference"].as_str().unwrap()), "{json}");
+        json["fid"].as_f64().unwrap()
+    };
+    let time = std::time::SystemTime::UNIX_EPOCH + core::time::Duration::from_secs(1_700_000_000);
+    // Files of the same names, sizes and times.
+    let lay = |salt: u32| {
+        fs::create_dir_all(dir.join("train")).unwrap();
+        for half in ["train", "t10k"] {
+            write_half(&dir.join("train"), half, if half == "train" { salt } else { 13 });
+            let path = dir.join(format!("train/{half}-images-idx3-ubyte"));
+            fs::File::options().append(true).open(path).unwrap().set_modified(time).unwrap();
+        }
+    };
+    let cached = ["--cache", "kept"];
+    lay(7);
+    let first = fid(&[]);
+    assert_eq!([fid(&cached), fid(&cached)], [first, first]);
+    lay(11);
+    let second = fid(&[]);
+    assert!((second / first - 1.0).abs() > 1e-3, "{first} {second}");
+    assert_eq!([fid(&cached), fid(&cached)], [second, second]);
+    lay(7);
+    assert_eq!(fid(&cached), first);
+    assert_eq!(
+        names(&dir.join("kept"))
+            .iter()
+            .filter(|p| p.display().to_string().contains("mnist_train"))
+            .count(),
+        2
+    );
+}
+
+#[test]
 fn features_that_cannot_be_had_say_why() {
     let dir = folder();
     let dir = dir.path();
@@ -288,4 +329,114 @@ fn checkpoints_are_sampled_in_parts_as_at_once() {
         assert!(error.contains("needed is F32 [n, c, h, w]"), "{error}");
         assert!(error.contains("bad.safetensors"), "{error}");
     }
+}
+
+#[test]
+fn files_of_other_kinds_are_told_before_anything_is_asked_for() {
+    let dir = folder();
+    let dir = dir.path();
+    save_rows(dir, "b.safetensors", 9, 1.0);
+    let write = |name: &str, bytes: &[u8]| fs::write(dir.join(name), bytes).unwrap();
+    write("pictures.zip", &[&b"PK\x05\x06"[..], &[0; 18]].concat());
+    write("one.jpg", b"\xff\xd8\xff\xe0\0\x10JFIF");
+    write("one.png", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR");
+    write("stat.npy", b"\x93NUMPY\x01\0\x76\0{'descr': '|O'}");
+    write("notes.txt", b"mu = 1, sigma = 2\n");
+    write("net.json", b"{\"abcd\": {}}");
+    write("empty.npz", b"");
+    write("lfs.npz", b"version https://git-lfs.github.com/spec/v1\noid sha256:12\n");
+    write("train-images-idx3-ubyte", b"\0\0\x08\x03\0\0\0\0\0\0\0\x1c\0\0\0\x1c");
+    write("train-images-idx3-ubyte.gz", b"\x1f\x8b\x08\0\0\0\0\0");
+    write("noise", b"\xff\0\xfe");
+    write("x.pkl", b"\x80\x04}(\x8c\x01a\x8c\x01bu.");
+    let rows = Tensor::zeros((2, 3), DType::F32, &Device::Cpu).unwrap();
+    checkpoint::safetensors::save(&dir.join("other.safetensors"), &[("w".into(), rows)], &[])
+        .unwrap();
+    ok(dir, &["quantize", "other.safetensors", "--scheme", "ot", "--bits", "2", "-o", "other.fmq"]);
+    ok(dir, &["unpack", "other.fmq", "-o", "other.pth"]);
+    fs::create_dir(dir.join("nothing")).unwrap();
+    let needed =
+        "needed is a folder of images, an .npz of images (arr_0) or statistics (mu, sigma)";
+    for (name, told) in [
+        ("one.jpg", "is one JPEG image; needed is a folder"),
+        ("one.png", "is one PNG image; needed is a folder"),
+        ("stat.npy", "is one NumPy array (.npy), no archive of arrays (.npz); needed"),
+        ("notes.txt", "is a text file; needed"),
+        ("net.json", "is a text file; needed"),
+        ("empty.npz", "is empty; needed"),
+        ("lfs.npz", "is a pointer of Git LFS (`git lfs pull` brings the file itself); needed"),
+        ("train-images-idx3-ubyte", "is the file of a data set's images (IDX); needed"),
+        ("train-images-idx3-ubyte.gz", "is compressed by gzip; needed"),
+        ("pictures.zip", "is a zip archive without arrays (.npy) or torch's data.pkl; needed"),
+        ("noise", "is a file of no known kind; needed"),
+        ("x.pkl", "is a pickle of `a`; needed is a dictionary with the arrays `mu` and `sigma`"),
+        ("other.safetensors", "holds one tensor, `w`: neither `features` nor `samples`"),
+        ("other.pth", "holds one tensor, `w`: neither"),
+        ("other.fmq", "holds one tensor, `w`: neither"),
+        ("nothing", "holds no images; their names end in jpg"),
+        ("net.safetensors", "-n N is needed to sample from a checkpoint"),
+        ("absent", "neither a readable file or folder nor a data set such as mnist:test"),
+        ("mnist:half", "unknown split `half`; known are train, test"),
+    ] {
+        let error = fails(dir, &["fid", name, "b.safetensors"]);
+        assert!(error.starts_with(&format!("error: A: `{name}`: {told}")), "{error}");
+        assert_eq!(
+            error.contains(needed),
+            told.contains("; needed") && !told.contains("dictionary"),
+            "{error}"
+        );
+        let error = fails(dir, &["fid", "b.safetensors", name]);
+        assert!(error.starts_with(&format!("error: B: `{name}`: {told}")), "{error}");
+    }
+}
+
+#[test]
+fn statistics_are_read_in_every_layout() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let sigma = [2.0, 0.25, 0.25, 3.0];
+    let statistics =
+        |mean: [f64; 2]| Statistics { n: None, mean: mean.to_vec(), covariance: sigma.to_vec() };
+    npz::write_statistics(&dir.join("b.npz"), &statistics([0.5, 1.0])).unwrap();
+    let mu = npz::Array { shape: vec![1, 2], values: npz::Values::F32(vec![0.5, -1.0]) };
+    let covariance = npz::Array { shape: vec![2, 2], values: npz::Values::F64(sigma.to_vec()) };
+    npz::write(&dir.join("row.npz"), &[("mu", mu.clone()), ("sigma", covariance)]).unwrap();
+    let pickles =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/data/cases/pickled-statistics");
+    // Others are big-endian f4 and f2.
+    for name in ["protocol2.pkl", "edm2.pkl", "others.pkl"] {
+        fs::copy(pickles.join(name), dir.join(name)).unwrap();
+    }
+    for name in ["row.npz", "protocol2.pkl", "edm2.pkl", "others.pkl"] {
+        let json: Value =
+            serde_json::from_str(&ok(dir, &["fid", name, "b.npz", "--json"])).unwrap();
+        assert!((json["fid"].as_f64().unwrap() - 4.0).abs() < 1e-12, "{name}: {json}");
+        assert_eq!(json["reference"], "given");
+    }
+    // What is no Gaussian's is refused by its file and array.
+    for (values, told) in [
+        ([1.0, f64::NAN, f64::NAN, 1.0], "tensor `sigma`: value 1 is NaN"),
+        ([1.0, 2.0, 2.0, 1.0], "array `sigma`: has the eigenvalue -1.0000 (the largest is 3.0000)"),
+        ([1.0, 0.5, 0.0, 1.0], "tensor `sigma`: entries (0, 1) and (1, 0) differ"),
+    ] {
+        let sigma = npz::Array { shape: vec![2, 2], values: npz::Values::F64(values.to_vec()) };
+        npz::write(&dir.join("bad.npz"), &[("mu", mu.clone()), ("sigma", sigma)]).unwrap();
+        let error = fails(dir, &["fid", "b.npz", "bad.npz"]);
+        assert!(error.starts_with(&format!("error: B: `bad.npz`: {told}")), "{error}");
+    }
+    let array = npz::Array { shape: vec![2], values: npz::Values::F64(vec![0.0; 2]) };
+    npz::write(&dir.join("bad.npz"), &[("m", array.clone()), ("s", array)]).unwrap();
+    let error = fails(dir, &["fid", "bad.npz", "b.npz"]);
+    assert!(error.ends_with("nor images (`arr_0`), but `m`, `s`\n"), "{error}");
+    npz::write_statistics(
+        &dir.join("three.npz"),
+        &Statistics {
+            n: None,
+            mean: vec![0.0; 3],
+            covariance: vec![1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0],
+        },
+    )
+    .unwrap();
+    let error = fails(dir, &["fid", "b.npz", "three.npz"]);
+    assert!(error.contains("A (`b.npz`) has 2 features, but B (`three.npz`) has 3"), "{error}");
 }

@@ -310,16 +310,22 @@ fn sweep_net() -> UNetConfig {
     UNetConfig { image_size: Some(28), attention_resolutions: [].into(), ..tiny() }
 }
 
-/// A folder with `net.safetensors` and MNIST test images for a sweep: an untrained net, so that the
-/// numbers mean nothing, but the files do.
+/// Writes a half of MNIST that is not MNIST: eight images of 28 x 28 under its names.
+fn write_half(dir: &Path, half: &str, salt: u32) {
+    let pixels = (0..8 * 784u32).map(|i| (i * salt % 256) as u8).collect();
+    let images = Images::new([1, 28, 28], pixels, vec![0, 1, 2, 3, 4, 5, 6, 7]).unwrap();
+    let [images, labels] = mnist::encode(&images).unwrap();
+    fs::write(dir.join(format!("{half}-images-idx3-ubyte")), images).unwrap();
+    fs::write(dir.join(format!("{half}-labels-idx1-ubyte")), labels).unwrap();
+}
+
+/// A folder with `net.safetensors` and images under MNIST's names for a sweep: an untrained net, so that
+/// the numbers mean nothing, but the files do.
 fn sweep_folder() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path();
-    let pixels = (0..8 * 784u32).map(|i| (i * 13 % 256) as u8).collect();
-    let images = Images::new([1, 28, 28], pixels, vec![0, 1, 2, 3, 4, 5, 6, 7]).unwrap();
-    let [images, labels] = mnist::encode(&images).unwrap();
-    fs::write(dir.join("t10k-images-idx3-ubyte"), images).unwrap();
-    fs::write(dir.join("t10k-labels-idx1-ubyte"), labels).unwrap();
+    write_half(dir, "t10k", 13);
+    write_half(dir, "train", 7);
     let config = sweep_net();
     let mut initial = Initial::new(7, &fm_candle::device::Device::Cpu);
     UNet::new(&config, &mut initial).unwrap();

@@ -51,6 +51,25 @@ fn a_sweep_scores_packed_files_and_restarts_where_it_stopped() {
         assert!(error.contains(told) && error.contains("results.json"), "{error}");
     }
     assert_eq!(fs::read(dir.join("out/results.json")).unwrap(), before);
+
+    // So is what changed in the files under the same names, of the same sizes.
+    let same = ["--bits", "3", "-n", "4"];
+    for (half, salt, told) in
+        [("t10k", 13, "its real images is"), ("train", 7, "its reference images is")]
+    {
+        write_half(dir, half, 11);
+        let error = fails(dir, &arguments(&same));
+        assert!(error.contains(told), "{error}");
+        write_half(dir, half, salt);
+    }
+    let net = fs::read(dir.join("net.safetensors")).unwrap();
+    let mut changed = net.clone();
+    *changed.last_mut().unwrap() ^= 1;
+    fs::write(dir.join("net.safetensors"), changed).unwrap();
+    let error = fails(dir, &arguments(&same));
+    assert!(error.contains("its weights is"), "{error}");
+    fs::write(dir.join("net.safetensors"), net).unwrap();
+    assert_eq!(sweep(dir, &same)["rows"][0], first["rows"][0]);
     fs::write(dir.join("out/results.json"), "{}").unwrap();
     let error = fails(dir, &arguments(&["--bits", "3", "-n", "4"]));
     assert!(error.contains("is not of this version's studies"), "{error}");
@@ -125,6 +144,54 @@ fn rows_hold_the_analyses_of_their_net() {
     let other = latent(&["--unit-range", "--invert", "0", "-n", "5"]);
     assert_eq!((&other["inversion"], other["n"].as_u64()), (&Value::Null, Some(5)));
     assert_ne!(other["latent"]["own"], alone["latent"]["own"]);
+}
+
+#[test]
+fn samples_are_compared_with_the_images_of_the_folder() {
+    let dir = sweep_folder();
+    let dir = dir.path();
+    let args = ["--bits", "3", "-n", "8", "--no-analyses"];
+    let summary = |found: &Value| found["summary"].clone();
+    let own = summary(&sweep(dir, &args));
+    assert_eq!(own["fid_reference"], "the 8 images of mnist train in `.`");
+    // The real images of the test half against the training half, as `fmq fid` has it.
+    let args = ["fid", "mnist:test", "mnist:train", "--data-path", ".", "--json"];
+    let fid: Value = serde_json::from_str(&ok(dir, &args)).unwrap();
+    let (found, right) = (own["fid_real"].as_f64().unwrap(), fid["fid"].as_f64().unwrap());
+    assert!((found / right - 1.0).abs() < 1e-9, "{found} {right}");
+
+    // Without a folder all is built in, and says so.
+    let mut args = arguments(&["--bits", "3", "-n", "2", "--no-analyses"]);
+    args.retain(|&argument| argument != "--data-path" && argument != ".");
+    let at = args.iter().position(|&argument| argument == "out").unwrap();
+    args[at] = "built-in";
+    let json: Value = serde_json::from_str(&ok(dir, &args)).unwrap();
+    let name = "the 60 000 images of MNIST train, built in";
+    assert_eq!(json["summary"]["fid_reference"], name);
+
+    // No training half, no distance.
+    fs::remove_file(dir.join("train-images-idx3-ubyte")).unwrap();
+    let error = fails(dir, &arguments(&["--bits", "3", "-n", "4"]));
+    assert!(error.contains("no `train-images-idx3-ubyte` here"), "{error}");
+}
+
+#[test]
+fn rows_of_other_features_do_not_mix() {
+    let folder = super::fid::inception();
+    let dir = folder.path();
+    let net = sweep_folder();
+    for name in ["net.safetensors", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"] {
+        fs::copy(net.path().join(name), dir.join(name)).unwrap();
+    }
+    write_half(dir, "train", 7);
+    let mut args = arguments(&["--bits", "3", "-n", "4", "--no-analyses"]);
+    args.extend(["--features", "inception-64", "--weights", "inception.safetensors"]);
+    ok(dir, &args);
+    let mut weights = checkpoint::load(&dir.join("inception.safetensors"), true).unwrap().tensors;
+    weights[0].1 = (&weights[0].1 * 2.0).unwrap();
+    checkpoint::safetensors::save(&dir.join("inception.safetensors"), &weights, &[]).unwrap();
+    let error = fails(dir, &args);
+    assert!(error.contains("its features is inception-64, weights"), "{error}");
 }
 
 #[test]

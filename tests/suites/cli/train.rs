@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use fm_candle::data::ImageSet;
 use fm_candle::device::Device;
+use fm_candle::fid::npz;
 use fm_candle::train::{TrainConfig, Trainer};
 
 use super::*;
@@ -533,6 +534,33 @@ fn a_loss_that_is_not_finite_names_its_place_and_the_way_back() {
 }
 
 #[test]
+fn the_training_sets_statistics_are_of_the_images_that_are_there() {
+    let dir = super::fid::inception();
+    let dir = dir.path();
+    idx(dir);
+    let run = |epochs: &str| {
+        let mut args = TRAIN.to_vec();
+        args.extend(["--compute_fid", "--weights", "inception.safetensors", "--fid_samples", "2"]);
+        args.extend(["--resume", "auto", "--epochs", epochs]);
+        let output = fmq(dir, &args);
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{told}");
+        let statistics = npz::read_statistics(&dir.join("run/fid_reference.npz")).unwrap();
+        (statistics, told.contains("fid_reference.npz` is of other images"))
+    };
+    let (first, told) = run("1");
+    assert!(!told);
+    assert_eq!(run("2"), (first.clone(), false));
+    // Other images of the same number and size, under the same names.
+    let path = dir.join("mnist/train-images-idx3-ubyte");
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[16..].iter_mut().for_each(|pixel| *pixel = 255 - *pixel);
+    fs::write(&path, bytes).unwrap();
+    let (second, told) = run("3");
+    assert!(told && second.mean != first.mean);
+}
+
+#[test]
 fn fid_is_measured_at_evaluations() {
     let dir = super::fid::inception();
     let dir = dir.path();
@@ -546,4 +574,10 @@ fn fid_is_measured_at_evaluations() {
     assert!(line["eval_fid"].as_f64().unwrap() > 0.0, "{log}");
     // A test run ends after one batch, of 5.
     assert_eq!(names(&dir.join("run/fid_samples")).len(), 5);
+    // Fewer samples leave none of those before.
+    let at = args.iter().position(|&argument| argument == "7").unwrap();
+    args[at] = "3";
+    args.extend(["--resume", "auto", "--eval_only"]);
+    ok(dir, &args);
+    assert_eq!(names(&dir.join("run/fid_samples")).len(), 3);
 }

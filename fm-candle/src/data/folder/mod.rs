@@ -12,13 +12,14 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use self::index::Index;
 use self::picture::{MAX_SIDE, Picture};
 use self::resample::Region;
+use super::checksum::Hasher;
 use super::{ImageSet, Images, Split};
 use crate::error::{Error, Result};
 
@@ -218,6 +219,18 @@ impl ImageSet for Folder {
         self.decode(i, pixels)?;
         self.keep(i, pixels);
         Ok(())
+    }
+
+    /// Hashes the file, which is not decoded.
+    fn digest(&self, i: usize, hasher: &mut Hasher) -> Result<()> {
+        let path = self.path(i);
+        let copied = File::open(&path).and_then(|mut file| io::copy(&mut file, hasher));
+        copied.map(drop).map_err(|error| Error::io(&path, error))
+    }
+
+    fn preparation(&self) -> String {
+        let FolderOptions { image_size, crop, skip_bad, .. } = &self.options;
+        format!("{image_size:?} {crop:?} {skip_bad}")
     }
 
     fn skipped(&self) -> Vec<PathBuf> {

@@ -6,7 +6,7 @@ use std::io::{self, BufReader};
 use zip::CompressionMethod;
 
 use super::Npz;
-use super::npy::{Head, Values, elements_of, head};
+use super::npy::{Array, Dtype, Values, head};
 use crate::data::ImageSet;
 use crate::error::{Error, Result};
 use crate::mapped::Mapped;
@@ -22,7 +22,7 @@ pub struct ImageArray {
 
 #[derive(Debug, Clone)]
 enum Pixels {
-    /// Of a compressed file.
+    /// Of a compressed file, or one in Fortran order.
     Read(Vec<u8>),
     /// From this place of the file on.
     Mapped(Mapped, usize),
@@ -36,8 +36,9 @@ impl Npz<BufReader<File>> {
         let fault = |reason: String| Error::file(&path, format!("array `arr_0`: {reason}"));
         let mut entry =
             self.archive.by_name("arr_0.npy").map_err(|error| fault(error.to_string()))?;
-        let head @ Head { claim, .. } = head(&mut entry).map_err(fault)?;
-        if head.size != 1 {
+        let (head, len) = head(&mut entry).map_err(fault)?;
+        let claim = head.claim;
+        if head.dtype != Dtype::U8 {
             let descr = &head.descr;
             return Err(fault(format!("images must be u1 in [0, 255], not {descr}")));
         }
@@ -48,11 +49,11 @@ impl Npz<BufReader<File>> {
             return Err(fault(format!("shape {:?} holds no pixels", head.shape)));
         }
         let start = match (entry.compression(), entry.data_start()) {
-            (CompressionMethod::Stored, Some(start)) => start.checked_add(head.len),
+            (CompressionMethod::Stored, Some(start)) if !head.fortran => start.checked_add(len),
             _ => None,
         };
         let Some(start) = start else {
-            let Values::U8(pixels) = elements_of(entry, &head).map_err(fault)? else {
+            let Array { values: Values::U8(pixels), .. } = head.read(entry).map_err(fault)? else {
                 return Err(fault("images must be u1 in [0, 255]".into()));
             };
             let pixels = Pixels::Read(pixels);

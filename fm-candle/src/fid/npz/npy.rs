@@ -5,12 +5,15 @@
 //! header: {'descr': '<f8', 'fortran_order': False, 'shape': (84, 84), }
 //! ```
 //!
-//! Numbers are little-endian, elements in C order. Source: numpy, `numpy/lib/format.py`.
+//! We write little-endian numbers in C order. Read are integers and floats of any size and byte order,
+//! in C or Fortran order. Source: numpy, `numpy/lib/format.py`.
 //!
 //! An array is taken only if it holds exactly what its header claims. Reading stops one byte past
 //! the claim, so that memory grows with what a file holds, never with what it says.
 
 use std::io::{self, Read};
+
+use half::f16;
 
 pub(super) const MAGIC: &[u8; 6] = b"\x93NUMPY";
 
@@ -23,13 +26,15 @@ pub(super) const MAX_HEADER: u64 = 1 << 16;
 /// Most dimensions of an array; numpy's own limit.
 const MAX_DIMS: usize = 64;
 
-/// The elements of an array, by their dtype.
+/// The elements of an array. Whole numbers of all sizes but bytes are read as `I64`.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Values {
     /// `|u1`.
     U8(Vec<u8>),
     /// `<i8`.
     I64(Vec<i64>),
+    /// `<f2`.
+    F16(Vec<f16>),
     /// `<f4`.
     F32(Vec<f32>),
     /// `<f8`.
@@ -46,10 +51,11 @@ pub struct Array {
 }
 
 impl Values {
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::fid) fn len(&self) -> usize {
         match self {
             Self::U8(values) => values.len(),
             Self::I64(values) => values.len(),
+            Self::F16(values) => values.len(),
             Self::F32(values) => values.len(),
             Self::F64(values) => values.len(),
         }
@@ -59,6 +65,7 @@ impl Values {
         match self {
             Self::U8(_) => "|u1",
             Self::I64(_) => "<i8",
+            Self::F16(_) => "<f2",
             Self::F32(_) => "<f4",
             Self::F64(_) => "<f8",
         }
@@ -68,45 +75,106 @@ impl Values {
         match self {
             Self::U8(values) => values.clone(),
             Self::I64(values) => values.iter().flat_map(|x| x.to_le_bytes()).collect(),
+            Self::F16(values) => values.iter().flat_map(|x| x.to_le_bytes()).collect(),
             Self::F32(values) => values.iter().flat_map(|x| x.to_le_bytes()).collect(),
             Self::F64(values) => values.iter().flat_map(|x| x.to_le_bytes()).collect(),
         }
     }
 
-    /// The values in `bytes`, or `None` for a dtype that is not ours.
-    fn parse(descr: &str, bytes: Vec<u8>) -> Option<Self> {
-        Some(match descr {
-            "|u1" | "<u1" | "u1" => Self::U8(bytes),
-            "<i8" => {
-                Self::I64(bytes.as_chunks().0.iter().map(|x| i64::from_le_bytes(*x)).collect())
-            }
-            "<f4" => {
-                Self::F32(bytes.as_chunks().0.iter().map(|x| f32::from_le_bytes(*x)).collect())
-            }
-            "<f8" => {
-                Self::F64(bytes.as_chunks().0.iter().map(|x| f64::from_le_bytes(*x)).collect())
-            }
-            _ => return None,
-        })
+    /// The values as f64.
+    pub(in crate::fid) fn into_f64(self) -> Vec<f64> {
+        match self {
+            Self::U8(values) => values.into_iter().map(f64::from).collect(),
+            Self::I64(values) => values.into_iter().map(|value| value as f64).collect(),
+            Self::F16(values) => values.into_iter().map(f64::from).collect(),
+            Self::F32(values) => values.into_iter().map(f64::from).collect(),
+            Self::F64(values) => values,
+        }
     }
 
-    /// The values as f64, whatever floating type they have.
-    pub(super) fn into_f64(self) -> Option<Vec<f64>> {
+    /// The elements in C order, of an array of this shape whose first axis is the fastest.
+    fn transposed(self, shape: &[usize]) -> Self {
         match self {
-            Self::F32(values) => Some(values.into_iter().map(f64::from).collect()),
-            Self::F64(values) => Some(values),
-            Self::U8(_) | Self::I64(_) => None,
+            Self::U8(values) => Self::U8(transposed(&values, shape)),
+            Self::I64(values) => Self::I64(transposed(&values, shape)),
+            Self::F16(values) => Self::F16(transposed(&values, shape)),
+            Self::F32(values) => Self::F32(transposed(&values, shape)),
+            Self::F64(values) => Self::F64(transposed(&values, shape)),
         }
     }
 }
 
-/// Bytes of one element, or `None` for a dtype that is not ours.
-fn size_of(descr: &str) -> Option<u64> {
-    match descr {
-        "|u1" | "<u1" | "u1" => Some(1),
-        "<f4" => Some(4),
-        "<i8" | "<f8" => Some(8),
-        _ => None,
+fn transposed<T: Copy>(values: &[T], shape: &[usize]) -> Vec<T> {
+    let strides: Vec<usize> = shape
+        .iter()
+        .scan(1, |stride, side| Some(core::mem::replace(stride, *stride * side)))
+        .collect();
+    let from = |mut at: usize| {
+        let axes = shape.iter().zip(&strides).rev();
+        axes.fold(0, |from, (&side, &stride)| {
+            let along = at % side;
+            at /= side;
+            from + along * stride
+        })
+    };
+    (0..values.len()).map(|at| values[from(at)]).collect()
+}
+
+/// The type of an array's elements, as in `<f8`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Dtype {
+    big_endian: bool,
+    /// `f`, `i` or `u`.
+    kind: u8,
+    /// Bytes of an element.
+    size: usize,
+}
+
+impl Dtype {
+    pub(super) const U8: Self = Self { big_endian: false, kind: b'u', size: 1 };
+
+    /// The dtype of this name; none for one that is no number of ours.
+    fn parse(descr: &str) -> Option<Self> {
+        let (big_endian, name) = match descr.as_bytes() {
+            [b'>', name @ ..] => (true, name),
+            [b'<' | b'|' | b'=', name @ ..] | name => (false, name),
+        };
+        let &[kind, size] = name else { return None };
+        let size = usize::from(size.checked_sub(b'0')?);
+        let known = matches!((kind, size), (b'f', 2 | 4 | 8) | (b'i' | b'u', 1 | 2 | 4 | 8));
+        known.then_some(Self { big_endian: big_endian && size > 1, kind, size })
+    }
+
+    /// The values in `bytes`.
+    fn values(self, bytes: Vec<u8>) -> Result<Values, String> {
+        Ok(match (self.kind, self.size) {
+            (b'u', 1) => Values::U8(bytes),
+            (b'f', 2) => Values::F16(self.each(&bytes, f16::from_le_bytes)),
+            (b'f', 4) => Values::F32(self.each(&bytes, f32::from_le_bytes)),
+            (b'f', _) => Values::F64(self.each(&bytes, f64::from_le_bytes)),
+            (b'i', 1) => Values::I64(self.each(&bytes, |x| i8::from_le_bytes(x).into())),
+            (b'i', 2) => Values::I64(self.each(&bytes, |x| i16::from_le_bytes(x).into())),
+            (b'i', 4) => Values::I64(self.each(&bytes, |x| i32::from_le_bytes(x).into())),
+            (b'i', _) => Values::I64(self.each(&bytes, i64::from_le_bytes)),
+            (_, 2) => Values::I64(self.each(&bytes, |x| u16::from_le_bytes(x).into())),
+            (_, 4) => Values::I64(self.each(&bytes, |x| u32::from_le_bytes(x).into())),
+            (_, _) => {
+                let values = self.each(&bytes, u64::from_le_bytes).into_iter().map(i64::try_from);
+                let values = values.collect::<Result<_, _>>();
+                Values::I64(values.map_err(|_| "holds whole numbers beyond 2^63")?)
+            }
+        })
+    }
+
+    /// The elements in `bytes`, each made of its bytes in little-endian order.
+    fn each<const N: usize, T>(self, bytes: &[u8], make: impl Fn([u8; N]) -> T) -> Vec<T> {
+        let elements = bytes.as_chunks().0.iter().map(|&(mut element)| {
+            if self.big_endian {
+                element.reverse();
+            }
+            make(element)
+        });
+        elements.collect()
     }
 }
 
@@ -133,29 +201,66 @@ pub(super) fn header(descr: &str, shape: &[usize]) -> Vec<u8> {
 
 /// One `.npy` file.
 pub(super) fn parse(mut source: impl Read) -> Result<Array, String> {
-    let head = head(&mut source)?;
-    let values = elements_of(source, &head)?;
-    Ok(Array { shape: head.shape, values })
+    let (head, _) = head(&mut source)?;
+    head.read(source)
 }
 
-/// What comes before the elements.
+/// What is said of an array before its elements.
 #[derive(Debug)]
 pub(super) struct Head {
+    /// Name of the dtype.
     pub(super) descr: String,
+    pub(super) dtype: Dtype,
     pub(super) shape: Vec<usize>,
-    /// Bytes of an element, and of all that the shape says there are.
-    pub(super) size: u64,
+    /// Whether the first axis is the fastest, not the last.
+    pub(super) fortran: bool,
+    /// Bytes of all elements.
     pub(super) claim: u64,
-    /// Bytes of the head.
-    pub(super) len: u64,
+}
+
+impl Head {
+    /// Of an array of this dtype, shape and order.
+    pub(super) fn new(descr: String, shape: Vec<usize>, fortran: bool) -> Result<Self, String> {
+        let Some(dtype) = Dtype::parse(&descr) else {
+            let objects = if descr.contains('O') { " of Python objects" } else { "" };
+            return Err(format!(
+                "dtype `{descr}`{objects}, but read are whole numbers, and floats of 2, 4 and 8 bytes"
+            ));
+        };
+        let claim = elements(&shape).and_then(|n| n.checked_mul(dtype.size as u64));
+        let claim = claim.ok_or_else(|| too_large(&shape, &descr))?;
+        // In an array of one axis both orders are the same.
+        let fortran = fortran && shape.iter().filter(|&&side| side != 1).count() > 1;
+        Ok(Self { descr, dtype, shape, fortran, claim })
+    }
+
+    /// Reads the elements into memory.
+    pub(super) fn read(self, source: impl Read) -> Result<Array, String> {
+        let Self { descr, dtype, shape, fortran, claim } = self;
+        if claim > LIMIT {
+            return Err(too_large(&shape, &descr));
+        }
+        let mut bytes = Vec::new();
+        source.take(claim + 1).read_to_end(&mut bytes).map_err(lost("elements"))?;
+        if bytes.len() as u64 != claim {
+            let more = if bytes.len() as u64 > claim { "at least " } else { "" };
+            return Err(format!(
+                "the header claims {claim} bytes for {shape:?}, but {more}{} follow",
+                bytes.len()
+            ));
+        }
+        let values = dtype.values(bytes)?;
+        let values = if fortran { values.transposed(&shape) } else { values };
+        Ok(Array { shape, values })
+    }
 }
 
 fn lost(what: &'static str) -> impl Fn(io::Error) -> String {
     move |error| format!("reading the {what}: {error}")
 }
 
-/// Reads up to the first element.
-pub(super) fn head(source: &mut impl Read) -> Result<Head, String> {
+/// Reads up to the first element: what is said, and in how many bytes.
+pub(super) fn head(source: &mut impl Read) -> Result<(Head, u64), String> {
     let mut head = [0; 8];
     source.read_exact(&mut head).map_err(lost("magic"))?;
     if !head.starts_with(MAGIC) {
@@ -186,37 +291,11 @@ pub(super) fn head(source: &mut impl Read) -> Result<Head, String> {
     let Header { descr, fortran_order, shape } =
         Header::parse(&text).ok_or_else(|| format!("cannot read the header {}", text.trim()))?;
 
-    let Some(size) = size_of(&descr) else {
-        return Err(format!("dtype `{descr}`, but read are |u1, <i8, <f4 and <f8"));
-    };
-    if fortran_order && shape.len() > 1 {
-        return Err("is in Fortran order; save it with numpy.ascontiguousarray".into());
-    }
-    let claim = elements(&shape).and_then(|n| n.checked_mul(size));
-    let claim = claim.ok_or_else(|| too_large(&shape, &descr))?;
-    Ok(Head { descr, shape, size, claim, len: 8 + wide + length })
+    Ok((Head::new(descr, shape, fortran_order)?, 8 + wide + length))
 }
 
 fn too_large(shape: &[usize], descr: &str) -> String {
     format!("shape {shape:?} of `{descr}` exceeds {LIMIT} bytes")
-}
-
-/// Reads the elements into memory.
-pub(super) fn elements_of(source: impl Read, head: &Head) -> Result<Values, String> {
-    let Head { descr, shape, claim, .. } = head;
-    if *claim > LIMIT {
-        return Err(too_large(shape, descr));
-    }
-    let mut bytes = Vec::new();
-    source.take(claim + 1).read_to_end(&mut bytes).map_err(lost("elements"))?;
-    if bytes.len() as u64 != *claim {
-        let more = if bytes.len() as u64 > *claim { "at least " } else { "" };
-        return Err(format!(
-            "the header claims {claim} bytes for {shape:?}, but {more}{} follow",
-            bytes.len()
-        ));
-    }
-    Values::parse(descr, bytes).ok_or_else(|| "dtype is not known".into())
 }
 
 /// What the header of an array says.

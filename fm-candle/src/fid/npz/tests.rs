@@ -52,8 +52,7 @@ fn what_statistics_are_of_goes_with_them() {
     let path = folder.path().join("stats.npz");
     write_statistics(&path, &statistics()).unwrap();
     assert_eq!(read_about(&path).unwrap(), About::default());
-    let about =
-        About { images: Some("mnist:train".into()), net: Some("lenet".into()), resize: None };
+    let about = About::ours("mnist:train".into(), "lenet".into(), None);
     write_statistics_about(&path, &statistics(), &about).unwrap();
     assert_eq!(read_about(&path).unwrap(), about);
     assert_eq!(read_statistics(&path).unwrap(), statistics());
@@ -103,6 +102,7 @@ fn images_that_are_not_what_they_say_are_refused() {
         assert!(
             complaint(&header("<f4", &[0, 1, 1, 1])).contains("must be u1 in [0, 255], not <f4")
         );
+        assert!(complaint(&header("|i1", &[0, 1, 1, 1])).contains("must be u1"));
     }
     let whole = [header("|u1", &[1, 1, 1, 1]), vec![9]].concat();
     let mut bytes = zipped(&[("arr_0.npy", &whole)], CompressionMethod::Stored);
@@ -153,6 +153,48 @@ fn reads_what_other_writers_write() {
 }
 
 #[test]
+fn numbers_of_any_kind_and_order_are_read() {
+    let of = |descr: &str, bytes: &[u8]| {
+        let text = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': (2,), }}");
+        parse(&npy(&text, bytes)[..]).unwrap().values
+    };
+    let f16 = |x: f32| half::f16::from_f32(x);
+    // numpy.array([1, -2], dtype) and numpy.array([1, 254], dtype), as tobytes gives them.
+    assert_eq!(of("<f2", &[0, 0x3c, 0, 0xc0]), Values::F16(vec![f16(1.0), f16(-2.0)]));
+    assert_eq!(of(">f2", &[0x3c, 0, 0xc0, 0]), Values::F16(vec![f16(1.0), f16(-2.0)]));
+    assert_eq!(of(">f4", &[0x3f, 0x80, 0, 0, 0xc0, 0, 0, 0]), Values::F32(vec![1.0, -2.0]));
+    let f8 = [[0x3f, 0xf0, 0, 0, 0, 0, 0, 0], [0xc0, 0, 0, 0, 0, 0, 0, 0]];
+    assert_eq!(of(">f8", f8.as_flattened()), Values::F64(vec![1.0, -2.0]));
+    assert_eq!(of("|i1", &[1, 0xfe]), Values::I64(vec![1, -2]));
+    assert_eq!(of("<i2", &[1, 0, 0xfe, 0xff]), Values::I64(vec![1, -2]));
+    assert_eq!(of(">i4", &[0, 0, 0, 1, 0xff, 0xff, 0xff, 0xfe]), Values::I64(vec![1, -2]));
+    assert_eq!(of("|u1", &[1, 0xfe]), Values::U8(vec![1, 254]));
+    assert_eq!(of(">u2", &[0, 1, 0, 0xfe]), Values::I64(vec![1, 254]));
+    assert_eq!(of("<u4", &[1, 0, 0, 0, 0xfe, 0, 0, 0]), Values::I64(vec![1, 254]));
+    let wide: Vec<u8> = [1_i64, -2].iter().flat_map(|x| x.to_be_bytes()).collect();
+    assert_eq!(of(">i8", &wide), Values::I64(vec![1, -2]));
+}
+
+#[test]
+fn the_first_axis_may_be_the_fastest() {
+    // numpy.asfortranarray(numpy.arange(24, dtype="u1").reshape(2, 3, 4)).tobytes("A")
+    let bytes =
+        [0, 12, 4, 16, 8, 20, 1, 13, 5, 17, 9, 21, 2, 14, 6, 18, 10, 22, 3, 15, 7, 19, 11, 23];
+    let text = "{'descr': '|u1', 'fortran_order': True, 'shape': (2, 3, 4), }";
+    let array = parse(&npy(text, &bytes)[..]).unwrap();
+    assert_eq!(array, Array { shape: vec![2, 3, 4], values: Values::U8((0..24).collect()) });
+
+    // Images of it are turned round in memory.
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("images.npz");
+    let text = "{'descr': '|u1', 'fortran_order': True, 'shape': (2, 3, 4, 1), }";
+    let file = zipped(&[("arr_0.npy", &npy(text, &bytes))], CompressionMethod::Stored);
+    std::fs::write(&path, file).unwrap();
+    let Content::Images(images) = read(&path).unwrap() else { panic!("no images") };
+    assert_eq!(Images::gather(&images, 2).unwrap().pixels, (0..24).collect::<Vec<_>>());
+}
+
+#[test]
 fn rejects_malformed_arrays() {
     let of = |shape: &str, descr: &str, bytes: usize| {
         let text = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}");
@@ -165,10 +207,12 @@ fn rejects_malformed_arrays() {
     assert!(of("(99999999999999999999999,)", "|u1", 8).contains("cannot read the header"));
     assert!(of("(-1,)", "|u1", 8).contains("cannot read the header"));
     assert!(of("2", "|u1", 8).contains("cannot read the header"));
-    assert!(of("(1,)", ">f8", 8).contains("dtype `>f8`"));
-    assert!(of("(1,)", "|O", 8).contains("dtype `|O`"));
-    let fortran = "{'descr': '<f8', 'fortran_order': True, 'shape': (1, 1), }";
-    assert!(complaint(&npy(fortran, &[0; 8])).contains("Fortran order"));
+    for descr in ["|O", "|b1", "<c8", "<U4", "<f16", "<i3", "|u", "f", "", "<"] {
+        assert!(of("(1,)", descr, 8).contains(&format!("dtype `{descr}`")), "{descr}");
+    }
+    assert!(of("(1,)", "|O", 8).contains("of Python objects"));
+    let beyond = npy("{'descr': '<u8', 'fortran_order': False, 'shape': (1,), }", &[0xff; 8]);
+    assert!(complaint(&beyond).contains("beyond 2^63"));
     for text in ["", "{", "{'descr'", "{'descr': '<f8'}", "{'é': 1}", "{}", "[]"] {
         assert!(complaint(&npy(text, &[])).contains("cannot read the header"), "{text}");
     }
@@ -233,6 +277,10 @@ fn names_file_and_array_at_fault() {
     std::fs::write(&path, zipped(&[("w.npy", &mu)], CompressionMethod::Stored)).unwrap();
     let error = read(&path).unwrap_err().to_string();
     assert!(error.contains("other.npz`: holds neither statistics"), "{error}");
+    assert!(error.ends_with("nor images (`arr_0`), but `w`"), "{error}");
+    std::fs::write(&path, zipped(&[("mu.npy", &mu)], CompressionMethod::Stored)).unwrap();
+    let error = read(&path).unwrap_err().to_string();
+    assert!(error.ends_with("holds no array `sigma`, but `mu`"), "{error}");
     std::fs::write(&path, zipped(&[("arr_0.npy", &mu)], CompressionMethod::Stored)).unwrap();
     assert!(read(&path).unwrap_err().to_string().contains("must be u1"));
     assert!(read(&folder.path().join("absent.npz")).is_err());

@@ -5,18 +5,26 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use fm_candle::checkpoint;
-use fm_candle::data::{Dataset, Split, folder};
+use fm_candle::data::{Dataset, ImageSet, Split, folder};
 use fm_candle::fid::inception::Layer;
 use fm_candle::fid::npz::About;
 use fm_candle::fid::resize::Resize;
-use fm_candle::fid::{self, FeatureNet, Features, Gathering, Statistics, npz};
+use fm_candle::fid::{self, FeatureNet, Features, Gathering, Statistics, npz, pickled};
+use fm_candle::fingerprint;
 
 use super::Args;
 use super::source::{Samples, Source};
 use crate::cli::Common;
 use crate::cmd::images::{self, Kind};
+use crate::cmd::net::NetArgs;
 use crate::cmd::sample::Drawing;
 use crate::embedded;
+use crate::progress::Progress;
+
+/// What may stand for a set.
+const NEEDED: &str = "needed is a folder of images, an .npz of images (arr_0) or statistics (mu, sigma), \
+     a pickle of statistics, a .safetensors of samples or features, a data set (mnist:test) or a \
+     checkpoint";
 
 /// Images read and judged at a time.
 const CHUNK: usize = 64;
@@ -30,9 +38,33 @@ pub(super) struct Wanted {
     pub(super) logits: bool,
 }
 
+/// Where statistics come from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Origin {
+    BuiltIn,
+    /// From the folder `--cache`.
+    Cached,
+    /// From a file that was named.
+    Given,
+    Computed,
+}
+
+impl Origin {
+    /// Name for people and in JSON.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::BuiltIn => "built in",
+            Self::Cached => "cached",
+            Self::Given => "given",
+            Self::Computed => "computed",
+        }
+    }
+}
+
 /// One set, as its statistics and what else was wanted of it.
 pub(super) struct Side {
     pub(super) statistics: Statistics,
+    pub(super) origin: Origin,
     /// What the statistics are of.
     pub(super) about: About,
     /// Features, `[n, d]`, where they were wanted.
@@ -42,9 +74,9 @@ pub(super) struct Side {
 }
 
 impl Side {
-    /// Statistics or features that came with a file.
-    fn given(statistics: Statistics, about: About, rows: Vec<f32>) -> Self {
-        Self { statistics, about, rows, logits: (Vec::new(), 0) }
+    /// Statistics or features that are there already.
+    fn there(origin: Origin, statistics: Statistics, about: About, rows: Vec<f32>) -> Self {
+        Self { statistics, origin, about, rows, logits: (Vec::new(), 0) }
     }
 
     /// Which features these are, where that is known.
@@ -107,11 +139,11 @@ impl<'a> Judge<'a> {
             return Ok(net);
         }
         let net: (Box<dyn FeatureNet>, _) = match (self.features, &self.args.weights) {
-            (Features::LeNet, None) => (Box::new(embedded::lenet()?), BUILT_IN.into()),
+            (Features::LeNet, None) => (Box::new(embedded::lenet()?), embedded::LENET.into()),
             (features, Some(path)) => {
                 let net = features.open(path, self.resize, &self.common.device()?);
                 let net = net.with_context(|| format!("--weights for {features}"))?;
-                (net, format!("{features}, weights {}", fid::fingerprint(path)?))
+                (net, format!("{features}, weights {}", fingerprint::of_file(path)?))
             }
             (features, None) => bail!(
                 "--features {features} needs --weights FILE, torch-fidelity's or pytorch-fid's; \
@@ -124,11 +156,8 @@ impl<'a> Judge<'a> {
     /// What our net's features of `images` are of.
     fn about(&self, images: &str) -> Result<About> {
         let resized = self.features != Features::LeNet;
-        Ok(About {
-            images: Some(images.into()),
-            net: Some(self.net()?.1.clone()),
-            resize: resized.then(|| self.resize.name().into()),
-        })
+        let resize = resized.then(|| self.resize.name());
+        Ok(About::ours(images.into(), self.net()?.1.clone(), resize))
     }
 
     /// The set that `name` names; its contents tell what a file is.
@@ -143,7 +172,7 @@ impl<'a> Judge<'a> {
             Kind::Folder => Source::Files(folder::list(path)?),
             Kind::Npz => match npz::read(path)? {
                 npz::Content::Statistics(statistics) => {
-                    return Self::statistics(path, statistics, wanted);
+                    return Self::statistics(statistics, npz::read_about(path)?, wanted);
                 }
                 npz::Content::Images(images) => Source::Set(Box::new(images)),
             },
@@ -158,7 +187,11 @@ impl<'a> Judge<'a> {
                     (None, None) => self.drawing(path)?,
                 }
             }
-            Kind::Other => self.drawing(path)?,
+            Kind::Pickle => {
+                return Self::statistics(pickled::read(path)?, About::default(), wanted);
+            }
+            Kind::Checkpoint => self.drawing(path)?,
+            Kind::Foreign(what) => bail!("{what}; {NEEDED}"),
         };
         self.judge(&source, name, wanted)
     }
@@ -179,7 +212,7 @@ impl<'a> Judge<'a> {
                 Some(size) => format!("{name} at {size} x {size}"),
                 None => name.into(),
             };
-            return self.cached(&Source::Set(set), &name, wanted);
+            return self.cached(set, &name, wanted);
         }
         // A checkpoint as the other set needs -n, so -n must not ask for the images here.
         let embedded = self.features == Features::LeNet && args.weights.is_none();
@@ -188,10 +221,9 @@ impl<'a> Judge<'a> {
             && wanted.rows.is_none()
             && !wanted.logits
         {
-            let about =
-                About { images: Some(name.into()), net: Some(BUILT_IN.into()), resize: None };
+            let about = About::ours(name.into(), embedded::LENET.into(), None);
             let statistics = embedded::lenet_mnist_train()?;
-            return Ok(Side::given(statistics, about, Vec::new()));
+            return Ok(Side::there(Origin::BuiltIn, statistics, about, Vec::new()));
         }
         bail!(
             "needs --data-path DIR; built in are the statistics of mnist:train on the built-in \
@@ -199,30 +231,29 @@ impl<'a> Judge<'a> {
         )
     }
 
-    /// The statistics of a data set from the folder `--cache`, or into it.
-    fn cached(&self, source: &Source, name: &str, wanted: Wanted) -> Result<Side> {
+    /// The statistics of a data set from the folder `--cache`, or into it, by the set's name and the
+    /// fingerprints of its images and of the net.
+    fn cached(&self, set: Box<dyn ImageSet>, name: &str, wanted: Wanted) -> Result<Side> {
         let Some(dir) =
             self.args.cache.as_ref().filter(|_| wanted.rows.is_none() && !wanted.logits)
         else {
-            return self.judge(source, name, wanted);
+            return self.judge(&Source::Set(set), name, wanted);
         };
-        let n = source.len().min(self.args.n.unwrap_or(usize::MAX));
-        let about = self.about(name)?;
-        let words = [Some(name), about.net.as_deref(), about.resize.as_deref()];
-        let key = words.into_iter().flatten().collect::<Vec<_>>().join("-");
+        let n = set.len().min(self.args.n.unwrap_or(usize::MAX));
+        let bar = self.common.progress().bar("fingerprint", n as u64, "img");
+        let images = fingerprint::of_images(&*set, n, |n| bar.inc(n as u64))?;
+        bar.finish_and_clear();
+        let about = About { fingerprint: Some(images), ..self.about(name)? };
+        let words = [Some(name), about.net.as_deref(), about.fingerprint.as_deref()];
+        let words = words.into_iter().chain([about.resize.as_deref()]);
+        let key = words.flatten().collect::<Vec<_>>().join("-");
         let key = key.replace(|c: char| !c.is_ascii_alphanumeric() && c != '-', "_");
         let path = dir.join(format!("{key}-{n}.npz"));
-        if path.is_file() {
+        if path.is_file() && npz::read_about(&path)? == about {
             let statistics = npz::read_statistics(&path)?;
-            let found = npz::read_about(&path)?;
-            ensure!(
-                found == about && statistics.n == Some(n as u64),
-                "`{}`: holds other statistics than its name says; remove it",
-                path.display()
-            );
-            return Ok(Side::given(statistics, about, Vec::new()));
+            return Ok(Side::there(Origin::Cached, statistics, about, Vec::new()));
         }
-        let side = self.judge(source, name, wanted)?;
+        let side = Side { about, ..self.judge(&Source::Set(set), name, wanted)? };
         std::fs::create_dir_all(dir).with_context(|| format!("creating `{}`", dir.display()))?;
         npz::write_statistics_about(&path, &side.statistics, &side.about)?;
         self.common.progress().line(&format!("wrote `{}`", path.display()));
@@ -230,12 +261,12 @@ impl<'a> Judge<'a> {
     }
 
     /// Statistics in a file.
-    fn statistics(path: &Path, statistics: Statistics, wanted: Wanted) -> Result<Side> {
+    fn statistics(statistics: Statistics, about: About, wanted: Wanted) -> Result<Side> {
         if let Some(option) = wanted.rows {
             bail!("holds statistics alone, but {option} needs the features of each image");
         }
         ensure!(!wanted.logits, "holds statistics alone, but --is needs images");
-        Ok(Side::given(statistics, npz::read_about(path)?, Vec::new()))
+        Ok(Side::there(Origin::Given, statistics, about, Vec::new()))
     }
 
     /// Features in a file, or the first `-n` of them.
@@ -245,11 +276,25 @@ impl<'a> Judge<'a> {
         rows.truncate(self.args.n.unwrap_or(usize::MAX).saturating_mul(d));
         let statistics = Statistics::of_rows(&rows, d)?;
         let about = About { images: Some(name.into()), ..About::default() };
-        Ok(Side::given(statistics, about, rows))
+        Ok(Side::there(Origin::Given, statistics, about, rows))
     }
 
-    /// Images to be sampled from a checkpoint.
+    /// Images to be sampled from a checkpoint, once it is known to hold a net.
     fn drawing(&self, path: &Path) -> Result<Source> {
+        let file = checkpoint::Source::open(path, false)?;
+        let net = NetArgs::plain(path).open(Progress::silent());
+        if file.net().is_none() && net.is_err() {
+            let tensors = match file.tensors() {
+                [] => "no tensors".into(),
+                [one] => format!("one tensor, `{}`", one.name),
+                all @ [first, ..] => format!("{} tensors, from `{}` on", all.len(), first.name),
+            };
+            bail!(
+                "holds {tensors}: neither `features` nor `samples`, and no net that it names or that is a \
+                 preset's; `fmq sample CKPT --arch NET -o samples.npz` draws from other nets"
+            );
+        }
+        net?;
         let Some(n) = self.args.n else {
             bail!("-n N is needed to sample from a checkpoint");
         };
@@ -283,9 +328,6 @@ impl<'a> Judge<'a> {
         }
         bar.finish_and_clear();
         let statistics = gathering.finish()?.try_into()?;
-        Ok(Side { statistics, about: self.about(name)?, rows, logits })
+        Ok(Side { statistics, origin: Origin::Computed, about: self.about(name)?, rows, logits })
     }
 }
-
-/// Name of the built-in net.
-const BUILT_IN: &str = "lenet, built in";

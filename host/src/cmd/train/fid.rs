@@ -1,5 +1,6 @@
 //! `--compute_fid`: how far samples are from the training set, as upstream's evaluation has it.
 
+use core::cell::OnceCell;
 use core::ops::Range;
 use std::fs;
 use std::path::PathBuf;
@@ -13,6 +14,7 @@ use fm_candle::fid::moments::Moments;
 use fm_candle::fid::npz::About;
 use fm_candle::fid::resize::Resize;
 use fm_candle::fid::{self, FeatureNet, Features, Gathering, Statistics, distributed, npz};
+use fm_candle::fingerprint;
 use fm_candle::model::UNet;
 use fm_candle::sample::{start_noise, to_pixels};
 use fm_candle::train::{Order, Rank};
@@ -29,8 +31,10 @@ const CHUNK: usize = 64;
 pub(super) struct Fid {
     features: Box<dyn FeatureNet>,
     reference: PathBuf,
-    /// What the statistics there must be of.
+    /// What the statistics there must be of, but for the fingerprint of the images.
     about: About,
+    /// That fingerprint, once it is needed.
+    images: OnceCell<String>,
 }
 
 impl Fid {
@@ -54,12 +58,9 @@ impl Fid {
         let resize = Resize::default();
         let features = inception.open(&weights, resize, device)?;
         let reference = args.output_dir.join("fid_reference.npz");
-        let about = About {
-            images: Some(format!("{}:train", args.dataset)),
-            net: Some(format!("{inception}, weights {}", fid::fingerprint(&weights)?)),
-            resize: Some(resize.name().into()),
-        };
-        Ok(Some(Self { features, reference, about }))
+        let net = format!("{inception}, weights {}", fingerprint::of_file(&weights)?);
+        let about = About::ours(format!("{}:train", args.dataset), net, Some(resize.name()));
+        Ok(Some(Self { features, reference, about, images: OnceCell::new() }))
     }
 
     /// The distance between samples of `net`, under the labels of training images, and the training
@@ -67,7 +68,7 @@ impl Fid {
     pub(super) fn score(&self, run: &Run<'_>, net: &UNet) -> Result<Option<f64>> {
         let first = run.ranks.rank().index == 0;
         // What the first process sees in the folder counts; it alone needs the statistics.
-        let real = if run.ranks.any(first && self.is_kept()?)? {
+        let real = if run.ranks.any(first && self.is_kept(run)?)? {
             first.then(|| npz::read_statistics(&self.reference)).transpose()?
         } else {
             let Some(moments) = self.training_set(run)? else { return Ok(None) };
@@ -82,18 +83,41 @@ impl Fid {
         Ok(Some(score[0]))
     }
 
-    /// Whether the folder has the training set's statistics of these features.
-    fn is_kept(&self) -> Result<bool> {
-        Ok(self.reference.is_file() && npz::read_about(&self.reference)? == self.about)
+    /// Whether the folder has the statistics of this training set on these features.
+    fn is_kept(&self, run: &Run<'_>) -> Result<bool> {
+        if !self.reference.is_file() {
+            return Ok(false);
+        }
+        let kept = npz::read_about(&self.reference)? == self.about(run)?;
+        if !kept {
+            run.progress.line(&format!(
+                "`{}` is of other images, weights or another version; it is computed anew",
+                self.reference.display()
+            ));
+        }
+        Ok(kept)
     }
 
     /// Statistics of the training set, written for the run's next evaluation.
     fn keep(&self, run: &Run<'_>, moments: Moments) -> Result<Statistics> {
         let statistics = moments.try_into()?;
         if !run.args.test_run {
-            npz::write_statistics_about(&self.reference, &statistics, &self.about)?;
+            npz::write_statistics_about(&self.reference, &statistics, &self.about(run)?)?;
         }
         Ok(statistics)
+    }
+
+    /// What the training set's statistics are of. Its images are read once to find out, as a resumed
+    /// run may have others.
+    fn about(&self, run: &Run<'_>) -> Result<About> {
+        if self.images.get().is_none() {
+            let n = run.data.len();
+            let bar = run.progress.bar("fingerprint of the training set", n as u64, "img");
+            let images = fingerprint::of_images(&*run.data, n, |n| bar.inc(n as u64))?;
+            bar.finish_and_clear();
+            self.images.get_or_init(|| images);
+        }
+        Ok(About { fingerprint: self.images.get().cloned(), ..self.about.clone() })
     }
 
     /// Moments of the training set.
@@ -108,15 +132,21 @@ impl Fid {
     fn samples(&self, run: &Run<'_>, net: &UNet) -> Result<Option<Moments>> {
         let args = run.args;
         let most = if args.test_run { args.batch_size } else { run.data.len() };
+        let n = args.fid_samples.min(most);
         let seed = run.trainer.config().seed;
         let order = Order::new(run.data.len(), seed, 0, Rank::default());
         let folder = args.output_dir.join("fid_samples");
         if args.save_fid_samples {
             fs::create_dir_all(&folder)
                 .with_context(|| format!("creating `{}`", folder.display()))?;
+            // An earlier evaluation may have had more: of other weights, they would count with these.
+            let beyond = (n..).map(|image| folder.join(format!("{image}.png")));
+            for path in beyond.take_while(|path| run.ranks.rank().index == 0 && path.is_file()) {
+                fs::remove_file(&path).with_context(|| format!("removing `{}`", path.display()))?;
+            }
         }
         let [channels, height, width] = run.data.shape();
-        self.moments(run, args.fid_samples.min(most), "samples", |gathering, range| {
+        self.moments(run, n, "samples", |gathering, range| {
             let shape = (channels, height, width);
             let x0 = start_noise(seed, range.start as u64, range.len(), shape, &run.device)?;
             let of = &order.images()[range.clone()];
