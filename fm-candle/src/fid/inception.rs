@@ -21,7 +21,7 @@ mod blocks;
 
 use candle_core::{Device, Tensor};
 
-use super::FeatureNet;
+use super::feature_net::FeatureNet;
 use super::resize::Resize;
 use crate::data::Images;
 use crate::error::{Error, Result};

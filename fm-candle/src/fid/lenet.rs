@@ -22,7 +22,8 @@ use core::ops::Range;
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 
-use super::{FeatureNet, Statistics};
+use super::feature_net::FeatureNet;
+use super::statistics::Statistics;
 use crate::checkpoint;
 use crate::data::Images;
 use crate::error::{Error, Result};

@@ -35,6 +35,7 @@ use crate::error::{Error, Result};
 
 pub mod bootstrap;
 pub mod distributed;
+mod feature_net;
 pub mod frechet;
 mod given;
 pub mod inception;
@@ -47,12 +48,16 @@ pub mod pickled;
 pub mod prdc;
 pub mod resize;
 mod rows;
+mod statistics;
 
 use frechet::frechet_distance;
 use inception::{Extractor, Inception, Layer};
 use lenet::LeNet;
 use moments::{BLOCK, Moments};
 use resize::Resize;
+
+pub use feature_net::FeatureNet;
+pub use statistics::Statistics;
 
 /// What an image is turned into before distributions are compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -131,29 +136,6 @@ impl FromStr for Features {
     }
 }
 
-/// A net that turns images into features.
-pub trait FeatureNet: Send + Sync {
-    /// Number of features of an image.
-    fn dim(&self) -> usize;
-
-    /// The features of images, `[n, dim]`, row-major. Those of an image depend on no other image.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Config`] for images that the net cannot take.
-    fn rows(&self, images: &Images) -> Result<Vec<f32>>;
-
-    /// The logits that the inception score of images is taken on, and the number of classes, from
-    /// the images' features.
-    ///
-    /// # Shapes: `rows: [n, dim]`, result `[n, classes]`
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Config`] where these features do not lead to logits.
-    fn logits(&self, rows: &[f32]) -> Result<(Vec<f32>, usize)>;
-}
-
 /// Statistics in the making: images come in batches of any size and leave only sums behind, which do
 /// not depend on how they were cut into batches.
 pub struct Gathering<'a> {
@@ -211,49 +193,6 @@ impl<'a> Gathering<'a> {
     pub fn finish(mut self) -> Result<Moments> {
         self.moments.add(&self.rows)?;
         Ok(self.moments)
-    }
-}
-
-/// The Gaussian fitted to the features of an image set.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Statistics {
-    /// Number of images, if known; pytorch-fid's files do not tell.
-    pub n: Option<u64>,
-    /// Mean of the features, `[d]`.
-    pub mean: Vec<f64>,
-    /// Their unbiased covariance, `[d, d]`.
-    pub covariance: Vec<f64>,
-}
-
-impl Statistics {
-    /// Statistics of rows of `d` features.
-    ///
-    /// # Shapes
-    ///
-    /// `rows`: `[n, d]`, row-major.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Config`] with fewer than two rows; [`Error::Tensor`] when `rows` does not divide
-    /// into rows of `d`, or holds a value that is not finite.
-    pub fn of_rows(rows: &[f32], d: usize) -> Result<Self> {
-        let mut moments = Moments::new(d);
-        moments.add(rows)?;
-        moments.try_into()
-    }
-
-    /// Number of features, `d`.
-    pub fn dim(&self) -> usize {
-        self.mean.len()
-    }
-}
-
-impl TryFrom<Moments> for Statistics {
-    type Error = Error;
-
-    fn try_from(moments: Moments) -> Result<Self> {
-        let (n, mean, covariance) = moments.into_parts()?;
-        Ok(Self { n: Some(n), mean, covariance })
     }
 }
 

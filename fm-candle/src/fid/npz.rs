@@ -7,23 +7,24 @@
 //! | statistics | `mu` f8 `[d]`, `sigma` f8 `[d, d]`, or of any other numbers; ours also `n` i8 `[]`, the number of images, and `about` u1 `[any]`, [`About`] as JSON |
 //! | images | `arr_0` u1 `[n, h, w, c]` |
 
-use std::fs::File;
-use std::io::{BufReader, Cursor, Read, Seek};
-use std::path::{Path, PathBuf};
+use std::io::Cursor;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use zip::CompressionMethod;
 use zip::write::SimpleFileOptions;
-use zip::{CompressionMethod, ZipArchive};
 
-use super::{Statistics, given};
+use super::statistics::Statistics;
 use crate::atomic;
 use crate::error::{Error, Result};
 use crate::zipped::Archive;
 
+use self::archive::Npz;
 pub use self::images::ImageArray;
 pub use self::npy::{Array, Values};
-use self::npy::{Head, MAX_HEADER, elements, header, parse};
+use self::npy::{Head, MAX_HEADER, elements, header};
 
+mod archive;
 mod images;
 mod npy;
 #[cfg(test)]
@@ -229,82 +230,4 @@ pub(super) fn array_of(
     bytes: &[u8],
 ) -> Result<Array, String> {
     Head::new(descr, shape, fortran)?.read(bytes)
-}
-
-/// Arrays that an error names, at most.
-const SHOWN: usize = 6;
-
-/// An opened archive and the name it goes by in errors.
-struct Npz<R> {
-    path: PathBuf,
-    archive: ZipArchive<R>,
-}
-
-impl Npz<BufReader<File>> {
-    fn open(path: &Path) -> Result<Self> {
-        let file = File::open(path).map_err(|source| Error::io(path, source))?;
-        Self::new(path, BufReader::new(file))
-    }
-}
-
-impl<R: Read + Seek> Npz<R> {
-    fn new(path: &Path, source: R) -> Result<Self> {
-        let archive = ZipArchive::new(source)
-            .map_err(|error| Error::file(path, format!("is no .npz archive: {error}")))?;
-        Ok(Self { path: path.to_path_buf(), archive })
-    }
-
-    fn fault(&self, reason: impl Into<String>) -> Error {
-        Error::file(&self.path, reason)
-    }
-
-    fn has(&self, name: &str) -> bool {
-        let file = format!("{name}.npy");
-        self.archive.file_names_raw().any(|found| found == file.as_bytes())
-    }
-
-    /// The names of its arrays, for an error.
-    fn names(&self) -> String {
-        let names = self.archive.file_names_raw().map(String::from_utf8_lossy);
-        let names: Vec<_> =
-            names.filter_map(|n| n.strip_suffix(".npy").map(|n| format!("`{n}`"))).collect();
-        let more = if names.len() > SHOWN { ", ..." } else { "" };
-        match names.len() {
-            0 => "no array".into(),
-            n => names[..n.min(SHOWN)].join(", ") + more,
-        }
-    }
-
-    /// The array `name`.
-    fn array(&mut self, name: &str) -> Result<Array> {
-        if !self.has(name) {
-            return Err(self.fault(format!("holds no array `{name}`, but {}", self.names())));
-        }
-        let path = &self.path;
-        let fault = |reason: String| Error::file(path, format!("array `{name}`: {reason}"));
-        let entry = self
-            .archive
-            .by_name(&format!("{name}.npy"))
-            .map_err(|error| fault(error.to_string()))?;
-        parse(entry).map_err(fault)
-    }
-
-    fn statistics(&mut self) -> Result<Statistics> {
-        let (mu, sigma) = (self.array("mu")?, self.array("sigma")?);
-        let n = if self.has("n") { Some(self.count()?) } else { None };
-        given::statistics(mu, sigma, n).map_err(|reason| self.fault(reason))
-    }
-
-    /// The number of images.
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "a whole number of at least 0, far below 2^53"
-    )]
-    fn count(&mut self) -> Result<u64> {
-        match self.array("n")?.values.into_f64()[..] {
-            [n] if n >= 0.0 && n.fract() == 0.0 => Ok(n as u64),
-            _ => Err(self.fault("array `n`: must be one whole number of at least 0")),
-        }
-    }
 }

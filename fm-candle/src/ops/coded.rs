@@ -9,9 +9,9 @@
 
 use candle_core::{CpuStorage, CustomOp3, DType, Device, Layout, Result, Shape, Tensor, bail};
 use half::{bf16, f16};
-use quant_core::bits::Bits;
 use quant_core::matrix::QuantizedMatrix;
 
+use super::decode::Decode;
 use super::real::slice;
 
 /// A constant weight as codes, levels and scales on a device.
@@ -21,20 +21,7 @@ pub struct CodedWeight {
     levels: Tensor,
     scales: Tensor,
     shape: Shape,
-    coding: Coding,
-}
-
-/// How the rows are coded, and what they become.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Coding {
-    /// Width of a code.
-    pub bits: Bits,
-    /// At least 1.
-    pub rows_per_codebook: usize,
-    pub rows: usize,
-    pub row_len: usize,
-    /// f32, f16 or bf16.
-    pub dtype: DType,
+    decode: Decode,
 }
 
 impl CodedWeight {
@@ -78,7 +65,7 @@ impl CodedWeight {
             levels: Tensor::new(levels, device)?,
             scales: Tensor::from_iter(scales, device)?,
             shape,
-            coding: Coding {
+            decode: Decode {
                 bits,
                 rows_per_codebook,
                 rows: rows.rows(),
@@ -90,7 +77,7 @@ impl CodedWeight {
 
     /// The type of the dense weight.
     pub fn dtype(&self) -> DType {
-        self.coding.dtype
+        self.decode.dtype
     }
 
     /// The same weight in another shape.
@@ -116,46 +103,12 @@ impl CodedWeight {
     /// # Errors
     /// A device without room for it.
     pub fn dense(&self) -> Result<Tensor> {
-        let rows = self.codes.apply_op3_no_bwd(&self.levels, &self.scales, &self.coding)?;
+        let rows = self.codes.apply_op3_no_bwd(&self.levels, &self.scales, &self.decode)?;
         rows.reshape(&self.shape)
     }
 }
 
-impl Coding {
-    /// Bytes of a row of codes.
-    pub(super) fn row_bytes(&self) -> usize {
-        self.bits.packed_len(self.row_len)
-    }
-
-    /// As `decode` in `cuda/kernels.cu`, index by index; `store` rounds to the result's type.
-    fn decode<T: Copy>(
-        &self,
-        codes: &[u8],
-        levels: &[f32],
-        scales: &[f32],
-        store: fn(f32) -> T,
-    ) -> Vec<T> {
-        let (bits, mask) = (usize::from(self.bits.get()), usize::from(self.bits.max_code()));
-        let mut out = Vec::with_capacity(self.rows * self.row_len);
-        for row in 0..self.rows {
-            let levels = &levels[(row / self.rows_per_codebook) << bits..][..=mask];
-            let table: Vec<T> = levels.iter().map(|level| store(level * scales[row])).collect();
-            let codes = &codes[row * self.row_bytes()..][..self.row_bytes()];
-            for i in 0..self.row_len {
-                let bit = i % 8 * bits;
-                let (at, shift) = (i / 8 * bits + bit / 8, bit % 8);
-                let mut code = usize::from(codes[at]);
-                if shift + bits > 8 {
-                    code |= usize::from(codes[at + 1]) << 8;
-                }
-                out.push(table[(code >> shift) & mask]);
-            }
-        }
-        out
-    }
-}
-
-impl CustomOp3 for Coding {
+impl CustomOp3 for Decode {
     fn name(&self) -> &'static str {
         "decode"
     }
@@ -171,9 +124,9 @@ impl CustomOp3 for Coding {
     ) -> Result<(CpuStorage, Shape)> {
         let (codes, levels, scales) = (slice(codes, lc)?, slice(levels, ll)?, slice(scales, ls)?);
         let weight = match self.dtype {
-            DType::F16 => CpuStorage::F16(self.decode(codes, levels, scales, f16::from_f32)),
-            DType::BF16 => CpuStorage::BF16(self.decode(codes, levels, scales, bf16::from_f32)),
-            _ => CpuStorage::F32(self.decode(codes, levels, scales, |x| x)),
+            DType::F16 => CpuStorage::F16(self.apply(codes, levels, scales, f16::from_f32)),
+            DType::BF16 => CpuStorage::BF16(self.apply(codes, levels, scales, bf16::from_f32)),
+            _ => CpuStorage::F32(self.apply(codes, levels, scales, |x| x)),
         };
         Ok((weight, (self.rows, self.row_len).into()))
     }

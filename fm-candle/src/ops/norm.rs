@@ -125,6 +125,25 @@ pub(super) struct GroupNorm {
 }
 
 impl GroupNorm {
+    /// As [`group_norm`], with a row of `a`, then of `b`, for each image.
+    ///
+    /// # Shapes: `x: [n, .., c]`, `ab: [n, 2 c]`, result as `x`
+    #[cfg(feature = "cuda")]
+    fn on_gpu(&self, x: &Tensor, ab: &Tensor) -> Result<Tensor> {
+        let (n, c) = ab.dims2()?;
+        let affine = [n, c / 2];
+        let g = self.geometry(x.dims(), &affine, &affine)?;
+        let sizes = super::cuda::Norm {
+            n: g.n,
+            pixels: g.pixels,
+            c: g.c(),
+            groups: g.groups,
+            eps: self.eps,
+            silu: self.activation == Activation::Silu,
+        };
+        gpu::norm(x, ab, sizes)
+    }
+
     pub(super) fn new(groups: usize, eps: f64, activation: Activation) -> Self {
         Self { groups, eps, activation, moments: OnceLock::new() }
     }

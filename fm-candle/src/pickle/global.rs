@@ -2,7 +2,7 @@
 
 use ::safetensors::Dtype;
 
-use super::{Result, Value};
+use super::limits::Result;
 
 /// A name that a pickle may mention.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -89,8 +89,8 @@ impl core::fmt::Display for Special {
 ///
 /// Names that could run a program, and unknown functions of torch that rebuild a tensor. Nothing
 /// is ever run: a file that asks for it is no honest checkpoint.
-pub(super) fn global(module: &str, name: &str) -> Result<Value> {
-    let global = match (module, name) {
+pub(super) fn global(module: &str, name: &str) -> Result<Global> {
+    Ok(match (module, name) {
         ("collections", "OrderedDict" | "defaultdict" | "Counter") => Global::Dict,
         ("argparse", "Namespace") => Global::Namespace,
         ("torch._utils", "_rebuild_tensor" | "_rebuild_tensor_v2") => Global::Tensor,
@@ -126,8 +126,7 @@ pub(super) fn global(module: &str, name: &str) -> Result<Value> {
             _ => Global::Foreign,
         },
         _ => Global::Foreign,
-    };
-    Ok(Value::Global(global))
+    })
 }
 
 /// The type of the elements of a class of storages; bytes for one of any type.
@@ -317,11 +316,11 @@ mod tests {
             ("torch.nn.modules.linear", "Linear"),
             ("oslo", "Config"),
         ] {
-            assert_eq!(global(module, name).unwrap(), Value::Global(Global::Foreign), "{module}");
+            assert_eq!(global(module, name).unwrap(), Global::Foreign, "{module}");
         }
-        let complex = Value::Global(Global::ElementType(Element::Own("complex128", 16)));
+        let complex = Global::ElementType(Element::Own("complex128", 16));
         assert_eq!(global("torch", "complex128").unwrap(), complex);
-        let half = Value::Global(Global::Storage(Element::Common(Dtype::F16)));
+        let half = Global::Storage(Element::Common(Dtype::F16));
         assert_eq!(global("torch", "HalfStorage").unwrap(), half);
     }
 }

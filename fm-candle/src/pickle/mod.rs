@@ -17,29 +17,18 @@ use std::collections::HashMap;
 use std::io::{self, Read};
 
 use self::global::{Global, global};
+use self::limits::{MAX_FOREIGN, MAX_VALUES, Result};
 use self::value::{Array, Node};
 
 pub(crate) use self::global::Element;
+pub(crate) use self::limits::MAX_BYTES;
 pub(crate) use self::value::{Found, Pickle, Rebuild, Storage, Value};
 
 mod global;
+mod limits;
 #[cfg(test)]
 mod tests;
 mod value;
-
-/// Why a pickle, or a value in it, is refused.
-type Result<T> = core::result::Result<T, String>;
-
-/// Longest pickle of a checkpoint in bytes; upstream's largest needs half of one MiB.
-pub(crate) const MAX_BYTES: u64 = 16 << 20;
-/// Most values in the arena, on the stack and in the memo; a tensor takes about nine.
-const MAX_VALUES: usize = 1 << 20;
-/// Deepest container around a tensor.
-const MAX_DEPTH: usize = 64;
-/// Most names of foreign classes that are noted down.
-const MAX_FOREIGN: usize = 64;
-/// Longest dotted name of a tensor in bytes.
-const MAX_NAME: usize = 1024;
 
 impl Pickle {
     /// Runs the pickle at the start of `input`, reading not past its end.
@@ -266,10 +255,10 @@ impl<R: Read> Machine<R> {
     /// The global of a name; foreign ones are noted down.
     fn named(&mut self, module: &str, name: &str) -> Result<Value> {
         let global = global(module, name)?;
-        if global == Value::Global(Global::Foreign) && self.pickle.foreign.len() < MAX_FOREIGN {
+        if global == Global::Foreign && self.pickle.foreign.len() < MAX_FOREIGN {
             self.pickle.foreign.push(format!("{module}.{name}"));
         }
-        Ok(global)
+        Ok(Value::Global(global))
     }
 
     fn append(&mut self, new: &[Value]) -> Result<()> {

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value as Json};
 
 use super::global::{Element, Global, Special};
-use super::{MAX_DEPTH, MAX_NAME, MAX_VALUES, Result};
+use super::limits::{MAX_DEPTH, MAX_NAME, MAX_VALUES, Result};
 
 /// A value on the stack: small, copied freely.
 #[derive(Clone, Copy, Debug, PartialEq)]

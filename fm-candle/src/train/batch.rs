@@ -3,9 +3,12 @@
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 
+use super::config::TrainConfig;
+use super::distributed::Rank;
 use super::loader::Pixels;
-use super::{Progress, Rank, TrainConfig, Trainer};
+use super::progress::Progress;
 use crate::error::Result;
+use crate::path::Times;
 use crate::random::Domain;
 
 /// All that one training batch needs.
@@ -66,10 +69,10 @@ impl Batch {
             },
         );
         let times = Domain::Time.stream(config.seed);
-        let kind = Trainer::times(config);
+        let kind = if config.skewed_timesteps { Times::Skewed } else { Times::Uniform };
         let t: Vec<f32> = (0..n).map(|i| kind.draw(times, example(i))).collect();
         let label = match &from.labels {
-            Some(labels) if !Trainer::drops_labels(config, progress) => {
+            Some(labels) if !drops_labels(config, progress) => {
                 Some(Tensor::from_slice(labels, n, device)?)
             }
             _ => None,
@@ -82,4 +85,10 @@ impl Batch {
             label,
         })
     }
+}
+
+/// Whether this batch is trained without labels.
+fn drops_labels(config: &TrainConfig, progress: &Progress) -> bool {
+    let stream = Domain::ClassDrop.stream(config.seed);
+    f64::from(stream.uniform(progress.batches, 0)) < config.class_drop_prob
 }

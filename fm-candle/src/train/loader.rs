@@ -6,7 +6,8 @@ use std::thread;
 
 use rayon::prelude::*;
 
-use super::{Order, Progress};
+use super::order::Order;
+use super::progress::Progress;
 use crate::data::ImageSet;
 use crate::error::{Error, Result};
 

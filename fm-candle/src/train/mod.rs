@@ -11,6 +11,7 @@ mod loader;
 mod moments;
 mod optimizer;
 mod order;
+mod progress;
 mod scaler;
 mod schedule;
 mod state;
@@ -19,13 +20,11 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor, Var};
 use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
 
 use crate::data::ImageSet;
 use crate::error::{Error, Result};
 use crate::model::{Cast, Init, Initial, Inputs, Masks, Mode, Stored, UNet, UNetConfig, Weights};
-use crate::path::{Times, cond_ot, loss};
-use crate::random::Domain;
+use crate::path::{cond_ot, loss};
 
 pub use batch::Batch;
 pub use config::{Precision, TrainConfig};
@@ -40,6 +39,7 @@ pub use loader::Loader;
 pub use moments::Moments;
 pub use optimizer::{AdamW, AdamWConfig, add_gradients, norm, of_parameters};
 pub use order::Order;
+pub use progress::Progress;
 pub use scaler::Scaler;
 pub use schedule::Schedule;
 
@@ -47,29 +47,6 @@ pub use schedule::Schedule;
 const SHARD: usize = 8;
 /// Parameters from which on a batch is not cut: summing the gradients would cost too much.
 const SMALL_NET: usize = 4_000_000;
-
-/// Where a run stands.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Progress {
-    /// Finished epochs.
-    pub epoch: u64,
-    /// Batches done in the epoch under way.
-    pub batch: u64,
-    /// Batches done since the start of the run.
-    pub batches: u64,
-    /// Images in them, over all processes.
-    pub examples: u64,
-    /// Sum of the losses of the batches done in the epoch under way.
-    pub loss_sum: f64,
-}
-
-impl Progress {
-    /// Mean loss of the batches done in the epoch under way.
-    pub fn mean_loss(&self) -> f64 {
-        self.loss_sum / self.batch.max(1) as f64
-    }
-}
 
 /// A net under training, with all that a resumed run needs.
 pub struct Trainer {
@@ -377,16 +354,5 @@ impl Trainer {
         }
         self.pending.fill(None);
         Ok(())
-    }
-
-    /// Whether this batch is trained without labels.
-    fn drops_labels(config: &TrainConfig, progress: &Progress) -> bool {
-        let stream = Domain::ClassDrop.stream(config.seed);
-        f64::from(stream.uniform(progress.batches, 0)) < config.class_drop_prob
-    }
-
-    /// How times are drawn.
-    fn times(config: &TrainConfig) -> Times {
-        if config.skewed_timesteps { Times::Skewed } else { Times::Uniform }
     }
 }

@@ -5,7 +5,7 @@ use std::io::{self, BufReader};
 
 use zip::CompressionMethod;
 
-use super::Npz;
+use super::archive::Npz;
 use super::npy::{Array, Dtype, Values, head};
 use crate::data::ImageSet;
 use crate::error::{Error, Result};

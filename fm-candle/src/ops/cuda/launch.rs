@@ -10,9 +10,9 @@ use candle_core::cuda_backend::{CudaDType, WrapErr};
 use candle_core::{CudaStorage, DType, Layout, Result, bail};
 
 use super::kernel;
-use crate::ops::coded::Coding;
 use crate::ops::conv2d::Geometry;
-use crate::ops::dropout::Mask;
+use crate::ops::decode::Decode;
+use crate::ops::mask::Mask;
 
 /// Most threads of a block, as the kernels of the norm have room for.
 pub(super) const THREADS: usize = 256;
@@ -65,12 +65,12 @@ pub(super) fn argument<'a, T: CudaDType + DeviceRepr>(
 ///
 /// # Shapes
 /// `codes: [rows, row_bytes]` of u8, `levels: [codebooks, 2^bits]` and `scales: [rows]` of f32;
-/// result `[rows, row_len]` in the coding's type.
+/// result `[rows, row_len]` in the type of `sizes`.
 pub(in crate::ops) fn decode(
     (codes, lc): (&CudaStorage, &Layout),
     (levels, ll): (&CudaStorage, &Layout),
     (scales, ls): (&CudaStorage, &Layout),
-    coding: &Coding,
+    sizes: &Decode,
 ) -> Result<CudaStorage> {
     /// By the type of the result's elements.
     fn with<T: CudaDType + DeviceRepr>(
@@ -78,7 +78,7 @@ pub(in crate::ops) fn decode(
         codes: (&CudaStorage, &Layout),
         levels: (&CudaStorage, &Layout),
         scales: (&CudaStorage, &Layout),
-        k: &Coding,
+        k: &Decode,
     ) -> Result<CudaStorage> {
         let device = codes.0.device();
         let counts = [
@@ -108,10 +108,10 @@ pub(in crate::ops) fn decode(
         Ok(CudaStorage::wrap_cuda_slice(out, device.clone()))
     }
     let (codes, levels, scales) = ((codes, lc), (levels, ll), (scales, ls));
-    match coding.dtype {
-        DType::F32 => with::<f32>("decode_f32", codes, levels, scales, coding),
-        DType::F16 => with::<half::f16>("decode_f16", codes, levels, scales, coding),
-        DType::BF16 => with::<half::bf16>("decode_bf16", codes, levels, scales, coding),
+    match sizes.dtype {
+        DType::F32 => with::<f32>("decode_f32", codes, levels, scales, sizes),
+        DType::F16 => with::<half::f16>("decode_f16", codes, levels, scales, sizes),
+        DType::BF16 => with::<half::bf16>("decode_bf16", codes, levels, scales, sizes),
         other => bail!("packed weights cannot be decoded to {}", other.as_str()),
     }
 }

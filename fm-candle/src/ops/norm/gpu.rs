@@ -6,27 +6,13 @@ use candle_core::{
     CpuStorage, CudaStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail,
 };
 
-use super::{Activation, GroupNorm};
 use crate::ops::cuda;
 
-impl GroupNorm {
-    /// As [`super::group_norm`], with a row of `a`, then of `b`, for each image.
-    ///
-    /// # Shapes: `x: [n, .., c]`, `ab: [n, 2 c]`, result as `x`
-    pub(super) fn on_gpu(&self, x: &Tensor, ab: &Tensor) -> Result<Tensor> {
-        let (n, c) = ab.dims2()?;
-        let affine = [n, c / 2];
-        let g = self.geometry(x.dims(), &affine, &affine)?;
-        let sizes = cuda::Norm {
-            n: g.n,
-            pixels: g.pixels,
-            c: g.c(),
-            groups: g.groups,
-            eps: self.eps,
-            silu: self.activation == Activation::Silu,
-        };
-        x.contiguous()?.apply_op2(&ab.contiguous()?, Norm(sizes))
-    }
+/// The group norm of these sizes, with a row of `a`, then of `b`, for each image.
+///
+/// # Shapes: `x: [n, .., c]`, `ab: [n, 2 c]`, result as `x`
+pub(super) fn norm(x: &Tensor, ab: &Tensor, sizes: cuda::Norm) -> Result<Tensor> {
+    x.contiguous()?.apply_op2(&ab.contiguous()?, Norm(sizes))
 }
 
 /// `a = (1 + s) w`, `b = (1 + s) beta + t`, with `s` and `t` from an embedding or 0.

@@ -1,0 +1,26 @@
+//! Where a run stands.
+
+use serde::{Deserialize, Serialize};
+
+/// Where a run stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Progress {
+    /// Finished epochs.
+    pub epoch: u64,
+    /// Batches done in the epoch under way.
+    pub batch: u64,
+    /// Batches done since the start of the run.
+    pub batches: u64,
+    /// Images in them, over all processes.
+    pub examples: u64,
+    /// Sum of the losses of the batches done in the epoch under way.
+    pub loss_sum: f64,
+}
+
+impl Progress {
+    /// Mean loss of the batches done in the epoch under way.
+    pub fn mean_loss(&self) -> f64 {
+        self.loss_sum / self.batch.max(1) as f64
+    }
+}
