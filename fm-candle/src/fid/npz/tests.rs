@@ -2,8 +2,7 @@ use std::io::Write;
 
 use zip::ZipWriter;
 
-use super::npy::MAGIC;
-use super::npy::parse;
+use super::npy::{MAGIC, parse};
 use super::*;
 use crate::data::Images;
 
