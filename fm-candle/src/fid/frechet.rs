@@ -90,7 +90,10 @@ pub(super) fn covariance(mu: &[f64], sigma: &[f64]) -> Result<DMatrix<f64>> {
             if (sigma[(row, column)] - sigma[(column, row)]).abs() > tolerance {
                 return Err(Error::tensor(
                     "sigma",
-                    format!("entries ({row}, {column}) and ({column}, {row}) differ"),
+                    format!(
+                        "entries ({row}, {column}) and ({column}, {row}) differ, but a covariance is \
+                         symmetric"
+                    ),
                 ));
             }
         }

@@ -10,6 +10,7 @@ use nalgebra::DMatrix;
 use super::Statistics;
 use super::frechet::covariance;
 use super::npz::{Array, Values};
+use crate::error::Error;
 
 /// How far below 0 an eigenvalue may be, in units of the largest: more than f32 ever makes of it.
 const ROUNDING: f64 = 1e-4;
@@ -37,7 +38,10 @@ pub(super) fn statistics(mu: Array, sigma: Array, n: Option<u64>) -> Result<Stat
     }
     let rounding = if matches!(sigma.values, Values::F16(_)) { ROUNDING_F16 } else { ROUNDING };
     let mean = mu.values.into_f64();
-    let sigma = covariance(&mean, &sigma.values.into_f64()).map_err(|error| error.to_string())?;
+    let sigma = covariance(&mean, &sigma.values.into_f64()).map_err(|error| match error {
+        Error::Tensor { name, reason } => format!("array `{name}`: {reason}"),
+        error => error.to_string(),
+    })?;
     let covariance = semidefinite(sigma, rounding)?.data.into();
     Ok(Statistics { n, mean, covariance })
 }

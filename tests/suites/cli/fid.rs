@@ -355,6 +355,7 @@ fn files_of_other_kinds_are_told_before_anything_is_asked_for() {
     ok(dir, &["quantize", "other.safetensors", "--scheme", "ot", "--bits", "2", "-o", "other.fmq"]);
     ok(dir, &["unpack", "other.fmq", "-o", "other.pth"]);
     fs::create_dir(dir.join("nothing")).unwrap();
+    fs::create_dir_all(dir.join("classes/cat")).unwrap();
     let needed =
         "needed is a folder of images, an .npz of images (arr_0) or statistics (mu, sigma)";
     for (name, told) in [
@@ -374,6 +375,7 @@ fn files_of_other_kinds_are_told_before_anything_is_asked_for() {
         ("other.pth", "holds one tensor, `w`: neither"),
         ("other.fmq", "holds one tensor, `w`: neither"),
         ("nothing", "holds no images; their names end in jpg"),
+        ("classes", "holds no images itself, but folders (`cat`, ...); give one of them"),
         ("net.safetensors", "-n N is needed to sample from a checkpoint"),
         ("absent", "neither a readable file or folder nor a data set such as mnist:test"),
         ("mnist:half", "unknown split `half`; known are train, test"),
@@ -415,9 +417,9 @@ fn statistics_are_read_in_every_layout() {
     }
     // What is no Gaussian's is refused by its file and array.
     for (values, told) in [
-        ([1.0, f64::NAN, f64::NAN, 1.0], "tensor `sigma`: value 1 is NaN"),
+        ([1.0, f64::NAN, f64::NAN, 1.0], "array `sigma`: value 1 is NaN"),
         ([1.0, 2.0, 2.0, 1.0], "array `sigma`: has the eigenvalue -1.0000 (the largest is 3.0000)"),
-        ([1.0, 0.5, 0.0, 1.0], "tensor `sigma`: entries (0, 1) and (1, 0) differ"),
+        ([1.0, 0.5, 0.0, 1.0], "array `sigma`: entries (0, 1) and (1, 0) differ"),
     ] {
         let sigma = npz::Array { shape: vec![2, 2], values: npz::Values::F64(values.to_vec()) };
         npz::write(&dir.join("bad.npz"), &[("mu", mu.clone()), ("sigma", sigma)]).unwrap();

@@ -1,7 +1,7 @@
 //! What A or B names: images that are read, or drawn, and turned into features chunk by chunk.
 
 use core::cell::OnceCell;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use fm_candle::checkpoint;
@@ -169,7 +169,7 @@ impl<'a> Judge<'a> {
         let path = Path::new(name);
         let source = match Kind::of(name)? {
             Kind::DataSet(dataset, split) => return self.data_set(name, dataset, split, wanted),
-            Kind::Folder => Source::Files(folder::list(path)?),
+            Kind::Folder => Source::Files(files(path)?),
             Kind::Npz => match npz::read(path)? {
                 npz::Content::Statistics(statistics) => {
                     return Self::statistics(statistics, npz::read_about(path)?, wanted);
@@ -330,4 +330,20 @@ impl<'a> Judge<'a> {
         let statistics = gathering.finish()?.try_into()?;
         Ok(Side { statistics, origin: Origin::Computed, about: self.about(name)?, rows, logits })
     }
+}
+
+/// The images that lie in a folder itself.
+fn files(dir: &Path) -> Result<Vec<PathBuf>> {
+    let listed = folder::list(dir);
+    if listed.is_err()
+        && let Ok(entries) = dir.read_dir()
+        && let Some(inner) = entries.flatten().find(|entry| entry.path().is_dir())
+    {
+        bail!(
+            "holds no images itself, but folders (`{}`, ...); give one of them, or name a data set \
+             (imagenet:train --data-path DIR)",
+            inner.file_name().display()
+        );
+    }
+    Ok(listed?)
 }

@@ -29,7 +29,7 @@ pub(crate) enum Kind {
 const HEAD: u64 = 512;
 
 /// Files of other kinds, by the bytes at a place in them.
-const FOREIGN: [(usize, &[u8], &str); 20] = [
+const FOREIGN: [(usize, &[u8], &str); 21] = [
     (0, b"\x89PNG", "is one PNG image"),
     (0, b"\xff\xd8\xff", "is one JPEG image"),
     (8, b"WEBP", "is one WebP image"),
@@ -48,6 +48,7 @@ const FOREIGN: [(usize, &[u8], &str); 20] = [
     (0, b"\x28\xb5\x2f\xfd", "is compressed by zstd"),
     (257, b"ustar", "is a tar archive"),
     (0, b"\x89HDF", "is an HDF5 file"),
+    (0, b"MATLAB", "is a MATLAB file"),
     (0, b"PAR1", "is a Parquet file"),
     (0, b"GGUF", "is a GGUF file"),
 ];
@@ -94,6 +95,8 @@ impl Kind {
             Some("is empty")
         } else if head.starts_with(b"version https://git-lfs") {
             Some("is a pointer of Git LFS (`git lfs pull` brings the file itself)")
+        } else if head.starts_with(b"(dp") || head.starts_with(b"}q\0") {
+            Some("is a pickle of protocol 0 or 1 (2 to 5 are read)")
         } else if is_text(head) {
             Some("is a text file")
         } else {
@@ -144,6 +147,7 @@ mod tests {
         // The eighth byte of a header of safetensors is 0; a character may be cut.
         assert_eq!(foreign(b"{\"abcd\": {}}"), "is a text file");
         assert_eq!(foreign(["a", &"ü".repeat(300)].concat().as_bytes()), "is a text file");
+        assert!(foreign(b"(dp0\nV").starts_with("is a pickle of protocol 0 or 1"));
         assert_eq!(foreign(&[&[0; 257][..], b"ustar\0"].concat()), "is a tar archive");
         assert_eq!(foreign(b"\xff\xfe\0"), "is a file of no known kind");
         let empty = [&b"PK\x05\x06"[..], &[0; 18]].concat();
