@@ -197,7 +197,7 @@ impl fmt::Display for Error {
             Self::SelfTest { index } => {
                 write!(
                     f,
-                    "self-test: element {index} of the velocity is off: must be the golden one"
+                    "self-test: element {index} of the velocity is off: must be that of the self-test vector"
                 )
             }
         }

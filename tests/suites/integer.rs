@@ -30,14 +30,14 @@ fn values(seed: u64, len: usize) -> Vec<f32> {
 }
 
 /// The embedded net of a preset, packed and calibrated.
-fn embedded(preset: &str, bits: u8, golden: bool) -> Vec<u8> {
+fn embedded(preset: &str, bits: u8, self_test: bool) -> Vec<u8> {
     let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("../host/assets");
     let net = checkpoint::load(&assets.join(format!("{preset}.safetensors")), false).unwrap();
     let config = UNetConfig::from_json(net.net().unwrap()).unwrap().to_packed().unwrap();
     let options = Options::new(Scheme::LloydMax, width(bits));
     let options = Options { granularity: Granularity::Auto, ..options };
     let all: Vec<usize> = (0..net.tensors.len()).collect();
-    let packed = Some(PackedNet { config: &config, golden });
+    let packed = Some(PackedNet { config: &config, self_test });
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("net.fmq");
     let policy = |_: &str, _: &[usize]| TensorPolicy::Quantize(options);
@@ -152,7 +152,7 @@ fn a_device_is_right_only_with_the_very_same_numbers() {
     let model = Model::parse(&file).unwrap();
     let plan = Plan::with_precision(&model, Precision::Integer).unwrap();
     let mut arena = vec![0.0; Settings::default().arena_len(&plan, &model)];
-    let off = model.activations().unwrap().golden_off();
+    let off = model.activations().unwrap().self_test_error();
     assert!(off > 0.0 && off < 0.2, "{off}");
     assert_eq!(plan.self_test(&model, &mut arena), Ok(Some(off)));
 

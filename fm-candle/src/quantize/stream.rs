@@ -10,7 +10,7 @@ use crate::checkpoint::TensorInfo;
 use crate::error::{Error, Result};
 
 /// A packed file but for its head, whose place the sink has filled with as many zeros. The head's
-/// memory plan and golden pair are not known yet: they are of their length, and empty.
+/// memory plan and self-test vector are not known yet: they are of their length, and empty.
 pub struct Packed<S> {
     /// What took the bytes.
     pub sink: S,

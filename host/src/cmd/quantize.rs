@@ -143,7 +143,7 @@ impl Args {
                 &self.output,
                 source,
                 &indices,
-                packed_net.as_ref().map(|config| PackedNet { config, golden: self.golden }),
+                packed_net.as_ref().map(|config| PackedNet { config, self_test: self.golden }),
                 policy,
                 |info, _| {
                     bar.inc(info.count() as u64);

@@ -76,7 +76,7 @@ impl Facts {
         Self {
             name: name.chars().map(plain).collect(),
             bytes: file.len(),
-            golden: model.golden().is_some(),
+            golden: model.self_test_vector().is_some(),
             drawing: Drawing::of(model),
         }
     }

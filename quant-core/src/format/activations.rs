@@ -2,7 +2,7 @@
 //!
 //! | offset | bytes | field |
 //! |---|---|---|
-//! | 0 | 4 | f32: how far the worst element of the golden velocity is off in integers; 0 without a golden pair |
+//! | 0 | 4 | f32: how far the worst element of the self-test velocity is off in integers; 0 without a self-test vector |
 //! | 4 | 4n | f32: for each map, in the order in which the layers write them, its range, above 0 |
 //!
 //! A map's byte `q`, -127 to 127, means `q range / 127`; what lies beyond the range is clipped. Integers give the same bits on every target, so a device is
@@ -33,9 +33,9 @@ impl<'a> Activations<'a> {
             return Err(Error::Trailing { bytes: wide(rest.len()) });
         }
         let activations = Self { section };
-        let off = activations.golden_off();
-        if !(off >= 0.0 && off.is_finite()) {
-            return Err(Error::Real { what: "difference of the golden pair", range: "from 0" });
+        let error = activations.self_test_error();
+        if !(error >= 0.0 && error.is_finite()) {
+            return Err(Error::Real { what: "error of the self-test", range: "from 0" });
         }
         // Not below the normal numbers: 127 to the range is finite.
         let right = |range: f32| range >= f32::MIN_POSITIVE && range.is_finite();
@@ -45,8 +45,8 @@ impl<'a> Activations<'a> {
         Ok(activations)
     }
 
-    /// How far the worst element of the golden velocity is off in integers, 0 without a pair.
-    pub fn golden_off(self) -> f32 {
+    /// Greatest error of an element of the self-test velocity in integers; 0 without a self-test vector.
+    pub fn self_test_error(self) -> f32 {
         f32::from_bits(word(self.section, 0))
     }
 
@@ -73,7 +73,7 @@ mod tests {
     #[test]
     fn reads_the_documented_bytes() {
         let activations = Activations::parse(&SECTION).unwrap();
-        assert_eq!(activations.golden_off(), 0.25);
+        assert_eq!(activations.self_test_error(), 0.25);
         assert!(activations.ranges().eq([1.0, 2.0]));
         assert_eq!([0, 1, 2].map(|map| activations.range(map)), [Some(1.0), Some(2.0), None]);
     }

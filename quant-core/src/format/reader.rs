@@ -2,11 +2,11 @@
 
 use super::activations::Activations;
 use super::bytes::{check_zero, wide};
-use super::golden::Golden;
 use super::header::{HEADER_LEN, Header, RECORD_LEN, SECTION_LEN};
 use super::memory_plan::MemoryPlan;
 use super::record::{Encoding, Record};
 use super::section::{Kind, Names, Sections};
+use super::self_test::SelfTestVector;
 use crate::error::{Error, Result, check_length};
 use crate::matrix::{QuantizedMatrix, check_part, part, row_out_of_range};
 use crate::net::NetConfig;
@@ -19,7 +19,7 @@ pub struct Model<'a> {
     version: (u16, u16),
     net: Option<NetConfig>,
     plan: Option<MemoryPlan>,
-    golden: Option<Golden<'a>>,
+    self_test: Option<SelfTestVector<'a>>,
     activations: Option<Activations<'a>>,
     sections: Sections<'a>,
     tensors: Tensors<'a>,
@@ -42,7 +42,7 @@ impl<'a> Model<'a> {
         let sections = Sections::parse(head, table, records_end)?;
         let net = sections.get(Kind::NET).map(NetConfig::parse).transpose()?;
         let plan = sections.get(Kind::MEMORY_PLAN).map(MemoryPlan::parse).transpose()?;
-        let golden = sections.get(Kind::GOLDEN).map(Golden::parse).transpose()?;
+        let self_test = sections.get(Kind::SELF_TEST).map(SelfTestVector::parse).transpose()?;
         let activations = sections.get(Kind::ACTIVATION_SCALES).map(Activations::parse);
         let activations = activations.transpose()?;
         let names = sections.get(Kind::NAMES);
@@ -59,7 +59,7 @@ impl<'a> Model<'a> {
         let described: usize = tensors.clone().map(|tensor| tensor.described_bytes()).sum();
         let header_bytes = header.head_len.saturating_sub(described);
         let version = header.version;
-        Ok(Self { version, net, plan, golden, activations, sections, tensors, header_bytes })
+        Ok(Self { version, net, plan, self_test, activations, sections, tensors, header_bytes })
     }
 
     /// Major and minor version of the file.
@@ -77,9 +77,9 @@ impl<'a> Model<'a> {
         self.plan
     }
 
-    /// The golden pair, if the file has one.
-    pub const fn golden(&self) -> Option<&Golden<'a>> {
-        self.golden.as_ref()
+    /// The self-test vector, if the file has one.
+    pub const fn self_test_vector(&self) -> Option<&SelfTestVector<'a>> {
+        self.self_test.as_ref()
     }
 
     /// The activation scales, if the file has them.

@@ -23,8 +23,8 @@ impl Kind {
     pub const ACTIVATION_SCALES: Self = Self(4);
     /// What is added to biases against the mean error of the weights.
     pub const BIAS_CORRECTIONS: Self = Self(5);
-    /// An input with its output.
-    pub const GOLDEN: Self = Self(6);
+    /// The self-test vector: an input with its output.
+    pub const SELF_TEST: Self = Self(6);
 }
 
 /// An entry of the table.

@@ -1,4 +1,4 @@
-//! The golden pair: what the net answers to one input, so that a device can test itself.
+//! The self-test vector: an input and the velocity of the net there, so that a device can test itself.
 //!
 //! | offset | bytes | field |
 //! |---|---|---|
@@ -19,7 +19,7 @@ const NO_LABEL: u32 = u32::MAX;
 
 /// An input, given by its seed, and the velocity that the packed net has there.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Golden<'a> {
+pub struct SelfTestVector<'a> {
     /// Seed of the noise that is the input.
     pub seed: u64,
     /// Time, 0 to 1.
@@ -33,20 +33,20 @@ pub struct Golden<'a> {
     velocity: &'a [u8],
 }
 
-impl<'a> Golden<'a> {
+impl<'a> SelfTestVector<'a> {
     /// A pair; `velocity` are the little-endian f32 of `[channels, height, width]`.
     ///
     /// # Errors
-    /// Those of [`Golden::parse`].
+    /// Those of [`SelfTestVector::parse`].
     pub fn new(
         (seed, t, label): (u64, f32, Option<u32>),
         tolerance: f32,
         size: (u16, u16),
         velocity: &'a [u8],
     ) -> Result<Self> {
-        let golden = Self { seed, t, label, tolerance, size, velocity };
-        golden.check()?;
-        Ok(golden)
+        let vector = Self { seed, t, label, tolerance, size, velocity };
+        vector.check()?;
+        Ok(vector)
     }
 
     /// Reads the contents of the section.
@@ -57,7 +57,7 @@ impl<'a> Golden<'a> {
     /// a whole number of images; [`Error::NonFinite`] for an element of it.
     pub fn parse(section: &'a [u8]) -> Result<Self> {
         let (needed, left) = (wide(HEAD_LEN), wide(section.len()));
-        let truncated = Error::Truncated { what: "golden pair", needed, left };
+        let truncated = Error::Truncated { what: "self-test vector", needed, left };
         let (head, velocity) = section.split_at_checked(HEAD_LEN).ok_or(truncated)?;
         let [height, width] = [word(head, 20) & 0xffff, word(head, 20) >> 16];
         let side = |x: u32| u16::try_from(x).unwrap_or(0);
@@ -92,10 +92,13 @@ impl<'a> Golden<'a> {
 
     fn check(&self) -> Result<()> {
         if !(0.0..=1.0).contains(&self.t) {
-            return Err(Error::Real { what: "time of the golden pair", range: "0 to 1" });
+            return Err(Error::Real { what: "time of the self-test vector", range: "0 to 1" });
         }
         if !(self.tolerance > 0.0 && self.tolerance.is_finite()) {
-            return Err(Error::Real { what: "tolerance of the golden pair", range: "above 0" });
+            return Err(Error::Real {
+                what: "tolerance of the self-test vector",
+                range: "above 0",
+            });
         }
         let image = 4 * index(u32::from(self.size.0) * u32::from(self.size.1));
         let rest = self.velocity.len().checked_rem(image);
@@ -103,14 +106,14 @@ impl<'a> Golden<'a> {
             let found = wide(self.velocity.len());
             let min = wide(image.max(4));
             return Err(Error::Range {
-                what: "bytes of the golden velocity",
+                what: "bytes of the self-test velocity",
                 found,
                 min,
                 max: min,
             });
         }
         match self.velocity().position(|v| !v.is_finite()) {
-            Some(index) => Err(Error::NonFinite { what: "golden velocity", index }),
+            Some(index) => Err(Error::NonFinite { what: "self-test velocity", index }),
             None => Ok(()),
         }
     }
@@ -129,14 +132,14 @@ mod tests {
 
     #[test]
     fn reads_and_writes_the_documented_bytes() {
-        let golden = Golden::parse(&SECTION).unwrap();
-        assert_eq!((golden.seed, golden.t, golden.label), (1 | 2 << 32, 0.5, Some(3)));
-        assert_eq!((golden.tolerance, golden.size), (0.125, (1, 2)));
-        assert!(golden.velocity().eq([1.0, -2.0]));
-        assert_eq!(golden.head(), SECTION[..24]);
+        let vector = SelfTestVector::parse(&SECTION).unwrap();
+        assert_eq!((vector.seed, vector.t, vector.label), (1 | 2 << 32, 0.5, Some(3)));
+        assert_eq!((vector.tolerance, vector.size), (0.125, (1, 2)));
+        assert!(vector.velocity().eq([1.0, -2.0]));
+        assert_eq!(vector.head(), SECTION[..24]);
         let mut unlabelled = SECTION;
         unlabelled[12..16].fill(0xff);
-        assert_eq!(Golden::parse(&unlabelled).unwrap().label, None);
+        assert_eq!(SelfTestVector::parse(&unlabelled).unwrap().label, None);
     }
 
     #[test]
@@ -144,7 +147,7 @@ mod tests {
         let with = |at: usize, byte: u8| {
             let mut section = SECTION;
             section[at] = byte;
-            Golden::parse(&section).map(|_| ())
+            SelfTestVector::parse(&section).map(|_| ())
         };
         assert_eq!(with(0, 9), Ok(()));
         // t = 2^125, tolerance below 0, three rows, no rows
@@ -153,10 +156,10 @@ mod tests {
         }
         let mut infinite = SECTION;
         infinite[28..32].copy_from_slice(&f32::INFINITY.to_le_bytes());
-        let refused = Err(Error::NonFinite { what: "golden velocity", index: 1 });
-        assert_eq!(Golden::parse(&infinite), refused);
-        assert!(Golden::parse(&SECTION[..23]).is_err());
-        assert!(Golden::parse(&SECTION[..24]).is_err());
-        assert!(Golden::parse(&SECTION[..31]).is_err());
+        let refused = Err(Error::NonFinite { what: "self-test velocity", index: 1 });
+        assert_eq!(SelfTestVector::parse(&infinite), refused);
+        assert!(SelfTestVector::parse(&SECTION[..23]).is_err());
+        assert!(SelfTestVector::parse(&SECTION[..24]).is_err());
+        assert!(SelfTestVector::parse(&SECTION[..31]).is_err());
     }
 }
