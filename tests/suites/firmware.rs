@@ -24,7 +24,7 @@ use fm_candle::quantize::{Calibration, PackedNet, TensorPolicy, calibrate, quant
 use fm_candle::sample::Sampler;
 use fm_candle::solver::{self, Method, uniform_grid};
 use fmq_tests::width;
-use quant_core::format::{Kind, Model, fill_section};
+use quant_core::format::{Kind, Model, SelfTestVector, fill_section};
 use quant_core::infer::{self, Plan, Precision, Settings};
 use quant_core::quantize::{Granularity, Options};
 use quant_core::scheme::Scheme;
@@ -328,8 +328,8 @@ fn a_failed_self_test_is_said() {
     let vector = model.self_test_vector().unwrap();
     let mut velocity: Vec<f32> = vector.velocity().collect();
     velocity[700] += 0.01;
-    let velocity = velocity.iter().flat_map(|v| v.to_le_bytes());
-    let section: Vec<u8> = vector.head().into_iter().chain(velocity).collect();
+    let input = (vector.seed, vector.t, vector.label);
+    let section = SelfTestVector::emit(input, vector.tolerance, vector.size, &velocity).unwrap();
     let head = u32::from_le_bytes(file[24..28].try_into().unwrap()) as usize;
     fill_section(&mut file[..head], Kind::SELF_TEST, &section).unwrap();
     std::fs::write(&path, &file).unwrap();

@@ -134,10 +134,8 @@ fn everything() -> Vec<u8> {
         (0..plans.len()).map(|i| format!("{}.{}.{i}", plans[i].scheme, plans[i].bits)).collect();
     let mut names: Vec<&str> = names.iter().map(String::as_str).collect();
     names.extend(["f32", "i64", "empty"]);
-    let velocity: Vec<u8> = weights(12).iter().flat_map(|v| v.to_le_bytes()).collect();
-    let golden = SelfTestVector::new((3, 0.25, Some(7)), 1e-4, (2, 2), &velocity).unwrap();
-    let golden = [&golden.head()[..], &velocity].concat();
-    let sections = vec![(Kind::SELF_TEST, &golden[..]), (Kind(1000), b"of a later version")];
+    let vector = SelfTestVector::emit((3, 0.25, Some(7)), 1e-4, (2, 2), &weights(12)).unwrap();
+    let sections = vec![(Kind::SELF_TEST, &vector[..]), (Kind(1000), b"of a later version")];
     let mut writer = Writer::new(Vec::new(), &Head { net: None, names, sections }).unwrap();
     for options in &plans {
         let tensor = quantize_tensor(&weights(5 * 37), &[5, 37], options).unwrap();
@@ -180,13 +178,10 @@ fn net() -> Vec<u8> {
     };
     net.parameters(&mut keep).unwrap();
     let names: Vec<String> = (0..shapes.len()).map(|i| format!("p{i}")).collect();
-    let golden = |velocity: &[f32]| {
-        let velocity: Vec<u8> = velocity.iter().flat_map(|v| v.to_le_bytes()).collect();
-        let golden = SelfTestVector::new((5, 0.5, Some(1)), 1e-3, (8, 8), &velocity).unwrap();
-        [&golden.head()[..], &velocity].concat()
-    };
+    let vector =
+        |velocity: &[f32]| SelfTestVector::emit((5, 0.5, Some(1)), 1e-3, (8, 8), velocity).unwrap();
     let plan = MemoryPlan { size: (8, 8), arena_bytes: 0, macs: 0 }.emit();
-    let empty = golden(&[0.0; 64]);
+    let empty = vector(&[0.0; 64]);
     let sections = vec![(Kind::MEMORY_PLAN, &plan[..]), (Kind::SELF_TEST, &empty)];
     let names = names.iter().map(String::as_str).collect();
     let mut writer = Writer::new(Vec::new(), &Head { net: Some(&net), names, sections }).unwrap();
@@ -212,7 +207,7 @@ fn net() -> Vec<u8> {
     let input = Input { x: &x, concat: &[], t: 0.5, label: Some(1) };
     plan.velocity(&model, &input, &mut vec![0.0; plan.arena_len()], &mut v).unwrap();
     fill_section(&mut head, Kind::MEMORY_PLAN, &plan.stored().emit()).unwrap();
-    fill_section(&mut head, Kind::SELF_TEST, &golden(&v)).unwrap();
+    fill_section(&mut head, Kind::SELF_TEST, &vector(&v)).unwrap();
     file[..head.len()].copy_from_slice(&head);
     file
 }

@@ -18,7 +18,7 @@ use fm_candle::quantize::{
 use fmq_tests::nets::nets;
 use fmq_tests::{formula, formula_weights, width};
 use quant_core::Error;
-use quant_core::format::{Kind, Model, with_section};
+use quant_core::format::{Activations, Kind, Model, with_section};
 use quant_core::infer::{Input, Plan, Precision, Sampler, Settings};
 use quant_core::quantize::{Granularity, Options};
 use quant_core::scheme::Scheme;
@@ -111,8 +111,8 @@ fn every_net_stays_close_to_its_floats() {
         };
         plan.observe(&model, &input, &mut arena, &mut v, &mut widen).unwrap();
 
-        let section: Vec<u8> = [0.0].iter().chain(&ranges).flat_map(|x| x.to_le_bytes()).collect();
-        let file = with_section(&file, Kind::ACTIVATION_SCALES, &section).unwrap();
+        let scales = Activations::emit(0.0, &ranges);
+        let file = with_section(&file, Kind::ACTIVATION_SCALES, &scales).unwrap();
         let model = Model::parse(&file).unwrap();
         let size = (height, width);
         let plan = Plan::with_size_and_precision(&model, size, Precision::Integer).unwrap();
@@ -172,16 +172,14 @@ fn a_device_is_right_only_with_the_very_same_numbers() {
 fn scales_that_do_not_fit_are_refused() {
     let file = embedded("mnist-micro", 2, false);
     let section = Kind::ACTIVATION_SCALES;
-    let ranges: Vec<u8> = [0f32, 1.0, 2.0].iter().flat_map(|x| x.to_le_bytes()).collect();
-    let few = with_section(&file, section, &ranges).unwrap();
+    let few = with_section(&file, section, &Activations::emit(0.0, &[1.0, 2.0])).unwrap();
     let model = Model::parse(&few).unwrap();
     let refused = Plan::with_precision(&model, Precision::Integer);
     assert!(matches!(refused, Err(Error::Length { found: 2, .. })), "{refused:?}");
     assert!(Plan::new(&model).is_ok(), "floats do not look at them");
 
     for bad in [f32::NAN, -1.0, 0.0, f32::INFINITY] {
-        let ranges: Vec<u8> = [0.0, bad].iter().flat_map(|x| x.to_le_bytes()).collect();
-        let error = with_section(&file, section, &ranges).unwrap_err();
+        let error = with_section(&file, section, &Activations::emit(0.0, &[bad])).unwrap_err();
         assert_eq!(error.to_string(), "activation scale: must be above 0", "{bad}");
     }
     let config = UNetConfig::preset("mnist-micro").unwrap();

@@ -1,6 +1,6 @@
 //! The activation scales of a packed file: how far the bytes of each feature map reach.
 
-use quant_core::format::{Kind, Model, with_section};
+use quant_core::format::{Activations, Kind, Model, with_section};
 use quant_core::infer::{Input, Plan, Precision};
 use quant_core::noise;
 
@@ -69,12 +69,10 @@ pub fn calibrate(file: &[u8], by: Calibration, mut drawn: impl FnMut()) -> Resul
         histogram.range().ok_or_else(|| Error::Config(finite()))
     };
     let ranges: Vec<f32> = maps.iter().enumerate().map(range).collect::<Result<_>>()?;
-    let ranges: Vec<u8> = ranges.into_iter().flat_map(f32::to_le_bytes).collect();
-    let section = |off: f32| [&off.to_le_bytes()[..], &ranges].concat();
     let kind = Kind::ACTIVATION_SCALES;
-    let calibrated = with_section(file, kind, &section(0.0))?;
+    let calibrated = with_section(file, kind, &Activations::emit(0.0, &ranges))?;
     let off = self_test_error(&Model::parse(&calibrated)?)?;
-    Ok(with_section(file, kind, &section(off))?)
+    Ok(with_section(file, kind, &Activations::emit(off, &ranges))?)
 }
 
 /// Greatest error of an element of the self-test velocity in integers; 0 without a self-test vector.

@@ -51,13 +51,11 @@ impl PackedNet<'_> {
 
 /// The contents of the self-test vector's section.
 fn vector(net: &NetConfig, side: u32, velocity: &[f32]) -> Result<Vec<u8>> {
-    let velocity: Vec<u8> = velocity.iter().flat_map(|v| v.to_le_bytes()).collect();
     let side = u16::try_from(side).map_err(|_| {
         Error::Config(format!("images of side {side} are too large for a self-test vector"))
     })?;
     let label = net.num_classes.map(|_| 0);
-    let vector = SelfTestVector::new((SEED, TIME, label), TOLERANCE, (side, side), &velocity)?;
-    Ok([&vector.head()[..], &velocity].concat())
+    Ok(SelfTestVector::emit((SEED, TIME, label), TOLERANCE, (side, side), velocity)?)
 }
 
 /// Fills these sections in the head of a file that is complete but for them; `file` holds the same

@@ -22,7 +22,7 @@ use arbitrary::Arbitrary;
 use crc::{CRC_32_ISO_HDLC, Crc};
 use quant_core::Error;
 use quant_core::bits::Bits;
-use quant_core::format::{Encoding, Head, Kind, Model, SelfTestVector, Writer, with_section};
+use quant_core::format::{Activations, Encoding, Head, Kind, Model, SelfTestVector, Writer, with_section};
 use quant_core::infer::Plan;
 use quant_core::net::NetConfig;
 use quant_core::quantize::{Granularity, CodebookDtype, Options, QuantizedTensor, quantize_tensor};
@@ -176,9 +176,8 @@ pub fn drawable() -> Vec<u8> {
     let names: Vec<String> = (0..tensors.len()).map(|i| i.to_string()).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     // Any velocity: a self-test that fails goes the same way.
-    let velocity = [0; 4 * 16];
-    let vector = SelfTestVector::new((1, 0.5, Some(3)), 0.1, (4, 4), &velocity).expect("a right pair");
-    let vector = [vector.head().as_slice(), &velocity].concat();
+    let vector = SelfTestVector::emit((1, 0.5, Some(3)), 0.1, (4, 4), &[0.0; 16]);
+    let vector = vector.expect("a right vector");
     let head = Head { net: Some(&net), names, sections: vec![(Kind::SELF_TEST, &vector)] };
     let mut writer = Writer::new(Vec::new(), &head).expect("the head is right");
     for tensor in &tensors {
@@ -187,6 +186,6 @@ pub fn drawable() -> Vec<u8> {
     let file = writer.into_file().expect("all tensors are there");
     let model = Model::parse(&file).expect("written by the writer");
     let maps = Plan::new(&model).expect("a net that draws").maps();
-    let scales: Vec<u8> = (0..=maps).flat_map(|_| 2f32.to_le_bytes()).collect();
+    let scales = Activations::emit(2.0, &vec![2.0; maps]);
     with_section(&file, Kind::ACTIVATION_SCALES, &scales).expect("scales")
 }

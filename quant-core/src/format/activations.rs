@@ -8,8 +8,15 @@
 //! A map's byte `q`, -127 to 127, means `q range / 127`; what lies beyond the range is clipped. Integers give the same bits on every target, so a device is
 //! right if it finds exactly that worst difference.
 
-use super::bytes::{wide, word};
+use super::bytes::{real, wide};
 use crate::error::{Error, Result};
+#[cfg(feature = "alloc")]
+use alloc::vec::Vec;
+
+mod field {
+    pub(super) const SELF_TEST_ERROR: usize = 0;
+    pub(super) const RANGES: usize = 4;
+}
 
 /// How far the values of each feature map reach.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -47,19 +54,25 @@ impl<'a> Activations<'a> {
 
     /// Greatest error of an element of the self-test velocity in integers; 0 without a self-test vector.
     pub fn self_test_error(self) -> f32 {
-        f32::from_bits(word(self.section, 0))
+        real(self.section, field::SELF_TEST_ERROR)
     }
 
     /// The range of each map.
     pub fn ranges(self) -> impl ExactSizeIterator<Item = f32> + 'a {
-        let words = self.section.get(4..).unwrap_or(&[]).as_chunks().0;
+        let words = self.section.get(field::RANGES..).unwrap_or(&[]).as_chunks().0;
         words.iter().map(|&bytes| f32::from_le_bytes(bytes))
     }
 
     /// The range of a map.
     pub(crate) fn range(self, map: usize) -> Option<f32> {
-        let words = self.section.as_chunks().0;
-        words.get(map.checked_add(1)?).map(|&bytes| f32::from_le_bytes(bytes))
+        let words = self.section.get(field::RANGES..)?.as_chunks().0;
+        words.get(map).map(|&bytes| f32::from_le_bytes(bytes))
+    }
+
+    /// Makes the contents of the section; [`Activations::parse`] tells whether they are right.
+    #[cfg(feature = "alloc")]
+    pub fn emit(self_test_error: f32, ranges: &[f32]) -> Vec<u8> {
+        [&[self_test_error], ranges].concat().into_iter().flat_map(f32::to_le_bytes).collect()
     }
 }
 
@@ -75,6 +88,8 @@ mod tests {
         let activations = Activations::parse(&SECTION).unwrap();
         assert_eq!(activations.self_test_error(), 0.25);
         assert!(activations.ranges().eq([1.0, 2.0]));
+        #[cfg(feature = "alloc")]
+        assert_eq!(Activations::emit(0.25, &[1.0, 2.0]), SECTION);
         assert_eq!([0, 1, 2].map(|map| activations.range(map)), [Some(1.0), Some(2.0), None]);
     }
 

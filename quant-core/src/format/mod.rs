@@ -108,7 +108,7 @@ mod writer;
 
 pub use activations::Activations;
 #[cfg(feature = "alloc")]
-pub use amend::with_section;
+pub use amend::{fill_section, with_section};
 pub use header::{MAGIC, MAX_HEAD_LEN, MAX_SECTIONS, MAX_TENSORS, VERSION, file_at};
 pub use memory_plan::MemoryPlan;
 pub use reader::{Model, Tensor, Tensors};
@@ -116,7 +116,7 @@ pub use record::{Encoding, MAX_RANK};
 pub use section::{Kind, MAX_NAME_LEN};
 pub use self_test::SelfTestVector;
 #[cfg(feature = "alloc")]
-pub use writer::{Dense, Head, Sink, Writer, Written, fill_section};
+pub use writer::{Dense, Head, Sink, Writer, Written};
 
 #[cfg(feature = "alloc")]
 #[cfg(test)]

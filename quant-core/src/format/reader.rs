@@ -2,10 +2,10 @@
 
 use super::activations::Activations;
 use super::bytes::{check_zero, wide};
-use super::header::{HEADER_LEN, Header, RECORD_LEN, SECTION_LEN};
+use super::header::{HEADER_LEN, Header};
 use super::memory_plan::MemoryPlan;
-use super::record::{Encoding, Record};
-use super::section::{Kind, Names, Sections};
+use super::record::{Encoding, RECORD_LEN, Record};
+use super::section::{ENTRY_LEN, Kind, Names, Sections};
 use super::self_test::SelfTestVector;
 use crate::error::{Error, Result, check_length};
 use crate::matrix::{QuantizedMatrix, check_part, part, row_out_of_range};
@@ -36,7 +36,7 @@ impl<'a> Model<'a> {
     pub fn parse(file: &'a [u8]) -> Result<Self> {
         let header = Header::parse(file)?;
         let (head, _) = file.split_at_checked(header.head_len).unwrap_or((file, &[]));
-        let table_end = HEADER_LEN + SECTION_LEN * header.sections;
+        let table_end = HEADER_LEN + ENTRY_LEN * header.sections;
         let records_end = table_end + RECORD_LEN * header.tensors;
         let table = head.get(HEADER_LEN..table_end).unwrap_or(&[]);
         let sections = Sections::parse(head, table, records_end)?;

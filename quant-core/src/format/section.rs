@@ -1,9 +1,28 @@
 //! The section table, and the names of the tensors.
 
+#[cfg(feature = "alloc")]
+use super::bytes::put;
 use super::bytes::{ALIGN, INNER_ALIGN, check_zero, padding, wide, word};
-use super::header::SECTION_LEN;
 use crate::error::{Error, Result, check_range};
 use crate::num::index;
+#[cfg(feature = "alloc")]
+use crate::num::u32_of;
+#[cfg(feature = "alloc")]
+use alloc::collections::BTreeSet;
+#[cfg(feature = "alloc")]
+use alloc::vec::Vec;
+use core::ops::Range;
+
+/// The bytes of an entry of the table.
+pub(super) const ENTRY_LEN: usize = field::END;
+
+mod field {
+    pub(super) const KIND: usize = 0;
+    pub(super) const OFFSET: usize = 4;
+    pub(super) const LEN: usize = 8;
+    pub(super) const ZERO: usize = 12;
+    pub(super) const END: usize = 16;
+}
 
 /// The most bytes of a tensor's name.
 pub const MAX_NAME_LEN: usize = 512;
@@ -46,8 +65,9 @@ impl<'a> Sections<'a> {
     pub(super) fn parse(head: &'a [u8], table: &'a [u8], first: usize) -> Result<Self> {
         let mut end = first;
         let mut last = None;
-        for entry in table.as_chunks::<SECTION_LEN>().0 {
-            let [kind, offset, len, zero] = [0, 4, 8, 12].map(|at| word(entry, at));
+        for entry in table.as_chunks::<ENTRY_LEN>().0 {
+            let [kind, offset, len, zero] =
+                [field::KIND, field::OFFSET, field::LEN, field::ZERO].map(|at| word(entry, at));
             check_range(
                 "kind of a section",
                 kind.into(),
@@ -83,12 +103,33 @@ impl<'a> Sections<'a> {
     }
 
     pub(super) fn iter(self) -> impl Iterator<Item = Section<'a>> {
-        self.table.as_chunks::<SECTION_LEN>().0.iter().map(move |entry| {
-            let [kind, start, len] = [0, 4, 8].map(|at| word(entry, at));
-            let contents = self.head.get(index(start)..).and_then(|rest| rest.get(..index(len)));
-            Section { kind: Kind(kind), contents: contents.unwrap_or(&[]) }
+        self.table.as_chunks().0.iter().map(move |entry| {
+            let contents = self.head.get(contents(entry));
+            Section { kind: Kind(word(entry, field::KIND)), contents: contents.unwrap_or(&[]) }
         })
     }
+}
+
+/// The place of the contents of an entry's section.
+fn contents(entry: &[u8; ENTRY_LEN]) -> Range<usize> {
+    let [start, len] = [field::OFFSET, field::LEN].map(|at| index(word(entry, at)));
+    start..start.saturating_add(len)
+}
+
+/// The place of the contents of a kind, by a table.
+#[cfg(feature = "alloc")]
+pub(super) fn find(table: &[[u8; ENTRY_LEN]], kind: Kind) -> Option<Range<usize>> {
+    table.iter().find(|entry| word(*entry, field::KIND) == kind.0).map(contents)
+}
+
+/// The entry of the table for contents at an offset.
+#[cfg(feature = "alloc")]
+pub(super) fn emit_entry(kind: Kind, offset: u32, len: u32) -> [u8; ENTRY_LEN] {
+    let mut entry = [0; ENTRY_LEN];
+    put(&mut entry, field::KIND, kind.0.to_le_bytes());
+    put(&mut entry, field::OFFSET, offset.to_le_bytes());
+    put(&mut entry, field::LEN, len.to_le_bytes());
+    entry
 }
 
 /// The names of the tensors in order; without a section each is empty.
@@ -105,6 +146,22 @@ impl<'a> Names<'a> {
                 None => &[],
             },
         }
+    }
+
+    /// Makes the contents of the section.
+    #[cfg(feature = "alloc")]
+    pub(super) fn emit(names: &[&str]) -> Result<Vec<u8>> {
+        let mut seen = BTreeSet::new();
+        let mut section = Vec::new();
+        for (tensor, name) in names.iter().enumerate() {
+            check_range("length of a tensor name", wide(name.len()), 1, wide(MAX_NAME_LEN))?;
+            if !seen.insert(name) {
+                return Err(Error::DuplicateName { tensor });
+            }
+            section.extend(&u32_of(name.len()).to_le_bytes()[..2]);
+            section.extend(name.as_bytes());
+        }
+        Ok(section)
     }
 
     /// Checks the names of `count` tensors.
@@ -149,16 +206,6 @@ impl<'a> Iterator for Names<'a> {
         self.left = rest;
         Some(name)
     }
-}
-
-/// The entry of the table for contents at an offset.
-#[cfg(feature = "alloc")]
-pub(super) fn entry(kind: Kind, offset: u32, len: u32) -> [u8; SECTION_LEN] {
-    let mut entry = [0; SECTION_LEN];
-    for (bytes, field) in entry.as_chunks_mut().0.iter_mut().zip([kind.0, offset, len]) {
-        *bytes = field.to_le_bytes();
-    }
-    entry
 }
 
 #[cfg(test)]

@@ -10,12 +10,26 @@
 //! | 22 | 2 | width |
 //! | 24 | 4m | velocity, f32: the `m = channels · height · width` elements of `v(x, t, label)` |
 
-use super::bytes::{long, wide, word};
+#[cfg(feature = "alloc")]
+use super::bytes::put;
+use super::bytes::{long, real, short, wide, word};
 use crate::error::{Error, Result};
-use crate::num::{index, low_u32};
+use crate::num::index;
+#[cfg(feature = "alloc")]
+use alloc::vec::Vec;
 
-const HEAD_LEN: usize = 24;
+/// The label that says that there is none.
 const NO_LABEL: u32 = u32::MAX;
+
+mod field {
+    pub(super) const SEED: usize = 0;
+    pub(super) const TIME: usize = 8;
+    pub(super) const LABEL: usize = 12;
+    pub(super) const TOLERANCE: usize = 16;
+    pub(super) const HEIGHT: usize = 20;
+    pub(super) const WIDTH: usize = 22;
+    pub(super) const VELOCITY: usize = 24;
+}
 
 /// An input, given by its seed, and the velocity that the packed net has there.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -34,21 +48,6 @@ pub struct SelfTestVector<'a> {
 }
 
 impl<'a> SelfTestVector<'a> {
-    /// A pair; `velocity` are the little-endian f32 of `[channels, height, width]`.
-    ///
-    /// # Errors
-    /// Those of [`SelfTestVector::parse`].
-    pub fn new(
-        (seed, t, label): (u64, f32, Option<u32>),
-        tolerance: f32,
-        size: (u16, u16),
-        velocity: &'a [u8],
-    ) -> Result<Self> {
-        let vector = Self { seed, t, label, tolerance, size, velocity };
-        vector.check()?;
-        Ok(vector)
-    }
-
     /// Reads the contents of the section.
     ///
     /// # Errors
@@ -56,28 +55,44 @@ impl<'a> SelfTestVector<'a> {
     /// tolerance that is not a finite number above 0; [`Error::Range`] for a velocity that is not
     /// a whole number of images; [`Error::NonFinite`] for an element of it.
     pub fn parse(section: &'a [u8]) -> Result<Self> {
-        let (needed, left) = (wide(HEAD_LEN), wide(section.len()));
+        let (needed, left) = (wide(field::VELOCITY), wide(section.len()));
         let truncated = Error::Truncated { what: "self-test vector", needed, left };
-        let (head, velocity) = section.split_at_checked(HEAD_LEN).ok_or(truncated)?;
-        let [height, width] = [word(head, 20) & 0xffff, word(head, 20) >> 16];
-        let side = |x: u32| u16::try_from(x).unwrap_or(0);
-        let label = word(head, 12);
-        let label = (label != NO_LABEL).then_some(label);
-        let [t, tolerance] = [8, 16].map(|at| f32::from_bits(word(head, at)));
-        Self::new((long(head, 0), t, label), tolerance, (side(height), side(width)), velocity)
+        let (head, velocity) = section.split_at_checked(field::VELOCITY).ok_or(truncated)?;
+        let label = word(head, field::LABEL);
+        let vector = Self {
+            seed: long(head, field::SEED),
+            t: real(head, field::TIME),
+            label: (label != NO_LABEL).then_some(label),
+            tolerance: real(head, field::TOLERANCE),
+            size: (short(head, field::HEIGHT), short(head, field::WIDTH)),
+            velocity,
+        };
+        vector.check()?;
+        Ok(vector)
     }
 
-    /// The contents of the section before the velocity.
-    pub fn head(&self) -> [u8; HEAD_LEN] {
-        let seed = [low_u32(self.seed), low_u32(self.seed >> 32)];
-        let size = u32::from(self.size.1) << 16 | u32::from(self.size.0);
-        let label = self.label.unwrap_or(NO_LABEL);
-        let words = [seed[0], seed[1], self.t.to_bits(), label, self.tolerance.to_bits(), size];
-        let mut head = [0; HEAD_LEN];
-        for (bytes, word) in head.as_chunks_mut().0.iter_mut().zip(words) {
-            *bytes = word.to_le_bytes();
-        }
-        head
+    /// Makes the contents of the section from seed, time and label of an input, and from the velocity
+    /// `[channels, height, width]` that the packed net has there.
+    ///
+    /// # Errors
+    /// Those of [`SelfTestVector::parse`].
+    #[cfg(feature = "alloc")]
+    pub fn emit(
+        (seed, t, label): (u64, f32, Option<u32>),
+        tolerance: f32,
+        (height, width): (u16, u16),
+        velocity: &[f32],
+    ) -> Result<Vec<u8>> {
+        let mut section = alloc::vec![0; field::VELOCITY];
+        put(&mut section, field::SEED, seed.to_le_bytes());
+        put(&mut section, field::TIME, t.to_le_bytes());
+        put(&mut section, field::LABEL, label.unwrap_or(NO_LABEL).to_le_bytes());
+        put(&mut section, field::TOLERANCE, tolerance.to_le_bytes());
+        put(&mut section, field::HEIGHT, height.to_le_bytes());
+        put(&mut section, field::WIDTH, width.to_le_bytes());
+        section.extend(velocity.iter().flat_map(|v| v.to_le_bytes()));
+        SelfTestVector::parse(&section)?;
+        Ok(section)
     }
 
     /// The velocity, `[channels, height, width]`.
@@ -100,7 +115,8 @@ impl<'a> SelfTestVector<'a> {
                 range: "above 0",
             });
         }
-        let image = 4 * index(u32::from(self.size.0) * u32::from(self.size.1));
+        let pixels = index(u32::from(self.size.0) * u32::from(self.size.1));
+        let image = pixels.saturating_mul(4);
         let rest = self.velocity.len().checked_rem(image);
         if self.velocity.is_empty() || rest != Some(0) {
             let found = wide(self.velocity.len());
@@ -136,7 +152,12 @@ mod tests {
         assert_eq!((vector.seed, vector.t, vector.label), (1 | 2 << 32, 0.5, Some(3)));
         assert_eq!((vector.tolerance, vector.size), (0.125, (1, 2)));
         assert!(vector.velocity().eq([1.0, -2.0]));
-        assert_eq!(vector.head(), SECTION[..24]);
+        #[cfg(feature = "alloc")]
+        assert_eq!(
+            SelfTestVector::emit((vector.seed, 0.5, Some(3)), 0.125, (1, 2), &[1.0, -2.0])
+                .as_deref(),
+            Ok(&SECTION[..])
+        );
         let mut unlabelled = SECTION;
         unlabelled[12..16].fill(0xff);
         assert_eq!(SelfTestVector::parse(&unlabelled).unwrap().label, None);

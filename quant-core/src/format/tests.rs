@@ -22,8 +22,7 @@ fn writer(names: &[&str]) -> Writer<Vec<u8>> {
 /// A file with every kind of record and of section, small enough to damage everywhere.
 fn small_file() -> Vec<u8> {
     let weights: Vec<f32> = (0..48_u16).map(|i| f32::from(i * 37 % 48) / 16.0 - 1.0).collect();
-    let vector = SelfTestVector::new((5, 0.5, None), 1e-3, (1, 2), &[0; 8]).unwrap();
-    let vector = [&vector.head()[..], &[0; 8]].concat();
+    let vector = SelfTestVector::emit((5, 0.5, None), 1e-3, (1, 2), &[0.0; 2]).unwrap();
     let head = Head {
         net: None,
         names: vec!["steps", "bias", "empty", "ot", "uniform", "w2", "log", "i8", "auto"],

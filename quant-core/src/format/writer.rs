@@ -1,18 +1,16 @@
 //! Writing a packed file as a stream: the payload first, the head when everything is known.
 
-use super::bytes::{ALIGN, INNER_ALIGN, padding, wide, word};
+use super::bytes::{ALIGN, INNER_ALIGN, padding, wide};
 use super::header::{
-    CRC, HEADER_LEN, Header, MAX_HEAD_LEN, MAX_SECTIONS, MAX_TENSORS, RECORD_LEN, Running,
-    SECTION_LEN, SECTIONS, VERSION, renew_crc,
+    CRC, HEADER_LEN, Header, MAX_HEAD_LEN, MAX_SECTIONS, MAX_TENSORS, Running, VERSION,
 };
-use super::record::{Encoding, Record, Shape};
-use super::section::{Kind, MAX_NAME_LEN, entry};
+use super::record::{Encoding, RECORD_LEN, Record, Shape};
+use super::section::{ENTRY_LEN, Kind, Names, emit_entry};
 use crate::error::{Error, Result, check_length, check_range};
 use crate::matrix::{Parts, QuantLayout, QuantizedMatrix};
 use crate::net::NetConfig;
-use crate::num::{index, u32_of};
+use crate::num::u32_of;
 use crate::quantize::{QuantizedTensor, Storage};
-use alloc::collections::BTreeSet;
 use alloc::vec;
 use alloc::vec::Vec;
 use half::f16;
@@ -104,7 +102,7 @@ impl<S: Sink> Writer<S> {
     pub fn new(mut sink: S, head: &Head<'_>) -> core::result::Result<Self, S::Error> {
         let tensors = head.names.len();
         check_range("number of tensors", wide(tensors), 0, MAX_TENSORS.into())?;
-        let names = names_section(&head.names)?;
+        let names = Names::emit(&head.names)?;
         let net = head.net.map(NetConfig::emit).transpose()?;
         let shapes = head.net.map(parameter_shapes).transpose()?;
         if let Some(shapes) = shapes.as_ref().filter(|shapes| shapes.len() != tensors) {
@@ -114,7 +112,7 @@ impl<S: Sink> Writer<S> {
         sections.extend(net.as_ref().map(|net| (Kind::NET, &net[..])));
         sections.push((Kind::NAMES, &names));
         sections.extend(&head.sections);
-        let record_at = HEADER_LEN + SECTION_LEN * sections.len();
+        let record_at = HEADER_LEN + ENTRY_LEN * sections.len();
         let bytes = build_head(&sections, record_at + RECORD_LEN * tensors)?;
         sink.put(&vec![0; bytes.len()])?;
         Ok(Self {
@@ -270,41 +268,6 @@ impl Writer<Vec<u8>> {
     }
 }
 
-/// Replaces the contents of a section in a written head by others of the same length: for what is
-/// known only once the tensors are.
-///
-/// # Errors
-/// [`Error::Range`] for a head without a section of this kind; [`Error::Length`] for contents of
-/// another length.
-pub fn fill_section(head: &mut [u8], kind: Kind, contents: &[u8]) -> Result<()> {
-    let count = index(word(head, SECTIONS));
-    let table = head.get(HEADER_LEN..).unwrap_or(&[]).as_chunks::<SECTION_LEN>().0;
-    let entry = table.iter().take(count).find(|entry| word(*entry, 0) == kind.0);
-    let missing =
-        Error::Range { what: "kind of a section to fill", found: kind.0.into(), min: 0, max: 0 };
-    let [start, len] = entry.map(|entry| [4, 8].map(|at| index(word(entry, at)))).ok_or(missing)?;
-    check_length("contents of a section", len, contents.len())?;
-    if let Some(space) = head.get_mut(start..start + len) {
-        space.copy_from_slice(contents);
-    }
-    renew_crc(head);
-    Ok(())
-}
-
-fn names_section(names: &[&str]) -> Result<Vec<u8>> {
-    let mut seen = BTreeSet::new();
-    let mut section = Vec::new();
-    for (tensor, name) in names.iter().enumerate() {
-        check_range("length of a tensor name", wide(name.len()), 1, wide(MAX_NAME_LEN))?;
-        if !seen.insert(name) {
-            return Err(Error::DuplicateName { tensor });
-        }
-        section.extend(&u32_of(name.len()).to_le_bytes()[..2]);
-        section.extend(name.as_bytes());
-    }
-    Ok(section)
-}
-
 fn parameter_shapes(net: &NetConfig) -> Result<Vec<Vec<u64>>> {
     let mut shapes = Vec::new();
     net.parameters(&mut |shape| {
@@ -322,9 +285,9 @@ pub(super) fn build_head(sections: &[(Kind, &[u8])], end: usize) -> Result<Vec<u
             i.checked_sub(1).and_then(|i| sections.get(i)).map_or(1, |(kind, _)| kind.0 + 1);
         check_range("kind of a section", kind.0.into(), least.into(), u32::MAX.into())?;
         head.resize(head.len() + padding(head.len(), INNER_ALIGN), 0);
-        let entry = entry(*kind, u32_of(head.len()), u32_of(contents.len()));
-        let at = HEADER_LEN + SECTION_LEN * i;
-        head[at..at + SECTION_LEN].copy_from_slice(&entry);
+        let entry = emit_entry(*kind, u32_of(head.len()), u32_of(contents.len()));
+        let at = HEADER_LEN + ENTRY_LEN * i;
+        head[at..at + ENTRY_LEN].copy_from_slice(&entry);
         head.extend(*contents);
         check_range("length of the head", wide(head.len()), 0, MAX_HEAD_LEN.into())?;
     }
