@@ -8,7 +8,7 @@ use super::abs_histogram::AbsHistogram;
 use crate::error::{Error, Result};
 use crate::random::Domain;
 
-/// What a file is calibrated by: drawing images with Euler's method, of each label in turn, the last
+/// Images by which a file is calibrated: drawn with Euler's method, of each label in turn, the last
 /// without one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Calibration {

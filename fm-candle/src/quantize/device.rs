@@ -1,4 +1,4 @@
-//! What a packed file tells a device: the memory that its net takes, and a pair to test itself by.
+//! The sections for a device: the memory that the net takes, and a vector to test itself by.
 
 use quant_core::format::{Kind, MemoryPlan, Model, SelfTestVector, fill_section};
 use quant_core::infer::{Input, Plan};
@@ -16,7 +16,7 @@ const TOLERANCE: f32 = 1e-3;
 /// The net of a packed file.
 #[derive(Clone, Copy, Debug)]
 pub struct PackedNet<'a> {
-    /// Its configuration.
+    /// Configuration of the net.
     pub config: &'a NetConfig,
     /// The file gets a self-test vector, of `4 out_channels height width` bytes, by which a device
     /// tests itself. It takes one evaluation by the device's engine, which is slow for large nets.

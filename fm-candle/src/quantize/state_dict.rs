@@ -7,7 +7,7 @@ use crate::error::Result;
 
 /// Named tensors that can be read one by one.
 pub trait StateDict {
-    /// What is known of each tensor, in order.
+    /// Name, dtype and shape of each tensor, in order.
     fn tensors(&self) -> Vec<TensorInfo>;
 
     /// The elements of the tensor at an index below their number.

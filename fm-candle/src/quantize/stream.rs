@@ -12,9 +12,9 @@ use crate::error::{Error, Result};
 /// A packed file but for its head, whose place the sink has filled with as many zeros. The head's
 /// memory plan and self-test vector are not known yet: they are of their length, and empty.
 pub struct Packed<S> {
-    /// What took the bytes.
+    /// Sink that took the bytes.
     pub sink: S,
-    /// The head.
+    /// Bytes of the head.
     pub head: Vec<u8>,
     /// Sizes and errors.
     pub report: Report,

@@ -13,25 +13,25 @@ use super::report;
 use crate::checkpoint::{Elements, TensorInfo};
 use crate::error::{Error, Result};
 
-/// What a packed file holds of one tensor.
+/// Policy for one tensor: its form in the packed file.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum TensorPolicy {
-    /// Fitted and coded.
+    /// Codes with codebooks, by these options.
     Quantize(Options),
-    /// Rounded to f16.
+    /// Values rounded to f16.
     F16,
-    /// Kept as f32.
+    /// Values kept as f32.
     F32,
 }
 
-/// A tensor as the packed file holds it.
+/// Tensor as the packed file holds it.
 #[derive(Debug)]
 pub enum PackedTensor {
-    /// Fitted, in its stored form.
+    /// Quantized as the file stores it.
     Quantized(QuantizedTensor),
-    /// Kept.
+    /// Floats, kept.
     F32(Vec<f32>),
-    /// Rounded.
+    /// Floats rounded to f16.
     F16(Vec<f16>),
     /// Integers, kept.
     I64(Vec<i64>),

@@ -1,4 +1,4 @@
-//! The activation scales: how far the values of each feature map reach, for maps of bytes.
+//! The activation scales: the range of each feature map, for maps of bytes.
 //!
 //! | offset | bytes | field |
 //! |---|---|---|
@@ -18,7 +18,7 @@ mod field {
     pub(super) const RANGES: usize = 4;
 }
 
-/// How far the values of each feature map reach.
+/// Ranges of the feature maps, by which maps of bytes are scaled.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Activations<'a> {
     section: &'a [u8],
@@ -57,7 +57,7 @@ impl<'a> Activations<'a> {
         real(self.section, field::SELF_TEST_ERROR)
     }
 
-    /// The range of each map.
+    /// Range of each map.
     pub fn ranges(self) -> impl ExactSizeIterator<Item = f32> + 'a {
         let words = self.section.get(field::RANGES..).unwrap_or(&[]).as_chunks().0;
         words.iter().map(|&bytes| f32::from_le_bytes(bytes))

@@ -53,14 +53,14 @@ pub(super) mod field {
     pub(super) const END: usize = 64;
 }
 
-/// The packed file at the start of a memory, as long as its header says; all of the memory where the
+/// Packed file at the start of a memory, as long as its header says; all of the memory where the
 /// header says more. To be checked by [`Model::parse`](super::Model::parse).
 pub fn file_at(memory: &[u8]) -> &[u8] {
     let len = usize::try_from(long(memory, field::LENGTH)).ok();
     len.and_then(|len| memory.get(..len)).unwrap_or(memory)
 }
 
-/// What the header says.
+/// Contents of the header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Header {
     pub(super) version: (u16, u16),

@@ -1,4 +1,4 @@
-//! The memory plan: what an evaluation of the net takes on a device.
+//! The memory plan: memory and work of an evaluation of the net on a device.
 //!
 //! | offset | bytes | field |
 //! |---|---|---|
@@ -20,7 +20,7 @@ mod field {
     pub(super) const END: usize = 24;
 }
 
-/// What an evaluation of the net takes in the engine that wrote the file.
+/// Memory and work of an evaluation of the net, in the engine that wrote the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemoryPlan {
     /// Height and width of the images in pixels, from 1.

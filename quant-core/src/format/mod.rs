@@ -48,8 +48,8 @@
 //! | 8 | 4 | bytes of the contents |
 //! | 12 | 4 | zero |
 //!
-//! The contents lie in the order of the table, each behind padding to 16, without gaps; the first
-//! behind the tensor records. A reader skips kinds that it does not know.
+//! The contents lie in the order of the table, each after padding to 16, without gaps; the first
+//! after the tensor records. A reader skips kinds that it does not know.
 //!
 //! | kind | contents |
 //! |---|---|

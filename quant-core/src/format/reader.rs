@@ -109,7 +109,7 @@ impl<'a> Model<'a> {
     }
 }
 
-/// The tensors of a file in order.
+/// Iterator over the tensors of a packed file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tensors<'a> {
     file: &'a [u8],
@@ -174,7 +174,7 @@ impl<'a> Iterator for Tensors<'a> {
 
 impl ExactSizeIterator for Tensors<'_> {}
 
-/// One tensor of a file.
+/// Tensor of a packed file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tensor<'a> {
     name: &'a str,
@@ -210,7 +210,7 @@ impl<'a> Tensor<'a> {
         self.record.shape.row_len
     }
 
-    /// What the elements are.
+    /// Type of the elements.
     pub const fn encoding(&self) -> Encoding {
         self.record.encoding
     }
@@ -238,7 +238,7 @@ impl<'a> Tensor<'a> {
     /// `out`: `[row_len]`.
     ///
     /// # Errors
-    /// [`Error::Length`] for an `out` of another length; [`Error::Range`] behind the last row;
+    /// [`Error::Length`] for an `out` of another length; [`Error::Range`] after the last row;
     /// [`Error::Encoding`] for integers, see [`Tensor::integers`].
     pub fn decode_row(&self, row: usize, out: &mut [f32]) -> Result<()> {
         check_length("row to decode into", self.row_len(), out.len())?;
@@ -248,7 +248,7 @@ impl<'a> Tensor<'a> {
     /// Writes as many values of a row as `out` holds, from `start` on.
     ///
     /// # Errors
-    /// [`Error::Range`] behind the last row, behind its end, or for a `start` in codes that is no
+    /// [`Error::Range`] after the last row, after its end, or for a `start` in codes that is no
     /// multiple of 8; [`Error::Encoding`] for integers.
     pub fn decode_part(&self, row: usize, start: usize, out: &mut [f32]) -> Result<()> {
         check_part(self.row_len(), start, out.len())?;

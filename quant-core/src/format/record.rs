@@ -32,14 +32,14 @@ pub(super) mod field {
 /// The most axes of a tensor.
 pub const MAX_RANK: usize = 6;
 
-/// What the elements of a tensor are.
+/// Type of the elements of a tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Encoding {
-    /// f32, 4 bytes each.
+    /// Dense f32, 4 bytes each.
     F32,
-    /// f16, 2 bytes each.
+    /// Dense f16, 2 bytes each.
     F16,
-    /// i64, 8 bytes each.
+    /// Dense i64, 8 bytes each.
     I64,
     /// Codes with codebooks.
     Quantized(QuantLayout),
@@ -103,7 +103,7 @@ impl Shape {
     }
 }
 
-/// What a record says.
+/// Contents of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Record {
     pub(super) shape: Shape,
@@ -295,7 +295,7 @@ mod tests {
             (8, 25),  // another length
             (16, 4),  // encoding
             (17, 7),  // rank
-            (17, 1),  // a dimension behind the rank
+            (17, 1),  // a dimension after the rank
             (18, 1),  // bits of a dense tensor
             (19, 1),  // layout of one
             (20, 1),  // codebook of one

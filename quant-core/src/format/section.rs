@@ -27,7 +27,7 @@ mod field {
 /// The most bytes of a tensor's name.
 pub const MAX_NAME_LEN: usize = 512;
 
-/// What a section holds.
+/// Kind of a section.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Kind(pub u32);
 
@@ -40,7 +40,7 @@ impl Kind {
     pub const MEMORY_PLAN: Self = Self(3);
     /// Scales of the activations for integer arithmetic.
     pub const ACTIVATION_SCALES: Self = Self(4);
-    /// What is added to biases against the mean error of the weights.
+    /// Corrections of biases against the mean error of the weights.
     pub const BIAS_CORRECTIONS: Self = Self(5);
     /// The self-test vector: an input with its output.
     pub const SELF_TEST: Self = Self(6);
@@ -92,8 +92,8 @@ impl<'a> Sections<'a> {
             }
         }
         let rest = head.get(end..).unwrap_or(&[]);
-        check_range("bytes behind the last section", wide(rest.len()), 0, wide(ALIGN - 1))?;
-        check_zero("padding behind the last section", rest)?;
+        check_range("bytes after the last section", wide(rest.len()), 0, wide(ALIGN - 1))?;
+        check_zero("padding after the last section", rest)?;
         Ok(Self { head, table })
     }
 
@@ -192,7 +192,7 @@ impl<'a> Names<'a> {
     }
 }
 
-/// Endless: behind the last name come empty ones.
+/// Endless: after the last name come empty ones.
 impl<'a> Iterator for Names<'a> {
     type Item = &'a str;
 
@@ -212,7 +212,7 @@ impl<'a> Iterator for Names<'a> {
 mod tests {
     use super::*;
 
-    /// Two sections of 3 and 2 bytes behind a table of 32.
+    /// Two sections of 3 and 2 bytes after a table of 32.
     fn head() -> [u8; 64] {
         let mut head = [0; 64];
         for (at, word) in [(0, 1), (4, 32), (8, 3), (16, 9), (20, 48), (24, 2_u32)] {
@@ -249,12 +249,12 @@ mod tests {
             (8, 200), // reaches past the head
             (12, 1),  // the field that is zero
             (36, 1),  // padding between
-            (60, 1),  // padding behind
+            (60, 1),  // padding after
         ] {
             assert!(with(at, byte).is_err(), "byte {at} = {byte}");
         }
         let head = [0; 128];
-        assert!(Sections::parse(&head, &[], 0).is_err(), "more than padding behind");
+        assert!(Sections::parse(&head, &[], 0).is_err(), "more than padding after");
     }
 
     #[test]

@@ -31,16 +31,16 @@ mod field {
     pub(super) const VELOCITY: usize = 24;
 }
 
-/// An input, given by its seed, and the velocity that the packed net has there.
+/// Input, given by its seed, and the velocity that the packed net has there.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SelfTestVector<'a> {
     /// Seed of the noise that is the input.
     pub seed: u64,
     /// Time, 0 to 1.
     pub t: f32,
-    /// Label, none for a net without classes or for "no label".
+    /// Label, `None` for a net without classes or for "no label".
     pub label: Option<u32>,
-    /// The greatest difference of an element that is still right, above 0.
+    /// Greatest difference of an element that is still right, above 0.
     pub tolerance: f32,
     /// Height and width of the input.
     pub size: (u16, u16),

@@ -15,9 +15,9 @@ use alloc::vec;
 use alloc::vec::Vec;
 use half::f16;
 
-/// Where the bytes of a file go, in order.
+/// Sink for the bytes of a file, in order.
 pub trait Sink {
-    /// Why bytes cannot be taken.
+    /// Reason why bytes cannot be taken.
     type Error: From<Error>;
 
     /// Takes the next bytes.
@@ -36,7 +36,7 @@ impl Sink for Vec<u8> {
     }
 }
 
-/// What a file holds besides its tensors' data: known before the first of them.
+/// Contents of a file besides its tensors' data, known before the first of them.
 #[derive(Clone, Debug, Default)]
 pub struct Head<'a> {
     /// The net, whose parameters the tensors must then be.
@@ -47,7 +47,7 @@ pub struct Head<'a> {
     pub sections: Vec<(Kind, &'a [u8])>,
 }
 
-/// The elements of a dense tensor, row-major.
+/// Elements of a dense tensor, row-major.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Dense<'a> {
     /// Stored as f32, any bits.
@@ -61,7 +61,7 @@ pub enum Dense<'a> {
 /// A file that is complete but for its head.
 #[derive(Clone, Debug)]
 pub struct Written<S> {
-    /// What took the bytes.
+    /// Sink that took the bytes.
     pub sink: S,
     /// The head, to be put in the place of as many zeros at the start.
     pub head: Vec<u8>,

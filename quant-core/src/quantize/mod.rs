@@ -51,7 +51,7 @@ pub fn quantize_tensor(
     quantize_on(&Sequential, weights, shape, options)
 }
 
-/// Quantizes the weights of a tensor of the given shape, its groups spread as the caller likes.
+/// Quantizes the weights of a tensor of the given shape, its groups in parallel by `map`.
 ///
 /// A tensor without elements comes out dense and empty.
 ///
