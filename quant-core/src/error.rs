@@ -1,5 +1,6 @@
 //! The one error type: what was read, and the numbers that made it wrong.
 
+use crate::num::u64_of;
 use core::fmt;
 
 /// The result of every fallible call of this crate.
@@ -221,7 +222,7 @@ pub(crate) fn check_count(what: &'static str, found: usize, min: usize, max: usi
     if (min..=max).contains(&found) {
         return Ok(());
     }
-    let [found, min, max] = [found, min, max].map(|x| u64::try_from(x).unwrap_or(u64::MAX));
+    let [found, min, max] = [found, min, max].map(u64_of);
     Err(Error::Range { what, found, min, max })
 }
 

@@ -9,7 +9,7 @@ use crate::bits::Bits;
 use crate::codebook::{Codebook, CodebookFormat, Table};
 use crate::error::{Error, Result, check_count, check_length, check_range};
 use crate::kernels;
-use crate::num::index;
+use crate::num::{index, u64_of};
 use crate::packing::{Codes, tail_is_zero};
 use half::f16;
 
@@ -108,9 +108,8 @@ impl<T: AsRef<[u8]>> Parts<T> {
 /// [`Error::Range`] for more than 2^32 - 1 elements, counted without regard to axes of size 0.
 pub fn rows_of(shape: &[usize]) -> Result<(usize, usize)> {
     let most = u64::from(u32::MAX);
-    let wide = |dim: usize| u64::try_from(dim).unwrap_or(u64::MAX);
     let product = |dims: &[usize]| {
-        let nonzero = dims.iter().map(|&dim| wide(dim).max(1));
+        let nonzero = dims.iter().map(|&dim| u64_of(dim).max(1));
         nonzero.fold(1, u64::saturating_mul)
     };
     check_range("elements of a tensor", product(shape), 0, most)?;
@@ -287,7 +286,7 @@ pub(crate) fn check_part(row_len: usize, start: usize, len: usize) -> Result<()>
 
 /// The error for a row after the last one.
 pub(crate) fn row_out_of_range(row: usize, rows: usize) -> Error {
-    let [found, rows] = [row, rows].map(|x| u64::try_from(x).unwrap_or(u64::MAX));
+    let [found, rows] = [row, rows].map(u64_of);
     Error::Range { what: "row", found, min: 0, max: rows.saturating_sub(1) }
 }
 

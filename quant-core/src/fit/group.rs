@@ -2,7 +2,7 @@
 
 use crate::bits::Bits;
 use crate::error::{Error, Result, check_length};
-use crate::num::exp2;
+use crate::num::{exp2, u64_of};
 use core::f64::consts::LN_2;
 
 /// Weights that share a codebook, and the options of their fit.
@@ -31,8 +31,7 @@ impl<'a> Group<'a> {
 
     /// Fails unless every field is in its range.
     pub(super) fn check(&self) -> Result<()> {
-        let [n, numel] =
-            [self.weights.len(), self.numel].map(|x| u64::try_from(x).unwrap_or(u64::MAX));
+        let [n, numel] = [self.weights.len(), self.numel].map(u64_of);
         let range = |what, found, min, max| Err(Error::Range { what, found, min, max });
         if n > u32::MAX.into() {
             return range("number of weights", n, 0, u32::MAX.into());

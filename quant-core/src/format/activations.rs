@@ -8,8 +8,9 @@
 //! A map's byte `q`, -127 to 127, means `q range / 127`; what lies beyond the range is clipped. Integers give the same bits on every target, so a device is
 //! right if it finds exactly that worst difference.
 
-use super::bytes::{real, wide};
+use super::bytes::real;
 use crate::error::{Error, Result};
+use crate::num::u64_of;
 #[cfg(feature = "alloc")]
 use alloc::vec::Vec;
 
@@ -32,12 +33,12 @@ impl<'a> Activations<'a> {
     /// range that is not a finite number above 0, or a difference that is not one from 0.
     pub fn parse(section: &'a [u8]) -> Result<Self> {
         let (words, rest) = section.as_chunks::<4>();
-        let left = wide(section.len());
+        let left = u64_of(section.len());
         if words.is_empty() {
             return Err(Error::Truncated { what: "activation scales", needed: 4, left });
         }
         if !rest.is_empty() {
-            return Err(Error::Trailing { bytes: wide(rest.len()) });
+            return Err(Error::Trailing { bytes: u64_of(rest.len()) });
         }
         let activations = Self { section };
         let error = activations.self_test_error();

@@ -1,13 +1,13 @@
 //! Files with one section more, or with another in its place; all else stays as it is.
 
-use super::bytes::{long, put, wide, word};
+use super::bytes::{long, put, word};
 use super::header::{CRC, HEADER_LEN, Header, field, renew_crc};
 use super::reader::Model;
 use super::record::{self, RECORD_LEN};
 use super::section::{ENTRY_LEN, Kind, find};
 use super::writer::build_head;
 use crate::error::{Error, Result, check_length};
-use crate::num::index;
+use crate::num::{index, u64_of};
 use alloc::vec::Vec;
 
 /// The file with a section of a kind: added, or in the place of the one that it has. Tensors and other
@@ -28,7 +28,7 @@ pub fn with_section(file: &[u8], kind: Kind, contents: &[u8]) -> Result<Vec<u8>>
     let (old_head, payload) = file.split_at_checked(header.head_len).unwrap_or((file, &[]));
     let mut head = build_head(&sections, at + RECORD_LEN * header.tensors)?;
     let records = old_head.get(records_at..).unwrap_or(&[]).as_chunks::<RECORD_LEN>().0;
-    let (old_len, new_len) = (wide(header.head_len), wide(head.len()));
+    let (old_len, new_len) = (u64_of(header.head_len), u64_of(head.len()));
     let places = head.get_mut(at..).unwrap_or(&mut []).as_chunks_mut::<RECORD_LEN>().0;
     for (place, record) in places.iter_mut().zip(records).take(header.tensors) {
         *place = *record;
@@ -37,7 +37,7 @@ pub fn with_section(file: &[u8], kind: Kind, contents: &[u8]) -> Result<Vec<u8>>
         put(place, record::field::OFFSET, offset.wrapping_add(new_len).to_le_bytes());
     }
     let (sections, head_len) = (sections.len(), head.len());
-    let file_len = new_len.saturating_add(wide(payload.len()));
+    let file_len = new_len.saturating_add(u64_of(payload.len()));
     Header { head_len, sections, ..header }.emit(&mut head, file_len, CRC.checksum(payload));
     head.extend(payload);
     Model::parse(&head)?;

@@ -12,11 +12,6 @@ pub(super) const fn padding(len: usize, align: usize) -> usize {
     len.wrapping_neg() & (align - 1)
 }
 
-/// A length as the file stores it.
-pub(super) fn wide(len: usize) -> u64 {
-    u64::try_from(len).unwrap_or(u64::MAX)
-}
-
 /// Fails unless all bytes are zero.
 pub(super) fn check_zero(what: &'static str, bytes: &[u8]) -> Result<()> {
     let zero = bytes.iter().all(|&byte| byte == 0);

@@ -2,11 +2,11 @@
 
 #[cfg(feature = "alloc")]
 use super::bytes::put;
-use super::bytes::{ALIGN, check_zero, long, padding, short, wide, word};
+use super::bytes::{ALIGN, check_zero, long, padding, short, word};
 use super::record::RECORD_LEN;
 use super::section::ENTRY_LEN;
 use crate::error::{Error, Result, check_range};
-use crate::num::index;
+use crate::num::{index, u64_of};
 use crc::{CRC_32_ISO_HDLC, Crc};
 
 /// The first bytes of every packed file.
@@ -72,9 +72,9 @@ pub(super) struct Header {
 impl Header {
     /// Reads the header of a whole file and checks the file's length and checksums.
     pub(super) fn parse(file: &[u8]) -> Result<Self> {
-        let left = wide(file.len());
+        let left = u64_of(file.len());
         let Some(header) = file.first_chunk::<HEADER_LEN>() else {
-            return Err(Error::Truncated { what: "header", needed: wide(HEADER_LEN), left });
+            return Err(Error::Truncated { what: "header", needed: u64_of(HEADER_LEN), left });
         };
         let &[a, b, c, d, ..] = header;
         if [a, b, c, d] != MAGIC {
@@ -102,7 +102,7 @@ impl Header {
         let (tensors, sections) = (index(tensors), index(sections));
         let least = HEADER_LEN + ENTRY_LEN * sections + RECORD_LEN * tensors;
         let least = least + padding(least, ALIGN);
-        check_range("length of the head", u64::from(head), wide(least), u64::from(MAX_HEAD_LEN))?;
+        check_range("length of the head", u64::from(head), u64_of(least), u64::from(MAX_HEAD_LEN))?;
         let head_len = index(head);
         let too_short = Error::Truncated { what: "head", needed: u64::from(head), left };
         let (head, payload) = file.split_at_checked(head_len).ok_or(too_short)?;
@@ -161,7 +161,7 @@ pub(super) mod tests {
     /// Makes the lengths and the checksums of a damaged file right again, as far as the head's
     /// length makes sense.
     pub(crate) fn fix_up(file: &mut [u8]) {
-        let length = wide(file.len()).to_le_bytes();
+        let length = u64_of(file.len()).to_le_bytes();
         file[field::LENGTH..field::HEAD].copy_from_slice(&length);
         let head_len = index(word(file, field::HEAD)).clamp(HEADER_LEN, file.len());
         let (head, payload) = file.split_at_mut(head_len);

@@ -1,7 +1,7 @@
 //! Reading a packed file in place: no copy, no heap, no panic.
 
 use super::activations::Activations;
-use super::bytes::{check_zero, wide};
+use super::bytes::check_zero;
 use super::header::{HEADER_LEN, Header};
 use super::memory_plan::MemoryPlan;
 use super::record::{Encoding, RECORD_LEN, Record};
@@ -10,7 +10,7 @@ use super::self_test::SelfTestVector;
 use crate::error::{Error, Result, check_length};
 use crate::matrix::{QuantizedMatrix, check_part, part, row_out_of_range};
 use crate::net::NetConfig;
-use crate::num::f64_of;
+use crate::num::{f64_of, u64_of};
 use half::f16;
 
 /// A packed file that has been checked from end to end.
@@ -132,7 +132,7 @@ impl Tensors<'_> {
         }
         match self.file.len().saturating_sub(end) {
             0 => Ok(()),
-            bytes => Err(Error::Trailing { bytes: wide(bytes) }),
+            bytes => Err(Error::Trailing { bytes: u64_of(bytes) }),
         }
     }
 
@@ -143,7 +143,7 @@ impl Tensors<'_> {
         net.parameters(&mut |shape| {
             let found = tensors.next();
             let fits = found.is_some_and(|tensor| {
-                tensor.shape().iter().map(|&dim| wide(dim)).eq(shape.iter().copied())
+                tensor.shape().iter().map(|&dim| u64_of(dim)).eq(shape.iter().copied())
             });
             count += 1;
             if fits { Ok(()) } else { Err(Error::NotOfTheNet { tensor: count - 1 }) }

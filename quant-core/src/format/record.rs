@@ -2,12 +2,12 @@
 
 #[cfg(feature = "alloc")]
 use super::bytes::put;
-use super::bytes::{ALIGN, INNER_ALIGN, byte, check_zero, long, padding, wide, word};
+use super::bytes::{ALIGN, INNER_ALIGN, byte, check_zero, long, padding, word};
 use crate::bits::Bits;
 use crate::codebook::CodebookFormat;
 use crate::error::{Error, Result, check_range};
 use crate::matrix::{Parts, QuantLayout, QuantizedMatrix, RowScale, rows_of};
-use crate::num::index;
+use crate::num::{index, u64_of};
 
 /// The bytes of a record.
 pub(super) const RECORD_LEN: usize = field::END;
@@ -86,7 +86,7 @@ impl Shape {
     /// Checks the rank and that the number of elements stays below 2^32.
     pub(super) fn new(shape: impl ExactSizeIterator<Item = usize>) -> Result<Self> {
         let rank = shape.len();
-        check_range("rank", wide(rank), 0, wide(MAX_RANK))?;
+        check_range("rank", u64_of(rank), 0, u64_of(MAX_RANK))?;
         let mut dims = [0; MAX_RANK];
         dims.iter_mut().zip(shape).for_each(|(dim, given)| *dim = given);
         let (rows, row_len) = rows_of(dims.get(..rank).unwrap_or(&dims))?;
@@ -141,7 +141,7 @@ impl Record {
             let fields = [bits, order, codebook, scales, u8::from(rows_per_codebook != 0)];
             check_zero("codebook fields of a dense tensor", &fields)?;
         }
-        check_range("rank", rank.into(), 0, wide(MAX_RANK))?;
+        check_range("rank", rank.into(), 0, u64_of(MAX_RANK))?;
         let dims = record.get(field::SHAPE).unwrap_or(&[]);
         let (dims, unused) = dims.split_at_checked(4 * usize::from(rank)).unwrap_or((&[], &[]));
         check_zero("unused dimensions", unused)?;
@@ -149,13 +149,18 @@ impl Record {
         let shape = Shape::new(dims)?;
         if let Encoding::Quantized(_) = encoding {
             // Rows without codes could be many without a byte in the file.
-            check_range("elements of a quantized tensor", wide(shape.numel()), 1, u32::MAX.into())?;
+            check_range(
+                "elements of a quantized tensor",
+                u64_of(shape.numel()),
+                1,
+                u32::MAX.into(),
+            )?;
         }
         let offset = long(record, field::OFFSET);
-        check_range("offset of a tensor", offset, wide(start), wide(start))?;
-        let len = encoding.data_len(&shape).map_or(u64::MAX, wide);
+        check_range("offset of a tensor", offset, u64_of(start), u64_of(start))?;
+        let len = encoding.data_len(&shape).map_or(u64::MAX, u64_of);
         check_range("bytes of a tensor", long(record, field::LEN), len, len)?;
-        let left = wide(file_len.saturating_sub(start));
+        let left = u64_of(file_len.saturating_sub(start));
         if len > left {
             return Err(Error::Truncated { what: "tensor", needed: len, left });
         }
@@ -169,8 +174,8 @@ impl Record {
     pub(super) fn emit(&self) -> [u8; RECORD_LEN] {
         use crate::num::{low_u8, u32_of};
         let mut record = [0; RECORD_LEN];
-        put(&mut record, field::OFFSET, wide(self.start).to_le_bytes());
-        put(&mut record, field::LEN, wide(self.end - self.start).to_le_bytes());
+        put(&mut record, field::OFFSET, u64_of(self.start).to_le_bytes());
+        put(&mut record, field::LEN, u64_of(self.end - self.start).to_le_bytes());
         record[field::RANK] = low_u8(self.shape.rank);
         match self.encoding {
             Encoding::F32 => record[field::ENCODING] = 0,
@@ -201,7 +206,7 @@ impl Record {
             what: "bytes of a tensor",
             found: u64::MAX,
             min: 0,
-            max: wide(usize::MAX),
+            max: u64_of(usize::MAX),
         })?;
         Ok(Self { shape, encoding, start, end })
     }
@@ -234,7 +239,7 @@ impl Record {
 
 /// The value with an id.
 fn one_of<T: Copy>(what: &'static str, values: &[T], id: u8) -> Result<T> {
-    let max = wide(values.len()).saturating_sub(1);
+    let max = u64_of(values.len()).saturating_sub(1);
     let unknown = Error::Range { what, found: id.into(), min: 0, max };
     values.get(usize::from(id)).copied().ok_or(unknown)
 }

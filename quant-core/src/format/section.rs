@@ -2,11 +2,11 @@
 
 #[cfg(feature = "alloc")]
 use super::bytes::put;
-use super::bytes::{ALIGN, INNER_ALIGN, check_zero, padding, wide, word};
+use super::bytes::{ALIGN, INNER_ALIGN, check_zero, padding, word};
 use crate::error::{Error, Result, check_range};
-use crate::num::index;
 #[cfg(feature = "alloc")]
 use crate::num::u32_of;
+use crate::num::{index, u64_of};
 #[cfg(feature = "alloc")]
 use alloc::collections::BTreeSet;
 #[cfg(feature = "alloc")]
@@ -76,12 +76,12 @@ impl<'a> Sections<'a> {
             )?;
             last = Some(u64::from(kind));
             let start = end.saturating_add(padding(end, INNER_ALIGN));
-            check_range("offset of a section", offset.into(), wide(start), wide(start))?;
+            check_range("offset of a section", offset.into(), u64_of(start), u64_of(start))?;
             let needed = u64::from(len);
             let truncated = Error::Truncated {
                 what: "section",
                 needed,
-                left: wide(head.len().saturating_sub(start)),
+                left: u64_of(head.len().saturating_sub(start)),
             };
             let gap = head.get(end..start).ok_or(truncated)?;
             check_zero("padding before a section", gap)?;
@@ -92,7 +92,7 @@ impl<'a> Sections<'a> {
             }
         }
         let rest = head.get(end..).unwrap_or(&[]);
-        check_range("bytes after the last section", wide(rest.len()), 0, wide(ALIGN - 1))?;
+        check_range("bytes after the last section", u64_of(rest.len()), 0, u64_of(ALIGN - 1))?;
         check_zero("padding after the last section", rest)?;
         Ok(Self { head, table })
     }
@@ -154,7 +154,7 @@ impl<'a> Names<'a> {
         let mut seen = BTreeSet::new();
         let mut section = Vec::new();
         for (tensor, name) in names.iter().enumerate() {
-            check_range("length of a tensor name", wide(name.len()), 1, wide(MAX_NAME_LEN))?;
+            check_range("length of a tensor name", u64_of(name.len()), 1, u64_of(MAX_NAME_LEN))?;
             if !seen.insert(name) {
                 return Err(Error::DuplicateName { tensor });
             }
@@ -168,13 +168,13 @@ impl<'a> Names<'a> {
     pub(super) fn check(mut self, count: usize) -> Result<()> {
         let all = self.clone();
         for tensor in 0..count {
-            let left = wide(self.left.len());
+            let left = u64_of(self.left.len());
             let truncated = Error::Truncated { what: "tensor name", needed: 3, left };
             let (&len, rest) = self.left.split_first_chunk().ok_or(truncated)?;
             let len = usize::from(u16::from_le_bytes(len));
-            check_range("length of a tensor name", wide(len), 1, wide(MAX_NAME_LEN))?;
-            let left = wide(rest.len());
-            let truncated = Error::Truncated { what: "tensor name", needed: wide(len), left };
+            check_range("length of a tensor name", u64_of(len), 1, u64_of(MAX_NAME_LEN))?;
+            let left = u64_of(rest.len());
+            let truncated = Error::Truncated { what: "tensor name", needed: u64_of(len), left };
             let (name, rest) = rest.split_at_checked(len).ok_or(truncated)?;
             if core::str::from_utf8(name).is_err() {
                 return Err(Error::NotUtf8 { tensor });
@@ -187,7 +187,7 @@ impl<'a> Names<'a> {
         if self.left.is_empty() {
             Ok(())
         } else {
-            Err(Error::Trailing { bytes: wide(self.left.len()) })
+            Err(Error::Trailing { bytes: u64_of(self.left.len()) })
         }
     }
 }

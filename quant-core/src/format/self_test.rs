@@ -12,9 +12,9 @@
 
 #[cfg(feature = "alloc")]
 use super::bytes::put;
-use super::bytes::{long, real, short, wide, word};
+use super::bytes::{long, real, short, word};
 use crate::error::{Error, Result};
-use crate::num::index;
+use crate::num::{index, u64_of};
 #[cfg(feature = "alloc")]
 use alloc::vec::Vec;
 
@@ -55,7 +55,7 @@ impl<'a> SelfTestVector<'a> {
     /// tolerance that is not a finite number above 0; [`Error::Range`] for a velocity that is not
     /// a whole number of images; [`Error::NonFinite`] for an element of it.
     pub fn parse(section: &'a [u8]) -> Result<Self> {
-        let (needed, left) = (wide(field::VELOCITY), wide(section.len()));
+        let (needed, left) = (u64_of(field::VELOCITY), u64_of(section.len()));
         let truncated = Error::Truncated { what: "self-test vector", needed, left };
         let (head, velocity) = section.split_at_checked(field::VELOCITY).ok_or(truncated)?;
         let label = word(head, field::LABEL);
@@ -119,8 +119,8 @@ impl<'a> SelfTestVector<'a> {
         let image = pixels.saturating_mul(4);
         let rest = self.velocity.len().checked_rem(image);
         if self.velocity.is_empty() || rest != Some(0) {
-            let found = wide(self.velocity.len());
-            let min = wide(image.max(4));
+            let found = u64_of(self.velocity.len());
+            let min = u64_of(image.max(4));
             return Err(Error::Range {
                 what: "bytes of the self-test velocity",
                 found,

@@ -1,6 +1,6 @@
 //! Writing a packed file as a stream: the payload first, the head when everything is known.
 
-use super::bytes::{ALIGN, INNER_ALIGN, padding, wide};
+use super::bytes::{ALIGN, INNER_ALIGN, padding};
 use super::header::{
     CRC, HEADER_LEN, Header, MAX_HEAD_LEN, MAX_SECTIONS, MAX_TENSORS, Running, VERSION,
 };
@@ -9,7 +9,7 @@ use super::section::{ENTRY_LEN, Kind, Names, emit_entry};
 use crate::error::{Error, Result, check_length, check_range};
 use crate::matrix::{Parts, QuantLayout, QuantizedMatrix};
 use crate::net::NetConfig;
-use crate::num::u32_of;
+use crate::num::{u32_of, u64_of};
 use crate::quantize::{QuantizedTensor, Storage};
 use alloc::vec;
 use alloc::vec::Vec;
@@ -101,7 +101,7 @@ impl<S: Sink> Writer<S> {
     /// of parameters; the sink's own.
     pub fn new(mut sink: S, head: &Head<'_>) -> core::result::Result<Self, S::Error> {
         let tensors = head.names.len();
-        check_range("number of tensors", wide(tensors), 0, MAX_TENSORS.into())?;
+        check_range("number of tensors", u64_of(tensors), 0, MAX_TENSORS.into())?;
         let names = Names::emit(&head.names)?;
         let net = head.net.map(NetConfig::emit).transpose()?;
         let shapes = head.net.map(parameter_shapes).transpose()?;
@@ -167,7 +167,7 @@ impl<S: Sink> Writer<S> {
     ) -> core::result::Result<(), S::Error> {
         let shape = Shape::new(shape.iter().copied())?;
         QuantizedMatrix::new(layout, shape.rows, shape.row_len, parts)?;
-        check_range("elements of a quantized tensor", wide(shape.numel()), 1, u32::MAX.into())?;
+        check_range("elements of a quantized tensor", u64_of(shape.numel()), 1, u32::MAX.into())?;
         self.start(shape, Encoding::Quantized(layout))?;
         self.put(parts.codebooks)?;
         self.put(parts.scales)?;
@@ -201,16 +201,21 @@ impl<S: Sink> Writer<S> {
             tensors: self.added,
             sections: self.sections,
         };
-        header.emit(&mut self.head, wide(self.written), self.crc.finalize());
+        header.emit(&mut self.head, u64_of(self.written), self.crc.finalize());
         let Self { sink, head, record_bytes, written: file_bytes, .. } = self;
         Ok(Written { sink, head, record_bytes, file_bytes })
     }
 
     /// Writes the record of the next tensor and the padding before its data.
     fn start(&mut self, shape: Shape, encoding: Encoding) -> core::result::Result<(), S::Error> {
-        check_range("number of tensors", wide(self.added) + 1, 1, wide(self.record_bytes.len()))?;
+        check_range(
+            "number of tensors",
+            u64_of(self.added) + 1,
+            1,
+            u64_of(self.record_bytes.len()),
+        )?;
         if let Some(expected) = self.shapes.as_mut().and_then(Iterator::next) {
-            let found = shape.dims().iter().map(|&dim| wide(dim));
+            let found = shape.dims().iter().map(|&dim| u64_of(dim));
             if !found.eq(expected) {
                 return Err(Error::NotOfTheNet { tensor: self.added }.into());
             }
@@ -289,9 +294,9 @@ pub(super) fn build_head(sections: &[(Kind, &[u8])], end: usize) -> Result<Vec<u
         let at = HEADER_LEN + ENTRY_LEN * i;
         head[at..at + ENTRY_LEN].copy_from_slice(&entry);
         head.extend(*contents);
-        check_range("length of the head", wide(head.len()), 0, MAX_HEAD_LEN.into())?;
+        check_range("length of the head", u64_of(head.len()), 0, MAX_HEAD_LEN.into())?;
     }
-    check_range("number of sections", wide(sections.len()), 0, MAX_SECTIONS.into())?;
+    check_range("number of sections", u64_of(sections.len()), 0, MAX_SECTIONS.into())?;
     head.resize(head.len() + padding(head.len(), ALIGN), 0);
     Ok(head)
 }

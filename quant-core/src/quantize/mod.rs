@@ -34,6 +34,7 @@ pub use tensor::QuantizedTensor;
 
 use crate::error::{Result, check_length, check_range};
 use crate::matrix::rows_of;
+use crate::num::u64_of;
 use alloc::vec::Vec;
 use describe::describe;
 use input::Sequential;
@@ -73,12 +74,7 @@ pub fn quantize_on(
         Granularity::Group(rows) => usize::try_from(rows).unwrap_or(usize::MAX),
         Granularity::Tensor => rows.max(1),
     };
-    check_range(
-        "rows per codebook",
-        u64::try_from(shared).unwrap_or(u64::MAX),
-        1,
-        u32::MAX.into(),
-    )?;
+    check_range("rows per codebook", u64_of(shared), 1, u32::MAX.into())?;
     let groups = RowGroups { rows, row_len, group_rows: shared.min(rows.max(1)) };
     let (storage, distortion) = if weights.count() == 0 {
         (Storage::Dense(Vec::new()), Distortion::default())
