@@ -1,4 +1,4 @@
-//! What the benches share: seeded inputs, a packed file, and a short criterion configuration.
+//! Shared parts of the benches: seeded inputs, a packed file, and a short criterion configuration.
 //!
 //! | suite | what it times |
 //! |---|---|
@@ -102,7 +102,7 @@ pub fn small_config() -> fm_candle::Result<UNetConfig> {
     Ok(UNetConfig::preset("mnist-small")?)
 }
 
-/// How a net's weights lie in memory, and how they are multiplied by.
+/// Form of a net's weights in memory, and arithmetic of their products.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
     /// In f32.
@@ -119,7 +119,7 @@ pub fn net(config: &UNetConfig, form: Form) -> fm_candle::Result<UNet> {
     net_on(&Device::Cpu, DType::F32, config, form)
 }
 
-/// The same on a device, computing in `dtype`.
+/// A net with irregular weights on a device, ready to sample, computing in `dtype`.
 ///
 /// # Errors
 /// Those of [`net`], and a device without room.

@@ -10,7 +10,7 @@
 //! | [`CodebookFormat::Logarithmic`] | 16: a [`LogRange`] | its level `c` of `min(K, n)` |
 //!
 //! All numbers are little-endian, every operation is rounded on its own. `n` is the number of weights
-//! that share the codebook. Every code has a value: logarithmic codes behind the last level repeat
+//! that share the codebook. Every code has a value: logarithmic codes after the last level repeat
 //! it.
 
 use crate::bits::Bits;
@@ -18,31 +18,31 @@ use crate::log_range::LogRange;
 use crate::num::low_u8;
 use half::f16;
 
-/// The values of all codes, of which the first `2^bits` mean something.
+/// Table of the values of all codes, of which the first `2^bits` mean something.
 pub type Table = [f32; 256];
 
 /// Whether this build knows the levels of `log` codebooks.
 pub(crate) const READS_LOG: bool = cfg!(any(feature = "log", test));
 
-/// How the codebooks of a tensor are stored.
+/// Stored format of a codebook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CodebookFormat {
-    /// A table of f32 levels.
+    /// Table of f32 levels.
     F32,
-    /// A table of f16 levels.
+    /// Table of f16 levels.
     F16,
-    /// A table of i16 levels in units of an f32 scale.
+    /// Table of i16 levels times an f32 scale.
     I16,
-    /// A table of i8 levels in units of an f32 scale.
+    /// Table of i8 levels times an f32 scale.
     I8,
-    /// Equal steps in f32.
+    /// Two f32 of an affine map, [`Affine`].
     Affine,
-    /// Geometric levels for each sign.
+    /// Four f32 of geometric levels, a [`LogRange`].
     Logarithmic,
 }
 
 impl CodebookFormat {
-    /// The bytes of one codebook of `levels` levels.
+    /// Bytes of a stored codebook of `levels` levels.
     pub const fn codebook_len(self, levels: usize) -> usize {
         match self {
             Self::F32 => 4 * levels,
@@ -60,7 +60,7 @@ impl CodebookFormat {
 pub struct Affine {
     /// Value of code 0.
     pub min: f32,
-    /// Difference between neighbouring values.
+    /// Difference between the values of neighbouring codes.
     pub scale: f32,
 }
 
@@ -89,7 +89,7 @@ impl Affine {
     }
 }
 
-/// One codebook in its stored form.
+/// Codebook in its stored form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Codebook<'a> {
     format: CodebookFormat,
@@ -106,7 +106,7 @@ impl<'a> Codebook<'a> {
         Self { format, bits, bytes, most: weights.min(bits.code_count()) }
     }
 
-    /// How the codebook is stored.
+    /// Stored format of the codebook.
     pub const fn format(self) -> CodebookFormat {
         self.format
     }
@@ -152,7 +152,7 @@ impl<'a> Codebook<'a> {
         }
     }
 
-    /// Whether the stored numbers make sense: a range is a range, every value is finite.
+    /// `true` if the stored numbers make sense: a range is a range, every value is finite.
     pub(crate) fn is_sound(self) -> bool {
         let last = self.bits.max_code();
         let finite = |code| self.value(code).is_finite();
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn logarithmic_codes_behind_the_last_level_repeat_it() {
+    fn logarithmic_codes_after_the_last_level_repeat_it() {
         // Positive weights from 1 to 8, four levels for five codes or more.
         let bytes = [0.0, 0.0, 1.0, 8.0_f32].map(f32::to_le_bytes);
         let codebook =

@@ -1,11 +1,12 @@
 //! The one error type: what was read, and the numbers that made it wrong.
 
+use crate::num::u64_of;
 use core::fmt;
 
 /// The result of every fallible call of this crate.
 pub type Result<T> = core::result::Result<T, Error>;
 
-/// Why an input was refused.
+/// Reason why an input was refused.
 ///
 /// `what` names the thing being read, as in "tensor name" or "codes of a row".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +25,7 @@ pub enum Error {
     },
     /// A slice of the wrong length.
     Length {
-        /// What the slice holds.
+        /// Name of the slice's contents.
         what: &'static str,
         /// The length that would be right.
         expected: usize,
@@ -33,16 +34,16 @@ pub enum Error {
     },
     /// A NaN or an infinity where a finite number is needed.
     NonFinite {
-        /// What the number is.
+        /// Name of the number.
         what: &'static str,
-        /// Its position.
+        /// Position of the number.
         index: usize,
     },
     /// A number below zero where none may be.
     Negative {
-        /// What the number is.
+        /// Name of the number.
         what: &'static str,
-        /// Its position.
+        /// Position of the number.
         index: usize,
     },
     /// A level too large for f16.
@@ -52,13 +53,13 @@ pub enum Error {
     },
     /// A number outside its range.
     Range {
-        /// What the number is.
+        /// Name of the number.
         what: &'static str,
         /// The number found.
         found: u64,
-        /// Its smallest right value.
+        /// Smallest right value.
         min: u64,
-        /// Its largest right value.
+        /// Largest right value.
         max: u64,
     },
     /// A number that another does not divide.
@@ -74,21 +75,21 @@ pub enum Error {
     },
     /// A real number outside its range, or NaN.
     Real {
-        /// What the number is.
+        /// Name of the number.
         what: &'static str,
-        /// Its range in words.
+        /// Right range in words.
         range: &'static str,
     },
     /// The input ends too early.
     Truncated {
-        /// What was being read.
+        /// Name of the part that was being read.
         what: &'static str,
         /// Bytes needed.
         needed: u64,
         /// Bytes left.
         left: u64,
     },
-    /// The file goes on behind its end.
+    /// The input goes on after its end.
     Trailing {
         /// Bytes too many.
         bytes: u64,
@@ -97,7 +98,7 @@ pub enum Error {
     BadMagic {
         /// The first four bytes.
         found: [u8; 4],
-        /// Those of every file of the format.
+        /// First four bytes of every packed file.
         expected: [u8; 4],
     },
     /// A file of a version of the format that this code does not read.
@@ -123,7 +124,7 @@ pub enum Error {
     },
     /// Bytes or bits that must be zero and are not.
     NotZero {
-        /// What must be zero.
+        /// Name of the bytes or bits.
         what: &'static str,
     },
     /// A tensor name that is not UTF-8.
@@ -185,7 +186,7 @@ impl fmt::Display for Error {
                 write!(f, "{what}: {left} bytes left, must be {needed}")
             }
             Self::Trailing { bytes } => {
-                write!(f, "{bytes} bytes behind the end of the file: must be none")
+                write!(f, "{bytes} bytes after the end of the file: must be none")
             }
             Self::BadMagic { found, expected } => {
                 write!(f, "first bytes {found:02x?}: must be {expected:02x?}")
@@ -213,7 +214,7 @@ impl fmt::Display for Error {
             Self::SelfTest { index } => {
                 write!(
                     f,
-                    "self-test: element {index} of the velocity is off: must be the golden one"
+                    "self-test: element {index} of the velocity is off: must be that of the self-test vector"
                 )
             }
             Self::NotOnDevice(method) => {
@@ -240,7 +241,7 @@ pub(crate) fn check_count(what: &'static str, found: usize, min: usize, max: usi
     if (min..=max).contains(&found) {
         return Ok(());
     }
-    let [found, min, max] = [found, min, max].map(|x| u64::try_from(x).unwrap_or(u64::MAX));
+    let [found, min, max] = [found, min, max].map(u64_of);
     Err(Error::Range { what, found, min, max })
 }
 

@@ -24,12 +24,12 @@ use crate::num::{exp2, f32_of, f64_of, log2};
 /// Bytes of a stored [`LogRange`].
 pub const LOG_RANGE_BYTES: usize = 16;
 
-/// The magnitudes between which the levels of the scheme `log` lie.
+/// Magnitudes between which the levels of the scheme `log` lie.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct LogRange {
     /// The least and the greatest magnitude of the negative weights; 0 where there are none.
     pub negative: [f32; 2],
-    /// The least and the greatest of the positive weights; 0 where there are none.
+    /// The least and the greatest magnitude of the positive weights; 0 where there are none.
     pub positive: [f32; 2],
 }
 
@@ -50,20 +50,20 @@ impl LogRange {
         })
     }
 
-    /// How many of `k` levels the negatives and the positives use.
+    /// Numbers of levels, of `k`, that the negative and the positive weights use.
     pub const fn counts(&self, k: usize) -> [usize; 2] {
         let [negative, positive] = [self.negative, self.positive];
         let below = count(negative, k / 2);
         [below, count(positive, if below == 0 { k } else { k / 2 })]
     }
 
-    /// How many of `k` levels are used, at least 1.
+    /// Number of levels in use, of `k`, at least 1.
     pub const fn level_count(&self, k: usize) -> usize {
         let [below, above] = self.counts(k);
         if below + above == 0 { 1 } else { below + above }
     }
 
-    /// Level `code` of `k`; `None` behind the last that is used.
+    /// Level `code` of `k`; `None` after the last that is used.
     pub fn level(&self, code: u8, k: usize) -> Option<f32> {
         self.exact_level(usize::from(code), k).map(f32_of)
     }
@@ -116,7 +116,7 @@ impl LogRange {
     }
 }
 
-/// How many of at most `most` levels a sign uses.
+/// Number of levels, at most `most`, that a sign uses.
 const fn count([least, greatest]: [f32; 2], most: usize) -> usize {
     if greatest == 0.0 {
         0

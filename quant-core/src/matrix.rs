@@ -9,14 +9,14 @@ use crate::bits::Bits;
 use crate::codebook::{Codebook, CodebookFormat, Table};
 use crate::error::{Error, Result, check_count, check_length, check_range};
 use crate::kernels;
-use crate::num::index;
+use crate::num::{index, u64_of};
 use crate::packing::{Codes, tail_is_zero};
 use half::f16;
 
-/// The scale of a row, in front of a codebook that rows share.
+/// Scale of a row, in front of a codebook that rows share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RowScale {
-    /// None: the codebook's values are the weights.
+    /// No scale: the codebook's values are the weights.
     None,
     /// An f16 for each row.
     F16,
@@ -35,16 +35,16 @@ impl RowScale {
     }
 }
 
-/// How the rows of a tensor are coded.
+/// Format of the codes, codebooks and scales of a quantized matrix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct QuantLayout {
     /// Width of a code.
     pub bits: Bits,
-    /// How the codebooks are stored, each of 2^bits levels.
+    /// Format of the codebooks, each of 2^bits levels.
     pub codebook: CodebookFormat,
-    /// Rows that share a codebook, at least 1; 1 is the paper's "per channel".
+    /// Number of rows that share a codebook, at least 1; 1 is the paper's "per channel".
     pub rows_per_codebook: u32,
-    /// Whether rows have scales.
+    /// Format of the scales of rows.
     pub row_scale: RowScale,
 }
 
@@ -83,7 +83,7 @@ impl QuantLayout {
     }
 }
 
-/// Something about each part of a coded tensor.
+/// A value for each part of a quantized matrix: its bytes, or their number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Parts<T> {
     /// All codebooks, one after the other.
@@ -108,9 +108,8 @@ impl<T: AsRef<[u8]>> Parts<T> {
 /// [`Error::Range`] for more than 2^32 - 1 elements, counted without regard to axes of size 0.
 pub fn rows_of(shape: &[usize]) -> Result<(usize, usize)> {
     let most = u64::from(u32::MAX);
-    let wide = |dim: usize| u64::try_from(dim).unwrap_or(u64::MAX);
     let product = |dims: &[usize]| {
-        let nonzero = dims.iter().map(|&dim| wide(dim).max(1));
+        let nonzero = dims.iter().map(|&dim| u64_of(dim).max(1));
         nonzero.fold(1, u64::saturating_mul)
     };
     check_range("elements of a tensor", product(shape), 0, most)?;
@@ -121,7 +120,7 @@ pub fn rows_of(shape: &[usize]) -> Result<(usize, usize)> {
     Ok((rows, row.iter().product()))
 }
 
-/// A coded tensor, borrowed.
+/// Quantized matrix, borrowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QuantizedMatrix<'a> {
     layout: QuantLayout,
@@ -131,7 +130,7 @@ pub struct QuantizedMatrix<'a> {
 }
 
 impl<'a> QuantizedMatrix<'a> {
-    /// A tensor of `rows` rows whose parts lie in three slices.
+    /// Matrix of `rows` rows whose parts lie in three slices.
     ///
     /// # Errors
     /// Those of [`QuantLayout::check`]; [`Error::Length`] if a slice has not the length that
@@ -151,7 +150,7 @@ impl<'a> QuantizedMatrix<'a> {
         Ok(Self { layout, rows, row_len, parts })
     }
 
-    /// How the rows are coded.
+    /// Format of codes, codebooks and scales.
     pub const fn layout(self) -> QuantLayout {
         self.layout
     }
@@ -166,12 +165,12 @@ impl<'a> QuantizedMatrix<'a> {
         self.row_len
     }
 
-    /// The stored bytes.
+    /// Stored bytes of each part.
     pub const fn parts(self) -> Parts<&'a [u8]> {
         self.parts
     }
 
-    /// The codebook of a row, `None` behind the last row.
+    /// The codebook of a row, `None` after the last row.
     pub fn codebook(self, row: usize) -> Option<Codebook<'a>> {
         let shared = index(self.layout.rows_per_codebook);
         let group = row.checked_div(shared)?;
@@ -182,7 +181,7 @@ impl<'a> QuantizedMatrix<'a> {
         (row < self.rows).then(codebook)
     }
 
-    /// The scale of a row, `None` behind the last row and where rows have none.
+    /// The scale of a row, `None` after the last row and where rows have none.
     pub fn scale(self, row: usize) -> Option<f32> {
         let bytes = part(self.parts.scales, row, self.layout.row_scale.byte_len())?;
         match self.layout.row_scale {
@@ -192,13 +191,13 @@ impl<'a> QuantizedMatrix<'a> {
         }
     }
 
-    /// The packed codes of a row, `None` behind the last row.
+    /// The packed codes of a row, `None` after the last row.
     pub fn packed_row(self, row: usize) -> Option<&'a [u8]> {
         let len = self.layout.bits.packed_len(self.row_len);
         if row < self.rows { part(self.parts.codes, row, len) } else { None }
     }
 
-    /// The codes of a row, `None` behind the last row.
+    /// The codes of a row, `None` after the last row.
     pub fn codes(self, row: usize) -> Option<Codes<'a>> {
         Codes::new(self.packed_row(row)?, self.row_len, self.layout.bits).ok()
     }
@@ -209,7 +208,7 @@ impl<'a> QuantizedMatrix<'a> {
     /// `out`: `[row_len]`.
     ///
     /// # Errors
-    /// [`Error::Range`] behind the last row; [`Error::Length`] for an `out` of another length.
+    /// [`Error::Range`] after the last row; [`Error::Length`] for an `out` of another length.
     pub fn decode_row(self, row: usize, out: &mut [f32]) -> Result<()> {
         check_length("row to decode into", self.row_len, out.len())?;
         self.decode_part(row, 0, out)
@@ -218,7 +217,7 @@ impl<'a> QuantizedMatrix<'a> {
     /// Writes as many values of a row as `out` holds, from `start` on.
     ///
     /// # Errors
-    /// [`Error::Range`] behind the last row, behind its end, or for a `start` that is no multiple of 8:
+    /// [`Error::Range`] after the last row, after its end, or for a `start` that is no multiple of 8:
     /// there codes start in the middle of a byte.
     pub fn decode_part(self, row: usize, start: usize, out: &mut [f32]) -> Result<()> {
         check_part(self.row_len, start, out.len())?;
@@ -285,9 +284,9 @@ pub(crate) fn check_part(row_len: usize, start: usize, len: usize) -> Result<()>
     check_count("end of the values to decode", start.saturating_add(len), 0, row_len)
 }
 
-/// The error for a row behind the last one.
+/// The error for a row after the last one.
 pub(crate) fn row_out_of_range(row: usize, rows: usize) -> Error {
-    let [found, rows] = [row, rows].map(|x| u64::try_from(x).unwrap_or(u64::MAX));
+    let [found, rows] = [row, rows].map(u64_of);
     Error::Range { what: "row", found, min: 0, max: rows.saturating_sub(1) }
 }
 
@@ -348,8 +347,8 @@ mod tests {
             assert_eq!(&out, expected);
         }
         assert_eq!(rows.check(), Ok(()));
-        let behind = Err(Error::Range { what: "row", found: 3, min: 0, max: 2 });
-        assert_eq!(rows.decode_row(3, &mut out), behind);
+        let after = Err(Error::Range { what: "row", found: 3, min: 0, max: 2 });
+        assert_eq!(rows.decode_row(3, &mut out), after);
         assert!(rows.decode_row(0, &mut out[..2]).is_err());
     }
 
@@ -389,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_codings_and_lengths_that_make_no_sense() {
+    fn refuses_layouts_and_lengths_that_make_no_sense() {
         let none = QuantLayout { rows_per_codebook: 0, ..LAYOUT };
         assert!(QuantizedMatrix::new(none, 3, 3, PARTS).is_err());
         let short: Parts<&[u8]> = Parts { codebooks: &CODEBOOKS[1..], ..PARTS };

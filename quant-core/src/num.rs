@@ -45,6 +45,11 @@ pub(crate) const fn f64_of(x: usize) -> f64 {
     x as f64
 }
 
+/// `x` as u64, which has room for any length.
+pub(crate) const fn u64_of(x: usize) -> u64 {
+    x as u64
+}
+
 /// The low byte of `x`.
 #[expect(clippy::cast_possible_truncation, reason = "taking the low byte is the purpose")]
 pub(crate) const fn low_u8(x: usize) -> u8 {

@@ -32,7 +32,7 @@ pub fn pack(codes: &[u8], out: &mut [u8], bits: Bits) -> Result<()> {
     }
 }
 
-/// Unpacks as many codes as `codes` holds; bits behind the last code are not looked at.
+/// Unpacks as many codes as `codes` holds; bits after the last code are not looked at.
 ///
 /// # Shapes
 /// `bytes`: [`Bits::packed_len`]`(codes.len())` bytes.
@@ -58,13 +58,13 @@ pub fn get(bytes: &[u8], index: usize, bits: Bits) -> Option<u8> {
     Some(code & bits.max_code())
 }
 
-/// Whether the bits behind the last of `n` codes are zero, as [`pack`] leaves them.
+/// `true` if the bits after the last of `n` codes are zero, as [`pack`] leaves them.
 pub(crate) fn tail_is_zero(bytes: &[u8], n: usize, bits: Bits) -> bool {
     let used = n % 8 * usize::from(bits.get()) % 8;
     used == 0 || bytes.last().is_none_or(|last| last >> used == 0)
 }
 
-/// The codes of a packed stream in order.
+/// Iterator over the codes of a packed stream.
 #[derive(Clone, Debug)]
 pub struct Codes<'a> {
     bytes: core::slice::Iter<'a, u8>,

@@ -3,7 +3,7 @@
 use core::fmt;
 use core::str::FromStr;
 
-/// A way to choose levels and codes for a group of weights; `fit` defines each exactly.
+/// Quantizer: a way to choose levels and codes for a group of weights, defined in `fit`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Scheme {
     /// `ot`: levels of equal mass, the paper's optimal-transport quantizer.

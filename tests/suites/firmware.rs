@@ -24,7 +24,7 @@ use fm_candle::quantize::{Calibration, PackedNet, TensorPolicy, calibrate, quant
 use fm_candle::sample::Sampler;
 use fm_candle::solver::{self, Method, uniform_grid};
 use fmq_tests::width;
-use quant_core::format::{Kind, Model, fill_section};
+use quant_core::format::{Kind, Model, SelfTestVector, fill_section};
 use quant_core::infer::{self, Plan, Precision, Settings};
 use quant_core::quantize::{Granularity, Options};
 use quant_core::scheme::Scheme;
@@ -63,7 +63,7 @@ fn firmware(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("firmware").join(path)
 }
 
-/// The embedded net, packed with a golden pair and calibrated.
+/// The embedded net, packed with a self-test vector and calibrated.
 fn pack(dir: &Path, bits: u8) -> PathBuf {
     let net = Path::new(env!("CARGO_MANIFEST_DIR")).join("../host/assets/mnist-micro.safetensors");
     let net = checkpoint::load(&net, false).unwrap();
@@ -71,7 +71,7 @@ fn pack(dir: &Path, bits: u8) -> PathBuf {
     let options = Options::new(Scheme::LloydMax, width(bits));
     let options = Options { granularity: Granularity::Auto, ..options };
     let all: Vec<usize> = (0..net.tensors.len()).collect();
-    let packed = Some(PackedNet { config: &config, golden: true });
+    let packed = Some(PackedNet { config: &config, self_test: true });
     let path = dir.join(format!("micro-{bits}bit.fmq"));
     let policy = |_: &str, _: &[usize]| TensorPolicy::Quantize(options);
     quantize_to_file(&path, &net.tensors[..], &all, packed, policy, |_, _| Ok(())).unwrap();
@@ -357,13 +357,13 @@ fn a_failed_self_test_is_said() {
     let path = pack(dir.path(), 2);
     let mut file = std::fs::read(&path).unwrap();
     let model = Model::parse(&file).unwrap();
-    let golden = model.golden().unwrap();
-    let mut velocity: Vec<f32> = golden.velocity().collect();
+    let vector = model.self_test_vector().unwrap();
+    let mut velocity: Vec<f32> = vector.velocity().collect();
     velocity[700] += 0.01;
-    let velocity = velocity.iter().flat_map(|v| v.to_le_bytes());
-    let section: Vec<u8> = golden.head().into_iter().chain(velocity).collect();
+    let input = (vector.seed, vector.t, vector.label);
+    let section = SelfTestVector::emit(input, vector.tolerance, vector.size, &velocity).unwrap();
     let head = u32::from_le_bytes(file[24..28].try_into().unwrap()) as usize;
-    fill_section(&mut file[..head], Kind::GOLDEN, &section).unwrap();
+    fill_section(&mut file[..head], Kind::SELF_TEST, &section).unwrap();
     std::fs::write(&path, &file).unwrap();
     let said = run(RUST, MACHINES[0], &path, "3 42 1");
     assert_eq!(said.code, Some(1), "{}", said.text);

@@ -17,7 +17,7 @@ use fm_candle::quantize::{Calibration, calibrate};
 use fmq_tests::width;
 use quant_core::bits::Bits;
 use quant_core::format::{
-    Dense, Encoding, Golden, Head, Kind, MemoryPlan, Model, Writer, fill_section,
+    Dense, Encoding, Head, Kind, MemoryPlan, Model, SelfTestVector, Writer, fill_section,
 };
 use quant_core::infer::{Input, Plan, Precision, Settings};
 use quant_core::matrix::{QuantLayout, RowScale};
@@ -39,9 +39,9 @@ fn describe(model: &Model<'_>) -> String {
     if let Some(MemoryPlan { size, arena_bytes, macs }) = model.memory_plan() {
         writeln!(text, "plan {size:?} {arena_bytes} {macs}").unwrap();
     }
-    if let Some(golden) = model.golden() {
-        let sum = fingerprint(golden.velocity());
-        writeln!(text, "golden {} {} {:?} {sum:016x}", golden.seed, golden.t, golden.label)
+    if let Some(vector) = model.self_test_vector() {
+        let sum = fingerprint(vector.velocity());
+        writeln!(text, "golden {} {} {:?} {sum:016x}", vector.seed, vector.t, vector.label)
             .unwrap();
     }
     for tensor in model.tensors() {
@@ -86,7 +86,7 @@ fn files_of_every_version_read_as_they_were_written() {
             let expected = fs::read_to_string(path.with_extension("txt")).unwrap();
             let model = Model::parse(&file).unwrap();
             assert_eq!(describe(&model), expected, "{}", path.display());
-            if model.golden().is_some() && model.net().is_some() {
+            if model.self_test_vector().is_some() && model.net().is_some() {
                 let plan = Plan::new(&model).unwrap();
                 let mut arena = vec![0.0; Settings::default().arena_len(&plan, &model)];
                 // What another engine may be off by is not asked: the same bits.
@@ -95,7 +95,7 @@ fn files_of_every_version_read_as_they_were_written() {
             if let Some(activations) = model.activations() {
                 let plan = Plan::with_precision(&model, Precision::Integer).unwrap();
                 let mut arena = vec![0.0; Settings::default().arena_len(&plan, &model)];
-                let off = activations.golden_off();
+                let off = activations.self_test_error();
                 assert_eq!(plan.self_test(&model, &mut arena), Ok(Some(off)), "{}", path.display());
                 integers += 1;
             }
@@ -134,10 +134,8 @@ fn everything() -> Vec<u8> {
         (0..plans.len()).map(|i| format!("{}.{}.{i}", plans[i].scheme, plans[i].bits)).collect();
     let mut names: Vec<&str> = names.iter().map(String::as_str).collect();
     names.extend(["f32", "i64", "empty"]);
-    let velocity: Vec<u8> = weights(12).iter().flat_map(|v| v.to_le_bytes()).collect();
-    let golden = Golden::new((3, 0.25, Some(7)), 1e-4, (2, 2), &velocity).unwrap();
-    let golden = [&golden.head()[..], &velocity].concat();
-    let sections = vec![(Kind::GOLDEN, &golden[..]), (Kind(1000), b"of a later version")];
+    let vector = SelfTestVector::emit((3, 0.25, Some(7)), 1e-4, (2, 2), &weights(12)).unwrap();
+    let sections = vec![(Kind::SELF_TEST, &vector[..]), (Kind(1000), b"of a later version")];
     let mut writer = Writer::new(Vec::new(), &Head { net: None, names, sections }).unwrap();
     for options in &plans {
         let tensor = quantize_tensor(&weights(5 * 37), &[5, 37], options).unwrap();
@@ -169,14 +167,11 @@ fn net() -> Vec<u8> {
     };
     let shapes = net.shapes();
     let names: Vec<String> = (0..shapes.len()).map(|i| format!("p{i}")).collect();
-    let golden = |velocity: &[f32]| {
-        let velocity: Vec<u8> = velocity.iter().flat_map(|v| v.to_le_bytes()).collect();
-        let golden = Golden::new((5, 0.5, Some(1)), 1e-3, (8, 8), &velocity).unwrap();
-        [&golden.head()[..], &velocity].concat()
-    };
+    let vector =
+        |velocity: &[f32]| SelfTestVector::emit((5, 0.5, Some(1)), 1e-3, (8, 8), velocity).unwrap();
     let plan = MemoryPlan { size: (8, 8), arena_bytes: 0, macs: 0 }.emit();
-    let empty = golden(&[0.0; 64]);
-    let sections = vec![(Kind::MEMORY_PLAN, &plan[..]), (Kind::GOLDEN, &empty)];
+    let empty = vector(&[0.0; 64]);
+    let sections = vec![(Kind::MEMORY_PLAN, &plan[..]), (Kind::SELF_TEST, &empty)];
     let names = names.iter().map(String::as_str).collect();
     let mut writer = Writer::new(Vec::new(), &Head { net: Some(&net), names, sections }).unwrap();
     for shape in &shapes {
@@ -201,7 +196,7 @@ fn net() -> Vec<u8> {
     let input = Input { x: &x, concat: &[], t: 0.5, label: Some(1) };
     plan.velocity(&model, &input, &mut vec![0.0; plan.arena_len()], &mut v).unwrap();
     fill_section(&mut head, Kind::MEMORY_PLAN, &plan.stored().emit()).unwrap();
-    fill_section(&mut head, Kind::GOLDEN, &golden(&v)).unwrap();
+    fill_section(&mut head, Kind::SELF_TEST, &vector(&v)).unwrap();
     file[..head.len()].copy_from_slice(&head);
     file
 }

@@ -203,7 +203,7 @@ fn what_makes_no_image_is_refused() {
 }
 
 #[test]
-fn a_file_with_a_golden_pair_tests_its_device() {
+fn a_file_with_a_self_test_vector_tests_its_device() {
     let config = UNetConfig::preset("mnist-micro").unwrap();
     let weights = formula_weights(&config, 3);
     let policy =
@@ -211,7 +211,7 @@ fn a_file_with_a_golden_pair_tests_its_device() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("net.fmq");
     let all: Vec<usize> = (0..weights.len()).collect();
-    let packed = PackedNet { config: &config, golden: true };
+    let packed = PackedNet { config: &config, self_test: true };
     quantize_to_file(&path, &weights[..], &all, Some(packed), policy, |_, _| Ok(())).unwrap();
     let mut file = std::fs::read(&path).unwrap();
 
@@ -223,12 +223,12 @@ fn a_file_with_a_golden_pair_tests_its_device() {
     assert!(plan.self_test(&model, &mut arena[1..]).is_err());
 
     // A wrong element, with right checksums.
-    let golden = model.sections().find(|(kind, _)| *kind == Kind::GOLDEN).unwrap().1;
-    let mut wrong = golden.to_vec();
+    let vector = model.sections().find(|(kind, _)| *kind == Kind::SELF_TEST).unwrap().1;
+    let mut wrong = vector.to_vec();
     wrong[24 + 4 * 5 + 3] ^= 0x80;
     let head_len = file.len() - payload_len(&file);
     let (head, _) = file.split_at_mut(head_len);
-    fill_section(head, Kind::GOLDEN, &wrong).unwrap();
+    fill_section(head, Kind::SELF_TEST, &wrong).unwrap();
     let model = Model::parse(&file).unwrap();
     assert_eq!(plan.self_test(&model, &mut arena), Err(Error::SelfTest { index: 5 }));
 

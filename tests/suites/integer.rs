@@ -18,7 +18,7 @@ use fm_candle::quantize::{
 use fmq_tests::nets::nets;
 use fmq_tests::{formula, formula_weights, width};
 use quant_core::Error;
-use quant_core::format::{Kind, Model, with_section};
+use quant_core::format::{Activations, Kind, Model, with_section};
 use quant_core::infer::{Input, Plan, Precision, Sampler, Settings};
 use quant_core::quantize::{Granularity, Options};
 use quant_core::scheme::Scheme;
@@ -30,14 +30,14 @@ fn values(seed: u64, len: usize) -> Vec<f32> {
 }
 
 /// The embedded net of a preset, packed and calibrated.
-fn embedded(preset: &str, bits: u8, golden: bool) -> Vec<u8> {
+fn embedded(preset: &str, bits: u8, self_test: bool) -> Vec<u8> {
     let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("../host/assets");
     let net = checkpoint::load(&assets.join(format!("{preset}.safetensors")), false).unwrap();
     let config = config::from_json(net.net().unwrap()).unwrap();
     let options = Options::new(Scheme::LloydMax, width(bits));
     let options = Options { granularity: Granularity::Auto, ..options };
     let all: Vec<usize> = (0..net.tensors.len()).collect();
-    let packed = Some(PackedNet { config: &config, golden });
+    let packed = Some(PackedNet { config: &config, self_test });
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("net.fmq");
     let policy = |_: &str, _: &[usize]| TensorPolicy::Quantize(options);
@@ -110,8 +110,8 @@ fn every_net_stays_close_to_its_floats() {
         };
         plan.observe(&model, &input, &mut arena, &mut v, &mut widen).unwrap();
 
-        let section: Vec<u8> = [0.0].iter().chain(&ranges).flat_map(|x| x.to_le_bytes()).collect();
-        let file = with_section(&file, Kind::ACTIVATION_SCALES, &section).unwrap();
+        let scales = Activations::emit(0.0, &ranges);
+        let file = with_section(&file, Kind::ACTIVATION_SCALES, &scales).unwrap();
         let model = Model::parse(&file).unwrap();
         let size = (height, width);
         let plan = Plan::with_size_and_precision(&model, size, Precision::Integer).unwrap();
@@ -151,7 +151,7 @@ fn a_device_is_right_only_with_the_very_same_numbers() {
     let model = Model::parse(&file).unwrap();
     let plan = Plan::with_precision(&model, Precision::Integer).unwrap();
     let mut arena = vec![0.0; Settings::default().arena_len(&plan, &model)];
-    let off = model.activations().unwrap().golden_off();
+    let off = model.activations().unwrap().self_test_error();
     assert!(off > 0.0 && off < 0.2, "{off}");
     assert_eq!(plan.self_test(&model, &mut arena), Ok(Some(off)));
 
@@ -171,16 +171,14 @@ fn a_device_is_right_only_with_the_very_same_numbers() {
 fn scales_that_do_not_fit_are_refused() {
     let file = embedded("mnist-micro", 2, false);
     let section = Kind::ACTIVATION_SCALES;
-    let ranges: Vec<u8> = [0f32, 1.0, 2.0].iter().flat_map(|x| x.to_le_bytes()).collect();
-    let few = with_section(&file, section, &ranges).unwrap();
+    let few = with_section(&file, section, &Activations::emit(0.0, &[1.0, 2.0])).unwrap();
     let model = Model::parse(&few).unwrap();
     let refused = Plan::with_precision(&model, Precision::Integer);
     assert!(matches!(refused, Err(Error::Length { found: 2, .. })), "{refused:?}");
     assert!(Plan::new(&model).is_ok(), "floats do not look at them");
 
     for bad in [f32::NAN, -1.0, 0.0, f32::INFINITY] {
-        let ranges: Vec<u8> = [0.0, bad].iter().flat_map(|x| x.to_le_bytes()).collect();
-        let error = with_section(&file, section, &ranges).unwrap_err();
+        let error = with_section(&file, section, &Activations::emit(0.0, &[bad])).unwrap_err();
         assert_eq!(error.to_string(), "activation scale: must be above 0", "{bad}");
     }
     let config = UNetConfig::preset("mnist-micro").unwrap();

@@ -63,7 +63,7 @@ impl AbsHistogram {
     }
 
     /// The range `r` for which rounding to the 255 values `r i / 127` and clipping beyond it err the least in
-    /// the mean square; 1 where all values are 0, none where one was not finite.
+    /// the mean square; 1 where all values are 0, `None` where one was not finite.
     ///
     /// ```text
     /// E(r) = sum over |x| <= r of (r / 127)^2 / 12  +  sum over |x| > r of (|x| - r)^2

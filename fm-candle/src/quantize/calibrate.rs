@@ -1,6 +1,6 @@
 //! The activation scales of a packed file: how far the bytes of each feature map reach.
 
-use quant_core::format::{Kind, Model, with_section};
+use quant_core::format::{Activations, Kind, Model, with_section};
 use quant_core::infer::{Input, Plan, Precision};
 use quant_core::noise;
 
@@ -8,7 +8,7 @@ use super::abs_histogram::AbsHistogram;
 use crate::error::{Error, Result};
 use crate::random::Domain;
 
-/// What a file is calibrated by: drawing images with Euler's method, of each label in turn, the last
+/// Images by which a file is calibrated: drawn with Euler's method, of each label in turn, the last
 /// without one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Calibration {
@@ -25,7 +25,7 @@ pub struct Calibration {
 /// Images are drawn in floats, and each map gets the range whose bytes err the least in the mean square,
 /// with what lies beyond it clipped.
 ///
-/// The velocity of the file's golden pair, if it has one, is computed in integers too, and the file says
+/// The velocity of the file's self-test vector, if it has one, is computed in integers too, and the file says
 /// how far off its worst element is. `drawn` is told after each image.
 ///
 /// # Errors
@@ -69,25 +69,23 @@ pub fn calibrate(file: &[u8], by: Calibration, mut drawn: impl FnMut()) -> Resul
         histogram.range().ok_or_else(|| Error::Config(finite()))
     };
     let ranges: Vec<f32> = maps.iter().enumerate().map(range).collect::<Result<_>>()?;
-    let ranges: Vec<u8> = ranges.into_iter().flat_map(f32::to_le_bytes).collect();
-    let section = |off: f32| [&off.to_le_bytes()[..], &ranges].concat();
     let kind = Kind::ACTIVATION_SCALES;
-    let calibrated = with_section(file, kind, &section(0.0))?;
-    let off = golden_off(&Model::parse(&calibrated)?)?;
-    Ok(with_section(file, kind, &section(off))?)
+    let calibrated = with_section(file, kind, &Activations::emit(0.0, &ranges))?;
+    let off = self_test_error(&Model::parse(&calibrated)?)?;
+    Ok(with_section(file, kind, &Activations::emit(off, &ranges))?)
 }
 
-/// How far the golden velocity's worst element is off in integers, 0 without a pair.
-fn golden_off(model: &Model<'_>) -> Result<f32> {
-    let (Some(golden), Some(net)) = (model.golden(), model.net()) else { return Ok(0.0) };
+/// Greatest error of an element of the self-test velocity in integers; 0 without a self-test vector.
+fn self_test_error(model: &Model<'_>) -> Result<f32> {
+    let (Some(vector), Some(net)) = (model.self_test_vector(), model.net()) else { return Ok(0.0) };
     let plan = Plan::with_precision(model, Precision::Integer)?;
     let (height, width) = plan.image_size();
     let mut x = vec![0.0; net.in_channels * height * width];
-    noise::fill_normal(golden.seed, 0, 0, &mut x);
-    let mut v = vec![0.0; golden.velocity().len()];
+    noise::fill_normal(vector.seed, 0, 0, &mut x);
+    let mut v = vec![0.0; vector.velocity().len()];
     let mut arena = vec![0.0; plan.arena_len()];
-    let input = Input { x: &x, concat: &[], t: golden.t, label: golden.label };
+    let input = Input { x: &x, concat: &[], t: vector.t, label: vector.label };
     plan.velocity(model, &input, &mut arena, &mut v)?;
-    let off = v.iter().zip(golden.velocity()).map(|(v, golden)| (v - golden).abs());
+    let off = v.iter().zip(vector.velocity()).map(|(v, right)| (v - right).abs());
     Ok(off.fold(0f32, f32::max))
 }

@@ -1,13 +1,13 @@
-//! What a packed file tells a device: the memory that its net takes, and a pair to test itself by.
+//! The sections for a device: the memory that the net takes, and a vector to test itself by.
 
-use quant_core::format::{Golden, Kind, MemoryPlan, Model, fill_section};
+use quant_core::format::{Kind, MemoryPlan, Model, SelfTestVector, fill_section};
 use quant_core::infer::{Input, Plan};
 use quant_core::net::UNetConfig;
 use quant_core::noise;
 
 use crate::error::{Error, Result};
 
-/// Seed and time of the golden pair's input, and how far off an element may be: more than the
+/// Seed and time of the self-test's input, and how far off an element may be: more than the
 /// rounding of any engine, less than any mistake.
 const SEED: u64 = 0;
 const TIME: f32 = 0.5;
@@ -16,50 +16,48 @@ const TOLERANCE: f32 = 1e-3;
 /// The net of a packed file.
 #[derive(Clone, Copy, Debug)]
 pub struct PackedNet<'a> {
-    /// Its configuration.
+    /// Configuration of the net.
     pub config: &'a UNetConfig,
-    /// Whether the file gets a golden pair, of `4 out_channels height width` bytes, by which a device
+    /// The file gets a self-test vector, of `4 out_channels height width` bytes, by which a device
     /// tests itself. It takes one evaluation by the device's engine, which is slow for large nets.
-    pub golden: bool,
+    pub self_test: bool,
 }
 
 impl<'a> From<&'a UNetConfig> for PackedNet<'a> {
     fn from(config: &'a UNetConfig) -> Self {
-        Self { config, golden: false }
+        Self { config, self_test: false }
     }
 }
 
 impl PackedNet<'_> {
     /// The sections that are filled once the tensors are written, of their length: the memory plan
-    /// where the size of the images is known, and with it the golden pair if it is asked for.
+    /// where the size of the images is known, and with it the self-test vector if it is asked for.
     pub(super) fn sections(self) -> Result<Vec<(Kind, Vec<u8>)>> {
-        let Self { config, golden } = self;
+        let Self { config, self_test } = self;
         let Some(side) = config.image_size else {
-            let missing = "a golden pair needs a net with its image_size".into();
-            return if golden { Err(Error::Config(missing)) } else { Ok(Vec::new()) };
+            let missing = "a self-test vector needs a net with its image_size".into();
+            return if self_test { Err(Error::Config(missing)) } else { Ok(Vec::new()) };
         };
         let rows = u32::try_from(side)
             .map_err(|_| Error::Config(format!("images of side {side} are too large")))?;
         let plan = MemoryPlan { size: (rows, rows), arena_bytes: 0, macs: 0 };
         let mut sections = vec![(Kind::MEMORY_PLAN, plan.emit().to_vec())];
-        if golden {
+        if self_test {
             let pixels = side * side;
             let velocity = vec![0.0; config.out_channels * pixels];
-            sections.push((Kind::GOLDEN, pair(config, side, &velocity)?));
+            sections.push((Kind::SELF_TEST, vector(config, side, &velocity)?));
         }
         Ok(sections)
     }
 }
 
-/// The contents of the golden pair's section.
-fn pair(net: &UNetConfig, side: usize, velocity: &[f32]) -> Result<Vec<u8>> {
-    let velocity: Vec<u8> = velocity.iter().flat_map(|v| v.to_le_bytes()).collect();
+/// The contents of the self-test vector's section.
+fn vector(net: &UNetConfig, side: usize, velocity: &[f32]) -> Result<Vec<u8>> {
     let side = u16::try_from(side).map_err(|_| {
-        Error::Config(format!("images of side {side} are too large for a golden pair"))
+        Error::Config(format!("images of side {side} are too large for a self-test vector"))
     })?;
     let label = net.num_classes.map(|_| 0);
-    let golden = Golden::new((SEED, TIME, label), TOLERANCE, (side, side), &velocity)?;
-    Ok([&golden.head()[..], &velocity].concat())
+    Ok(SelfTestVector::emit((SEED, TIME, label), TOLERANCE, (side, side), velocity)?)
 }
 
 /// Fills these sections in the head of a file that is complete but for them; `file` holds the same
@@ -70,11 +68,11 @@ pub(super) fn fill(file: &[u8], head: &mut [u8]) -> Result<()> {
     let plan = match Plan::new(&model) {
         Ok(plan) => plan,
         // Images that this net cannot halve: its plan says nothing.
-        Err(_) if model.golden().is_none() => return Ok(()),
+        Err(_) if model.self_test_vector().is_none() => return Ok(()),
         Err(error) => return Err(error.into()),
     };
     fill_section(head, Kind::MEMORY_PLAN, &plan.stored().emit())?;
-    if model.golden().is_none() {
+    if model.self_test_vector().is_none() {
         return Ok(());
     }
     let (height, width) = plan.image_size();
@@ -85,5 +83,5 @@ pub(super) fn fill(file: &[u8], head: &mut [u8]) -> Result<()> {
     let input = Input { x: &x, concat: &[], t: TIME, label: net.num_classes.map(|_| 0) };
     plan.velocity(&model, &input, &mut arena, &mut v)?;
     let side = net.image_size.unwrap_or(0);
-    Ok(fill_section(head, Kind::GOLDEN, &pair(net, side, &v)?)?)
+    Ok(fill_section(head, Kind::SELF_TEST, &vector(net, side, &v)?)?)
 }

@@ -1,6 +1,6 @@
 //! Which tensors are better kept at more bits: few weights, and much depends on them.
 
-/// Whether a tensor of a U-Net of upstream's names is one of those that are usually kept at 16
+/// `true` if a tensor of a U-Net of upstream's names is one of those that are usually kept at 16
 /// bits: the first and the last convolution, the embeddings of time and label, and every vector
 /// (norms and biases). In upstream's nets these are under 5 % of the weights.
 ///

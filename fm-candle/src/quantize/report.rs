@@ -1,4 +1,4 @@
-//! What quantization did: size and error of each tensor and of the whole.
+//! Size and error of each quantized tensor and of the whole.
 
 use quant_core::quantize::Distortion;
 use serde::Serialize;
@@ -8,7 +8,7 @@ use serde::Serialize;
 pub struct TensorReport {
     /// Name in the state dict.
     pub name: String,
-    /// Its shape.
+    /// Shape.
     pub shape: Vec<usize>,
     /// The scheme, or `f16`, `f32`, `i64` where it was kept.
     pub scheme: String,
@@ -16,13 +16,13 @@ pub struct TensorReport {
     pub bits: u8,
     /// Mean squared error; 0 where it was kept as it is.
     pub mse: f64,
-    /// `10 log10(sum w^2 / sum (w - q)^2)`; none for an exact copy.
+    /// `10 log10(sum w^2 / sum (w - q)^2)`; `None` for an exact copy.
     pub sqnr_db: Option<f64>,
-    /// Bits per weight of an ideal entropy code of the codes; none where it was kept.
+    /// Bits per weight of an ideal entropy code of the codes; `None` where it was kept.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub entropy_bits: Option<f64>,
     /// Bits per weight of all that the file holds of this tensor: its record, its name, its
-    /// codebooks, the padding behind it.
+    /// codebooks, the padding after it.
     pub bits_per_weight: f64,
 }
 
@@ -35,13 +35,13 @@ pub struct Report {
     pub quantized_parameters: u64,
     /// Mean squared error.
     pub mse: f64,
-    /// `10 log10(sum w^2 / sum (w - q)^2)`; none for an exact copy.
+    /// `10 log10(sum w^2 / sum (w - q)^2)`; `None` for an exact copy.
     pub sqnr_db: Option<f64>,
-    /// `-10 log10 mse`; none for an exact copy.
+    /// `-10 log10 mse`; `None` for an exact copy.
     pub psnr_db: Option<f64>,
-    /// 2-Wasserstein distance between weights and levels under the coding, `sqrt(mse)`.
+    /// 2-Wasserstein distance between weights and their values, `sqrt(mse)`.
     pub w2: f64,
-    /// Bits per quantized weight of an ideal entropy code of the codes, without codebooks; none
+    /// Bits per quantized weight of an ideal entropy code of the codes, without codebooks; `None`
     /// where nothing was quantized.
     pub entropy_bits: Option<f64>,
     /// Eight times the packed file's bytes over the parameters: everything included.
@@ -56,7 +56,7 @@ pub struct Report {
     pub tensors: Vec<TensorReport>,
 }
 
-/// What is known of a tensor before the file is complete.
+/// Facts of a tensor before the file is complete.
 pub(super) struct Entry {
     pub(super) name: String,
     pub(super) shape: Vec<usize>,

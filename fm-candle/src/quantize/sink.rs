@@ -1,11 +1,17 @@
-//! Where packed files go: to disk, or nowhere.
+//! Where packed files go: to disk, into memory, or nowhere.
 
 use std::io::{Seek, SeekFrom, Write};
 use std::path::Path;
 
+use candle_core::Tensor;
 use quant_core::format::Sink;
+use quant_core::net::UNetConfig;
 
-use super::{Packed, PackedNet, PackedTensor, Report, StateDict, TensorPolicy, device, quantize};
+use super::device::{self, PackedNet};
+use super::report::Report;
+use super::state_dict::StateDict;
+use super::stream::{Packed, quantize};
+use super::tensor::{PackedTensor, TensorPolicy};
 use crate::atomic;
 use crate::checkpoint::TensorInfo;
 use crate::error::{Error, Result};
@@ -65,4 +71,22 @@ pub fn quantize_to_file(
         }
         Ok(report)
     })
+}
+
+/// Quantizes a state dict in memory: the packed file, and sizes and errors.
+///
+/// # Errors
+/// Those of [`quantize`].
+pub fn quantize_in_memory(
+    tensors: &[(String, Tensor)],
+    net: Option<&UNetConfig>,
+    policy: impl Fn(&str, &[usize]) -> TensorPolicy,
+) -> Result<(Vec<u8>, Report)> {
+    let all: Vec<usize> = (0..tensors.len()).collect();
+    let packed = quantize(tensors, &all, net.map(Into::into), Vec::new(), policy, |_, _| Ok(()))?;
+    let Packed { mut sink, mut head, report } = packed;
+    sink[..head.len()].copy_from_slice(&head);
+    device::fill(&sink, &mut head)?;
+    sink[..head.len()].copy_from_slice(&head);
+    Ok((sink, report))
 }

@@ -3,7 +3,10 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use super::{Discard, PackedTensor, Report, TensorPolicy, quantize};
+use super::report::Report;
+use super::sink::Discard;
+use super::stream::quantize;
+use super::tensor::{PackedTensor, TensorPolicy};
 use crate::checkpoint::{Source, TensorInfo, torch};
 use crate::error::{Error, Result};
 

@@ -110,7 +110,7 @@ impl Device {
             integer_arena_bytes: integer.map(|plan| 4 * settings.arena_len(&plan, model)),
             stack_bytes: STACK_BYTES,
             macs: plan.macs(),
-            golden: model.golden().is_some(),
+            golden: model.self_test_vector().is_some(),
         })
     }
 }
@@ -212,7 +212,7 @@ fn section(kind: format::Kind, contents: &[u8]) -> Section {
         format::Kind::MEMORY_PLAN => "memory plan".into(),
         format::Kind::ACTIVATION_SCALES => "activation scales".into(),
         format::Kind::BIAS_CORRECTIONS => "bias corrections".into(),
-        format::Kind::GOLDEN => "golden pair".into(),
+        format::Kind::SELF_TEST => "golden pair".into(),
         format::Kind(other) => format!("unknown ({other})"),
     };
     Section { name, bytes: contents.len() }

@@ -11,7 +11,7 @@ use quant_core::bits::Bits;
 use quant_core::quantize::{CodebookDtype, Granularity, Options};
 use quant_core::scheme::Scheme;
 
-/// How tensors are described.
+/// Options of the policy for tensors.
 #[derive(clap::Args, Clone, Debug)]
 pub(crate) struct PolicyArgs {
     /// Precision of the codebooks' entries
@@ -46,7 +46,7 @@ enum Keep {
     Named { glob: GlobMatcher, width: Width },
 }
 
-/// What the weights of a kept tensor take.
+/// Width of the weights of a kept tensor.
 #[derive(Clone, Copy, Debug)]
 enum Width {
     Codes(Bits),
@@ -96,7 +96,7 @@ impl PolicyArgs {
         }
     }
 
-    /// Whether `--keep` names the tensor.
+    /// `true` if `--keep` names the tensor.
     pub(crate) fn keeps(&self, name: &str, shape: &[usize]) -> bool {
         self.keep.iter().any(|keep| keep.width(name, shape).is_some())
     }

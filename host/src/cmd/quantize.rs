@@ -150,7 +150,7 @@ impl Args {
                 &self.output,
                 source,
                 &indices,
-                net.as_ref().map(|config| PackedNet { config, golden: self.golden }),
+                net.as_ref().map(|config| PackedNet { config, self_test: self.golden }),
                 policy,
                 |info, _| {
                     bar.inc(info.count() as u64);

@@ -84,7 +84,7 @@ impl Facts {
         Self {
             name: name.chars().map(plain).collect(),
             bytes: file.len(),
-            golden: model.golden().is_some(),
+            golden: model.self_test_vector().is_some(),
             log: model.tensors().any(|tensor| {
                 tensor
                     .quantized()

@@ -8,7 +8,7 @@ use super::Study;
 use crate::report::{Levels, Row};
 
 /// Bits up to which levels are few enough to be drawn.
-const MOST: u8 = 4;
+const MAX_BITS: u8 = 4;
 
 /// The first channel of the largest tensor, and its levels in the rows of few bits; none where there
 /// are no such rows.
@@ -18,7 +18,7 @@ pub(super) fn of(study: &Study, rows: &[Row]) -> Result<Option<Levels>> {
         return Ok(None);
     };
     let mut levels = Vec::new();
-    for row in rows.iter().filter(|row| row.bits <= MOST) {
+    for row in rows.iter().filter(|row| row.bits <= MAX_BITS) {
         let path = study.packed_path(row.scheme.parse()?, row.bits);
         let packed = Source::open(&path, false)?.load()?;
         let tensor =

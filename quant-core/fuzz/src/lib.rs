@@ -22,7 +22,7 @@ use arbitrary::Arbitrary;
 use crc::{CRC_32_ISO_HDLC, Crc};
 use quant_core::Error;
 use quant_core::bits::Bits;
-use quant_core::format::{Encoding, Golden, Head, Kind, Model, Writer, with_section};
+use quant_core::format::{Activations, Encoding, Head, Kind, Model, SelfTestVector, Writer, with_section};
 use quant_core::infer::Plan;
 use quant_core::net::UNetConfig;
 use quant_core::quantize::{Granularity, CodebookDtype, Options, QuantizedTensor, quantize_tensor};
@@ -33,8 +33,8 @@ const CRC: Crc<u32> = Crc::<u32>::new(&CRC_32_ISO_HDLC);
 /// Calls everything that a model offers; the bytes that it accounts for must be those of the file.
 pub fn read_everything(model: &Model<'_>, file_bytes: usize) {
     let mut bytes = model.header_bytes();
-    let finite = |golden: &Golden<'_>| golden.velocity().all(f32::is_finite);
-    assert!(model.golden().is_none_or(finite));
+    let finite = |vector: &SelfTestVector<'_>| vector.velocity().all(f32::is_finite);
+    assert!(model.self_test_vector().is_none_or(finite));
     for (_, contents) in model.sections() {
         bytes += usize::from(contents.len() > file_bytes);
     }
@@ -166,10 +166,9 @@ pub fn drawable() -> Vec<u8> {
     let names: Vec<String> = (0..tensors.len()).map(|i| i.to_string()).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     // Any velocity: a self-test that fails goes the same way.
-    let velocity = [0; 4 * 16];
-    let golden = Golden::new((1, 0.5, Some(3)), 0.1, (4, 4), &velocity).expect("a right pair");
-    let golden = [golden.head().as_slice(), &velocity].concat();
-    let head = Head { net: Some(&net), names, sections: vec![(Kind::GOLDEN, &golden)] };
+    let vector = SelfTestVector::emit((1, 0.5, Some(3)), 0.1, (4, 4), &[0.0; 16]);
+    let vector = vector.expect("a right vector");
+    let head = Head { net: Some(&net), names, sections: vec![(Kind::SELF_TEST, &vector)] };
     let mut writer = Writer::new(Vec::new(), &head).expect("the head is right");
     for tensor in &tensors {
         writer.quantized(tensor).expect("the tensors are the net's");
@@ -177,6 +176,6 @@ pub fn drawable() -> Vec<u8> {
     let file = writer.into_file().expect("all tensors are there");
     let model = Model::parse(&file).expect("written by the writer");
     let maps = Plan::new(&model).expect("a net that draws").maps();
-    let scales: Vec<u8> = (0..=maps).flat_map(|_| 2f32.to_le_bytes()).collect();
+    let scales = Activations::emit(2.0, &vec![2.0; maps]);
     with_section(&file, Kind::ACTIVATION_SCALES, &scales).expect("scales")
 }

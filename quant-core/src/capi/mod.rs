@@ -130,7 +130,7 @@ pub unsafe extern "C" fn fmq_plan(
             height: u32_of(height),
             width: u32_of(width),
             classes: u32_of(net.num_classes.unwrap_or(0)),
-            golden: u32::from(session.model.golden().is_some()),
+            golden: u32::from(session.model.self_test_vector().is_some()),
             reserved: 0,
             macs: plan.macs(),
         };

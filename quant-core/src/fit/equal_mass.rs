@@ -26,7 +26,7 @@ use alloc::vec::Vec;
 /// Bins per level: the more, the fewer weights need a sort, but each bin takes time of its own.
 const BINS_PER_LEVEL: usize = 64;
 
-/// What is said of a bin that lies in two chunks or more, from the first such bin on.
+/// Number of the first bin that lies in two chunks or more.
 const CUT: u32 = 1 << 8;
 
 /// At most `k` levels for a group that is not empty.

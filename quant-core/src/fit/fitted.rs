@@ -1,12 +1,12 @@
-//! What comes out of a fit.
+//! The result of a fit.
 
 use crate::log_range::LogRange;
 use alloc::vec::Vec;
 
-/// How a group came out.
+/// Kind of levels of a fitted group.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Fit {
-    /// Keep the weights as they are. This happens
+    /// No levels: the weights are kept as they are. This happens
     /// - to every empty group;
     /// - under `ot`, `pwl` and `log` in a tensor of fewer than K elements;
     /// - under `log` in a group of one weight;
@@ -14,27 +14,27 @@ pub enum Fit {
     ///   scale (it underflows to zero, the last level overflows, or the last code exceeds
     ///   K - 1).
     Copied,
-    /// Weight `i` becomes `levels[codes[i]]`.
+    /// Any levels: weight `i` becomes `levels[codes[i]]`.
     Table,
-    /// As `Table` with all K levels, and `levels[code] = code · scale + min`, in f32.
+    /// All K levels of a uniform quantizer: as `Table`, and `levels[code] = code · scale + min`, in f32.
     Affine {
         /// The level of code 0.
         min: f32,
         /// The difference between neighbouring levels.
         scale: f32,
     },
-    /// As `Table`, and `levels[code]` is [`LogRange::level`] `code` of `min(K, n)`.
+    /// Geometric levels: as `Table`, and `levels[code]` is [`LogRange::level`] `code` of `min(K, n)`.
     Logarithmic(LogRange),
 }
 
-/// A fitted group.
+/// Levels and codes of a fitted group.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Fitted {
-    /// How the group came out.
+    /// Kind of the levels.
     pub fit: Fit,
-    /// The levels, 1 to K; none if copied.
+    /// Levels, 1 to K of them; empty if copied.
     pub levels: Vec<f32>,
-    /// One code per weight, each below the number of levels; none if copied.
+    /// Code of each weight, below the number of levels; empty if copied.
     pub codes: Vec<u8>,
 }
 

@@ -1,16 +1,16 @@
-//! What goes into a fit.
+//! The input of a fit.
 
 use crate::bits::Bits;
 use crate::error::{Error, Result, check_length};
-use crate::num::exp2;
+use crate::num::{exp2, u64_of};
 use core::f64::consts::LN_2;
 
-/// What to fit.
+/// Weights that share a codebook, and the options of their fit.
 #[derive(Clone, Copy, Debug)]
 pub struct Group<'a> {
     /// The weights that share the codebook.
     pub weights: &'a [f32],
-    /// How much the squared error of each weight counts; `None`: all the same. Finite, not negative,
+    /// Factor of the squared error of each weight; `None`: 1 for all. Finite, not negative,
     /// of positive sum; 0 is fine. `ot`, `uniform`, `pwl` and `log` ignore it.
     pub importance: Option<&'a [f32]>,
     /// Width of a code.
@@ -23,7 +23,7 @@ pub struct Group<'a> {
 }
 
 impl<'a> Group<'a> {
-    /// A whole tensor of weights of equal importance, with the [`default_lambda`].
+    /// Group of all weights of a tensor, of equal importance, with the [`default_lambda`].
     pub fn new(weights: &'a [f32], bits: Bits) -> Self {
         let numel = weights.len();
         Self { weights, importance: None, bits, numel, lambda: default_lambda(bits) }
@@ -31,8 +31,7 @@ impl<'a> Group<'a> {
 
     /// Fails unless every field is in its range.
     pub(super) fn check(&self) -> Result<()> {
-        let [n, numel] =
-            [self.weights.len(), self.numel].map(|x| u64::try_from(x).unwrap_or(u64::MAX));
+        let [n, numel] = [self.weights.len(), self.numel].map(u64_of);
         let range = |what, found, min, max| Err(Error::Range { what, found, min, max });
         if n > u32::MAX.into() {
             return range("number of weights", n, 0, u32::MAX.into());

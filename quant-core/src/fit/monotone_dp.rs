@@ -159,7 +159,7 @@ fn takeover(rows: &[Row], last: &Candidate, next: &Candidate, start: usize) -> O
         match rows.get(at) {
             Some(&row) if next.beats(last, row) => break at,
             Some(_) => (low, step) = (at, 2 * step),
-            // Behind the end `next` counts as better.
+            // After the end `next` counts as better.
             None => break rows.len(),
         }
     };

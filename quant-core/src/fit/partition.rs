@@ -60,7 +60,7 @@ pub(super) fn partition(points: &Points<'_>, k: usize) -> Vec<u32> {
     }
 }
 
-/// How a search ends.
+/// End of a search.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Search {
     /// At a multiplier that yields `k` clusters, which are those of the dynamic programming.

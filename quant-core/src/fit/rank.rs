@@ -21,8 +21,8 @@ const SIGN: u32 = 1 << 31;
 /// More bins do not stay in a processor's cache.
 const MAX_BINS: usize = 1 << 18;
 
-/// More keys in one bin than insertion puts in order cheaply.
-const MANY: u32 = 32;
+/// The most keys of a bin that insertion puts in order cheaply.
+const MAX_INSERTED: u32 = 32;
 
 /// The sorted keys of `weights`, which are finite, at most 2^32 - 1 and not none.
 pub(super) fn sort(weights: &[f32]) -> Vec<u64> {
@@ -34,11 +34,11 @@ pub(super) fn sort(weights: &[f32]) -> Vec<u64> {
         keys[index(*place)] = key(w, i);
         *place += 1;
     }
-    if most > MANY {
+    if most > MAX_INSERTED {
         // Each place has moved to the end of its bin.
         let mut start = 0;
         for end in places.into_iter().map(index) {
-            if end - start > index(MANY) {
+            if end - start > index(MAX_INSERTED) {
                 keys[start..end].sort_unstable();
             }
             start = end;
@@ -77,7 +77,7 @@ pub(super) const fn position(key: u64) -> usize {
     index(low_u32(key))
 }
 
-/// Whether two keys have equal weights.
+/// `true` if two keys have equal weights.
 pub(super) const fn same_weight(a: u64, b: u64) -> bool {
     high_u32(a) == high_u32(b)
 }

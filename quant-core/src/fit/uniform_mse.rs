@@ -173,9 +173,9 @@ impl Grid {
     }
 }
 
-/// What a level takes.
+/// The points of a level.
 struct Cell {
-    /// The first point and the one behind the last.
+    /// The first point and the one after the last.
     start: usize,
     end: usize,
     code: f64,

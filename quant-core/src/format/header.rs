@@ -1,8 +1,12 @@
 //! The 64 bytes at the start of the file.
 
-use super::bytes::{ALIGN, check_zero, long, padding, wide, word};
+#[cfg(feature = "alloc")]
+use super::bytes::put;
+use super::bytes::{ALIGN, check_zero, long, padding, short, word};
+use super::record::RECORD_LEN;
+use super::section::ENTRY_LEN;
 use crate::error::{Error, Result, check_range};
-use crate::num::index;
+use crate::num::{index, u64_of};
 use crc::{CRC_32_ISO_HDLC, Crc};
 
 /// The first bytes of every packed file.
@@ -18,9 +22,8 @@ pub const MAX_SECTIONS: u32 = 16;
 /// The most bytes before the first tensor's data.
 pub const MAX_HEAD_LEN: u32 = 1 << 24;
 
-pub(super) const HEADER_LEN: usize = 64;
-pub(super) const SECTION_LEN: usize = 16;
-pub(super) const RECORD_LEN: usize = 64;
+/// The bytes of the header.
+pub(super) const HEADER_LEN: usize = field::END;
 
 /// A table of one byte at a time on the chip, of sixteen on the host, where it is ten times faster.
 #[cfg(not(feature = "std"))]
@@ -32,33 +35,32 @@ pub(super) static CRC: Crc<u32, Digest> = Crc::<u32, Digest>::new(&CRC_32_ISO_HD
 #[cfg(feature = "alloc")]
 pub(super) type Running = crc::Digest<'static, u32, Digest>;
 
-/// Where the number of sections is.
-#[cfg(feature = "alloc")]
-pub(super) const SECTIONS: usize = field::SECTIONS;
-
-mod field {
+pub(super) mod field {
     use core::ops::Range;
 
     #[cfg(feature = "alloc")]
-    pub(super) const VERSION: usize = 4;
+    pub(super) const MAGIC: usize = 0;
+    pub(super) const MAJOR: usize = 4;
+    pub(super) const MINOR: usize = 6;
     pub(super) const REQUIRED: usize = 8;
     pub(super) const LENGTH: usize = 16;
     pub(super) const HEAD: usize = 24;
     pub(super) const TENSORS: usize = 28;
-    pub(super) const SECTIONS: usize = 32;
+    pub(in super::super) const SECTIONS: usize = 32;
     pub(super) const HEAD_CRC: Range<usize> = 36..40;
     pub(super) const PAYLOAD_CRC: usize = 40;
     pub(super) const ZERO: usize = 44;
+    pub(super) const END: usize = 64;
 }
 
-/// The packed file at the start of a memory, as long as its header says; all of the memory where the
+/// Packed file at the start of a memory, as long as its header says; all of the memory where the
 /// header says more. To be checked by [`Model::parse`](super::Model::parse).
 pub fn file_at(memory: &[u8]) -> &[u8] {
     let len = usize::try_from(long(memory, field::LENGTH)).ok();
     len.and_then(|len| memory.get(..len)).unwrap_or(memory)
 }
 
-/// What the header says.
+/// Contents of the header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Header {
     pub(super) version: (u16, u16),
@@ -70,15 +72,15 @@ pub(super) struct Header {
 impl Header {
     /// Reads the header of a whole file and checks the file's length and checksums.
     pub(super) fn parse(file: &[u8]) -> Result<Self> {
-        let left = wide(file.len());
+        let left = u64_of(file.len());
         let Some(header) = file.first_chunk::<HEADER_LEN>() else {
-            return Err(Error::Truncated { what: "header", needed: wide(HEADER_LEN), left });
+            return Err(Error::Truncated { what: "header", needed: u64_of(HEADER_LEN), left });
         };
-        let [a, b, c, d, v0, v1, v2, v3, ..] = *header;
+        let &[a, b, c, d, ..] = header;
         if [a, b, c, d] != MAGIC {
             return Err(Error::BadMagic { found: [a, b, c, d], expected: MAGIC });
         }
-        let version = (u16::from_le_bytes([v0, v1]), u16::from_le_bytes([v2, v3]));
+        let version = (short(header, field::MAJOR), short(header, field::MINOR));
         if version.0 != VERSION.0 && version != BEFORE {
             return Err(Error::UnsupportedVersion { found: version, supported: VERSION });
         }
@@ -98,9 +100,9 @@ impl Header {
         check_range("number of tensors", u64::from(tensors), 0, u64::from(MAX_TENSORS))?;
         check_range("number of sections", u64::from(sections), 0, u64::from(MAX_SECTIONS))?;
         let (tensors, sections) = (index(tensors), index(sections));
-        let least = HEADER_LEN + SECTION_LEN * sections + RECORD_LEN * tensors;
+        let least = HEADER_LEN + ENTRY_LEN * sections + RECORD_LEN * tensors;
         let least = least + padding(least, ALIGN);
-        check_range("length of the head", u64::from(head), wide(least), u64::from(MAX_HEAD_LEN))?;
+        check_range("length of the head", u64::from(head), u64_of(least), u64::from(MAX_HEAD_LEN))?;
         let head_len = index(head);
         let too_short = Error::Truncated { what: "head", needed: u64::from(head), left };
         let (head, payload) = file.split_at_checked(head_len).ok_or(too_short)?;
@@ -119,19 +121,14 @@ impl Header {
     #[cfg(feature = "alloc")]
     pub(super) fn emit(self, head: &mut [u8], file_len: u64, payload_crc: u32) {
         use crate::num::u32_of;
-        let mut put = |at: usize, bytes: &[u8]| {
-            if let Some(space) = head.get_mut(at..at + bytes.len()) {
-                space.copy_from_slice(bytes);
-            }
-        };
-        put(0, &MAGIC);
-        put(field::VERSION, &self.version.0.to_le_bytes());
-        put(field::VERSION + 2, &self.version.1.to_le_bytes());
-        put(field::LENGTH, &file_len.to_le_bytes());
-        put(field::HEAD, &u32_of(self.head_len).to_le_bytes());
-        put(field::TENSORS, &u32_of(self.tensors).to_le_bytes());
-        put(field::SECTIONS, &u32_of(self.sections).to_le_bytes());
-        put(field::PAYLOAD_CRC, &payload_crc.to_le_bytes());
+        put(head, field::MAGIC, MAGIC);
+        put(head, field::MAJOR, self.version.0.to_le_bytes());
+        put(head, field::MINOR, self.version.1.to_le_bytes());
+        put(head, field::LENGTH, file_len.to_le_bytes());
+        put(head, field::HEAD, u32_of(self.head_len).to_le_bytes());
+        put(head, field::TENSORS, u32_of(self.tensors).to_le_bytes());
+        put(head, field::SECTIONS, u32_of(self.sections).to_le_bytes());
+        put(head, field::PAYLOAD_CRC, payload_crc.to_le_bytes());
         renew_crc(head);
     }
 }
@@ -139,10 +136,8 @@ impl Header {
 /// Makes the checksum of a changed head right again.
 #[cfg(feature = "alloc")]
 pub(super) fn renew_crc(head: &mut [u8]) {
-    let crc = head_crc(head).to_le_bytes();
-    if let Some(space) = head.get_mut(field::HEAD_CRC) {
-        space.copy_from_slice(&crc);
-    }
+    let crc = head_crc(head);
+    put(head, field::HEAD_CRC.start, crc.to_le_bytes());
 }
 
 fn check_crc(what: &'static str, stored: u32, computed: u32) -> Result<()> {
@@ -166,7 +161,7 @@ pub(super) mod tests {
     /// Makes the lengths and the checksums of a damaged file right again, as far as the head's
     /// length makes sense.
     pub(crate) fn fix_up(file: &mut [u8]) {
-        let length = wide(file.len()).to_le_bytes();
+        let length = u64_of(file.len()).to_le_bytes();
         file[field::LENGTH..field::HEAD].copy_from_slice(&length);
         let head_len = index(word(file, field::HEAD)).clamp(HEADER_LEN, file.len());
         let (head, payload) = file.split_at_mut(head_len);

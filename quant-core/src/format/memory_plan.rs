@@ -1,4 +1,4 @@
-//! The memory plan: what an evaluation of the net takes on a device.
+//! The memory plan: memory and work of an evaluation of the net on a device.
 //!
 //! | offset | bytes | field |
 //! |---|---|---|
@@ -9,13 +9,18 @@
 //!
 //! It tells tools how large an arena to reserve; the engine plans again, for itself.
 
-use super::bytes::{long, word};
+use super::bytes::{long, put, word};
 use crate::error::{Result, check_length, check_range};
 
-/// Bytes of the section.
-pub(super) const LEN: usize = 24;
+mod field {
+    pub(super) const HEIGHT: usize = 0;
+    pub(super) const WIDTH: usize = 4;
+    pub(super) const ARENA_BYTES: usize = 8;
+    pub(super) const MACS: usize = 16;
+    pub(super) const END: usize = 24;
+}
 
-/// What an evaluation of the net takes in the engine that wrote the file.
+/// Memory and work of an evaluation of the net, in the engine that wrote the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemoryPlan {
     /// Height and width of the images in pixels, from 1.
@@ -33,22 +38,23 @@ impl MemoryPlan {
     /// [`Error::Length`](crate::Error::Length) unless there are 24 bytes;
     /// [`Error::Range`](crate::Error::Range) for a side of 0 or an arena of a fraction of floats.
     pub fn parse(section: &[u8]) -> Result<Self> {
-        check_length("memory plan", LEN, section.len())?;
-        let size = (word(section, 0), word(section, 4));
+        check_length("memory plan", field::END, section.len())?;
+        let size = (word(section, field::HEIGHT), word(section, field::WIDTH));
         for side in [size.0, size.1] {
             check_range("side of the memory plan's images", side.into(), 1, u32::MAX.into())?;
         }
-        let (arena_bytes, macs) = (long(section, 8), long(section, 16));
+        let (arena_bytes, macs) = (long(section, field::ARENA_BYTES), long(section, field::MACS));
         check_range("bytes of the arena modulo 4", arena_bytes % 4, 0, 0)?;
         Ok(Self { size, arena_bytes, macs })
     }
 
     /// The contents of the section.
-    pub fn emit(&self) -> [u8; LEN] {
-        let mut section = [0; LEN];
-        let words = [self.size.0, self.size.1].map(u32::to_le_bytes).into_iter().flatten();
-        let longs = [self.arena_bytes, self.macs].map(u64::to_le_bytes).into_iter().flatten();
-        section.iter_mut().zip(words.chain(longs)).for_each(|(to, byte)| *to = byte);
+    pub fn emit(&self) -> [u8; field::END] {
+        let mut section = [0; field::END];
+        put(&mut section, field::HEIGHT, self.size.0.to_le_bytes());
+        put(&mut section, field::WIDTH, self.size.1.to_le_bytes());
+        put(&mut section, field::ARENA_BYTES, self.arena_bytes.to_le_bytes());
+        put(&mut section, field::MACS, self.macs.to_le_bytes());
         section
     }
 }

@@ -11,7 +11,7 @@
 //!    ├───────────────────────────┤  the head: all that a reader must understand
 //!    │ tensor records  64 · T    │
 //!    ├───────────────────────────┤
-//!    │ sections                  │  net, names, golden pair, ...
+//!    │ sections                  │  net, names, self-test, ...  
 //!    │ padding to 64             │
 //!  H ├───────────────────────────┤
 //!    │ data of tensor 0          │  codebooks, row scales, codes; or dense elements
@@ -48,8 +48,8 @@
 //! | 8 | 4 | bytes of the contents |
 //! | 12 | 4 | zero |
 //!
-//! The contents lie in the order of the table, each behind padding to 16, without gaps; the first
-//! behind the tensor records. A reader skips kinds that it does not know.
+//! The contents lie in the order of the table, each after padding to 16, without gaps; the first
+//! after the tensor records. A reader skips kinds that it does not know.
 //!
 //! | kind | contents |
 //! |---|---|
@@ -58,7 +58,7 @@
 //! | 3 | memory plan: see [`MemoryPlan`] |
 //! | 4 | activation scales, for integer arithmetic: see [`Activations`] |
 //! | 5 | bias corrections: reserved for integer arithmetic |
-//! | 6 | golden pair: see [`Golden`] |
+//! | 6 | self-test vector: see [`SelfTestVector`] |
 //!
 //! # Tensor record
 //!
@@ -97,26 +97,26 @@ mod activations;
 #[cfg(feature = "alloc")]
 mod amend;
 mod bytes;
-mod golden;
 mod header;
 mod memory_plan;
 mod reader;
 mod record;
 mod section;
+mod self_test;
 #[cfg(feature = "alloc")]
 mod writer;
 
 pub use activations::Activations;
 #[cfg(feature = "alloc")]
-pub use amend::with_section;
-pub use golden::Golden;
+pub use amend::{fill_section, with_section};
 pub use header::{MAGIC, MAX_HEAD_LEN, MAX_SECTIONS, MAX_TENSORS, VERSION, file_at};
 pub use memory_plan::MemoryPlan;
 pub use reader::{Model, Tensor, Tensors};
 pub use record::{Encoding, MAX_RANK};
 pub use section::{Kind, MAX_NAME_LEN};
+pub use self_test::SelfTestVector;
 #[cfg(feature = "alloc")]
-pub use writer::{Dense, Head, Sink, Writer, Written, fill_section};
+pub use writer::{Dense, Head, Sink, Writer, Written};
 
 #[cfg(feature = "alloc")]
 #[cfg(test)]

@@ -1,16 +1,16 @@
 //! Reading a packed file in place: no copy, no heap, no panic.
 
 use super::activations::Activations;
-use super::bytes::{check_zero, wide};
-use super::golden::Golden;
-use super::header::{HEADER_LEN, Header, RECORD_LEN, SECTION_LEN};
+use super::bytes::check_zero;
+use super::header::{HEADER_LEN, Header};
 use super::memory_plan::MemoryPlan;
-use super::record::{Encoding, Record};
-use super::section::{Kind, Names, Sections};
+use super::record::{Encoding, RECORD_LEN, Record};
+use super::section::{ENTRY_LEN, Kind, Names, Sections};
+use super::self_test::SelfTestVector;
 use crate::error::{Error, Result, check_length};
 use crate::matrix::{QuantizedMatrix, check_part, part, row_out_of_range};
 use crate::net::UNetConfig;
-use crate::num::f64_of;
+use crate::num::{f64_of, u64_of};
 use half::f16;
 
 /// A packed file that has been checked from end to end.
@@ -19,7 +19,7 @@ pub struct Model<'a> {
     version: (u16, u16),
     net: Option<UNetConfig>,
     plan: Option<MemoryPlan>,
-    golden: Option<Golden<'a>>,
+    self_test: Option<SelfTestVector<'a>>,
     activations: Option<Activations<'a>>,
     sections: Sections<'a>,
     tensors: Tensors<'a>,
@@ -36,13 +36,13 @@ impl<'a> Model<'a> {
     pub fn parse(file: &'a [u8]) -> Result<Self> {
         let header = Header::parse(file)?;
         let (head, _) = file.split_at_checked(header.head_len).unwrap_or((file, &[]));
-        let table_end = HEADER_LEN + SECTION_LEN * header.sections;
+        let table_end = HEADER_LEN + ENTRY_LEN * header.sections;
         let records_end = table_end + RECORD_LEN * header.tensors;
         let table = head.get(HEADER_LEN..table_end).unwrap_or(&[]);
         let sections = Sections::parse(head, table, records_end)?;
         let net = sections.get(Kind::NET).map(UNetConfig::parse).transpose()?;
         let plan = sections.get(Kind::MEMORY_PLAN).map(MemoryPlan::parse).transpose()?;
-        let golden = sections.get(Kind::GOLDEN).map(Golden::parse).transpose()?;
+        let self_test = sections.get(Kind::SELF_TEST).map(SelfTestVector::parse).transpose()?;
         let activations = sections.get(Kind::ACTIVATION_SCALES).map(Activations::parse);
         let activations = activations.transpose()?;
         let names = sections.get(Kind::NAMES);
@@ -59,7 +59,7 @@ impl<'a> Model<'a> {
         let described: usize = tensors.clone().map(|tensor| tensor.described_bytes()).sum();
         let header_bytes = header.head_len.saturating_sub(described);
         let version = header.version;
-        Ok(Self { version, net, plan, golden, activations, sections, tensors, header_bytes })
+        Ok(Self { version, net, plan, self_test, activations, sections, tensors, header_bytes })
     }
 
     /// Major and minor version of the file.
@@ -77,9 +77,9 @@ impl<'a> Model<'a> {
         self.plan
     }
 
-    /// The golden pair, if the file has one.
-    pub const fn golden(&self) -> Option<&Golden<'a>> {
-        self.golden.as_ref()
+    /// The self-test vector, if the file has one.
+    pub const fn self_test_vector(&self) -> Option<&SelfTestVector<'a>> {
+        self.self_test.as_ref()
     }
 
     /// The activation scales, if the file has them.
@@ -109,7 +109,7 @@ impl<'a> Model<'a> {
     }
 }
 
-/// The tensors of a file in order.
+/// Iterator over the tensors of a packed file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tensors<'a> {
     file: &'a [u8],
@@ -132,7 +132,7 @@ impl Tensors<'_> {
         }
         match self.file.len().saturating_sub(end) {
             0 => Ok(()),
-            bytes => Err(Error::Trailing { bytes: wide(bytes) }),
+            bytes => Err(Error::Trailing { bytes: u64_of(bytes) }),
         }
     }
 
@@ -172,7 +172,7 @@ impl<'a> Iterator for Tensors<'a> {
 
 impl ExactSizeIterator for Tensors<'_> {}
 
-/// One tensor of a file.
+/// Tensor of a packed file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tensor<'a> {
     name: &'a str,
@@ -208,7 +208,7 @@ impl<'a> Tensor<'a> {
         self.record.shape.row_len
     }
 
-    /// What the elements are.
+    /// Type of the elements.
     pub const fn encoding(&self) -> Encoding {
         self.record.encoding
     }
@@ -236,7 +236,7 @@ impl<'a> Tensor<'a> {
     /// `out`: `[row_len]`.
     ///
     /// # Errors
-    /// [`Error::Length`] for an `out` of another length; [`Error::Range`] behind the last row;
+    /// [`Error::Length`] for an `out` of another length; [`Error::Range`] after the last row;
     /// [`Error::Encoding`] for integers, see [`Tensor::integers`].
     pub fn decode_row(&self, row: usize, out: &mut [f32]) -> Result<()> {
         check_length("row to decode into", self.row_len(), out.len())?;
@@ -246,7 +246,7 @@ impl<'a> Tensor<'a> {
     /// Writes as many values of a row as `out` holds, from `start` on.
     ///
     /// # Errors
-    /// [`Error::Range`] behind the last row, behind its end, or for a `start` in codes that is no
+    /// [`Error::Range`] after the last row, after its end, or for a `start` in codes that is no
     /// multiple of 8; [`Error::Encoding`] for integers.
     pub fn decode_part(&self, row: usize, start: usize, out: &mut [f32]) -> Result<()> {
         check_part(self.row_len(), start, out.len())?;

@@ -1,24 +1,45 @@
 //! One tensor record, and the data that it describes.
 
-use super::bytes::{ALIGN, INNER_ALIGN, check_zero, long, padding, wide, word};
-use super::header::RECORD_LEN;
+#[cfg(feature = "alloc")]
+use super::bytes::put;
+use super::bytes::{ALIGN, INNER_ALIGN, byte, check_zero, long, padding, word};
 use crate::bits::Bits;
 use crate::codebook::{CodebookFormat, READS_LOG};
 use crate::error::{Error, Result, check_range};
 use crate::matrix::{Parts, QuantLayout, QuantizedMatrix, RowScale, rows_of};
-use crate::num::index;
+use crate::num::{index, u64_of};
+
+/// The bytes of a record.
+pub(super) const RECORD_LEN: usize = field::END;
+
+pub(super) mod field {
+    use core::ops::Range;
+
+    pub(in super::super) const OFFSET: usize = 0;
+    pub(super) const LEN: usize = 8;
+    pub(super) const ENCODING: usize = 16;
+    pub(super) const RANK: usize = 17;
+    pub(super) const BITS: usize = 18;
+    pub(super) const CODE_ORDER: usize = 19;
+    pub(super) const CODEBOOK: usize = 20;
+    pub(super) const ROW_SCALE: usize = 21;
+    pub(super) const ZERO: [Range<usize>; 3] = [22..24, 28..32, 56..64];
+    pub(super) const ROWS_PER_CODEBOOK: usize = 24;
+    pub(super) const SHAPE: Range<usize> = 32..56;
+    pub(super) const END: usize = 64;
+}
 
 /// The most axes of a tensor.
 pub const MAX_RANK: usize = 6;
 
-/// What the elements of a tensor are.
+/// Type of the elements of a tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Encoding {
-    /// f32, 4 bytes each.
+    /// Dense f32, 4 bytes each.
     F32,
-    /// f16, 2 bytes each.
+    /// Dense f16, 2 bytes each.
     F16,
-    /// i64, 8 bytes each.
+    /// Dense i64, 8 bytes each.
     I64,
     /// Codes with codebooks.
     Quantized(QuantLayout),
@@ -65,7 +86,7 @@ impl Shape {
     /// Checks the rank and that the number of elements stays below 2^32.
     pub(super) fn new(shape: impl ExactSizeIterator<Item = usize>) -> Result<Self> {
         let rank = shape.len();
-        check_range("rank", wide(rank), 0, wide(MAX_RANK))?;
+        check_range("rank", u64_of(rank), 0, u64_of(MAX_RANK))?;
         let mut dims = [0; MAX_RANK];
         dims.iter_mut().zip(shape).for_each(|(dim, given)| *dim = given);
         let (rows, row_len) = rows_of(dims.get(..rank).unwrap_or(&dims))?;
@@ -82,7 +103,7 @@ impl Shape {
     }
 }
 
-/// What a record says.
+/// Contents of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Record {
     pub(super) shape: Shape,
@@ -94,19 +115,20 @@ pub(super) struct Record {
 impl Record {
     /// Reads a record whose data must start at `start` in a file of `file_len` bytes.
     pub(super) fn parse(record: &[u8; RECORD_LEN], start: usize, file_len: usize) -> Result<Self> {
-        let [tag, rank, bits, code_layout, codebook, scales, zero0, zero1] =
-            long(record, 16).to_le_bytes();
-        check_zero("unused bytes of a tensor record", &[zero0, zero1])?;
-        check_zero("unused bytes of a tensor record", record.get(28..32).unwrap_or(&[]))?;
-        check_zero("unused bytes of a tensor record", record.get(56..).unwrap_or(&[]))?;
-        let rows_per_codebook = word(record, 24);
+        for zero in field::ZERO {
+            check_zero("unused bytes of a tensor record", record.get(zero).unwrap_or(&[]))?;
+        }
+        let bytes = [field::ENCODING, field::RANK, field::BITS, field::CODE_ORDER];
+        let [tag, rank, bits, order] = bytes.map(|at| byte(record, at));
+        let [codebook, scales] = [field::CODEBOOK, field::ROW_SCALE].map(|at| byte(record, at));
+        let rows_per_codebook = word(record, field::ROWS_PER_CODEBOOK);
         let encoding = match tag {
             0 => Encoding::F32,
             1 => Encoding::F16,
             2 => Encoding::I64,
             _ => {
                 check_range("encoding", tag.into(), 0, 3)?;
-                check_range("layout of codes", code_layout.into(), 0, 0)?;
+                check_range("layout of codes", order.into(), 0, 0)?;
                 let codebook = one_of("codebook entries", &CODEBOOKS, codebook)?;
                 if codebook == CodebookFormat::Logarithmic && !READS_LOG {
                     let needed = "of another scheme than `log`, which this build cannot read \
@@ -121,24 +143,29 @@ impl Record {
             }
         };
         if !matches!(encoding, Encoding::Quantized(_)) {
-            let fields = [bits, code_layout, codebook, scales, u8::from(rows_per_codebook != 0)];
+            let fields = [bits, order, codebook, scales, u8::from(rows_per_codebook != 0)];
             check_zero("codebook fields of a dense tensor", &fields)?;
         }
-        check_range("rank", rank.into(), 0, wide(MAX_RANK))?;
-        let dims = record.get(32..).unwrap_or(&[]);
+        check_range("rank", rank.into(), 0, u64_of(MAX_RANK))?;
+        let dims = record.get(field::SHAPE).unwrap_or(&[]);
         let (dims, unused) = dims.split_at_checked(4 * usize::from(rank)).unwrap_or((&[], &[]));
         check_zero("unused dimensions", unused)?;
         let dims = dims.as_chunks().0.iter().map(|&dim| index(u32::from_le_bytes(dim)));
         let shape = Shape::new(dims)?;
         if let Encoding::Quantized(_) = encoding {
             // Rows without codes could be many without a byte in the file.
-            check_range("elements of a quantized tensor", wide(shape.numel()), 1, u32::MAX.into())?;
+            check_range(
+                "elements of a quantized tensor",
+                u64_of(shape.numel()),
+                1,
+                u32::MAX.into(),
+            )?;
         }
-        let offset = long(record, 0);
-        check_range("offset of a tensor", offset, wide(start), wide(start))?;
-        let len = encoding.data_len(&shape).map_or(u64::MAX, wide);
-        check_range("bytes of a tensor", long(record, 8), len, len)?;
-        let left = wide(file_len.saturating_sub(start));
+        let offset = long(record, field::OFFSET);
+        check_range("offset of a tensor", offset, u64_of(start), u64_of(start))?;
+        let len = encoding.data_len(&shape).map_or(u64::MAX, u64_of);
+        check_range("bytes of a tensor", long(record, field::LEN), len, len)?;
+        let left = u64_of(file_len.saturating_sub(start));
         if len > left {
             return Err(Error::Truncated { what: "tensor", needed: len, left });
         }
@@ -152,23 +179,25 @@ impl Record {
     pub(super) fn emit(&self) -> [u8; RECORD_LEN] {
         use crate::num::{low_u8, u32_of};
         let mut record = [0; RECORD_LEN];
-        record[0..8].copy_from_slice(&wide(self.start).to_le_bytes());
-        record[8..16].copy_from_slice(&wide(self.end - self.start).to_le_bytes());
-        record[17] = low_u8(self.shape.rank);
+        put(&mut record, field::OFFSET, u64_of(self.start).to_le_bytes());
+        put(&mut record, field::LEN, u64_of(self.end - self.start).to_le_bytes());
+        record[field::RANK] = low_u8(self.shape.rank);
         match self.encoding {
-            Encoding::F32 => record[16] = 0,
-            Encoding::F16 => record[16] = 1,
-            Encoding::I64 => record[16] = 2,
+            Encoding::F32 => record[field::ENCODING] = 0,
+            Encoding::F16 => record[field::ENCODING] = 1,
+            Encoding::I64 => record[field::ENCODING] = 2,
             Encoding::Quantized(layout) => {
+                let QuantLayout { bits, codebook, rows_per_codebook, row_scale } = layout;
                 let id = |found: Option<usize>| low_u8(found.unwrap_or(usize::MAX));
-                record[16] = 3;
-                record[18] = layout.bits.get();
-                record[20] = id(CODEBOOKS.iter().position(|&codebook| codebook == layout.codebook));
-                record[21] = id(ROW_SCALES.iter().position(|&scale| scale == layout.row_scale));
-                record[24..28].copy_from_slice(&layout.rows_per_codebook.to_le_bytes());
+                record[field::ENCODING] = 3;
+                record[field::BITS] = bits.get();
+                record[field::CODEBOOK] = id(CODEBOOKS.iter().position(|&other| other == codebook));
+                record[field::ROW_SCALE] = id(ROW_SCALES.iter().position(|&s| s == row_scale));
+                put(&mut record, field::ROWS_PER_CODEBOOK, rows_per_codebook.to_le_bytes());
             }
         }
-        for (bytes, &dim) in record[32..56].as_chunks_mut().0.iter_mut().zip(self.shape.dims()) {
+        let dims = record[field::SHAPE].as_chunks_mut().0;
+        for (bytes, &dim) in dims.iter_mut().zip(self.shape.dims()) {
             *bytes = u32_of(dim).to_le_bytes();
         }
         record
@@ -182,7 +211,7 @@ impl Record {
             what: "bytes of a tensor",
             found: u64::MAX,
             min: 0,
-            max: wide(usize::MAX),
+            max: u64_of(usize::MAX),
         })?;
         Ok(Self { shape, encoding, start, end })
     }
@@ -215,7 +244,7 @@ impl Record {
 
 /// The value with an id.
 fn one_of<T: Copy>(what: &'static str, values: &[T], id: u8) -> Result<T> {
-    let max = wide(values.len()).saturating_sub(1);
+    let max = u64_of(values.len()).saturating_sub(1);
     let unknown = Error::Range { what, found: id.into(), min: 0, max };
     values.get(usize::from(id)).copied().ok_or(unknown)
 }
@@ -276,7 +305,7 @@ mod tests {
             (8, 25),  // another length
             (16, 4),  // encoding
             (17, 7),  // rank
-            (17, 1),  // a dimension behind the rank
+            (17, 1),  // a dimension after the rank
             (18, 1),  // bits of a dense tensor
             (19, 1),  // layout of one
             (20, 1),  // codebook of one

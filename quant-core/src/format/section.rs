@@ -1,14 +1,33 @@
 //! The section table, and the names of the tensors.
 
-use super::bytes::{ALIGN, INNER_ALIGN, check_zero, padding, wide, word};
-use super::header::SECTION_LEN;
+#[cfg(feature = "alloc")]
+use super::bytes::put;
+use super::bytes::{ALIGN, INNER_ALIGN, check_zero, padding, word};
 use crate::error::{Error, Result, check_range};
-use crate::num::index;
+#[cfg(feature = "alloc")]
+use crate::num::u32_of;
+use crate::num::{index, u64_of};
+#[cfg(feature = "alloc")]
+use alloc::collections::BTreeSet;
+#[cfg(feature = "alloc")]
+use alloc::vec::Vec;
+use core::ops::Range;
+
+/// The bytes of an entry of the table.
+pub(super) const ENTRY_LEN: usize = field::END;
+
+mod field {
+    pub(super) const KIND: usize = 0;
+    pub(super) const OFFSET: usize = 4;
+    pub(super) const LEN: usize = 8;
+    pub(super) const ZERO: usize = 12;
+    pub(super) const END: usize = 16;
+}
 
 /// The most bytes of a tensor's name.
 pub const MAX_NAME_LEN: usize = 512;
 
-/// What a section holds.
+/// Kind of a section.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Kind(pub u32);
 
@@ -21,10 +40,10 @@ impl Kind {
     pub const MEMORY_PLAN: Self = Self(3);
     /// Scales of the activations for integer arithmetic.
     pub const ACTIVATION_SCALES: Self = Self(4);
-    /// What is added to biases against the mean error of the weights.
+    /// Corrections of biases against the mean error of the weights.
     pub const BIAS_CORRECTIONS: Self = Self(5);
-    /// An input with its output.
-    pub const GOLDEN: Self = Self(6);
+    /// The self-test vector: an input with its output.
+    pub const SELF_TEST: Self = Self(6);
 }
 
 /// An entry of the table.
@@ -46,8 +65,9 @@ impl<'a> Sections<'a> {
     pub(super) fn parse(head: &'a [u8], table: &'a [u8], first: usize) -> Result<Self> {
         let mut end = first;
         let mut last = None;
-        for entry in table.as_chunks::<SECTION_LEN>().0 {
-            let [kind, offset, len, zero] = [0, 4, 8, 12].map(|at| word(entry, at));
+        for entry in table.as_chunks::<ENTRY_LEN>().0 {
+            let [kind, offset, len, zero] =
+                [field::KIND, field::OFFSET, field::LEN, field::ZERO].map(|at| word(entry, at));
             check_range(
                 "kind of a section",
                 kind.into(),
@@ -56,12 +76,12 @@ impl<'a> Sections<'a> {
             )?;
             last = Some(u64::from(kind));
             let start = end.saturating_add(padding(end, INNER_ALIGN));
-            check_range("offset of a section", offset.into(), wide(start), wide(start))?;
+            check_range("offset of a section", offset.into(), u64_of(start), u64_of(start))?;
             let needed = u64::from(len);
             let truncated = Error::Truncated {
                 what: "section",
                 needed,
-                left: wide(head.len().saturating_sub(start)),
+                left: u64_of(head.len().saturating_sub(start)),
             };
             let gap = head.get(end..start).ok_or(truncated)?;
             check_zero("padding before a section", gap)?;
@@ -72,8 +92,8 @@ impl<'a> Sections<'a> {
             }
         }
         let rest = head.get(end..).unwrap_or(&[]);
-        check_range("bytes behind the last section", wide(rest.len()), 0, wide(ALIGN - 1))?;
-        check_zero("padding behind the last section", rest)?;
+        check_range("bytes after the last section", u64_of(rest.len()), 0, u64_of(ALIGN - 1))?;
+        check_zero("padding after the last section", rest)?;
         Ok(Self { head, table })
     }
 
@@ -83,12 +103,33 @@ impl<'a> Sections<'a> {
     }
 
     pub(super) fn iter(self) -> impl Iterator<Item = Section<'a>> {
-        self.table.as_chunks::<SECTION_LEN>().0.iter().map(move |entry| {
-            let [kind, start, len] = [0, 4, 8].map(|at| word(entry, at));
-            let contents = self.head.get(index(start)..).and_then(|rest| rest.get(..index(len)));
-            Section { kind: Kind(kind), contents: contents.unwrap_or(&[]) }
+        self.table.as_chunks().0.iter().map(move |entry| {
+            let contents = self.head.get(contents(entry));
+            Section { kind: Kind(word(entry, field::KIND)), contents: contents.unwrap_or(&[]) }
         })
     }
+}
+
+/// The place of the contents of an entry's section.
+fn contents(entry: &[u8; ENTRY_LEN]) -> Range<usize> {
+    let [start, len] = [field::OFFSET, field::LEN].map(|at| index(word(entry, at)));
+    start..start.saturating_add(len)
+}
+
+/// The place of the contents of a kind, by a table.
+#[cfg(feature = "alloc")]
+pub(super) fn find(table: &[[u8; ENTRY_LEN]], kind: Kind) -> Option<Range<usize>> {
+    table.iter().find(|entry| word(*entry, field::KIND) == kind.0).map(contents)
+}
+
+/// The entry of the table for contents at an offset.
+#[cfg(feature = "alloc")]
+pub(super) fn emit_entry(kind: Kind, offset: u32, len: u32) -> [u8; ENTRY_LEN] {
+    let mut entry = [0; ENTRY_LEN];
+    put(&mut entry, field::KIND, kind.0.to_le_bytes());
+    put(&mut entry, field::OFFSET, offset.to_le_bytes());
+    put(&mut entry, field::LEN, len.to_le_bytes());
+    entry
 }
 
 /// The names of the tensors in order; without a section each is empty.
@@ -107,17 +148,33 @@ impl<'a> Names<'a> {
         }
     }
 
+    /// Makes the contents of the section.
+    #[cfg(feature = "alloc")]
+    pub(super) fn emit(names: &[&str]) -> Result<Vec<u8>> {
+        let mut seen = BTreeSet::new();
+        let mut section = Vec::new();
+        for (tensor, name) in names.iter().enumerate() {
+            check_range("length of a tensor name", u64_of(name.len()), 1, u64_of(MAX_NAME_LEN))?;
+            if !seen.insert(name) {
+                return Err(Error::DuplicateName { tensor });
+            }
+            section.extend(&u32_of(name.len()).to_le_bytes()[..2]);
+            section.extend(name.as_bytes());
+        }
+        Ok(section)
+    }
+
     /// Checks the names of `count` tensors.
     pub(super) fn check(mut self, count: usize) -> Result<()> {
         let all = self.clone();
         for tensor in 0..count {
-            let left = wide(self.left.len());
+            let left = u64_of(self.left.len());
             let truncated = Error::Truncated { what: "tensor name", needed: 3, left };
             let (&len, rest) = self.left.split_first_chunk().ok_or(truncated)?;
             let len = usize::from(u16::from_le_bytes(len));
-            check_range("length of a tensor name", wide(len), 1, wide(MAX_NAME_LEN))?;
-            let left = wide(rest.len());
-            let truncated = Error::Truncated { what: "tensor name", needed: wide(len), left };
+            check_range("length of a tensor name", u64_of(len), 1, u64_of(MAX_NAME_LEN))?;
+            let left = u64_of(rest.len());
+            let truncated = Error::Truncated { what: "tensor name", needed: u64_of(len), left };
             let (name, rest) = rest.split_at_checked(len).ok_or(truncated)?;
             if core::str::from_utf8(name).is_err() {
                 return Err(Error::NotUtf8 { tensor });
@@ -130,12 +187,12 @@ impl<'a> Names<'a> {
         if self.left.is_empty() {
             Ok(())
         } else {
-            Err(Error::Trailing { bytes: wide(self.left.len()) })
+            Err(Error::Trailing { bytes: u64_of(self.left.len()) })
         }
     }
 }
 
-/// Endless: behind the last name come empty ones.
+/// Endless: after the last name come empty ones.
 impl<'a> Iterator for Names<'a> {
     type Item = &'a str;
 
@@ -151,21 +208,11 @@ impl<'a> Iterator for Names<'a> {
     }
 }
 
-/// The entry of the table for contents at an offset.
-#[cfg(feature = "alloc")]
-pub(super) fn entry(kind: Kind, offset: u32, len: u32) -> [u8; SECTION_LEN] {
-    let mut entry = [0; SECTION_LEN];
-    for (bytes, field) in entry.as_chunks_mut().0.iter_mut().zip([kind.0, offset, len]) {
-        *bytes = field.to_le_bytes();
-    }
-    entry
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Two sections of 3 and 2 bytes behind a table of 32.
+    /// Two sections of 3 and 2 bytes after a table of 32.
     fn head() -> [u8; 64] {
         let mut head = [0; 64];
         for (at, word) in [(0, 1), (4, 32), (8, 3), (16, 9), (20, 48), (24, 2_u32)] {
@@ -202,12 +249,12 @@ mod tests {
             (8, 200), // reaches past the head
             (12, 1),  // the field that is zero
             (36, 1),  // padding between
-            (60, 1),  // padding behind
+            (60, 1),  // padding after
         ] {
             assert!(with(at, byte).is_err(), "byte {at} = {byte}");
         }
         let head = [0; 128];
-        assert!(Sections::parse(&head, &[], 0).is_err(), "more than padding behind");
+        assert!(Sections::parse(&head, &[], 0).is_err(), "more than padding after");
     }
 
     #[test]

@@ -22,12 +22,11 @@ fn writer(names: &[&str]) -> Writer<Vec<u8>> {
 /// A file with every kind of record and of section, small enough to damage everywhere.
 fn small_file() -> Vec<u8> {
     let weights: Vec<f32> = (0..48_u16).map(|i| f32::from(i * 37 % 48) / 16.0 - 1.0).collect();
-    let golden = Golden::new((5, 0.5, None), 1e-3, (1, 2), &[0; 8]).unwrap();
-    let golden = [&golden.head()[..], &[0; 8]].concat();
+    let vector = SelfTestVector::emit((5, 0.5, None), 1e-3, (1, 2), &[0.0; 2]).unwrap();
     let head = Head {
         net: None,
         names: vec!["steps", "bias", "empty", "ot", "uniform", "w2", "log", "i8", "auto"],
-        sections: vec![(Kind::GOLDEN, &golden), (Kind(77), b"unknown")],
+        sections: vec![(Kind::SELF_TEST, &vector), (Kind(77), b"unknown")],
     };
     let mut writer = Writer::new(Vec::new(), &head).unwrap();
     writer.dense(&[], Dense::I64(&[-3])).unwrap();
@@ -53,7 +52,8 @@ const STRIDE: usize = if cfg!(miri) { 101 } else { 1 };
 /// Calls everything that a model offers; the bytes that it accounts for.
 fn read_everything(model: &Model<'_>) -> Result<usize> {
     let mut bytes = model.header_bytes();
-    model.golden().into_iter().flat_map(Golden::velocity).for_each(|v| assert!(v.is_finite()));
+    let vector = model.self_test_vector();
+    vector.into_iter().flat_map(SelfTestVector::velocity).for_each(|v| assert!(v.is_finite()));
     assert!(model.sections().all(|(kind, _)| kind.0 > 0));
     for tensor in model.tensors() {
         assert!(model.tensor(tensor.name()).is_some());
@@ -127,7 +127,7 @@ fn reads_back_every_kind_of_record() {
     let mut bias = [0.0; 2];
     model.tensor("bias").unwrap().decode_row(0, &mut bias).unwrap();
     assert!(bias[0] == 1.0 && bias[1].is_nan());
-    assert_eq!(model.golden().map(|golden| golden.seed), Some(5));
+    assert_eq!(model.self_test_vector().map(|vector| vector.seed), Some(5));
     assert!(model.sections().any(|section| section == (Kind(77), b"unknown")));
     let offset = |bytes: &[u8]| bytes.as_ptr().addr() - file.as_ptr().addr();
     assert!(model.tensors().all(|t| t.numel() == 0 || offset(t.data()) % ALIGN == 0));
@@ -369,7 +369,7 @@ fn a_section_may_be_filled_once_the_tensors_are_known() {
     let written = writer.finish().unwrap();
     let (mut head, mut file) = (written.head, written.sink);
     assert!(fill_section(&mut head, Kind::MEMORY_PLAN, &plan.emit()[1..]).is_err());
-    assert!(fill_section(&mut head, Kind::GOLDEN, &[0; 24]).is_err());
+    assert!(fill_section(&mut head, Kind::SELF_TEST, &[0; 24]).is_err());
     fill_section(&mut head, Kind::MEMORY_PLAN, &plan.emit()).unwrap();
     file[..head.len()].copy_from_slice(&head);
     let model = Model::parse(&file).unwrap();

@@ -1,25 +1,23 @@
 //! Writing a packed file as a stream: the payload first, the head when everything is known.
 
-use super::bytes::{ALIGN, INNER_ALIGN, padding, wide, word};
+use super::bytes::{ALIGN, INNER_ALIGN, padding};
 use super::header::{
-    CRC, HEADER_LEN, Header, MAX_HEAD_LEN, MAX_SECTIONS, MAX_TENSORS, RECORD_LEN, Running,
-    SECTION_LEN, SECTIONS, VERSION, renew_crc,
+    CRC, HEADER_LEN, Header, MAX_HEAD_LEN, MAX_SECTIONS, MAX_TENSORS, Running, VERSION,
 };
-use super::record::{Encoding, Record, Shape};
-use super::section::{Kind, MAX_NAME_LEN, entry};
+use super::record::{Encoding, RECORD_LEN, Record, Shape};
+use super::section::{ENTRY_LEN, Kind, Names, emit_entry};
 use crate::error::{Error, Result, check_length, check_range};
 use crate::matrix::{Parts, QuantLayout, QuantizedMatrix};
 use crate::net::UNetConfig;
-use crate::num::{index, u32_of};
+use crate::num::{u32_of, u64_of};
 use crate::quantize::{QuantizedTensor, Storage};
-use alloc::collections::BTreeSet;
 use alloc::vec;
 use alloc::vec::Vec;
 use half::f16;
 
-/// Where the bytes of a file go, in order.
+/// Sink for the bytes of a file, in order.
 pub trait Sink {
-    /// Why bytes cannot be taken.
+    /// Reason why bytes cannot be taken.
     type Error: From<Error>;
 
     /// Takes the next bytes.
@@ -38,7 +36,7 @@ impl Sink for Vec<u8> {
     }
 }
 
-/// What a file holds besides its tensors' data: known before the first of them.
+/// Contents of a file besides its tensors' data, known before the first of them.
 #[derive(Clone, Debug, Default)]
 pub struct Head<'a> {
     /// The net, whose parameters the tensors must then be.
@@ -49,7 +47,7 @@ pub struct Head<'a> {
     pub sections: Vec<(Kind, &'a [u8])>,
 }
 
-/// The elements of a dense tensor, row-major.
+/// Elements of a dense tensor, row-major.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Dense<'a> {
     /// Stored as f32, any bits.
@@ -63,7 +61,7 @@ pub enum Dense<'a> {
 /// A file that is complete but for its head.
 #[derive(Clone, Debug)]
 pub struct Written<S> {
-    /// What took the bytes.
+    /// Sink that took the bytes.
     pub sink: S,
     /// The head, to be put in the place of as many zeros at the start.
     pub head: Vec<u8>,
@@ -103,8 +101,8 @@ impl<S: Sink> Writer<S> {
     /// of parameters; the sink's own.
     pub fn new(mut sink: S, head: &Head<'_>) -> core::result::Result<Self, S::Error> {
         let tensors = head.names.len();
-        check_range("number of tensors", wide(tensors), 0, MAX_TENSORS.into())?;
-        let names = names_section(&head.names)?;
+        check_range("number of tensors", u64_of(tensors), 0, MAX_TENSORS.into())?;
+        let names = Names::emit(&head.names)?;
         let net = head.net.map(UNetConfig::emit).transpose()?;
         let shapes = head.net.map(UNetConfig::shapes);
         if let Some(shapes) = shapes.as_ref().filter(|shapes| shapes.len() != tensors) {
@@ -114,7 +112,7 @@ impl<S: Sink> Writer<S> {
         sections.extend(net.as_ref().map(|net| (Kind::NET, &net[..])));
         sections.push((Kind::NAMES, &names));
         sections.extend(&head.sections);
-        let record_at = HEADER_LEN + SECTION_LEN * sections.len();
+        let record_at = HEADER_LEN + ENTRY_LEN * sections.len();
         let bytes = build_head(&sections, record_at + RECORD_LEN * tensors)?;
         sink.put(&vec![0; bytes.len()])?;
         Ok(Self {
@@ -169,7 +167,7 @@ impl<S: Sink> Writer<S> {
     ) -> core::result::Result<(), S::Error> {
         let shape = Shape::new(shape.iter().copied())?;
         QuantizedMatrix::new(layout, shape.rows, shape.row_len, parts)?;
-        check_range("elements of a quantized tensor", wide(shape.numel()), 1, u32::MAX.into())?;
+        check_range("elements of a quantized tensor", u64_of(shape.numel()), 1, u32::MAX.into())?;
         self.start(shape, Encoding::Quantized(layout))?;
         self.put(parts.codebooks)?;
         self.put(parts.scales)?;
@@ -203,14 +201,19 @@ impl<S: Sink> Writer<S> {
             tensors: self.added,
             sections: self.sections,
         };
-        header.emit(&mut self.head, wide(self.written), self.crc.finalize());
+        header.emit(&mut self.head, u64_of(self.written), self.crc.finalize());
         let Self { sink, head, record_bytes, written: file_bytes, .. } = self;
         Ok(Written { sink, head, record_bytes, file_bytes })
     }
 
     /// Writes the record of the next tensor and the padding before its data.
     fn start(&mut self, shape: Shape, encoding: Encoding) -> core::result::Result<(), S::Error> {
-        check_range("number of tensors", wide(self.added) + 1, 1, wide(self.record_bytes.len()))?;
+        check_range(
+            "number of tensors",
+            u64_of(self.added) + 1,
+            1,
+            u64_of(self.record_bytes.len()),
+        )?;
         if let Some(expected) = self.shapes.as_mut().and_then(Iterator::next)
             && shape.dims() != expected
         {
@@ -269,41 +272,6 @@ impl Writer<Vec<u8>> {
     }
 }
 
-/// Replaces the contents of a section in a written head by others of the same length: for what is
-/// known only once the tensors are.
-///
-/// # Errors
-/// [`Error::Range`] for a head without a section of this kind; [`Error::Length`] for contents of
-/// another length.
-pub fn fill_section(head: &mut [u8], kind: Kind, contents: &[u8]) -> Result<()> {
-    let count = index(word(head, SECTIONS));
-    let table = head.get(HEADER_LEN..).unwrap_or(&[]).as_chunks::<SECTION_LEN>().0;
-    let entry = table.iter().take(count).find(|entry| word(*entry, 0) == kind.0);
-    let missing =
-        Error::Range { what: "kind of a section to fill", found: kind.0.into(), min: 0, max: 0 };
-    let [start, len] = entry.map(|entry| [4, 8].map(|at| index(word(entry, at)))).ok_or(missing)?;
-    check_length("contents of a section", len, contents.len())?;
-    if let Some(space) = head.get_mut(start..start + len) {
-        space.copy_from_slice(contents);
-    }
-    renew_crc(head);
-    Ok(())
-}
-
-fn names_section(names: &[&str]) -> Result<Vec<u8>> {
-    let mut seen = BTreeSet::new();
-    let mut section = Vec::new();
-    for (tensor, name) in names.iter().enumerate() {
-        check_range("length of a tensor name", wide(name.len()), 1, wide(MAX_NAME_LEN))?;
-        if !seen.insert(name) {
-            return Err(Error::DuplicateName { tensor });
-        }
-        section.extend(&u32_of(name.len()).to_le_bytes()[..2]);
-        section.extend(name.as_bytes());
-    }
-    Ok(section)
-}
-
 /// A head whose header and records, up to `end`, are still zero.
 pub(super) fn build_head(sections: &[(Kind, &[u8])], end: usize) -> Result<Vec<u8>> {
     let mut head = vec![0; end];
@@ -312,13 +280,13 @@ pub(super) fn build_head(sections: &[(Kind, &[u8])], end: usize) -> Result<Vec<u
             i.checked_sub(1).and_then(|i| sections.get(i)).map_or(1, |(kind, _)| kind.0 + 1);
         check_range("kind of a section", kind.0.into(), least.into(), u32::MAX.into())?;
         head.resize(head.len() + padding(head.len(), INNER_ALIGN), 0);
-        let entry = entry(*kind, u32_of(head.len()), u32_of(contents.len()));
-        let at = HEADER_LEN + SECTION_LEN * i;
-        head[at..at + SECTION_LEN].copy_from_slice(&entry);
+        let entry = emit_entry(*kind, u32_of(head.len()), u32_of(contents.len()));
+        let at = HEADER_LEN + ENTRY_LEN * i;
+        head[at..at + ENTRY_LEN].copy_from_slice(&entry);
         head.extend(*contents);
-        check_range("length of the head", wide(head.len()), 0, MAX_HEAD_LEN.into())?;
+        check_range("length of the head", u64_of(head.len()), 0, MAX_HEAD_LEN.into())?;
     }
-    check_range("number of sections", wide(sections.len()), 0, MAX_SECTIONS.into())?;
+    check_range("number of sections", u64_of(sections.len()), 0, MAX_SECTIONS.into())?;
     head.resize(head.len() + padding(head.len(), ALIGN), 0);
     Ok(head)
 }

@@ -148,7 +148,7 @@ impl Plan {
     /// [`Error::Length`] for a vector of other images or a short arena; those of
     /// [`Plan::velocity`].
     pub fn self_test(&self, model: &Model<'_>, arena: &mut [f32]) -> Result<Option<f32>> {
-        let Some(golden) = model.golden() else { return Ok(None) };
+        let Some(golden) = model.self_test_vector() else { return Ok(None) };
         let channels = model.net().map_or(0, |net| net.in_channels);
         let (height, width) = self.image_size();
         let inputs = channels.saturating_mul(height).saturating_mul(width);
@@ -164,7 +164,7 @@ impl Plan {
         let tolerance = match self.precision() {
             Precision::Float => golden.tolerance,
             // Integers are right only if they are just as far off as they were on the host.
-            Precision::Integer => model.activations().map_or(0.0, Activations::golden_off),
+            Precision::Integer => model.activations().map_or(0.0, Activations::self_test_error),
         };
         let (mut worst, mut worst_at) = (0f32, 0);
         let mut failed = None;

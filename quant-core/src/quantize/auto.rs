@@ -18,9 +18,9 @@ use crate::num::f64_of;
 use alloc::vec::Vec;
 use half::f16;
 
-/// What a bit is worth in decibels.
+/// Decibels that a bit is worth.
 const DB_PER_BIT: f64 = 6.020_599_913_279_624;
-/// Where more precision is worth nothing: that of f32.
+/// Precision of f32, beyond which more is worth nothing.
 const MAX_DB: f64 = 144.0;
 /// A shared table is fitted to so many weights: at 8 bits it then costs 1/32 of a bit per weight,
 /// and more weights would not change it.
@@ -59,7 +59,7 @@ pub(super) fn best(
     }
 }
 
-/// What is tried, besides dense f16.
+/// The plans that are tried, besides dense f16.
 fn plans(options: &Options, groups: RowGroups) -> Vec<Plan> {
     let plan = |group_rows: usize, codebook_dtype, row_scales| {
         let groups = RowGroups { group_rows, ..groups };
@@ -78,7 +78,7 @@ fn plans(options: &Options, groups: RowGroups) -> Vec<Plan> {
     plans
 }
 
-/// The weights as f16, none if one is beyond that.
+/// The weights as f16, `None` if one is beyond that.
 fn half(weights: &(impl Weights + ?Sized)) -> Option<(Storage, Distortion)> {
     let mut values = Vec::with_capacity(weights.count());
     let mut distortion = Distortion { count: weights.count(), ..Distortion::default() };

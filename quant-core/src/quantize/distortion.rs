@@ -2,10 +2,10 @@
 
 use crate::num::{f64_of, log2, log10};
 
-/// What quantization did to the weights.
+/// Error that quantization makes, and entropy of the codes.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Distortion {
-    /// The number of weights.
+    /// Number of weights.
     pub count: usize,
     /// `sum w^2`.
     pub signal: f64,
@@ -17,7 +17,7 @@ pub struct Distortion {
 }
 
 impl Distortion {
-    /// Both together.
+    /// Adds the distortion of other weights.
     pub fn add(&mut self, other: Self) {
         self.count += other.count;
         self.signal += other.signal;
@@ -30,7 +30,7 @@ impl Distortion {
         self.noise / f64_of(self.count.max(1))
     }
 
-    /// `10 log10(sum w^2 / sum (w - q)^2)` in dB; none for an exact copy.
+    /// `10 log10(sum w^2 / sum (w - q)^2)` in dB; `None` for an exact copy.
     pub fn sqnr_db(&self) -> Option<f64> {
         (self.noise > 0.0).then(|| 10.0 * log10(self.signal / self.noise))
     }

@@ -28,9 +28,9 @@ pub(super) enum GroupCodebook {
 #[derive(Clone, Debug)]
 pub(super) struct FittedGroup {
     pub(super) book: GroupCodebook,
-    /// One per row, or none.
+    /// One scale per row, or none.
     pub(super) scales: Vec<f16>,
-    /// One per weight; none with [`GroupCodebook::Values`].
+    /// One code per weight; none with [`GroupCodebook::Values`].
     pub(super) codes: Vec<u8>,
     pub(super) distortion: Distortion,
 }

@@ -1,15 +1,15 @@
-//! What a caller brings: weights, and threads to fit them on.
+//! The weights to quantize, and threads to fit them on.
 
 use alloc::borrow::Cow;
 use alloc::vec::Vec;
 use core::ops::Range;
 
-/// The weights of a tensor, row-major, wherever they are.
+/// Source of a tensor's weights, row-major.
 pub trait Weights: Sync {
-    /// Their number.
+    /// Number of weights.
     fn count(&self) -> usize;
 
-    /// Some of them.
+    /// Weights at some positions.
     fn range(&self, range: Range<usize>) -> Cow<'_, [f32]>;
 }
 
@@ -23,13 +23,13 @@ impl Weights for [f32] {
     }
 }
 
-/// Runs independent pieces of work, perhaps on several threads.
+/// Map over independent pieces of work, perhaps on several threads.
 pub trait ParallelMap {
-    /// The results of pieces `0..count`, in order.
+    /// Results of the pieces `0..count`, in order.
     fn map<T: Send>(&self, count: usize, work: impl Fn(usize) -> T + Sync) -> Vec<T>;
 }
 
-/// One piece after the other.
+/// Map on one thread.
 pub(super) struct Sequential;
 
 impl ParallelMap for Sequential {

@@ -34,6 +34,7 @@ pub use tensor::QuantizedTensor;
 
 use crate::error::{Result, check_length, check_range};
 use crate::matrix::rows_of;
+use crate::num::u64_of;
 use alloc::vec::Vec;
 use describe::describe;
 use input::Sequential;
@@ -51,7 +52,7 @@ pub fn quantize_tensor(
     quantize_on(&Sequential, weights, shape, options)
 }
 
-/// Quantizes the weights of a tensor of the given shape, its groups spread as the caller likes.
+/// Quantizes the weights of a tensor of the given shape, its groups in parallel by `map`.
 ///
 /// A tensor without elements comes out dense and empty.
 ///
@@ -73,12 +74,7 @@ pub fn quantize_on(
         Granularity::Group(rows) => usize::try_from(rows).unwrap_or(usize::MAX),
         Granularity::Tensor => rows.max(1),
     };
-    check_range(
-        "rows per codebook",
-        u64::try_from(shared).unwrap_or(u64::MAX),
-        1,
-        u32::MAX.into(),
-    )?;
+    check_range("rows per codebook", u64_of(shared), 1, u32::MAX.into())?;
     let groups = RowGroups { rows, row_len, group_rows: shared.min(rows.max(1)) };
     let (storage, distortion) = if weights.count() == 0 {
         (Storage::Dense(Vec::new()), Distortion::default())

@@ -1,11 +1,11 @@
-//! How the groups of a tensor are described.
+//! The plan by which the groups of a tensor are described.
 
 use super::options::{CodebookDtype, Options};
 use crate::bits::Bits;
 use crate::fit::Group;
 use crate::scheme::Scheme;
 
-/// How the groups of a tensor are described.
+/// Plan by which the groups of a tensor are described.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Plan {
     pub(super) scheme: Scheme,
@@ -13,7 +13,7 @@ pub(super) struct Plan {
     pub(super) lambda: Option<f64>,
     pub(super) codebook_dtype: CodebookDtype,
     pub(super) groups: RowGroups,
-    /// Whether each row has an f16 scale in front of the group's codebook.
+    /// Each row has an f16 scale in front of the group's codebook.
     pub(super) row_scales: bool,
 }
 
@@ -23,7 +23,7 @@ impl Plan {
         Self { scheme, bits, lambda, codebook_dtype, groups, row_scales: false }
     }
 
-    /// What to fit to weights of the tensor.
+    /// The fit of some weights of the tensor.
     pub(super) fn group<'a>(&self, weights: &'a [f32]) -> Group<'a> {
         let group = Group::new(weights, self.bits);
         let numel = self.groups.rows * self.groups.row_len;

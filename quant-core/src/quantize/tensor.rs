@@ -1,4 +1,4 @@
-//! A quantized tensor in its stored form.
+//! A quantized tensor as it is stored.
 
 use super::distortion::Distortion;
 use super::storage::Storage;
@@ -7,7 +7,7 @@ use crate::num::f64_of;
 use alloc::vec;
 use alloc::vec::Vec;
 
-/// A quantized tensor in its stored form.
+/// Quantized tensor as it is stored.
 #[derive(Clone, Debug, PartialEq)]
 pub struct QuantizedTensor {
     pub(super) shape: Vec<usize>,
@@ -18,7 +18,7 @@ pub struct QuantizedTensor {
 }
 
 impl QuantizedTensor {
-    /// The shape of the tensor.
+    /// Shape of the tensor.
     pub fn shape(&self) -> &[usize] {
         &self.shape
     }
@@ -28,7 +28,7 @@ impl QuantizedTensor {
         &self.storage
     }
 
-    /// The error made, and the entropy of the codes.
+    /// Error of the values, and entropy of the codes.
     pub const fn distortion(&self) -> &Distortion {
         &self.distortion
     }

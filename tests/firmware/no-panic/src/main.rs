@@ -44,7 +44,7 @@ extern "C" fn _start() -> ! {
             sum += tensor.integers().into_iter().flatten().count() as f32;
         }
         sum += model.tensor("time_embed.0.weight").map_or(0.0, |tensor| tensor.numel() as f32);
-        sum += model.golden().map_or(0.0, |golden| golden.velocity().sum());
+        sum += model.self_test_vector().map_or(0.0, |vector| vector.velocity().sum());
         let mut arena = [0.0; 64];
         let settings = black_box(Settings::default());
         let precision = black_box(Precision::Integer);

@@ -1,0 +1,71 @@
+//! A state dict into a sink, tensor by tensor: no more than one of them is held at a time.
+
+use quant_core::format::{Dense, Head, Sink, Writer};
+
+use super::device::PackedNet;
+use super::report::Report;
+use super::state_dict::StateDict;
+use super::tensor::{PackedTensor, TensorPolicy, pack};
+use crate::checkpoint::TensorInfo;
+use crate::error::{Error, Result};
+
+/// A packed file but for its head, whose place the sink has filled with as many zeros. The head's
+/// memory plan and self-test vector are not known yet: they are of their length, and empty.
+pub struct Packed<S> {
+    /// Sink that took the bytes.
+    pub sink: S,
+    /// Bytes of the head.
+    pub head: Vec<u8>,
+    /// Sizes and errors.
+    pub report: Report,
+}
+
+/// Quantizes a state dict into `sink`, tensor by tensor in the order of `indices`; `policy` decides
+/// what is done with each floating one from its name and shape, `done` sees the result. Integer
+/// tensors are kept. f16, bf16 and f64 weights are taken as f32. Channels are spread over rayon's
+/// threads; the result does not depend on their number.
+///
+/// # Errors
+/// Weights that are not finite, by tensor and index; values beyond f16 where that is asked for;
+/// tensors that are not `net`'s parameters; those of reading, of the sink and of `done`.
+pub fn quantize<S>(
+    dict: &(impl StateDict + ?Sized),
+    indices: &[usize],
+    net: Option<PackedNet<'_>>,
+    sink: S,
+    policy: impl Fn(&str, &[usize]) -> TensorPolicy,
+    mut done: impl FnMut(&TensorInfo, &PackedTensor) -> Result<()>,
+) -> Result<Packed<S>>
+where
+    S: Sink,
+    Error: From<S::Error>,
+{
+    let tensors = dict.tensors();
+    let names = indices.iter().map(|&index| tensors[index].name.as_str()).collect();
+    let sections = net.map(PackedNet::sections).transpose()?.unwrap_or_default();
+    let sections = sections.iter().map(|(kind, contents)| (*kind, &contents[..])).collect();
+    let net = net.map(|net| net.config);
+    let mut writer = Writer::new(sink, &Head { net, names, sections })?;
+    let mut reports = Vec::with_capacity(indices.len());
+    for &index in indices {
+        let info = &tensors[index];
+        let named = |error| match error {
+            Error::Quant(error) => Error::tensor(&info.name, error.to_string()),
+            other => other,
+        };
+        let policy = info.dtype.is_float().then(|| policy(&info.name, &info.shape));
+        let (packed, report) = pack(&dict.elements(index)?, info, policy).map_err(named)?;
+        let written = match &packed {
+            PackedTensor::Quantized(tensor) => writer.quantized(tensor),
+            PackedTensor::F32(values) => writer.dense(&info.shape, Dense::F32(values)),
+            PackedTensor::F16(values) => writer.dense(&info.shape, Dense::F16(values)),
+            PackedTensor::I64(values) => writer.dense(&info.shape, Dense::I64(values)),
+        };
+        written.map_err(Error::from).map_err(named)?;
+        done(info, &packed)?;
+        reports.push(report);
+    }
+    let written = writer.finish()?;
+    let report = Report::new(reports, &written.record_bytes, written.file_bytes);
+    Ok(Packed { sink: written.sink, head: written.head, report })
+}
