@@ -4,14 +4,16 @@ mod attention;
 mod blocks;
 pub mod config;
 mod identify;
+mod masks;
 mod recompute;
 mod unet;
 mod weights;
 
 pub use identify::{identify, order};
+pub use masks::{Masks, Mode};
 pub use quant_core::net::UNetConfig;
 pub use recompute::Inputs;
-pub use unet::{Masks, Mode, UNet};
+pub use unet::UNet;
 pub use weights::{Cast, Init, Initial, Shapes, Stored, Weight, Weights};
 
 pub(crate) use weights::{BEYOND_F16, checked};

@@ -5,7 +5,8 @@
 use candle_core::backprop::GradStore;
 use candle_core::{Tensor, Var};
 
-use super::unet::{Block, Masks, Mode, UNet};
+use super::masks::{Masks, Mode};
+use super::unet::{Block, UNet};
 use crate::error::Result;
 use crate::ops;
 
