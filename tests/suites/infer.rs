@@ -16,7 +16,7 @@ use fmq_tests::nets::nets;
 use fmq_tests::{formula, formula_weights};
 use quant_core::Error;
 use quant_core::format::{Kind, Model, fill_section};
-use quant_core::infer::{self, Input, Layer, Method, Plan, Precision, Settings};
+use quant_core::infer::{self, Input, Layer, Method, Plan, Settings};
 use quant_core::quantize::Options;
 use quant_core::scheme::Scheme;
 
