@@ -63,11 +63,16 @@ digits "Cortex-M4, floats" "${m4[@]}"
 digits "Cortex-M4, integers" "${m4[@]}" integer
 digits "Cortex-M0+, integers" "${m0[@]}" integer
 
+# By themselves: beside other programs of the workspace they would have quant-core with the features of those.
 printf '\n| program | code and constants |\n|---|---|\n'
 for target in "${m4[1]}" "${m0[1]}"; do
-    arm-none-eabi-size -A "$firmware/target/$target/release/digit" |
-        awk -v target="$target" '$1 ~ /vector_table|text|rodata|data/ { sum += $2 }
-            END { printf "| `%s` | %d B |\n", target, sum }'
+    cargo build --quiet --release --locked --manifest-path "$firmware/Cargo.toml" --target "$target" -p digit \
+        --target-dir "$work/alone"
+    for program in floats integers digit; do
+        arm-none-eabi-size -A "$work/alone/$target/release/$program" |
+            awk -v what="$program, $target" '$1 ~ /vector_table|text|rodata|data/ { sum += $2 }
+                END { printf "| `%s` | %d B |\n", what, sum }'
+    done
 done
 
 printf '\nImages of integers beside those of floats, 100 each:\n\n```text\n'

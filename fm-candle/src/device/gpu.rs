@@ -13,8 +13,9 @@ use candle_core::{CudaDevice, Device, Result};
 /// has one, so that work may move between threads.
 pub(super) fn new_cuda(ordinal: usize) -> Result<Device> {
     let device = CudaDevice::new_with_stream(ordinal)?;
-    // SAFETY: with one stream there is nothing for events to keep in order: whatever a tensor is
-    // used for happens in the order of the calls.
+    // SAFETY: events order the uses of memory on different streams. This device was just opened with a stream
+    // of its own, its clones share it, and nothing here asks its context for another: all kernels, copies and
+    // frees of its tensors are put on that one stream, which runs them in the order of the calls.
     unsafe { device.disable_event_tracking() };
     keep_memory(&device)?;
     Ok(Device::Cuda(device))
@@ -30,8 +31,9 @@ fn keep_memory(device: &CudaDevice) -> Result<()> {
     }
     let mut most = u64::MAX;
     let attribute = CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
-    // SAFETY: the device is that of an open context; the attribute is a number of 64 bits, which
-    // the driver reads during the call.
+    // SAFETY: `cu_device` is the device of a context that `stream` keeps open, and `pool` is that device's own,
+    // which lives as long as the driver. The release threshold is a `cuuint64_t`: `most` is one, it lives until
+    // the end of this function, and the driver reads it during the call only.
     unsafe {
         let pool = device::get_default_mem_pool(context.cu_device()).w()?;
         mem_pool::set_attribute(pool, attribute, (&raw mut most).cast()).w()

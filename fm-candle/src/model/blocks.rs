@@ -3,7 +3,7 @@
 use candle_core::{DType, Tensor};
 use quant_core::net::{GROUPS, Resample, UNetConfig};
 
-use super::mode::Mode;
+use super::masks::Mode;
 use super::weights::{Init, Weight, Weights};
 use crate::error::Result;
 use crate::ops::{

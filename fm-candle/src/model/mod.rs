@@ -4,13 +4,13 @@ mod attention;
 mod blocks;
 pub mod config;
 mod identify;
-mod mode;
+mod masks;
 mod recompute;
 mod unet;
 mod weights;
 
 pub use identify::{identify, order};
-pub use mode::{Masks, Mode};
+pub use masks::{Masks, Mode};
 pub use quant_core::net::UNetConfig;
 pub use recompute::Inputs;
 pub use unet::UNet;

@@ -5,7 +5,7 @@
 use candle_core::backprop::GradStore;
 use candle_core::{Tensor, Var};
 
-use super::mode::{Masks, Mode};
+use super::masks::{Masks, Mode};
 use super::unet::{Block, UNet};
 use crate::error::Result;
 use crate::ops;

@@ -8,7 +8,7 @@ use quant_core::net::{self, Layer, Part, Resample, UNetConfig};
 use super::attention::Attention;
 use super::blocks::{Conv, Linear, Norm, ResBlock, resample};
 use super::config;
-use super::mode::Mode;
+use super::masks::Mode;
 use super::weights::{Init, Shapes, Weights};
 use crate::error::{Error, Result};
 use crate::ops::{self, Activation, shuffle, unshuffle};

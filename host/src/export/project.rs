@@ -169,14 +169,18 @@ impl Project {
     fn files(&self, facts: &Facts) -> Result<Vec<(&'static str, String)>> {
         let number = |number: usize| format!("{number:#x}");
         let integer = facts.drawing.is_some_and(|drawing| drawing.is_integer());
+        let arithmetic = if integer { "integer" } else { "float" };
         let values = [
             ("BOARD", self.board.name().to_string()),
             ("TARGET", self.board.target().to_string()),
             ("CPU", self.board.cpu().to_string()),
             ("QUANT_CORE", self.engine.entry()?),
             // A program links what its file takes: one arithmetic, and `log` codebooks if it has some.
-            ("LOG", if facts.log { "\"log\"" } else { "" }.to_string()),
-            ("CAPI", format!("capi-{}", if integer { "integer" } else { "float" })),
+            ("FEATURES", if facts.log { ", features = [\"log\"]" } else { "" }.to_string()),
+            (
+                "CAPI_FEATURES",
+                format!("\"capi-{arithmetic}\"{}", if facts.log { ", \"log\"" } else { "" }),
+            ),
             ("FLASH_AT", number(board::FLASH.0)),
             ("FLASH_LEN", number(board::FLASH.1)),
             ("MODEL_AT", number(board::MODEL.0)),

@@ -111,7 +111,7 @@ impl Spec {
                 [usize::from(self.levels % 4)],
             lambda: None,
         };
-        match quantize_tensor(&weights, shape, &options) {
+        match quantize_tensor(&weights, &shape, &options) {
             Ok(tensor) => {
                 let finite = tensor.dequantized().iter().all(|value| value.is_finite());
                 assert!(finite, "{shape:?}, {options:?}: {weights:?}");

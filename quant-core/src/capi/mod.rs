@@ -61,10 +61,12 @@ pub unsafe extern "C" fn fmq_open(
     let open = || {
         let (own, given) = (Span::of(model, 1)?, Span::of(memory, len)?);
         own.check_apart(given)?;
-        // SAFETY: not null and aligned, as a span is; the caller says that it is a model's memory.
+        // SAFETY: `Span::of` found `model` not null and aligned; the caller says that it is a model's memory,
+        // whose words may have any bits.
         unsafe { model.write_bytes(0, 1) };
-        // SAFETY: not null, of no more bytes than a slice may have, apart from what is written here;
-        // the caller says that they are there and that they stay as they are.
+        // SAFETY: `Span::of` found `memory` not null and of no more bytes than a slice may have, and
+        // `check_apart` found it apart from the model, the only memory that is written here; the caller says
+        // that the bytes are there and stay as they are.
         let bytes: &'static [u8] = unsafe { core::slice::from_raw_parts(memory, len) };
         let file = file_at(bytes);
         let parsed = Model::parse(file).map_err(|error| match error {
@@ -75,7 +77,8 @@ pub unsafe extern "C" fn fmq_open(
             _ => FmqStatus::File,
         })?;
         let session = Session::new(parsed, Span::of(file.as_ptr(), file.len())?);
-        // SAFETY: as above; a session fits into a model's memory and lies as it may.
+        // SAFETY: `model` is not null and aligned, as above; a session is no larger and no more aligned than
+        // a model, which `session.rs` asserts.
         unsafe { model.cast::<Session>().write(session) };
         Ok(FmqStatus::Ok)
     };
@@ -89,7 +92,7 @@ pub unsafe extern "C" fn fmq_open(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fmq_defaults(settings: *mut FmqSettings) -> FmqStatus {
     status(Span::of(settings, 1).map(|_| {
-        // SAFETY: not null and aligned; the caller says that it is the memory of settings.
+        // SAFETY: `Span::of` found it not null and aligned; the caller says that it is the memory of settings.
         unsafe { settings.write(FmqSettings::default()) };
         FmqStatus::Ok
     }))
@@ -108,7 +111,8 @@ pub unsafe extern "C" fn fmq_plan(
     needs: *mut FmqNeeds,
 ) -> FmqStatus {
     let fill = || {
-        // SAFETY: what the caller says of the three is what these calls ask for.
+        // SAFETY: the model is null, zeroed or was given to `fmq_open`, and the settings are null or as long as
+        // they say: the caller's promise, which is what the two calls ask for. No other call runs.
         let (session, settings) = unsafe { (session(model)?, FmqSettings::read(settings)?) };
         let plan = settings.plan(&session.model)?;
         // A plan is of a net.
@@ -134,7 +138,7 @@ pub unsafe extern "C" fn fmq_plan(
             reserved: 0,
             macs: plan.macs(),
         };
-        // SAFETY: what the caller says of `needs`.
+        // SAFETY: `needs` is null or as long as its first field says: the caller's promise.
         unsafe { found.write(needs, [session.own()?, session.file]) }?;
         Ok(FmqStatus::Ok)
     };
@@ -155,16 +159,18 @@ pub unsafe extern "C" fn fmq_self_test(
     arena_bytes: usize,
 ) -> FmqStatus {
     let test = || {
-        // SAFETY: what the caller says of the model.
+        // SAFETY: the model is null, zeroed or was given to `fmq_open`: the caller's promise. No other call runs,
+        // and none leaves a reference to it.
         let session = unsafe { session_mut(model) }?;
         if session.run.is_some() {
             return Err(FmqStatus::Order);
         }
-        // SAFETY: what the caller says of the settings.
+        // SAFETY: the settings are null or as long as their first field says: the caller's promise.
         let settings = unsafe { FmqSettings::read(settings) }?;
         let arena = session.arena(arena, arena_bytes)?;
         let plan = settings.plan(&session.model)?;
-        // SAFETY: the arena was checked; what the caller says of it.
+        // SAFETY: `Session::arena` found it not null, aligned and apart from the model and the file; the caller
+        // says that its bytes are there and that nothing else uses them.
         let floats = unsafe { arena.cleared() };
         match plan.self_test(&session.model, floats) {
             Ok(Some(_)) => Ok(FmqStatus::Ok),
@@ -192,16 +198,18 @@ pub unsafe extern "C" fn fmq_init(
     arena_bytes: usize,
 ) -> FmqStatus {
     let init = || {
-        // SAFETY: what the caller says of the model.
+        // SAFETY: the model is null, zeroed or was given to `fmq_open`: the caller's promise. No other call runs,
+        // and none leaves a reference to it.
         let session = unsafe { session_mut(model) }?;
         session.run = None;
-        // SAFETY: what the caller says of the settings.
+        // SAFETY: the settings are null or as long as their first field says: the caller's promise.
         let settings = unsafe { FmqSettings::read(settings) }?;
         let arena = session.arena(arena, arena_bytes)?;
         let engine = settings.engine()?;
         let plan = settings.plan(&session.model)?;
         let run = Run { plan, settings: engine, arena, done: 0 };
-        // SAFETY: the arena was checked; what the caller says of it.
+        // SAFETY: `Session::arena` found it not null, aligned and apart from the model and the file; the caller
+        // says that its bytes are there and that nothing else uses them.
         let floats = unsafe { run.arena.cleared() };
         run.sampler(&session.model, floats)?.noise(settings.seed, settings.image);
         session.run = Some(run);
@@ -218,10 +226,12 @@ pub unsafe extern "C" fn fmq_init(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fmq_step(model: *mut FmqModel) -> FmqStatus {
     let step = || {
-        // SAFETY: what the caller says of the model.
+        // SAFETY: the model is null, zeroed or was given to `fmq_open`: the caller's promise. No other call runs,
+        // and none leaves a reference to it.
         let session = unsafe { session_mut(model) }?;
         let mut run = session.run.take().ok_or(FmqStatus::Order)?;
-        // SAFETY: `fmq_init` has checked and cleared the arena; the caller says that it is there.
+        // SAFETY: a run is begun by `fmq_init` alone, which checked and cleared its arena; the caller says that
+        // it is still there and that nothing else uses it. No slice of an earlier call is left.
         let floats = unsafe { run.arena.floats() };
         let more = run.sampler(&session.model, floats)?.step().map_err(|error| match error {
             Error::NonFinite { .. } => FmqStatus::NonFinite,
@@ -246,7 +256,8 @@ pub unsafe extern "C" fn fmq_finish(
     len: usize,
 ) -> FmqStatus {
     let finish = || {
-        // SAFETY: what the caller says of the model.
+        // SAFETY: the model is null, zeroed or was given to `fmq_open`: the caller's promise. No other call runs,
+        // and none leaves a reference to it.
         let session = unsafe { session_mut(model) }?;
         let run = session.run.filter(|run| run.done == run.settings.steps);
         let run = run.ok_or(FmqStatus::Order)?;
@@ -254,14 +265,16 @@ pub unsafe extern "C" fn fmq_finish(
         for other in [session.own()?, session.file, run.arena.span()] {
             given.check_apart(other)?;
         }
-        // SAFETY: `fmq_init` has checked and cleared the arena; the caller says that it is there.
+        // SAFETY: a run is begun by `fmq_init` alone, which checked and cleared its arena; the caller says that
+        // it is still there and that nothing else uses it. No slice of an earlier call is left.
         let floats = unsafe { run.arena.floats() };
         let sampler = run.sampler(&session.model, floats)?;
         let drawn = sampler.image();
         if len < drawn.len() {
             return Err(FmqStatus::Length);
         }
-        // SAFETY: not null, aligned, apart from the arena and long enough, as was just checked.
+        // SAFETY: `image` is not null and aligned (`Span::of`), apart from the arena that `drawn` lies in
+        // (`check_apart`), and `drawn.len()` floats are no more than the `len` that the caller says are there.
         unsafe { image.copy_from_nonoverlapping(drawn.as_ptr(), drawn.len()) };
         session.run = None;
         Ok(FmqStatus::Ok)

@@ -74,11 +74,13 @@ impl Session {
 pub(super) unsafe fn session<'a>(model: *const FmqModel) -> Checked<&'a Session> {
     Span::of(model, 1)?;
     let session = model.cast::<Session>();
-    // SAFETY: not null and aligned; the caller says that the memory is there.
+    // SAFETY: `Span::of` found it not null and aligned; the caller says that it is a model's memory, zeroed or
+    // given to `fmq_open`, which zeroes it: its first word can be read.
     if unsafe { (&raw const (*session).tag).read() } != OPEN {
         return Err(FmqStatus::Order);
     }
-    // SAFETY: only `fmq_open` leaves this tag, with a session behind it.
+    // SAFETY: the memory holds zeros or what `fmq_open` wrote, and that writes this tag as part of a whole
+    // session; the caller says that nothing changes it meanwhile.
     Ok(unsafe { &*session })
 }
 
@@ -87,8 +89,9 @@ pub(super) unsafe fn session<'a>(model: *const FmqModel) -> Checked<&'a Session>
 /// # Safety
 /// As [`session`], and nothing else may read it.
 pub(super) unsafe fn session_mut<'a>(model: *mut FmqModel) -> Checked<&'a mut Session> {
-    // SAFETY: what the caller says.
+    // SAFETY: the caller's promise is that of `session`.
     unsafe { session(model) }?;
-    // SAFETY: a session, as was just found; the other reference is gone.
+    // SAFETY: `session` found one there, and the reference that it returned is dropped; the caller says that
+    // there is no other.
     Ok(unsafe { &mut *model.cast::<Session>() })
 }

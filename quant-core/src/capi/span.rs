@@ -67,9 +67,10 @@ impl Arena {
     /// # Safety
     /// As [`Arena::floats`], but that the memory may hold anything.
     pub(super) unsafe fn cleared<'a>(&self) -> &'a mut [f32] {
-        // SAFETY: not null and aligned; the caller says that it is there.
+        // SAFETY: `start` is not null and aligned, as `Arena::of` made it of a span of these bytes; the caller
+        // says that they are there.
         unsafe { self.start.cast::<u8>().write_bytes(0, self.span.bytes) };
-        // SAFETY: zeros are floats.
+        // SAFETY: the bytes were just written, and zeros are floats; the rest is the caller's promise, as here.
         unsafe { self.floats() }
     }
 
@@ -80,7 +81,8 @@ impl Arena {
     /// is used.
     pub(super) unsafe fn floats<'a>(&self) -> &'a mut [f32] {
         let len = self.span.bytes / size_of::<f32>();
-        // SAFETY: not null, aligned and no longer than a slice may be; the rest the caller says.
+        // SAFETY: `start` is not null and aligned and `len` floats are no more than a slice may have, which
+        // `Span::of` found; the caller says that they are there, were cleared and have no other reference.
         unsafe { core::slice::from_raw_parts_mut(self.start, len) }
     }
 }

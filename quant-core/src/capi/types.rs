@@ -98,11 +98,12 @@ impl FmqSettings {
             return Ok(Self::default());
         }
         Span::of(given, 1)?;
-        // SAFETY: not null and aligned; the caller says that the first field is there.
+        // SAFETY: `Span::of` found it not null and aligned; the caller says that the first field is there.
         if unsafe { (&raw const (*given).size).read() } != SETTINGS_BYTES {
             return Err(FmqStatus::Settings);
         }
-        // SAFETY: as above, and all fields are.
+        // SAFETY: not null and aligned, as above; the first field says that all of these settings are there,
+        // and any bits are numbers.
         Ok(unsafe { given.read() })
     }
 
@@ -171,11 +172,11 @@ impl FmqNeeds {
     pub(super) unsafe fn write(self, to: *mut Self, others: [Span; 2]) -> Checked<()> {
         let given = Span::of(to, 1)?;
         others.iter().try_for_each(|&other| given.check_apart(other))?;
-        // SAFETY: not null and aligned; the caller says that the first field is there.
+        // SAFETY: `Span::of` found it not null and aligned; the caller says that the first field is there.
         if unsafe { (&raw const (*to).size).read() } != NEEDS_BYTES {
             return Err(FmqStatus::Length);
         }
-        // SAFETY: as above, and all fields are.
+        // SAFETY: not null and aligned, as above; the first field says that all of the needs is there.
         unsafe { to.write(self) };
         Ok(())
     }

@@ -22,7 +22,7 @@
 //! ```
 //!
 //! The same bits on every target: sums are added in one fixed order, products and sums are rounded
-//! apart, and all functions come from [`num`].
+//! apart, and all functions come from [`num`](crate::num).
 //!
 //! | file | idea |
 //! |---|---|
@@ -69,7 +69,7 @@ pub enum Precision {
     /// Floats.
     #[default]
     Float,
-    /// Maps of bytes, and convolutions of integers, as the file's [`Activations`] scale them: a
+    /// Maps of bytes, and convolutions of integers, as the file's [`Activations`](crate::format::Activations) scale them: a
     /// quarter of the memory for maps, and fewer instructions.
     Integer,
 }

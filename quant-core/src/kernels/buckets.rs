@@ -164,6 +164,8 @@ impl<'a> Buckets<'a> {
     /// The sums of four pixels, `STRIDE` words apart, which are in a window of `SPAN` words.
     #[inline(never)]
     fn tile<const SPAN: usize, const STRIDE: usize>(&self, input: &[i32]) -> [i32; TOGETHER] {
+        // Four neighbours are four words, which the chips load by one instruction.
+        const { assert!(STRIDE != 1 || SPAN >= TOGETHER) };
         let mut sums = [0i32; TOGETHER];
         if self.reach + SPAN > input.len() {
             return sums;
@@ -181,8 +183,10 @@ impl<'a> Buckets<'a> {
                         unsafe_code,
                         reason = "a question at each word is a third of the time"
                     )]
-                    // SAFETY: no offset goes beyond `reach`, from which the input was found to go on for
-                    // `SPAN` words, here four; all are of whole words; the part is not empty.
+                    // SAFETY: `sort` writes no offset beyond that of word `reach`, and all are multiples of
+                    // `WORD`; the input was found to have `SPAN` words from there on, which are four at least
+                    // where `STRIDE` is 1, as asserted above. The part is not empty: `len` is above 0 in this
+                    // loop and `room` is 1 at least, so `now` is too.
                     unsafe {
                         super::ldm::gather(input, part)
                     }

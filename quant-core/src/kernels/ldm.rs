@@ -7,14 +7,16 @@
 
 use core::arch::asm;
 
-/// Adds up words: those at each offset and the three behind each of them.
+/// Adds up words: those at each offset and the three after each of them.
 ///
 /// # Safety
 /// At each offset in bytes there are four words of `input`, aligned; `offsets` is not empty.
 #[inline]
 pub(super) unsafe fn gather(input: &[i32], offsets: &[u16]) -> [i32; 4] {
     let (a, b, c, d);
-    // SAFETY: it reads what the caller says is there, and writes registers.
+    // SAFETY: each turn reads one offset and the four words there, which the caller says are in `input`; r4
+    // passes the two bytes of the offset, so that it meets the end of `offsets`, of which there is one at least.
+    // It writes the registers that are named as outputs, and the flags, which no option keeps.
     unsafe {
         asm!(
             "mov r8, r0",

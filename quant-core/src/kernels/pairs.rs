@@ -227,7 +227,8 @@ fn lines<const N: usize>(
     let mut at = words.as_ptr();
     (0..count).map(move |_| {
         #[expect(unsafe_code, reason = "a question in each turn is a tenth of the time")]
-        // SAFETY: the words from `count - 1` steps on were found to be there.
+        // SAFETY: `at` is `i step` words from the first in turn `i` below `count`, and `reach` found `N` words
+        // from `(count - 1) step` on, so they are there before it too; an array of words is aligned as they are.
         let line = unsafe { &*at.cast() };
         at = at.wrapping_add(step);
         line

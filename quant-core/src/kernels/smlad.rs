@@ -47,7 +47,8 @@ pub(crate) fn four(
     x: &[i32; 6],
     &[a, b, c]: &[i32; 3],
 ) -> [i32; 4] {
-    // SAFETY: it reads the six words of `x`, which are aligned, and writes registers.
+    // SAFETY: it reads 24 bytes from `x` on, which are its six words, aligned as `ldrd` wants them, and writes
+    // the registers that are named as outputs.
     unsafe {
         asm!(
             "ldrd {x0}, {x1}, [{x}]",
@@ -88,7 +89,8 @@ pub(crate) fn three(
     x: &[i32; 5],
     &[a, b, c]: &[i32; 3],
 ) -> [i32; 3] {
-    // SAFETY: it reads the five words of `x`, which are aligned, and writes registers.
+    // SAFETY: it reads 20 bytes from `x` on, which are its five words, aligned as `ldrd` wants them, and writes
+    // the registers that are named as outputs.
     unsafe {
         asm!(
             "ldrd {x0}, {x1}, [{x}]",
@@ -134,8 +136,10 @@ pub(super) fn mix_fours(sums: &mut [[i32; 4]], input: &[i32], plane: usize, weig
             _ => [0; 4],
         };
         if !twos.is_empty() {
-            // SAFETY: each line was found to have a word for each pixel; it reads them, which are aligned,
-            // and writes registers.
+            // SAFETY: `reach` found a word for each pixel in as many lines as there are weights, and `at` starts
+            // at the tile's first pixel, so each line has four words there. Each turn reads two weights and the
+            // four words of two lines, and the loop ends where `w` is the end of the twos, of which there is one
+            // at least; `ldrd` wants words aligned, which they are. It writes the registers that are named.
             unsafe {
                 asm!(
                     "2:",

@@ -42,6 +42,11 @@ macro_rules! word {
 
 /// The sums of four products with lines of words, `$step` bytes apart, from `$first` on: as many as there are
 /// `$weights`, `$bytes` each, at least one.
+///
+/// Turn `i` reads weight `i`, whose `$bytes` bytes r5 then passes, and of line `i`, `$step` bytes of r4 after
+/// the one before, the words that `$products` name. It ends where r5 is the end of the weights, which it meets
+/// as it goes by whole weights. It writes no memory but the stack, for r6 and r7, which it restores; all other
+/// registers that it writes are outputs, and so are the flags, as no option says otherwise.
 macro_rules! sums {
     ($first:expr, $step:expr, $weights:expr, $bytes:literal, $($products:expr),*) => {{
         let (a, b, c, d): (i32, i32, i32, i32);
@@ -88,7 +93,8 @@ pub(super) fn four(input: &[i32], width: usize, taps: &[[i32; 3]]) -> [i32; 4] {
     if !reach(input, width, taps.len(), 6) {
         return [0; 4];
     }
-    // SAFETY: there are six words in each line.
+    // SAFETY: there is a tap at least, and in each of their lines there are the words 0 to 5 that the products
+    // name, all of which `reach` found; a tap has three words, 12 bytes.
     unsafe {
         sums!(
             input,
@@ -114,13 +120,14 @@ pub(super) fn four(input: &[i32], width: usize, taps: &[[i32; 3]]) -> [i32; 4] {
     }
 }
 
-/// The same of three.
+/// Three neighbours of a row, as [`pairs::correlate`](super::pairs::correlate) multiplies them.
 #[inline(never)]
 pub(super) fn three(input: &[i32], width: usize, taps: &[[i32; 3]]) -> [i32; 3] {
     if !reach(input, width, taps.len(), 5) {
         return [0; 3];
     }
-    // SAFETY: there are five words in each line.
+    // SAFETY: there is a tap at least, and in each of their lines there are the words 0 to 4 that the products
+    // name, all of which `reach` found; a tap has three words, 12 bytes.
     let [a, b, c, _] = unsafe {
         sums!(
             input,
@@ -150,7 +157,8 @@ pub(super) fn mix_four(input: &[i32], plane: usize, weights: &[i32]) -> [i32; 4]
     if !reach(input, plane, weights.len(), 4) {
         return [0; 4];
     }
-    // SAFETY: there are four words in each line.
+    // SAFETY: there is a weight at least, and in each of their lines there are the words 0 to 3 that the
+    // products name, all of which `reach` found; a weight is a word, 4 bytes.
     unsafe {
         sums!(
             input,

@@ -71,6 +71,15 @@ fn a_project_is_a_folder_like_others() {
         assert_eq!(permissions(lang), permissions("other"));
         fs::remove_dir(dir.join("other")).unwrap();
     }
+    let text = |name: &str| fs::read_to_string(dir.join(name)).unwrap();
+    assert!(text("rust/src/plan.rs").contains("pub type Arithmetic = f32;"));
+    assert!(text("c/fmq/Cargo.toml").contains(r#"features = ["capi-float"] }"#));
+    assert!(text("c/plan.h").contains("#define PLAN_METHOD 0\n#define PLAN_STEPS 16\n"));
+    let solver = ["--ode-method", "heun2", "--steps", "9"];
+    let said = ok(dir, &[&["export", "q.fmq", "--firmware", "heun"], &solver[..]].concat());
+    assert!(said.contains("bytes for heun2 without guidance"), "{said}");
+    let plan = text("heun/src/plan.rs");
+    assert!(plan.contains("Method::Heun2;") && plan.contains("STEPS: u32 = 9;"), "{plan}");
     // An empty folder may be there already.
     fs::create_dir(dir.join("empty")).unwrap();
     ok(dir, &["export", "q.fmq", "--firmware", "empty", "--quant-core", "https://example.org/fmq"]);
@@ -144,6 +153,8 @@ fn what_cannot_be_exported_is_said() {
     assert!(fails(dir, &["export", "none.fmq", "-o", "a.h"]).contains("none.fmq"));
     assert!(fails(dir, &["export", "net.safetensors", "-o", "a.h"]).contains("first bytes"));
     assert!(fails(dir, &["export", "q.fmq", "-o", "no/a.h"]).contains("no/a.h"));
+    let wrong = usage(&["export", "q.fmq", "--firmware", "d", "--ode-method", "rk4"]);
+    assert!(wrong.contains("must be one of euler, midpoint, heun2"), "{wrong}");
     assert!(fails(dir, &["export", "q.fmq", "--firmware", "."]).contains("new or empty folder"));
     assert!(fails(dir, &["export", "q.fmq", "--firmware", "q.fmq"]).contains("new or empty"));
     let good = fs::read(dir.join("q.fmq")).unwrap();

@@ -10,7 +10,7 @@ fn write(path: &Path, config: &UNetConfig, named: bool) -> Vec<(String, Tensor)>
     UNet::new(config, &mut initial).unwrap();
     let vars = initial.vars.into_iter();
     let tensors: Vec<_> = vars.map(|(name, var)| (name, var.as_tensor().clone())).collect();
-    let json = config::to_json(&config);
+    let json = config::to_json(config);
     let metadata = [(checkpoint::NET_KEY, json.as_str())];
     checkpoint::safetensors::save(path, &tensors, if named { &metadata } else { &[] }).unwrap();
     tensors

@@ -33,6 +33,32 @@ fn files(dir: &Path) -> Vec<String> {
 const COARSE: &str = r#"{"step_size": 0.25}"#;
 
 #[test]
+fn so_many_steps_are_those_of_their_size() {
+    let dir = folder();
+    let dir = dir.path();
+    let draw = |out: &str, solver: &[&str]| {
+        let all = ["sample", "net.safetensors", "-n", "1", "--label", "3", "-o", out];
+        ok(dir, &[&all, solver].concat());
+        fs::read(dir.join(out)).unwrap()
+    };
+    let euler = |more: [&'static str; 2]| ["--ode-method", "euler", more[0], more[1]];
+    let steps = draw("a.npz", &euler(["--steps", "4"]));
+    assert_eq!(steps, draw("b.npz", &euler(["--ode-options", COARSE])));
+    assert_ne!(steps, draw("c.npz", &euler(["--steps", "5"])));
+    for (solver, code, why) in [
+        (&["--steps", "4", "--ode-method", "dopri5"][..], 2, "dopri5 chooses its own steps"),
+        (&["--steps", "0"], 2, "1..=1000000"),
+        (&["--steps", "4", "--ode-options", COARSE], 2, "cannot be used with"),
+        (&["--steps", "1", "--edm-schedule"], 1, "at least 2"),
+    ] {
+        let all = ["sample", "net.safetensors", "-n", "1", "-o", "d.npz"];
+        let output = fmq(dir, &[&all, solver].concat());
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(code) && text.contains(why), "{solver:?}: {text}");
+    }
+}
+
+#[test]
 fn every_kind_of_output_is_written() {
     let dir = folder();
     let dir = dir.path();

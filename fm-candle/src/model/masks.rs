@@ -1,4 +1,4 @@
-//! How the net runs: to evaluate, or to train with dropout.
+//! Dropout of a forward pass: off, or masks that depend on the place in the run alone.
 
 use core::cell::Cell;
 
