@@ -25,6 +25,8 @@ pub(crate) enum Global {
     Array,
     /// `numpy.core.numeric._frombuffer`: a whole array.
     FromBuffer,
+    /// `numpy.core.multiarray.scalar`: a number of its own.
+    Scalar,
     /// A class or function whose results lead to no tensor or array.
     Other,
 }
@@ -50,6 +52,7 @@ pub(super) fn global(module: &str, name: &str) -> Result<Value> {
         ("numpy", "dtype") => Global::Dtype,
         ("numpy.core.multiarray" | "numpy._core.multiarray", "_reconstruct") => Global::Array,
         ("numpy.core.numeric" | "numpy._core.numeric", "_frombuffer") => Global::FromBuffer,
+        ("numpy.core.multiarray" | "numpy._core.multiarray", "scalar") => Global::Scalar,
         ("torch", "Size" | "device" | "float16" | "bfloat16" | "float32" | "float64")
         | (
             "pathlib" | "pathlib._local",
@@ -58,7 +61,6 @@ pub(super) fn global(module: &str, name: &str) -> Result<Value> {
         | ("copyreg" | "copy_reg", "_reconstructor")
         | ("datetime", "date" | "datetime" | "time" | "timedelta")
         | ("numpy", "ndarray")
-        | ("numpy.core.multiarray" | "numpy._core.multiarray", "scalar")
         | (
             "builtins" | "__builtin__",
             "bool" | "int" | "float" | "complex" | "str" | "bytes" | "bytearray" | "list" | "tuple"

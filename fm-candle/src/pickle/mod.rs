@@ -16,7 +16,7 @@ use std::collections::HashMap;
 use std::io::{self, Read};
 
 use self::global::{Global, global};
-use self::value::{Array, Node};
+use self::value::{Array, Node, Numbers};
 
 pub(crate) use self::value::{Pickle, Rebuild, Storage, Value};
 
@@ -168,13 +168,24 @@ impl<R: Read> Machine<R> {
             }
             (Global::Parameter, &[tensor, ..]) => Ok(tensor),
             (Global::Encode, &[text, encoding]) => self.encode(text, encoding),
-            (Global::Dtype, &[name, ..]) => Ok(self.add(Node::Dtype(name))),
+            (Global::Dtype, &[name, ..]) => {
+                Ok(self.add(Node::Dtype(Numbers { name, order: Value::None })))
+            }
             (Global::Array, _) => Ok(self.add(Node::Array(Array::default()))),
             (Global::FromBuffer, &[bytes, dtype, shape, order]) => {
                 let fortran = Value::Bool(self.pickle.text(order) != Some("C"));
                 Ok(self.add(Node::Array(Array { shape, dtype, fortran, bytes })))
             }
-            (Global::Storage(_) | Global::Other, _) => Ok(Value::Other),
+            (Global::Scalar, &[dtype, bytes]) => {
+                let shape = self.add(Node::Items(Vec::new()));
+                Ok(self.add(Node::Array(Array {
+                    shape,
+                    dtype,
+                    fortran: Value::Bool(false),
+                    bytes,
+                })))
+            }
+            (Global::Storage(_) | Global::Scalar | Global::Other, _) => Ok(Value::Other),
             (Global::Tensor | Global::Parameter, _) => Err("a tensor lacks its arguments".into()),
             (Global::Encode | Global::Dtype | Global::FromBuffer, _) => {
                 Err("an array lacks its arguments".into())
@@ -237,8 +248,8 @@ impl<R: Read> Machine<R> {
         Ok(())
     }
 
-    /// Gives the object on top its state: a namespace its attributes, an array its elements, any
-    /// other none.
+    /// Gives the object on top its state: a namespace its attributes, an array its elements, a type
+    /// of numbers its byte order, any other none.
     fn build(&mut self, state: Value) -> Result<()> {
         let attributes = self.pickle.dict(state).map(<[_]>::to_vec);
         let elements = match self.pickle.items(state) {
@@ -247,9 +258,11 @@ impl<R: Read> Machine<R> {
             }
             _ => None,
         };
+        let second = self.pickle.items(state).and_then(|items| items.get(1)).copied();
         match (self.top_node()?, attributes, elements) {
             (Some(Node::Namespace(held)), Some(attributes), _) => held.extend(attributes),
             (Some(Node::Array(array)), _, Some(elements)) => *array = elements,
+            (Some(Node::Dtype(numbers)), ..) => numbers.order = second.unwrap_or(Value::None),
             _ => {}
         }
         Ok(())

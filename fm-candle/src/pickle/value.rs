@@ -34,8 +34,7 @@ pub(super) enum Node {
     Namespace(Vec<(Value, Value)>),
     Storage(Storage),
     Tensor(Rebuild),
-    /// A type of numbers, by its name.
-    Dtype(Value),
+    Dtype(Numbers),
     Array(Array),
 }
 
@@ -58,7 +57,16 @@ pub(crate) struct Rebuild {
     pub(crate) stride: Value,
 }
 
-/// The state of a `NumPy` array as found.
+/// A type of numbers of `NumPy` as found.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Numbers {
+    /// Kind and bytes: `u1`.
+    pub(super) name: Value,
+    /// `>` for big-endian.
+    pub(super) order: Value,
+}
+
+/// The state of a `NumPy` array, or of a number of its own, as found.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Array {
     pub(super) shape: Value,
@@ -112,13 +120,61 @@ impl Pickle {
 
     /// Shape and elements of a `NumPy` array of `uint8` in row-major order.
     pub(crate) fn byte_array(&self, value: Value) -> Result<(Vec<usize>, &[u8])> {
+        match self.array(value)? {
+            (shape, "u1", _, bytes) => Ok((shape, bytes)),
+            (_, name, ..) => Err(format!("is no array of uint8 but of {name}")),
+        }
+    }
+
+    /// The integers of a list, or of a `NumPy` array of any integer type in row-major order.
+    pub(crate) fn integers(&self, value: Value) -> Result<Vec<i64>> {
+        let Some(items) = self.items(value) else { return self.integer_array(value) };
+        let integer = |(i, &item)| match item {
+            Value::Int(number) => Ok(number),
+            _ => match self.integer_array(item).as_deref() {
+                Ok(&[number]) => Ok(number),
+                _ => Err(format!("has no integer at {i}")),
+            },
+        };
+        items.iter().enumerate().map(integer).collect()
+    }
+
+    fn integer_array(&self, value: Value) -> Result<Vec<i64>> {
+        let (_, name, big_endian, bytes) = self.array(value)?;
+        let (signed, size) = match name {
+            "i1" | "i2" | "i4" | "i8" => (true, usize::from(name.as_bytes()[1] - b'0')),
+            "u1" | "u2" | "u4" | "u8" => (false, usize::from(name.as_bytes()[1] - b'0')),
+            _ => return Err(format!("is no array of integers but of {name}")),
+        };
+        let integer = |bytes: &[u8]| {
+            let mut low_first: Vec<u8> = bytes.to_vec();
+            if big_endian {
+                low_first.reverse();
+            }
+            let negative = signed && low_first.last().is_some_and(|&top| top >= 0x80);
+            let mut wide = [if negative { 0xff } else { 0 }; 8];
+            wide[..size].copy_from_slice(&low_first);
+            if signed {
+                i64::from_le_bytes(wide)
+            } else {
+                i64::try_from(u64::from_le_bytes(wide)).unwrap_or(i64::MAX)
+            }
+        };
+        Ok(bytes.chunks_exact(size).map(integer).collect())
+    }
+
+    /// Shape, type of numbers, whether these are big-endian, and bytes of a `NumPy` array in
+    /// row-major order.
+    fn array(&self, value: Value) -> Result<(Vec<usize>, &str, bool, &[u8])> {
         let Some(&Node::Array(array)) = self.node(value) else {
             return Err("is no NumPy array".into());
         };
-        match self.node(array.dtype) {
-            Some(&Node::Dtype(name)) if matches!(self.text(name), Some("u1" | "|u1")) => {}
-            _ => return Err("is no array of uint8".into()),
-        }
+        let Some(&Node::Dtype(Numbers { name, order })) = self.node(array.dtype) else {
+            return Err("is an array of no type".into());
+        };
+        let name = self.text(name).ok_or("is an array of no type")?;
+        let big_endian = name.starts_with('>') || self.text(order) == Some(">");
+        let name = name.trim_start_matches(['<', '>', '=', '|']);
         if !matches!(array.fortran, Value::Bool(false) | Value::Int(0)) {
             return Err("is not in row-major order".into());
         }
@@ -131,11 +187,12 @@ impl Pickle {
         let (Some(shape), Some(Node::Bytes(bytes))) = (shape, self.node(array.bytes)) else {
             return Err("has no shape or no elements".into());
         };
-        let elements = shape.iter().try_fold(1, |n: usize, &side| n.checked_mul(side));
-        if elements == Some(bytes.len()) {
-            Ok((shape, bytes))
+        let each = name.get(1..).and_then(|size| size.parse().ok()).unwrap_or(0);
+        let len = shape.iter().try_fold(each, |n: usize, &side| n.checked_mul(side));
+        if len == Some(bytes.len()) {
+            Ok((shape, name, big_endian, bytes))
         } else {
-            Err(format!("holds {} bytes for the shape {shape:?}", bytes.len()))
+            Err(format!("holds {} bytes for the shape {shape:?} of {name}", bytes.len()))
         }
     }
 
