@@ -6,6 +6,7 @@
 //! inflated IDX files were computed from files with those sums.
 
 use super::checksum::Checksum;
+use super::mnist;
 use crate::error::{Error, Result};
 
 /// Everything that has a name here, in the order in which users see it.
@@ -175,25 +176,19 @@ const FASHION: [Idx; 4] = [
     ),
 ];
 
-/// MNIST or a relative: each file plain or gzipped, in torchvision's folder or in the data folder
-/// itself, as [`super::mnist::load`] looks for it.
+/// MNIST or a relative, each file wherever [`super::mnist::load`] looks for it.
 fn idx(name: &'static str, folder: &str, mirrors: &[&str], files: &[Idx]) -> Set {
     let item = |&(stem, packed_bytes, packed_md5, bytes, md5): &Idx| {
-        let plain = |folder: &str| File {
-            path: format!("{folder}{stem}"),
-            bytes,
-            checksum: Some(Checksum::md5(md5)),
+        let file = |(path, gzipped): (String, bool)| File {
+            path,
+            bytes: if gzipped { packed_bytes } else { bytes },
+            checksum: Some(Checksum::md5(if gzipped { packed_md5 } else { md5 })),
             inflated: Some(Checksum::md5(md5)),
         };
-        let packed = |folder: &str| File {
-            path: format!("{folder}{stem}.gz"),
-            bytes: packed_bytes,
-            checksum: Some(Checksum::md5(packed_md5)),
-            inflated: Some(Checksum::md5(md5)),
-        };
-        let raw = format!("{folder}/raw/");
-        let forms = [plain(&raw), packed(&raw), plain(""), packed("")];
-        Item { published: packed(&raw), forms: forms.map(|file| vec![file]).to_vec() }
+        Item {
+            published: file((format!("{folder}/raw/{stem}.gz"), true)),
+            forms: mnist::places(folder, stem).map(|place| vec![file(place)]).collect(),
+        }
     };
     Set {
         name,

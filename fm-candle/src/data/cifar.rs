@@ -12,15 +12,13 @@
 //!
 //! Source: Krizhevsky, cs.toronto.edu/~kriz/cifar.html, "Dataset layout".
 
-use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::Path;
 
-use flate2::bufread::MultiGzDecoder;
-
-use super::{Images, Split};
+use super::gzip::inflated;
+use super::{Images, Split, regular};
 use crate::error::{Error, Result};
-use crate::pickle::{Pickle, Value};
+use crate::pickle::Pickle;
 
 /// Channels, rows and columns.
 const SHAPE: [usize; 3] = [3, 32, 32];
@@ -36,7 +34,8 @@ const ARCHIVE_LIMIT: u64 = 1 << 30;
 /// Reads one half of CIFAR-10.
 ///
 /// Looked for in `dir` are the folders `cifar-10-batches-bin` and `cifar-10-batches-py`, then the
-/// batches themselves, then the archives `cifar-10-binary.tar.gz` and `cifar-10-python.tar.gz`.
+/// batches themselves, then the archives `cifar-10-binary.tar.gz` and `cifar-10-python.tar.gz`,
+/// which may end in `.tar` or `.tgz` too. Whether a file is gzipped is told by its contents.
 ///
 /// # Errors
 ///
@@ -46,17 +45,17 @@ pub fn load(dir: &Path, split: Split) -> Result<Images> {
     const VERSIONS: [Version; 2] = [Version::Binary, Version::Python];
     let inside = VERSIONS.map(|version| (version, dir.join(version.folder())));
     for (version, folder) in inside.into_iter().chain(VERSIONS.map(|v| (v, dir.to_path_buf()))) {
-        if folder.join(&version.batches(split)[0]).is_file() {
+        if regular::is_there(&folder.join(&version.batches(split)[0])) {
             return from_folder(&folder, version, split);
         }
     }
     for version in VERSIONS {
-        let archive = dir.join(version.archive());
-        if archive.is_file() {
+        let mut archives = version.archives().into_iter().map(|name| dir.join(name));
+        if let Some(archive) = archives.find(|path| regular::is_there(path)) {
             return from_archive(&archive, version, split);
         }
     }
-    let tried = VERSIONS.map(|v| format!("{}, {}", v.folder(), v.archive())).join(", ");
+    let tried = VERSIONS.map(|v| format!("{}, {}", v.folder(), v.archives().join(", "))).join(", ");
     Err(Error::file(dir, format!("no CIFAR-10 here; tried {tried} and the batches themselves")))
 }
 
@@ -75,10 +74,15 @@ impl Version {
         }
     }
 
-    fn archive(self) -> &'static str {
+    /// Names of the archive: that of its authors, and those that other programs make of it.
+    fn archives(self) -> [&'static str; 3] {
         match self {
-            Self::Binary => "cifar-10-binary.tar.gz",
-            Self::Python => "cifar-10-python.tar.gz",
+            Self::Binary => {
+                ["cifar-10-binary.tar.gz", "cifar-10-binary.tar", "cifar-10-binary.tgz"]
+            }
+            Self::Python => {
+                ["cifar-10-python.tar.gz", "cifar-10-python.tar", "cifar-10-python.tgz"]
+            }
         }
     }
 
@@ -95,9 +99,10 @@ impl Version {
     }
 
     fn read(self, source: impl Read) -> Result<Batch, String> {
+        let source = inflated(source).map_err(|error| error.to_string())?;
         match self {
             Self::Binary => read_binary(source),
-            Self::Python => read_python(source),
+            Self::Python => read_python(BufReader::new(source)),
         }
     }
 }
@@ -112,8 +117,7 @@ struct Batch {
 fn from_folder(folder: &Path, version: Version, split: Split) -> Result<Images> {
     let batches = version.batches(split).into_iter().map(|name| {
         let path = folder.join(name);
-        let file = File::open(&path).map_err(|error| Error::io(&path, error))?;
-        version.read(BufReader::new(file)).map_err(|reason| Error::file(&path, reason))
+        version.read(regular::open(&path)?).map_err(|reason| Error::file(&path, reason))
     });
     joined(batches.collect::<Result<_>>()?)
 }
@@ -123,15 +127,14 @@ fn from_archive(path: &Path, version: Version, split: Split) -> Result<Images> {
     let mut batches: Vec<Option<Batch>> = names.iter().map(|_| None).collect();
     let damaged = |error| Error::file(path, format!("damaged archive: {error}"));
 
-    let file = File::open(path).map_err(|error| Error::io(path, error))?;
-    let inflated = MultiGzDecoder::new(BufReader::new(file)).take(ARCHIVE_LIMIT);
-    let mut archive = tar::Archive::new(inflated);
+    let inflated = inflated(regular::open(path)?).map_err(damaged)?;
+    let mut archive = tar::Archive::new(inflated.take(ARCHIVE_LIMIT));
     for entry in archive.entries().map_err(damaged)? {
         let entry = entry.map_err(damaged)?;
         let name = entry.path().map_err(damaged)?.file_name().map(ToOwned::to_owned);
         let place = names.iter().position(|wanted| name.as_deref() == Some(wanted.as_ref()));
         if let Some(place) = place.filter(|_| entry.header().entry_type().is_file()) {
-            let batch = version.read(BufReader::new(entry));
+            let batch = version.read(entry);
             let named = |reason| Error::file(path, format!("`{}`: {reason}", names[place]));
             batches[place] = Some(batch.map_err(named)?);
         }
@@ -177,15 +180,12 @@ fn read_python(source: impl Read) -> Result<Batch, String> {
     let get = |key| pickle.get(pickle.root(), key).ok_or_else(|| format!("holds no `{key}`"));
     let (shape, pixels) =
         pickle.byte_array(get("data")?).map_err(|reason| format!("`data` {reason}"))?;
-    let labels = pickle.items(get("labels")?).ok_or("`labels` is no list")?;
+    let labels = pickle.integers(get("labels")?).map_err(|reason| format!("`labels` {reason}"))?;
     if labels.is_empty() || shape != [labels.len(), PIXELS] {
         let n = labels.len();
         return Err(format!("`data` has the shape {shape:?}, but {n} labels need [{n}, {PIXELS}]"));
     }
-    let labels = labels.iter().enumerate().map(|(i, &value)| match value {
-        Value::Int(number) => label(i, number),
-        _ => Err(format!("label {i} is no number")),
-    });
+    let labels = labels.into_iter().enumerate().map(|(i, number)| label(i, number));
     Ok(Batch { labels: labels.collect::<Result<_, _>>()?, pixels: pixels.to_vec() })
 }
 
@@ -200,6 +200,7 @@ fn label(i: usize, label: i64) -> Result<u32, String> {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::io::Write;
 
     use flate2::Compression;
     use flate2::write::GzEncoder;
@@ -220,13 +221,20 @@ mod tests {
 
     /// A batch as Python 2 pickled it, opcode by opcode.
     fn python(images: &Images) -> Vec<u8> {
+        let labels = images.labels.iter().flat_map(|&label| [b'K', label as u8]);
+        let labels: Vec<u8> = b"]q\x05(".iter().copied().chain(labels).chain(*b"e").collect();
+        python_with(images, &labels)
+    }
+
+    /// The same with these opcodes of labels.
+    fn python_with(images: &Images, labels: &[u8]) -> Vec<u8> {
         let short = |x: usize| [b"M", &u16::try_from(x).unwrap().to_le_bytes()[..]].concat();
         let mut pickle = b"\x80\x02}q\x01(U\x0bbatch_labelq\x02U\x15training batch 1 of 5q\x03\
-            U\x06labelsq\x04]q\x05("
+            U\x06labelsq\x04"
             .to_vec();
-        pickle.extend(images.labels.iter().flat_map(|&label| [b'K', label as u8]));
+        pickle.extend(labels);
         pickle.extend(
-            b"eU\x04dataq\x06cnumpy.core.multiarray\n_reconstruct\nq\x07cnumpy\nndarray\nq\x08K\0\
+            b"U\x04dataq\x06cnumpy.core.multiarray\n_reconstruct\nq\x07cnumpy\nndarray\nq\x08K\0\
               \x85U\x01b\x87Rq\x09(K\x01",
         );
         pickle.extend([short(images.n), short(PIXELS), b"\x86".to_vec()].concat());
@@ -240,16 +248,25 @@ mod tests {
         pickle
     }
 
-    fn archive(path: &Path, entries: &[(&str, Vec<u8>)]) {
-        let gzip = GzEncoder::new(File::create(path).unwrap(), Compression::fast());
-        let mut builder = tar::Builder::new(gzip);
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    fn tar(entries: &[(&str, Vec<u8>)]) -> Vec<u8> {
+        let mut builder = tar::Builder::new(Vec::new());
         for (name, bytes) in entries {
             let mut header = tar::Header::new_gnu();
             header.set_size(bytes.len() as u64);
             header.set_mode(0o644);
             builder.append_data(&mut header, name, bytes.as_slice()).unwrap();
         }
-        builder.into_inner().unwrap().finish().unwrap();
+        builder.into_inner().unwrap()
+    }
+
+    fn archive(path: &Path, entries: &[(&str, Vec<u8>)]) {
+        fs::write(path, gzip(&tar(entries))).unwrap();
     }
 
     /// The five training batches, two images each, and all of them together.
@@ -263,7 +280,7 @@ mod tests {
         let (train, all) = batches();
         let dir = tempfile::tempdir().unwrap();
         let error = load(dir.path(), Split::Train).unwrap_err().to_string();
-        assert!(error.contains("cifar-10-batches-py, cifar-10-python.tar.gz"), "{error}");
+        assert!(error.contains("cifar-10-batches-py, cifar-10-python.tar.gz, "), "{error}");
 
         // The batches themselves, pickled; then a folder of binary ones, which comes first.
         for (i, batch) in train.iter().enumerate() {
@@ -304,6 +321,22 @@ mod tests {
         }
         let error = load(dir.path(), Split::Test).unwrap_err().to_string();
         assert!(error.contains("binary.tar.gz`: holds no `test_batch.bin`"), "{error}");
+    }
+
+    #[test]
+    fn contents_tell_what_is_gzipped() {
+        let batch = sample(&[1, 2]);
+        let archive = tar(&[("x/test_batch.bin", binary(&batch))]);
+        for (name, bytes) in [
+            ("cifar-10-binary.tar.gz", archive.clone()),
+            ("cifar-10-binary.tar", gzip(&archive)),
+            ("cifar-10-binary.tgz", gzip(&archive)),
+            ("test_batch.bin", gzip(&binary(&batch))),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            fs::write(dir.path().join(name), bytes).unwrap();
+            assert_eq!(load(dir.path(), Split::Test).unwrap(), batch, "{name}");
+        }
     }
 
     /// What is said of an archive that holds this binary test batch.
@@ -350,6 +383,17 @@ mod tests {
     }
 
     #[test]
+    fn labels_may_be_an_array() {
+        let images = sample(&[3, 9]);
+        let labels =
+            b"cnumpy.core.multiarray\n_reconstruct\nq\x14cnumpy\nndarray\nq\x15K\0\x85U\x01b\
+            \x87Rq\x16(K\x01K\x02\x85cnumpy\ndtype\nq\x17U\x02i8K\0K\x01\x87Rq\x18(K\x03U\x01<NNN\
+            J\xff\xff\xff\xffJ\xff\xff\xff\xffK\0tb\x89U\x10\x03\0\0\0\0\0\0\0\x09\0\0\0\0\0\0\0tb";
+        let batch = read_python(&python_with(&images, labels)[..]).unwrap();
+        assert_eq!((batch.labels, batch.pixels), (images.labels, images.pixels));
+    }
+
+    #[test]
     fn rejects_pickles_that_are_no_batch() {
         let complaint = |pickle: &[u8]| read_python(pickle).err().unwrap();
         let whole = python(&sample(&[1, 2]));
@@ -362,9 +406,12 @@ mod tests {
         };
         assert!(change(b"K\x01K\x02e", b"K\x01K\x0ae").contains("label 1 is 10"));
         assert!(change(b"K\x01K\x02e", b"K\x01J\xff\xff\xff\xffe").contains("label 1 is -1"));
-        assert!(change(b"K\x01K\x02e", b"K\x01Ne").contains("label 1 is no number"));
+        assert!(change(b"K\x01K\x02e", b"K\x01Ne").contains("`labels` has no integer at 1"));
         assert!(change(b"K\x01K\x02e", b"K\x01e").contains("1 labels need [1, 3072]"));
-        assert!(change(b"U\x02u1", b"U\x02f4").contains("`data` is no array of uint8"));
+        assert!(
+            change(b"U\x02u1", b"U\x02f4")
+                .contains("`data` holds 6144 bytes for the shape [2, 3072] of f4")
+        );
         assert!(change(b"M\x02\0", b"M\x03\0").contains("6144 bytes for the shape [3, 3072]"));
     }
 }

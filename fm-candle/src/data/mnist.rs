@@ -11,14 +11,12 @@
 //! A file is taken only if it holds exactly what its header claims. Reading stops one byte past the
 //! claim, so that a small gzip file cannot inflate without bound.
 
-use std::fs::File;
-use std::io::{BufReader, Read};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use flate2::bufread::MultiGzDecoder;
-
 use super::checksum::{Algorithm, Checksum, Hasher};
-use super::{Images, Split};
+use super::gzip::inflated;
+use super::{Images, Split, regular};
 use crate::error::{Error, Result};
 
 const IMAGES: u32 = 0x0803;
@@ -29,8 +27,9 @@ const LIMIT: u64 = 1 << 31;
 
 /// Reads the images and labels of one split.
 ///
-/// The files, named as by their authors with or without `.gz`, are looked for in
-/// `dir/<folder>/raw`, where torchvision puts them, then in `dir` itself.
+/// The files, named as by their authors with or without `.gz`, or as unpackers name them
+/// (`train-images.idx3-ubyte`), are looked for in `dir/<folder>/raw`, where torchvision puts them,
+/// then in `dir` itself.
 ///
 /// # Errors
 ///
@@ -44,7 +43,7 @@ pub fn load(dir: &Path, folder: &str, split: Split, classes: usize) -> Result<Im
     };
     let images = find(dir, folder, &format!("{prefix}-images-idx3-ubyte"))?;
     let labels = find(dir, folder, &format!("{prefix}-labels-idx1-ubyte"))?;
-    read((&images, open(&images)?), (&labels, open(&labels)?), classes)
+    read((&images, regular::open(&images)?), (&labels, regular::open(&labels)?), classes)
 }
 
 /// Reads images and labels from IDX files in memory, plain or gzipped.
@@ -96,18 +95,26 @@ pub fn md5(images: &Images) -> Result<Checksum> {
     Ok(hasher.finish())
 }
 
-/// Where `name` or `name.gz` lies.
-fn find(dir: &Path, folder: &str, name: &str) -> Result<PathBuf> {
-    let folders = [dir.join(folder).join("raw"), dir.to_path_buf()];
-    let tried = folders.map(|dir| [dir.join(name), dir.join(format!("{name}.gz"))]);
-    tried.as_flattened().iter().find(|path| path.is_file()).cloned().ok_or_else(|| {
-        let tried: Vec<_> = tried.as_flattened().iter().map(|p| p.display().to_string()).collect();
-        Error::file(dir, format!("no `{name}` here; tried {}", tried.join(", ")))
+/// Where an IDX file called `name` by its authors may lie below the data folder, in the order in
+/// which it is looked for, and whether it is gzipped by its name.
+pub(super) fn places(folder: &str, name: &str) -> impl Iterator<Item = (String, bool)> {
+    let names = [name.to_string(), name.replace("-idx", ".idx")];
+    let below = [format!("{folder}/raw/"), String::new()].into_iter();
+    below.flat_map(move |below| {
+        let both = |name: &String| {
+            [(format!("{below}{name}"), false), (format!("{below}{name}.gz"), true)]
+        };
+        names.each_ref().map(both).concat()
     })
 }
 
-fn open(path: &Path) -> Result<File> {
-    File::open(path).map_err(|source| Error::io(path, source))
+/// Where the file called `name` lies.
+fn find(dir: &Path, folder: &str, name: &str) -> Result<PathBuf> {
+    let mut paths = places(folder, name).map(|(place, _)| dir.join(place));
+    paths.find(|path| regular::is_there(path)).ok_or_else(|| {
+        let tried = places(folder, name).map(|(place, _)| place).collect::<Vec<_>>().join(", ");
+        Error::file(dir, format!("no `{name}` here; tried {tried}"))
+    })
 }
 
 /// Reads a pair of named files and holds them against each other.
@@ -181,16 +188,6 @@ fn read_idx<const DIMS: usize>(
     Ok((dims.map(|dim| dim as usize), body))
 }
 
-/// The bytes of a file, inflated if it begins as gzip does, whatever it is called.
-pub(super) fn inflated<'a>(mut source: impl Read + 'a) -> std::io::Result<Box<dyn Read + 'a>> {
-    const GZIP: [u8; 2] = [0x1f, 0x8b];
-    let mut head = Vec::new();
-    source.by_ref().take(GZIP.len() as u64).read_to_end(&mut head)?;
-    let gzip = head == GZIP;
-    let whole = BufReader::new(std::io::Cursor::new(head).chain(source));
-    Ok(if gzip { Box::new(MultiGzDecoder::new(whole)) } else { Box::new(whole) })
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -255,8 +252,15 @@ mod tests {
         assert_eq!(load(dir.path(), "MNIST", Split::Train, 10).unwrap(), sample());
 
         let error = load(dir.path(), "MNIST", Split::Test, 10).unwrap_err().to_string();
-        let raw = Path::new("MNIST").join("raw").join("t10k-images-idx3-ubyte.gz");
-        assert!(error.contains(&raw.display().to_string()), "{error}");
+        assert!(error.contains(", MNIST/raw/t10k-images-idx3-ubyte.gz, "), "{error}");
+        assert!(error.ends_with(", t10k-images.idx3-ubyte, t10k-images.idx3-ubyte.gz"), "{error}");
+
+        // As unpackers name them, beside a folder of the name that is looked for.
+        let [images, labels] = encode(&other).unwrap();
+        fs::create_dir(dir.path().join("t10k-images-idx3-ubyte")).unwrap();
+        fs::write(dir.path().join("t10k-images.idx3-ubyte"), images).unwrap();
+        fs::write(dir.path().join("t10k-labels.idx1-ubyte.gz"), gzip(&labels)).unwrap();
+        assert_eq!(load(dir.path(), "MNIST", Split::Test, 10).unwrap(), other);
     }
 
     #[test]

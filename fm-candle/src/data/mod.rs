@@ -5,6 +5,7 @@
 //! | [`mnist`] | the IDX files of MNIST and FashionMNIST |
 //! | [`cifar`] | the batches of CIFAR-10 |
 //! | [`folder`] | folders of images: ImageNet, CelebA |
+//! | [`regular`] `gzip` | regular files alone are opened; what is gzipped is inflated |
 //! | [`catalog`] [`fetch`] [`checksum`] [`verify`] | where the sets come from, and that they are whole |
 
 use core::fmt;
@@ -23,7 +24,9 @@ pub mod checksum;
 pub mod cifar;
 pub mod fetch;
 pub mod folder;
+mod gzip;
 pub mod mnist;
+pub mod regular;
 pub mod verify;
 
 /// 8-bit images of one size, by number, wherever they lie.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::catalog::{File, Item, Set};
 use super::checksum::{Checksum, Hasher};
-use super::mnist::inflated;
+use super::gzip::inflated;
 use crate::error::{Error, Result};
 
 /// What was found of a file.

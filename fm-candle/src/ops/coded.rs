@@ -148,6 +148,7 @@ impl CustomOp3 for Decode {
 
 #[cfg(test)]
 mod tests {
+    use quant_core::bits::Bits;
     use quant_core::codebook::CodebookFormat;
     use quant_core::matrix::{Parts, QuantLayout as Stored, RowScale};
     use quant_core::noise::Stream;

@@ -33,6 +33,8 @@ pub(crate) enum Global {
     Array,
     /// `numpy.core.numeric._frombuffer`: a whole array.
     FromBuffer,
+    /// `numpy.core.multiarray.scalar`: a number of its own.
+    Scalar,
     /// A class or function whose results lead to no tensor or array.
     Other,
     /// A class or function that is not known here.
@@ -113,6 +115,7 @@ pub(super) fn global(module: &str, name: &str) -> Result<Global> {
         ("numpy", "dtype") => Global::Dtype,
         ("numpy.core.multiarray" | "numpy._core.multiarray", "_reconstruct") => Global::Array,
         ("numpy.core.numeric" | "numpy._core.numeric", "_frombuffer") => Global::FromBuffer,
+        ("numpy.core.multiarray" | "numpy._core.multiarray", "scalar") => Global::Scalar,
         ("builtins" | "__builtin__", _) if is_plain_type(name) => Global::Other,
         _ if is_refused(module, name) => {
             return Err(format!(

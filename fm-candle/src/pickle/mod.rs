@@ -193,8 +193,15 @@ impl<R: Read> Machine<R> {
                 let fortran = Value::Bool(self.pickle.text(order) != Some("C"));
                 Ok(self.add(Node::Array(Array { shape, dtype, fortran, bytes })))
             }
+            (Global::Scalar, &[dtype, bytes]) => {
+                let shape = self.add(Node::Items(Vec::new()));
+                let fortran = Value::Bool(false);
+                Ok(self.add(Node::Array(Array { shape, dtype, fortran, bytes })))
+            }
             (Global::Foreign, _) => Ok(self.add(Node::Foreign(Vec::new()))),
-            (Global::Storage(_) | Global::ElementType(_) | Global::Other, _) => Ok(Value::Other),
+            (Global::Storage(_) | Global::ElementType(_) | Global::Scalar | Global::Other, _) => {
+                Ok(Value::Other)
+            }
             (Global::Tensor | Global::TypedTensor | Global::Wrapped | Global::FromType, _) => {
                 Err("a tensor lacks its arguments".into())
             }

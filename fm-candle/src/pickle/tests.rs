@@ -201,3 +201,35 @@ fn one_text_cannot_be_encoded_without_bound() {
     bytes.extend(b"N.");
     assert!(load(&bytes).unwrap_err().contains("more than"));
 }
+
+#[test]
+fn integers_come_from_lists_arrays_and_numbers_of_numpy() {
+    // pickle.dumps(x, protocol), NumPy 2.4.6.
+    let array = b"\x80\x02cnumpy._core.multiarray\n_reconstruct\nq\0cnumpy\nndarray\nq\x01K\0\x85q\x02\
+        c_codecs\nencode\nq\x03X\x01\0\0\0bq\x04X\x06\0\0\0latin1q\x05\x86q\x06Rq\x07\x87q\x08Rq\x09(\
+        K\x01K\x02\x85q\ncnumpy\ndtype\nq\x0bX\x02\0\0\0i4q\x0c\x89\x88\x87q\rRq\x0e(K\x03X\x01\0\0\0>\
+        q\x0fNNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\0tq\x10b\x89h\x03X\x08\0\0\0\0\0\0\x03\0\0\0\x01\
+        q\x11h\x05\x86q\x12Rq\x13tq\x14b.";
+    let column = b"\x80\x05\x95\x86\0\0\0\0\0\0\0\x8c\x13numpy._core.numeric\x94\x8c\x0b_frombuffer\x94\x93\x94\
+        (\x96\x10\0\0\0\0\0\0\0\xfd\xff\xff\xff\xff\xff\xff\xff\x01\0\0\0\0\0\0\0\x94\x8c\x05numpy\x94\
+        \x8c\x05dtype\x94\x93\x94\x8c\x02i8\x94\x89\x88\x87\x94R\x94(K\x03\x8c\x01<\x94NNNJ\xff\xff\xff\xff\
+        J\xff\xff\xff\xffK\0t\x94bK\x02K\x01\x86\x94\x8c\x01C\x94t\x94R\x94.";
+    let scalars = b"\x80\x04\x95m\0\0\0\0\0\0\0]\x94\x8c\x16numpy._core.multiarray\x94\x8c\x06scalar\x94\x93\
+        \x94\x8c\x05numpy\x94\x8c\x05dtype\x94\x93\x94\x8c\x02i8\x94\x89\x88\x87\x94R\x94(K\x03\x8c\x01<\x94\
+        NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\0t\x94bC\x08\x03\0\0\0\0\0\0\0\x94\x86\x94R\x94a.";
+    let integers = |pickle: &[u8]| {
+        let pickle = load(pickle)?;
+        pickle.integers(pickle.root())
+    };
+    assert_eq!(integers(array).unwrap(), [3, 1]);
+    assert_eq!(integers(column).unwrap(), [-3, 1]);
+    assert_eq!(integers(scalars).unwrap(), [3]);
+    assert_eq!(integers(b"]K\x07a.").unwrap(), [7]);
+    assert!(integers(b"](K\x07Ne.").unwrap_err().contains("no integer at 1"));
+    assert!(integers(b"N.").unwrap_err().contains("is no NumPy array"));
+    let at = array.windows(2).position(|bytes| bytes == b"i4").unwrap();
+    let floats = [&array[..at], b"f4", &array[at + 2..]].concat();
+    assert!(integers(&floats).unwrap_err().contains("no array of integers but of f4"));
+    let wide = [&array[..at], b"u8", &array[at + 2..]].concat();
+    assert!(integers(&wide).unwrap_err().contains("holds 8 bytes for the shape [2] of u8"));
+}

@@ -77,7 +77,7 @@ pub(crate) struct Rebuild {
     pub(crate) negated: bool,
 }
 
-/// The state of a `NumPy` array as found.
+/// The state of a `NumPy` array, or of a number of its own, as found.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Array {
     pub(super) shape: Value,
@@ -95,6 +95,25 @@ pub(crate) struct NdArray<'a> {
     /// Whether the first axis is the fastest.
     pub(crate) fortran: bool,
     pub(crate) bytes: &'a [u8],
+}
+
+impl NdArray<'_> {
+    /// Its type of numbers without the order of their bytes, and whether that is big-endian, of an
+    /// array in row-major order with as many elements as its shape says.
+    fn elements(&self) -> Result<(&str, bool)> {
+        let name = self.descr.trim_start_matches(['<', '>', '=', '|']);
+        if self.fortran {
+            return Err("is not in row-major order".into());
+        }
+        let each = name.get(1..).and_then(|size| size.parse().ok()).unwrap_or(0);
+        let len = self.shape.iter().try_fold(each, |n: usize, &side| n.checked_mul(side));
+        if len == Some(self.bytes.len()) {
+            Ok((name, self.descr.starts_with('>')))
+        } else {
+            let (n, shape) = (self.bytes.len(), &self.shape);
+            Err(format!("holds {n} bytes for the shape {shape:?} of {name}"))
+        }
+    }
 }
 
 impl Default for Array {
@@ -185,19 +204,49 @@ impl Pickle {
 
     /// Shape and elements of a `NumPy` array of `uint8` in row-major order.
     pub(crate) fn byte_array(&self, value: Value) -> Result<(Vec<usize>, &[u8])> {
-        let NdArray { descr, shape, fortran, bytes } = self.array(value)?;
-        if !matches!(descr.as_str(), "u1" | "|u1") {
-            return Err("is no array of uint8".into());
+        let array = self.array(value)?;
+        match array.elements()? {
+            ("u1", _) => Ok((array.shape, array.bytes)),
+            (other, _) => Err(format!("is no array of uint8 but of {other}")),
         }
-        if fortran {
-            return Err("is not in row-major order".into());
-        }
-        let elements = shape.iter().try_fold(1, |n: usize, &side| n.checked_mul(side));
-        if elements == Some(bytes.len()) {
-            Ok((shape, bytes))
-        } else {
-            Err(format!("holds {} bytes for the shape {shape:?}", bytes.len()))
-        }
+    }
+
+    /// The integers of a list, or of a `NumPy` array of any integer type in row-major order.
+    pub(crate) fn integers(&self, value: Value) -> Result<Vec<i64>> {
+        let Some(items) = self.items(value) else { return self.integer_array(value) };
+        let integer = |(i, &item)| match item {
+            Value::Int(number) => Ok(number),
+            _ => match self.integer_array(item).as_deref() {
+                Ok(&[number]) => Ok(number),
+                _ => Err(format!("has no integer at {i}")),
+            },
+        };
+        items.iter().enumerate().map(integer).collect()
+    }
+
+    fn integer_array(&self, value: Value) -> Result<Vec<i64>> {
+        let array = self.array(value)?;
+        let (name, big_endian) = array.elements()?;
+        let (signed, size) = match name {
+            "i1" | "i2" | "i4" | "i8" => (true, usize::from(name.as_bytes()[1] - b'0')),
+            "u1" | "u2" | "u4" | "u8" => (false, usize::from(name.as_bytes()[1] - b'0')),
+            _ => return Err(format!("is no array of integers but of {name}")),
+        };
+        let integer = |bytes: &[u8]| {
+            let mut low_first: Vec<u8> = bytes.to_vec();
+            if big_endian {
+                low_first.reverse();
+            }
+            let negative = signed && low_first.last().is_some_and(|&top| top >= 0x80);
+            let mut wide = [if negative { 0xff } else { 0 }; 8];
+            wide[..size].copy_from_slice(&low_first);
+            if signed {
+                i64::from_le_bytes(wide)
+            } else {
+                i64::try_from(u64::from_le_bytes(wide)).unwrap_or(i64::MAX)
+            }
+        };
+        Ok(array.bytes.chunks_exact(size).map(integer).collect())
     }
 
     /// The number of elements that a tensor claims, 0 where that makes no sense; none for any other

@@ -24,7 +24,7 @@ mod source;
 /// is the same either way round; precision, recall, density, coverage and the inception score are not.
 #[derive(clap::Args)]
 #[command(
-    after_help = "A, B: a folder of images (JPEG, PNG, WebP; any sizes for inception), .npz of \
+    after_help = "A, B: a folder of images (JPEG, PNG, WebP, BMP, PPM, PGM, TIFF; any sizes for inception), .npz of \
     images (arr_0) or statistics (mu, sigma), a pickle of statistics (EDM's), .safetensors with \
     `features` or `samples`, a data set (mnist:train, mnist:test, ...), or a checkpoint to sample -n \
     images from"

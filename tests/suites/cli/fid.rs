@@ -204,7 +204,7 @@ fn folders_may_hold_images_of_several_formats_and_sizes() {
     assert_eq!((json["n_a"].as_u64(), json["n_b"].as_u64()), (Some(4), Some(4)));
     std::fs::write(dir.join("two/9.bmp"), b"BM").unwrap();
     let error = fails(dir, &[&["fid", "one", "two"], &early[..]].concat());
-    assert!(error.contains("9.bmp`: is neither JPEG, PNG nor WebP"), "{error}");
+    assert!(error.contains("9.bmp`: is neither JPEG, PNG, WebP, BMP, PNM nor TIFF"), "{error}");
 }
 
 /// Writes a grey picture with a ramp.

@@ -266,7 +266,12 @@ pub fn list(dir: &Path) -> Result<Vec<PathBuf>> {
     index::flat(dir)
 }
 
-/// The RGB image in a file, JPEG, PNG or WebP, of whatever size.
+/// Whether a file that begins so is an image of a kind that is read, by its first 18 bytes.
+pub fn is_image(head: &[u8]) -> bool {
+    picture::is_picture(head)
+}
+
+/// The RGB image in a file, JPEG, PNG, WebP, BMP, PNM or TIFF, of whatever size.
 ///
 /// # Errors
 ///
@@ -359,7 +364,12 @@ mod tests {
         assert_eq!((image.n, image.channels, image.height, image.width), (1, 3, 3, 2));
         assert_eq!(image.pixels, [[1; 6], [2; 6], [3; 6]].concat());
         fs::write(&paths[0], b"BM").unwrap();
-        assert!(read(&paths[0]).unwrap_err().to_string().contains("neither JPEG, PNG nor WebP"));
+        assert!(
+            read(&paths[0])
+                .unwrap_err()
+                .to_string()
+                .contains("neither JPEG, PNG, WebP, BMP, PNM nor TIFF")
+        );
     }
 
     #[test]
@@ -415,7 +425,10 @@ mod tests {
             Folder::open(dir.path(), Split::Train, &options)
         };
         let error = open(false, None).unwrap_err().to_string();
-        assert!(error.contains("1.png`: is neither JPEG, PNG nor WebP; --skip-bad"), "{error}");
+        assert!(
+            error.contains("1.png`: is neither JPEG, PNG, WebP, BMP, PNM nor TIFF; --skip-bad"),
+            "{error}"
+        );
         assert!(Images::gather(&open(false, Some(4)).unwrap(), 4).is_err());
 
         let folder = open(true, None).unwrap();

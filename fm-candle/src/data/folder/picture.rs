@@ -1,4 +1,4 @@
-//! JPEG, PNG and WebP files as RGB pixels of 8 bits.
+//! JPEG, PNG, WebP, BMP, PNM and TIFF files as RGB pixels of 8 bits.
 //!
 //! Colours follow Pillow's `convert("RGB")`: grey is repeated, a palette looked up, CMYK multiplied
 //! out, alpha dropped and not blended, 16 bits cut to their upper 8 (where Pillow lets grey ones
@@ -11,6 +11,10 @@ use image_webp::WebPDecoder;
 use zune_jpeg::JpegDecoder;
 use zune_jpeg::zune_core::colorspace::ColorSpace;
 use zune_jpeg::zune_core::options::DecoderOptions;
+
+mod bmp;
+mod pnm;
+mod tiff;
 
 /// Longest side of a picture.
 pub(super) const MAX_SIDE: usize = 1 << 14;
@@ -34,15 +38,8 @@ impl Picture {
     ///
     /// What is wrong with it.
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, String> {
-        if bytes.starts_with(b"\xff\xd8\xff") {
-            jpeg(bytes)
-        } else if bytes.starts_with(b"\x89PNG\r\n\x1a\n") {
-            png(bytes)
-        } else if bytes.starts_with(b"RIFF") && bytes.get(8..12) == Some(b"WEBP") {
-            webp(bytes)
-        } else {
-            Err("is neither JPEG, PNG nor WebP".into())
-        }
+        let decode = decoder(bytes).ok_or("is neither JPEG, PNG, WebP, BMP, PNM nor TIFF")?;
+        decode(bytes)
     }
 
     /// A picture of `channels` bytes per pixel: grey, grey and alpha, RGB, or RGB and alpha.
@@ -61,6 +58,33 @@ impl Picture {
     }
 }
 
+/// Whether a file that begins so is a picture, by the first 18 bytes.
+pub(super) fn is_picture(head: &[u8]) -> bool {
+    decoder(head).is_some()
+}
+
+/// What decodes a file of some kind.
+type Decoder = fn(&[u8]) -> Result<Picture, String>;
+
+/// What decodes a file, told by its first bytes.
+fn decoder(head: &[u8]) -> Option<Decoder> {
+    Some(if head.starts_with(b"\xff\xd8\xff") {
+        jpeg
+    } else if head.starts_with(b"\x89PNG\r\n\x1a\n") {
+        png
+    } else if head.starts_with(b"RIFF") && head.get(8..12) == Some(b"WEBP") {
+        webp
+    } else if bmp::begins(head) {
+        bmp::decode
+    } else if pnm::begins(head) {
+        pnm::decode
+    } else if tiff::begins(head) {
+        tiff::decode
+    } else {
+        return None;
+    })
+}
+
 /// Width and height, if a picture may have them.
 fn limited(width: usize, height: usize) -> Result<[usize; 2], String> {
     if width.max(height) > MAX_SIDE || width * height > MAX_PIXELS {
@@ -72,6 +96,24 @@ fn limited(width: usize, height: usize) -> Result<[usize; 2], String> {
         return Err(format!("is {width} x {height}"));
     }
     Ok([width, height])
+}
+
+/// Value `x` of a row of values of 1, 2, 4 or 8 bits, the first in the highest bits.
+fn bits(row: &[u8], x: usize, bits: usize) -> u8 {
+    let per_byte = 8 / bits;
+    let shift = (per_byte - 1 - x % per_byte) * bits;
+    let mask = if bits < 8 { (1 << bits) - 1 } else { 255 };
+    row[x / per_byte] >> shift & mask
+}
+
+/// RGB of inks that absorb, as Pillow rounds it.
+fn cmyk(inks: [u8; 3], black: u8) -> [u8; 3] {
+    let light = u32::from(255 - black);
+    inks.map(|ink| {
+        let absorbed = u32::from(ink) * light + 128;
+        let absorbed = ((absorbed >> 8) + absorbed) >> 8;
+        u8::try_from(light.saturating_sub(absorbed)).unwrap_or(255)
+    })
 }
 
 fn jpeg(bytes: &[u8]) -> Result<Picture, String> {
@@ -221,8 +263,8 @@ mod tests {
                 assert!(Picture::decode(&whole[..end]).is_err(), "{format:?} {end}");
             }
         }
-        assert_eq!(complaint(b"BM"), "is neither JPEG, PNG nor WebP");
-        assert_eq!(complaint(b"RIFF\0\0\0\0WAVE"), "is neither JPEG, PNG nor WebP");
+        assert_eq!(complaint(b"BM"), "is neither JPEG, PNG, WebP, BMP, PNM nor TIFF");
+        assert_eq!(complaint(b"RIFF\0\0\0\0WAVE"), "is neither JPEG, PNG, WebP, BMP, PNM nor TIFF");
     }
 
     #[test]
