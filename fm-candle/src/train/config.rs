@@ -108,26 +108,27 @@ impl TrainConfig {
     /// them make no update where `accum_iter` does not divide their number.
     ///
     /// # Errors
-    /// Too few images for a batch, or too few batches for an update.
+    /// Too few images for a batch, or too few batches for an update; settings that cannot train.
     pub fn batches(&self, images: usize) -> Result<u64> {
+        self.check()?;
         let Self { batch_size, accum_iter, world_size, .. } = *self;
         // As `Order` shares them out.
         let share = images.div_ceil(world_size);
-        let of = match world_size {
-            1 => format!("of {images} images"),
-            _ => format!("of {images} images in {world_size} processes"),
+        let shared = match world_size {
+            1 => String::new(),
+            _ => format!(" for {world_size} processes"),
         };
         let batches = share / batch_size;
         if batches == 0 {
             return Err(Error::Config(format!(
-                "--batch_size {batch_size}: an epoch {of} has no batch of that size; at most \
+                "--batch_size {batch_size}: the data set has only {images} images{shared}; at most \
                  {share} is right"
             )));
         }
         if batches < accum_iter {
             return Err(Error::Config(format!(
-                "--accum_iter {accum_iter}: an epoch {of} has {batches} batches of {batch_size}, so \
-                 there would be no update at all; at most {batches} is right"
+                "--accum_iter {accum_iter}: an epoch of {images} images{shared} has {batches} batches \
+                 of {batch_size}, so there would be no update at all; at most {batches} is right"
             )));
         }
         Ok(batches as u64)
@@ -161,7 +162,7 @@ mod tests {
         let error = refused(config.clone(), 63);
         assert!(error.contains("--accum_iter 8: an epoch of 63 images has 7 batches"), "{error}");
         let error = refused(TrainConfig { world_size: 2, ..config.clone() }, 64);
-        assert!(error.contains("in 2 processes has 4 batches of 8"), "{error}");
+        assert!(error.contains("for 2 processes has 4 batches of 8"), "{error}");
         assert!(error.contains("at most 4 is right"), "{error}");
         let error = refused(config, 7);
         assert!(error.contains("--batch_size 8") && error.contains("at most 7"), "{error}");

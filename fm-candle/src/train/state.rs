@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use candle_core::{DType, Device};
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value as Json};
 
 use super::layout::{Found, Layout, finished};
@@ -140,8 +141,7 @@ impl Trainer {
         run.set_weights(&weights.load()?.tensors)?;
         // An optimizer that could not go on counts no updates.
         run.optimizer.updates = Found::open(path).ok().flatten().map_or(0, |found| found.updates);
-        let progress = own(path, &weights)?.map(|(_, progress)| progress);
-        run.progress = progress.unwrap_or_else(|| {
+        run.progress = entry(path, &weights, PROGRESS_KEY)?.unwrap_or_else(|| {
             let rest = Source::open_training(path).ok().flatten().map(|(_, rest)| rest);
             let epoch = rest.as_ref().and_then(finished).unwrap_or(0);
             Progress { epoch, batches: run.optimizer.updates, ..Progress::default() }
@@ -182,26 +182,18 @@ fn check_net(path: &Path, file: &Source, asked: &UNetConfig, free: &[&str]) -> R
     Ok(())
 }
 
-/// Settings and place of a run of our own.
-fn own(path: &Path, file: &Source) -> Result<Option<(TrainConfig, Progress)>> {
-    let field = |key: &str| file.metadata().iter().find(|(k, _)| k == key).map(|(_, text)| &**text);
-    let (Some(config), Some(progress)) = (field(CONFIG_KEY), field(PROGRESS_KEY)) else {
-        return Ok(None);
-    };
-    let bad = |key: &str, error: &serde_json::Error| Error::file(path, format!("{key}: {error}"));
-    let config: TrainConfig = serde_json::from_str(config).map_err(|e| bad(CONFIG_KEY, &e))?;
-    let mut progress: Progress =
-        serde_json::from_str(progress).map_err(|e| bad(PROGRESS_KEY, &e))?;
-    if progress.examples == 0 {
-        // A run of one process, before the images were counted.
-        progress.examples = progress.batches * config.global_batch();
-    }
-    Ok(Some((config, progress)))
+/// What a file of our own holds as JSON under `key`.
+fn entry<T: DeserializeOwned>(path: &Path, file: &Source, key: &str) -> Result<Option<T>> {
+    let entry = file.metadata().iter().find(|(k, _)| k == key);
+    let read = entry.map(|(_, json)| serde_json::from_str(json)).transpose();
+    read.map_err(|error| Error::file(path, format!("{key}: {error}")))
 }
 
 /// Where the run in a checkpoint stands.
 fn progress(path: &Path, found: &Found, config: &TrainConfig) -> Result<Progress> {
-    let Some((saved, progress)) = own(path, &found.weights)? else {
+    let saved: Option<TrainConfig> = entry(path, &found.weights, CONFIG_KEY)?;
+    let progress: Option<Progress> = entry(path, &found.weights, PROGRESS_KEY)?;
+    let (Some(saved), Some(mut progress)) = (saved, progress) else {
         let (epoch, batches) = (found.epochs, found.updates * config.accum_iter as u64);
         let examples = batches * config.global_batch();
         return Ok(Progress { epoch, batches, examples, ..Progress::default() });
@@ -228,6 +220,10 @@ fn progress(path: &Path, found: &Found, config: &TrainConfig) -> Result<Progress
                 saved.global_batch(),
             ),
         ));
+    }
+    if progress.examples == 0 {
+        // A run of one process, before the images were counted.
+        progress.examples = progress.batches * saved.global_batch();
     }
     Ok(progress)
 }

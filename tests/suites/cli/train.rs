@@ -241,6 +241,7 @@ fn an_evaluation_asks_nothing_of_the_training() {
     assert!(error.contains(expected), "{error}");
     assert!(refused(&["run"]).contains("is a folder; name a checkpoint, as `checkpoint.pth`"));
     assert!(refused(&["none.pth"]).contains("`none.pth`: no such file"));
+    assert!(refused(&["https://a.b/c.pth"]).contains("is an address; download the file"));
     assert!(refused(&["tiny.json"]).contains("is no torch checkpoint"));
 }
 
@@ -580,4 +581,11 @@ fn fid_is_measured_at_evaluations() {
     args.extend(["--resume", "auto", "--eval_only"]);
     ok(dir, &args);
     assert_eq!(names(&dir.join("run/fid_samples")).len(), 3);
+    args.truncate(args.len() - 3);
+    // An evaluation in another folder has a line of its own.
+    args.extend(["--eval_only", "--resume", "run/checkpoint.pth", "--output_dir", "again"]);
+    ok(dir, &args);
+    let log = fs::read_to_string(dir.join("again/log.txt")).unwrap();
+    let again: Value = serde_json::from_str(&log).unwrap();
+    assert_eq!((&again["epoch"], &again["eval_fid"]), (&line["epoch"], &line["eval_fid"]));
 }

@@ -32,6 +32,9 @@ pub(super) fn path(args: &Args) -> Result<Option<PathBuf>> {
         path if Path::new(path).is_dir() => {
             bail!("--resume `{path}`: is a folder; name a checkpoint, as `{RUN}`, in it")
         }
+        path if path.contains("://") => {
+            bail!("--resume `{path}`: is an address; download the file and name it")
+        }
         path => bail!("--resume `{path}`: no such file"),
     }
 }
