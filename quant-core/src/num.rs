@@ -123,7 +123,6 @@ pub(crate) const fn i16_of(x: f32) -> i16 {
 }
 
 /// The whole part of `x`, 0 below 1, 2^32 - 1 beyond it.
-#[cfg(feature = "alloc")]
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,

@@ -33,13 +33,12 @@ use crate::num::u32_of;
 use core::ffi::{c_char, c_void};
 use session::{Run, Session, session, session_mut};
 use span::Span;
+use types::status::Checked;
 
 pub use types::{
     FMQ_EULER, FMQ_FLOAT, FMQ_HEUN2, FMQ_INTEGER, FMQ_MIDPOINT, FMQ_MODEL_WORDS, FMQ_NO_LABEL,
     FmqModel, FmqNeeds, FmqSettings, FmqStatus,
 };
-
-type Checked<T> = Result<T, FmqStatus>;
 
 fn status(result: Checked<FmqStatus>) -> FmqStatus {
     result.unwrap_or_else(|status| status)

@@ -1,7 +1,8 @@
 //! What lies in a `fmq_model`: the parsed file, and the image under way.
 
 use super::span::{Arena, Span};
-use super::{Checked, FmqModel, FmqStatus};
+use super::types::status::Checked;
+use super::types::{FmqModel, FmqStatus};
 use crate::error::Error;
 use crate::format::Model;
 use crate::infer::{Plan, Sampler, Settings};

@@ -1,6 +1,6 @@
 //! Memory that a caller names: where it lies and how long it is, once that can be.
 
-use super::{Checked, FmqStatus};
+use super::types::status::{Checked, FmqStatus};
 
 /// A range of addresses, not empty of an address: not null, aligned for what it was made for, no longer
 /// than a slice may be.

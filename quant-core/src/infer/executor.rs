@@ -1,9 +1,9 @@
 //! Targets of a walk: one runs its operations in a memory, the other measures them without any.
 
-use super::Precision;
 use super::embedding;
 use super::map::{Map, Values, part};
 use super::op::Op;
+use super::precision::Precision;
 use super::walk::{Target, Walk};
 use super::workspace::{Sizes, Workspace, first, too_small};
 use crate::error::{Error, Result};

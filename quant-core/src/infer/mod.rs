@@ -48,6 +48,7 @@ mod layer;
 mod map;
 mod op;
 mod plan;
+mod precision;
 mod sampler;
 mod unet;
 mod walk;
@@ -57,22 +58,12 @@ pub use crate::method::Method;
 pub use executor::Engine;
 pub use layer::Layer;
 pub use plan::Plan;
+pub use precision::Precision;
 pub use sampler::{Sampler, Settings};
 pub use unet::Input;
 
 /// The bytes of stack that a [`Sampler`] takes, about: as measured on a Cortex-M4.
 pub const STACK_BYTES: usize = 8 << 10;
-
-/// The arithmetic of a net, where a program chooses when it runs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Precision {
-    /// Floats.
-    #[default]
-    Float,
-    /// Maps of bytes, and convolutions of integers, as the file's [`Activations`](crate::format::Activations) scale them: a
-    /// quarter of the memory for maps, and fewer instructions.
-    Integer,
-}
 
 /// The type of a map's values: `f32`, or `i8` for a file with activation scales.
 pub trait Arithmetic {
@@ -89,12 +80,10 @@ impl Arithmetic for i8 {
     const ENGINE: Engine = Engine::of::<Self>();
 }
 
-impl Precision {
-    /// The engine of a precision that is known when the program runs.
-    const fn engine(self) -> Engine {
-        match self {
-            Self::Float => f32::ENGINE,
-            Self::Integer => i8::ENGINE,
-        }
+/// The engine of a precision that is known when the program runs.
+const fn engine(precision: Precision) -> Engine {
+    match precision {
+        Precision::Float => f32::ENGINE,
+        Precision::Integer => i8::ENGINE,
     }
 }

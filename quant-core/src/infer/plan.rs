@@ -1,5 +1,6 @@
 //! What an evaluation of a net takes, and its result.
 
+use super::engine;
 use super::executor::{Engine, Needs, Observer};
 use super::unet::{Input, Net};
 use super::walk::Walk;
@@ -45,7 +46,7 @@ impl Plan {
     /// # Errors
     /// Those of [`Plan::with_arithmetic`].
     pub fn with_precision(model: &Model<'_>, precision: Precision) -> Result<Self> {
-        Self::stated(model, precision.engine())
+        Self::stated(model, engine(precision))
     }
 
     fn stated(model: &Model<'_>, engine: Engine) -> Result<Self> {
@@ -73,7 +74,7 @@ impl Plan {
         size: (usize, usize),
         precision: Precision,
     ) -> Result<Self> {
-        Self::sized(model, size, precision.engine())
+        Self::sized(model, size, engine(precision))
     }
 
     fn sized(model: &Model<'_>, (height, width): (usize, usize), engine: Engine) -> Result<Self> {

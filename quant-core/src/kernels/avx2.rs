@@ -18,8 +18,8 @@
 
 use core::arch::x86_64::*;
 
-use super::Kernel;
 use super::block::{self, Words, blocks};
+use super::kernel::Kernel;
 use crate::bits::Bits;
 use crate::num::low_u8;
 

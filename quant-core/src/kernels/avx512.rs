@@ -51,7 +51,7 @@
 use core::arch::x86_64::*;
 
 use super::block::{self, Block, Words, blocks};
-use super::{Kernel, max_code, ones};
+use super::kernel::{Kernel, max_code, ones};
 use crate::bits::Bits;
 use crate::num::low_u8;
 

@@ -31,11 +31,13 @@ mod avx512;
 ))]
 mod block;
 pub(crate) mod buckets;
+mod kernel;
 #[cfg(fmq_buckets)]
 mod ldm;
 #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
 mod neon;
 pub(crate) mod pairs;
+mod reach;
 pub mod scalar;
 #[cfg(fmq_dsp)]
 mod smlad;
@@ -45,6 +47,7 @@ mod tests;
 mod thumb1;
 
 use crate::bits::Bits;
+use kernel::Kernel;
 
 /// Writes the weights of packed codes: `out[i] = table[code i]`.
 ///
@@ -96,35 +99,6 @@ const fn bytes_of(done: usize, bits: Bits) -> usize {
 
 fn tail<T>(all: &mut [T], done: usize) -> &mut [T] {
     all.get_mut(done..).unwrap_or(&mut [])
-}
-
-/// The largest code of `b` bits, 1 to 8.
-const fn max_code(b: usize) -> u8 {
-    u8::MAX >> (8 - b)
-}
-
-/// `n` low ones, 1 to 64.
-const fn ones(n: usize) -> u64 {
-    u64::MAX >> (64 - n)
-}
-
-/// Vector instructions that this CPU has; a value is the proof.
-///
-/// Each loop handles whole blocks from the front, as far as both slices reach, and returns the
-/// number of codes done: a multiple of eight, and 0 for a width that it leaves to [`scalar`].
-trait Kernel {
-    /// [`dequantize`].
-    fn dequantize(&self, codes: &[u8], bits: Bits, table: &[f32; 256], out: &mut [f32]) -> usize;
-
-    /// [`unpack`].
-    fn unpack(&self, _bytes: &[u8], _bits: Bits, _codes: &mut [u8]) -> usize {
-        0
-    }
-
-    /// [`pack`]; stops in front of a block with a code that does not fit.
-    fn pack(&self, _codes: &[u8], _bits: Bits, _out: &mut [u8]) -> usize {
-        0
-    }
 }
 
 /// The best kernel that this CPU has.

@@ -22,7 +22,7 @@
 use core::arch::aarch64::*;
 
 use super::block::{self, Words, blocks};
-use super::{Kernel, max_code};
+use super::kernel::{Kernel, max_code};
 use crate::bits::Bits;
 use crate::num::low_u8;
 

@@ -19,6 +19,7 @@ use super::smlad as cpu;
 #[cfg(not(fmq_dsp))]
 use plain as cpu;
 
+use super::reach::reach;
 #[cfg(fmq_dsp)]
 use super::smlad::mix_fours;
 #[cfg(fmq_thumb1)]
@@ -205,13 +206,6 @@ pub(crate) fn correlate(
         at = at.get(together * stride..).unwrap_or_default();
         left = rest;
     }
-}
-
-/// Whether so many lines, one at least and `step` words apart, each begin with so many words.
-#[inline]
-pub(super) fn reach(words: &[i32], step: usize, lines: usize, len: usize) -> bool {
-    let last = lines.checked_sub(1).and_then(|last| last.checked_mul(step)?.checked_add(len));
-    last.is_some_and(|end| end <= words.len())
 }
 
 /// The first `N` words of each of so many lines, `step` words apart; none where they are not all there.

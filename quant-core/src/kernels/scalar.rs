@@ -28,7 +28,7 @@
 //! | pack 1 to 7 bits | 0.10 to 0.21 | 0.50 to 0.90 |
 //! | either, 8 bits: a copy | 0.01 | 0.75 to 1.0 |
 
-use super::{max_code, ones};
+use super::kernel::{max_code, ones};
 use crate::bits::Bits;
 
 /// [`kernels::dequantize`](super::dequantize) for any CPU.

@@ -14,7 +14,7 @@
 
 use core::arch::asm;
 
-use super::pairs::reach;
+use super::reach::reach;
 
 /// The word whose low number this is, and whose high number is 0.
 #[inline]

@@ -15,7 +15,7 @@
 
 use core::arch::asm;
 
-use super::pairs::reach;
+use super::reach::reach;
 
 /// Loads a weight and takes its numbers apart.
 macro_rules! weight {

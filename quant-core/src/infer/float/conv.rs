@@ -7,7 +7,7 @@
 use super::super::map::part_mut;
 use super::super::op::{Accumulate, Conv};
 use super::super::workspace::{Sizes, Workspace, first};
-use super::NormAct;
+use super::norm_act::NormAct;
 use crate::error::Result;
 
 /// Floats of a gathered block that a layer with many channels aims at.

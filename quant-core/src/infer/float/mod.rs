@@ -6,19 +6,19 @@
 mod attention;
 mod conv;
 mod norm;
+mod norm_act;
 mod pool;
 
 pub(super) use attention::softmax;
 pub(super) use norm::{EPS, finish};
 
-use super::Precision;
 use super::embedding;
 use super::executor::Layers;
 use super::map::{move_down, part_mut};
-use super::op::{Kernel, Op, Prologue, head_width};
+use super::op::{Kernel, Op, head_width};
+use super::precision::Precision;
 use super::workspace::{Sizes, Workspace};
 use crate::error::Result;
-use crate::num;
 
 impl Layers for f32 {
     const PRECISION: Precision = Precision::Float;
@@ -86,32 +86,4 @@ pub(super) fn norm_sizes(channels: usize) -> Sizes {
 /// Workspace of attention: scores, and a query.
 pub(super) fn attention_sizes(pixels: usize, width: usize) -> Sizes {
     Sizes { gathered: pixels.saturating_add(width), ..Sizes::default() }
-}
-
-/// Norm and activation of one channel's values on their way into a layer.
-enum NormAct {
-    Plain,
-    Affine { gain: f32, offset: f32, active: bool },
-}
-
-impl NormAct {
-    /// # Shapes
-    /// `affine`: gain and offset of each channel, as the norm left them.
-    fn new(prologue: Prologue, affine: &[f32], channel: usize) -> Self {
-        match affine.as_chunks().0.get(channel) {
-            Some(&[gain, offset]) if prologue != Prologue::Plain => {
-                Self::Affine { gain, offset, active: prologue == Prologue::NormSilu }
-            }
-            _ => Self::Plain,
-        }
-    }
-
-    #[inline]
-    fn of(&self, x: f32) -> f32 {
-        match *self {
-            Self::Plain => x,
-            Self::Affine { gain, offset, active: false } => gain * x + offset,
-            Self::Affine { gain, offset, active: true } => num::silu(gain * x + offset),
-        }
-    }
 }

@@ -3,7 +3,7 @@
 use super::super::map::{Map, Source, part, part_mut};
 use super::super::op::Prologue;
 use super::super::workspace::{Workspace, first};
-use super::NormAct;
+use super::norm_act::NormAct;
 use crate::error::Result;
 
 /// Averages blocks of 2 x 2; see [`Op::Pool`](super::super::op::Op).

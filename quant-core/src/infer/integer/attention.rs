@@ -4,7 +4,7 @@ use super::super::float::softmax;
 use super::super::map::Map;
 use super::super::op::head_width;
 use super::super::workspace::{Workspace, first};
-use super::bytes;
+use super::arena::bytes;
 use super::requantizer::byte;
 use crate::error::Result;
 use crate::num;

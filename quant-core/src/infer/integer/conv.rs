@@ -6,10 +6,10 @@
 use super::super::map::{Map, Source, Values, part, part_mut};
 use super::super::op::{Conv, Kernel, Prologue};
 use super::super::workspace::{Sizes, Workspace, first};
+use super::arena::{bytes, limit, words};
 use super::input_quantizer::InputQuantizer;
 use super::levels::{Levels, row_words};
 use super::requantizer::Requantizer;
-use super::{bytes, limit, words};
 use crate::error::Result;
 use crate::kernels::buckets::Layout;
 use crate::kernels::pairs;

@@ -2,6 +2,7 @@
 //! channels in a word, or sorted by their codes.
 
 use super::super::map::part_mut;
+use super::arena::words;
 use crate::error::{Error, Result};
 use crate::format::Tensor;
 use crate::kernels::buckets::{self, Buckets, Layout};
@@ -101,7 +102,7 @@ impl Levels {
         let (pairs, rest) = row_words(weight, side);
         let (out, rest_memory) = memory.split_at_mut_checked(pairs).unwrap_or_default();
         let rest = part_mut(rest_memory, 0, rest);
-        let out = super::words(out);
+        let out = words(out);
         let Some(coded) = weight.quantized() else {
             self.dense(weight, row, side, rest, out)?;
             return Ok(Row { multipliers: Multipliers::Words(out), scale: self.scale });

@@ -4,7 +4,7 @@ use super::super::float::{EPS, finish};
 use super::super::map::Source;
 use super::super::op::{Modulation, Params};
 use super::super::workspace::{Workspace, first};
-use super::bytes;
+use super::arena::bytes;
 use super::input_quantizer::FixedPointAffine;
 use crate::error::Result;
 use crate::net::GROUPS;

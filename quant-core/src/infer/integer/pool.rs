@@ -3,7 +3,7 @@
 use super::super::map::{Map, Source, Values, part, part_mut};
 use super::super::op::Prologue;
 use super::super::workspace::Workspace;
-use super::bytes;
+use super::arena::bytes;
 use super::input_quantizer::InputQuantizer;
 use super::requantizer::byte;
 use crate::num;
