@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
-use self::folder::{Crop, Folder, FolderOptions};
+use self::folder::{Crop, Folder, FolderOptions, Hidden};
 use crate::error::{Error, Result};
 
 pub mod catalog;
@@ -53,6 +53,11 @@ pub trait ImageSet: Send + Sync {
     /// # Errors
     /// A file that cannot be read or is no such image, by its name.
     fn read(&self, i: usize, pixels: &mut [u8]) -> Result<()>;
+
+    /// The folders and images that were passed over for their names when the set was opened.
+    fn hidden(&self) -> Hidden {
+        Hidden::default()
+    }
 
     /// The files that were found to be bad so far and passed over, in order.
     fn skipped(&self) -> Vec<PathBuf> {

@@ -11,6 +11,7 @@ use fm_candle::fid::npz::About;
 use fm_candle::fid::{self, Features, npz};
 
 use crate::cli::Common;
+use crate::cmd::images;
 
 /// Train the small classifier behind `fmq fid --features lenet`
 #[derive(clap::Args)]
@@ -57,6 +58,7 @@ pub(crate) fn run(args: &Args, common: &Common) -> Result<()> {
     let dataset: Dataset = args.dataset.parse()?;
     let train = dataset.load(&args.data_path, Split::Train)?;
     let test = dataset.load(&args.data_path, Split::Test)?;
+    progress.line(&images::summary(&train, &format!("{dataset}:{}", Split::Train)));
     let config = TrainConfig {
         epochs: args.epochs,
         batch_size: args.batch_size,

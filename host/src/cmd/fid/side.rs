@@ -140,7 +140,11 @@ impl<'a> Judge<'a> {
         let path = Path::new(name);
         let source = match Kind::of(name)? {
             Kind::DataSet(dataset, split) => return self.data_set(name, dataset, split, wanted),
-            Kind::Folder => Source::Files(folder::list(path)?),
+            Kind::Folder => {
+                let (files, hidden) = folder::list(path)?;
+                images::tell_hidden(&hidden, self.common.progress());
+                Source::Files(files)
+            }
             Kind::Npz => match npz::read(path)? {
                 npz::Content::Statistics(statistics) => {
                     return Self::statistics(path, statistics, wanted);
@@ -175,6 +179,7 @@ impl<'a> Judge<'a> {
             );
         }
         if let Some(set) = images::data_set(dataset, split, dir, args.n, size)? {
+            images::tell_hidden(&set.hidden(), self.common.progress());
             let name = match size {
                 Some(size) => format!("{name} at {size} x {size}"),
                 None => name.into(),

@@ -1,6 +1,8 @@
 //! The epochs of a run: training, saving, evaluating.
 
 use core::time::Duration;
+use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -17,7 +19,6 @@ use super::fid::Fid;
 use super::journal::{Entry, Journal};
 use super::signals::Signals;
 use super::{Args, MODEL, RUN};
-use crate::cmd::label::class_cycle;
 use crate::cmd::net;
 use crate::progress::Progress;
 use crate::report::grid;
@@ -39,13 +40,14 @@ pub(super) struct Run<'a> {
     /// With `--compute_fid`.
     pub(super) fid: Option<Fid>,
     /// Bad files that have been named.
-    pub(super) skipped: usize,
+    pub(super) skipped: BTreeSet<PathBuf>,
 }
 
 impl Run<'_> {
     /// Trains to the last epoch, or until a signal comes; a run that was cut before an evaluation
     /// begins with it.
     pub(super) fn train(&mut self) -> Result<()> {
+        self.tell_skipped();
         let first = self.trainer.progress().epoch;
         let epochs = self.trainer.config().epochs;
         let last = if self.args.test_run { epochs.min(first + 1) } else { epochs };
@@ -67,6 +69,21 @@ impl Run<'_> {
             }
             evaluate = self.args.test_run || at + 1 >= last || self.is_milestone();
         }
+    }
+
+    /// Names the bad files that were passed over since the last time.
+    fn tell_skipped(&mut self) {
+        const NAMED: usize = 8;
+        let mut new = self.data.skipped();
+        new.retain(|path| self.skipped.insert(path.clone()));
+        if new.is_empty() {
+            return;
+        }
+        let names = new.iter().take(NAMED).map(|path| format!("`{}`", path.display()));
+        let names = names.collect::<Vec<_>>().join(", ");
+        let more = if new.len() > NAMED { ", ..." } else { "" };
+        self.progress
+            .line(&format!("warning: passed over {} bad file(s): {names}{more}", new.len()));
     }
 
     fn tell_stopped(&self) {
@@ -159,10 +176,7 @@ impl Run<'_> {
         }
         self.save(RUN)?;
         bar.finish_and_clear();
-        for path in self.data.skipped().iter().skip(self.skipped) {
-            self.progress.line(&format!("warning: passed over `{}`, no image", path.display()));
-        }
-        self.skipped = self.data.skipped().len();
+        self.tell_skipped();
         let whole_epoch = seconds * batches as f64 / (batches - first.batch).max(1) as f64;
         self.progress.line(&format!(
             "epoch {epoch}: loss {:.5}, |g| {:.3}, {seconds:.0} s, {:.0} img/s, {} to go",
@@ -237,7 +251,10 @@ impl Run<'_> {
         if first < end {
             let seed = self.trainer.config().seed;
             let x0 = start_noise(seed, first as u64, end - first, shape, &self.device)?;
-            let labels = class_cycle(net.config(), end)?;
+            // Classes that were never seen have no meaning yet.
+            let seen = u32::try_from(self.data.classes())?;
+            let labels = (seen > 0 && net.config().num_classes.is_some())
+                .then(|| (0..seen).cycle().take(end).collect::<Vec<_>>());
             let labels = labels.as_ref().map(|labels| &labels[first..]);
             let samples =
                 self.cut_if_alone(|| self.sampler.run(net, &x0, labels, false, |_| {}))?;
