@@ -1,7 +1,11 @@
 //! Folders of images as people have them: with hidden names, links to nothing, pipes, any kind of file.
 
+use core::time::Duration;
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixListener;
+use std::process::Stdio;
+use std::thread;
+use std::time::Instant;
 
 use super::train::idx;
 use super::*;
@@ -211,4 +215,35 @@ fn images_of_every_kind_are_the_same_images() {
         assert_eq!((&json["n_a"], &json["n_b"]), (&4.into(), &4.into()), "{kind}");
         assert!(json["fid"].as_f64().unwrap().abs() < 1e-6, "{kind}: {json}");
     }
+}
+
+#[test]
+fn a_signal_is_obeyed_while_images_are_waited_for() {
+    let dir = classes();
+    let dir = dir.path();
+    // A batch of many large images, which takes far longer than a second to read.
+    fs::create_dir(dir.join("many")).unwrap();
+    png(&dir.join("large.png"), 1500, 1);
+    for i in 0..4000 {
+        fs::hard_link(dir.join("large.png"), dir.join(format!("many/{i}.png"))).unwrap();
+    }
+    let args = ["--batch_size", "4000", "--image-size", "8", "--cache-mib", "0", "--epochs", "2"];
+    let mut run = train("many", "free.json", &args);
+    run.retain(|arg| *arg != "--test_run");
+    let mut fmq = Command::new(env!("CARGO_BIN_EXE_fmq"));
+    let mut child = fmq.args(run).current_dir(dir).stderr(Stdio::piped()).spawn().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !dir.join("run/args.json").exists() && Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(10));
+    }
+    thread::sleep(Duration::from_millis(200));
+    assert!(child.try_wait().unwrap().is_none(), "the run has ended too early");
+    let asked = Instant::now();
+    let kill = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+    let output = child.wait_with_output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(kill.success() && output.status.success(), "{stderr}");
+    assert!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
+    assert!(stderr.contains("stopped by a signal, saved"), "{stderr}");
+    assert!(dir.join("run/checkpoint.pth").exists());
 }

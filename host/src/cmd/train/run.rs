@@ -11,7 +11,7 @@ use fm_candle::data::ImageSet;
 use fm_candle::device::Device;
 use fm_candle::model::UNet;
 use fm_candle::sample::{Sampler, start_noise, to_pixels};
-use fm_candle::train::{Ranks, Trainer};
+use fm_candle::train::{Loader, Ranks, Trainer};
 use fm_candle::{DType, Tensor, atomic, checkpoint};
 use serde_json::{Map, Value};
 
@@ -133,6 +133,14 @@ impl Run<'_> {
         bar.reset_eta();
         let (start, mut saved) = (Instant::now(), Instant::now());
         while self.trainer.progress().batch < batches {
+            if !self.wait(&mut loader) {
+                if self.ranks.rank().size > 1 {
+                    bail!("stopped by a signal while images were waited for; {}", self.last_good());
+                }
+                self.trainer.forget_pending();
+                self.save(RUN)?;
+                return Ok(false);
+            }
             let loss = match self.trainer.next_batch(&mut loader) {
                 Ok(Some(loss)) => loss,
                 Ok(None) => break,
@@ -186,6 +194,17 @@ impl Run<'_> {
             hours(whole_epoch * (last - epoch - 1) as f64),
         ));
         Ok(true)
+    }
+
+    /// Waits for images, which may never come: until a signal comes, and among several processes, which
+    /// stop together where they can, for some time more. Whether the images are there.
+    fn wait(&self, loader: &mut Loader) -> bool {
+        let seconds = if self.ranks.rank().size > 1 { 10 } else { 0 };
+        let mut since = None;
+        loader.wait(|| {
+            self.signals.asked()
+                && since.get_or_insert_with(Instant::now).elapsed() >= Duration::from_secs(seconds)
+        })
     }
 
     /// What a run that ends by an error can go on from.
