@@ -208,7 +208,11 @@ fn a_resumed_run_goes_on_as_if_it_had_not_been_cut() {
     let losses = train(&mut whole, 3);
     train(&mut part, 1);
     assert!(part.save(&file, &Map::new()).is_err(), "between two updates of an accumulating run");
-    train(&mut part, 1);
+    // A run that stops there forgets what was not used yet, and does it again.
+    part.forget_pending();
+    assert_eq!(part.progress().batch, 0);
+    part.save(&file, &Map::new()).unwrap();
+    assert_eq!(train(&mut part, 2), losses[..2]);
     part.save(&file, &Map::new()).unwrap();
     let mut resumed = Trainer::resume(&file, &config, &settings, &Device::Cpu).unwrap();
     assert_eq!(resumed.progress(), part.progress());

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 
 use self::checksum::Hasher;
-use self::folder::{Crop, Folder, FolderOptions};
+use self::folder::{Crop, Folder, FolderOptions, Hidden};
 use crate::error::{Error, Result};
 
 pub mod catalog;
@@ -71,6 +71,11 @@ pub trait ImageSet: Send + Sync {
     /// where they are the pixels.
     fn preparation(&self) -> String {
         String::new()
+    }
+
+    /// The folders and images that were passed over for their names when the set was opened.
+    fn hidden(&self) -> Hidden {
+        Hidden::default()
     }
 
     /// The files that were found to be bad so far and passed over, in order.

@@ -56,6 +56,8 @@ pub struct Trainer {
     optimizer: AdamW,
     schedule: Schedule,
     progress: Progress,
+    /// Where it stood before the first batch whose gradients are pending.
+    updated: Progress,
     /// Gradients of the batches since the last update.
     pending: Vec<Option<Tensor>>,
     scaler: Scaler,
@@ -87,6 +89,7 @@ impl Trainer {
             net,
             vars,
             progress: Progress::default(),
+            updated: Progress::default(),
             scaler: Scaler::default(),
             ranks: Arc::new(Alone),
             grad_norm: 0.0,
@@ -214,6 +217,9 @@ impl Trainer {
             // Upstream's net without classes does not look at them.
             pixels.labels = None;
         }
+        if self.pending.iter().all(Option::is_none) {
+            self.updated = self.progress;
+        }
         let rank = self.ranks.rank();
         let batch = Batch::draw(&pixels, &self.config, &self.progress, rank, &self.device)?;
         let own = self.accumulate(&batch)?;
@@ -240,6 +246,14 @@ impl Trainer {
             self.update()?;
         }
         Ok(Some(value))
+    }
+
+    /// Forgets the batches whose gradients wait for an update, as if they had still to come.
+    pub fn forget_pending(&mut self) {
+        if self.pending.iter().any(Option::is_some) {
+            self.progress = self.updated;
+            self.pending.fill(None);
+        }
     }
 
     /// Counts the epoch under way as finished; gradients that wait for an update are dropped.

@@ -21,11 +21,12 @@ use crate::cmd::net::NetArgs;
 use crate::cmd::ode::{OdeOptions, Steps};
 use crate::cmd::output;
 use crate::cmd::sample::{at_least_1, finite};
+use crate::progress::Progress;
 
 /// Find the noise of images: the ODE backward, from t = 1 to 0
 #[derive(clap::Args)]
 #[command(
-    after_help = "IMAGES: a folder of PNG images, .npz of images (arr_0), .safetensors with \
+    after_help = "IMAGES: a folder of images (PNG, JPEG, ...), .npz of images (arr_0), .safetensors with \
     `samples` (n, c, h, w; from -1 to 1, as `fmq sample` writes) and where wanted `label` (n), or \
     a data set (mnist:train, mnist:test, ...). A net of one channel takes RGB images whose \
     channels are equal."
@@ -104,7 +105,8 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
     let grid = args.count.grid(args.ode_method, args.edm_schedule, grid)?;
     let device = common.device()?;
     let net = args.net.build(&device, common.progress())?;
-    let set = Set::read(args, net.config()).map_err(|error| images::named(&args.images, error))?;
+    let set = Set::read(args, net.config(), common.progress());
+    let set = set.map_err(|error| images::named(&args.images, error))?;
     let x1 = set.images.to_device(&device)?;
     let n = x1.dim(0)?;
     let labels = match (args.label, set.labels, net.config().num_classes) {
@@ -203,7 +205,7 @@ const NO_IMAGES: &str = "no set of images: neither a folder, .npz nor .safetenso
 
 impl Set {
     /// Reads the images that the arguments name, and checks that they fit the net.
-    fn read(args: &Args, config: &UNetConfig) -> Result<Self> {
+    fn read(args: &Args, config: &UNetConfig, progress: Progress) -> Result<Self> {
         let (name, n) = (&args.images, args.n);
         let path = Path::new(name);
         let set = match Kind::of(name)? {
@@ -213,9 +215,10 @@ impl Set {
                     "needs --data-path DIR; built in are the first 512 images of mnist:test (-n \
                      512 or less)",
                 )?;
+                images::tell_hidden(&set.hidden(), progress);
                 Self::of(data::Images::gather(&*set, n.unwrap_or(usize::MAX))?, n, config)?
             }
-            Kind::Folder => Self::of(images::folder(path, n)?, n, config)?,
+            Kind::Folder => Self::of(images::folder(path, n, progress)?, n, config)?,
             Kind::Npz => match npz::read(path)? {
                 npz::Content::Images(images) => {
                     Self::of(data::Images::gather(&images, n.unwrap_or(usize::MAX))?, n, config)?

@@ -8,12 +8,14 @@
 //! Only pictures that say they are ours are replaced or removed: data sets number theirs likewise.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
+use std::fs;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use fm_candle::atomic;
+use fm_candle::data::folder::is_hidden;
+use fm_candle::data::regular;
 
 use crate::report::picture;
 
@@ -117,12 +119,12 @@ fn look(dir: &Path, is_our_name: impl Fn(&str) -> bool, found: &mut Found) -> Re
     for entry in fs::read_dir(dir).with_context(reading)? {
         let entry = entry.with_context(reading)?;
         let (path, name) = (entry.path(), entry.file_name());
-        let name = name.to_str().unwrap_or_default();
-        if name.starts_with('.') || (name == FRAMES && path.is_dir()) {
+        if is_hidden(&name) || (name == FRAMES && path.is_dir()) {
             continue;
         }
+        let name = name.to_str().unwrap_or_default();
         if name.strip_suffix(".png").is_some_and(&is_our_name)
-            && File::open(&path).is_ok_and(|file| picture::is_ours(BufReader::new(file)))
+            && regular::open(&path).is_ok_and(|file| picture::is_ours(BufReader::new(file)))
         {
             found.ours.push(path);
         } else {

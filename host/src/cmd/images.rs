@@ -3,12 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Error, Result, bail};
-use fm_candle::data::folder::{self, FolderOptions};
+use fm_candle::data::folder::{self, FolderOptions, Hidden};
 use fm_candle::data::{Dataset, ImageSet, Images, Split};
 use rayon::prelude::*;
 
 pub(crate) use self::kind::Kind;
 use crate::embedded;
+use crate::progress::Progress;
 
 mod kind;
 
@@ -17,6 +18,33 @@ pub(crate) fn named(name: &str, error: Error) -> Error {
     let named = format!("`{name}`");
     // Errors about a file begin with its name already.
     if error.to_string().starts_with(&named) { error } else { error.context(named) }
+}
+
+/// What a set holds, and what was passed over in its folder, for people.
+pub(crate) fn summary(set: &dyn ImageSet, name: &str) -> String {
+    let classes = match set.classes() {
+        0 => "without classes".to_string(),
+        1 => "in 1 class".to_string(),
+        n => format!("in {n} classes"),
+    };
+    let warning = warning(&set.hidden()).map_or_else(String::new, |line| format!("\n{line}"));
+    format!("{name}: {} images {classes}{warning}", set.len())
+}
+
+/// Says how many names of a folder were passed over, if any were.
+pub(crate) fn tell_hidden(hidden: &Hidden, progress: Progress) {
+    if let Some(warning) = warning(hidden) {
+        progress.line(&warning);
+    }
+}
+
+fn warning(hidden: &Hidden) -> Option<String> {
+    let example = hidden.example.as_ref()?.display();
+    let more = if hidden.count > 1 { ", ..." } else { "" };
+    Some(format!(
+        "warning: passed over {} hidden or system name(s), neither class nor image: `{example}`{more}",
+        hidden.count
+    ))
 }
 
 /// How many of MNIST's test images are built in.
@@ -45,17 +73,24 @@ pub(crate) fn data_set(
     }
 }
 
-/// At most the first `n` images of a data set's test half; without a folder the built-in ones.
-pub(crate) fn test_half(dataset: Dataset, dir: Option<&Path>, n: usize) -> Result<Images> {
+/// At most the first `n` images of a data set's test half, without a folder the built-in ones, and
+/// its summary.
+pub(crate) fn test_half(
+    dataset: Dataset,
+    dir: Option<&Path>,
+    n: usize,
+) -> Result<(Images, String)> {
     let n = if dir.is_none() { n.min(BUILT_IN) } else { n };
     let set = data_set(dataset, Split::Test, dir, Some(n), None)?;
     let set = set.with_context(|| format!("--data {dataset}: needs --data-path DIR"))?;
-    Ok(Images::gather(&*set, n)?)
+    let summary = summary(&*set, &format!("{dataset}:{}", Split::Test));
+    Ok((Images::gather(&*set, n)?, summary))
 }
 
 /// The images of a folder, by name, or the first `n` of them, all of one size; in RGB.
-pub(crate) fn folder(dir: &Path, n: Option<usize>) -> Result<Images> {
-    let mut paths = folder::list(dir)?;
+pub(crate) fn folder(dir: &Path, n: Option<usize>, progress: Progress) -> Result<Images> {
+    let (mut paths, hidden) = folder::list(dir)?;
+    tell_hidden(&hidden, progress);
     paths.truncate(n.unwrap_or(usize::MAX));
     let mut groups = files(&paths)?;
     if let [first, second, ..] = &groups[..] {
@@ -89,6 +124,10 @@ mod tests {
 
     use super::*;
 
+    fn quiet() -> Progress {
+        Progress::new(true, true)
+    }
+
     fn write_png(path: &Path, color: png::ColorType, width: u32, pixels: &[u8]) {
         let mut bytes = Vec::new();
         let per_row = width * u32::try_from(color.samples()).unwrap();
@@ -105,10 +144,10 @@ mod tests {
         write_png(&dir.path().join("b.png"), png::ColorType::Rgb, 2, &[7, 8, 9, 10, 11, 12]);
         write_png(&dir.path().join("a.PNG"), png::ColorType::Grayscale, 2, &[1, 2]);
         fs::write(dir.path().join("notes.txt"), "no image").unwrap();
-        let images = folder(dir.path(), None).unwrap();
+        let images = folder(dir.path(), None, quiet()).unwrap();
         assert_eq!((images.n, images.channels, images.height, images.width), (2, 3, 1, 2));
         assert_eq!(images.pixels, [1, 2, 1, 2, 1, 2, 7, 10, 8, 11, 9, 12]);
-        assert_eq!(folder(dir.path(), Some(1)).unwrap().n, 1);
+        assert_eq!(folder(dir.path(), Some(1), quiet()).unwrap().n, 1);
     }
 
     #[test]
@@ -117,7 +156,7 @@ mod tests {
         for (name, width) in [("1.png", 2), ("2.png", 2), ("3.png", 1), ("4.png", 2)] {
             write_png(&dir.path().join(name), png::ColorType::Grayscale, width, &[0; 2]);
         }
-        let groups = files(&folder::list(dir.path()).unwrap()).unwrap();
+        let groups = files(&folder::list(dir.path()).unwrap().0).unwrap();
         let sizes = groups.iter().map(|group| (group.n, group.height, group.width));
         assert_eq!(sizes.collect::<Vec<_>>(), [(2, 1, 2), (1, 2, 1), (1, 1, 2)]);
         assert!(groups.iter().all(|group| group.pixels.len() == group.n * 6));
@@ -126,7 +165,7 @@ mod tests {
     #[test]
     fn folders_name_the_image_at_fault() {
         let dir = tempfile::tempdir().unwrap();
-        let complaint = || format!("{:#}", folder(dir.path(), None).unwrap_err());
+        let complaint = || format!("{:#}", folder(dir.path(), None, quiet()).unwrap_err());
         assert!(complaint().contains("holds no images"));
         write_png(&dir.path().join("0.png"), png::ColorType::Grayscale, 2, &[1, 2, 3, 4]);
         write_png(&dir.path().join("1.png"), png::ColorType::Grayscale, 1, &[1, 2]);

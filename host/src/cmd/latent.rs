@@ -90,7 +90,8 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
         .map(|path| NetArgs::plain(path).build(&device, common.progress()))
         .transpose()?;
     let full = full.as_ref().unwrap_or(&net);
-    let real = images::test_half(args.data, args.data_path.as_deref(), args.n.max(args.invert))?;
+    let (dir, n) = (args.data_path.as_deref(), args.n.max(args.invert));
+    let (real, summary) = images::test_half(args.data, dir, n)?;
     let shape = (real.channels, real.height, real.width);
     let drawn = image_shape(net.config())?;
     if drawn != shape || image_shape(full.config())? != shape {
@@ -99,6 +100,7 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
             args.data
         );
     }
+    common.progress().line(&summary);
     let images = from_pixels(&real, &device)?;
     let n = args.n.min(real.n);
     let mut shown = images.narrow(0, 0, n)?;

@@ -106,8 +106,9 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
     let device = common.device()?;
     let (grid, options) = args.ode.steps(0.1)?;
     let judge = Judge::open(args, &device)?;
-    let real = images::test_half(args.data, args.data_path.as_deref(), REAL)?;
+    let (real, summary) = images::test_half(args.data, args.data_path.as_deref(), REAL)?;
     judge.check(&config, &real, args.data)?;
+    common.progress().line(&summary);
     let reference = judge.reference(args, common)?;
     let study = Study {
         model: args.net.name(),
@@ -219,6 +220,8 @@ impl Judge {
         } else {
             args.data.open(dir, Split::Train, &args.data.folder_options())?
         };
+        let name = format!("{}:{}", args.data, Split::Train);
+        common.progress().line(&images::summary(&*set, &name));
         let bar = common.progress().bar("training half", set.len() as u64, "img");
         let mut gathering = Gathering::new(&*self.net);
         for first in (0..set.len()).step_by(CHUNK) {

@@ -1,5 +1,6 @@
 //! `fmq train`: upstream's `train.py`, its flags and its files.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use fm_candle::train::{Precision, Rank, Ranks, TrainConfig, Trainer};
 
 use crate::cli::{self, Common};
 use crate::cmd::folder;
+use crate::cmd::images;
 use crate::cmd::images::named;
 use crate::cmd::launcher::Launcher;
 use crate::cmd::ode::{OdeOptions, Steps};
@@ -136,7 +138,7 @@ pub(crate) struct Args {
     /// Side to which the images of a folder are resized [default: their own]
     #[arg(long = "image-size", alias = "image_size")]
     image_size: Option<usize>,
-    /// Pass over files that are no images instead of ending with an error
+    /// Pass over files that are no images, links to nothing and pipes instead of ending with an error
     #[arg(long = "skip-bad", alias = "skip_bad")]
     skip_bad: bool,
     /// Memory for decoded images of a folder, in MiB
@@ -211,6 +213,7 @@ fn run_as(args: &Args, common: &Common, ranks: &Arc<dyn Ranks>) -> Result<()> {
         None => (Trainer::new(&arch, &config, &device)?, Vec::new()),
     };
     let trainer = trainer.with_ranks(Arc::clone(ranks))?;
+    progress.line(&images::summary(&*data, &format!("{dataset}:{}", Split::Train)));
     for line in notes(args, &config, &*data).iter().chain(&told) {
         progress.line(line);
     }
@@ -231,7 +234,7 @@ fn run_as(args: &Args, common: &Common, ranks: &Arc<dyn Ranks>) -> Result<()> {
         journal,
         signals,
         fid,
-        skipped: 0,
+        skipped: BTreeSet::new(),
     };
     if args.eval_only { run.evaluate().map(drop) } else { run.train() }
 }
@@ -382,14 +385,27 @@ fn check_fit(
     if height != width {
         bail!("--dataset {set}: images of {height} x {width} are not square");
     }
+    match (net.num_classes, data.classes()) {
+        (Some(known), 0) if config.class_drop_prob < 1.0 && !is_own_net(net, set) => bail!(
+            "--dataset {set}: the images in `{}` have no classes, but the net has {known}; put them \
+             into a folder for each class, give an --arch FILE.json with \"num_classes\": null, or \
+             train without labels by --class_drop_prob 1",
+            args.data_path.display()
+        ),
+        (Some(known), classes) if known < classes => {
+            bail!("--dataset {set} has {classes} classes, the net only {known}")
+        }
+        _ => {}
+    }
     // An evaluation draws as many images as are in a batch, but for a test run of none from the set.
     if !args.eval_only || args.test_run {
         config.batches(data.len())?;
     }
-    match net.num_classes {
-        Some(known) if known < data.classes() => {
-            bail!("--dataset {set} has {} classes, the net only {known}", data.classes())
-        }
-        _ => Ok(()),
-    }
+    Ok(())
+}
+
+/// Whether a set without classes of its own has this net, which knows some: that of CelebA is
+/// upstream's of ImageNet, as the paper takes it, and learns its row for images without a label.
+fn is_own_net(net: &UNetConfig, set: Dataset) -> bool {
+    set.classes() == 0 && UNetConfig::preset(set.name()).is_ok_and(|own| own == *net)
 }

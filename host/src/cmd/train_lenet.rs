@@ -12,6 +12,7 @@ use fm_candle::fid::{Features, npz};
 use fm_candle::fingerprint;
 
 use crate::cli::Common;
+use crate::cmd::images;
 
 /// Train the small classifier behind `fmq fid --features lenet`
 #[derive(clap::Args)]
@@ -58,6 +59,7 @@ pub(crate) fn run(args: &Args, common: &Common) -> Result<()> {
     let dataset: Dataset = args.dataset.parse()?;
     let train = dataset.load(&args.data_path, Split::Train)?;
     let test = dataset.load(&args.data_path, Split::Test)?;
+    progress.line(&images::summary(&train, &format!("{dataset}:{}", Split::Train)));
     let config = TrainConfig {
         epochs: args.epochs,
         batch_size: args.batch_size,

@@ -14,6 +14,7 @@ mod data;
 mod encode;
 mod export;
 mod fid;
+mod folders;
 mod misfits;
 mod paper;
 mod quantize;

@@ -3,6 +3,7 @@
 //! | module | idea |
 //! |---|---|
 //! | `index` | which images there are, and their classes |
+//! | `listing` | what lies in one folder; which names are passed over |
 //! | `picture` | a file as RGB pixels |
 //! | `resample` | crops, and Pillow's box filter |
 //!
@@ -11,7 +12,6 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 use std::collections::BTreeSet;
-use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -20,10 +20,13 @@ use self::index::Index;
 use self::picture::{MAX_SIDE, Picture};
 use self::resample::Region;
 use super::checksum::Hasher;
-use super::{ImageSet, Images, Split};
+use super::{ImageSet, Images, Split, regular};
 use crate::error::{Error, Result};
 
+pub use self::listing::{Hidden, is_hidden};
+
 mod index;
+mod listing;
 mod picture;
 mod resample;
 
@@ -38,7 +41,8 @@ pub struct FolderOptions {
     pub image_size: Option<usize>,
     /// The part of an image that is taken, before resizing.
     pub crop: Crop,
-    /// Whether a file that cannot be decoded gives way to the next good one of its class.
+    /// Whether a file that cannot be decoded gives way to the next good one of its class, and what is
+    /// called like an image but is no file is passed over.
     pub skip_bad: bool,
     /// Bytes of decoded images that are kept in memory.
     pub cache_bytes: u64,
@@ -83,19 +87,21 @@ impl Folder {
     /// `dir` itself is the half that is asked for, whichever it is. Each folder there is a class, as
     /// for torchvision's `ImageFolder`; if there are only images, they have no classes.
     ///
-    /// Files are looked at when they are read, but the first, which sets the size.
+    /// Files are looked at when they are read, but the first, which sets the size. Names of systems
+    /// and programs ([`is_hidden`]) are neither classes nor images.
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] when a folder cannot be listed, [`Error::File`] when it holds no images, or
-    /// the other half only, or the first image cannot be decoded, [`Error::Config`] for an image
-    /// size of 0 or more than 16384.
+    /// [`Error::Io`] when a folder cannot be listed, [`Error::File`] when it or a class holds no
+    /// images, or a link to nothing or what is called like an image but is no file (unless such are
+    /// skipped), or the other half only, or the first image cannot be decoded, [`Error::Config`] for
+    /// an image size of 0 or more than 16384.
     pub fn open(dir: &Path, split: Split, options: &FolderOptions) -> Result<Self> {
         if let Some(size) = options.image_size.filter(|size| !(1..=MAX_SIDE).contains(size)) {
             return Err(Error::Config(format!("image size {size}: 1 to {MAX_SIDE} is possible")));
         }
         let mut folder = Self {
-            index: Index::of(&half(dir, split)?)?,
+            index: Index::of(&half(dir, split)?, options.skip_bad)?,
             options: options.clone(),
             size: [options.image_size.unwrap_or(0); 2],
             cache: Vec::new(),
@@ -145,7 +151,7 @@ impl Folder {
                     self.skipped.lock().unwrap_or_else(PoisonError::into_inner).insert(at);
                 }
                 Err(Error::File { path, reason }) => {
-                    let reason = format!("{reason}; --skip-bad passes over such files");
+                    let reason = format!("{reason}; `fmq train --skip-bad` passes over such files");
                     return Err(Error::File { path, reason });
                 }
                 picture => return Ok((at, picture?)),
@@ -224,7 +230,7 @@ impl ImageSet for Folder {
     /// Hashes the file, which is not decoded.
     fn digest(&self, i: usize, hasher: &mut Hasher) -> Result<()> {
         let path = self.path(i);
-        let copied = File::open(&path).and_then(|mut file| io::copy(&mut file, hasher));
+        let copied = io::copy(&mut regular::open(&path)?, hasher);
         copied.map(drop).map_err(|error| Error::io(&path, error))
     }
 
@@ -233,9 +239,14 @@ impl ImageSet for Folder {
         format!("{image_size:?} {crop:?} {skip_bad}")
     }
 
+    fn hidden(&self) -> Hidden {
+        self.index.hidden().clone()
+    }
+
     fn skipped(&self) -> Vec<PathBuf> {
         let skipped = self.skipped.lock().unwrap_or_else(PoisonError::into_inner);
-        skipped.iter().map(|&i| self.path(i)).collect()
+        let decoded = skipped.iter().map(|&i| self.path(i));
+        self.index.skipped().iter().cloned().chain(decoded).collect()
     }
 }
 
@@ -257,12 +268,13 @@ fn half(dir: &Path, split: Split) -> Result<PathBuf> {
 }
 
 /// The images that lie in `dir` itself, by name; folders in it are left aside, as pytorch-fid and
-/// torch-fidelity do.
+/// torch-fidelity do. With them comes what was passed over for its name.
 ///
 /// # Errors
 ///
-/// [`Error::Io`] when the folder cannot be listed; [`Error::File`] when it holds no images.
-pub fn list(dir: &Path) -> Result<Vec<PathBuf>> {
+/// [`Error::Io`] when the folder cannot be listed; [`Error::File`] when it holds no images, or
+/// something that is called like an image but is no file.
+pub fn list(dir: &Path) -> Result<(Vec<PathBuf>, Hidden)> {
     index::flat(dir)
 }
 
@@ -286,9 +298,12 @@ pub fn read(path: &Path) -> Result<Images> {
 
 fn decode(path: &Path) -> Result<Picture> {
     let mut bytes = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(MAX_FILE + 1).read_to_end(&mut bytes))
-        .map_err(|error| Error::io(path, error))?;
+    let file = regular::open(path)?;
+    let read = file.take(MAX_FILE + 1).read_to_end(&mut bytes);
+    read.map_err(|error| Error::io(path, error))?;
+    if bytes.is_empty() {
+        return Err(Error::file(path, "is empty"));
+    }
     if bytes.len() as u64 > MAX_FILE {
         return Err(Error::file(path, format!("has more than {MAX_FILE} bytes")));
     }
@@ -358,7 +373,8 @@ mod tests {
             save(&dir.path().join(name), size, [1, 2, 3]);
         }
         fs::write(dir.path().join("notes.txt"), "no image").unwrap();
-        let paths = list(dir.path()).unwrap();
+        let (paths, hidden) = list(dir.path()).unwrap();
+        assert_eq!(hidden, Hidden::default());
         assert_eq!(paths, ["a.webp", "b.png"].map(|name| dir.path().join(name)));
         let image = read(&paths[1]).unwrap();
         assert_eq!((image.n, image.channels, image.height, image.width), (1, 3, 3, 2));
@@ -426,7 +442,9 @@ mod tests {
         };
         let error = open(false, None).unwrap_err().to_string();
         assert!(
-            error.contains("1.png`: is neither JPEG, PNG, WebP, BMP, PNM nor TIFF; --skip-bad"),
+            error.contains(
+                "1.png`: is neither JPEG, PNG, WebP, BMP, PNM nor TIFF; `fmq train --skip-bad`"
+            ),
             "{error}"
         );
         assert!(Images::gather(&open(false, Some(4)).unwrap(), 4).is_err());
@@ -435,6 +453,7 @@ mod tests {
         assert_eq!([0, 1, 2, 3].map(|i| red(&folder, i)), [2, 2, 2, 4]);
         assert_eq!(folder.skipped(), ["a/1.png", "a/3.PNG"].map(|name| dir.path().join(name)));
         fs::write(dir.path().join("b/1.png"), b"").unwrap();
+        assert!(read(&dir.path().join("b/1.png")).unwrap_err().to_string().ends_with("is empty"));
         let error = folder.read(3, &mut [0; 48]).unwrap_err().to_string();
         assert!(error.contains("class's 1 can be decoded"), "{error}");
         // A file that is not there is no bad image.

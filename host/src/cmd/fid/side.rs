@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use fm_candle::checkpoint;
-use fm_candle::data::{Dataset, ImageSet, Split, folder};
+use fm_candle::data::folder::{self, Hidden};
+use fm_candle::data::{Dataset, ImageSet, Split};
 use fm_candle::fid::inception::Layer;
 use fm_candle::fid::npz::About;
 use fm_candle::fid::resize::Resize;
@@ -169,7 +170,11 @@ impl<'a> Judge<'a> {
         let path = Path::new(name);
         let source = match Kind::of(name)? {
             Kind::DataSet(dataset, split) => return self.data_set(name, dataset, split, wanted),
-            Kind::Folder => Source::Files(files(path)?),
+            Kind::Folder => {
+                let (files, hidden) = files(path)?;
+                images::tell_hidden(&hidden, self.common.progress());
+                Source::Files(files)
+            }
             Kind::Npz => match npz::read(path)? {
                 npz::Content::Statistics(statistics) => {
                     return Self::statistics(statistics, npz::read_about(path)?, wanted);
@@ -208,6 +213,7 @@ impl<'a> Judge<'a> {
             );
         }
         if let Some(set) = images::data_set(dataset, split, dir, args.n, size)? {
+            images::tell_hidden(&set.hidden(), self.common.progress());
             let name = match size {
                 Some(size) => format!("{name} at {size} x {size}"),
                 None => name.into(),
@@ -332,8 +338,8 @@ impl<'a> Judge<'a> {
     }
 }
 
-/// The images that lie in a folder itself.
-fn files(dir: &Path) -> Result<Vec<PathBuf>> {
+/// The images that lie in a folder itself, and what was passed over.
+fn files(dir: &Path) -> Result<(Vec<PathBuf>, Hidden)> {
     let listed = folder::list(dir);
     if listed.is_err()
         && let Ok(entries) = dir.read_dir()

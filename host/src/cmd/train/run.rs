@@ -1,6 +1,8 @@
 //! The epochs of a run: training, saving, evaluating.
 
 use core::time::Duration;
+use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -9,7 +11,7 @@ use fm_candle::data::ImageSet;
 use fm_candle::device::Device;
 use fm_candle::model::{UNet, config};
 use fm_candle::sample::{Sampler, start_noise, to_pixels};
-use fm_candle::train::{Ranks, Trainer};
+use fm_candle::train::{Loader, Ranks, Trainer};
 use fm_candle::{DType, Tensor, atomic, checkpoint};
 use serde_json::{Map, Value};
 
@@ -17,7 +19,6 @@ use super::fid::Fid;
 use super::journal::{Entry, Journal};
 use super::signals::Signals;
 use super::{Args, MODEL, RUN};
-use crate::cmd::label::class_cycle;
 use crate::cmd::net;
 use crate::progress::Progress;
 use crate::report::grid;
@@ -39,13 +40,14 @@ pub(super) struct Run<'a> {
     /// With `--compute_fid`.
     pub(super) fid: Option<Fid>,
     /// Bad files that have been named.
-    pub(super) skipped: usize,
+    pub(super) skipped: BTreeSet<PathBuf>,
 }
 
 impl Run<'_> {
     /// Trains to the last epoch, or until a signal comes; a run that was cut before an evaluation
     /// begins with it.
     pub(super) fn train(&mut self) -> Result<()> {
+        self.tell_skipped();
         let first = self.trainer.progress().epoch;
         let epochs = self.trainer.config().epochs;
         let last = if self.args.test_run { epochs.min(first + 1) } else { epochs };
@@ -67,6 +69,21 @@ impl Run<'_> {
             }
             evaluate = self.args.test_run || at + 1 >= last || self.is_milestone();
         }
+    }
+
+    /// Names the bad files that were passed over since the last time.
+    fn tell_skipped(&mut self) {
+        const NAMED: usize = 8;
+        let mut new = self.data.skipped();
+        new.retain(|path| self.skipped.insert(path.clone()));
+        if new.is_empty() {
+            return;
+        }
+        let names = new.iter().take(NAMED).map(|path| format!("`{}`", path.display()));
+        let names = names.collect::<Vec<_>>().join(", ");
+        let more = if new.len() > NAMED { ", ..." } else { "" };
+        self.progress
+            .line(&format!("warning: passed over {} bad file(s): {names}{more}", new.len()));
     }
 
     fn tell_stopped(&self) {
@@ -120,6 +137,14 @@ impl Run<'_> {
         bar.reset_eta();
         let (start, mut saved) = (Instant::now(), Instant::now());
         while self.trainer.progress().batch < batches {
+            if !self.wait(&mut loader) {
+                if self.ranks.rank().size > 1 {
+                    bail!("stopped by a signal while images were waited for; {}", self.last_good());
+                }
+                self.trainer.forget_pending();
+                self.save(RUN)?;
+                return Ok(false);
+            }
             let loss = match self.trainer.next_batch(&mut loader) {
                 Ok(Some(loss)) => loss,
                 Ok(None) => break,
@@ -163,10 +188,7 @@ impl Run<'_> {
         }
         self.save(RUN)?;
         bar.finish_and_clear();
-        for path in self.data.skipped().iter().skip(self.skipped) {
-            self.progress.line(&format!("warning: passed over `{}`, no image", path.display()));
-        }
-        self.skipped = self.data.skipped().len();
+        self.tell_skipped();
         let whole_epoch = seconds * batches as f64 / (batches - first.batch).max(1) as f64;
         self.progress.line(&format!(
             "epoch {epoch}: loss {:.5}, |g| {:.3}, {seconds:.0} s, {:.0} img/s, {} to go",
@@ -176,6 +198,17 @@ impl Run<'_> {
             hours(whole_epoch * (last - epoch - 1) as f64),
         ));
         Ok(true)
+    }
+
+    /// Waits for images, which may never come: until a signal comes, and among several processes, which
+    /// stop together where they can, for some time more. Whether the images are there.
+    fn wait(&self, loader: &mut Loader) -> bool {
+        let seconds = if self.ranks.rank().size > 1 { 10 } else { 0 };
+        let mut since = None;
+        loader.wait(|| {
+            self.signals.asked()
+                && since.get_or_insert_with(Instant::now).elapsed() >= Duration::from_secs(seconds)
+        })
     }
 
     /// What a run that ends by an error can go on from.
@@ -241,7 +274,10 @@ impl Run<'_> {
         if first < end {
             let seed = self.trainer.config().seed;
             let x0 = start_noise(seed, first as u64, end - first, shape, &self.device)?;
-            let labels = class_cycle(net.config(), end)?;
+            // Classes that were never seen have no meaning yet.
+            let seen = u32::try_from(self.data.classes())?;
+            let labels = (seen > 0 && net.config().num_classes.is_some())
+                .then(|| (0..seen).cycle().take(end).collect::<Vec<_>>());
             let labels = labels.as_ref().map(|labels| &labels[first..]);
             let samples =
                 self.cut_if_alone(|| self.sampler.run(net, &x0, labels, false, |_| {}))?;
