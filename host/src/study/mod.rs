@@ -9,12 +9,14 @@
 //! | [`estimate`] | a number from several sets of samples, and how far chance moves it |
 //! | [`folder`] | what earlier runs left, and the files that are written |
 //! | [`levels`] | the levels of a channel of weights, for histograms |
+//! | [`mod@reference`] | what samples are compared with |
 //! | [`settings`] | what a study was made with |
 
 mod analyses;
 mod estimate;
 mod folder;
 mod levels;
+mod reference;
 mod settings;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -37,11 +39,11 @@ use quant_core::bits::Bits;
 use quant_core::scheme::Scheme;
 
 use self::analyses::{Analyses, Measured};
+pub(crate) use self::reference::Reference;
 use crate::cmd::label::class_cycle;
 use crate::cmd::net::{Precision, build};
 use crate::cmd::policy::PolicyArgs;
 use crate::cmd::sample::{image_shape, images};
-use crate::embedded;
 use crate::progress::Progress;
 use crate::report::{Row, SCHEMA, Summary, grid};
 
@@ -51,26 +53,6 @@ const SHOWN: (usize, usize) = (16, 4);
 const RESAMPLES: usize = 200;
 /// Images in a line of the picture that compares bits.
 const LINE: usize = 10;
-
-/// What samples are compared with.
-pub(crate) struct Reference {
-    pub(crate) statistics: Statistics,
-    /// Name of its images, for people.
-    pub(crate) name: String,
-    /// Their fingerprint, or that they are built in.
-    pub(crate) images: String,
-}
-
-impl Reference {
-    /// The statistics that the binary carries: of MNIST's training images on the built-in features.
-    pub(crate) fn built_in() -> Result<Self> {
-        Ok(Self {
-            statistics: embedded::lenet_mnist_train()?,
-            name: "the 60 000 images of MNIST train, built in".into(),
-            images: "built in".into(),
-        })
-    }
-}
 
 /// What is studied, and how.
 pub(crate) struct Study {
