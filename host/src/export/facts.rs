@@ -140,6 +140,14 @@ impl Facts {
         constants.into_iter().map(line).collect()
     }
 
+    /// The solver in Rust, for a program with quant-core.
+    pub(crate) fn rust_method(&self) -> String {
+        self.drawing.map_or_else(String::new, |Drawing { method, .. }| {
+            let of = "quant_core::method::Method";
+            format!("/// The solver.\npub const METHOD: {of} = {of}::{method:?};\n")
+        })
+    }
+
     /// The constants in Rust.
     pub(crate) fn rust(&self) -> String {
         let constant = |doc: &str, name: &str, of: &str, value: String| {
@@ -152,12 +160,6 @@ impl Facts {
             constant("Floats of the arena.", "ARENA_LEN", "usize", drawing.arena_len.to_string()),
             constant("Floats of an image.", "IMAGE_LEN", "usize", drawing.image_len().to_string()),
             constant("Classes, whose labels start at 0.", "CLASSES", "Option<u32>", classes),
-            constant(
-                "The solver.",
-                "METHOD",
-                "quant_core::method::Method",
-                format!("quant_core::method::Method::{:?}", drawing.method),
-            ),
             constant("Steps of the solver.", "STEPS", "u32", drawing.steps.to_string()),
             format!(
                 "/// The type of the values that the net computes with.\npub type Arithmetic = \

@@ -196,7 +196,8 @@ impl Project {
         };
         let (templates, plan) = match self.language {
             Language::Rust => {
-                let text = source::rust_comment(facts) + "\n" + &facts.rust();
+                let text =
+                    source::rust_comment(facts) + "\n" + &facts.rust() + &facts.rust_method();
                 (RUST, ("src/plan.rs", text))
             }
             Language::C => {
