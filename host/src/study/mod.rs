@@ -12,9 +12,9 @@
 //! | [`settings`] | what a study was made with |
 
 mod analyses;
+mod channel_levels;
 mod estimate;
 mod folder;
-mod levels;
 mod settings;
 
 use std::collections::{BTreeMap, VecDeque};
