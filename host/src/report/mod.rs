@@ -13,7 +13,7 @@ mod column;
 pub(crate) mod events;
 pub(crate) mod grid;
 pub(crate) mod html;
-mod levels;
+mod level_histograms;
 mod pen;
 pub(crate) mod picture;
 pub(crate) mod plots;

@@ -5,7 +5,7 @@ use fm_candle::analysis::bounds::Bounds;
 use super::axis::Scale;
 use super::chart::{Chart, Point, Reference, Series};
 use super::pen::{Dash, Pen};
-use super::{Levels, Row, Summary, levels};
+use super::{Levels, Row, Summary, level_histograms};
 
 /// What runs along the bottom of most charts.
 const BITS: &str = "bits per code";
@@ -30,7 +30,7 @@ pub(crate) fn files(
     files.extend(lipschitz(summary).map(|svg| ("lipschitz.svg".into(), svg)));
     if let Some(known) = levels {
         for bits in level_bits(known) {
-            files.push((format!("levels_{bits}.svg"), levels::sheet(known, bits)));
+            files.push((format!("levels_{bits}.svg"), level_histograms::sheet(known, bits)));
         }
     }
     files

@@ -12,7 +12,7 @@ use quant_core::scheme::Scheme;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{SHOWN, Study, classes_in_turn, levels, settings};
+use super::{SHOWN, Study, channel_levels, classes_in_turn, settings};
 use crate::cmd::net::NetArgs;
 use crate::progress::Progress;
 use crate::report::{Row, Summary, grid, html, plots, tables};
@@ -88,7 +88,7 @@ impl Study {
         let real = self.real.subset(&real)?;
         let shape = [real.n, real.height, real.width, real.channels];
         let real = grid::png(&interleaved(&real), shape, SHOWN.1, 2)?;
-        let levels = levels::of(self, rows)?;
+        let levels = channel_levels::of(self, rows)?;
         let pictures = html::Pictures {
             full: &full,
             real: Some(&real),

@@ -13,9 +13,9 @@
 //! | [`settings`] | what a study was made with |
 
 mod analyses;
+mod channel_levels;
 mod estimate;
 mod folder;
-mod levels;
 mod reference;
 mod settings;
 

@@ -1,5 +1,6 @@
 //! The result of a fit.
 
+use crate::codebook::Affine;
 use crate::log_range::LogRange;
 use alloc::vec::Vec;
 
@@ -16,13 +17,8 @@ pub enum Fit {
     Copied,
     /// Any levels: weight `i` becomes `levels[codes[i]]`.
     Table,
-    /// All K levels of a uniform quantizer: as `Table`, and `levels[code] = code · scale + min`, in f32.
-    Affine {
-        /// The level of code 0.
-        min: f32,
-        /// The difference between neighbouring levels.
-        scale: f32,
-    },
+    /// All K levels of a uniform quantizer: as `Table`, and `levels[code]` is [`Affine::value`].
+    Affine(Affine),
     /// Geometric levels: as `Table`, and `levels[code]` is [`LogRange::level`] `code` of `min(K, n)`.
     Logarithmic(LogRange),
 }

@@ -1,4 +1,4 @@
-//! The distinct weights in ascending order with prefix sums: one sort serves every fit.
+//! The distinct weights in ascending order with prefix sums, for the schemes that minimize an error.
 //!
 //! A *point* is a distinct weight; its mass is the importance of the weights equal to it, or their
 //! number where no importance is given. A weight of importance 0 is no point: it goes where its

@@ -27,7 +27,7 @@ pub(super) fn fit(weights: &[f32], k: usize) -> Fitted {
         return Fitted::copied();
     }
     Fitted {
-        fit: Fit::Affine { min, scale: affine.scale },
+        fit: Fit::Affine(affine),
         levels: affine.levels(k),
         codes: weights.iter().map(|&w| code_of(code(w))).collect(),
     }
@@ -40,7 +40,7 @@ mod tests {
     #[test]
     fn rounds_half_to_even() {
         let fitted = fit(&[0.0, 0.5, 1.0, 1.5, 2.5, 3.0], 4);
-        assert_eq!(fitted.fit, Fit::Affine { min: 0.0, scale: 1.0 });
+        assert_eq!(fitted.fit, Fit::Affine(Affine { min: 0.0, scale: 1.0 }));
         assert_eq!(fitted.levels, [0.0, 1.0, 2.0, 3.0]);
         assert_eq!(fitted.codes, [0, 0, 1, 2, 2, 3]);
     }
@@ -56,6 +56,6 @@ mod tests {
             assert_eq!(fit(&weights, 4), Fitted::copied(), "{weights:?}");
         }
         let exact = fit(&[0.0, 3.0 * tiny], 4);
-        assert_eq!(exact.fit, Fit::Affine { min: 0.0, scale: tiny });
+        assert_eq!(exact.fit, Fit::Affine(Affine { min: 0.0, scale: tiny }));
     }
 }

@@ -76,7 +76,7 @@ fn nearest(affine: Affine, weights: &[f32], k: usize) -> Fitted {
         low_u8(index(u32_of_real(at.clamp(0.0, last + 0.5))))
     };
     Fitted {
-        fit: Fit::Affine { min, scale },
+        fit: Fit::Affine(affine),
         levels: affine.levels(k),
         codes: weights.iter().map(|&w| code(w)).collect(),
     }

@@ -18,7 +18,7 @@ pub(super) fn fit_group(weights: &[f32], plan: &Plan) -> Result<FittedGroup> {
             (book, codes) = copied(weights, plan.scheme);
             book
         }
-        Fit::Affine { min, scale } => GroupCodebook::Affine(Affine { min, scale }),
+        Fit::Affine(affine) => GroupCodebook::Affine(affine),
         Fit::Logarithmic(range) => {
             GroupCodebook::Logarithmic(range, weights.len().min(plan.bits.code_count()))
         }

@@ -11,7 +11,6 @@
 use super::distortion::distortion;
 use super::fitted_group::{FittedGroup, GroupCodebook, measure, merged, round_levels};
 use super::plan::{Plan, RowGroups};
-use crate::codebook::Affine;
 use crate::error::{Error, Result};
 use crate::fit::{Fit, Fitted, Group, fit};
 use crate::num::{f32_of, f64_of, low_u8, sqrt_f64};
@@ -43,7 +42,7 @@ pub(super) fn fit_scaled(weights: &[f32], plan: &Plan) -> Result<FittedGroup> {
     let book = match fit {
         Fit::Copied => return Ok(kept(weights)),
         Fit::Table => None,
-        Fit::Affine { min, scale } => Some(GroupCodebook::Affine(Affine { min, scale })),
+        Fit::Affine(affine) => Some(GroupCodebook::Affine(affine)),
         Fit::Logarithmic(range) => {
             Some(GroupCodebook::Logarithmic(range, weights.len().min(plan.bits.code_count())))
         }

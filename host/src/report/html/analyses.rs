@@ -3,7 +3,7 @@
 use core::fmt::Write as _;
 
 use super::super::column::Column;
-use super::super::{Levels, Row, Summary, escape, levels, plots, themes};
+use super::super::{Levels, Row, Summary, escape, level_histograms, plots, themes};
 use super::bits_name;
 use super::table::{self, Line};
 
@@ -138,7 +138,7 @@ fn weights(out: &mut String, known: &Levels) {
             "<figure data-bits=\"{bits}\"><figcaption>{}</figcaption><div class=\"panels\">",
             bits_name(bits)
         );
-        out.extend(levels::panels(known, bits));
+        out.extend(level_histograms::panels(known, bits));
         out.push_str("</div></figure>\n");
     }
     out.push_str("</div>\n");
