@@ -2,6 +2,11 @@
 //! no weight is named and never run. `tests/data/cases/make.py` made the files.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
+#![expect(
+    clippy::cast_precision_loss,
+    clippy::float_cmp,
+    reason = "integers are small, and values are kept or not"
+)]
 
 use std::collections::BTreeMap;
 use std::fs;

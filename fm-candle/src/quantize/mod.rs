@@ -115,9 +115,9 @@ mod tests {
         }
         // What is not quantized is copied.
         let (file, _) = quantize_in_memory(&tensors, None, |_, _| TensorPolicy::F32).unwrap();
-        let mut row = [0.0];
+        let mut row = [1.0; 2];
         let model = Model::parse(&file).unwrap();
-        model.tensors().nth(1).unwrap().decode_row(1, &mut row).unwrap();
-        assert!(row[0].is_nan());
+        model.tensors().nth(1).unwrap().decode_row(0, &mut row).unwrap();
+        assert!(row[0] == 0.0 && row[1].is_nan());
     }
 }

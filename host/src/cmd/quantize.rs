@@ -79,7 +79,9 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
         check_glob("--only", only, names)?;
     }
     say_taken(&source, &args.input, common.progress());
-    note.iter().for_each(|note| common.progress().line(note));
+    if let Some(note) = &note {
+        common.progress().line(note);
+    }
     let report = args
         .quantize(&source, kind, common)
         .with_context(|| format!("`{}`", args.input.display()))?;

@@ -108,7 +108,9 @@ impl Study {
     pub(crate) fn run(&self, progress: Progress) -> Result<(Summary, Vec<Row>)> {
         let tensors = self.tensors.iter().map(|(name, tensor)| (name.as_str(), tensor.dims()));
         let note = self.policy.check(&tensors.collect::<Vec<_>>())?;
-        note.iter().for_each(|note| progress.line(note));
+        if let Some(note) = &note {
+            progress.line(note);
+        }
         let settings = settings::of(self)?;
         let known = self.known(&settings)?;
         for folder in ["packed", "grids"] {
