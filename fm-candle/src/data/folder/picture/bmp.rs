@@ -12,7 +12,7 @@
 //! A field of fewer than 8 bits is scaled to 255 and cut, as Pillow does; alpha is dropped. Source:
 //! Microsoft, "Bitmap Storage"; Pillow, `BmpImagePlugin.py`, `Unpack.c`.
 
-use super::{Picture, limited};
+use super::pixels::{Picture, limited, sample};
 
 /// Pixels as they lie there.
 const RAW: u32 = 0;
@@ -72,7 +72,7 @@ fn read(bytes: &[u8]) -> Result<Picture, String> {
     let mut rgb: Vec<[u8; 3]> = Vec::with_capacity(width * height);
     match (compression, bits) {
         (RAW, 1 | 2 | 4 | 8) => rows_of(data, width, height, bits.into(), |row| {
-            rgb.extend((0..width).map(|x| palette[usize::from(super::bits(row, x, bits.into()))]));
+            rgb.extend((0..width).map(|x| palette[usize::from(sample(row, x, bits.into()))]));
         })?,
         (RAW | FIELDS, 16) => rows_of(data, width, height, 16, |row| {
             let pixels = row.as_chunks().0.iter().map(|&pixel| u16::from_le_bytes(pixel).into());

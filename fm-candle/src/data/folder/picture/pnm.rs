@@ -8,7 +8,7 @@
 //! Values are scaled to 255 and rounded, as Pillow does with colours. Source: netpbm's pages of
 //! `pbm`, `pgm`, `ppm`; Pillow, `PpmImagePlugin.py`.
 
-use super::{Picture, limited};
+use super::pixels::{Picture, limited, sample};
 
 /// Whether a file begins so.
 pub(super) fn begins(bytes: &[u8]) -> bool {
@@ -45,7 +45,7 @@ fn read(bytes: &[u8]) -> Result<Picture, String> {
         b'2' | b'3' => (0..n).map(|_| text.number().map(scaled)).collect::<Result<_, _>>()?,
         b'4' => {
             let rows = text.after(width.div_ceil(8) * height)?.chunks_exact(width.div_ceil(8));
-            rows.flat_map(|row| (0..width).map(move |x| ink(super::bits(row, x, 1)))).collect()
+            rows.flat_map(|row| (0..width).map(move |x| ink(sample(row, x, 1)))).collect()
         }
         _ if most < 256 => text.after(n)?.iter().map(|&value| scaled(value.into())).collect(),
         _ => {

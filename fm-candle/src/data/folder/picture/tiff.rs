@@ -13,7 +13,7 @@ use tiff::ColorType;
 use tiff::decoder::{Decoder, DecodingResult, Limits};
 use tiff::tags::Tag;
 
-use super::{MAX_MEMORY, Picture, limited};
+use super::pixels::{MAX_MEMORY, Picture, cmyk, limited, sample};
 
 /// Values of the tag `PhotometricInterpretation`.
 const BLACK_IS_ZERO: u8 = 1;
@@ -126,7 +126,7 @@ fn read(bytes: &[u8]) -> Result<Picture, String> {
         }
         (ColorType::RGB(_) | ColorType::RGBA(_), None) => (0..n).map(three).collect(),
         (ColorType::CMYK(_) | ColorType::CMYKA(_), None) => {
-            (0..n).map(|i| super::cmyk(three(i), at(i, 3))).collect()
+            (0..n).map(|i| cmyk(three(i), at(i, 3))).collect()
         }
         (ColorType::YCbCr(8), None) => (0..n).map(|i| ycbcr(three(i))).collect(),
         _ => return Err(format!("{color:?} is not read")),
@@ -163,7 +163,7 @@ fn retagged(bytes: &[u8], tag: Tag, value: u8) -> Option<Vec<u8>> {
 fn unpacked(packed: &[u8], width: usize, samples: usize, bits: usize) -> Vec<u8> {
     let len = width * samples;
     let rows = packed.chunks_exact((len * bits).div_ceil(8));
-    rows.flat_map(|row| (0..len).map(move |x| super::bits(row, x, bits))).collect()
+    rows.flat_map(|row| (0..len).map(move |x| sample(row, x, bits))).collect()
 }
 
 /// A colour without the alpha that it was multiplied by.
