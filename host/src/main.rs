@@ -5,6 +5,7 @@
 
 mod cli;
 mod cmd;
+mod common;
 mod embedded;
 mod export;
 mod progress;
@@ -57,8 +58,8 @@ fn main() -> ExitCode {
         // `fmq inspect FILE | head` is no failure.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {}", cli::one_line(&error));
-            if error.is::<cli::Usage>() { ExitCode::from(2) } else { ExitCode::FAILURE }
+            eprintln!("error: {}", common::one_line(&error));
+            if error.is::<common::Usage>() { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
     }
 }

@@ -10,10 +10,10 @@ use fm_candle::solver::{Method, Options, uniform_grid};
 use quant_core::bits::Bits;
 use quant_core::scheme::Scheme;
 
-use crate::cli::{Common, command_line};
 use crate::cmd::folder;
 use crate::cmd::net::Precision;
 use crate::cmd::policy::PolicyArgs;
+use crate::common::{Common, command_line};
 use crate::embedded::{self, Net};
 use crate::report::tables;
 use crate::study::{Reference, Study};

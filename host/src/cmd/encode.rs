@@ -14,13 +14,13 @@ use fm_candle::solver::Method;
 use fm_candle::{DType, Tensor, atomic, checkpoint, data};
 use serde_json::json;
 
-use crate::cli::Common;
 use crate::cmd::images::{self, Kind};
 use crate::cmd::label::{self, Label};
 use crate::cmd::net::NetArgs;
 use crate::cmd::ode::{OdeOptions, Steps};
 use crate::cmd::output;
 use crate::cmd::sample::{at_least_1, finite};
+use crate::common::Common;
 use crate::progress::Progress;
 
 /// Find the noise of images: the ODE backward, from t = 1 to 0

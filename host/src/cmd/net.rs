@@ -7,11 +7,10 @@ use clap::ValueEnum;
 use fm_candle::DType;
 use fm_candle::checkpoint::{FileWeights, Source};
 use fm_candle::device::{self, Device};
-use fm_candle::json;
 use fm_candle::model::{Stored, UNet, UNetConfig, config, identify, order};
 use fm_candle::ops::Arithmetic;
 
-use crate::cmd::weights::{Scope, WeightsArgs, say_taken};
+use crate::cmd::weights::{Scope, WeightsArgs, config_named, say_taken};
 use crate::progress::Progress;
 
 /// A file with weights, and how to read it.
@@ -135,7 +134,7 @@ pub(crate) fn stated(source: &Source, arch: Option<&str>) -> Result<Option<UNetC
     match (source.net(), arch) {
         (Some(_), Some(arch)) => bail!("the file says its own net; leave out --arch {arch}"),
         (Some(json), None) => Ok(Some(config::from_json(json)?)),
-        (None, Some(arch)) => named(arch).map(Some),
+        (None, Some(arch)) => config_named(arch).map(Some),
         (None, None) => Ok(None),
     }
 }
@@ -151,14 +150,4 @@ pub(crate) fn build(
     let net = UNet::new(config, &mut weights)?;
     weights.finish()?;
     Ok(net)
-}
-
-/// The configuration that `--arch` names: a preset, or a JSON file with upstream's fields.
-pub(crate) fn named(arch: &str) -> Result<UNetConfig> {
-    if !UNetConfig::PRESETS.contains(&arch) && Path::new(arch).is_file() {
-        let json = json::read(Path::new(arch))?;
-        return config::from_json(&json).with_context(|| format!("`{arch}`"));
-    }
-    let what = || format!("--arch `{arch}` must be a preset or an existing JSON file");
-    UNetConfig::preset(arch).with_context(what)
 }

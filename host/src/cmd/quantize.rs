@@ -16,10 +16,10 @@ use quant_core::bits::Bits;
 use quant_core::scheme::Scheme;
 use serde::Serialize;
 
-use crate::cli::Common;
 use crate::cmd::net;
 use crate::cmd::policy::{PolicyArgs, bits, check_glob, glob};
 use crate::cmd::weights::{Scope, WeightsArgs, say_taken};
+use crate::common::Common;
 
 /// Quantize the weights of a checkpoint
 #[derive(clap::Args)]

@@ -15,11 +15,11 @@ use fm_candle::sample::{Sampler, batch_size, start_noise, to_pixels};
 use fm_candle::solver::{Method, Options, uniform_grid};
 use fm_candle::{Tensor, checkpoint};
 
-use crate::cli::Common;
 use crate::cmd::label::{self, Label};
 use crate::cmd::net::NetArgs;
 use crate::cmd::ode::OdeArgs;
 use crate::cmd::output::Output;
+use crate::common::Common;
 
 /// Draw images from a net, packed or not
 #[derive(clap::Args)]

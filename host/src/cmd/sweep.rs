@@ -15,13 +15,13 @@ use fm_candle::sample::{Sampler, batch_size};
 use quant_core::bits::Bits;
 use quant_core::scheme::Scheme;
 
-use crate::cli::{Common, command_line};
 use crate::cmd::folder;
 use crate::cmd::images;
 use crate::cmd::net::NetArgs;
 use crate::cmd::ode::OdeArgs;
 use crate::cmd::policy::{PolicyArgs, bits};
 use crate::cmd::sample::{at_least_1, image_shape};
+use crate::common::{Common, command_line};
 use crate::embedded;
 use crate::report::tables;
 use crate::study::{Reference, Study};

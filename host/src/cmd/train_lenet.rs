@@ -11,8 +11,8 @@ use fm_candle::fid::npz::About;
 use fm_candle::fid::{Features, npz};
 use fm_candle::fingerprint;
 
-use crate::cli::Common;
 use crate::cmd::images;
+use crate::common::Common;
 
 /// Train the small classifier behind `fmq fid --features lenet`
 #[derive(clap::Args)]

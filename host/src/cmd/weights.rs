@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use fm_candle::checkpoint::{Choice, LeftOut, NetInfo, Source, TensorInfo};
-use fm_candle::model::{identify, order};
+use fm_candle::json;
+use fm_candle::model::{UNetConfig, config, identify, order};
 
-use crate::cmd::net::named;
 use crate::progress::Progress;
 
 /// Most tensors that a line names.
@@ -39,7 +39,7 @@ pub(crate) enum Scope {
 impl WeightsArgs {
     /// Opens a file: of several nets in it the one that was asked for, or that is known.
     pub(crate) fn open(&self, path: &Path, scope: Scope) -> Result<Source> {
-        let config = self.arch.as_deref().map(named).transpose()?;
+        let config = self.arch.as_deref().map(config_named).transpose()?;
         let fits = |tensors: &[TensorInfo]| match &config {
             Some(config) => order(config, tensors).is_ok(),
             None => identify(tensors).is_ok(),
@@ -102,4 +102,14 @@ pub(crate) fn named_net(net: &NetInfo) -> String {
         "" => format!("the whole file{average}"),
         key => format!("`{key}`{average}"),
     }
+}
+
+/// The configuration that `--arch` names: a preset, or a JSON file with upstream's fields.
+pub(crate) fn config_named(arch: &str) -> Result<UNetConfig> {
+    if !UNetConfig::PRESETS.contains(&arch) && Path::new(arch).is_file() {
+        let json = json::read(Path::new(arch))?;
+        return config::from_json(&json).with_context(|| format!("`{arch}`"));
+    }
+    let what = || format!("--arch `{arch}` must be a preset or an existing JSON file");
+    UNetConfig::preset(arch).with_context(what)
 }

@@ -4,7 +4,7 @@ use core::fmt::Write as _;
 
 use super::axis::{Axis, Scale};
 use super::svg::{self, CENTRED, COLORS, INK, line, text};
-use super::{Levels, escape, plots};
+use super::{Levels, distinct, escape};
 
 /// Size of a panel, and the box of its histogram.
 const WIDTH: f64 = 340.0;
@@ -50,7 +50,7 @@ fn title(levels: &Levels, bits: u8) -> String {
 }
 
 fn bodies(levels: &Levels, bits: u8) -> Vec<String> {
-    let schemes = plots::distinct(levels.rows.iter().map(|(scheme, ..)| scheme.as_str()));
+    let schemes = distinct(levels.rows.iter().map(|(scheme, ..)| scheme.as_str()));
     let finite = |values: &[f32]| -> Vec<f64> {
         values.iter().map(|&value| f64::from(value)).filter(|value| value.is_finite()).collect()
     };

@@ -17,6 +17,30 @@ mod level_histograms;
 mod pen;
 pub(crate) mod picture;
 pub(crate) mod plots;
+/// The names, each once, in order of first appearance.
+fn distinct<'a>(names: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+    let mut distinct = Vec::new();
+    for name in names {
+        if !distinct.contains(&name) {
+            distinct.push(name);
+        }
+    }
+    distinct
+}
+
+/// The numbers of bits, ascending, each once.
+fn bit_counts(bits: impl Iterator<Item = u8>) -> Vec<u8> {
+    let mut bits: Vec<u8> = bits.collect();
+    bits.sort_unstable();
+    bits.dedup();
+    bits
+}
+
+/// `3 bits`.
+fn bits_name(bits: u8) -> String {
+    format!("{bits} {}", if bits == 1 { "bit" } else { "bits" })
+}
+
 #[cfg(test)]
 mod sample;
 mod svg;

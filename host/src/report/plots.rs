@@ -5,7 +5,7 @@ use fm_candle::analysis::bounds::Bounds;
 use super::axis::Scale;
 use super::chart::{Chart, Point, Reference, Series};
 use super::pen::{Dash, Pen};
-use super::{Levels, Row, Summary, level_histograms};
+use super::{Levels, Row, Summary, bit_counts, distinct, level_histograms};
 
 /// What runs along the bottom of most charts.
 const BITS: &str = "bits per code";
@@ -206,25 +206,6 @@ fn by_scheme(rows: &[Row], point: impl Fn(&Row) -> Point) -> Vec<Series> {
             Series { name: scheme.into(), points, pen: Pen::Line(at, Dash::Solid) }
         })
         .collect()
-}
-
-/// The names, each once, in order of first appearance.
-pub(super) fn distinct<'a>(names: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
-    let mut distinct = Vec::new();
-    for name in names {
-        if !distinct.contains(&name) {
-            distinct.push(name);
-        }
-    }
-    distinct
-}
-
-/// The numbers of bits, ascending, each once.
-pub(super) fn bit_counts(bits: impl Iterator<Item = u8>) -> Vec<u8> {
-    let mut bits: Vec<u8> = bits.collect();
-    bits.sort_unstable();
-    bits.dedup();
-    bits
 }
 
 #[cfg(test)]

@@ -8,8 +8,9 @@
 //! | [`analyses`] | what a row tells beside its samples |
 //! | [`estimate`] | a number from several sets of samples, and how far chance moves it |
 //! | [`folder`] | what earlier runs left, and the files that are written |
-//! | [`levels`] | the levels of a channel of weights, for histograms |
+//! | [`channel_levels`] | the levels of a channel of weights, for histograms |
 //! | [`mod@reference`] | what samples are compared with |
+//! | [`run`] | from a study to its rows |
 //! | [`settings`] | what a study was made with |
 
 mod analyses;
@@ -17,42 +18,27 @@ mod channel_levels;
 mod estimate;
 mod folder;
 mod reference;
+mod run;
 mod settings;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::fs;
 use std::path::PathBuf;
-use std::time::Instant;
 
-use anyhow::{Context, Result};
-use fm_candle::analysis::paired;
+use fm_candle::Tensor;
 use fm_candle::data::Images;
 use fm_candle::device::Device;
-use fm_candle::fid::bootstrap::standard_error;
-use fm_candle::fid::{FeatureNet, Statistics, fid};
-use fm_candle::model::{UNet, UNetConfig};
-use fm_candle::quantize::quantize_in_memory;
-use fm_candle::sample::{Sampler, start_noise, to_pixels};
-use fm_candle::{Tensor, atomic};
-use indicatif::ProgressBar;
+use fm_candle::fid::FeatureNet;
+use fm_candle::model::UNetConfig;
+use fm_candle::sample::Sampler;
 use quant_core::bits::Bits;
 use quant_core::scheme::Scheme;
 
-use self::analyses::{Analyses, Measured};
 pub(crate) use self::reference::Reference;
-use crate::cmd::label::class_cycle;
-use crate::cmd::net::{Precision, build};
+use crate::cmd::net::Precision;
 use crate::cmd::policy::PolicyArgs;
-use crate::cmd::sample::{image_shape, images};
-use crate::progress::Progress;
-use crate::report::{Row, SCHEMA, Summary, grid};
 
 /// Images in a sample grid of the report, and its columns.
 const SHOWN: (usize, usize) = (16, 4);
-/// Resamples of the bootstrap.
-const RESAMPLES: usize = 200;
-/// Images in a line of the picture that compares bits.
-const LINE: usize = 10;
 
 /// What is studied, and how.
 pub(crate) struct Study {
@@ -103,252 +89,6 @@ pub(crate) struct Study {
     pub(crate) dtype: Precision,
 }
 
-impl Study {
-    /// Runs what is not in the folder yet and writes tables, plots, grids and the report.
-    pub(crate) fn run(&self, progress: Progress) -> Result<(Summary, Vec<Row>)> {
-        let tensors = self.tensors.iter().map(|(name, tensor)| (name.as_str(), tensor.dims()));
-        let note = self.policy.check(&tensors.collect::<Vec<_>>())?;
-        if let Some(note) = &note {
-            progress.line(note);
-        }
-        let settings = settings::of(self)?;
-        let known = self.known(&settings)?;
-        for folder in ["packed", "grids"] {
-            let path = self.dir.join(folder);
-            fs::create_dir_all(&path).with_context(|| format!("creating `{}`", path.display()))?;
-        }
-        let cells: Vec<(Scheme, Bits)> = self
-            .schemes
-            .iter()
-            .flat_map(|&scheme| self.bits.iter().map(move |&bits| (scheme, bits)))
-            .collect();
-        let is_known = |&(scheme, bits): &(Scheme, Bits)| {
-            known.iter().any(|row| row.scheme == scheme.name() && row.bits == bits.get())
-        };
-        let missing = cells.iter().filter(|cell| !is_known(cell)).count();
-        let total = (missing + 1) * self.n * self.seeds;
-        let bar = progress.bar("full precision", total as u64, "img");
-
-        let noise = self.noise()?;
-        let dtype = self.dtype.on(&self.device)?;
-        let net = build(&self.config, self.tensors.clone(), &self.device, dtype)?;
-        let images = self.sample_all(&net, &noise, &bar, progress)?;
-        atomic::write(&self.dir.join("grids/full.png"), &shown(&images[0])?)?;
-        let full = Full {
-            features: self.features_of(&images)?,
-            images,
-            analyses: self.analyses.then(|| Analyses::of(self, &net, &noise[0])).transpose()?,
-            noise,
-        };
-        let summary = self.summary(&full)?;
-
-        let mut rows = Vec::with_capacity(cells.len());
-        for (scheme, bits) in cells {
-            bar.set_message(format!("{scheme}, {bits} bits"));
-            let found =
-                known.iter().find(|row| row.scheme == scheme.name() && row.bits == bits.get());
-            rows.push(match found {
-                Some(row) => row.clone(),
-                None => self.row(scheme, bits, &full, &bar, progress)?,
-            });
-            self.save(&settings, &summary, &rows, &known)?;
-        }
-        bar.finish_and_clear();
-        for &scheme in &self.schemes {
-            self.compare_bits(scheme, &full, progress)?;
-        }
-        self.write_report(&summary, &rows)?;
-        Ok((summary, rows))
-    }
-
-    /// A picture with a line of samples at full precision, then one for each number of bits.
-    fn compare_bits(&self, scheme: Scheme, full: &Full<'_>, progress: Progress) -> Result<()> {
-        let count = LINE.min(self.n);
-        let noise = full.noise[0].narrow(0, 0, count)?;
-        let mut bits = self.bits.clone();
-        bits.sort_unstable_by(|a, b| b.cmp(a));
-        let mut lines = vec![full.images[0].narrow(0, 0, count)?];
-        for bits in bits {
-            let net = self.packed_net(scheme, bits.get())?;
-            lines.push(self.sample(&net, &noise, &ProgressBar::hidden(), progress)?);
-        }
-        let all = Tensor::cat(&lines, 0)?;
-        let (n, c, h, w) = all.dims4()?;
-        let png = grid::png(&to_pixels(&all)?, [n, h, w, c], count, 2)?;
-        Ok(atomic::write(&self.dir.join(format!("grids/bits_{scheme}.png")), &png)?)
-    }
-
-    /// Quantizes, packs, samples from the packed file, and scores.
-    fn row(
-        &self,
-        scheme: Scheme,
-        bits: Bits,
-        full: &Full<'_>,
-        bar: &ProgressBar,
-        progress: Progress,
-    ) -> Result<Row> {
-        let start = Instant::now();
-        let policy = |name: &str, shape: &[usize]| self.policy.of(scheme, bits, name, shape);
-        let (packed, report) = quantize_in_memory(&self.tensors, Some(&self.config), policy)?;
-        let path = self.packed_path(scheme, bits.get());
-        atomic::write(&path, &packed)?;
-        let net = self.packed_net(scheme, bits.get())?;
-        let samples = self.sample_all(&net, &full.noise, bar, progress)?;
-        atomic::write(&self.grid_path(scheme, bits.get()), &shown(&samples[0])?)?;
-        let weights = (report.mse * report.quantized_parameters as f64).sqrt();
-        let measured = match &full.analyses {
-            Some(analyses) => analyses.measure(&net, weights)?,
-            None => Measured::default(),
-        };
-
-        let features = self.features_of(&samples)?;
-        let (mut psnr, mut ssim, mut apart) = (Vec::new(), Vec::new(), Vec::new());
-        for (set, images) in samples.iter().enumerate() {
-            psnr.push(paired::psnr(images, &full.images[set])?);
-            ssim.extend(paired::ssim(images, &full.images[set])?);
-            let d = self.features.dim();
-            apart.push(paired::feature_distance(&features[set], &full.features[set], d)?);
-        }
-        let single = paired::psnr_error(&samples[0], &full.images[0])?;
-        let (psnr_db, psnr_error) = estimate::over_sets(&psnr, single);
-        let (fid, fid_error) = self.fid(&features)?;
-        Ok(Row {
-            scheme: scheme.name().into(),
-            bits: bits.get(),
-            sqnr_db: report.sqnr_db.unwrap_or(f64::INFINITY),
-            mse: report.mse,
-            bits_per_weight: report.bits_per_weight,
-            packed_bytes: report.packed_bytes,
-            ratio: report.ratio,
-            psnr_db,
-            psnr_error,
-            ssim: (!ssim.is_empty()).then(|| estimate::over_sets(&ssim, None).0),
-            feature_distance: Some(estimate::over_sets(&apart, None).0),
-            fid,
-            fid_error,
-            velocity_psnr_db: measured.velocity_psnr_db,
-            velocity_ssim: measured.velocity_ssim,
-            latent: measured.latent,
-            inversion: measured.inversion,
-            divergence: measured.divergence,
-            bounds: measured.bounds,
-            seconds: start.elapsed().as_secs_f64(),
-        })
-    }
-
-    /// The start noise of each set of samples.
-    fn noise(&self) -> Result<Vec<Tensor>> {
-        let shape = image_shape(&self.config)?;
-        let seeds = (0..self.seeds as u64).map(|set| self.seed.wrapping_add(set));
-        seeds.map(|seed| Ok(start_noise(seed, 0, self.n, shape, &self.device)?)).collect()
-    }
-
-    /// A set of samples from each set of noise.
-    fn sample_all(
-        &self,
-        net: &UNet,
-        noise: &[Tensor],
-        bar: &ProgressBar,
-        progress: Progress,
-    ) -> Result<Vec<Tensor>> {
-        noise.iter().map(|noise| self.sample(net, noise, bar, progress)).collect()
-    }
-
-    /// The features of each set of samples, `[n, d]`.
-    fn features_of(&self, samples: &[Tensor]) -> Result<Vec<Vec<f32>>> {
-        samples.iter().map(|samples| Ok(self.features.rows(&images(samples)?)?)).collect()
-    }
-
-    /// Samples with classes in turn: the same for every row, and each as often as the others.
-    fn sample(
-        &self,
-        net: &UNet,
-        noise: &Tensor,
-        bar: &ProgressBar,
-        progress: Progress,
-    ) -> Result<Tensor> {
-        let n = noise.dim(0)?;
-        let labels = class_cycle(&self.config, n)?;
-        let done = |n: usize| bar.inc(n as u64);
-        let samples = self.sampler.run(net, noise, labels.as_deref(), false, done)?;
-        if let Some(warning) = &samples.warning {
-            bar.suspend(|| progress.line(&format!("warning: {warning}")));
-        }
-        Ok(samples.images)
-    }
-
-    /// The distance of sets of samples to the reference, and half of its confidence interval: over
-    /// the sets, or by the bootstrap where there is one.
-    fn fid(&self, features: &[Vec<f32>]) -> Result<(f64, Option<f64>)> {
-        let d = self.features.dim();
-        let distance =
-            |rows: &Vec<f32>| fid(&Statistics::of_rows(rows, d)?, &self.reference.statistics);
-        let distances: Vec<f64> = features.iter().map(distance).collect::<Result<_, _>>()?;
-        let single = match features {
-            [rows] => {
-                // The samples of a set have their classes in turn.
-                let strata = class_cycle(&self.config, rows.len() / d)?.unwrap_or_default();
-                let error = standard_error(
-                    rows,
-                    &self.reference.statistics,
-                    &strata,
-                    RESAMPLES,
-                    self.seed,
-                )?;
-                Some(1.96 * error)
-            }
-            _ => None,
-        };
-        Ok(estimate::over_sets(&distances, single))
-    }
-
-    fn summary(&self, full: &Full<'_>) -> Result<Summary> {
-        let parameters = self.tensors.iter().map(|(_, t)| t.elem_count() as u64).sum::<u64>();
-        let real = classes_in_turn(&self.real, self.n);
-        let (fid_full, fid_full_error) = self.fid(&full.features)?;
-        let (fid_real, _) = self.fid(&[self.features.rows(&self.real.subset(&real)?)?])?;
-        let mut notes = vec![
-            "PSNR and SSIM (11 x 11 box window) compare samples with pixels in [0, 1].".to_string(),
-        ];
-        notes.extend(self.policy.differences().map(|it| format!("All rows with {it}.")));
-        let analyses = full.analyses.as_ref();
-        Ok(Summary {
-            schema: SCHEMA,
-            version: env!("CARGO_PKG_VERSION").into(),
-            command: self.command.clone(),
-            model: self.model.clone(),
-            parameters,
-            dense_bytes: 4 * parameters,
-            n: self.n,
-            sampler: described(&self.sampler),
-            seed: self.seed,
-            seeds: self.seeds,
-            fid_label: self.fid_label.clone(),
-            fid_reference: self.reference.name.clone(),
-            fid_full,
-            fid_full_error,
-            n_real: real.len(),
-            fid_real,
-            latent: analyses.map(|analyses| analyses.latent),
-            inversion: analyses.map(|analyses| analyses.inversion),
-            times: analyses.map_or_else(Vec::new, |_| self.sampler.grid.clone()),
-            lipschitz: analyses.map(|analyses| analyses.lipschitz.clone()),
-            notes,
-        })
-    }
-}
-
-/// What full precision gives, to compare the rows with.
-struct Full<'a> {
-    /// The start noise of each set of samples.
-    noise: Vec<Tensor>,
-    /// The samples from it.
-    images: Vec<Tensor>,
-    /// Their features.
-    features: Vec<Vec<f32>>,
-    analyses: Option<Analyses<'a>>,
-}
-
 /// The indices of at most `n` images whose classes come in turn, as those of the samples do: with
 /// another mix of classes the distances could not be compared. Without classes the first images.
 fn classes_in_turn(images: &Images, n: usize) -> Vec<usize> {
@@ -366,26 +106,6 @@ fn classes_in_turn(images: &Images, n: usize) -> Vec<usize> {
     }
     indices.truncate(n);
     indices
-}
-
-/// The grid of the first samples.
-fn shown(samples: &Tensor) -> Result<Vec<u8>> {
-    let samples = samples.narrow(0, 0, SHOWN.0.min(samples.dim(0)?))?;
-    let (n, c, h, w) = samples.dims4()?;
-    grid::png(&to_pixels(&samples)?, [n, h, w, c], SHOWN.1, 2)
-}
-
-/// A sampler in words: its method, and its cost or what that follows from.
-fn described(sampler: &Sampler) -> String {
-    let (method, control) = (sampler.method, &sampler.options.control);
-    let steps = sampler.grid.len() - 1;
-    match sampler.nfe() {
-        Some(nfe) => format!("{method}, {steps} steps, {nfe} evaluations"),
-        None if method.is_adaptive() => {
-            format!("{method}, atol {}, rtol {}", control.atol, control.rtol)
-        }
-        None => format!("{method}, {steps} steps"),
-    }
 }
 
 #[cfg(test)]

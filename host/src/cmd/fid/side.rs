@@ -13,12 +13,12 @@ use fm_candle::fid::resize::Resize;
 use fm_candle::fid::{self, FeatureNet, Features, Gathering, Statistics, npz, pickled};
 use fm_candle::fingerprint;
 
-use super::Args;
+use super::args::Args;
 use super::source::{Samples, Source};
-use crate::cli::Common;
 use crate::cmd::images::{self, Kind};
 use crate::cmd::net::NetArgs;
 use crate::cmd::sample::Drawing;
+use crate::common::Common;
 use crate::embedded;
 use crate::progress::Progress;
 

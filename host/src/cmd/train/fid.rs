@@ -19,8 +19,8 @@ use fm_candle::model::UNet;
 use fm_candle::sample::{start_noise, to_pixels};
 use fm_candle::train::{Order, Rank};
 
-use super::Args;
-use super::run::Run;
+use super::args::Args;
+use super::setup::Setup;
 use crate::cmd::sample::images;
 use crate::report::grid;
 
@@ -65,32 +65,32 @@ impl Fid {
 
     /// The distance between samples of `net`, under the labels of training images, and the training
     /// set, the same in all processes, which share the images out; none where a signal has come.
-    pub(super) fn score(&self, run: &Run<'_>, net: &UNet) -> Result<Option<f64>> {
-        let first = run.ranks.rank().index == 0;
+    pub(super) fn score(&self, setup: &Setup<'_>, net: &UNet) -> Result<Option<f64>> {
+        let first = setup.ranks.rank().index == 0;
         // What the first process sees in the folder counts; it alone needs the statistics.
-        let real = if run.ranks.any(first && self.is_kept(run)?)? {
+        let real = if setup.ranks.any(first && self.is_kept(setup)?)? {
             first.then(|| npz::read_statistics(&self.reference)).transpose()?
         } else {
-            let Some(moments) = self.training_set(run)? else { return Ok(None) };
-            first.then(|| self.keep(run, moments)).transpose()?
+            let Some(moments) = self.training_set(setup)? else { return Ok(None) };
+            first.then(|| self.keep(setup, moments)).transpose()?
         };
-        let Some(made) = self.samples(run, net)? else { return Ok(None) };
+        let Some(made) = self.samples(setup, net)? else { return Ok(None) };
         let mut score = [0.0];
         if let Some(real) = real {
             score = [fid::fid(&made.try_into()?, &real)?];
         }
-        run.ranks.broadcast(0, &mut score)?;
+        setup.ranks.broadcast(0, &mut score)?;
         Ok(Some(score[0]))
     }
 
     /// Whether the folder has the statistics of this training set on these features.
-    fn is_kept(&self, run: &Run<'_>) -> Result<bool> {
+    fn is_kept(&self, setup: &Setup<'_>) -> Result<bool> {
         if !self.reference.is_file() {
             return Ok(false);
         }
-        let kept = npz::read_about(&self.reference)? == self.about(run)?;
+        let kept = npz::read_about(&self.reference)? == self.about(setup)?;
         if !kept {
-            run.progress.line(&format!(
+            setup.progress.line(&format!(
                 "`{}` is of other images, weights or another version; it is computed anew",
                 self.reference.display()
             ));
@@ -99,21 +99,21 @@ impl Fid {
     }
 
     /// Statistics of the training set, written for the run's next evaluation.
-    fn keep(&self, run: &Run<'_>, moments: Moments) -> Result<Statistics> {
+    fn keep(&self, setup: &Setup<'_>, moments: Moments) -> Result<Statistics> {
         let statistics = moments.try_into()?;
-        if !run.args.test_run {
-            npz::write_statistics_about(&self.reference, &statistics, &self.about(run)?)?;
+        if !setup.args.test_run {
+            npz::write_statistics_about(&self.reference, &statistics, &self.about(setup)?)?;
         }
         Ok(statistics)
     }
 
     /// What the training set's statistics are of. Its images are read once to find out, as a resumed
     /// run may have others.
-    fn about(&self, run: &Run<'_>) -> Result<About> {
+    fn about(&self, setup: &Setup<'_>) -> Result<About> {
         if self.images.get().is_none() {
-            let n = run.data.len();
-            let bar = run.progress.bar("fingerprint of the training set", n as u64, "img");
-            let images = fingerprint::of_images(&*run.data, n, |n| bar.inc(n as u64))?;
+            let n = setup.data.len();
+            let bar = setup.progress.bar("fingerprint of the training set", n as u64, "img");
+            let images = fingerprint::of_images(&*setup.data, n, |n| bar.inc(n as u64))?;
             bar.finish_and_clear();
             self.images.get_or_init(|| images);
         }
@@ -121,39 +121,39 @@ impl Fid {
     }
 
     /// Moments of the training set.
-    fn training_set(&self, run: &Run<'_>) -> Result<Option<Moments>> {
-        let n = if run.args.test_run { run.args.batch_size } else { run.data.len() };
-        self.moments(run, n, "training set", |gathering, range| {
-            Ok(gathering.add_set(&*run.data, range)?)
+    fn training_set(&self, setup: &Setup<'_>) -> Result<Option<Moments>> {
+        let n = if setup.args.test_run { setup.args.batch_size } else { setup.data.len() };
+        self.moments(setup, n, "training set", |gathering, range| {
+            Ok(gathering.add_set(&*setup.data, range)?)
         })
     }
 
     /// Moments of samples, as many as asked for, at most one for each training image.
-    fn samples(&self, run: &Run<'_>, net: &UNet) -> Result<Option<Moments>> {
-        let args = run.args;
-        let most = if args.test_run { args.batch_size } else { run.data.len() };
+    fn samples(&self, setup: &Setup<'_>, net: &UNet) -> Result<Option<Moments>> {
+        let args = setup.args;
+        let most = if args.test_run { args.batch_size } else { setup.data.len() };
         let n = args.fid_samples.min(most);
-        let seed = run.trainer.config().seed;
-        let order = Order::new(run.data.len(), seed, 0, Rank::default());
+        let seed = setup.seed;
+        let order = Order::new(setup.data.len(), seed, 0, Rank::default());
         let folder = args.output_dir.join("fid_samples");
         if args.save_fid_samples {
             fs::create_dir_all(&folder)
                 .with_context(|| format!("creating `{}`", folder.display()))?;
             // An earlier evaluation may have had more: of other weights, they would count with these.
             let beyond = (n..).map(|image| folder.join(format!("{image}.png")));
-            for path in beyond.take_while(|path| run.ranks.rank().index == 0 && path.is_file()) {
+            for path in beyond.take_while(|path| setup.ranks.rank().index == 0 && path.is_file()) {
                 fs::remove_file(&path).with_context(|| format!("removing `{}`", path.display()))?;
             }
         }
-        let [channels, height, width] = run.data.shape();
-        self.moments(run, n, "samples", |gathering, range| {
+        let [channels, height, width] = setup.data.shape();
+        self.moments(setup, n, "samples", |gathering, range| {
             let shape = (channels, height, width);
-            let x0 = start_noise(seed, range.start as u64, range.len(), shape, &run.device)?;
+            let x0 = start_noise(seed, range.start as u64, range.len(), shape, &setup.device)?;
             let of = &order.images()[range.clone()];
             let labels: Option<Vec<u32>> =
-                of.iter().map(|&image| run.data.label(image as usize)).collect();
+                of.iter().map(|&image| setup.data.label(image as usize)).collect();
             let labels = labels.filter(|_| net.config().num_classes.is_some());
-            let drawn = run.sampler.run(net, &x0, labels.as_deref(), false, |_| {})?;
+            let drawn = setup.sampler.run(net, &x0, labels.as_deref(), false, |_| {})?;
             if args.save_fid_samples {
                 let pixels = to_pixels(&drawn.images)?;
                 let size = channels * height * width;
@@ -169,24 +169,24 @@ impl Fid {
     /// Moments of `n` images, of which `add` takes in those of a range; none where a signal has come.
     fn moments(
         &self,
-        run: &Run<'_>,
+        setup: &Setup<'_>,
         n: usize,
         what: &str,
         add: impl Fn(&mut Gathering<'_>, Range<usize>) -> Result<()>,
     ) -> Result<Option<Moments>> {
-        let bar = run.progress.bar(what, n as u64, "img");
+        let bar = setup.progress.bar(what, n as u64, "img");
         let part = |range: Range<usize>| -> Result<Moments> {
             let mut gathering = Gathering::new(&*self.features);
             for first in range.clone().step_by(CHUNK) {
                 let chunk = first..range.end.min(first + CHUNK);
-                let everywhere = chunk.len() * run.ranks.rank().size;
+                let everywhere = chunk.len() * setup.ranks.rank().size;
                 add(&mut gathering, chunk)?;
                 bar.inc(everywhere as u64);
             }
             Ok(gathering.finish()?)
         };
         let size = (n, self.features.dim());
-        let moments = distributed::moments(&*run.ranks, size, part, || run.signals.asked());
+        let moments = distributed::moments(&*setup.ranks, size, part, || setup.signals.asked());
         bar.finish_and_clear();
         moments
     }

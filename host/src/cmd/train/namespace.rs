@@ -4,8 +4,8 @@ use fm_candle::model::{UNetConfig, config};
 use fm_candle::train::Rank;
 use serde_json::{Map, Value, json};
 
-use super::Args;
-use crate::cli::Common;
+use super::args::Args;
+use crate::common::Common;
 
 /// Upstream's flags by their names, in its order, then ours.
 pub(super) fn namespace(

@@ -10,9 +10,9 @@ use fm_candle::device::Device;
 use fm_candle::model::{UNetConfig, config, identify, order};
 use fm_candle::train::{Progress, TrainConfig, Trainer};
 
-use super::{Args, RUN};
+use super::args::{Args, RUN};
 use crate::cmd::images::named;
-use crate::cmd::net;
+use crate::cmd::weights::config_named;
 
 /// The saved run to go on with; a folder that holds one is never started over by mistake.
 pub(super) fn path(args: &Args) -> Result<Option<PathBuf>> {
@@ -44,7 +44,7 @@ pub(super) fn arch(args: &Args, saved: Option<&Path>) -> Result<UNetConfig> {
     let set = args.dataset.name();
     let path = match (saved, &args.arch) {
         (Some(path), None) if args.eval_only => path,
-        (_, arch) => return net::named(arch.as_deref().unwrap_or(set)),
+        (_, arch) => return config_named(arch.as_deref().unwrap_or(set)),
     };
     let find = || -> fm_candle::Result<UNetConfig> {
         let source = Source::open(path, false)?;

@@ -3,8 +3,7 @@
 use core::fmt::Write as _;
 
 use super::super::column::Column;
-use super::super::{Levels, Row, Summary, escape, level_histograms, plots, themes};
-use super::bits_name;
+use super::super::{Levels, Row, Summary, bits_name, escape, level_histograms, plots, themes};
 use super::table::{self, Line};
 
 /// All sections for which there are numbers.

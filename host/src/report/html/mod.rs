@@ -3,24 +3,12 @@
 
 use core::fmt::Write as _;
 
-use super::{Levels, Row, Summary, escape, plots, themes};
+pub(crate) use self::samples::Pictures;
+use super::{Row, Summary, escape, plots, themes};
 
 mod analyses;
 mod samples;
 mod table;
-
-/// What the page shows beside the numbers.
-pub(crate) struct Pictures<'a> {
-    /// PNG of the full-precision net's samples.
-    pub(crate) full: &'a [u8],
-    /// PNG of real images, if any are to be shown.
-    pub(crate) real: Option<&'a [u8]>,
-    /// PNG of samples for the row at the same place, from the same noise as `full`; rows beyond
-    /// the last have none.
-    pub(crate) rows: &'a [Vec<u8>],
-    /// Weights and the levels that they are rounded to, if these are to be shown.
-    pub(crate) levels: Option<&'a Levels>,
-}
 
 /// Sorting and sliding.
 const SCRIPT: &str = include_str!("page.js");
@@ -170,16 +158,6 @@ fn command(words: &[String]) -> String {
     words.collect::<Vec<_>>().join(" ")
 }
 
-/// The numbers of bits in `rows`, ascending, each once.
-fn bit_counts(rows: &[Row]) -> Vec<u8> {
-    plots::bit_counts(rows.iter().map(|row| row.bits))
-}
-
-/// `3 bits`.
-fn bits_name(bits: u8) -> String {
-    format!("{bits} {}", if bits == 1 { "bit" } else { "bits" })
-}
-
 /// `1234567` as `1 234 567`, with no-break spaces.
 fn grouped(n: u64) -> String {
     let digits = n.to_string();
@@ -198,6 +176,7 @@ fn bytes(n: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Levels;
     use super::super::sample::{self, assert_well_formed};
     use super::*;
 

@@ -5,8 +5,20 @@ use core::fmt::Write as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::super::{Row, Summary, escape, plots};
-use super::{Pictures, bit_counts, bits_name};
+use super::super::{Levels, Row, Summary, bit_counts, bits_name, distinct, escape};
+
+/// What the page shows beside the numbers.
+pub(crate) struct Pictures<'a> {
+    /// PNG of the full-precision net's samples.
+    pub(crate) full: &'a [u8],
+    /// PNG of real images, if any are to be shown.
+    pub(crate) real: Option<&'a [u8]>,
+    /// PNG of samples for the row at the same place, from the same noise as `full`; rows beyond
+    /// the last have none.
+    pub(crate) rows: &'a [Vec<u8>],
+    /// Weights and the levels that they are rounded to, if these are to be shown.
+    pub(crate) levels: Option<&'a Levels>,
+}
 
 /// Full precision and real images, then a row for each scheme and a column for each number of bits.
 pub(super) fn section(out: &mut String, summary: &Summary, rows: &[Row], pictures: &Pictures<'_>) {
@@ -24,12 +36,12 @@ pub(super) fn section(out: &mut String, summary: &Summary, rows: &[Row], picture
         }
     }
     out.push_str("</div>\n<div class=\"wide\"><table>\n<thead><tr><td></td>");
-    let all_bits = bit_counts(rows);
+    let all_bits = bit_counts(rows.iter().map(|row| row.bits));
     for bits in &all_bits {
         let _ = write!(out, "<th scope=\"col\">{}</th>", bits_name(*bits));
     }
     out.push_str("</tr></thead>\n<tbody>\n");
-    for scheme in plots::distinct(rows.iter().map(|row| row.scheme.as_str())) {
+    for scheme in distinct(rows.iter().map(|row| row.scheme.as_str())) {
         let _ = write!(out, "<tr><th scope=\"row\" class=\"name\">{}</th>", escape(scheme));
         for bits in &all_bits {
             let _ = write!(out, "<td data-bits=\"{bits}\">");
