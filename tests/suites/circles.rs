@@ -116,7 +116,8 @@ fn definition(files: &Files, from: &Module, path: &[String], depth: usize) -> Op
     if depth > MAX_DEPTH {
         return None;
     }
-    let child = |module: &Module, name: &String| [&module[..], &[name.clone()]].concat();
+    let child =
+        |module: &Module, name: &String| [&module[..], core::slice::from_ref(name)].concat();
     let mut at = match first.as_str() {
         "crate" => Vec::new(),
         "self" => from.clone(),
