@@ -56,6 +56,7 @@ pub mod model;
 pub mod ops;
 pub mod path;
 mod pickle;
+pub mod process_group;
 pub mod quantize;
 pub mod random;
 pub mod sample;

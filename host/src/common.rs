@@ -5,7 +5,7 @@ use std::env;
 use anyhow::Result;
 use clap::Args;
 use fm_candle::device::Device;
-use fm_candle::train::Rank;
+use fm_candle::process_group::Rank;
 
 use crate::progress::Progress;
 

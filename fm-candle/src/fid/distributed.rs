@@ -13,7 +13,7 @@ use core::ops::Range;
 
 use super::moments::{BLOCK, Moments};
 use crate::error::Error;
-use crate::train::{Rank, Ranks};
+use crate::process_group::{ProcessGroup, Rank};
 
 /// Parts of a set that is no larger than so many blocks: as many processes can gather it.
 const PARTS: usize = 64;
@@ -30,14 +30,14 @@ const TOGETHER: usize = 8;
 ///
 /// # Errors
 ///
-/// That of `part`; as [`Ranks::broadcast`].
+/// That of `part`; as [`ProcessGroup::broadcast`].
 pub fn moments<E: From<Error>>(
-    ranks: &dyn Ranks,
+    group: &dyn ProcessGroup,
     (n, d): (usize, usize),
     mut part: impl FnMut(Range<usize>) -> Result<Moments, E>,
     stop: impl Fn() -> bool,
 ) -> Result<Option<Moments>, E> {
-    let Rank { index, size } = ranks.rank();
+    let Rank { index, size } = group.rank();
     let step = part_of(n);
     let range = |number: usize| number * step..n.min((number + 1) * step);
     let parts = n.div_ceil(step);
@@ -47,10 +47,10 @@ pub fn moments<E: From<Error>>(
         let mut own = if index < count { part(range(first + index))? } else { Moments::new(d) };
         for from in 0..count {
             let moments = if from == index { &mut own } else { &mut other };
-            moments.broadcast(ranks, from)?;
+            moments.broadcast(group, from)?;
             whole.merge(moments)?;
         }
-        if ranks.any(stop())? {
+        if group.any(stop())? {
             return Ok(None);
         }
     }
@@ -69,7 +69,7 @@ mod tests {
     use super::*;
     use crate::error::Result;
     use crate::fid::Statistics;
-    use crate::train::threads;
+    use crate::process_group::threads;
 
     /// Rows of two features far from the origin.
     fn rows(range: Range<usize>) -> Vec<f32> {
@@ -86,8 +86,8 @@ mod tests {
     fn moments_are_the_same_bits_for_any_number_of_processes() {
         for n in [2, 47, 700, 64 * BLOCK + 5] {
             let gathered = |size| {
-                threads::run(size, |ranks| {
-                    moments(&*ranks, (n, 2), of_rows, || false).unwrap().unwrap()
+                threads::run(size, |group| {
+                    moments(&*group, (n, 2), of_rows, || false).unwrap().unwrap()
                 })
             };
             let alone = gathered(1).remove(0);
@@ -107,14 +107,14 @@ mod tests {
     #[test]
     fn each_image_is_taken_once_and_by_every_process_its_part() {
         for (n, size) in [(47, 2), (5000, 16), (50_000, 8)] {
-            let counts = threads::run(size, |ranks| {
+            let counts = threads::run(size, |group| {
                 let count = AtomicUsize::new(0);
                 let part = |range: Range<usize>| {
                     assert!(range.start.is_multiple_of(TOGETHER) && range.len() <= BLOCK);
                     count.fetch_add(range.len(), Ordering::Relaxed);
                     of_rows(range)
                 };
-                moments(&*ranks, (n, 2), part, || false).unwrap();
+                moments(&*group, (n, 2), part, || false).unwrap();
                 count.into_inner()
             });
             assert_eq!(counts.iter().sum::<usize>(), n);
@@ -125,14 +125,14 @@ mod tests {
 
     #[test]
     fn all_stop_after_the_round_in_which_one_is_asked_to() {
-        let rounds = threads::run(3, |ranks| {
+        let rounds = threads::run(3, |group| {
             let rounds = AtomicUsize::new(0);
             let part = |range| {
                 rounds.fetch_add(1, Ordering::Relaxed);
                 of_rows(range)
             };
-            let stop = || ranks.rank().index == 1 && rounds.load(Ordering::Relaxed) == 2;
-            assert!(moments(&*ranks, (1000, 2), part, stop).unwrap().is_none());
+            let stop = || group.rank().index == 1 && rounds.load(Ordering::Relaxed) == 2;
+            assert!(moments(&*group, (1000, 2), part, stop).unwrap().is_none());
             rounds.into_inner()
         });
         assert_eq!(rounds, [2, 2, 2]);

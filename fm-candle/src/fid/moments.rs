@@ -15,7 +15,7 @@
 use nalgebra::{DMatrix, DVector};
 
 use crate::error::{Error, Result};
-use crate::train::Ranks;
+use crate::process_group::ProcessGroup;
 
 /// Rows that are centred and multiplied together: enough to keep the matrix product busy, and 4 MiB
 /// of `f64` at 2048 features.
@@ -97,18 +97,18 @@ impl Moments {
     ///
     /// # Errors
     ///
-    /// As [`Ranks::broadcast`].
+    /// As [`ProcessGroup::broadcast`].
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
         reason = "a count, which was sent as it is"
     )]
-    pub(super) fn broadcast(&mut self, ranks: &dyn Ranks, from: usize) -> Result<()> {
+    pub(super) fn broadcast(&mut self, group: &dyn ProcessGroup, from: usize) -> Result<()> {
         let mut n = [count(self.n)];
-        ranks.broadcast(from, &mut n)?;
+        group.broadcast(from, &mut n)?;
         self.n = n[0] as u64;
-        ranks.broadcast(from, self.mean.as_mut_slice())?;
-        ranks.broadcast(from, self.scatter.as_mut_slice())
+        group.broadcast(from, self.mean.as_mut_slice())?;
+        group.broadcast(from, self.scatter.as_mut_slice())
     }
 
     /// Mean of the rows, `[d]`; zero before the first.

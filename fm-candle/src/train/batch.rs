@@ -4,11 +4,11 @@ use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 
 use super::config::TrainConfig;
-use super::distributed::Rank;
 use super::loader::Pixels;
 use super::progress::Progress;
 use crate::error::Result;
 use crate::path::Times;
+use crate::process_group::Rank;
 use crate::random::Domain;
 
 /// All that one training batch needs.

@@ -142,8 +142,9 @@ impl TrainConfig {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Order, Rank};
+    use super::super::Order;
     use super::*;
+    use crate::process_group::Rank;
 
     #[test]
     fn an_epoch_has_the_batches_of_its_order() {

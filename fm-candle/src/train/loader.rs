@@ -127,7 +127,7 @@ mod tests {
     use std::sync::mpsc::{Sender, channel};
 
     use super::*;
-    use crate::train::Rank;
+    use crate::process_group::Rank;
 
     /// Grey images of one pixel, their numbers, each of which comes when it is let go.
     struct Slow(Mutex<Receiver<()>>);

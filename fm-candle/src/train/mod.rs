@@ -5,7 +5,6 @@
 
 mod batch;
 mod config;
-mod distributed;
 mod layout;
 mod loader;
 mod moments;
@@ -25,16 +24,10 @@ use crate::data::ImageSet;
 use crate::error::{Error, Result};
 use crate::model::{Cast, Init, Initial, Inputs, Masks, Mode, Stored, UNet, UNetConfig, Weights};
 use crate::path::{cond_ot, loss};
+use crate::process_group::{self, ProcessGroup, Rank, SingleProcess};
 
 pub use batch::Batch;
 pub use config::{Precision, TrainConfig};
-#[cfg(feature = "mpi")]
-pub use distributed::Mpi;
-#[cfg(feature = "nccl")]
-pub use distributed::Nccl;
-#[cfg(test)]
-pub(crate) use distributed::threads;
-pub use distributed::{Alone, Rank, Ranks};
 pub use loader::Loader;
 pub use moments::Moments;
 pub use optimizer::{AdamW, AdamWConfig, add_gradients, norm, of_parameters};
@@ -61,7 +54,7 @@ pub struct Trainer {
     /// Gradients of the batches since the last update.
     pending: Vec<Option<Tensor>>,
     scaler: Scaler,
-    ranks: Arc<dyn Ranks>,
+    group: Arc<dyn ProcessGroup>,
     grad_norm: f64,
     device: Device,
 }
@@ -91,7 +84,7 @@ impl Trainer {
             progress: Progress::default(),
             updated: Progress::default(),
             scaler: Scaler::default(),
-            ranks: Arc::new(Alone),
+            group: Arc::new(SingleProcess),
             grad_norm: 0.0,
             device: device.clone(),
         })
@@ -102,27 +95,27 @@ impl Trainer {
     /// # Errors
     /// Settings for another number of processes; processes that are not all of one run and at the
     /// same place in it.
-    pub fn with_ranks(self, ranks: Arc<dyn Ranks>) -> Result<Self> {
-        let (size, expected) = (ranks.rank().size, self.config.world_size);
+    pub fn with_group(self, group: Arc<dyn ProcessGroup>) -> Result<Self> {
+        let (size, expected) = (group.rank().size, self.config.world_size);
         if size != expected {
             let reason = format!("{size} processes train, the settings are for {expected}");
             return Err(Error::Config(reason));
         }
         let (config, at, updates) = (&self.config, self.progress, self.optimizer.updates);
         let on_cpu = self.device.is_cpu();
-        if !ranks.agree(&format!("{config:?} {at:?} {updates} {on_cpu}"))? {
+        if !group.all_equal(&format!("{config:?} {at:?} {updates} {on_cpu}"))? {
             return Err(Error::Config(format!(
                 "the {size} processes do not all train the same run from the same place; this one \
                  is at epoch {}, batch {}: give all the same arguments and files, and a GPU or none",
                 at.epoch, at.batch
             )));
         }
-        Ok(Self { ranks, ..self })
+        Ok(Self { group, ..self })
     }
 
     /// This process among those that train together.
     pub fn rank(&self) -> Rank {
-        self.ranks.rank()
+        self.group.rank()
     }
 
     /// The net, with the weights under training.
@@ -202,7 +195,7 @@ impl Trainer {
     pub fn loader(&self, data: &Arc<dyn ImageSet>) -> Result<Loader> {
         self.config.batches(data.len())?;
         let TrainConfig { seed, batch_size, .. } = self.config;
-        let order = Order::new(data.len(), seed, self.progress.epoch, self.ranks.rank());
+        let order = Order::new(data.len(), seed, self.progress.epoch, self.group.rank());
         Loader::new(data, order, &self.progress, batch_size)
     }
 
@@ -220,15 +213,15 @@ impl Trainer {
         if self.pending.iter().all(Option::is_none) {
             self.updated = self.progress;
         }
-        let rank = self.ranks.rank();
+        let rank = self.group.rank();
         let batch = Batch::draw(&pixels, &self.config, &self.progress, rank, &self.device)?;
         let own = self.accumulate(&batch)?;
-        let value = distributed::mean(&self.ranks, own)?;
+        let value = process_group::mean(&self.group, own)?;
         if !value.is_finite() {
             let Progress { epoch, batch, batches, .. } = self.progress;
             let images = if own.is_finite() {
                 // The one that has them says which, and ends the others.
-                self.ranks.any(false)?;
+                self.group.any(false)?;
                 "of another process".into()
             } else {
                 format!("{:?}", pixels.images)
@@ -313,7 +306,7 @@ impl Trainer {
         n: usize,
     ) -> Result<(f64, Vec<Option<Tensor>>)> {
         let (x_t, u) = cond_ot(&shard.x0, &shard.x1, &shard.t)?;
-        let Rank { index, size } = self.ranks.rank();
+        let Rank { index, size } = self.group.rank();
         let images = (first * size + index, size);
         let masks = Masks::new(self.config.seed, self.progress.batches, images);
         let part = shard.len()? as f64 / n as f64;
@@ -353,7 +346,7 @@ impl Trainer {
     /// # Errors
     /// As [`update`](Self::update).
     pub fn update_with(&mut self, lr: f64) -> Result<()> {
-        distributed::average(&self.ranks, &self.vars, &mut self.pending)?;
+        process_group::average(&self.group, &self.vars, &mut self.pending)?;
         let half = self.config.precision == Precision::F16;
         if half {
             for grad in self.pending.iter_mut().flatten() {

@@ -2,7 +2,7 @@
 
 use core::ops::Range;
 
-use super::Rank;
+use crate::process_group::Rank;
 use crate::random::Domain;
 
 /// The shuffled order of one epoch, or one process's part of it.

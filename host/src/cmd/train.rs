@@ -10,8 +10,9 @@ use fm_candle::data::folder::FolderOptions;
 use fm_candle::data::{Dataset, ImageSet, Split};
 use fm_candle::device::{self, Device};
 use fm_candle::model::UNetConfig;
+use fm_candle::process_group::{ProcessGroup, Rank};
 use fm_candle::sample::{Sampler, batch_size};
-use fm_candle::train::{Precision, Rank, Ranks, TrainConfig, Trainer};
+use fm_candle::train::{Precision, TrainConfig, Trainer};
 use serde_json::{Map, Value};
 
 use crate::cmd::folder;
@@ -22,7 +23,7 @@ mod args;
 mod fid;
 mod journal;
 mod namespace;
-mod ranks;
+mod processes;
 mod resume;
 mod run;
 mod setup;
@@ -36,22 +37,22 @@ use self::setup::Setup;
 use self::signals::Signals;
 
 pub(crate) fn run(args: &Args, common: &Common) -> Result<()> {
-    let ranks = ranks::join()?;
-    let result = run_as(args, common, &ranks);
+    let group = processes::join()?;
+    let result = run_as(args, common, &group);
     if let Err(error) = &result
-        && ranks.rank().size > 1
+        && group.rank().size > 1
     {
         let line = one_line(error);
-        eprintln!("error: process {} of {}: {line}", ranks.rank().index, ranks.rank().size);
-        ranks.abort();
+        eprintln!("error: process {} of {}: {line}", group.rank().index, group.rank().size);
+        group.abort();
     }
     result
 }
 
 /// The run of one process among those that train together.
-fn run_as(args: &Args, common: &Common, ranks: &Arc<dyn Ranks>) -> Result<()> {
-    let rank = ranks.rank();
-    let device = common.device_for(ranks::local())?;
+fn run_as(args: &Args, common: &Common, group: &Arc<dyn ProcessGroup>) -> Result<()> {
+    let rank = group.rank();
+    let device = common.device_for(processes::local())?;
     let progress = common.progress_of(rank);
     check_flags(args)?;
     let dataset = args.dataset;
@@ -68,12 +69,12 @@ fn run_as(args: &Args, common: &Common, ranks: &Arc<dyn Ranks>) -> Result<()> {
     };
     let data: Arc<dyn ImageSet> = dataset.open(&args.data_path, Split::Train, &options)?.into();
     check_fit(&arch, &*data, &config, args)?;
-    if !ranks.agree(&format!("{} images", data.len()))? {
+    if !group.all_equal(&format!("{} images", data.len()))? {
         bail!("--data_path `{}` is not the same for all processes", args.data_path.display());
     }
     let evaluation =
         (args.eval_frequency, args.compute_fid, args.fid_samples, args.test_run, args.eval_only);
-    if !ranks.agree(&format!("{evaluation:?}"))? {
+    if !group.all_equal(&format!("{evaluation:?}"))? {
         bail!(
             "--eval_frequency, --compute_fid, --fid_samples, --test_run and --eval_only must be the \
              same for all processes"
@@ -85,7 +86,7 @@ fn run_as(args: &Args, common: &Common, ranks: &Arc<dyn Ranks>) -> Result<()> {
             .map_err(|error| named(&path.to_string_lossy(), error).context("--resume"))?,
         None => (Trainer::new(&arch, &config, &device)?, Vec::new()),
     };
-    let trainer = trainer.with_ranks(Arc::clone(ranks))?;
+    let trainer = trainer.with_group(Arc::clone(group))?;
     progress.line(&images::summary(&*data, &format!("{dataset}:{}", Split::Train)));
     for line in notes(args, &config, &*data).iter().chain(&told) {
         progress.line(line);
@@ -98,7 +99,7 @@ fn run_as(args: &Args, common: &Common, ranks: &Arc<dyn Ranks>) -> Result<()> {
     let setup = Setup {
         args,
         seed: trainer.config().seed,
-        ranks: Arc::clone(ranks),
+        group: Arc::clone(group),
         data,
         sampler,
         device,

@@ -16,8 +16,9 @@ use fm_candle::fid::resize::Resize;
 use fm_candle::fid::{self, FeatureNet, Features, Gathering, Statistics, distributed, npz};
 use fm_candle::fingerprint;
 use fm_candle::model::UNet;
+use fm_candle::process_group::Rank;
 use fm_candle::sample::{start_noise, to_pixels};
-use fm_candle::train::{Order, Rank};
+use fm_candle::train::Order;
 
 use super::args::Args;
 use super::setup::Setup;
@@ -66,9 +67,9 @@ impl Fid {
     /// The distance between samples of `net`, under the labels of training images, and the training
     /// set, the same in all processes, which share the images out; none where a signal has come.
     pub(super) fn score(&self, setup: &Setup<'_>, net: &UNet) -> Result<Option<f64>> {
-        let first = setup.ranks.rank().index == 0;
+        let first = setup.group.rank().index == 0;
         // What the first process sees in the folder counts; it alone needs the statistics.
-        let real = if setup.ranks.any(first && self.is_kept(setup)?)? {
+        let real = if setup.group.any(first && self.is_kept(setup)?)? {
             first.then(|| npz::read_statistics(&self.reference)).transpose()?
         } else {
             let Some(moments) = self.training_set(setup)? else { return Ok(None) };
@@ -79,7 +80,7 @@ impl Fid {
         if let Some(real) = real {
             score = [fid::fid(&made.try_into()?, &real)?];
         }
-        setup.ranks.broadcast(0, &mut score)?;
+        setup.group.broadcast(0, &mut score)?;
         Ok(Some(score[0]))
     }
 
@@ -141,7 +142,7 @@ impl Fid {
                 .with_context(|| format!("creating `{}`", folder.display()))?;
             // An earlier evaluation may have had more: of other weights, they would count with these.
             let beyond = (n..).map(|image| folder.join(format!("{image}.png")));
-            for path in beyond.take_while(|path| setup.ranks.rank().index == 0 && path.is_file()) {
+            for path in beyond.take_while(|path| setup.group.rank().index == 0 && path.is_file()) {
                 fs::remove_file(&path).with_context(|| format!("removing `{}`", path.display()))?;
             }
         }
@@ -179,14 +180,14 @@ impl Fid {
             let mut gathering = Gathering::new(&*self.features);
             for first in range.clone().step_by(CHUNK) {
                 let chunk = first..range.end.min(first + CHUNK);
-                let everywhere = chunk.len() * setup.ranks.rank().size;
+                let everywhere = chunk.len() * setup.group.rank().size;
                 add(&mut gathering, chunk)?;
                 bar.inc(everywhere as u64);
             }
             Ok(gathering.finish()?)
         };
         let size = (n, self.features.dim());
-        let moments = distributed::moments(&*setup.ranks, size, part, || setup.signals.asked());
+        let moments = distributed::moments(&*setup.group, size, part, || setup.signals.asked());
         bar.finish_and_clear();
         moments
     }

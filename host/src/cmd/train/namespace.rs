@@ -1,7 +1,7 @@
 //! The command line as upstream keeps it: in `args.json` and in its checkpoints.
 
 use fm_candle::model::{UNetConfig, config};
-use fm_candle::train::Rank;
+use fm_candle::process_group::Rank;
 use serde_json::{Map, Value, json};
 
 use super::args::Args;

@@ -44,7 +44,7 @@ impl Run<'_> {
         let last = if self.setup.args.test_run { epochs.min(first + 1) } else { epochs };
         // What the first process sees in the folder counts.
         let owes = self.journal.is_some() && self.owes_evaluation(last);
-        let mut evaluate = self.setup.ranks.any(owes)?;
+        let mut evaluate = self.setup.group.any(owes)?;
         loop {
             if evaluate && !self.evaluate()? {
                 self.tell_stopped();
@@ -130,7 +130,7 @@ impl Run<'_> {
         let (start, mut saved) = (Instant::now(), Instant::now());
         while self.trainer.progress().batch < batches {
             if !self.wait(&mut loader) {
-                if self.setup.ranks.rank().size > 1 {
+                if self.setup.group.rank().size > 1 {
                     bail!("stopped by a signal while images were waited for; {}", self.last_good());
                 }
                 self.trainer.forget_pending();
@@ -152,7 +152,7 @@ impl Run<'_> {
                 journal.step(self.trainer.optimizer().updates, loss, norm, lr)?;
             }
             // The processes hear of a signal at different batches, and stop at the same.
-            if self.setup.ranks.any(self.setup.signals.asked())? {
+            if self.setup.group.any(self.setup.signals.asked())? {
                 self.save(RUN)?;
                 return Ok(false);
             }
@@ -195,7 +195,7 @@ impl Run<'_> {
     /// Waits for images, which may never come: until a signal comes, and among several processes, which
     /// stop together where they can, for some time more. Whether the images are there.
     fn wait(&self, loader: &mut Loader) -> bool {
-        let seconds = if self.setup.ranks.rank().size > 1 { 10 } else { 0 };
+        let seconds = if self.setup.group.rank().size > 1 { 10 } else { 0 };
         let mut since = None;
         loader.wait(|| {
             self.setup.signals.asked()
@@ -226,7 +226,7 @@ impl Run<'_> {
         }
         let net = net::build(config, weights, &self.setup.device, DType::F32)?;
         let [channels, height, width] = self.setup.data.shape();
-        let n = 64.min(self.setup.args.batch_size * self.setup.ranks.rank().size);
+        let n = 64.min(self.setup.args.batch_size * self.setup.group.rank().size);
         let images = self.samples(&net, n)?;
         let snapshot = dir.join(self.snapshot());
         let score = match &self.fid {
@@ -256,7 +256,7 @@ impl Run<'_> {
     /// Does work of an evaluation, at whose loss nothing is lost: a signal ends it at once, but for
     /// a process whose share others wait for.
     fn cut_if_alone<T>(&self, work: impl FnOnce() -> T) -> T {
-        if self.setup.ranks.rank().size == 1 {
+        if self.setup.group.rank().size == 1 {
             self.setup.signals.cut_anywhere(work)
         } else {
             work()
@@ -267,7 +267,7 @@ impl Run<'_> {
     fn samples(&self, net: &UNet, n: usize) -> Result<Tensor> {
         let [channels, height, width] = self.setup.data.shape();
         let shape = (channels, height, width);
-        let (first, end) = self.setup.ranks.rank().share(n);
+        let (first, end) = self.setup.group.rank().share(n);
         let mut all = vec![0f32; n * channels * height * width];
         if first < end {
             let seed = self.setup.seed;
@@ -286,7 +286,7 @@ impl Run<'_> {
             let size = channels * height * width;
             all[first * size..end * size].copy_from_slice(&own);
         }
-        self.setup.ranks.sum(&mut all)?;
+        self.setup.group.sum(&mut all)?;
         Ok(Tensor::from_vec(all, (n, channels, height, width), &Device::Cpu)?)
     }
 }

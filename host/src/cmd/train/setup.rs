@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use fm_candle::data::ImageSet;
 use fm_candle::device::Device;
+use fm_candle::process_group::ProcessGroup;
 use fm_candle::sample::Sampler;
-use fm_candle::train::Ranks;
 
 use super::args::Args;
 use super::signals::Signals;
@@ -16,7 +16,7 @@ pub(super) struct Setup<'a> {
     pub(super) args: &'a Args,
     /// Seed of everything random.
     pub(super) seed: u64,
-    pub(super) ranks: Arc<dyn Ranks>,
+    pub(super) group: Arc<dyn ProcessGroup>,
     pub(super) data: Arc<dyn ImageSet>,
     pub(super) sampler: Sampler,
     pub(super) device: Device,

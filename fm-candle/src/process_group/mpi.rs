@@ -7,7 +7,7 @@ use mpi::collective::SystemOperation;
 use mpi::environment::Universe;
 use mpi::traits::{Communicator, CommunicatorCollectives, Root};
 
-use super::{Rank, Ranks};
+use super::{ProcessGroup, Rank};
 use crate::error::{Error, Result};
 
 /// The processes of MPI's world. MPI is left when this is dropped.
@@ -40,7 +40,7 @@ impl Mpi {
     }
 }
 
-impl Ranks for Mpi {
+impl ProcessGroup for Mpi {
     fn rank(&self) -> Rank {
         self.rank
     }

@@ -48,7 +48,7 @@ impl Rank {
 
 /// The processes that train together, as one of them sees them. Each of them must make the same calls
 /// in the same order.
-pub trait Ranks: Send + Sync {
+pub trait ProcessGroup: Send + Sync {
     /// This process.
     fn rank(&self) -> Rank;
 
@@ -98,7 +98,7 @@ pub trait Ranks: Send + Sync {
     ///
     /// # Errors
     /// As [`sum`](Self::sum).
-    fn agree(&self, what: &str) -> Result<bool> {
+    fn all_equal(&self, what: &str) -> Result<bool> {
         let mut hasher = DefaultHasher::new();
         what.hash(&mut hasher);
         // Bytes, as f32 adds those of 65536 processes exactly.
@@ -113,9 +113,9 @@ pub trait Ranks: Send + Sync {
 
 /// A process that trains alone.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Alone;
+pub struct SingleProcess;
 
-impl Ranks for Alone {
+impl ProcessGroup for SingleProcess {
     fn rank(&self) -> Rank {
         Rank::default()
     }
@@ -132,12 +132,12 @@ impl Ranks for Alone {
 }
 
 /// Replaces the gradients by their means over all processes; one that is missing counts as zero.
-pub(super) fn average(
-    ranks: &Arc<dyn Ranks>,
+pub(crate) fn average(
+    group: &Arc<dyn ProcessGroup>,
     vars: &[(String, Var)],
     gradients: &mut [Option<Tensor>],
 ) -> Result<()> {
-    if ranks.rank().size == 1 {
+    if group.rank().size == 1 {
         return Ok(());
     }
     let (mut bucket, mut filled, mut first) = (Vec::new(), 0, 0);
@@ -151,7 +151,7 @@ pub(super) fn average(
         if filled < BUCKET && last + 1 < gradients.len() {
             continue;
         }
-        let means = ranks.mean(&Tensor::cat(&bucket, 0)?)?;
+        let means = group.mean(&Tensor::cat(&bucket, 0)?)?;
         let mut at = 0;
         for ((_, var), gradient) in vars.iter().zip(&mut *gradients).take(last + 1).skip(first) {
             let n = var.elem_count();
@@ -165,14 +165,14 @@ pub(super) fn average(
 }
 
 /// The mean of a value over all processes.
-pub(super) fn mean(ranks: &Arc<dyn Ranks>, value: f64) -> Result<f64> {
-    let size = ranks.rank().size;
+pub(crate) fn mean(group: &Arc<dyn ProcessGroup>, value: f64) -> Result<f64> {
+    let size = group.rank().size;
     if size == 1 {
         return Ok(value);
     }
     #[expect(clippy::cast_possible_truncation, reason = "a loss, which was computed in f32")]
     let mut sum = [value as f32];
-    ranks.sum(&mut sum)?;
+    group.sum(&mut sum)?;
     Ok(f64::from(sum[0]) / size as f64)
 }
 
@@ -188,7 +188,7 @@ mod tests {
     /// Two processes that hold the same, but for what the other adds to the first value.
     struct Twins(f32);
 
-    impl Ranks for Twins {
+    impl ProcessGroup for Twins {
         fn rank(&self) -> Rank {
             Rank { index: 0, size: 2 }
         }
@@ -221,8 +221,8 @@ mod tests {
         };
         let large = values(u32::try_from(BUCKET).unwrap(), 0);
         let mut gradients = [Some(large), Some(values(3, 10)), None, Some(values(1, 20))];
-        let ranks: Arc<dyn Ranks> = Arc::new(Twins(8.0));
-        average(&ranks, &vars, &mut gradients).unwrap();
+        let group: Arc<dyn ProcessGroup> = Arc::new(Twins(8.0));
+        average(&group, &vars, &mut gradients).unwrap();
         let [large, a, b, c] = gradients.map(|g| g.unwrap().to_vec1::<f32>().unwrap());
         assert_eq!((large[0], large[1], large[BUCKET - 1]), (4.0, 1.0, (BUCKET - 1) as f32));
         assert_eq!((&a[..], &b[..], &c[..]), (&[14.0, 11.0, 12.0][..], &[0.0; 2][..], &[20.0][..]));
@@ -230,14 +230,14 @@ mod tests {
 
     #[test]
     fn processes_agree_only_on_the_same() {
-        assert!(Alone.agree("a run").unwrap());
-        assert!(Twins(0.0).agree("a run").unwrap());
-        assert!(!Twins(1.0).agree("a run").unwrap());
-        assert!(Alone.any(true).unwrap() && !Alone.any(false).unwrap());
+        assert!(SingleProcess.all_equal("a run").unwrap());
+        assert!(Twins(0.0).all_equal("a run").unwrap());
+        assert!(!Twins(1.0).all_equal("a run").unwrap());
+        assert!(SingleProcess.any(true).unwrap() && !SingleProcess.any(false).unwrap());
     }
 
     /// The losses of two batches under these settings, and the weights behind them.
-    fn train(batch_size: usize, ranks: Arc<dyn Ranks>) -> (Vec<f64>, Vec<Vec<f32>>) {
+    fn train(batch_size: usize, group: Arc<dyn ProcessGroup>) -> (Vec<f64>, Vec<Vec<f32>>) {
         let net = UNetConfig {
             in_channels: 1,
             out_channels: 1,
@@ -250,13 +250,13 @@ mod tests {
             image_size: Some(4),
             ..UNetConfig::default()
         };
-        let world_size = ranks.rank().size;
+        let world_size = group.rank().size;
         let config = TrainConfig { batch_size, world_size, use_ema: true, ..Default::default() };
         let pixels = (0..13 * 16u8).map(|i| i.wrapping_mul(31)).collect();
         let images = Images::new([1, 4, 4], pixels, (0..13).map(|i| i % 3).collect()).unwrap();
         let images: Arc<dyn ImageSet> = Arc::new(images);
         let run = Trainer::new(&net, &config, &Device::Cpu).unwrap();
-        let mut run = run.with_ranks(ranks).unwrap();
+        let mut run = run.with_group(group).unwrap();
         let mut loader = run.loader(&images).unwrap();
         let losses = (0..2).map(|_| run.next_batch(&mut loader).unwrap().unwrap()).collect();
         let flat = |(_, tensor): &(_, Tensor)| tensor.flatten_all().unwrap().to_vec1().unwrap();
@@ -265,9 +265,9 @@ mod tests {
 
     #[test]
     fn two_train_as_one_of_twice_the_batch() {
-        let two = threads::run(2, |ranks| train(3, ranks));
+        let two = threads::run(2, |group| train(3, group));
         assert!(two[0] == two[1], "the two hold different weights");
-        let (losses, _) = train(6, Arc::new(Alone));
+        let (losses, _) = train(6, Arc::new(SingleProcess));
         for (loss, expected) in two[0].0.iter().zip(&losses) {
             assert!((loss / expected - 1.0).abs() < 1e-5, "{:?} for {losses:?}", two[0].0);
         }

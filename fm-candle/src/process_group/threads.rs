@@ -3,7 +3,7 @@
 use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
 
-use super::{Rank, Ranks};
+use super::{ProcessGroup, Rank};
 use crate::error::Result;
 
 /// What the threads lay out for each other.
@@ -29,7 +29,7 @@ impl Thread {
     }
 }
 
-impl Ranks for Thread {
+impl ProcessGroup for Thread {
     fn rank(&self) -> Rank {
         self.rank
     }
@@ -52,7 +52,10 @@ impl Ranks for Thread {
 }
 
 /// Does the work in so many threads side by side; its results, by number.
-pub(crate) fn run<T: Send>(size: usize, work: impl Fn(Arc<dyn Ranks>) -> T + Sync) -> Vec<T> {
+pub(crate) fn run<T: Send>(
+    size: usize,
+    work: impl Fn(Arc<dyn ProcessGroup>) -> T + Sync,
+) -> Vec<T> {
     let table =
         Arc::new(Table { values: vec![Vec::new(); size].into(), barrier: Barrier::new(size) });
     thread::scope(|scope| {

@@ -12,7 +12,7 @@ use candle_core::{
 };
 use fragile::Fragile;
 
-use super::{Mpi, Rank, Ranks};
+use super::{Mpi, ProcessGroup, Rank};
 use crate::error::{Error, Result};
 
 /// The processes of MPI's world, each with a GPU of its own. Tensors elsewhere go through MPI.
@@ -54,7 +54,7 @@ impl Nccl {
     }
 }
 
-impl Ranks for Nccl {
+impl ProcessGroup for Nccl {
     fn rank(&self) -> Rank {
         self.mpi.rank()
     }

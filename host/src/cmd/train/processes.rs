@@ -5,14 +5,14 @@ use std::env;
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
-use fm_candle::train::{Alone, Ranks};
+use fm_candle::process_group::{ProcessGroup, SingleProcess};
 
 /// This process among those that were started with it; MPI runs only where there are several, so
 /// that a process alone needs no MPI at work.
-pub(super) fn join() -> Result<Arc<dyn Ranks>> {
+pub(super) fn join() -> Result<Arc<dyn ProcessGroup>> {
     match started(number) {
         0 | 1 => match strangers(number) {
-            None => Ok(Arc::new(Alone)),
+            None => Ok(Arc::new(SingleProcess)),
             Some(launcher) => bail!(
                 "this is one of several processes of {launcher}, and each would train alone: fmq's \
                  train together where mpirun or srun --mpi=pmix starts them and it is built with \
@@ -20,9 +20,9 @@ pub(super) fn join() -> Result<Arc<dyn Ranks>> {
             ),
         },
         #[cfg(feature = "nccl")]
-        _ => Ok(Arc::new(fm_candle::train::Nccl::start()?)),
+        _ => Ok(Arc::new(fm_candle::process_group::Nccl::start()?)),
         #[cfg(all(feature = "mpi", not(feature = "nccl")))]
-        _ => Ok(Arc::new(fm_candle::train::Mpi::start()?)),
+        _ => Ok(Arc::new(fm_candle::process_group::Mpi::start()?)),
         #[cfg(not(feature = "mpi"))]
         size => bail!(
             "this is one of {size} processes that were started to train together, which needs fmq \
