@@ -30,13 +30,13 @@ use candle_core::{DType, Device, Tensor};
 use criterion::Criterion;
 use fm_candle::checkpoint::{FileWeights, Source};
 use fm_candle::data::{ImageSet, Images};
-use fm_candle::model::{Stored, UNet, UNetConfig};
-use fm_candle::ops::Arithmetic;
+use fm_candle::model::{StateDict, UNet, UNetConfig};
+use fm_candle::ops::ConvArithmetic;
 use fm_candle::quantize::{TensorPolicy, quantize_in_memory};
 use fm_candle::train::{Loader, Trainer};
 use quant_core::bits::Bits;
 use quant_core::noise::Stream;
-use quant_core::quantize::Options;
+use quant_core::quantize::QuantizeOptions;
 use quant_core::scheme::Scheme;
 
 /// The allocator of the program, so that tensors cost here what they cost there.
@@ -108,7 +108,7 @@ pub enum Form {
     /// In f32.
     Dense,
     /// Packed at so many bits; the products in f32 or in integers.
-    Packed(Bits, Arithmetic),
+    Packed(Bits, ConvArithmetic),
 }
 
 /// A net with irregular weights, ready to sample.
@@ -136,7 +136,7 @@ pub fn net_on(
                 Ok((name, Tensor::from_vec(values, shape, &Device::Cpu)?))
             });
             let tensors = tensors.collect::<fm_candle::Result<Vec<_>>>()?;
-            UNet::new(config, &mut Stored::new(tensors, device).with_dtype(dtype))
+            UNet::new(config, &mut StateDict::new(tensors, device).with_dtype(dtype))
         }
         Form::Packed(bits, arithmetic) => {
             let path = std::env::temp_dir().join(format!("fmq-bench-{}.fmq", std::process::id()));
@@ -161,7 +161,7 @@ pub fn packed_file(config: &UNetConfig, bits: Bits) -> fm_candle::Result<Vec<u8>
     };
     let tensors =
         UNet::shapes(config)?.into_iter().map(tensor).collect::<fm_candle::Result<Vec<_>>>()?;
-    let policy = TensorPolicy::Quantize(Options::new(Scheme::EqualMass, bits));
+    let policy = TensorPolicy::Quantize(QuantizeOptions::new(Scheme::EqualMass, bits));
     Ok(quantize_in_memory(&tensors, Some(config), |_, _| policy)?.0)
 }
 

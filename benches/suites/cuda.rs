@@ -13,11 +13,11 @@ use criterion::{
 };
 use fm_candle::device;
 use fm_candle::model::Mode;
-use fm_candle::ops::{self, Arithmetic, CodedWeight};
+use fm_candle::ops::{self, ConvArithmetic, QuantizedWeight};
 use fm_candle::quantize::{TensorPolicy, quantize_in_memory};
 use fmq_benches::{Form, net_on, quick, small_config, tensor, width};
 use quant_core::format::Model;
-use quant_core::quantize::Options;
+use quant_core::quantize::QuantizeOptions;
 use quant_core::scheme::Scheme;
 
 const TYPES: [(&str, DType); 3] = [("f32", DType::F32), ("f16", DType::F16), ("bf16", DType::BF16)];
@@ -34,13 +34,13 @@ fn decode(c: &mut Criterion) {
     let mut group = c.benchmark_group("decode");
     group.throughput(Throughput::Elements(shape.iter().product::<usize>() as u64));
     for bits in [1, 2, 3, 4, 8].map(width) {
-        let policy = TensorPolicy::Quantize(Options::new(Scheme::Uniform, bits));
+        let policy = TensorPolicy::Quantize(QuantizeOptions::new(Scheme::Uniform, bits));
         let packed = quantize_in_memory(&weight, None, |_, _| policy);
         let (file, _) = packed.expect("finite weights");
         let model = Model::parse(&file).expect("our own file");
         let coded = model.tensors().next().and_then(|tensor| tensor.quantized()).expect("codes");
         for (name, dtype) in TYPES {
-            let weight = CodedWeight::new(coded, &shape, dtype, &gpu).expect("memory");
+            let weight = QuantizedWeight::new(coded, &shape, dtype, &gpu).expect("memory");
             let id = BenchmarkId::new(format!("bits={bits}/to={name}"), "n=2359296");
             group.bench_function(id, |b| b.iter(|| waited(&gpu, || weight.dense())));
         }
@@ -93,7 +93,8 @@ fn velocity(c: &mut Criterion) {
     let config = small_config().expect("the preset exists");
     let mut group = c.benchmark_group("velocity");
     group.sampling_mode(SamplingMode::Flat);
-    let forms = [("dense", Form::Dense), ("packed4", Form::Packed(width(4), Arithmetic::Float))];
+    let forms =
+        [("dense", Form::Dense), ("packed4", Form::Packed(width(4), ConvArithmetic::Float))];
     for (name, form) in forms {
         for (dtype_name, dtype) in TYPES {
             let net = net_on(&gpu, dtype, &config, form).expect("the preset is a net");

@@ -6,15 +6,15 @@ use criterion::{
 };
 use fm_candle::data::Images;
 use fm_candle::model::Mode;
-use fm_candle::ops::Arithmetic;
+use fm_candle::ops::ConvArithmetic;
 use fm_candle::train::{TrainConfig, Trainer};
 use fmq_benches::{Form, Steps, codes, net, quick, small_config, tensor, width};
 
 /// How the weights may lie, by name.
 const FORMS: [(&str, Form); 3] = [
     ("dense", Form::Dense),
-    ("packed4", Form::Packed(width(4), Arithmetic::Float)),
-    ("int8", Form::Packed(width(4), Arithmetic::Integer)),
+    ("packed4", Form::Packed(width(4), ConvArithmetic::Float)),
+    ("int8", Form::Packed(width(4), ConvArithmetic::Integer)),
 ];
 
 fn forward(c: &mut Criterion) {

@@ -8,7 +8,7 @@ use tempfile::{Builder, NamedTempFile};
 
 use crate::error::{Error, Result};
 
-/// What [`write_with`] hands its caller: buffered, and seekable for archive formats.
+/// The writer that [`write_with`] hands its caller: buffered, and seekable for archive formats.
 pub type Writer<'a> = BufWriter<&'a File>;
 
 /// Writes `bytes` to `path`, replacing what was there only once all of them are on disk.
@@ -88,7 +88,7 @@ pub fn check_target(path: &Path) -> Result<()> {
     }
 }
 
-/// How the names of files under way begin.
+/// Prefix of the names of temporary files.
 const BESIDE: &str = ".fmq-";
 
 /// Gives the finished file at `from`, open as `file`, the name `to` in the same folder, once its

@@ -20,8 +20,8 @@ pub fn open(name: Option<&str>) -> Result<Device> {
     open_for(name, 0)
 }
 
-/// The same for one of several processes on a machine, the `local`-th: it takes the GPU of that
-/// number where the name has none.
+/// Opens the device of the `local`-th of several processes on a machine: as [`open`], but the GPU
+/// of that number where the name has none.
 ///
 /// # Errors
 /// As [`open`]; also with no name, where the machine has GPUs but not this one.

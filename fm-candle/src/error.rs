@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-/// What can go wrong between a file on disk and an image on screen.
+/// An error of this crate.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -17,7 +17,7 @@ pub enum Error {
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// What the system said; part of the message, so not its source as well.
+        /// The system's error; part of the message, so not its source as well.
         cause: std::io::Error,
     },
     /// A file was read, but its contents are not what they must be.
@@ -25,7 +25,7 @@ pub enum Error {
     File {
         /// The file.
         path: PathBuf,
-        /// What is wrong and what would be right.
+        /// The fault, and what would be right.
         reason: String,
     },
     /// A tensor is missing, misshapen or holds values that cannot be used.
@@ -33,7 +33,7 @@ pub enum Error {
     Tensor {
         /// Name in the state dict.
         name: String,
-        /// What is wrong and what would be right.
+        /// The fault, and what would be right.
         reason: String,
     },
     /// A setting, or a combination of settings, that makes no sense.

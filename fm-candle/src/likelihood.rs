@@ -15,9 +15,9 @@ use quant_core::noise::Stream;
 
 use crate::error::{Error, Result};
 use crate::random::Domain;
-use crate::solver::{Control, Method, Options, Trace, Velocity, solve};
+use crate::solver::{Control, Method, SolverOptions, Trace, Velocity, solve};
 
-/// How the divergence `sum_i dv_i/dx_i` is found.
+/// The method of computing the divergence `sum_i dv_i/dx_i`.
 #[derive(Clone, Debug)]
 pub enum Divergence {
     /// One backward pass for each element of a row.
@@ -27,7 +27,7 @@ pub enum Divergence {
     Hutchinson(Tensor),
 }
 
-/// How a likelihood is found.
+/// The settings of the likelihood computation.
 #[derive(Clone, Debug)]
 pub struct Likelihood {
     /// The solver's method.
@@ -35,8 +35,8 @@ pub struct Likelihood {
     /// Times from 1 to 0: a fixed-step method's grid, unless the options hold a step size.
     pub grid: Vec<f64>,
     /// The solver's settings.
-    pub options: Options,
-    /// How the divergence is found.
+    pub options: SolverOptions,
+    /// The method of computing the divergence.
     pub divergence: Divergence,
 }
 
@@ -47,7 +47,7 @@ pub struct Estimate {
     pub x0: Tensor,
     /// `log p1(x1)` in nats, `[n]`.
     pub log_p: Tensor,
-    /// What the solution cost.
+    /// Evaluations and steps of the solution.
     pub trace: Trace,
 }
 
@@ -89,7 +89,7 @@ impl Likelihood {
             Ok(Tensor::cat(&[&v.flatten_all()?, &divergence], 0)?)
         };
         let control = Control { split: Some(size), ..self.options.control };
-        let options = Options { control, ..self.options.clone() };
+        let options = SolverOptions { control, ..self.options.clone() };
         let mut end = start.clone();
         let trace = solve(self.method, &mut field, &start, &self.grid, &options, |x| end = x)?;
         let x0 = end.narrow(0, 0, size)?.reshape(x1.shape())?;
@@ -253,7 +253,7 @@ mod tests {
 
     fn plan(method: Method, divergence: Divergence) -> Likelihood {
         let control = Control { atol: 1e-9, rtol: 1e-9, ..Control::default() };
-        let options = Options { step_size: Some(0.01), control, ..Options::default() };
+        let options = SolverOptions { step_size: Some(0.01), control, ..SolverOptions::default() };
         Likelihood { method, grid: vec![1.0, 0.0], options, divergence }
     }
 

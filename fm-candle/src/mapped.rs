@@ -1,11 +1,10 @@
 //! Files as memory: pages come from the disk when they are read, and go when memory is short.
 //!
-//! A map costs no memory of its own, so a checkpoint of any size can be read tensor by tensor.
-//! The price is paid by whoever changes a file that is being read. Bytes written in place by
-//! another process may be seen or not, and where the file is cut short, reading behind its new
-//! end raises SIGBUS on Unix, which ends the process. A file that is replaced, as
-//! [`crate::atomic`] does, is safe: the map stays with the old one (Windows refuses to replace a
-//! file while it is mapped).
+//! A map costs no memory of its own, so a checkpoint of any size can be read tensor by tensor. The
+//! price is paid by whoever changes a file that is being read. Bytes written in place by another
+//! process may be seen or not, and where the file is cut short, reading after its new end raises
+//! SIGBUS on Unix, which ends the process. A file that is replaced, as [`crate::atomic`] does, is
+//! safe: the map stays with the old one (Windows refuses to replace a file while it is mapped).
 
 use core::ops::Deref;
 use std::fs::File;
@@ -39,7 +38,7 @@ impl Mapped {
     ///
     /// # Errors
     ///
-    /// What the system says where it cannot be mapped.
+    /// The system's error where it cannot be mapped.
     #[expect(unsafe_code, reason = "every call that maps a file is unsafe")]
     pub fn of(file: &File) -> std::io::Result<Self> {
         // SAFETY: the map is private to this type, which hands out shared slices of bytes only.

@@ -28,7 +28,7 @@ pub fn loss(v: &Tensor, u: &Tensor) -> Result<Tensor> {
     (v - u)?.sqr()?.mean_all()
 }
 
-/// How training times are drawn.
+/// The distribution of training times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Times {

@@ -8,9 +8,9 @@ use crate::data::Images;
 use crate::error::{Error, Result};
 use crate::model::{Mode, UNet};
 use crate::random::Domain;
-use crate::solver::{Interpolation, Method, Options, Trace, Unconverged, solve};
+use crate::solver::{Interpolation, Method, SolverOptions, Trace, Unconverged, solve};
 
-/// How samples are drawn.
+/// The settings by which samples are drawn.
 #[derive(Clone, Debug)]
 pub struct Sampler {
     /// The solver's method.
@@ -19,7 +19,7 @@ pub struct Sampler {
     /// there.
     pub grid: Vec<f64>,
     /// The solver's settings.
-    pub options: Options,
+    pub options: SolverOptions,
     /// Guidance `s`: the velocity is `(1 + s) v(x, t, label) - s v(x, t, none)`; 0 is off.
     pub cfg_scale: f64,
     /// Images in one tensor; on the CPU several such batches run side by side. An adaptive method
@@ -50,7 +50,7 @@ impl Sampler {
     /// Evaluations of the velocity per image, where they are known beforehand: not of an adaptive
     /// method, nor of Adams, nor where the options hold a step size or interpolate by cubics.
     pub fn nfe(&self) -> Option<usize> {
-        let Options { step_size, interpolation, .. } = self.options;
+        let SolverOptions { step_size, interpolation, .. } = self.options;
         if step_size.is_some() || interpolation == Interpolation::Cubic {
             return None;
         }

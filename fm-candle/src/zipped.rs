@@ -11,12 +11,12 @@ use zip::write::SimpleFileOptions;
 ///
 /// Where its file cannot be written, it gives the error and drops the rest. The crate's own writer
 /// would try to finish the archive when it is dropped, and print what goes wrong.
-pub(crate) struct Archive<W: Write + Seek> {
+pub(crate) struct ZipOutput<W: Write + Seek> {
     zip: ZipWriter<Latch<W>>,
     failed: Rc<Cell<Option<io::Error>>>,
 }
 
-impl<W: Write + Seek> Archive<W> {
+impl<W: Write + Seek> ZipOutput<W> {
     /// An empty archive.
     pub(crate) fn new(out: W) -> Self {
         let failed = Rc::default();
@@ -40,7 +40,7 @@ impl<W: Write + Seek> Archive<W> {
         self.failed.take().map_or(written, Err)
     }
 
-    /// Writes the directory behind the records.
+    /// Writes the directory after the records.
     ///
     /// # Errors
     /// Those of writing.
@@ -128,7 +128,7 @@ mod tests {
     #[test]
     fn a_full_disk_is_an_error_wherever_it_fills_up() {
         let write = |room: usize| {
-            let mut archive = Archive::new(Small(Cursor::default(), room));
+            let mut archive = ZipOutput::new(Small(Cursor::default(), room));
             archive.record("a", SimpleFileOptions::default(), &[b"1", b"2"])?;
             archive.record("b", SimpleFileOptions::default(), &[&[3; 100]])?;
             archive.finish()

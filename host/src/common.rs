@@ -1,4 +1,4 @@
-//! What all commands share: options, errors of usage, and the command line as text.
+//! Options, errors of usage and the command line as text, which all commands share.
 
 use std::env;
 
@@ -7,7 +7,7 @@ use clap::Args;
 use fm_candle::device::Device;
 use fm_candle::process_group::Rank;
 
-use crate::progress::Progress;
+use crate::progress::Reporter;
 
 /// Options of every command.
 #[derive(Args)]
@@ -39,7 +39,7 @@ impl Common {
         Ok(fm_candle::device::open(self.device.as_deref())?)
     }
 
-    /// The same for the `local`-th of several processes on this machine.
+    /// The device of the `local`-th of several processes on this machine.
     pub(crate) fn device_for(&self, local: usize) -> Result<Device> {
         Ok(fm_candle::device::open_for(self.device.as_deref(), local)?)
     }
@@ -50,13 +50,13 @@ impl Common {
     }
 
     /// The reporter of progress.
-    pub(crate) fn progress(&self) -> Progress {
-        Progress::new(self.quiet, self.no_progress)
+    pub(crate) fn progress(&self) -> Reporter {
+        Reporter::new(self.quiet, self.no_progress)
     }
 
-    /// The same for one of several processes, of which the first alone reports.
-    pub(crate) fn progress_of(&self, rank: Rank) -> Progress {
-        Progress::new(self.quiet || rank.index > 0, self.no_progress)
+    /// A reporter that is silent in all processes but the first.
+    pub(crate) fn progress_of(&self, rank: Rank) -> Reporter {
+        Reporter::new(self.quiet || rank.index > 0, self.no_progress)
     }
 }
 

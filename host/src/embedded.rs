@@ -1,4 +1,5 @@
-//! What the binary carries with it, so that it works on a machine with nothing else.
+//! The nets, statistics and images built into the binary, so that it works on a machine with
+//! nothing else.
 //!
 //! `assets/README.md` says what each file is and which command made it.
 
@@ -14,14 +15,14 @@ use fm_candle::{Tensor, checkpoint};
 
 /// The trained nets that draw digits of a wanted class; each is of the preset of its name.
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Net {
+pub(crate) enum EmbeddedNet {
     /// 813 601 weights
     MnistSmall,
     /// 289 316 weights, for microcontrollers
     MnistMicro,
 }
 
-impl Net {
+impl EmbeddedNet {
     /// The name of its preset.
     pub(crate) const fn name(self) -> &'static str {
         match self {
@@ -32,10 +33,10 @@ impl Net {
 }
 
 /// The configuration and the state dict of an embedded net.
-pub(crate) fn net(net: Net) -> Result<(UNetConfig, Vec<(String, Tensor)>)> {
+pub(crate) fn net(net: EmbeddedNet) -> Result<(UNetConfig, Vec<(String, Tensor)>)> {
     let bytes: &[u8] = match net {
-        Net::MnistSmall => include_bytes!("../assets/mnist-small.safetensors"),
-        Net::MnistMicro => include_bytes!("../assets/mnist-micro.safetensors"),
+        EmbeddedNet::MnistSmall => include_bytes!("../assets/mnist-small.safetensors"),
+        EmbeddedNet::MnistMicro => include_bytes!("../assets/mnist-micro.safetensors"),
     };
     let config = UNetConfig::preset(net.name())?;
     let mut tensors: HashMap<String, Tensor> =
@@ -48,7 +49,7 @@ pub(crate) fn net(net: Net) -> Result<(UNetConfig, Vec<(String, Tensor)>)> {
     Ok((config, ordered.collect::<Result<_>>()?))
 }
 
-/// What [`lenet`] is called, where others are told by their weights.
+/// Name of [`lenet`], where others are told by their weights.
 pub(crate) const LENET: &str = "lenet, built in";
 
 /// The classifier whose features compare sets of digits.
@@ -63,8 +64,8 @@ pub(crate) fn lenet_mnist_train() -> Result<Statistics> {
     Ok(npz::decode_statistics("embedded lenet-mnist-train.npz", bytes)?)
 }
 
-/// Whether these are the images of [`lenet_mnist_train`], told by the published checksum: other sets come
-/// in files of the same names, KMNIST and QMNIST among them.
+/// Returns true if these are the images of [`lenet_mnist_train`], told by the published checksum:
+/// other sets come in files of the same names, KMNIST and QMNIST among them.
 pub(crate) fn is_mnist_train(images: &Images) -> Result<bool> {
     let set = catalog::set(Dataset::Mnist.name())?;
     let found = mnist::md5(images)?;
@@ -86,7 +87,9 @@ mod tests {
 
     #[test]
     fn nets_have_as_many_weights_as_they_say() {
-        for (name, weights) in [(Net::MnistSmall, 813_601), (Net::MnistMicro, 289_316)] {
+        for (name, weights) in
+            [(EmbeddedNet::MnistSmall, 813_601), (EmbeddedNet::MnistMicro, 289_316)]
+        {
             let (_, tensors) = net(name).unwrap();
             let count: usize = tensors.iter().map(|(_, tensor)| tensor.elem_count()).sum();
             assert_eq!(count, weights, "{}", name.name());

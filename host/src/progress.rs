@@ -6,12 +6,12 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 /// Where progress goes.
 #[derive(Clone, Copy)]
-pub(crate) struct Progress {
+pub(crate) struct Reporter {
     quiet: bool,
     bars: bool,
 }
 
-impl Progress {
+impl Reporter {
     pub(crate) fn new(quiet: bool, no_bars: bool) -> Self {
         Self { quiet, bars: !quiet && !no_bars && io::stderr().is_terminal() }
     }

@@ -21,7 +21,7 @@ use half::f16;
 /// Table of the values of all codes, of which the first `2^bits` mean something.
 pub type Table = [f32; 256];
 
-/// Whether this build knows the levels of `log` codebooks.
+/// True if this build can decode `log` codebooks.
 pub(crate) const READS_LOG: bool = cfg!(any(feature = "log", test));
 
 /// Stored format of a codebook.

@@ -64,13 +64,13 @@ pub enum Error {
     },
     /// A number that another does not divide.
     Multiple {
-        /// What the number is.
+        /// Name of the number.
         what: &'static str,
         /// The number found.
         found: usize,
-        /// What must divide it.
+        /// The required divisor.
         of: usize,
-        /// What that is.
+        /// Meaning of the divisor, in words.
         why: &'static str,
     },
     /// A real number outside its range, or NaN.

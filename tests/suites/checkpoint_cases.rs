@@ -14,7 +14,7 @@ use std::fs;
 use fm_candle::checkpoint::{Choice, Source, load};
 use fm_candle::quantize::{TensorPolicy, quantize_to_torch};
 use fmq_tests::{data, width};
-use quant_core::quantize::Options;
+use quant_core::quantize::QuantizeOptions;
 use quant_core::scheme::Scheme;
 use serde_json::Value;
 
@@ -94,7 +94,7 @@ fn a_quantized_torch_file_changes_the_weights_of_its_nets_alone() {
         let mut names = Vec::new();
         let uniform = |name: &str, _: &[usize]| {
             assert!(name.starts_with("conv.") || file == "kinds.pth", "{file}: {name}");
-            TensorPolicy::Quantize(Options::new(Scheme::Uniform, width(1)))
+            TensorPolicy::Quantize(QuantizeOptions::new(Scheme::Uniform, width(1)))
         };
         quantize_to_torch(&output, &source, &indices, uniform, |info, _| {
             names.push(info.name.clone());

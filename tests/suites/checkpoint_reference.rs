@@ -9,7 +9,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Tensor};
-use fm_candle::checkpoint::{Checkpoint, Kind, NET_KEY, Source, load, safetensors as container};
+use fm_candle::checkpoint::{
+    Checkpoint, FileKind, NET_KEY, Source, load, safetensors as container,
+};
 use fmq_tests::{data, json, ran, reference};
 use safetensors::tensor::View;
 use safetensors::{Dtype, SafeTensors};
@@ -75,7 +77,7 @@ fn torch_files_have_their_exact_values() {
         let loaded = load(&pth(file), false).unwrap_or_else(|error| panic!("{error}"));
         assert_exact(&loaded, &pth(&format!("{expect}.expect.safetensors")));
         let legacy = file.contains(".legacy.");
-        assert_eq!(loaded.kind, if legacy { Kind::TorchLegacy } else { Kind::Torch });
+        assert_eq!(loaded.kind, if legacy { FileKind::TorchLegacy } else { FileKind::Torch });
         assert!(!loaded.ema);
     }
     let loaded = load(&cuda_tagged(), false).unwrap();
@@ -250,7 +252,7 @@ fn a_torch_file_saved_as_safetensors_stays_the_same() {
     let path = folder.path().join("net.safetensors");
     container::save(&path, &loaded.tensors, &[(NET_KEY, "{}")]).unwrap();
     let again = load(&path, false).unwrap();
-    assert_eq!(again.kind, Kind::Safetensors);
+    assert_eq!(again.kind, FileKind::Safetensors);
     assert_eq!(again.net(), Some("{}"));
     assert_eq!(again.tensors.len(), loaded.tensors.len());
     for ((name, tensor), (same, reloaded)) in loaded.tensors.iter().zip(&again.tensors) {

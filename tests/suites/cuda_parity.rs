@@ -14,17 +14,17 @@ use candle_core::{DType, Device, Result, Tensor, Var};
 use fm_candle::checkpoint::{FileWeights, Source};
 use fm_candle::data::{ImageSet, Images};
 use fm_candle::device;
-use fm_candle::model::{Mode, Stored, UNet, UNetConfig};
+use fm_candle::model::{Mode, StateDict, UNet, UNetConfig};
 use fm_candle::ops::{
-    Activation, CodedWeight, Mask, Order, add, attention, concat, conv2d, downsample2, dropout,
-    group_norm, modulated_group_norm, upsample2,
+    Activation, Mask, QkvOrder, QuantizedWeight, add, attention, concat, conv2d, downsample2,
+    dropout, group_norm, modulated_group_norm, upsample2,
 };
 use fm_candle::quantize::{TensorPolicy, quantize_in_memory};
-use fm_candle::train::{Precision, TrainConfig, Trainer};
+use fm_candle::train::{TrainConfig, TrainPrecision, Trainer};
 use fmq_tests::{formula, formula_weights, numbers, width};
 use quant_core::format::Model;
 use quant_core::noise::Stream;
-use quant_core::quantize::Options;
+use quant_core::quantize::QuantizeOptions;
 use quant_core::scheme::Scheme;
 
 /// The types in which a GPU computes, and how far their results may be from the CPU's in f32,
@@ -137,7 +137,7 @@ fn group_norm_with_gradients() {
 
 #[test]
 fn attention_with_gradients() {
-    for order in [Order::Parts, Order::Heads] {
+    for order in [QkvOrder::Parts, QkvOrder::Heads] {
         for (x, heads) in [([2, 49, 24], 2), ([1, 256, 192], 4), ([3, 1, 6], 1)] {
             compare("attention", &[&x], |t| attention(&t[0], heads, order));
         }
@@ -158,7 +158,11 @@ fn the_other_operations_with_gradients() {
 }
 
 /// A packed file of these tensors, every one quantized.
-fn packed(tensors: &[(String, Tensor)], net: Option<&UNetConfig>, options: &Options) -> Vec<u8> {
+fn packed(
+    tensors: &[(String, Tensor)],
+    net: Option<&UNetConfig>,
+    options: &QuantizeOptions,
+) -> Vec<u8> {
     let policy = |_: &str, _: &[usize]| TensorPolicy::Quantize(*options);
     quantize_in_memory(tensors, net, policy).unwrap().0
 }
@@ -172,13 +176,16 @@ fn packed_weights_decode_to_the_same_bits() {
     for scheme in [Scheme::Uniform, Scheme::EqualMass, Scheme::LloydMax] {
         // Tables of more levels take more room than such rows themselves.
         for bits in 1..=if scheme == Scheme::Uniform { 8 } else { 5 } {
-            let file =
-                packed(&[("w".into(), weight.clone())], None, &Options::new(scheme, width(bits)));
+            let file = packed(
+                &[("w".into(), weight.clone())],
+                None,
+                &QuantizeOptions::new(scheme, width(bits)),
+            );
             let model = Model::parse(&file).unwrap();
             let coded = model.tensors().next().unwrap().quantized().unwrap();
             for (dtype, _) in TYPES {
                 let dense = |device| {
-                    let weight = CodedWeight::new(coded, &shape, dtype, device)?;
+                    let weight = QuantizedWeight::new(coded, &shape, dtype, device)?;
                     weight.dense()?.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()
                 };
                 let [found, expected] = [&gpu, &Device::Cpu].map(|device| dense(device).unwrap());
@@ -221,7 +228,7 @@ fn a_net_has_the_same_velocity_and_gradient() {
     let Some(gpu) = gpu() else { return };
     let weights = formula_weights(&config(), 5);
     let net = |device: &Device, dtype| {
-        let mut stored = Stored::new(weights.clone(), device).with_dtype(dtype);
+        let mut stored = StateDict::new(weights.clone(), device).with_dtype(dtype);
         velocity(&UNet::new(&config(), &mut stored).unwrap(), device).unwrap()
     };
     let expected = net(&Device::Cpu, DType::F32);
@@ -240,7 +247,7 @@ fn a_packed_net_has_the_same_velocity_and_gradient() {
     let weights = formula_weights(&config(), 5);
     for bits in [2, 3, 8] {
         let path = folder.path().join(format!("{bits}.fmq"));
-        let options = Options::new(Scheme::EqualMass, width(bits));
+        let options = QuantizeOptions::new(Scheme::EqualMass, width(bits));
         std::fs::write(&path, packed(&weights, Some(&config()), &options)).unwrap();
         let net = |device: &Device, dtype| {
             let source = Source::open(&path, false).unwrap();
@@ -278,13 +285,13 @@ fn training_steps_have_the_same_losses() {
         let mut loader = trainer.loader(&images).unwrap();
         (0..2).map_while(|_| trainer.next_batch(&mut loader).unwrap()).collect()
     };
-    let expected = losses(&Device::Cpu, Precision::F32, false);
+    let expected = losses(&Device::Cpu, TrainPrecision::F32, false);
     assert_eq!(expected.len(), 2);
     let ways = [
-        (Precision::F32, false, 1e-3),
-        (Precision::F32, true, 1e-3),
-        (Precision::F16, false, 2e-2),
-        (Precision::Bf16, false, 5e-2),
+        (TrainPrecision::F32, false, 1e-3),
+        (TrainPrecision::F32, true, 1e-3),
+        (TrainPrecision::F16, false, 2e-2),
+        (TrainPrecision::Bf16, false, 5e-2),
     ];
     for (precision, recompute, most) in ways {
         for (found, expected) in losses(&gpu, precision, recompute).iter().zip(&expected) {

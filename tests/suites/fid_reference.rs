@@ -13,13 +13,13 @@ use std::collections::HashMap;
 
 use candle_core::{Device, IndexOp, Tensor};
 use fm_candle::data::Images;
-use fm_candle::fid::inception::{Inception, Layer};
+use fm_candle::fid::inception::{FeatureLayer, Inception};
 use fm_candle::fid::inception_score::inception_score;
-use fm_candle::fid::kid::{Spread, mmd2};
+use fm_candle::fid::kid::{MeanStd, mmd2};
 use fm_candle::fid::prdc::prdc;
 use fm_candle::fid::resize::{Resize, SIDE};
 use fm_candle::fid::{Features, Statistics, fid};
-use fm_candle::model::Shapes;
+use fm_candle::model::ShapeRecorder;
 use fmq_tests::{formula, formula_state_dict, json, max_difference, numbers, ran, tensors};
 use serde_json::Value;
 
@@ -31,13 +31,13 @@ const WAYS: [(Resize, &str, &str); 3] = [
 ];
 
 /// How the reference calls a layer.
-const LAYERS: [(Layer, &str); 6] = [
-    (Layer::D64, "64"),
-    (Layer::D192, "192"),
-    (Layer::D768, "768"),
-    (Layer::D2048, "2048"),
-    (Layer::LogitsUnbiased, "logits_unbiased"),
-    (Layer::Logits, "logits"),
+const LAYERS: [(FeatureLayer, &str); 6] = [
+    (FeatureLayer::D64, "64"),
+    (FeatureLayer::D192, "192"),
+    (FeatureLayer::D768, "768"),
+    (FeatureLayer::D2048, "2048"),
+    (FeatureLayer::LogitsUnbiased, "logits_unbiased"),
+    (FeatureLayer::Logits, "logits"),
 ];
 
 /// The names of the image sets, and the tensors.
@@ -99,7 +99,7 @@ fn images_come_to_299_pixels_as_in_each_package() {
 
 #[test]
 fn the_net_asks_for_the_parameters_of_the_weight_files() {
-    let mut shapes = Shapes::default();
+    let mut shapes = ShapeRecorder::default();
     Inception::new(&mut shapes, &Device::Cpu).unwrap();
     let counters = |(name, _): &(String, Vec<usize>)| !name.ends_with("num_batches_tracked");
     assert_eq!(shapes.list, listed().into_iter().filter(counters).collect::<Vec<_>>());
@@ -252,7 +252,7 @@ fn kernel_distances_are_those_of_torch_fidelity() {
         subsets.map(|(of_x, of_y)| mmd2(&pick(&x, &of_x), &pick(&y, &of_y), d).unwrap()).collect();
     let expected: Vec<f64> = serde_json::from_value(facts["per_subset"].clone()).unwrap();
     assert_eq!(found.len(), expected.len());
-    let Spread { mean, std } = Spread::of(&found);
+    let MeanStd { mean, std } = MeanStd::of(&found);
     let n = facts["mmd_all_first_n"]["n"].as_u64().unwrap() as usize;
     let all = mmd2(&x[..n * d], &y[..n * d], d).unwrap();
     let facts = ["mean", "std_population"].map(|key| facts[key].as_f64().unwrap());
@@ -276,7 +276,7 @@ fn inception_scores_are_those_of_torch_fidelity() {
         let (splits, shuffled) = case.split_once('.').unwrap();
         let splits = splits.strip_prefix("splits").unwrap().parse().unwrap();
         let order = &orders[usize::from(shuffled == "shuffle1")];
-        let Spread { mean, std } = inception_score(&logits, classes, order, splits).unwrap();
+        let MeanStd { mean, std } = inception_score(&logits, classes, order, splits).unwrap();
         for (key, found) in [("mean", mean), ("std", std)] {
             let expected = expected[format!("inception_score_{key}")].as_f64().unwrap();
             let off = (found - expected).abs() / mean;

@@ -19,14 +19,14 @@ use std::time::Instant;
 
 use candle_core::{Device, Tensor};
 use fm_candle::checkpoint;
-use fm_candle::model::{Stored, UNet, config};
+use fm_candle::model::{StateDict, UNet, config};
 use fm_candle::quantize::{Calibration, PackedNet, TensorPolicy, calibrate, quantize_to_file};
 use fm_candle::sample::Sampler;
 use fm_candle::solver::{self, Method, uniform_grid};
 use fmq_tests::width;
-use quant_core::format::{Kind, Model, SelfTestVector, fill_section};
+use quant_core::format::{Model, SectionKind, SelfTestVector, fill_section};
 use quant_core::infer::{self, Plan, Precision, Settings};
-use quant_core::quantize::{Granularity, Options};
+use quant_core::quantize::{Granularity, QuantizeOptions};
 use quant_core::scheme::Scheme;
 
 const BITS: [u8; 4] = [2, 3, 4, 8];
@@ -68,8 +68,8 @@ fn pack(dir: &Path, bits: u8) -> PathBuf {
     let net = Path::new(env!("CARGO_MANIFEST_DIR")).join("../host/assets/mnist-micro.safetensors");
     let net = checkpoint::load(&net, false).unwrap();
     let config = config::from_json(net.net().unwrap()).unwrap();
-    let options = Options::new(Scheme::LloydMax, width(bits));
-    let options = Options { granularity: Granularity::Auto, ..options };
+    let options = QuantizeOptions::new(Scheme::LloydMax, width(bits));
+    let options = QuantizeOptions { granularity: Granularity::Auto, ..options };
     let all: Vec<usize> = (0..net.tensors.len()).collect();
     let packed = Some(PackedNet { config: &config, self_test: true });
     let path = dir.join(format!("micro-{bits}bit.fmq"));
@@ -173,14 +173,14 @@ fn host(file: &[u8], precision: Precision) -> (Vec<f32>, u64) {
 fn candle(path: &Path, file: &[u8]) -> Vec<f32> {
     let net = Model::parse(file).unwrap().net().unwrap().clone();
     let tensors = checkpoint::load(path, false).unwrap().tensors;
-    let net = UNet::new(&net, &mut Stored::new(tensors, &Device::Cpu)).unwrap();
+    let net = UNet::new(&net, &mut StateDict::new(tensors, &Device::Cpu)).unwrap();
     let mut x0 = vec![0.0; 784];
     quant_core::noise::fill_normal(SEED, 0, 0, &mut x0);
     let x0 = Tensor::from_vec(x0, (1, 1, 28, 28), &Device::Cpu).unwrap();
     let sampler = Sampler {
         method: Method::Euler,
         grid: uniform_grid(1.0 / f64::from(STEPS)).unwrap(),
-        options: solver::Options::default(),
+        options: solver::SolverOptions::default(),
         cfg_scale: 0.0,
         batch_size: 1,
     };
@@ -363,7 +363,7 @@ fn a_failed_self_test_is_said() {
     let input = (vector.seed, vector.t, vector.label);
     let section = SelfTestVector::emit(input, vector.tolerance, vector.size, &velocity).unwrap();
     let head = u32::from_le_bytes(file[24..28].try_into().unwrap()) as usize;
-    fill_section(&mut file[..head], Kind::SELF_TEST, &section).unwrap();
+    fill_section(&mut file[..head], SectionKind::SELF_TEST, &section).unwrap();
     std::fs::write(&path, &file).unwrap();
     let said = run(RUST, MACHINES[0], &path, "3 42 1");
     assert_eq!(said.code, Some(1), "{}", said.text);

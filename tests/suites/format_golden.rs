@@ -17,13 +17,13 @@ use fm_candle::quantize::{Calibration, calibrate};
 use fmq_tests::width;
 use quant_core::bits::Bits;
 use quant_core::format::{
-    Dense, Encoding, Head, Kind, MemoryPlan, Model, SelfTestVector, Writer, fill_section,
+    Dense, Encoding, Head, MemoryPlan, Model, SectionKind, SelfTestVector, Writer, fill_section,
 };
 use quant_core::infer::{Input, Plan, Precision, Settings};
 use quant_core::matrix::{QuantLayout, RowScale};
 use quant_core::net::UNetConfig;
 use quant_core::noise::Stream;
-use quant_core::quantize::{CodebookDtype, Granularity, Options, quantize_tensor};
+use quant_core::quantize::{CodebookDtype, Granularity, QuantizeOptions, quantize_tensor};
 use quant_core::scheme::Scheme;
 
 fn folder() -> PathBuf {
@@ -117,17 +117,17 @@ fn everything() -> Vec<u8> {
     let auto = Granularity::Auto;
     let mut plans = Vec::new();
     for scheme in Scheme::ALL {
-        plans.extend(Bits::ALL.map(|bits| Options::new(scheme, bits)));
+        plans.extend(Bits::ALL.map(|bits| QuantizeOptions::new(scheme, bits)));
     }
     for (codebook_dtype, granularity) in [
         (CodebookDtype::F16, Granularity::Group(2)),
         (CodebookDtype::I16, Granularity::Tensor),
         (CodebookDtype::I8, auto),
     ] {
-        plans.push(Options {
+        plans.push(QuantizeOptions {
             codebook_dtype,
             granularity,
-            ..Options::new(Scheme::LloydMax, width(3))
+            ..QuantizeOptions::new(Scheme::LloydMax, width(3))
         });
     }
     let names: Vec<String> =
@@ -135,7 +135,8 @@ fn everything() -> Vec<u8> {
     let mut names: Vec<&str> = names.iter().map(String::as_str).collect();
     names.extend(["f32", "i64", "empty"]);
     let vector = SelfTestVector::emit((3, 0.25, Some(7)), 1e-4, (2, 2), &weights(12)).unwrap();
-    let sections = vec![(Kind::SELF_TEST, &vector[..]), (Kind(1000), b"of a later version")];
+    let sections =
+        vec![(SectionKind::SELF_TEST, &vector[..]), (SectionKind(1000), b"of a later version")];
     let mut writer = Writer::new(Vec::new(), &Head { net: None, names, sections }).unwrap();
     for options in &plans {
         let tensor = quantize_tensor(&weights(5 * 37), &[5, 37], options).unwrap();
@@ -171,7 +172,7 @@ fn net() -> Vec<u8> {
         |velocity: &[f32]| SelfTestVector::emit((5, 0.5, Some(1)), 1e-3, (8, 8), velocity).unwrap();
     let plan = MemoryPlan { size: (8, 8), arena_bytes: 0, macs: 0 }.emit();
     let empty = vector(&[0.0; 64]);
-    let sections = vec![(Kind::MEMORY_PLAN, &plan[..]), (Kind::SELF_TEST, &empty)];
+    let sections = vec![(SectionKind::MEMORY_PLAN, &plan[..]), (SectionKind::SELF_TEST, &empty)];
     let names = names.iter().map(String::as_str).collect();
     let mut writer = Writer::new(Vec::new(), &Head { net: Some(&net), names, sections }).unwrap();
     for shape in &shapes {
@@ -180,9 +181,9 @@ fn net() -> Vec<u8> {
         #[expect(clippy::cast_possible_truncation, reason = "weights are f32")]
         let weights: Vec<f32> =
             weights(shape.iter().product()).iter().map(|w| w * scale as f32).collect();
-        let options = Options {
+        let options = QuantizeOptions {
             codebook_dtype: CodebookDtype::F16,
-            ..Options::new(Scheme::UniformMse, width(2))
+            ..QuantizeOptions::new(Scheme::UniformMse, width(2))
         };
         writer.quantized(&quantize_tensor(&weights, shape, &options).unwrap()).unwrap();
     }
@@ -195,8 +196,8 @@ fn net() -> Vec<u8> {
     quant_core::noise::fill_normal(5, 0, 0, &mut x);
     let input = Input { x: &x, concat: &[], t: 0.5, label: Some(1) };
     plan.velocity(&model, &input, &mut vec![0.0; plan.arena_len()], &mut v).unwrap();
-    fill_section(&mut head, Kind::MEMORY_PLAN, &plan.stored().emit()).unwrap();
-    fill_section(&mut head, Kind::SELF_TEST, &vector(&v)).unwrap();
+    fill_section(&mut head, SectionKind::MEMORY_PLAN, &plan.stored().emit()).unwrap();
+    fill_section(&mut head, SectionKind::SELF_TEST, &vector(&v)).unwrap();
     file[..head.len()].copy_from_slice(&head);
     file
 }

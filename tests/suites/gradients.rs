@@ -9,7 +9,7 @@
 
 use candle_core::{Device, Tensor};
 use fm_candle::model::UNetConfig;
-use fm_candle::train::{Batch, Precision, TrainConfig, Trainer};
+use fm_candle::train::{Batch, TrainConfig, TrainPrecision, Trainer};
 use fmq_tests::{formula, formula_weights, max_difference};
 
 /// A preset of upstream's depth and an eighth to a quarter of its width, for small images.
@@ -110,8 +110,8 @@ fn half_precision_trains_like_single() {
             .collect();
         (losses, trainer.optimizer().updates)
     };
-    let (single, updates) = losses(Precision::F32);
-    let (half, half_updates) = losses(Precision::F16);
+    let (single, updates) = losses(TrainPrecision::F32);
+    let (half, half_updates) = losses(TrainPrecision::F16);
     assert_eq!((updates, half_updates), (4, 4), "no gradient overflowed");
     for (single, half) in single.iter().zip(&half) {
         assert!((single - half).abs() <= 0.02 * single, "{half} for {single}");
@@ -124,7 +124,7 @@ fn an_update_that_overflows_is_skipped() {
     let config = narrow("mnist-small");
     let mut large = batch(&config, 2, 8);
     let settings =
-        TrainConfig { precision: Precision::F16, use_ema: true, ..TrainConfig::default() };
+        TrainConfig { precision: TrainPrecision::F16, use_ema: true, ..TrainConfig::default() };
     let mut trainer = trainer(&config, &settings);
     // A target far outside the images' range makes gradients beyond f16.
     large.x1 = (large.x1 * 1e4).unwrap();

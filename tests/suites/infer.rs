@@ -8,16 +8,16 @@
 
 use candle_core::{Device, Tensor};
 use fm_candle::checkpoint;
-use fm_candle::model::{Mode, Stored, UNet, UNetConfig};
+use fm_candle::model::{Mode, StateDict, UNet, UNetConfig};
 use fm_candle::quantize::{PackedNet, TensorPolicy, quantize_in_memory, quantize_to_file};
 use fm_candle::sample::{Sampler, start_noise};
 use fm_candle::solver::{self, uniform_grid};
 use fmq_tests::nets::nets;
 use fmq_tests::{formula, formula_weights, width};
 use quant_core::Error;
-use quant_core::format::{Kind, Model, fill_section};
-use quant_core::infer::{self, Input, Layer, Method, Plan, Settings};
-use quant_core::quantize::Options;
+use quant_core::format::{Model, SectionKind, fill_section};
+use quant_core::infer::{self, ConvLayer, Input, Method, Plan, Settings};
+use quant_core::quantize::QuantizeOptions;
 use quant_core::scheme::Scheme;
 
 /// A packed file of formula weights, every tensor packed alike, and the net of what it holds.
@@ -28,7 +28,7 @@ fn packed(config: &UNetConfig, policy: TensorPolicy) -> (Vec<u8>, UNet) {
     let path = dir.path().join("net.fmq");
     std::fs::write(&path, &file).unwrap();
     let decoded = checkpoint::load(&path, false).unwrap();
-    (file, UNet::new(config, &mut Stored::new(decoded.tensors, &Device::Cpu)).unwrap())
+    (file, UNet::new(config, &mut StateDict::new(decoded.tensors, &Device::Cpu)).unwrap())
 }
 
 fn values(seed: u64, len: usize) -> Vec<f32> {
@@ -88,7 +88,7 @@ fn velocities_equal_candles() {
 fn packed_weights_are_read_as_they_are() {
     let config = UNetConfig::preset("mnist-micro").unwrap();
     for bits in [2, 3, 4, 8] {
-        let policy = TensorPolicy::Quantize(Options::new(Scheme::EqualMass, width(bits)));
+        let policy = TensorPolicy::Quantize(QuantizeOptions::new(Scheme::EqualMass, width(bits)));
         let off = off(&config, policy, (28, 28));
         assert!(off < 1e-5, "{bits} bits: {off}");
     }
@@ -115,7 +115,7 @@ fn the_plan_is_exact() {
 #[test]
 fn the_micro_net_fits_a_microcontroller() {
     let config = UNetConfig::preset("mnist-micro").unwrap();
-    let policy = TensorPolicy::Quantize(Options::new(Scheme::EqualMass, width(4)));
+    let policy = TensorPolicy::Quantize(QuantizeOptions::new(Scheme::EqualMass, width(4)));
     let (file, _) = packed(&config, policy);
     let model = Model::parse(&file).unwrap();
     let plan = Plan::new(&model).unwrap();
@@ -129,7 +129,7 @@ fn the_micro_net_fits_a_microcontroller() {
 #[test]
 fn the_solver_equals_candles() {
     let config = UNetConfig::preset("mnist-micro").unwrap();
-    let policy = TensorPolicy::Quantize(Options::new(Scheme::LloydMax, width(3)));
+    let policy = TensorPolicy::Quantize(QuantizeOptions::new(Scheme::LloydMax, width(3)));
     let (file, net) = packed(&config, policy);
     let model = Model::parse(&file).unwrap();
     let plan = Plan::new(&model).unwrap();
@@ -153,7 +153,7 @@ fn the_solver_equals_candles() {
         let sampler_of_candle = Sampler {
             method: theirs,
             grid: uniform_grid(0.25).unwrap(),
-            options: solver::Options::default(),
+            options: solver::SolverOptions::default(),
             cfg_scale: f64::from(guidance),
             batch_size: 1,
         };
@@ -206,8 +206,9 @@ fn what_makes_no_image_is_refused() {
 fn a_file_with_a_self_test_vector_tests_its_device() {
     let config = UNetConfig::preset("mnist-micro").unwrap();
     let weights = formula_weights(&config, 3);
-    let policy =
-        |_: &str, _: &[usize]| TensorPolicy::Quantize(Options::new(Scheme::EqualMass, width(3)));
+    let policy = |_: &str, _: &[usize]| {
+        TensorPolicy::Quantize(QuantizeOptions::new(Scheme::EqualMass, width(3)))
+    };
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("net.fmq");
     let all: Vec<usize> = (0..weights.len()).collect();
@@ -223,12 +224,12 @@ fn a_file_with_a_self_test_vector_tests_its_device() {
     assert!(plan.self_test(&model, &mut arena[1..]).is_err());
 
     // A wrong element, with right checksums.
-    let vector = model.sections().find(|(kind, _)| *kind == Kind::SELF_TEST).unwrap().1;
+    let vector = model.sections().find(|(kind, _)| *kind == SectionKind::SELF_TEST).unwrap().1;
     let mut wrong = vector.to_vec();
     wrong[24 + 4 * 5 + 3] ^= 0x80;
     let head_len = file.len() - payload_len(&file);
     let (head, _) = file.split_at_mut(head_len);
-    fill_section(head, Kind::SELF_TEST, &wrong).unwrap();
+    fill_section(head, SectionKind::SELF_TEST, &wrong).unwrap();
     let model = Model::parse(&file).unwrap();
     assert_eq!(plan.self_test(&model, &mut arena), Err(Error::SelfTest { index: 5 }));
 
@@ -253,7 +254,7 @@ fn a_layer_alone_is_a_convolution() {
     let [weight, bias] = [at, at + 1].map(|i| model.tensors().nth(i).unwrap());
     let &[out, channels, ..] = weight.shape() else { panic!("{:?}", weight.shape()) };
     let side = 5;
-    let layer = Layer::new::<f32>(&model, at, side).unwrap();
+    let layer = ConvLayer::new::<f32>(&model, at, side).unwrap();
     assert_eq!(layer.macs(), (out * channels * 9 * side * side) as u64);
     let mut arena = vec![f32::NAN; layer.arena_len()];
     let x = values(4, channels * side * side);
@@ -279,9 +280,9 @@ fn a_layer_alone_is_a_convolution() {
 
     let short = arena.len() - 1;
     assert!(layer.run(&model, &mut arena[..short]).is_err());
-    let none = |i| Layer::new::<f32>(&model, i, side).unwrap_err();
+    let none = |i| ConvLayer::new::<f32>(&model, i, side).unwrap_err();
     assert_eq!(none(at + 1), Error::NotOfTheNet { tensor: at + 1 });
     assert_eq!(none(0), Error::NotOfTheNet { tensor: 0 });
     assert!(matches!(none(usize::MAX), Error::NotOfTheNet { .. }));
-    assert!(Layer::new::<i8>(&model, at, side).is_err());
+    assert!(ConvLayer::new::<i8>(&model, at, side).is_err());
 }

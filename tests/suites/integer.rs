@@ -18,9 +18,9 @@ use fm_candle::quantize::{
 use fmq_tests::nets::nets;
 use fmq_tests::{formula, formula_weights, width};
 use quant_core::Error;
-use quant_core::format::{Activations, Kind, Model, with_section};
+use quant_core::format::{Activations, Model, SectionKind, with_section};
 use quant_core::infer::{Input, Plan, Precision, Sampler, Settings};
-use quant_core::quantize::{Granularity, Options};
+use quant_core::quantize::{Granularity, QuantizeOptions};
 use quant_core::scheme::Scheme;
 
 const BY: Calibration = Calibration { images: 11, steps: 8, seed: 0 };
@@ -34,8 +34,8 @@ fn embedded(preset: &str, bits: u8, self_test: bool) -> Vec<u8> {
     let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("../host/assets");
     let net = checkpoint::load(&assets.join(format!("{preset}.safetensors")), false).unwrap();
     let config = config::from_json(net.net().unwrap()).unwrap();
-    let options = Options::new(Scheme::LloydMax, width(bits));
-    let options = Options { granularity: Granularity::Auto, ..options };
+    let options = QuantizeOptions::new(Scheme::LloydMax, width(bits));
+    let options = QuantizeOptions { granularity: Granularity::Auto, ..options };
     let all: Vec<usize> = (0..net.tensors.len()).collect();
     let packed = Some(PackedNet { config: &config, self_test });
     let dir = tempfile::tempdir().unwrap();
@@ -89,7 +89,7 @@ fn images_stay_those_of_floats() {
 /// Every kind of layer, and every way in which weights are stored.
 #[test]
 fn every_net_stays_close_to_its_floats() {
-    let coded = |scheme| TensorPolicy::Quantize(Options::new(scheme, width(5)));
+    let coded = |scheme| TensorPolicy::Quantize(QuantizeOptions::new(scheme, width(5)));
     let policies = [TensorPolicy::F32, TensorPolicy::F16, coded(Scheme::EqualMass)];
     for (i, (name, config, (height, width))) in nets().into_iter().enumerate() {
         let weights = formula_weights(&config, 3);
@@ -111,7 +111,7 @@ fn every_net_stays_close_to_its_floats() {
         plan.observe(&model, &input, &mut arena, &mut v, &mut widen).unwrap();
 
         let scales = Activations::emit(0.0, &ranges);
-        let file = with_section(&file, Kind::ACTIVATION_SCALES, &scales).unwrap();
+        let file = with_section(&file, SectionKind::ACTIVATION_SCALES, &scales).unwrap();
         let model = Model::parse(&file).unwrap();
         let size = (height, width);
         let plan = Plan::with_size_and_precision(&model, size, Precision::Integer).unwrap();
@@ -155,12 +155,13 @@ fn a_device_is_right_only_with_the_very_same_numbers() {
     assert!(off > 0.0 && off < 0.2, "{off}");
     assert_eq!(plan.self_test(&model, &mut arena), Ok(Some(off)));
 
-    let section = model.sections().find(|(kind, _)| *kind == Kind::ACTIVATION_SCALES).unwrap().1;
+    let section =
+        model.sections().find(|(kind, _)| *kind == SectionKind::ACTIVATION_SCALES).unwrap().1;
     for change in [-1, 1] {
         let mut section = section.to_vec();
         let bits = off.to_bits().wrapping_add_signed(change);
         section[..4].copy_from_slice(&bits.to_le_bytes());
-        let file = with_section(&file, Kind::ACTIVATION_SCALES, &section).unwrap();
+        let file = with_section(&file, SectionKind::ACTIVATION_SCALES, &section).unwrap();
         let model = Model::parse(&file).unwrap();
         let found = plan.self_test(&model, &mut arena);
         assert!(matches!(found, Err(Error::SelfTest { .. })), "{found:?}");
@@ -170,7 +171,7 @@ fn a_device_is_right_only_with_the_very_same_numbers() {
 #[test]
 fn scales_that_do_not_fit_are_refused() {
     let file = embedded("mnist-micro", 2, false);
-    let section = Kind::ACTIVATION_SCALES;
+    let section = SectionKind::ACTIVATION_SCALES;
     let few = with_section(&file, section, &Activations::emit(0.0, &[1.0, 2.0])).unwrap();
     let model = Model::parse(&few).unwrap();
     let refused = Plan::with_precision(&model, Precision::Integer);

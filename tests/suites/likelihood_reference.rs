@@ -5,8 +5,8 @@
 use candle_core::{DType, Device, Tensor};
 use fm_candle::Result;
 use fm_candle::likelihood::{Divergence, Likelihood, divergence, normal, rademacher};
-use fm_candle::model::{Mode, Stored, UNet, UNetConfig};
-use fm_candle::solver::{Method, Options, Velocity};
+use fm_candle::model::{Mode, StateDict, UNet, UNetConfig};
+use fm_candle::solver::{Method, SolverOptions, Velocity};
 use fmq_tests::{formula_weights, json, max_difference, tensors};
 
 #[test]
@@ -27,10 +27,10 @@ fn likelihoods_and_sources_equal_upstream() {
         let plan = Likelihood {
             method,
             grid: vec![1.0, 0.0],
-            options: Options {
+            options: SolverOptions {
                 step_size: case["step_size"].as_f64(),
                 time: DType::F32,
-                ..Options::default()
+                ..SolverOptions::default()
             },
             divergence: if case["exact_divergence"] == true {
                 Divergence::Exact
@@ -62,7 +62,7 @@ fn net() -> impl Velocity {
         ..UNetConfig::default()
     };
     let weights = formula_weights(&config, 5);
-    let net = UNet::new(&config, &mut Stored::new(weights, &Device::Cpu)).unwrap();
+    let net = UNet::new(&config, &mut StateDict::new(weights, &Device::Cpu)).unwrap();
     move |x: &Tensor, t: f64| {
         let t = Tensor::full(t, x.dim(0)?, x.device())?.to_dtype(DType::F32)?;
         net.forward(x, &t, None, None, Mode::Eval)

@@ -20,7 +20,7 @@ use fm_candle::checkpoint;
 use fm_candle::data::{Images, mnist};
 use fm_candle::device::Device;
 use fm_candle::fid::inception::Inception;
-use fm_candle::model::{Initial, UNetConfig, config};
+use fm_candle::model::{RandomInit, UNetConfig, config};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -229,7 +229,7 @@ fn two_processes_train_as_one_of_twice_the_batch() {
 
 /// Writes an untrained Inception net as `inception.safetensors`.
 fn inception(dir: &Path) {
-    let mut weights = Initial::new(1, &Device::Cpu);
+    let mut weights = RandomInit::new(1, &Device::Cpu);
     Inception::new(&mut weights, &Device::Cpu).unwrap();
     let tensors: Vec<_> =
         weights.vars.into_iter().map(|(name, var)| (name, var.into_inner())).collect();

@@ -8,7 +8,7 @@
 use fmq_tests::{json, ran, reference, width};
 use quant_core::fit::{self, Fit, Group};
 use quant_core::matrix::rows_of;
-use quant_core::quantize::{Options, quantize_tensor};
+use quant_core::quantize::{QuantizeOptions, quantize_tensor};
 use quant_core::scheme::Scheme;
 use safetensors::SafeTensors;
 use std::fs;
@@ -90,7 +90,8 @@ fn compare(scheme: Scheme, max_ulps: u32) {
                 all.extend(values);
             }
             let stored =
-                quantize_tensor(&weights, &shape, &Options::new(scheme, width(bits))).unwrap();
+                quantize_tensor(&weights, &shape, &QuantizeOptions::new(scheme, width(bits)))
+                    .unwrap();
             assert_eq!(stored.dequantized(), all, "{case}: stored");
         }
     }

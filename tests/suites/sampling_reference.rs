@@ -6,9 +6,9 @@ use std::collections::HashMap;
 
 use candle_core::{DType, Device, IndexOp, Tensor};
 use fm_candle::checkpoint;
-use fm_candle::model::{Mode, Stored, UNet};
+use fm_candle::model::{Mode, StateDict, UNet};
 use fm_candle::sample::{Sampler, Samples, to_pixels};
-use fm_candle::solver::{Method, Options, edm_grid, solve, uniform_grid};
+use fm_candle::solver::{Method, SolverOptions, edm_grid, solve, uniform_grid};
 use fmq_tests::{config, json, max_difference, numbers, ran, reference, tensors};
 use serde_json::Value;
 
@@ -27,7 +27,7 @@ fn fixture(name: &str, facts: &Value) -> Option<Fixture> {
     }
     let weights = checkpoint::load(&weights, false).unwrap();
     let config = config(&facts["config"]);
-    let net = UNet::new(&config, &mut Stored::new(weights.tensors, &Device::Cpu)).unwrap();
+    let net = UNet::new(&config, &mut StateDict::new(weights.tensors, &Device::Cpu)).unwrap();
     let io = tensors(&format!("sampling/{name}.samples.safetensors"));
     let labels = config.num_classes.map(|_| {
         let labels = io["label"].to_dtype(DType::U32).unwrap();
@@ -54,7 +54,7 @@ fn samples(of: &Fixture, case: &Value, cfg_scale: f64) -> Samples {
     let sampler = Sampler {
         method,
         grid,
-        options: Options::default(),
+        options: SolverOptions::default(),
         cfg_scale,
         // The error of an adaptive step is that of a whole batch: as many as were solved together.
         batch_size: if method.is_adaptive() { x0.dim(0).unwrap() } else { 2 },
@@ -75,7 +75,7 @@ fn between_steps(
         of.net.forward(x, &t, None, None, Mode::Eval)
     };
     let mut states = vec![x0.clone()];
-    let options = Options { step_size, ..Options::default() };
+    let options = SolverOptions { step_size, ..SolverOptions::default() };
     let trace = solve(method, &mut field, x0, times, &options, |x| states.push(x)).unwrap();
     let (images, trajectory) = (states[states.len() - 1].clone(), Tensor::stack(&states, 0));
     let nfe = trace.evaluations.len();

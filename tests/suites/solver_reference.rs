@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use candle_core::{DType, Result, Tensor};
-use fm_candle::solver::{Adams, Control, Interpolation, Method, Options, Trace, solve};
+use fm_candle::solver::{Adams, Control, Interpolation, Method, SolverOptions, Trace, solve};
 use fmq_tests::{json, max_difference, ran, tensors};
 use serde_json::Value;
 
@@ -39,7 +39,7 @@ fn dtype(name: &Value) -> DType {
     if name == "float64" { DType::F64 } else { DType::F32 }
 }
 
-fn options(case: &Value) -> Options {
+fn options(case: &Value) -> SolverOptions {
     let number = |key: &str| case["options"][key].as_f64();
     let base = Control::default();
     let control = Control {
@@ -61,7 +61,7 @@ fn options(case: &Value) -> Options {
         values.map_or(vec![], |values| values.iter().map(|t| t.as_f64().unwrap()).collect())
     };
     let adams = Adams::default();
-    Options {
+    SolverOptions {
         step_size: case["step_size"].as_f64(),
         time: dtype(&case["grid_dtype"]),
         interpolation: match case["options"]["interp"].as_str() {
@@ -235,7 +235,7 @@ fn what_torchdiffeq_refuses_is_refused() {
     let run = |name: &str, method: Method, times: &[f64]| {
         let mut field = field(name, &inputs);
         let mut field = |x: &Tensor, t: f64| Ok(field(x, t)?);
-        solve(method, &mut field, &x0, times, &Options::default(), |_| ())
+        solve(method, &mut field, &x0, times, &SolverOptions::default(), |_| ())
     };
     let blowup = run("blowup", Method::Dopri5, &[0.0, 1.0]).unwrap_err().to_string();
     assert!(blowup.contains("failed at t = 0."), "{blowup}");

@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
 use fm_candle::Result;
-use fm_candle::checkpoint::{Choice, Kind, Source, load, safetensors as container, torch};
+use fm_candle::checkpoint::{Choice, FileKind, Source, load, safetensors as container, torch};
 use fm_candle::quantize::{Report, TensorPolicy, quantize_to_torch};
 use fmq_tests::{ran, reference, width};
-use quant_core::quantize::Options;
+use quant_core::quantize::QuantizeOptions;
 use quant_core::scheme::Scheme;
 use safetensors::tensor::View;
 use zip::ZipArchive;
@@ -26,7 +26,7 @@ fn data(file: &str) -> PathBuf {
 }
 
 fn bits(bits: u8) -> TensorPolicy {
-    TensorPolicy::Quantize(Options::new(Scheme::EqualMass, width(bits)))
+    TensorPolicy::Quantize(QuantizeOptions::new(Scheme::EqualMass, width(bits)))
 }
 
 /// A torch file made from another.
@@ -283,7 +283,7 @@ fn a_state_dict_of_our_own_has_the_same_tensors() {
     container::save(&dense, &tensors, &[]).unwrap();
     torch::save(&path, &Source::open(&dense, false).unwrap()).unwrap();
     let made = load(&path, false).unwrap();
-    assert_eq!((made.kind, made.tensors.len()), (Kind::Torch, tensors.len()));
+    assert_eq!((made.kind, made.tensors.len()), (FileKind::Torch, tensors.len()));
     for ((name, was), (same, is)) in tensors.iter().zip(&made.tensors) {
         assert_eq!((name, was.dtype(), was.dims()), (same, is.dtype(), is.dims()));
         assert_eq!(bytes(was), bytes(is), "{name}");

@@ -8,7 +8,7 @@
 )]
 
 use candle_core::{Device, IndexOp};
-use fm_candle::model::{Initial, Masks, Mode, UNet};
+use fm_candle::model::{Masks, Mode, RandomInit, UNet};
 use fm_candle::path::{cond_ot, loss, skewed};
 use fm_candle::train::{Batch, Schedule, TrainConfig, Trainer};
 use fmq_tests::{config, formula_weights, json, max_difference, numbers, ran, reference, tensors};
@@ -92,7 +92,7 @@ fn ten_steps_have_upstreams_losses_and_weights() {
 fn the_first_gradients_equal_upstream() {
     let reference = json("train/train.json");
     let config = config(&reference["config"]);
-    let mut initial = Initial::new(0, &Device::Cpu);
+    let mut initial = RandomInit::new(0, &Device::Cpu);
     let net = UNet::new(&config, &mut initial).unwrap();
     let weights = formula_weights(&config, reference["salt"].as_u64().unwrap());
     let sum: f64 = weights.iter().flat_map(|(_, tensor)| numbers(tensor)).sum();

@@ -10,7 +10,7 @@
 
 use candle_core::{Device, Tensor};
 use fm_candle::checkpoint;
-use fm_candle::model::{Mode, Stored, UNet, UNetConfig};
+use fm_candle::model::{Mode, StateDict, UNet, UNetConfig};
 use fmq_tests::{
     config, formula, formula_weights, json, max_difference, numbers, own, ran, reference, tensors,
 };
@@ -61,7 +61,7 @@ fn small_nets_from_torch_files_equal_upstream() {
             };
             let file = checkpoint::load(&file, raw).unwrap();
             assert_eq!(file.ema, case["layout"] == "official_ema" && !raw, "{name}: EMA");
-            let mut weights = Stored::new(file.tensors, &Device::Cpu);
+            let mut weights = StateDict::new(file.tensors, &Device::Cpu);
             let net = UNet::new(&config, &mut weights).unwrap();
             weights.finish().unwrap();
             let label = io.get("label").filter(|_| !unconditional);
@@ -93,7 +93,7 @@ fn full_size(name: &str) {
     }
     let sum: f64 = weights.iter().map(|(_, tensor)| numbers(tensor).iter().sum::<f64>()).sum();
     assert_close(name, "sum of all weights", sum, &case["weight_sum_f64"], 1e-6 * sum.abs());
-    let net = UNet::new(&config, &mut Stored::new(weights, &Device::Cpu)).unwrap();
+    let net = UNet::new(&config, &mut StateDict::new(weights, &Device::Cpu)).unwrap();
 
     let x = formula_tensor(1_000_000, &case["x_shape"], salt);
     let first = x.flatten_all().unwrap().narrow(0, 0, 8).unwrap();
@@ -161,7 +161,7 @@ fn nets_of_every_option_equal_upstream() {
     for (name, case) in cases["cases"].as_object().unwrap() {
         let config = config(&case["config"]);
         let weights = formula_weights(&config, 1);
-        let net = UNet::new(&config, &mut Stored::new(weights, &Device::Cpu)).unwrap();
+        let net = UNet::new(&config, &mut StateDict::new(weights, &Device::Cpu)).unwrap();
         let x = formula_tensor(1_000_000, &case["x_shape"], 1);
         let concat = &case["concat_shape"];
         let concat = concat.is_array().then(|| formula_tensor(1_000_001, concat, 1));

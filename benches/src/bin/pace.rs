@@ -12,12 +12,12 @@ use std::time::Instant;
 use candle_core::{DType, Device, Tensor};
 use fm_candle::data::Images;
 use fm_candle::device;
-use fm_candle::fid::inception::{Inception, Layer};
+use fm_candle::fid::inception::{FeatureLayer, Inception};
 use fm_candle::fid::resize::SIDE;
 use fm_candle::fid::{Statistics, fid};
-use fm_candle::model::{Initial, Mode, UNetConfig};
-use fm_candle::ops::Arithmetic;
-use fm_candle::train::{Precision, TrainConfig, Trainer};
+use fm_candle::model::{Mode, RandomInit, UNetConfig};
+use fm_candle::ops::ConvArithmetic;
+use fm_candle::train::{TrainConfig, TrainPrecision, Trainer};
 use fmq_benches::{Form, Steps, codes, net_on, tensor, width};
 
 /// The work of one line.
@@ -53,10 +53,10 @@ fn main() {
 
 /// The last features of images that have Inception's size already, by an untrained net.
 fn features(n: usize) -> Work {
-    let net = Inception::new(&mut Initial::new(1, &Device::Cpu), &Device::Cpu).expect("a net");
+    let net = Inception::new(&mut RandomInit::new(1, &Device::Cpu), &Device::Cpu).expect("a net");
     let x = tensor(0, &[n, SIDE, SIDE, 3]).expect("a shape");
     Box::new(move || {
-        net.features(&x, Layer::D2048).expect("inputs that fit");
+        net.features(&x, FeatureLayer::D2048).expect("inputs that fit");
     })
 }
 
@@ -73,13 +73,13 @@ fn distance(d: usize) -> Work {
 
 fn work(config: &UNetConfig, n: usize, kind: &str, device: &Device, precision: &str) -> Work {
     let (precision, dtype) = match precision {
-        "f32" => (Precision::F32, DType::F32),
+        "f32" => (TrainPrecision::F32, DType::F32),
         "tf32" => {
             device::allow_tf32();
-            (Precision::F32, DType::F32)
+            (TrainPrecision::F32, DType::F32)
         }
-        "f16" => (Precision::F16, DType::F16),
-        "bf16" => (Precision::Bf16, DType::BF16),
+        "f16" => (TrainPrecision::F16, DType::F16),
+        "bf16" => (TrainPrecision::Bf16, DType::BF16),
         other => panic!("no type `{other}`"),
     };
     let (c, side) = (config.in_channels, config.image_size.expect("a preset has an image size"));
@@ -106,9 +106,9 @@ fn work(config: &UNetConfig, n: usize, kind: &str, device: &Device, precision: &
             });
         }
         "dense" => Form::Dense,
-        "packed4" => Form::Packed(width(4), Arithmetic::Float),
-        "packed2" => Form::Packed(width(2), Arithmetic::Float),
-        "int8" => Form::Packed(width(4), Arithmetic::Integer),
+        "packed4" => Form::Packed(width(4), ConvArithmetic::Float),
+        "packed2" => Form::Packed(width(2), ConvArithmetic::Float),
+        "int8" => Form::Packed(width(4), ConvArithmetic::Integer),
         other => panic!("no kind `{other}`"),
     };
     let net = net_on(device, dtype, config, form).expect("the preset is a net");

@@ -52,7 +52,7 @@ pub struct Bounds {
 
 /// Trajectories of one net from noise to images.
 pub struct Trajectories<'a> {
-    /// How they were drawn; the velocities are its too.
+    /// The sampler that drew them, and whose velocities are meant.
     pub sampler: &'a Sampler,
     /// The states at the sampler's times, `[times, n, c, h, w]`.
     pub states: &'a Tensor,
@@ -265,9 +265,9 @@ mod tests {
     use candle_core::Device;
 
     use super::*;
-    use crate::model::{Initial, Stored};
+    use crate::model::{RandomInit, StateDict};
     use crate::sample::start_noise;
-    use crate::solver::{Method, Options, uniform_grid};
+    use crate::solver::{Method, SolverOptions, uniform_grid};
 
     #[test]
     fn groenwalls_integral_has_its_closed_form() {
@@ -306,7 +306,7 @@ mod tests {
 
     /// A net whose last convolution, zero at the start, does something.
     fn tensors() -> Vec<(String, Tensor)> {
-        let mut initial = Initial::new(5, &Device::Cpu);
+        let mut initial = RandomInit::new(5, &Device::Cpu);
         UNet::new(&config(), &mut initial).unwrap();
         let stir = |(i, (name, var)): (usize, (String, Var))| {
             let mut noise = vec![0f32; var.elem_count()];
@@ -322,13 +322,13 @@ mod tests {
         let sampler = Sampler {
             method: Method::Midpoint,
             grid: uniform_grid(0.1).unwrap(),
-            options: Options::default(),
+            options: SolverOptions::default(),
             cfg_scale: 0.0,
             batch_size: 4,
         };
         let tensors = tensors();
         let build = |tensors: Vec<(String, Tensor)>| {
-            UNet::new(&config(), &mut Stored::new(tensors, &Device::Cpu)).unwrap()
+            UNet::new(&config(), &mut StateDict::new(tensors, &Device::Cpu)).unwrap()
         };
         let full_net = build(tensors.clone());
         let shift = |(name, tensor): &(String, Tensor)| {

@@ -53,7 +53,7 @@ impl Inversion {
         if values.is_empty() || values.iter().any(|value| !value.is_finite()) {
             return Err(Error::tensor("x0", "the noise of real images is empty or not finite"));
         }
-        let moments = Moments::of(values.iter().copied());
+        let moments = PixelMoments::of(values.iter().copied());
         let difference = (x0.to_dtype(DType::F64)? - full.to_dtype(DType::F64)?)?;
         let psnr = psnr_of_each(again, images)?.mean_all()?.to_scalar()?;
         Ok(Self {
@@ -89,14 +89,14 @@ pub fn round_trip(
 }
 
 /// Population moments.
-struct Moments {
+struct PixelMoments {
     mean: f64,
     variance: f64,
     skewness: f64,
     kurtosis: f64,
 }
 
-impl Moments {
+impl PixelMoments {
     fn of(values: impl Iterator<Item = f64> + Clone) -> Self {
         let (n, sum) = values.clone().fold((0.0, 0.0), |(n, sum), x| (n + 1.0, sum + x));
         let mean = sum / n;
@@ -121,7 +121,7 @@ impl Moments {
 fn rejected(values: &[f64], n: usize) -> f64 {
     let d = values.len() / n;
     let is_rejected = |j: usize| {
-        let moments = Moments::of(values.iter().skip(j).step_by(d).copied());
+        let moments = PixelMoments::of(values.iter().skip(j).step_by(d).copied());
         let square = moments.skewness.powi(2) + moments.kurtosis.powi(2) / 4.0;
         // A coordinate without variance gives NaN.
         square.is_nan() || n as f64 / 6.0 * square > JARQUE_BERA

@@ -1,4 +1,4 @@
-//! How the variance of the bottleneck's latents is spread over principal components.
+//! The variances of the bottleneck's latents along their principal components.
 //!
 //! The latents of an image are what the middle block gives at t = 0 for the image itself, flattened.
 //! The paper fits a basis of components for each net, so that the variances of two nets are about
@@ -32,16 +32,16 @@ const CHANGE: f64 = 1e-9;
 
 /// Variances along the leading principal components.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Spread {
+pub struct VarianceSpread {
     /// Their mean.
     pub mean: f64,
     /// Their standard deviation, the population's.
     pub std: f64,
-    /// How many are below 1e-4.
+    /// Number of variances below 1e-4.
     pub collapsed: usize,
 }
 
-impl Spread {
+impl VarianceSpread {
     /// The spread of these variances.
     pub fn of(variances: &[f64]) -> Self {
         let n = variances.len().max(1) as f64;
@@ -56,9 +56,9 @@ impl Spread {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Latent {
     /// Along the net's own components, as the paper has it.
-    pub own: Spread,
+    pub own: VarianceSpread,
     /// Along the components of the full-precision net: comparable between nets.
-    pub common: Spread,
+    pub common: VarianceSpread,
     /// Units, of which a latent vector is made.
     pub units: usize,
     /// Units of mean magnitude below 1e-3.
@@ -212,15 +212,15 @@ impl Latents {
     pub fn measure(&self, own: &Components, common: &Components) -> Result<Latent> {
         let (dead, constant) = self.idle();
         Ok(Latent {
-            own: Spread::of(&own.variances),
-            common: Spread::of(&self.variances_along(common)?),
+            own: VarianceSpread::of(&own.variances),
+            common: VarianceSpread::of(&self.variances_along(common)?),
             units: self.d,
             dead,
             constant,
         })
     }
 
-    /// How many units are dead, and how many constant.
+    /// The number of dead units, and of constant ones.
     fn idle(&self) -> (usize, usize) {
         let unit = |j: usize| {
             let (mut sum, mut distinct) = (0.0, Vec::with_capacity(DISTINCT));
@@ -297,7 +297,7 @@ mod tests {
         let doubled = Latents::new(first.rows.iter().map(|x| 2.0 * x).collect(), 40).unwrap();
         let basis = first.principal();
         let measured = doubled.measure(&doubled.principal(), &basis).unwrap();
-        let own = Spread::of(&basis.variances);
+        let own = VarianceSpread::of(&basis.variances);
         assert!((measured.common.mean / own.mean - 4.0).abs() < 1e-5, "{measured:?}");
         assert!((measured.own.std / own.std - 4.0).abs() < 1e-5, "{measured:?}");
         assert!(latents(50, 7).variances_along(&basis).is_err());

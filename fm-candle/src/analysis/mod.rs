@@ -1,4 +1,4 @@
-//! What quantization does to a net, beyond the error of its weights.
+//! Analyses of a quantized net, beyond the error of its weights.
 //!
 //! | module | idea |
 //! |---|---|

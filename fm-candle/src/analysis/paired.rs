@@ -55,7 +55,7 @@ pub fn psnr_of_maps(a: &Tensor, b: &Tensor) -> Result<f64> {
 /// Mean squared distance of feature vectors brought to length 1, `|a/|a| - b/|b||²`: 0 for equal
 /// directions, 4 for opposite ones; a vector of zeros stays.
 ///
-/// As LPIPS (Zhang et al., 2018) compares, without its learned weights.
+/// This is the comparison of LPIPS (Zhang et al., 2018), without its learned weights.
 ///
 /// # Shapes: both `[n, d]`, row-major
 ///

@@ -6,17 +6,17 @@ use candle_core::Tensor;
 
 use super::metadata::net;
 use super::source::{Source, TensorInfo};
-use super::store::Kind;
+use super::store::FileKind;
 use crate::error::Result;
 
 /// The weights of a net as a file holds them.
 #[derive(Debug)]
 pub struct Checkpoint {
-    /// What the file is.
-    pub kind: Kind,
+    /// The format of the file.
+    pub kind: FileKind,
     /// Name and value of each tensor, on the CPU, in the order of the state dict.
     pub tensors: Vec<(String, Tensor)>,
-    /// Whether `tensors` are the shadows of an exponential moving average.
+    /// True if `tensors` are the shadows of an exponential moving average.
     pub ema: bool,
     /// The file's metadata, in its order; of torch files only those of our training have any.
     pub metadata: Vec<(String, String)>,

@@ -60,7 +60,7 @@ impl<'a> Elements<'a> {
         Ok(Elements { dtype: tensor.dtype(), bytes: Cow::Owned(bytes) })
     }
 
-    /// What the elements are: an integer or floating type of whole bytes.
+    /// The type of the elements: an integer or floating type of whole bytes.
     pub const fn dtype(&self) -> DType {
         self.dtype
     }
@@ -70,7 +70,7 @@ impl<'a> Elements<'a> {
         self.bytes.len() / self.dtype.size_in_bytes()
     }
 
-    /// Whether there are none.
+    /// Returns true if there are no elements.
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty()
     }

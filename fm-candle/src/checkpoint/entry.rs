@@ -4,7 +4,7 @@ use ::safetensors::Dtype;
 
 /// A tensor in a file's table of contents.
 #[derive(Debug, Clone)]
-pub(super) struct Entry {
+pub(super) struct TensorEntry {
     /// Keys that lead to its state dict in the file, joined by dots; empty where the file is one.
     pub(super) group: String,
     /// Name in that state dict.
@@ -13,7 +13,7 @@ pub(super) struct Entry {
     pub(super) shape: Vec<usize>,
 }
 
-impl Entry {
+impl TensorEntry {
     /// The keys that lead to the tensor, joined by dots.
     pub(super) fn path(&self) -> String {
         join(&self.group, &self.name)
@@ -31,7 +31,7 @@ pub(super) fn join(outer: &str, inner: &str) -> String {
 pub struct LeftOut {
     /// Name in the file's state dict.
     pub name: String,
-    /// What it is, and the way out.
+    /// The reason, and a remedy.
     pub reason: String,
 }
 

@@ -1,4 +1,4 @@
-//! What the keys of a checkpoint's dictionaries say, by the words that they are made of.
+//! The meaning of the keys of a checkpoint's dictionaries, told by the words in them.
 
 /// Words of keys under which training programs keep a net's state dict, such as `ema_model`,
 /// `model_state_dict`, `_orig_mod` and `net_g`.
@@ -83,14 +83,14 @@ fn words(key: &str) -> impl Iterator<Item = String> {
     spaced.split_whitespace().map(str::to_string).collect::<Vec<_>>().into_iter()
 }
 
-/// Whether a net's state dict may lie under the key: all its words are of that kind.
+/// Returns true if a net's state dict may lie under the key: all its words are of that kind.
 pub(super) fn is_net(key: &str) -> bool {
     let mut words = words(key).peekable();
     words.peek().is_some() && words.all(|word| NET_WORDS.contains(&word.as_str()))
 }
 
-/// Whether what lies under the key is averaged over the steps of training; the last word that says
-/// so, or the contrary, counts.
+/// Returns true if the weights under the key are averaged over the steps of training; the last word
+/// that says so, or the contrary, counts.
 pub(super) fn is_average(key: &str) -> bool {
     let says = |average, word: String| match word.as_str() {
         word if AVERAGE_WORDS.contains(&word) => true,
@@ -100,17 +100,17 @@ pub(super) fn is_average(key: &str) -> bool {
     words(key).fold(false, says)
 }
 
-/// Whether the state of an optimizer lies under the key, or what steers it.
+/// Returns true if the key holds the state of an optimizer, of a schedule or of a gradient scaler.
 pub(super) fn is_optimizer(key: &str) -> bool {
     words(key).any(|word| OPTIMIZER_WORDS.contains(&word.as_str()))
 }
 
-/// Whether a tensor of this dotted name is one of an optimizer's.
+/// Returns true if a tensor of this dotted name is one of an optimizer's.
 pub(super) fn is_moment(name: &str) -> bool {
     name.rsplit('.').next().is_some_and(|last| MOMENTS.contains(&last))
 }
 
-/// The leading part of a dotted name under which a net's names may lie, without the dot behind it:
+/// The leading part of a dotted name under which a net's names may lie, without the dot after it:
 /// `module._orig_mod` of `module._orig_mod.conv.weight`.
 pub(super) fn prefix(name: &str) -> &str {
     let mut end = 0;

@@ -1,4 +1,4 @@
-//! What a file says beside its tensors.
+//! The metadata of a checkpoint.
 
 /// Key of the net's configuration (JSON) in a file's metadata.
 pub const NET_KEY: &str = "fmq.net";

@@ -1,9 +1,9 @@
 //! Checkpoints: one door for every kind of file that holds a state dict.
 //!
-//! [`Source`] looks at the contents, never at the extension, and gives the weights one by one
-//! under the net's own names, in the order of its state dict; [`load`] gives all of them. A file
-//! is opened by reading its table of contents alone; tensors that are not asked for, such as the
-//! optimizer's state or the raw weights behind an EMA, are never read.
+//! [`Source`] looks at the contents, never at the extension, and gives the weights one by one under
+//! the net's own names, in the order of its state dict; [`load`] gives all of them. A file is
+//! opened by reading its table of contents alone; tensors that are not asked for, such as the
+//! optimizer's state or the raw weights of an EMA, are never read.
 //!
 //! Dtypes stay as they are in the file, except for the two that candle lacks: bool becomes u8
 //! and i8 becomes i16, which hold the same values.
@@ -14,7 +14,7 @@ pub use entry::LeftOut;
 pub(crate) use metadata::METADATA_KEY;
 pub use metadata::NET_KEY;
 pub use source::{Choice, Fits, NetInfo, Source, TensorInfo};
-pub use store::Kind;
+pub use store::FileKind;
 pub use weights::FileWeights;
 
 mod contents;

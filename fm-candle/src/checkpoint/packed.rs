@@ -4,7 +4,7 @@ use ::safetensors::Dtype;
 use quant_core::format::{Encoding, Model, Tensor};
 use self_cell::self_cell;
 
-use super::entry::Entry;
+use super::entry::TensorEntry;
 use super::metadata::NET_KEY;
 use crate::mapped::Mapped;
 use crate::model::{UNet, config};
@@ -29,13 +29,13 @@ self_cell!(
 
 /// An opened packed file.
 #[derive(Debug)]
-pub(super) struct Packed {
+pub(super) struct PackedFile {
     file: Checked,
-    entries: Vec<Entry>,
+    entries: Vec<TensorEntry>,
     metadata: Vec<(String, String)>,
 }
 
-impl Packed {
+impl PackedFile {
     /// Checks a packed file from end to end.
     ///
     /// # Errors
@@ -62,7 +62,7 @@ impl Packed {
         };
         let metadata =
             net.map(|net| (NET_KEY.to_string(), config::to_json(net))).into_iter().collect();
-        let entries = model.tensors().zip(names).map(|(tensor, name)| Entry {
+        let entries = model.tensors().zip(names).map(|(tensor, name)| TensorEntry {
             group: String::new(),
             name,
             dtype: if tensor.encoding() == Encoding::I64 { Dtype::I64 } else { Dtype::F32 },
@@ -76,7 +76,7 @@ impl Packed {
         self.file.borrow_dependent().tensors.get(index)
     }
 
-    pub(super) fn entries(&self) -> &[Entry] {
+    pub(super) fn entries(&self) -> &[TensorEntry] {
         &self.entries
     }
 

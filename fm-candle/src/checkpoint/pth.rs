@@ -17,9 +17,9 @@ use std::io::{Cursor, Read};
 use serde_json::Value as Json;
 use zip::ZipArchive;
 
-use self::records::{Layout, Records};
+use self::records::{RecordLayout, Records};
 use self::view::{NoView, View};
-use super::entry::{Entry, LeftOut, size_of};
+use super::entry::{LeftOut, TensorEntry, size_of};
 use super::metadata::METADATA_KEY;
 use crate::mapped::Mapped;
 use crate::pickle::{self, Found, Pickle, Value};
@@ -35,45 +35,45 @@ mod view;
 /// The legacy format's magic number, as a pickle writes it.
 const LEGACY_MAGIC: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
 
-/// Whether a file with these first bytes is a legacy stream.
+/// Returns true if a file with these first bytes is a legacy stream.
 pub(super) fn is_legacy(head: &[u8]) -> bool {
     head.starts_with(&[0x80]) && head.windows(LEGACY_MAGIC.len()).any(|bytes| bytes == LEGACY_MAGIC)
 }
 
 /// An opened torch file.
 #[derive(Debug)]
-pub(super) struct Archive {
+pub(super) struct TorchArchive {
     records: Records,
     big_endian: bool,
-    entries: Vec<Entry>,
+    entries: Vec<TensorEntry>,
     /// Where the elements of each entry lie.
     views: Vec<View>,
     left_out: Vec<LeftOut>,
     /// Names of the classes of objects that were passed over.
     foreign: Vec<String>,
     metadata: Vec<(String, String)>,
-    /// What is beside the tensors of a training run; null where there is none or only its net was
-    /// asked for.
+    /// The entries of a training run beside its tensors; null where there are none or only the net
+    /// was asked for.
     rest: Json,
 }
 
 /// Which part of a torch file is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Part {
+pub(super) enum RecordPart {
     /// The state dicts of nets.
     Net,
     /// In upstream's training layout, that of the optimizer, and all that is no tensor.
     Training,
 }
 
-impl Archive {
+impl TorchArchive {
     /// Reads the pickle of a zip archive.
     ///
     /// # Errors
     ///
     /// Why an archive or pickle is damaged, hostile or no checkpoint, or where a tensor does
     /// not fit its storage.
-    pub(super) fn open_zip(file: Mapped, part: Part) -> Result<Self, String> {
+    pub(super) fn open_zip(file: Mapped, part: RecordPart) -> Result<Self, String> {
         Self::open(read_zip(file)?, part)
     }
 
@@ -81,22 +81,25 @@ impl Archive {
     ///
     /// # Errors
     ///
-    /// Those of [`Archive::open_zip`].
-    pub(super) fn open_legacy(file: Mapped, part: Part) -> Result<Self, String> {
+    /// Those of [`TorchArchive::open_zip`].
+    pub(super) fn open_legacy(file: Mapped, part: RecordPart) -> Result<Self, String> {
         Self::open(read_legacy(file)?, part)
     }
 
-    fn open(contents: Contents, part: Part) -> Result<Self, String> {
+    fn open(contents: Contents, part: RecordPart) -> Result<Self, String> {
         let Contents { records, pickle, big_endian } = contents;
         let root = pickle.root();
         let dict = |key| pickle.get(root, key).filter(|&value| pickle.dict(value).is_some());
         let (groups, rest) = match (part, dict("optimizer")) {
-            (Part::Net, _) => (nets::nets(&pickle), Json::Null),
+            (RecordPart::Net, _) => (nets::nets(&pickle), Json::Null),
             // Upstream's training layout keeps the optimizer's state beside the state dict.
-            (Part::Training, Some(optimizer)) => (vec![(String::new(), optimizer)], rest(&pickle)?),
-            (Part::Training, None) => (Vec::new(), Json::Null),
+            (RecordPart::Training, Some(optimizer)) => {
+                (vec![(String::new(), optimizer)], rest(&pickle)?)
+            }
+            (RecordPart::Training, None) => (Vec::new(), Json::Null),
         };
-        let skip = |key: &str, value| part == Part::Net && nets::is_optimizer(&pickle, key, value);
+        let skip =
+            |key: &str, value| part == RecordPart::Net && nets::is_optimizer(&pickle, key, value);
         let (mut entries, mut views, mut left_out) = (Vec::new(), Vec::new(), Vec::new());
         for (group, value) in groups {
             for (name, found) in pickle.tensors(value, skip)? {
@@ -106,7 +109,7 @@ impl Archive {
                 };
                 match checked {
                     Ok((dtype, shape, view)) => {
-                        entries.push(Entry { group: group.clone(), name, dtype, shape });
+                        entries.push(TensorEntry { group: group.clone(), name, dtype, shape });
                         views.push(view);
                     }
                     Err(NoView::LeftOut(reason)) => left_out.push(LeftOut { name, reason }),
@@ -124,7 +127,7 @@ impl Archive {
         Ok(Self { records, big_endian, entries, views, left_out, foreign, metadata, rest })
     }
 
-    pub(super) fn entries(&self) -> &[Entry] {
+    pub(super) fn entries(&self) -> &[TensorEntry] {
         &self.entries
     }
 
@@ -146,7 +149,7 @@ impl Archive {
     }
 
     pub(super) fn bytes(&self, index: usize) -> Result<Cow<'_, [u8]>, String> {
-        let Entry { dtype, shape, .. } = &self.entries[index];
+        let TensorEntry { dtype, shape, .. } = &self.entries[index];
         let view = &self.views[index];
         let size = size_of(*dtype);
         let (start, len) = view.place(size);
@@ -163,13 +166,13 @@ impl Archive {
         &self.foreign
     }
 
-    /// What is beside the tensors of a training run, with the keys of its dictionary.
+    /// The entries of a training run beside its tensors, with the keys of its dictionary.
     pub(super) fn rest(&self) -> &Json {
         &self.rest
     }
 }
 
-/// What the root's dictionary holds beside the net's state dict, without tensors.
+/// The entries of the root's dictionary beside the net's state dict, without tensors.
 fn rest(pickle: &Pickle) -> Result<Json, String> {
     let mut rest = serde_json::Map::new();
     for &(key, value) in pickle.dict(pickle.root()).unwrap_or_default() {
@@ -180,7 +183,7 @@ fn rest(pickle: &Pickle) -> Result<Json, String> {
     Ok(Json::Object(rest))
 }
 
-/// What either layout consists of.
+/// The parts of a torch file, of either layout.
 struct Contents {
     records: Records,
     pickle: Pickle,
@@ -199,7 +202,7 @@ fn read_zip(file: Mapped) -> Result<Contents, String> {
     };
     let big_endian = *record("byteorder", 8)? == *b"big";
     let pickle = Pickle::load(&*record("data.pkl", pickle::MAX_BYTES)?)?;
-    let records = Records { file, layout: Layout::Zip { archive, folder } };
+    let records = Records { file, layout: RecordLayout::Zip { archive, folder } };
     Ok(Contents { records, pickle, big_endian })
 }
 
@@ -251,7 +254,7 @@ fn read_legacy(file: Mapped) -> Result<Contents, String> {
         places.insert(key.to_string(), start..end);
         left.set_position(end);
     }
-    let records = Records { file, layout: Layout::Stream(places) };
+    let records = Records { file, layout: RecordLayout::Stream(places) };
     Ok(Contents { records, pickle, big_endian })
 }
 

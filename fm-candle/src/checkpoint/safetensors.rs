@@ -16,7 +16,7 @@ use ::safetensors::tensor::{Metadata, View};
 use candle_core::{DType, Device, Tensor};
 use serde_json::{Map, Value, json};
 
-use super::entry::Entry;
+use super::entry::TensorEntry;
 use crate::atomic;
 use crate::error::{Error, Result};
 use crate::mapped::Mapped;
@@ -107,7 +107,7 @@ fn is_writable(dtype: DType) -> bool {
 #[derive(Debug)]
 pub(super) struct Reader {
     file: Mapped,
-    entries: Vec<Entry>,
+    entries: Vec<TensorEntry>,
     /// Where in the file the bytes of each entry are.
     places: Vec<Range<usize>>,
     /// The header's metadata, in its order.
@@ -144,7 +144,7 @@ impl Reader {
         for name in order.keys() {
             if let Some(info) = table.info(name) {
                 let (name, shape) = (name.clone(), info.shape.clone());
-                entries.push(Entry { group: String::new(), name, dtype: info.dtype, shape });
+                entries.push(TensorEntry { group: String::new(), name, dtype: info.dtype, shape });
                 // The table's check tied the offsets to the shape and to each other.
                 places.push(data + info.data_offsets.0..data + info.data_offsets.1);
             }
@@ -155,7 +155,7 @@ impl Reader {
         Ok(Self { file, entries, places, metadata: metadata.unwrap_or_default() })
     }
 
-    pub(super) fn entries(&self) -> &[Entry] {
+    pub(super) fn entries(&self) -> &[TensorEntry] {
         &self.entries
     }
 
@@ -172,7 +172,7 @@ impl Reader {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checkpoint::{Kind, NET_KEY, load};
+    use crate::checkpoint::{FileKind, NET_KEY, load};
 
     fn named(name: &str, tensor: candle_core::Result<Tensor>) -> (String, Tensor) {
         (name.into(), tensor.unwrap())
@@ -208,7 +208,7 @@ mod tests {
         assert_eq!(first, std::fs::read(&path).unwrap());
 
         let loaded = load(&path, false).unwrap();
-        assert_eq!((loaded.kind, loaded.ema), (Kind::Safetensors, false));
+        assert_eq!((loaded.kind, loaded.ema), (FileKind::Safetensors, false));
         assert_eq!(loaded.net(), Some(r#"{"in_channels":3}"#));
         assert_eq!(loaded.metadata[0], ("who".into(), "us".into()));
         assert_eq!(loaded.tensors.len(), tensors.len());

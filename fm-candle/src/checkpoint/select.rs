@@ -15,7 +15,7 @@ use std::collections::{HashMap, HashSet};
 
 use ::safetensors::Dtype;
 
-use super::entry::{Entry, join};
+use super::entry::{TensorEntry, join};
 use super::keys;
 
 /// The name of each tensor that is taken, and its index in the file's entries.
@@ -28,12 +28,12 @@ const MIN_TENSORS: usize = 8;
 
 /// A net in a file.
 #[derive(Debug)]
-pub(super) struct Net {
+pub(super) struct NetCandidate {
     /// Where it lies: keys and prefix, joined by dots; empty for the whole file.
     pub(super) key: String,
     /// The part of the key that was a prefix of the tensors' names.
     pub(super) prefix: String,
-    /// Whether its weights are averaged over the steps of training.
+    /// True if its weights are averaged over the steps of training.
     pub(super) average: bool,
     /// Its tensors; or why they cannot be used.
     pub(super) picks: Result<Picks, String>,
@@ -45,7 +45,7 @@ pub(super) struct Wanted<'a> {
     pub(super) raw_weights: bool,
     /// The one that lies there.
     pub(super) key: Option<&'a str>,
-    /// Whether some tensors are those of a net that is known.
+    /// Returns true for tensors that make a known net.
     pub(super) fits: Box<dyn Fn(&Picks) -> bool + 'a>,
 }
 
@@ -53,7 +53,7 @@ pub(super) struct Wanted<'a> {
 #[derive(Debug)]
 pub(super) struct Selected {
     pub(super) picks: Picks,
-    /// Whether the weights are averaged.
+    /// True if the weights are averaged.
     pub(super) average: bool,
     /// Where it lies, and the prefix of its tensors' names; `None` where all nets are taken, which
     /// have nothing in common.
@@ -68,8 +68,8 @@ pub(super) struct Selected {
 ///
 /// That there is none, or none such.
 pub(super) fn select(
-    entries: &[Entry],
-    nets: &[Net],
+    entries: &[TensorEntry],
+    nets: &[NetCandidate],
     wanted: &Wanted<'_>,
 ) -> Result<Selected, String> {
     let parts = || parts(nets);
@@ -89,15 +89,15 @@ pub(super) fn select(
             _ => format!("holds no raw weights, only averages: {}", list(nets)),
         });
     };
-    let fits = |net: &&Net| net.picks.as_ref().is_ok_and(|picks| (wanted.fits)(picks));
+    let fits = |net: &&NetCandidate| net.picks.as_ref().is_ok_and(|picks| (wanted.fits)(picks));
     if let Some(net) = by_preference().find(fits) {
         return net.selected();
     }
-    let may_fit = |net: &Net| !(net.average && wanted.raw_weights);
+    let may_fit = |net: &NetCandidate| !(net.average && wanted.raw_weights);
     if let Some(net) = parts().iter().filter(|net| may_fit(net)).find(fits) {
         return net.selected();
     }
-    let alike = |net: &Net| net.picks.is_err() || net.names() == first.names();
+    let alike = |net: &NetCandidate| net.picks.is_err() || net.names() == first.names();
     if first.picks.is_err() || by_preference().all(alike) {
         return first.selected();
     }
@@ -113,7 +113,7 @@ pub(super) fn select(
 /// # Errors
 ///
 /// Shadows that are not numbered from 0 on; a name that appears twice.
-pub(super) fn nets(entries: &[Entry]) -> Result<Vec<Net>, String> {
+pub(super) fn nets(entries: &[TensorEntry]) -> Result<Vec<NetCandidate>, String> {
     let mut groups: Vec<(&str, Vec<usize>)> = Vec::new();
     for (index, entry) in entries.iter().enumerate() {
         match groups.iter_mut().find(|(group, _)| *group == entry.group) {
@@ -137,7 +137,7 @@ pub(super) fn nets(entries: &[Entry]) -> Result<Vec<Net>, String> {
         let averaged = raw.map(|picks| averaged(entries, picks, &shadows));
         let picks = averaged.reduce(|first, other| if first.is_ok() { first } else { other });
         let picks = picks.unwrap_or_else(|| Err("has no names for the list of averages".into()));
-        nets.push(Net { key: group.into(), prefix: String::new(), average: true, picks });
+        nets.push(NetCandidate { key: group.into(), prefix: String::new(), average: true, picks });
     }
     for picks in nets.iter().filter_map(|net| net.picks.as_ref().ok()) {
         let mut seen = HashSet::new();
@@ -148,7 +148,7 @@ pub(super) fn nets(entries: &[Entry]) -> Result<Vec<Net>, String> {
     Ok(nets)
 }
 
-impl Net {
+impl NetCandidate {
     /// The names of its tensors.
     fn names(&self) -> HashSet<&str> {
         self.picks.iter().flatten().map(|(name, _)| name.as_str()).collect()
@@ -161,8 +161,8 @@ impl Net {
 }
 
 /// The keys of the nets, for people.
-pub(super) fn list(nets: &[Net]) -> String {
-    let name = |net: &Net| match net.key.as_str() {
+pub(super) fn list(nets: &[NetCandidate]) -> String {
+    let name = |net: &NetCandidate| match net.key.as_str() {
         "" => "the whole file".to_string(),
         key => format!("`{key}`"),
     };
@@ -173,7 +173,11 @@ pub(super) fn list(nets: &[Net]) -> String {
 const SHADOW: &str = "shadow_params.";
 
 /// The raw and the averaged weights of a state dict in upstream's layout.
-fn upstream(entries: &[Entry], group: &str, indices: &[usize]) -> Result<[Net; 2], String> {
+fn upstream(
+    entries: &[TensorEntry],
+    group: &str,
+    indices: &[usize],
+) -> Result<[NetCandidate; 2], String> {
     let (mut shadows, mut raw) = (Vec::new(), Vec::new());
     for &index in indices {
         let name = &entries[index].name;
@@ -190,7 +194,7 @@ fn upstream(entries: &[Entry], group: &str, indices: &[usize]) -> Result<[Net; 2
     }
     let shadows: Vec<usize> = shadows.into_iter().map(|(_, index)| index).collect();
     let averaged = averaged(entries, &raw, &shadows);
-    let net = |name: &str, average, picks| Net {
+    let net = |name: &str, average, picks| NetCandidate {
         key: join(group, name),
         prefix: String::new(),
         average,
@@ -202,7 +206,7 @@ fn upstream(entries: &[Entry], group: &str, indices: &[usize]) -> Result<[Net; 2
 
 /// The `raw` weights with the `shadows` in the place of the parameters, which are the floating
 /// tensors.
-fn averaged(entries: &[Entry], raw: &Picks, shadows: &[usize]) -> Result<Picks, String> {
+fn averaged(entries: &[TensorEntry], raw: &Picks, shadows: &[usize]) -> Result<Picks, String> {
     let is_float = |(_, index): &&mut (String, usize)| {
         matches!(entries[*index].dtype, Dtype::F16 | Dtype::BF16 | Dtype::F32 | Dtype::F64)
     };
@@ -229,7 +233,7 @@ fn averaged(entries: &[Entry], raw: &Picks, shadows: &[usize]) -> Result<Picks, 
 
 /// The nets of a state dict: one, or one for each prefix that its names begin with. Single numbers
 /// beside prefixes, such as counters, belong to none.
-fn by_prefix(entries: &[Entry], group: &str, indices: &[usize]) -> Vec<Net> {
+fn by_prefix(entries: &[TensorEntry], group: &str, indices: &[usize]) -> Vec<NetCandidate> {
     let names: Vec<(&str, usize)> =
         indices.iter().map(|&i| (entries[i].name.as_str(), i)).collect();
     let names: Vec<_> = names.into_iter().filter(|(name, _)| !is_moment(name)).collect();
@@ -255,13 +259,18 @@ fn by_prefix(entries: &[Entry], group: &str, indices: &[usize]) -> Vec<Net> {
         };
         let picks: Picks = names.iter().filter_map(own).collect();
         let key = join(group, prefix);
-        Net { average: keys::is_average(&key), key, prefix: prefix.into(), picks: Ok(picks) }
+        NetCandidate {
+            average: keys::is_average(&key),
+            key,
+            prefix: prefix.into(),
+            picks: Ok(picks),
+        }
     };
     let nets = prefixes.into_iter().map(net);
     nets.filter(|net| net.picks.as_ref().is_ok_and(|picks| !picks.is_empty())).collect()
 }
 
-/// Whether a name is that of an optimizer's tensor among those of a net.
+/// Returns true if a name among those of a net is that of an optimizer's tensor.
 pub(super) fn is_moment(name: &str) -> bool {
     keys::is_optimizer(name.split('.').next().unwrap_or_default()) && keys::is_moment(name)
 }
@@ -277,7 +286,7 @@ fn below<'a>(name: &'a str, prefix: &str) -> Option<&'a str> {
 
 /// The tensors below each prefix of one or two parts in the `nets`, the averages first: one of them
 /// may be a net, whatever its prefix is called.
-fn parts(nets: &[Net]) -> Vec<Net> {
+fn parts(nets: &[NetCandidate]) -> Vec<NetCandidate> {
     let mut parts: HashMap<(usize, String), Picks> = HashMap::new();
     for (number, net) in nets.iter().enumerate() {
         for &(ref name, index) in net.picks.iter().flatten() {
@@ -293,9 +302,9 @@ fn parts(nets: &[Net]) -> Vec<Net> {
     parts.sort_by_key(|(_, picks)| picks.iter().map(|&(_, index)| index).min());
     let part = |((number, prefix), picks): ((usize, String), Picks)| {
         let key = join(&nets[number].key, &prefix);
-        Net { average: keys::is_average(&key), key, prefix, picks: Ok(picks) }
+        NetCandidate { average: keys::is_average(&key), key, prefix, picks: Ok(picks) }
     };
-    let mut parts: Vec<Net> = parts.into_iter().map(part).collect();
+    let mut parts: Vec<NetCandidate> = parts.into_iter().map(part).collect();
     parts.sort_by_key(|net| !net.average);
     parts
 }
@@ -304,21 +313,21 @@ fn parts(nets: &[Net]) -> Vec<Net> {
 mod tests {
     use super::*;
 
-    fn entry(name: &str, dtype: Dtype, shape: &[usize]) -> Entry {
-        Entry { group: String::new(), name: name.into(), dtype, shape: shape.into() }
+    fn entry(name: &str, dtype: Dtype, shape: &[usize]) -> TensorEntry {
+        TensorEntry { group: String::new(), name: name.into(), dtype, shape: shape.into() }
     }
 
     /// Tensors of two weights each under these names; a group stands before a colon.
-    fn weights(names: &[&str]) -> Vec<Entry> {
+    fn weights(names: &[&str]) -> Vec<TensorEntry> {
         let entry = |name: &&str| {
             let (group, name) = name.split_once(':').unwrap_or(("", name));
-            Entry { group: group.into(), ..entry(name, Dtype::F32, &[2]) }
+            TensorEntry { group: group.into(), ..entry(name, Dtype::F32, &[2]) }
         };
         names.iter().map(entry).collect()
     }
 
     /// A net of two parameters around a counter, and its shadows in a shuffled order.
-    fn averaged() -> Vec<Entry> {
+    fn averaged() -> Vec<TensorEntry> {
         vec![
             entry("num_updates", Dtype::I64, &[]),
             entry("model.a", Dtype::F32, &[2]),
@@ -329,7 +338,7 @@ mod tests {
         ]
     }
 
-    fn take(entries: &[Entry], raw_weights: bool, known: &str) -> Result<Selected, String> {
+    fn take(entries: &[TensorEntry], raw_weights: bool, known: &str) -> Result<Selected, String> {
         let fits = Box::new(|picks: &Picks| picks.iter().any(|(name, _)| name == known));
         select(entries, &nets(entries)?, &Wanted { raw_weights, key: None, fits })
     }

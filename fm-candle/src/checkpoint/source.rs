@@ -8,19 +8,19 @@ use candle_core::{DType, Tensor};
 use serde_json::Value as Json;
 
 use super::elements::{Elements, dtype_of};
-use super::entry::{Entry, LeftOut, count};
+use super::entry::{LeftOut, TensorEntry, count};
 use super::metadata::net;
 use super::pth;
-use super::pth::Part;
-use super::select::{self, Net, Picks, Wanted};
-use super::store::{Kind, Store};
+use super::pth::RecordPart;
+use super::select::{self, NetCandidate, Picks, Wanted};
+use super::store::{FileKind, Store};
 use crate::error::{Error, Result};
 use crate::mapped::Mapped;
 
 /// Most bytes that tensors may unfold to per byte of their file; 1 for what torch writes, 2 for
 /// tied weights, more only for views that repeat elements and for compressed archives.
 const MAX_UNFOLDING: u64 = 64;
-/// What even the smallest file may unfold to.
+/// Bytes that even the smallest file may unfold to.
 const MIN_BUDGET: u64 = 64 << 20;
 
 /// An opened checkpoint of any kind.
@@ -43,7 +43,7 @@ pub struct Source {
     path: PathBuf,
     store: Store,
     tensors: Vec<TensorInfo>,
-    /// What the net calls each of `tensors`.
+    /// The net's name of each of `tensors`.
     net_names: Vec<String>,
     /// Where in the store's entries each of `tensors` is.
     picks: Vec<usize>,
@@ -60,7 +60,7 @@ pub struct Choice<'a> {
     pub raw_weights: bool,
     /// The one that lies under these keys, joined by dots, such as `ema_model`.
     pub key: Option<&'a str>,
-    /// Whether tensors of these names and shapes are a net that is known.
+    /// A test for tensors whose names and shapes make a known net.
     pub fits: Option<&'a Fits<'a>>,
 }
 
@@ -72,20 +72,20 @@ pub type Fits<'a> = dyn Fn(&[TensorInfo]) -> bool + 'a;
 pub struct NetInfo {
     /// Where it lies: keys and prefix of its names, joined by dots; empty for the whole file.
     pub key: String,
-    /// Whether its weights are averaged over the steps of training.
+    /// True if its weights are averaged over the steps of training.
     pub average: bool,
     /// The number of its tensors; `None` where they cannot be used.
     pub tensors: Option<usize>,
-    /// Whether it is the one that was opened.
+    /// True for the net that was opened.
     pub taken: bool,
 }
 
-/// What a source says of a tensor before it is read.
+/// Name, type and shape of a tensor, known before it is read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TensorInfo {
     /// Name in the net's state dict.
     pub name: String,
-    /// What the elements are once read: an integer or floating type of whole bytes.
+    /// Type of the elements once read: an integer or floating type of whole bytes.
     pub dtype: DType,
     /// The sizes of its axes; their product fits.
     pub shape: Vec<usize>,
@@ -98,10 +98,10 @@ impl TensorInfo {
     }
 }
 
-/// What is taken of an opened file.
+/// The tensors taken from an opened file, and its nets.
 #[derive(Default)]
 struct Taken {
-    /// The name of each tensor, what the net calls it, and its index in the store's entries.
+    /// The name of each tensor, the net's name of it, and its index in the store's entries.
     picks: Vec<(String, String, usize)>,
     ema: bool,
     nets: Vec<NetInfo>,
@@ -138,9 +138,9 @@ impl Source {
     /// weights. In upstream's layout, the averages come under the parameters' names; buffers, which
     /// have none, as they are.
     ///
-    /// What the file says about the tensors taken is checked here, and that they unfold to no
-    /// more than 64 times the file (or 64 MiB): this stops zip bombs, expanded views and
-    /// storages shared too often. Tensors that cannot be weights, such as sparse ones, are
+    /// The descriptions of the tensors taken are checked here, and that they unfold to no more than
+    /// 64 times the file (or 64 MiB): this stops zip bombs, expanded views and storages shared too
+    /// often. Tensors that cannot be weights, such as sparse ones, are
     /// [`left_out`](Self::left_out).
     ///
     /// # Errors
@@ -149,14 +149,14 @@ impl Source {
     /// there is one, for a file that is none of the known kinds, damaged, hostile, without
     /// tensors, without the chosen net, or whose averages do not fit its parameters.
     pub fn open_net(path: &Path, choice: &Choice<'_>) -> Result<Self> {
-        Self::with(path, Part::Net, |kind, store| {
-            if kind == Kind::Packed {
+        Self::with(path, RecordPart::Net, |kind, store| {
+            if kind == FileKind::Packed {
                 return Ok(Taken::all(store));
             }
             let nets = nets(store)?;
             let selected = select::select(store.entries(), &nets, &wanted(store, choice))?;
             let (key, prefix) = selected.net.unzip();
-            let info = |net: &Net| NetInfo {
+            let info = |net: &NetCandidate| NetInfo {
                 key: net.key.clone(),
                 average: net.average,
                 tensors: net.picks.as_ref().ok().map(Vec::len),
@@ -180,7 +180,7 @@ impl Source {
     ///
     /// Those of [`open_net`](Self::open_net); shadows that fit no parameters are no error here.
     pub fn open_whole(path: &Path, choice: &Choice<'_>) -> Result<Self> {
-        Self::with(path, Part::Net, |_, store| {
+        Self::with(path, RecordPart::Net, |_, store| {
             let entries = store.entries();
             let nets = nets(store)?;
             let mut net_names: Vec<_> = entries.iter().map(|entry| entry.name.clone()).collect();
@@ -191,7 +191,7 @@ impl Source {
                 net_names[*index].clone_from(name);
             }
             let several = entries.iter().any(|entry| entry.group != entries[0].group);
-            let own = |entry: &Entry| if several { entry.path() } else { entry.name.clone() };
+            let own = |entry: &TensorEntry| if several { entry.path() } else { entry.name.clone() };
             let all = entries.iter().zip(net_names).zip(0..);
             let weights = all.filter(|((entry, _), _)| !select::is_moment(&entry.name));
             let picks = weights.map(|((entry, net_name), index)| (own(entry), net_name, index));
@@ -208,7 +208,7 @@ impl Source {
     ///
     /// Those of [`open`](Self::open).
     pub fn open_training(path: &Path) -> Result<Option<(Self, Json)>> {
-        let source = Self::with(path, Part::Training, |_, store| Ok(Taken::all(store)))?;
+        let source = Self::with(path, RecordPart::Training, |_, store| Ok(Taken::all(store)))?;
         let rest = source.torch().map_or(Json::Null, |archive| archive.rest().clone());
         Ok((!rest.is_null()).then_some((source, rest)))
     }
@@ -216,8 +216,8 @@ impl Source {
     /// Opens the file at `path` for the tensors that `take` finds.
     fn with(
         path: &Path,
-        part: Part,
-        take: impl FnOnce(Kind, &Store) -> Result<Taken, String>,
+        part: RecordPart,
+        take: impl FnOnce(FileKind, &Store) -> Result<Taken, String>,
     ) -> Result<Self> {
         let file = Mapped::open(path)?;
         let budget = (file.len() as u64).saturating_mul(MAX_UNFOLDING).max(MIN_BUDGET);
@@ -245,7 +245,7 @@ impl Source {
     /// those that cannot be weights are left out.
     fn admit(&mut self, picks: Vec<(String, String, usize)>, mut budget: u64) -> Result<()> {
         for (name, net_name, index) in picks {
-            let Entry { dtype, shape, .. } = &self.store.entries()[index];
+            let TensorEntry { dtype, shape, .. } = &self.store.entries()[index];
             let shape = shape.clone();
             let dtype = match dtype_of(*dtype) {
                 Ok(dtype) => dtype,
@@ -271,8 +271,8 @@ impl Source {
         }
     }
 
-    /// What the file is.
-    pub const fn kind(&self) -> Kind {
+    /// The format of the file.
+    pub const fn kind(&self) -> FileKind {
         self.store.kind()
     }
 
@@ -292,13 +292,13 @@ impl Source {
         &self.prefix
     }
 
-    /// Whether the tensor at `index` in [`tensors`](Self::tensors) is stored in the dtype that it is
-    /// read in.
+    /// Returns true if the tensor at `index` in [`tensors`](Self::tensors) is stored in the dtype
+    /// that it is read in.
     pub(crate) fn is_plain(&self, index: usize) -> bool {
         Dtype::from(self.tensors[index].dtype) == self.store.entries()[self.picks[index]].dtype
     }
 
-    /// Whether the tensors are the shadows of an exponential moving average.
+    /// Returns true if the tensors are the shadows of an exponential moving average.
     pub const fn ema(&self) -> bool {
         self.ema
     }
@@ -318,7 +318,7 @@ impl Source {
         &self.tensors
     }
 
-    /// What the net calls each of [`tensors`](Self::tensors): their own names, but those of the
+    /// The net's name of each of [`tensors`](Self::tensors): their own names, but those of the
     /// parameters for what [`open_whole`](Self::open_whole) finds as `model.NAME` and
     /// `shadow_params.N`.
     pub fn net_names(&self) -> &[String] {
@@ -339,7 +339,7 @@ impl Source {
     /// If there is no such tensor.
     pub fn elements(&self, index: usize) -> Result<Elements<'_>> {
         let index = self.picks[index];
-        let Entry { dtype, shape, .. } = &self.store.entries()[index];
+        let TensorEntry { dtype, shape, .. } = &self.store.entries()[index];
         let bytes = self.store.bytes(index);
         let elements = bytes.and_then(|bytes| Elements::new(*dtype, shape, bytes));
         elements.map_err(self.of_tensor(index))
@@ -365,7 +365,7 @@ impl Source {
     }
 
     /// The torch file that is read, if it is one.
-    pub(super) fn torch(&self) -> Option<&pth::Archive> {
+    pub(super) fn torch(&self) -> Option<&pth::TorchArchive> {
         self.store.torch()
     }
 
@@ -389,9 +389,9 @@ fn spend(budget: &mut u64, cost: u64) -> Result<(), &'static str> {
 }
 
 /// The nets in a file.
-fn nets(store: &Store) -> Result<Vec<Net>, String> {
+fn nets(store: &Store) -> Result<Vec<NetCandidate>, String> {
     if store.entries().is_empty() && store.left_out().is_empty() {
-        let foreign = store.torch().map(pth::Archive::foreign).unwrap_or_default();
+        let foreign = store.torch().map(pth::TorchArchive::foreign).unwrap_or_default();
         return Err(match foreign {
             [] => "holds no tensors of a net".into(),
             [name, ..] => format!(
@@ -408,7 +408,7 @@ fn wanted<'a>(store: &'a Store, choice: &Choice<'a>) -> Wanted<'a> {
     let &Choice { raw_weights, key, fits } = choice;
     let fits = move |picks: &Picks| {
         let info = |(name, index): &(String, usize)| {
-            let Entry { dtype, shape, .. } = &store.entries()[*index];
+            let TensorEntry { dtype, shape, .. } = &store.entries()[*index];
             Some(TensorInfo {
                 name: name.clone(),
                 dtype: dtype_of(*dtype).ok()?,
@@ -425,11 +425,11 @@ mod tests {
     use ::safetensors::tensor::View;
     use candle_core::Device;
     use quant_core::bits::Bits;
-    use quant_core::quantize::Options;
+    use quant_core::quantize::QuantizeOptions;
     use quant_core::scheme::Scheme;
 
     use super::*;
-    use crate::quantize::{Packed, TensorPolicy, quantize};
+    use crate::quantize::{PackedModel, TensorPolicy, quantize};
 
     #[test]
     fn all_tensors_together_must_keep_to_the_budget() {
@@ -461,7 +461,9 @@ mod tests {
             ("empty".to_string(), Tensor::zeros((2, 0), DType::F32, &Device::Cpu).unwrap()),
         ];
         let policy = |name: &str, _: &[usize]| match name {
-            "coded" => TensorPolicy::Quantize(Options::new(Scheme::Uniform, Bits::new(2).unwrap())),
+            "coded" => {
+                TensorPolicy::Quantize(QuantizeOptions::new(Scheme::Uniform, Bits::new(2).unwrap()))
+            }
             _ => TensorPolicy::F32,
         };
         let mut expected = Vec::new();
@@ -470,10 +472,10 @@ mod tests {
                 expected.push((info.name.clone(), packed.tensor(&info.shape)?));
                 Ok(())
             });
-        let Packed { mut sink, head, .. } = packed.unwrap();
+        let PackedModel { mut sink, head, .. } = packed.unwrap();
         sink[..head.len()].copy_from_slice(&head);
         let source = open(&sink).unwrap();
-        assert_eq!((source.kind(), source.ema(), source.net()), (Kind::Packed, false, None));
+        assert_eq!((source.kind(), source.ema(), source.net()), (FileKind::Packed, false, None));
         assert_eq!(source.tensors().len(), expected.len());
         for (index, (info, (name, tensor))) in source.tensors().iter().zip(&expected).enumerate() {
             let TensorInfo { dtype, shape, .. } = info;

@@ -2,15 +2,15 @@
 
 use std::borrow::Cow;
 
-use super::entry::{Entry, LeftOut};
-use super::packed::Packed;
-use super::pth::{self, Archive, Part};
+use super::entry::{LeftOut, TensorEntry};
+use super::packed::PackedFile;
+use super::pth::{self, RecordPart, TorchArchive};
 use super::safetensors::Reader;
 use crate::mapped::Mapped;
 
 /// The kind of a file, told by its contents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum FileKind {
     /// Torch's zip archive (1.6 and later).
     Torch,
     /// Torch's stream of pickles (before 1.6).
@@ -21,7 +21,7 @@ pub enum Kind {
     Packed,
 }
 
-impl Kind {
+impl FileKind {
     /// The kind of a file that begins so, told by its first 64 bytes; none for other files.
     pub fn of(head: &[u8]) -> Option<Self> {
         if head.starts_with(&quant_core::format::MAGIC) {
@@ -41,9 +41,9 @@ impl Kind {
 /// An opened file. An error is a reason, without the names of file and tensor.
 #[derive(Debug)]
 pub(super) enum Store {
-    Torch(Kind, Archive),
+    Torch(FileKind, TorchArchive),
     Safetensors(Reader),
-    Packed(Packed),
+    Packed(PackedFile),
 }
 
 impl Store {
@@ -52,31 +52,31 @@ impl Store {
     /// # Errors
     ///
     /// That it is of no known kind; why it is damaged or hostile.
-    pub(super) fn open(file: Mapped, part: Part) -> Result<Self, String> {
-        let Some(kind) = Kind::of(&file) else {
+    pub(super) fn open(file: Mapped, part: RecordPart) -> Result<Self, String> {
+        let Some(kind) = FileKind::of(&file) else {
             return Err(
                 "is no torch checkpoint (.pth, .pt), no .safetensors and no packed .fmq file"
                     .into(),
             );
         };
         Ok(match kind {
-            Kind::Packed => Self::Packed(Packed::open(file)?),
-            Kind::Torch => Self::Torch(kind, Archive::open_zip(file, part)?),
-            Kind::TorchLegacy => Self::Torch(kind, Archive::open_legacy(file, part)?),
-            Kind::Safetensors => Self::Safetensors(Reader::open(file)?),
+            FileKind::Packed => Self::Packed(PackedFile::open(file)?),
+            FileKind::Torch => Self::Torch(kind, TorchArchive::open_zip(file, part)?),
+            FileKind::TorchLegacy => Self::Torch(kind, TorchArchive::open_legacy(file, part)?),
+            FileKind::Safetensors => Self::Safetensors(Reader::open(file)?),
         })
     }
 
-    pub(super) const fn kind(&self) -> Kind {
+    pub(super) const fn kind(&self) -> FileKind {
         match self {
             Self::Torch(kind, _) => *kind,
-            Self::Safetensors(_) => Kind::Safetensors,
-            Self::Packed(_) => Kind::Packed,
+            Self::Safetensors(_) => FileKind::Safetensors,
+            Self::Packed(_) => FileKind::Packed,
         }
     }
 
     /// The tensors, in the order of the state dict.
-    pub(super) fn entries(&self) -> &[Entry] {
+    pub(super) fn entries(&self) -> &[TensorEntry] {
         match self {
             Self::Torch(_, archive) => archive.entries(),
             Self::Safetensors(reader) => reader.entries(),
@@ -95,7 +95,7 @@ impl Store {
 
     /// Tensors of the state dicts that cannot be weights.
     pub(super) fn left_out(&self) -> &[LeftOut] {
-        self.torch().map_or(&[], Archive::left_out)
+        self.torch().map_or(&[], TorchArchive::left_out)
     }
 
     /// Bytes to read and to make for the tensor of the entry at `index`, found without reading
@@ -115,12 +115,12 @@ impl Store {
     }
 
     /// The packed file, if it is one.
-    pub(super) const fn packed(&self) -> Option<&Packed> {
+    pub(super) const fn packed(&self) -> Option<&PackedFile> {
         if let Self::Packed(packed) = self { Some(packed) } else { None }
     }
 
     /// The torch file, if it is one.
-    pub(super) const fn torch(&self) -> Option<&Archive> {
+    pub(super) const fn torch(&self) -> Option<&TorchArchive> {
         if let Self::Torch(_, archive) = self { Some(archive) } else { None }
     }
 }

@@ -14,7 +14,7 @@ use half::{bf16, f16};
 
 use super::pth::fresh::Fresh;
 use super::pth::object::{pickle, storage};
-use super::pth::rewrite::{Failure, Rewrite};
+use super::pth::rewrite::{Rewrite, RewriteError};
 use super::source::{Source, TensorInfo};
 use crate::atomic;
 use crate::error::{Error, Result};
@@ -43,8 +43,8 @@ pub(crate) fn write<T>(
             let mut copy = Rewrite::start(archive, out).map_err(io)?;
             let result = fill(&mut |index, bytes| {
                 copy.put(out, source.entry(index), bytes).map_err(|failure| match failure {
-                    Failure::Io(cause) => io(cause),
-                    Failure::Refused(reason) => Error::tensor(&tensors[index].name, reason),
+                    RewriteError::Io(cause) => io(cause),
+                    RewriteError::Refused(reason) => Error::tensor(&tensors[index].name, reason),
                 })
             })?;
             copy.finish(out).map_err(io)?;

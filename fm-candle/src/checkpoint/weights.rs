@@ -9,8 +9,8 @@ use quant_core::matrix::QuantizedMatrix;
 
 use super::source::Source;
 use crate::error::{Error, Result};
-use crate::model::{BEYOND_F16, Init, Weight, Weights, checked};
-use crate::ops::{Arithmetic, CodedWeight, WeightSource, is_finite};
+use crate::model::{BEYOND_F16, Init, Weight, WeightLoader, checked};
+use crate::ops::{ConvArithmetic, QuantizedWeight, WeightSource, is_finite};
 
 /// Constant parameters that are read as the net is built, one tensor at a time.
 ///
@@ -24,7 +24,7 @@ pub struct FileWeights {
     left: HashMap<String, usize>,
     device: Device,
     dtype: DType,
-    arithmetic: Arithmetic,
+    arithmetic: ConvArithmetic,
 }
 
 impl FileWeights {
@@ -37,13 +37,13 @@ impl FileWeights {
             left,
             device: device.clone(),
             dtype,
-            arithmetic: Arithmetic::Float,
+            arithmetic: ConvArithmetic::Float,
         }
     }
 
-    /// The same for a net whose layers on the CPU multiply so.
+    /// The weights for a net whose layers on the CPU compute in `arithmetic`.
     #[must_use]
-    pub fn with_arithmetic(self, arithmetic: Arithmetic) -> Self {
+    pub fn with_arithmetic(self, arithmetic: ConvArithmetic) -> Self {
         Self { arithmetic, ..self }
     }
 
@@ -71,15 +71,15 @@ impl FileWeights {
 
     /// A weight that stays packed on the device; what it holds was checked with the file.
     fn coded(&self, name: &str, rows: QuantizedMatrix<'_>, shape: &[usize]) -> Result<Weight> {
-        let weight = CodedWeight::new(rows, shape, self.dtype, &self.device)?;
+        let weight = QuantizedWeight::new(rows, shape, self.dtype, &self.device)?;
         if self.dtype == DType::F16 && !is_finite(&weight.dense()?)? {
             return Err(Error::tensor(name, BEYOND_F16));
         }
-        Ok(Weight::Coded(weight))
+        Ok(Weight::Quantized(weight))
     }
 }
 
-impl Weights for FileWeights {
+impl WeightLoader for FileWeights {
     fn take(&mut self, name: &str, shape: &[usize], _init: Init) -> Result<Tensor> {
         let index = self.find(name, shape)?;
         self.read(index, name, shape)
@@ -142,16 +142,16 @@ impl WeightSource for PackedRows {
 #[cfg(test)]
 mod tests {
     use quant_core::bits::Bits;
-    use quant_core::quantize::Options;
+    use quant_core::quantize::QuantizeOptions;
     use quant_core::scheme::Scheme;
 
     use super::*;
-    use crate::model::{Initial, Mode, UNet, UNetConfig};
+    use crate::model::{Mode, RandomInit, UNet, UNetConfig};
     use crate::quantize::{TensorPolicy, quantize_in_memory};
 
     /// A packed file of a small net, at 3 bits.
     fn packed(config: &UNetConfig, scale: f64) -> Vec<u8> {
-        let mut initial = Initial::new(1, &Device::Cpu);
+        let mut initial = RandomInit::new(1, &Device::Cpu);
         UNet::new(config, &mut initial).unwrap();
         // Weights that start at zero would hide all before them.
         let tensors = initial.vars.iter().map(|(name, var)| {
@@ -159,7 +159,10 @@ mod tests {
         });
         let policy = |_: &str, shape: &[usize]| match shape {
             [_] => TensorPolicy::F32,
-            _ => TensorPolicy::Quantize(Options::new(Scheme::EqualMass, Bits::new(3).unwrap())),
+            _ => TensorPolicy::Quantize(QuantizeOptions::new(
+                Scheme::EqualMass,
+                Bits::new(3).unwrap(),
+            )),
         };
         let tensors: Vec<_> = tensors.collect();
         quantize_in_memory(&tensors, Some(config), policy).unwrap().0
@@ -203,7 +206,7 @@ mod tests {
             weights.take_weight(name, &shape, Init::Zeros)
         };
         assert!(matches!(take(1.0, DType::F32), Ok(Weight::Source(..))));
-        let Ok(Weight::Coded(weight)) = take(1.0, DType::F16) else {
+        let Ok(Weight::Quantized(weight)) = take(1.0, DType::F16) else {
             panic!("weights of a packed file stay packed")
         };
         assert!(weight.size_in_bytes() < 32 * (8 * 4 + 27 + 4));

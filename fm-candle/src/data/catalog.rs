@@ -13,14 +13,14 @@ use crate::error::{Error, Result};
 pub const NAMES: [&str; 6] =
     ["mnist", "fashionmnist", "cifar10", "inception", "imagenet", "celeba"];
 
-/// What goes by one name.
+/// A data set, or the weights of a net, with the files that it needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Set {
+pub struct PublishedSet {
     /// Name on the command line.
     pub name: &'static str,
     /// Addresses of folders that hold the files, the best first.
     pub mirrors: Vec<String>,
-    /// What the set needs.
+    /// The parts of the set.
     pub items: Vec<Item>,
 }
 
@@ -59,14 +59,14 @@ impl File {
 /// # Errors
 ///
 /// [`Error::Config`] for a set that has to be got by hand, with how to, and for an unknown name.
-pub fn set(name: &str) -> Result<Set> {
+pub fn set(name: &str) -> Result<PublishedSet> {
     Ok(match name {
         "mnist" => idx("mnist", "MNIST", &MNIST_MIRRORS, &MNIST),
         "fashionmnist" => idx("fashionmnist", "FashionMNIST", &FASHION_MIRRORS, &FASHION),
         "cifar10" => cifar10(),
         "inception" => {
             let file = whole(INCEPTION, 95_628_359, Some(Checksum::sha256(INCEPTION_SHA256)));
-            Set {
+            PublishedSet {
                 name: "inception",
                 mirrors: vec![INCEPTION_MIRROR.to_string()],
                 items: vec![Item { published: file.clone(), forms: vec![vec![file]] }],
@@ -177,7 +177,7 @@ const FASHION: [Idx; 4] = [
 ];
 
 /// MNIST or a relative, each file wherever [`super::mnist::load`] looks for it.
-fn idx(name: &'static str, folder: &str, mirrors: &[&str], files: &[Idx]) -> Set {
+fn idx(name: &'static str, folder: &str, mirrors: &[&str], files: &[Idx]) -> PublishedSet {
     let item = |&(stem, packed_bytes, packed_md5, bytes, md5): &Idx| {
         let file = |(path, gzipped): (String, bool)| File {
             path,
@@ -190,7 +190,7 @@ fn idx(name: &'static str, folder: &str, mirrors: &[&str], files: &[Idx]) -> Set
             forms: mnist::places(folder, stem).map(|place| vec![file(place)]).collect(),
         }
     };
-    Set {
+    PublishedSet {
         name,
         mirrors: mirrors.iter().map(ToString::to_string).collect(),
         items: files.iter().map(item).collect(),
@@ -209,7 +209,7 @@ const CIFAR10_BATCHES: [(&str, u64, &str); 6] = [
 
 /// CIFAR-10 in either edition, packed or unpacked. The archives' sums stand on the authors' page;
 /// of the unpacked binary edition only the size is known, 10000 records of 1 + 3072 bytes a file.
-fn cifar10() -> Set {
+fn cifar10() -> PublishedSet {
     let python = whole(
         "cifar-10-python.tar.gz",
         170_498_071,
@@ -228,7 +228,7 @@ fn cifar10() -> Set {
     let unpacked_binary = CIFAR10_BATCHES
         .map(|(name, ..)| whole(&format!("cifar-10-batches-bin/{name}.bin"), 30_730_000, None))
         .to_vec();
-    Set {
+    PublishedSet {
         name: "cifar10",
         mirrors: vec![CIFAR10_MIRROR.to_string()],
         items: vec![Item {

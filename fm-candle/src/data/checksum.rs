@@ -6,12 +6,12 @@ use std::io;
 use md5::{Digest, Md5};
 use sha2::Sha256;
 
-/// How a checksum is computed.
+/// The algorithm of a checksum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Algorithm {
-    /// What torchvision and the authors of the sets publish: good against accidents.
+    /// MD5, which torchvision and the authors of the sets publish: good against accidents.
     Md5,
-    /// What the names of torch's weight files begin to spell.
+    /// SHA-256, of which the names of torch's weight files hold the first digits.
     Sha256,
 }
 
@@ -33,7 +33,7 @@ impl Checksum {
         Self { algorithm: Algorithm::Sha256, hex: hex.to_string() }
     }
 
-    /// How it was computed.
+    /// The algorithm by which it was computed.
     pub fn algorithm(&self) -> Algorithm {
         self.algorithm
     }

@@ -98,7 +98,7 @@ impl Version {
         }
     }
 
-    fn read(self, source: impl Read) -> Result<Batch, String> {
+    fn read(self, source: impl Read) -> Result<CifarBatch, String> {
         let source = inflated(source).map_err(|error| error.to_string())?;
         match self {
             Self::Binary => read_binary(source),
@@ -108,7 +108,7 @@ impl Version {
 }
 
 /// Some images and as many labels.
-struct Batch {
+struct CifarBatch {
     /// `[n, 3, 32, 32]`.
     pixels: Vec<u8>,
     labels: Vec<u32>,
@@ -124,7 +124,7 @@ fn from_folder(folder: &Path, version: Version, split: Split) -> Result<Images> 
 
 fn from_archive(path: &Path, version: Version, split: Split) -> Result<Images> {
     let names = version.batches(split);
-    let mut batches: Vec<Option<Batch>> = names.iter().map(|_| None).collect();
+    let mut batches: Vec<Option<CifarBatch>> = names.iter().map(|_| None).collect();
     let damaged = |error| Error::file(path, format!("damaged archive: {error}"));
 
     let inflated = inflated(regular::open(path)?).map_err(damaged)?;
@@ -148,8 +148,8 @@ fn from_archive(path: &Path, version: Version, split: Split) -> Result<Images> {
 }
 
 /// The batches one after the other.
-fn joined(batches: Vec<Batch>) -> Result<Images> {
-    let mut all = Batch { pixels: Vec::new(), labels: Vec::new() };
+fn joined(batches: Vec<CifarBatch>) -> Result<Images> {
+    let mut all = CifarBatch { pixels: Vec::new(), labels: Vec::new() };
     for batch in batches {
         all.pixels.extend(batch.pixels);
         all.labels.extend(batch.labels);
@@ -157,7 +157,7 @@ fn joined(batches: Vec<Batch>) -> Result<Images> {
     Images::new(SHAPE, all.pixels, all.labels)
 }
 
-fn read_binary(source: impl Read) -> Result<Batch, String> {
+fn read_binary(source: impl Read) -> Result<CifarBatch, String> {
     let mut bytes = Vec::new();
     source.take(BATCH_LIMIT + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
     if bytes.len() as u64 > BATCH_LIMIT {
@@ -169,13 +169,13 @@ fn read_binary(source: impl Read) -> Result<Batch, String> {
         return Err(format!("holds {n} bytes, but must hold {row} for each image"));
     }
     let labels = rows.iter().enumerate().map(|(i, row)| label(i, row[0].into()));
-    Ok(Batch {
+    Ok(CifarBatch {
         labels: labels.collect::<Result<_, _>>()?,
         pixels: rows.iter().flat_map(|row| &row[1..]).copied().collect(),
     })
 }
 
-fn read_python(source: impl Read) -> Result<Batch, String> {
+fn read_python(source: impl Read) -> Result<CifarBatch, String> {
     let pickle = Pickle::load_within(source, BATCH_LIMIT)?;
     let get = |key| pickle.get(pickle.root(), key).ok_or_else(|| format!("holds no `{key}`"));
     let (shape, pixels) =
@@ -186,7 +186,7 @@ fn read_python(source: impl Read) -> Result<Batch, String> {
         return Err(format!("`data` has the shape {shape:?}, but {n} labels need [{n}, {PIXELS}]"));
     }
     let labels = labels.into_iter().enumerate().map(|(i, number)| label(i, number));
-    Ok(Batch { labels: labels.collect::<Result<_, _>>()?, pixels: pixels.to_vec() })
+    Ok(CifarBatch { labels: labels.collect::<Result<_, _>>()?, pixels: pixels.to_vec() })
 }
 
 /// Label `i` of a batch.
@@ -226,7 +226,7 @@ mod tests {
         python_with(images, &labels)
     }
 
-    /// The same with these opcodes of labels.
+    /// A batch as Python 2 pickled it, with these opcodes of labels.
     fn python_with(images: &Images, labels: &[u8]) -> Vec<u8> {
         let short = |x: usize| [b"M", &u16::try_from(x).unwrap().to_le_bytes()[..]].concat();
         let mut pickle = b"\x80\x02}q\x01(U\x0bbatch_labelq\x02U\x15training batch 1 of 5q\x03\
@@ -339,7 +339,7 @@ mod tests {
         }
     }
 
-    /// What is said of an archive that holds this binary test batch.
+    /// The error for the first `keep` bytes of an archive that holds this binary test batch.
     fn complaint(batch: Vec<u8>, keep: usize) -> String {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("cifar-10-binary.tar.gz");

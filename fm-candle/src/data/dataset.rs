@@ -49,8 +49,8 @@ impl Dataset {
         }
     }
 
-    /// How the set's images are prepared where they lie in a folder: those of ImageNet whole, those
-    /// of CelebA cropped to the square in the middle.
+    /// The options for the set's images in a folder: those of ImageNet whole, those of CelebA
+    /// cropped to the square in the middle.
     pub fn folder_options(self) -> FolderOptions {
         let crop = if self == Self::CelebA { Crop::Square } else { Crop::Whole };
         FolderOptions { crop, ..FolderOptions::default() }

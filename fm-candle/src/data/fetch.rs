@@ -30,14 +30,14 @@ pub struct Client {
 }
 
 /// Why a mirror's file was not taken.
-enum Failure {
+enum FetchError {
     /// The mirror's fault, so that the next one may help.
     Mirror(String),
     /// This machine's fault.
     Here(Error),
 }
 
-impl From<Error> for Failure {
+impl From<Error> for FetchError {
     fn from(error: Error) -> Self {
         Self::Here(error)
     }
@@ -112,8 +112,8 @@ impl Client {
             let url = format!("{}/{}", mirror.trim_end_matches('/'), file.name());
             match self.receive(&url, &mut part, progress).and_then(|()| part.check()) {
                 Ok(()) => return part.publish(),
-                Err(Failure::Mirror(reason)) => failures.push(format!("{url}: {reason}")),
-                Err(Failure::Here(error)) => return Err(error),
+                Err(FetchError::Mirror(reason)) => failures.push(format!("{url}: {reason}")),
+                Err(FetchError::Here(error)) => return Err(error),
             }
         }
         Err(Error::file(&target, format!("cannot be fetched: {}", failures.join("; "))))
@@ -125,7 +125,7 @@ impl Client {
         url: &str,
         part: &mut Part<'_>,
         progress: &mut dyn FnMut(u64, u64),
-    ) -> Result<(), Failure> {
+    ) -> Result<(), FetchError> {
         let response = self.open(url, part)?;
         let total = part.total;
         let lacking = total - part.have;
@@ -134,7 +134,7 @@ impl Client {
             && offered != lacking
         {
             let reason = format!("it offers {offered} bytes, but {lacking} are lacking");
-            return Err(Failure::Mirror(reason));
+            return Err(FetchError::Mirror(reason));
         }
         let mut body = body.as_reader();
         let mut buffer = vec![0; 1 << 16];
@@ -144,7 +144,7 @@ impl Client {
                 Ok(0) => break "the transfer ended".to_string(),
                 Ok(n) if n as u64 > total - part.have => {
                     part.restart()?;
-                    return Err(Failure::Mirror(format!("it sends more than {total} bytes")));
+                    return Err(FetchError::Mirror(format!("it sends more than {total} bytes")));
                 }
                 Ok(n) => part.append(&buffer[..n])?,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -156,18 +156,18 @@ impl Client {
             return Ok(());
         }
         let have = part.have;
-        Err(Failure::Mirror(format!("{broke} after {have} of {total} bytes, which are kept")))
+        Err(FetchError::Mirror(format!("{broke} after {have} of {total} bytes, which are kept")))
     }
 
     /// Asks for what is lacking of `part`, or for all of it where the server cannot go on from the
     /// middle.
-    fn open(&self, url: &str, part: &mut Part<'_>) -> Result<http::Response<Body>, Failure> {
+    fn open(&self, url: &str, part: &mut Part<'_>) -> Result<http::Response<Body>, FetchError> {
         loop {
             let mut request = self.agent.get(url);
             if part.have > 0 {
                 request = request.header(header::RANGE, format!("bytes={}-", part.have));
             }
-            let response = request.call().map_err(|e| Failure::Mirror(e.to_string()))?;
+            let response = request.call().map_err(|e| FetchError::Mirror(e.to_string()))?;
             match response.status() {
                 StatusCode::PARTIAL_CONTENT if first_byte(&response) == Some(part.have) => {
                     return Ok(response);
@@ -181,7 +181,7 @@ impl Client {
                 {
                     part.restart()?;
                 }
-                status => return Err(Failure::Mirror(format!("the server says {status}"))),
+                status => return Err(FetchError::Mirror(format!("the server says {status}"))),
             }
         }
     }
@@ -193,7 +193,7 @@ fn first_byte(response: &http::Response<Body>) -> Option<u64> {
     range.trim().strip_prefix("bytes ")?.split_once('-')?.0.trim().parse().ok()
 }
 
-/// What is there of a file, locked against other runs.
+/// A file that is being fetched, as far as it is there, locked against other runs.
 struct Part<'a> {
     target: &'a Path,
     path: PathBuf,
@@ -251,19 +251,19 @@ impl<'a> Part<'a> {
         Ok(())
     }
 
-    /// Whether all is there.
+    /// Returns true if all bytes are there, with the right checksum.
     fn is_right(&self) -> bool {
         self.have == self.total && self.hasher.clone().finish() == *self.right
     }
 
     /// Holds a part that is complete against the checksum, and forgets a wrong one.
-    fn check(&mut self) -> Result<(), Failure> {
+    fn check(&mut self) -> Result<(), FetchError> {
         if self.is_right() {
             return Ok(());
         }
         let found = self.hasher.clone().finish();
         self.restart()?;
-        Err(Failure::Mirror(format!("what it sends has {found}, but {} is right", self.right)))
+        Err(FetchError::Mirror(format!("what it sends has {found}, but {} is right", self.right)))
     }
 
     /// Gives the part its name.

@@ -14,7 +14,7 @@ pub trait ImageSet: Send + Sync {
     /// Number of images.
     fn len(&self) -> usize;
 
-    /// Whether there are none.
+    /// Returns true if the set has no images.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -47,8 +47,8 @@ pub trait ImageSet: Send + Sync {
         Ok(())
     }
 
-    /// What is done with the bytes of [`digest`](Self::digest) to make pixels of them, in words; nothing
-    /// where they are the pixels.
+    /// The steps from the bytes of [`digest`](Self::digest) to pixels, in words; empty where they
+    /// are the pixels.
     fn preparation(&self) -> String {
         String::new()
     }
@@ -82,7 +82,7 @@ pub struct Images {
 }
 
 impl Images {
-    /// As many images as there are labels, of shape `[channels, height, width]`.
+    /// A set of as many images as there are labels, of shape `[channels, height, width]`.
     ///
     /// # Errors
     ///
@@ -146,7 +146,7 @@ impl Images {
     ///
     /// # Panics
     ///
-    /// As a slice does, when `i` is not below `n`.
+    /// When `i` is not below `n`, as for a slice.
     pub fn image(&self, i: usize) -> &[u8] {
         let len = self.image_len();
         &self.pixels[i * len..][..len]

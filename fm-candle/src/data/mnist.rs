@@ -208,7 +208,7 @@ mod tests {
         encoder.finish().unwrap()
     }
 
-    /// What is said of the sample's files after `spoil` has been at them.
+    /// The error for the sample's files after `spoil` has changed them.
     fn complaint(spoil: impl FnOnce(&mut Vec<u8>, &mut Vec<u8>)) -> String {
         let [mut images, mut labels] = encode(&sample()).unwrap();
         spoil(&mut images, &mut labels);

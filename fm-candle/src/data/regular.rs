@@ -19,12 +19,12 @@ pub fn open(path: &Path) -> Result<File> {
     File::open(path).map_err(io)
 }
 
-/// Whether something that is no folder lies there, to be opened.
+/// Returns true if something that is no folder lies there, to be opened.
 pub(super) fn is_there(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|found| !found.is_dir())
 }
 
-/// What something is that is no regular file: `a pipe`.
+/// The name of the kind of a file that is not regular: `a pipe`.
 pub(super) fn noun(kind: FileType) -> &'static str {
     if kind.is_dir() {
         return "a folder";

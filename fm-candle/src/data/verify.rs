@@ -1,20 +1,20 @@
-//! Whether the files of a set are there and right.
+//! Checks that the files of a set are there and right.
 
 use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use super::catalog::{File, Item, Set};
+use super::catalog::{File, Item, PublishedSet};
 use super::checksum::{Checksum, Hasher};
 use super::gzip::inflated;
 use crate::error::{Error, Result};
 
-/// What was found of a file.
+/// The result of the check of one file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
     /// Where it lies, or would.
     pub path: PathBuf,
-    /// Whether it is there and right.
+    /// Its state: right, missing or damaged.
     pub status: Status,
     /// Its size, where it is there.
     pub bytes: Option<u64>,
@@ -22,7 +22,7 @@ pub struct Finding {
     pub checksum: Option<Checksum>,
 }
 
-/// Whether a file is there and right.
+/// The state of a file: right, missing or damaged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Status {
     /// Right, as told by this.
@@ -72,7 +72,7 @@ impl Finding {
 /// # Errors
 ///
 /// [`Error::Io`] where a file is there but cannot be read. Missing and damaged files are findings.
-pub fn verify(set: &Set, dir: &Path) -> Result<Vec<Finding>> {
+pub fn verify(set: &PublishedSet, dir: &Path) -> Result<Vec<Finding>> {
     let findings: Result<Vec<_>> = set.items.iter().map(|item| verify_item(item, dir)).collect();
     Ok(findings?.concat())
 }
@@ -121,8 +121,8 @@ fn verify_file(file: &File, dir: &Path) -> Result<Finding> {
     Ok(Finding { path, status, bytes: Some(bytes), checksum: Some(found) })
 }
 
-/// Whether the inflated file has this checksum; not if it inflates to more than any set holds, or
-/// not at all.
+/// Returns true if the inflated file has this checksum; false if it inflates to more than any set
+/// holds, or not at all.
 fn inflates_to(file: fs::File, contents: &Checksum) -> bool {
     /// Six times the largest file of MNIST: a small file cannot keep us for long.
     const LIMIT: u64 = 1 << 28;

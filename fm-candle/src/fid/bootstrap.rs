@@ -106,7 +106,7 @@ impl Strata {
         Ok(Self { of, members: members.into_values().collect() })
     }
 
-    /// How often a resample holds each row.
+    /// The number of times that a resample holds each row.
     fn counts(&self, resample: u64, seed: u64) -> Vec<u32> {
         let draws = Domain::Bootstrap.stream(seed);
         let mut counts = vec![0; self.of.len()];
@@ -120,7 +120,7 @@ impl Strata {
     }
 }
 
-/// What all resamples share.
+/// The values that all resamples share.
 struct Sample<'a> {
     rows: Rows<'a>,
     reference: &'a Statistics,

@@ -11,7 +11,7 @@
 
 use core::ops::Range;
 
-use super::moments::{BLOCK, Moments};
+use super::moments::{BLOCK, FeatureMoments};
 use crate::error::Error;
 use crate::process_group::{ProcessGroup, Rank};
 
@@ -25,8 +25,8 @@ const TOGETHER: usize = 8;
 /// The moments of `n` images with `d` features each, the same in all processes; none where any process
 /// stops.
 ///
-/// `part` gathers the moments of a part of the images, by number; `stop` is asked behind each round of
-/// parts.
+/// `part` gathers the moments of a part of the images, by number; `stop` is asked after each round
+/// of parts.
 ///
 /// # Errors
 ///
@@ -34,17 +34,18 @@ const TOGETHER: usize = 8;
 pub fn moments<E: From<Error>>(
     group: &dyn ProcessGroup,
     (n, d): (usize, usize),
-    mut part: impl FnMut(Range<usize>) -> Result<Moments, E>,
+    mut part: impl FnMut(Range<usize>) -> Result<FeatureMoments, E>,
     stop: impl Fn() -> bool,
-) -> Result<Option<Moments>, E> {
+) -> Result<Option<FeatureMoments>, E> {
     let Rank { index, size } = group.rank();
     let step = part_of(n);
     let range = |number: usize| number * step..n.min((number + 1) * step);
     let parts = n.div_ceil(step);
-    let (mut whole, mut other) = (Moments::new(d), Moments::new(d));
+    let (mut whole, mut other) = (FeatureMoments::new(d), FeatureMoments::new(d));
     for first in (0..parts).step_by(size) {
         let count = size.min(parts - first);
-        let mut own = if index < count { part(range(first + index))? } else { Moments::new(d) };
+        let mut own =
+            if index < count { part(range(first + index))? } else { FeatureMoments::new(d) };
         for from in 0..count {
             let moments = if from == index { &mut own } else { &mut other };
             moments.broadcast(group, from)?;
@@ -76,8 +77,8 @@ mod tests {
         range.flat_map(|i| [1000.0 + (i as f32 * 0.7).sin(), (i % 13) as f32 / 7.0]).collect()
     }
 
-    fn of_rows(range: Range<usize>) -> Result<Moments> {
-        let mut moments = Moments::new(2);
+    fn of_rows(range: Range<usize>) -> Result<FeatureMoments> {
+        let mut moments = FeatureMoments::new(2);
         moments.add(&rows(range))?;
         Ok(moments)
     }

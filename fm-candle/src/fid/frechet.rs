@@ -208,7 +208,7 @@ pub(super) fn sum_of_roots(gram: &DMatrix<f64>) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::moments::Moments;
+    use super::super::moments::FeatureMoments;
     use super::*;
 
     /// One side of a reference case: `n` rows of the stream `s`.
@@ -248,7 +248,7 @@ mod tests {
             Set { n: n[1], stream: stream + 50, shift: 0.34, gain: 1.2 },
         ];
         let [a, b] = sides.map(|side| {
-            let mut moments = Moments::new(d as usize);
+            let mut moments = FeatureMoments::new(d as usize);
             moments.add(&features(&side, d)).unwrap();
             moments
         });
@@ -286,7 +286,7 @@ mod tests {
     fn identical_statistics_are_at_distance_0() {
         for n in [10, 200] {
             let side = Set { n, stream: 7, shift: 0.3, gain: 1.0 };
-            let mut moments = Moments::new(24);
+            let mut moments = FeatureMoments::new(24);
             moments.add(&features(&side, 24)).unwrap();
             let (mu, sigma) = (moments.mean(), moments.covariance().unwrap());
             assert!(frechet_distance(mu, &sigma, mu, &sigma).unwrap() < 1e-12);

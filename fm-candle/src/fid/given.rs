@@ -12,11 +12,13 @@ use super::frechet::covariance;
 use super::npz::{Array, Values};
 use crate::error::Error;
 
-/// How far below 0 an eigenvalue may be, in units of the largest: more than f32 ever makes of it.
+/// Farthest below 0 that an eigenvalue may be, in units of the largest: more than the rounding of
+/// f32.
 const ROUNDING: f64 = 1e-4;
-/// The same where the entries were kept in f16, each right to 2^-11.
+/// [`ROUNDING`] for entries that were kept in f16, each right to 2^-11.
 const ROUNDING_F16: f64 = 4e-3;
-/// What f64 makes of an eigenvalue of 0, in units of the trace; such a covariance is taken as it is.
+/// Rounding of an eigenvalue of 0 in f64, in units of the trace; such a covariance is taken as it
+/// is.
 const NEGLIGIBLE: f64 = 1e-12;
 
 /// The statistics of these arrays.
@@ -27,7 +29,7 @@ const NEGLIGIBLE: f64 = 1e-12;
 ///
 /// # Errors
 ///
-/// What is wrong, with the array's name.
+/// The fault, with the array's name.
 pub(super) fn statistics(mu: Array, sigma: Array, n: Option<u64>) -> Result<Statistics, String> {
     let d = mu.values.len();
     if d == 0 || wide(&mu.shape).len() > 1 {
@@ -78,7 +80,7 @@ fn semidefinite(sigma: DMatrix<f64>, rounding: f64) -> Result<DMatrix<f64>, Stri
     Ok(DMatrix::from_fn(d, d, |i, j| exact[(i, j)]))
 }
 
-/// The same matrix for the other library.
+/// A view of a nalgebra matrix as one of faer.
 fn view(matrix: &DMatrix<f64>) -> MatRef<'_, f64> {
     MatRef::from_column_major_slice(matrix.as_slice(), matrix.nrows(), matrix.ncols())
 }

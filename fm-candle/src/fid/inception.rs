@@ -25,10 +25,10 @@ use super::feature_net::FeatureNet;
 use super::resize::Resize;
 use crate::data::Images;
 use crate::error::{Error, Result};
-use crate::model::{Init, Stored, Weights};
+use crate::model::{Init, StateDict, WeightLoader};
 use crate::ops::max_pool3;
 
-use blocks::{Block, Conv, Pool, chain, means, same, strided};
+use blocks::{Conv, Mixed, Pool, chain, means, same, strided};
 
 /// Images evaluated at once: enough for the products, few enough for memory (0.3 GB).
 const BATCH: usize = 16;
@@ -37,7 +37,7 @@ const CLASSES: usize = 1008;
 
 /// Where features are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Layer {
+pub enum FeatureLayer {
     /// The means of the 64 maps after the first maximum.
     D64,
     /// The means of the 192 maps after the second maximum.
@@ -53,7 +53,7 @@ pub enum Layer {
     Logits,
 }
 
-impl Layer {
+impl FeatureLayer {
     /// Number of features.
     pub const fn dim(self) -> usize {
         match self {
@@ -70,9 +70,9 @@ impl Layer {
 pub struct Inception {
     stem: [Conv; 3],
     middle: [Conv; 2],
-    mixed5: [Block; 3],
-    mixed6: [Block; 5],
-    mixed7: [Block; 3],
+    mixed5: [Mixed; 3],
+    mixed6: [Mixed; 5],
+    mixed7: [Mixed; 3],
     weight: Tensor,
     bias: Tensor,
     device: Device,
@@ -84,7 +84,7 @@ impl Inception {
     /// # Errors
     ///
     /// [`Error::Tensor`] for a parameter that is missing, has another shape, or is a variance below 0.
-    pub fn new(weights: &mut dyn Weights, device: &Device) -> Result<Self> {
+    pub fn new(weights: &mut dyn WeightLoader, device: &Device) -> Result<Self> {
         let mut conv = |name, c, spec| Conv::new(&mut *weights, name, c, &spec);
         let stem = [
             conv("Conv2d_1a_3x3", 3, strided("", 32))?,
@@ -99,21 +99,21 @@ impl Inception {
             stem,
             middle,
             mixed5: [
-                Block::a(weights, "Mixed_5b", 192, 32)?,
-                Block::a(weights, "Mixed_5c", 256, 64)?,
-                Block::a(weights, "Mixed_5d", 288, 64)?,
+                Mixed::a(weights, "Mixed_5b", 192, 32)?,
+                Mixed::a(weights, "Mixed_5c", 256, 64)?,
+                Mixed::a(weights, "Mixed_5d", 288, 64)?,
             ],
             mixed6: [
-                Block::b(weights, "Mixed_6a", 288)?,
-                Block::c(weights, "Mixed_6b", 128)?,
-                Block::c(weights, "Mixed_6c", 160)?,
-                Block::c(weights, "Mixed_6d", 160)?,
-                Block::c(weights, "Mixed_6e", 192)?,
+                Mixed::b(weights, "Mixed_6a", 288)?,
+                Mixed::c(weights, "Mixed_6b", 128)?,
+                Mixed::c(weights, "Mixed_6c", 160)?,
+                Mixed::c(weights, "Mixed_6d", 160)?,
+                Mixed::c(weights, "Mixed_6e", 192)?,
             ],
             mixed7: [
-                Block::d(weights, "Mixed_7a", 768)?,
-                Block::e(weights, "Mixed_7b", 1280, Pool::Mean)?,
-                Block::e(weights, "Mixed_7c", 2048, Pool::Max)?,
+                Mixed::d(weights, "Mixed_7a", 768)?,
+                Mixed::e(weights, "Mixed_7b", 1280, Pool::Mean)?,
+                Mixed::e(weights, "Mixed_7c", 2048, Pool::Max)?,
             ],
             weight: weights.take("fc.weight", &[CLASSES, 2048], Init::Uniform { fan_in: 2048 })?,
             bias: weights.take("fc.bias", &[CLASSES], Init::Zeros)?,
@@ -132,7 +132,7 @@ impl Inception {
         device: &Device,
     ) -> Result<Self> {
         let is_weight = |(name, _): &(String, Tensor)| !name.ends_with(".num_batches_tracked");
-        let mut stored = Stored::new(tensors.into_iter().filter(is_weight), device);
+        let mut stored = StateDict::new(tensors.into_iter().filter(is_weight), device);
         let net = Self::new(&mut stored, device)?;
         stored.finish()?;
         Ok(net)
@@ -145,30 +145,30 @@ impl Inception {
     /// # Errors
     ///
     /// [`Error::Candle`] for another shape.
-    pub fn features(&self, x: &Tensor, layer: Layer) -> Result<Tensor> {
+    pub fn features(&self, x: &Tensor, layer: FeatureLayer) -> Result<Tensor> {
         let mut x = max_pool3(&chain(&self.stem, x)?, 2, 0)?;
-        if layer == Layer::D64 {
+        if layer == FeatureLayer::D64 {
             return means(&x);
         }
         x = max_pool3(&chain(&self.middle, &x)?, 2, 0)?;
-        if layer == Layer::D192 {
+        if layer == FeatureLayer::D192 {
             return means(&x);
         }
         for block in self.mixed5.iter().chain(&self.mixed6) {
             x = block.forward(&x)?;
         }
-        if layer == Layer::D768 {
+        if layer == FeatureLayer::D768 {
             return means(&x);
         }
         for block in &self.mixed7 {
             x = block.forward(&x)?;
         }
         let features = means(&x)?;
-        if layer == Layer::D2048 {
+        if layer == FeatureLayer::D2048 {
             return Ok(features);
         }
         let logits = self.logits_unbiased(&features)?;
-        if layer == Layer::LogitsUnbiased {
+        if layer == FeatureLayer::LogitsUnbiased {
             return Ok(logits);
         }
         Ok(logits.broadcast_add(&self.bias)?)
@@ -190,10 +190,10 @@ impl Inception {
 pub struct Extractor {
     /// The net.
     pub net: Inception,
-    /// How images come to its size.
+    /// The filter that resizes images to the net's input.
     pub resize: Resize,
     /// Where features are taken.
-    pub layer: Layer,
+    pub layer: FeatureLayer,
 }
 
 impl FeatureNet for Extractor {
@@ -214,7 +214,7 @@ impl FeatureNet for Extractor {
 
     /// Those without the bias, from the last 2048 features.
     fn logits(&self, rows: &[f32]) -> Result<(Vec<f32>, usize)> {
-        if self.layer != Layer::D2048 {
+        if self.layer != FeatureLayer::D2048 {
             return Err(Error::Config(format!(
                 "the inception score needs the last 2048 features, not {}",
                 self.dim()

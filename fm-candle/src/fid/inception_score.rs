@@ -10,7 +10,7 @@
 //! population's standard deviation over ten parts of the images in random order are given; that
 //! package shuffles them by NumPy's generator and we by ours.
 
-use super::kid::Spread;
+use super::kid::MeanStd;
 use super::rows::Rows;
 use crate::error::{Error, Result};
 use crate::random::Domain;
@@ -40,7 +40,7 @@ pub fn inception_score(
     classes: usize,
     order: &[usize],
     splits: usize,
-) -> Result<Spread> {
+) -> Result<MeanStd> {
     let rows = Rows::new(logits, classes)?;
     let n = order.len();
     if splits == 0 || splits > n {
@@ -52,7 +52,7 @@ pub fn inception_score(
         return Err(Error::Config(format!("there is no image {i} among {}", rows.n())));
     }
     let part = |i: usize| score(rows, &order[i * n / splits..(i + 1) * n / splits]);
-    Ok(Spread::of(&(0..splits).map(part).collect::<Vec<f64>>()))
+    Ok(MeanStd::of(&(0..splits).map(part).collect::<Vec<f64>>()))
 }
 
 /// The score of the images with these numbers.
@@ -81,7 +81,7 @@ fn score(rows: Rows<'_>, numbers: &[usize]) -> f64 {
 mod tests {
     use super::*;
 
-    fn all(logits: &[f32], classes: usize, splits: usize) -> Spread {
+    fn all(logits: &[f32], classes: usize, splits: usize) -> MeanStd {
         let order: Vec<usize> = (0..logits.len() / classes).collect();
         inception_score(logits, classes, &order, splits).unwrap()
     }

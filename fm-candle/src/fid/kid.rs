@@ -26,7 +26,7 @@ pub struct Subsets {
     pub count: usize,
     /// Images of each set in a subset.
     pub size: usize,
-    /// What they are drawn by.
+    /// Seed of the draws.
     pub seed: u64,
 }
 
@@ -39,14 +39,14 @@ impl Default for Subsets {
 
 /// Mean and standard deviation of a measure over parts of the data.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Spread {
+pub struct MeanStd {
     /// Mean over the parts.
     pub mean: f64,
     /// Standard deviation, of the parts as the whole population.
     pub std: f64,
 }
 
-impl Spread {
+impl MeanStd {
     /// Of the values of the parts; NaN where there are none.
     pub fn of(values: &[f64]) -> Self {
         let n = values.len() as f64;
@@ -66,7 +66,7 @@ impl Spread {
 ///
 /// [`Error::Tensor`] for values that do not divide into rows of `d` or are not finite;
 /// [`Error::Config`] without subsets, with subsets of fewer than two rows or of more than `n` or `m`.
-pub fn kid(x: &[f32], y: &[f32], d: usize, subsets: &Subsets) -> Result<Spread> {
+pub fn kid(x: &[f32], y: &[f32], d: usize, subsets: &Subsets) -> Result<MeanStd> {
     let (x, y) = (Rows::new(x, d)?, Rows::new(y, d)?);
     let Subsets { count, size, seed } = *subsets;
     let most = x.n().min(y.n());
@@ -86,7 +86,7 @@ pub fn kid(x: &[f32], y: &[f32], d: usize, subsets: &Subsets) -> Result<Spread> 
         let (x, y) = (drawn(x, 2 * subset), drawn(y, 2 * subset + 1));
         mmd2(&x, &y, d)
     });
-    Ok(Spread::of(&distances.collect::<Result<Vec<f64>>>()?))
+    Ok(MeanStd::of(&distances.collect::<Result<Vec<f64>>>()?))
 }
 
 /// The squared maximum mean discrepancy between all rows, unbiased.
@@ -196,7 +196,7 @@ mod tests {
         let (x, y) = (rows(90, 3, 1.0), rows(70, 3, 40.0));
         let of = |seed| kid(&x, &y, 3, &Subsets { count: 400, size: 30, seed }).unwrap();
         let whole = mmd2(&x, &y, 3).unwrap();
-        let Spread { mean, std } = of(1);
+        let MeanStd { mean, std } = of(1);
         assert!(std > 0.0 && (mean - whole).abs() < 4.0 * std / 20.0, "{mean} {std} {whole}");
         assert_eq!(of(1), of(1));
         assert!(of(1).mean.to_bits() != of(2).mean.to_bits());

@@ -27,10 +27,10 @@ use super::statistics::Statistics;
 use crate::checkpoint;
 use crate::data::Images;
 use crate::error::{Error, Result};
-use crate::model::{Init, Stored, Weights};
+use crate::model::{Init, StateDict, WeightLoader};
 use crate::ops::{conv2d, downsample2};
 
-pub use train::{TrainConfig, train};
+pub use train::{LeNetTraining, train};
 
 /// Number of features.
 pub const DIM: usize = 84;
@@ -43,13 +43,13 @@ pub const SIDE: usize = 28;
 const BATCH: usize = 64;
 
 /// A convolution or linear layer.
-struct Layer {
+struct Affine {
     weight: Tensor,
     bias: Tensor,
 }
 
-impl Layer {
-    fn new(weights: &mut dyn Weights, name: &str, shape: &[usize]) -> Result<Self> {
+impl Affine {
+    fn new(weights: &mut dyn WeightLoader, name: &str, shape: &[usize]) -> Result<Self> {
         let init = Init::Uniform { fan_in: shape[1..].iter().product() };
         Ok(Self {
             weight: weights.take(&format!("{name}.weight"), shape, init)?,
@@ -69,11 +69,11 @@ impl Layer {
 
 /// The classifier; see the module for its layers.
 pub struct LeNet {
-    conv1: Layer,
-    conv2: Layer,
-    fc1: Layer,
-    fc2: Layer,
-    fc3: Layer,
+    conv1: Affine,
+    conv2: Affine,
+    fc1: Affine,
+    fc2: Affine,
+    fc3: Affine,
     device: Device,
 }
 
@@ -83,13 +83,13 @@ impl LeNet {
     /// # Errors
     ///
     /// [`Error::Tensor`] for a parameter that is missing or has another shape.
-    pub fn new(weights: &mut dyn Weights, device: &Device) -> Result<Self> {
+    pub fn new(weights: &mut dyn WeightLoader, device: &Device) -> Result<Self> {
         Ok(Self {
-            conv1: Layer::new(weights, "conv1", &[12, 1, 5, 5])?,
-            conv2: Layer::new(weights, "conv2", &[24, 12, 5, 5])?,
-            fc1: Layer::new(weights, "fc1", &[120, 600])?,
-            fc2: Layer::new(weights, "fc2", &[DIM, 120])?,
-            fc3: Layer::new(weights, "fc3", &[CLASSES, DIM])?,
+            conv1: Affine::new(weights, "conv1", &[12, 1, 5, 5])?,
+            conv2: Affine::new(weights, "conv2", &[24, 12, 5, 5])?,
+            fc1: Affine::new(weights, "fc1", &[120, 600])?,
+            fc2: Affine::new(weights, "fc2", &[DIM, 120])?,
+            fc3: Affine::new(weights, "fc3", &[CLASSES, DIM])?,
             device: device.clone(),
         })
     }
@@ -103,7 +103,7 @@ impl LeNet {
         tensors: impl IntoIterator<Item = (String, Tensor)>,
         device: &Device,
     ) -> Result<Self> {
-        let mut stored = Stored::new(tensors, device);
+        let mut stored = StateDict::new(tensors, device);
         let net = Self::new(&mut stored, device)?;
         stored.finish()?;
         Ok(net)
@@ -180,7 +180,7 @@ impl LeNet {
         Ok(hits as f64 / images.n as f64)
     }
 
-    /// What `f` makes of the images, batch by batch, in their order.
+    /// The results of `f` for the images, computed in batches, in their order.
     fn rows_of(
         &self,
         images: &Images,

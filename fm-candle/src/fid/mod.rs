@@ -51,51 +51,51 @@ mod rows;
 mod statistics;
 
 use frechet::frechet_distance;
-use inception::{Extractor, Inception, Layer};
+use inception::{Extractor, FeatureLayer, Inception};
 use lenet::LeNet;
-use moments::{BLOCK, Moments};
+use moments::{BLOCK, FeatureMoments};
 use resize::Resize;
 
 pub use feature_net::FeatureNet;
 pub use statistics::Statistics;
 
-/// What an image is turned into before distributions are compared.
+/// The features of images on which distributions are compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Features {
     /// The 84 features of [`lenet::LeNet`], for 28 x 28 grey images.
     LeNet,
     /// Those of a layer of [`inception::Inception`], for images of any size.
-    Inception(Layer),
+    Inception(FeatureLayer),
 }
 
 impl Features {
     /// Every kind, in the order in which they are listed to users.
     pub const ALL: [Self; 5] = [
         Self::LeNet,
-        Self::Inception(Layer::D2048),
-        Self::Inception(Layer::D768),
-        Self::Inception(Layer::D192),
-        Self::Inception(Layer::D64),
+        Self::Inception(FeatureLayer::D2048),
+        Self::Inception(FeatureLayer::D768),
+        Self::Inception(FeatureLayer::D192),
+        Self::Inception(FeatureLayer::D64),
     ];
 
     /// Name on the command line and in results.
     pub fn name(self) -> &'static str {
         match self {
             Self::LeNet => "lenet",
-            Self::Inception(Layer::D2048) => "inception",
-            Self::Inception(Layer::D768) => "inception-768",
-            Self::Inception(Layer::D192) => "inception-192",
-            Self::Inception(Layer::D64) => "inception-64",
-            Self::Inception(Layer::LogitsUnbiased) => "inception-logits-unbiased",
-            Self::Inception(Layer::Logits) => "inception-logits",
+            Self::Inception(FeatureLayer::D2048) => "inception",
+            Self::Inception(FeatureLayer::D768) => "inception-768",
+            Self::Inception(FeatureLayer::D192) => "inception-192",
+            Self::Inception(FeatureLayer::D64) => "inception-64",
+            Self::Inception(FeatureLayer::LogitsUnbiased) => "inception-logits-unbiased",
+            Self::Inception(FeatureLayer::Logits) => "inception-logits",
         }
     }
 
-    /// What the distance on these features is called, for people.
+    /// Name of the distance on these features, for people.
     pub fn title(self) -> String {
         match self {
             Self::LeNet => "FID (LeNet features)".into(),
-            Self::Inception(Layer::D2048) => "FID".into(),
+            Self::Inception(FeatureLayer::D2048) => "FID".into(),
             Self::Inception(layer) => format!("FID ({} Inception features)", layer.dim()),
         }
     }
@@ -136,19 +136,19 @@ impl FromStr for Features {
     }
 }
 
-/// Statistics in the making: images come in batches of any size and leave only sums behind, which do
+/// Statistics in the making: images come in batches of any size and are kept as sums only, which do
 /// not depend on how they were cut into batches.
-pub struct Gathering<'a> {
+pub struct FeatureAccumulator<'a> {
     net: &'a dyn FeatureNet,
-    moments: Moments,
+    moments: FeatureMoments,
     /// Features that do not fill a block yet.
     rows: Vec<f32>,
 }
 
-impl<'a> Gathering<'a> {
+impl<'a> FeatureAccumulator<'a> {
     /// No images yet.
     pub fn new(net: &'a dyn FeatureNet) -> Self {
-        Self { net, moments: Moments::new(net.dim()), rows: Vec::new() }
+        Self { net, moments: FeatureMoments::new(net.dim()), rows: Vec::new() }
     }
 
     /// Takes in further images.
@@ -190,7 +190,7 @@ impl<'a> Gathering<'a> {
     /// # Errors
     ///
     /// [`Error::Tensor`] for features that are not finite.
-    pub fn finish(mut self) -> Result<Moments> {
+    pub fn finish(mut self) -> Result<FeatureMoments> {
         self.moments.add(&self.rows)?;
         Ok(self.moments)
     }
@@ -289,7 +289,7 @@ mod tests {
         let pixels: Vec<u8> = (0..4 * n).map(|i| (i * i % 251) as u8).collect();
         let images = Images::new([1, 2, 2], pixels, vec![0; n]).unwrap();
         let gathered = |batch: usize| {
-            let mut gathering = Gathering::new(&Sums);
+            let mut gathering = FeatureAccumulator::new(&Sums);
             for first in (0..n).step_by(batch) {
                 gathering.add_set(&images, first..(first + batch).min(n)).unwrap();
             }
@@ -299,7 +299,7 @@ mod tests {
         for batch in [1, 100, BLOCK, n] {
             assert_eq!(gathered(batch), whole);
         }
-        assert!(Statistics::try_from(Gathering::new(&Sums).finish().unwrap()).is_err());
+        assert!(Statistics::try_from(FeatureAccumulator::new(&Sums).finish().unwrap()).is_err());
     }
 
     #[test]

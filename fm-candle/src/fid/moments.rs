@@ -23,14 +23,14 @@ pub(super) const BLOCK: usize = 256;
 
 /// Running mean and scatter of rows of `d` features.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Moments {
+pub struct FeatureMoments {
     n: u64,
     mean: DVector<f64>,
     /// `S = Σ (x − mean)(x − mean)ᵀ`, `[d, d]`.
     scatter: DMatrix<f64>,
 }
 
-impl Moments {
+impl FeatureMoments {
     /// No rows yet, of `d` features each.
     pub fn new(d: usize) -> Self {
         Self { n: 0, mean: DVector::zeros(d), scatter: DMatrix::zeros(d, d) }
@@ -132,7 +132,7 @@ impl Moments {
         Ok(self.scatter.iter().map(|s| s * scale).collect())
     }
 
-    /// The state that statistics of `n` rows leave behind; the inverse of [`Moments::into_parts`].
+    /// The state of statistics of `n` rows; the inverse of [`FeatureMoments::into_parts`].
     ///
     /// # Shapes
     ///
@@ -160,7 +160,7 @@ impl Moments {
     ///
     /// # Errors
     ///
-    /// As [`Moments::covariance`].
+    /// As [`FeatureMoments::covariance`].
     pub fn into_parts(self) -> Result<(u64, Vec<f64>, Vec<f64>)> {
         let covariance = self.covariance()?;
         Ok((self.n, self.mean.data.into(), covariance))
@@ -234,7 +234,7 @@ mod tests {
 
     #[test]
     fn matches_hand_computed_values() {
-        let mut moments = Moments::new(2);
+        let mut moments = FeatureMoments::new(2);
         moments.add(&[1.0, 2.0, 3.0, 8.0, 5.0, 2.0]).unwrap();
         assert_eq!(moments.n(), 3);
         assert_close(moments.mean(), &[3.0, 4.0], 1e-15);
@@ -246,7 +246,7 @@ mod tests {
         let rows = rows(700);
         let expected = two_pass(&rows, 3);
         for batch in [1, 7, 256, 700] {
-            let mut moments = Moments::new(3);
+            let mut moments = FeatureMoments::new(3);
             for rows in rows.chunks(batch * 3) {
                 moments.add(rows).unwrap();
             }
@@ -257,12 +257,13 @@ mod tests {
     #[test]
     fn merging_equals_adding() {
         let rows = rows(100);
-        let (mut all, mut left, mut right) = (Moments::new(3), Moments::new(3), Moments::new(3));
+        let (mut all, mut left, mut right) =
+            (FeatureMoments::new(3), FeatureMoments::new(3), FeatureMoments::new(3));
         all.add(&rows).unwrap();
         left.add(&rows[..90]).unwrap();
         right.add(&rows[90..]).unwrap();
         left.merge(&right).unwrap();
-        left.merge(&Moments::new(3)).unwrap();
+        left.merge(&FeatureMoments::new(3)).unwrap();
         assert_eq!(left.n(), all.n());
         assert_close(left.mean(), all.mean(), 1e-14);
         assert_close(&left.covariance().unwrap(), &all.covariance().unwrap(), 1e-9);
@@ -270,27 +271,27 @@ mod tests {
 
     #[test]
     fn parts_round_trip() {
-        let mut moments = Moments::new(3);
+        let mut moments = FeatureMoments::new(3);
         moments.add(&rows(10)).unwrap();
         let (n, mean, covariance) = moments.clone().into_parts().unwrap();
-        let back = Moments::from_parts(n, mean, covariance).unwrap();
+        let back = FeatureMoments::from_parts(n, mean, covariance).unwrap();
         assert_eq!(back.mean(), moments.mean());
         assert_close(&back.covariance().unwrap(), &moments.covariance().unwrap(), 1e-15);
     }
 
     #[test]
     fn refuses_what_has_no_moments() {
-        let mut moments = Moments::new(2);
+        let mut moments = FeatureMoments::new(2);
         let message = |result: Result<()>| result.unwrap_err().to_string();
         assert!(message(moments.add(&[1.0; 3])).contains("rows of 2"));
         assert!(message(moments.add(&[0.0, 1.0, 2.0, f32::NAN])).contains("row 1, column 1"));
-        assert!(message(moments.merge(&Moments::new(3))).contains("rows of 3"));
-        assert!(message(Moments::new(0).add(&[])).contains("rows of 0"));
+        assert!(message(moments.merge(&FeatureMoments::new(3))).contains("rows of 3"));
+        assert!(message(FeatureMoments::new(0).add(&[])).contains("rows of 0"));
         assert_eq!(moments.n(), 0);
 
         moments.add(&[1.0, 2.0]).unwrap();
         assert!(moments.covariance().unwrap_err().to_string().contains("got 1"));
-        assert!(Moments::from_parts(1, vec![0.0], vec![0.0]).is_err());
-        assert!(Moments::from_parts(9, vec![0.0; 2], vec![0.0; 3]).is_err());
+        assert!(FeatureMoments::from_parts(1, vec![0.0], vec![0.0]).is_err());
+        assert!(FeatureMoments::from_parts(9, vec![0.0; 2], vec![0.0; 3]).is_err());
     }
 }

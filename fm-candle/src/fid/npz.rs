@@ -4,7 +4,7 @@
 //!
 //! | file | arrays |
 //! |---|---|
-//! | statistics | `mu` f8 `[d]`, `sigma` f8 `[d, d]`, or of any other numbers; ours also `n` i8 `[]`, the number of images, and `about` u1 `[any]`, [`About`] as JSON |
+//! | statistics | `mu` f8 `[d]`, `sigma` f8 `[d, d]`, or of any other numbers; ours also `n` i8 `[]`, the number of images, and `about` u1 `[any]`, [`Provenance`] as JSON |
 //! | images | `arr_0` u1 `[n, h, w, c]` |
 
 use std::io::Cursor;
@@ -17,12 +17,12 @@ use zip::write::SimpleFileOptions;
 use super::statistics::Statistics;
 use crate::atomic;
 use crate::error::{Error, Result};
-use crate::zipped::Archive;
+use crate::zipped::ZipOutput;
 
 use self::archive::Npz;
 pub use self::images::ImageArray;
 pub use self::npy::{Array, Values};
-use self::npy::{Head, MAX_HEADER, elements, header};
+use self::npy::{ArrayHead, MAX_HEADER, elements, header};
 
 mod archive;
 mod images;
@@ -30,13 +30,13 @@ mod npy;
 #[cfg(test)]
 mod tests;
 
-/// Whether the file at `path` is a zip archive that holds `.npy` arrays (torch's checkpoints are
-/// zip archives too).
+/// Returns true if the file at `path` is a zip archive that holds `.npy` arrays (torch's
+/// checkpoints are zip archives too).
 pub fn is_npz(path: &Path) -> bool {
     holds(path, ".npy").unwrap_or(false)
 }
 
-/// Whether the zip archive at `path` has a file whose name ends so.
+/// Returns true if the zip archive at `path` has a file whose name ends in `ending`.
 ///
 /// # Errors
 ///
@@ -61,10 +61,10 @@ pub fn read_statistics(path: &Path) -> Result<Statistics> {
 /// # Errors
 ///
 /// As [`read_statistics`].
-pub fn read_about(path: &Path) -> Result<About> {
+pub fn read_about(path: &Path) -> Result<Provenance> {
     let mut npz = Npz::open(path)?;
     if !npz.has("about") {
-        return Ok(About::default());
+        return Ok(Provenance::default());
     }
     let Values::U8(text) = npz.array("about")?.values else {
         return Err(npz.fault("array `about`: must be u1, the bytes of a JSON object"));
@@ -88,12 +88,12 @@ pub fn decode_statistics(name: &str, bytes: &[u8]) -> Result<Statistics> {
 ///
 /// [`Error::Tensor`] when the covariance is not `d x d`; those of [`atomic::write_with`].
 pub fn write_statistics(path: &Path, statistics: &Statistics) -> Result<()> {
-    write_statistics_about(path, statistics, &About::default())
+    write_statistics_about(path, statistics, &Provenance::default())
 }
 
-/// What statistics are of, as far as it is known: files of other programs do not say.
+/// The origin of statistics, as far as it is known: files of other programs do not say.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct About {
+pub struct Provenance {
     /// The images: a data set with its split, such as `mnist:train`, or where they were read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub images: Option<String>,
@@ -104,7 +104,7 @@ pub struct About {
     /// The net of the features, and which weights it had.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub net: Option<String>,
-    /// How images were resized for the net.
+    /// The filter that resized the images for the net.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resize: Option<String>,
     /// The program that computed them, and its version.
@@ -112,7 +112,7 @@ pub struct About {
     pub program: Option<String>,
 }
 
-impl About {
+impl Provenance {
     /// Statistics of our own making, of these images under this net.
     pub fn ours(images: String, net: String, resize: Option<&str>) -> Self {
         Self {
@@ -131,7 +131,11 @@ impl About {
 /// # Errors
 ///
 /// As [`write_statistics`].
-pub fn write_statistics_about(path: &Path, statistics: &Statistics, about: &About) -> Result<()> {
+pub fn write_statistics_about(
+    path: &Path,
+    statistics: &Statistics,
+    about: &Provenance,
+) -> Result<()> {
     let d = statistics.mean.len();
     let mut arrays = vec![
         ("mu", Array { shape: vec![d], values: Values::F64(statistics.mean.clone()) }),
@@ -140,7 +144,7 @@ pub fn write_statistics_about(path: &Path, statistics: &Statistics, about: &Abou
     if let Some(n) = statistics.n.and_then(|n| i64::try_from(n).ok()) {
         arrays.push(("n", Array { shape: Vec::new(), values: Values::I64(vec![n]) }));
     }
-    if *about != About::default() {
+    if *about != Provenance::default() {
         let text = serde_json::to_vec(about)
             .map_err(|error| Error::file(path, format!("array `about`: {error}")))?;
         arrays.push(("about", Array { shape: vec![text.len()], values: Values::U8(text) }));
@@ -148,7 +152,7 @@ pub fn write_statistics_about(path: &Path, statistics: &Statistics, about: &Abou
     write(path, &arrays)
 }
 
-/// Whether the file holds statistics (`mu`) or images, as [`read`] finds it.
+/// The contents of a file as [`read`] finds them: statistics or images.
 #[derive(Debug, Clone)]
 pub enum Content {
     /// `mu` and `sigma`.
@@ -193,7 +197,7 @@ pub fn write_images(path: &Path, pixels: &[u8], shape: [usize; 4]) -> Result<()>
 
 /// Writes named arrays, uncompressed as `numpy.savez` does, whole or not at all.
 ///
-/// The same arrays give the same bytes.
+/// Equal arrays give equal bytes.
 ///
 /// # Errors
 ///
@@ -207,7 +211,7 @@ pub fn write(path: &Path, arrays: &[(&str, Array)]) -> Result<()> {
         }
     }
     atomic::write_with(path, |out| {
-        let mut zip = Archive::new(out);
+        let mut zip = ZipOutput::new(out);
         for (name, array) in arrays {
             let bytes = array.values.bytes();
             // Room for the header beside the elements.
@@ -229,5 +233,5 @@ pub(super) fn array_of(
     fortran: bool,
     bytes: &[u8],
 ) -> Result<Array, String> {
-    Head::new(descr, shape, fortran)?.read(bytes)
+    ArrayHead::new(descr, shape, fortran)?.read(bytes)
 }

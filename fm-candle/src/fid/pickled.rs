@@ -17,8 +17,8 @@ const LIMIT: u64 = 1 << 28;
 /// Keys that an error names, at most.
 const SHOWN: usize = 6;
 
-/// Whether a file that begins so may be a pickle, by its protocol, 2 to 5. Torch's checkpoints before
-/// 1.6 begin so too.
+/// Returns true if a file with these first bytes may be a pickle, by its protocol, 2 to 5. Torch's
+/// checkpoints before 1.6 begin so too.
 pub fn is_pickle(head: &[u8]) -> bool {
     matches!(head, [0x80, 2..=5, ..])
 }

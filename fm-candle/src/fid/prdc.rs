@@ -52,7 +52,7 @@ pub struct Prdc {
 /// [`Error::Tensor`] for values that do not divide into rows of `d` or are not finite;
 /// [`Error::Config`] unless each set has more than `k` points, and `k` is at least 1.
 pub fn prdc(generated: &[f32], real: &[f32], d: usize, k: usize) -> Result<Prdc> {
-    let [x, y] = [Set::new(generated, d)?, Set::new(real, d)?];
+    let [x, y] = [Manifold::new(generated, d)?, Manifold::new(real, d)?];
     let fewest = x.rows.n().min(y.rows.n());
     if k == 0 || k >= fewest {
         return Err(Error::Config(format!(
@@ -78,24 +78,24 @@ pub fn prdc(generated: &[f32], real: &[f32], d: usize, k: usize) -> Result<Prdc>
     })
 }
 
-/// What a block of generated points finds among the real ones.
+/// The neighbours of a block of generated points among the real ones.
 struct Met {
     /// Of each point of the block, the real balls that hold it.
     balls: Vec<usize>,
-    /// Of each real point, whether it lies in a ball of the block.
+    /// Of each real point, true if it lies in a ball of the block.
     inside: Vec<bool>,
-    /// Of each real point, whether its ball holds a point of the block.
+    /// Of each real point, true if its ball holds a point of the block.
     holding: Vec<bool>,
 }
 
 /// The points of one set.
-struct Set<'a> {
+struct Manifold<'a> {
     rows: Rows<'a>,
     /// `|x_i|²`, `[n]`.
     squares: Vec<f64>,
 }
 
-impl<'a> Set<'a> {
+impl<'a> Manifold<'a> {
     fn new(values: &'a [f32], d: usize) -> Result<Self> {
         let rows = Rows::new(values, d)?;
         let squares = (0..rows.n()).map(|i| rows.row(i).map(|x| x * x).sum()).collect();
@@ -123,7 +123,8 @@ impl<'a> Set<'a> {
         radii.collect()
     }
 
-    /// What the points of a range find among those of `real`; `radii` are those of both sets' balls.
+    /// The neighbours of the points of a range among those of `real`; `radii` are those of both
+    /// sets' balls.
     fn meet(&self, range: Range<usize>, real: &Self, radii: [&[f64]; 2]) -> Met {
         let m = real.rows.n();
         let first = range.start;
@@ -171,11 +172,11 @@ struct Distance<'a> {
     about: f64,
     rounding: f64,
     /// A point of one set and a point of another.
-    points: (&'a Set<'a>, usize, &'a Set<'a>, usize),
+    points: (&'a Manifold<'a>, usize, &'a Manifold<'a>, usize),
 }
 
 impl Distance<'_> {
-    /// Whether it is at most `limit`.
+    /// Returns true if it is at most `limit`.
     fn lies_within(&self, limit: f64) -> bool {
         let over = self.about - limit;
         over < -self.rounding || (over <= self.rounding && self.exact() <= limit)

@@ -32,20 +32,20 @@ pub const SIDE: usize = 299;
 /// Channels of an image as Inception takes it.
 const RGB: usize = 3;
 
-/// How images are resized; see the module.
+/// The filter that resizes images to Inception's input; see the module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Resize {
-    /// As torchmetrics does, and so upstream's training.
+    /// The filter of torchmetrics, and so of upstream's training.
     #[default]
     Torchmetrics,
-    /// As TensorFlow 1 did, and so torch-fidelity and the numbers of older papers.
+    /// The filter of TensorFlow 1, and so of torch-fidelity and the numbers of older papers.
     Tf1,
-    /// As pytorch-fid does.
+    /// The filter of pytorch-fid.
     PytorchFid,
 }
 
 impl Resize {
-    /// Every way, in the order in which they are listed to users.
+    /// Every filter, in the order in which they are listed to users.
     pub const ALL: [Self; 3] = [Self::Torchmetrics, Self::Tf1, Self::PytorchFid];
 
     /// Name on the command line and in results.
@@ -86,7 +86,7 @@ impl Resize {
         Ok(Tensor::from_vec(values, (n, SIDE, SIDE, RGB), device)?)
     }
 
-    /// One image, its planes behind one another, to `out: [SIDE, SIDE, 3]`.
+    /// Resizes one image, stored plane by plane, to `out: [SIDE, SIDE, 3]`.
     fn image(
         self,
         image: &[u8],
@@ -125,7 +125,7 @@ impl Resize {
         }
     }
 
-    /// What each of [`SIDE`] results is made of along a side of `from` pixels.
+    /// The pixels and weights of each of [`SIDE`] results along a side of `from` pixels.
     #[expect(clippy::cast_possible_truncation, reason = "weights are found in f64, used in f32")]
     fn taps(self, from: usize) -> Vec<Taps> {
         // The packages round these products to f32, which moves pixels by up to 5e-3 of 255.
@@ -193,7 +193,7 @@ fn floor(x: f64) -> usize {
 mod tests {
     use super::*;
 
-    /// What the net would get of a grey line of pixels, as pixels again.
+    /// The net's input for a grey line of pixels, as pixels again.
     fn line(how: Resize, pixels: &[u8]) -> Vec<f32> {
         let x = how.input(pixels, [1, 1, pixels.len()], &Device::Cpu).unwrap();
         assert_eq!(x.dims(), [1, SIDE, SIDE, 3]);

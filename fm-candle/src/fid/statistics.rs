@@ -1,6 +1,6 @@
-//! What is kept of the features of an image set.
+//! The statistics of the features of an image set.
 
-use super::moments::Moments;
+use super::moments::FeatureMoments;
 use crate::error::{Error, Result};
 
 /// The Gaussian fitted to the features of an image set.
@@ -26,7 +26,7 @@ impl Statistics {
     /// [`Error::Config`] with fewer than two rows; [`Error::Tensor`] when `rows` does not divide
     /// into rows of `d`, or holds a value that is not finite.
     pub fn of_rows(rows: &[f32], d: usize) -> Result<Self> {
-        let mut moments = Moments::new(d);
+        let mut moments = FeatureMoments::new(d);
         moments.add(rows)?;
         moments.try_into()
     }
@@ -37,10 +37,10 @@ impl Statistics {
     }
 }
 
-impl TryFrom<Moments> for Statistics {
+impl TryFrom<FeatureMoments> for Statistics {
     type Error = Error;
 
-    fn try_from(moments: Moments) -> Result<Self> {
+    fn try_from(moments: FeatureMoments) -> Result<Self> {
         let (n, mean, covariance) = moments.into_parts()?;
         Ok(Self { n: Some(n), mean, covariance })
     }

@@ -5,23 +5,23 @@ use quant_core::net::UNetConfig;
 
 use super::blocks::{Conv, Norm};
 use super::config;
-use super::weights::{Init, Weights};
+use super::weights::{Init, WeightLoader};
 use crate::error::Result;
-use crate::ops::{Activation, Order, attention};
+use crate::ops::{Activation, QkvOrder, attention};
 
 /// `x + proj(attention(qkv(norm(x))))`.
-pub(super) struct Attention {
+pub(super) struct AttentionBlock {
     norm: Norm,
     qkv: Conv,
     proj_out: Conv,
     heads: usize,
-    order: Order,
+    order: QkvOrder,
 }
 
-impl Attention {
+impl AttentionBlock {
     /// # Shapes: `qkv.weight: [3c, c, 1]`, `proj_out.weight: [c, c, 1]`, the latter zero at first
     pub(super) fn new(
-        weights: &mut dyn Weights,
+        weights: &mut dyn WeightLoader,
         prefix: &str,
         channels: usize,
         decoder: bool,
@@ -44,7 +44,7 @@ impl Attention {
                 Init::Zeros,
             )?,
             heads,
-            order: if config.use_new_attention_order { Order::Parts } else { Order::Heads },
+            order: if config.use_new_attention_order { QkvOrder::Parts } else { QkvOrder::Heads },
         })
     }
 

@@ -4,31 +4,31 @@ use candle_core::{DType, Tensor};
 use quant_core::net::{GROUPS, Resample, UNetConfig};
 
 use super::masks::Mode;
-use super::weights::{Init, Weight, Weights};
+use super::weights::{Init, Weight, WeightLoader};
 use crate::error::Result;
 use crate::ops::{
-    Activation, Arithmetic, CodedWeight, FrozenConv2d, add, conv2d, downsample2, dropout,
-    modulated_group_norm, upsample2,
+    Activation, ConvArithmetic, InferenceConv2d, QuantizedWeight, add, conv2d, downsample2,
+    dropout, modulated_group_norm, upsample2,
 };
 
 /// A convolution that keeps the image size at stride 1.
 pub(super) struct Conv {
-    kernel: Kernel,
+    kernel: ConvWeight,
     stride: usize,
     padding: usize,
 }
 
 /// The parameters of a convolution: in training, or constant on the CPU or packed on a device.
-enum Kernel {
+enum ConvWeight {
     Tensors { weight: Tensor, bias: Tensor },
-    Frozen(FrozenConv2d),
-    Coded { weight: CodedWeight, bias: Tensor },
+    Inference(InferenceConv2d),
+    Quantized { weight: QuantizedWeight, bias: Tensor },
 }
 
 impl Conv {
     /// # Shapes: `weight: [o, c, size, size]`, `bias: [o]`
     pub(super) fn new(
-        weights: &mut dyn Weights,
+        weights: &mut dyn WeightLoader,
         prefix: &str,
         c: usize,
         o: usize,
@@ -41,15 +41,15 @@ impl Conv {
     /// The type of the weight.
     pub(super) fn dtype(&self) -> DType {
         match &self.kernel {
-            Kernel::Tensors { weight, .. } => weight.dtype(),
-            Kernel::Frozen(_) => DType::F32,
-            Kernel::Coded { weight, .. } => weight.dtype(),
+            ConvWeight::Tensors { weight, .. } => weight.dtype(),
+            ConvWeight::Inference(_) => DType::F32,
+            ConvWeight::Quantized { weight, .. } => weight.dtype(),
         }
     }
 
     /// A convolution that starts at zero (upstream's `zero_module`).
     pub(super) fn zero(
-        weights: &mut dyn Weights,
+        weights: &mut dyn WeightLoader,
         prefix: &str,
         c: usize,
         o: usize,
@@ -61,7 +61,7 @@ impl Conv {
     /// A convolution of one pixel, whose stored weight may be that of a linear layer, `[o, c]`, or
     /// of a 1-D convolution, `[o, c, 1]`; square otherwise.
     pub(super) fn with_init(
-        weights: &mut dyn Weights,
+        weights: &mut dyn WeightLoader,
         prefix: &str,
         shape: &[usize],
         init: Init,
@@ -76,16 +76,18 @@ impl Conv {
                 while weight.rank() < full.len() {
                     weight = weight.unsqueeze(weight.rank())?;
                 }
-                Kernel::Tensors { weight, bias }
+                ConvWeight::Tensors { weight, bias }
             }
             Weight::Source(rows, arithmetic) => {
                 // Linear layers and the layers at the images are small and wide of effect.
                 let inner = shape.len() > 2 && shape[0].min(shape[1]) >= GROUPS;
-                let arithmetic = if inner { arithmetic } else { Arithmetic::Float };
+                let arithmetic = if inner { arithmetic } else { ConvArithmetic::Float };
                 let bias = bias.to_vec1()?;
-                Kernel::Frozen(FrozenConv2d::new(rows, full, bias, padding, arithmetic)?)
+                ConvWeight::Inference(InferenceConv2d::new(rows, full, bias, padding, arithmetic)?)
             }
-            Weight::Coded(weight) => Kernel::Coded { weight: weight.reshape(&full)?, bias },
+            Weight::Quantized(weight) => {
+                ConvWeight::Quantized { weight: weight.reshape(&full)?, bias }
+            }
         };
         Ok(Self { kernel, stride: 1, padding })
     }
@@ -93,7 +95,7 @@ impl Conv {
     /// The convolution on every `stride`-th pixel.
     pub(super) fn with_stride(self, stride: usize) -> Self {
         let kernel = match self.kernel {
-            Kernel::Frozen(conv) => Kernel::Frozen(conv.with_stride(stride)),
+            ConvWeight::Inference(conv) => ConvWeight::Inference(conv.with_stride(stride)),
             other => other,
         };
         Self { kernel, stride, ..self }
@@ -102,9 +104,11 @@ impl Conv {
     /// # Shapes: `x: [n, h, w, c]`, result `[n, h', w', o]`
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         Ok(match &self.kernel {
-            Kernel::Tensors { weight, bias } => conv2d(x, weight, bias, self.stride, self.padding)?,
-            Kernel::Frozen(conv) => conv.forward(x, None)?,
-            Kernel::Coded { weight, bias } => {
+            ConvWeight::Tensors { weight, bias } => {
+                conv2d(x, weight, bias, self.stride, self.padding)?
+            }
+            ConvWeight::Inference(conv) => conv.forward(x, None)?,
+            ConvWeight::Quantized { weight, bias } => {
                 conv2d(x, &weight.dense()?, bias, self.stride, self.padding)?
             }
         })
@@ -113,7 +117,7 @@ impl Conv {
     /// The convolution of `x`, plus `residual`.
     pub(super) fn forward_add(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
         match &self.kernel {
-            Kernel::Frozen(conv) => Ok(conv.forward(x, Some(residual))?),
+            ConvWeight::Inference(conv) => Ok(conv.forward(x, Some(residual))?),
             _ => Ok(add(residual, &self.forward(x)?)?),
         }
     }
@@ -124,7 +128,12 @@ pub(super) struct Linear(Conv);
 
 impl Linear {
     /// # Shapes: `weight: [o, c]`, `bias: [o]`
-    pub(super) fn new(weights: &mut dyn Weights, prefix: &str, c: usize, o: usize) -> Result<Self> {
+    pub(super) fn new(
+        weights: &mut dyn WeightLoader,
+        prefix: &str,
+        c: usize,
+        o: usize,
+    ) -> Result<Self> {
         Ok(Self(Conv::with_init(weights, prefix, &[o, c], Init::Uniform { fan_in: c })?))
     }
 
@@ -143,7 +152,7 @@ pub(super) struct Norm {
 
 impl Norm {
     /// # Shapes: `weight, bias: [c]`
-    pub(super) fn new(weights: &mut dyn Weights, prefix: &str, c: usize) -> Result<Self> {
+    pub(super) fn new(weights: &mut dyn WeightLoader, prefix: &str, c: usize) -> Result<Self> {
         Ok(Self {
             weight: weights.take(&format!("{prefix}.weight"), &[c], Init::Ones)?,
             bias: weights.take(&format!("{prefix}.bias"), &[c], Init::Zeros)?,
@@ -196,7 +205,7 @@ pub(super) struct ResBlock {
 
 impl ResBlock {
     pub(super) fn new(
-        weights: &mut dyn Weights,
+        weights: &mut dyn WeightLoader,
         prefix: &str,
         (c, o): (usize, usize),
         resample: Resample,

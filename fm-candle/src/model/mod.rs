@@ -12,8 +12,8 @@ mod weights;
 pub use identify::{identify, order};
 pub use masks::{Masks, Mode};
 pub use quant_core::net::UNetConfig;
-pub use recompute::Inputs;
+pub use recompute::BlockInputs;
 pub use unet::UNet;
-pub use weights::{Cast, Init, Initial, Shapes, Stored, Weight, Weights};
+pub use weights::{Cast, Init, RandomInit, ShapeRecorder, StateDict, Weight, WeightLoader};
 
 pub(crate) use weights::{BEYOND_F16, checked};

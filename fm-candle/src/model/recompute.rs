@@ -6,13 +6,13 @@ use candle_core::backprop::GradStore;
 use candle_core::{Tensor, Var};
 
 use super::masks::{Masks, Mode};
-use super::unet::{Block, UNet};
+use super::unet::{UNet, UNetModules};
 use crate::error::Result;
 use crate::ops;
 
 /// Points at which a training batch is evaluated; see [`UNet::forward`].
 #[derive(Clone, Copy)]
-pub struct Inputs<'a> {
+pub struct BlockInputs<'a> {
     /// Images, `[n, c, h, w]`.
     pub x: &'a Tensor,
     /// Times, `[n]`.
@@ -23,7 +23,7 @@ pub struct Inputs<'a> {
 
 /// A block's inputs, and where its dropout begins.
 struct Visit<'a> {
-    block: &'a Block,
+    block: &'a UNetModules,
     h: Tensor,
     skip: Option<Tensor>,
     layer: u64,
@@ -74,7 +74,7 @@ impl UNet {
     /// As [`forward`](Self::forward), and what `loss` and `sink` meet.
     pub fn backward_by_blocks(
         &self,
-        inputs: Inputs<'_>,
+        inputs: BlockInputs<'_>,
         masks: &Masks,
         loss: impl FnOnce(&Tensor) -> Result<Tensor>,
         mut sink: impl FnMut(GradStore) -> Result<()>,

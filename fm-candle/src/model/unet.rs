@@ -5,11 +5,11 @@ use core::f64::consts::TAU;
 use candle_core::{DType, Tensor};
 use quant_core::net::{self, Layer, Part, Resample, UNetConfig};
 
-use super::attention::Attention;
+use super::attention::AttentionBlock;
 use super::blocks::{Conv, Linear, Norm, ResBlock, resample};
 use super::config;
 use super::masks::Mode;
-use super::weights::{Init, Shapes, Weights};
+use super::weights::{Init, ShapeRecorder, WeightLoader};
 use crate::error::{Error, Result};
 use crate::ops::{self, Activation, shuffle, unshuffle};
 
@@ -17,14 +17,14 @@ use crate::ops::{self, Activation, shuffle, unshuffle};
 enum Module {
     Conv(Conv),
     Res(Box<ResBlock>),
-    Attention(Attention),
+    AttentionBlock(AttentionBlock),
     Resample(Resample, Option<Conv>),
 }
 
 impl Module {
     /// The layer `name` of the net.
     fn new(
-        weights: &mut dyn Weights,
+        weights: &mut dyn WeightLoader,
         name: &str,
         layer: &Layer,
         config: &UNetConfig,
@@ -38,7 +38,7 @@ impl Module {
                 Self::Res(Box::new(ResBlock::new(weights, name, width, resample, config)?))
             }
             Layer::Attention { channels, decoder } => {
-                Self::Attention(Attention::new(weights, name, channels, decoder, config)?)
+                Self::AttentionBlock(AttentionBlock::new(weights, name, channels, decoder, config)?)
             }
             Layer::Resample { resample, conv: false, .. } => Self::Resample(resample, None),
             Layer::Resample { channels, resample: Resample::Down, .. } => {
@@ -56,7 +56,7 @@ impl Module {
         match self {
             Self::Conv(conv) => conv.forward(x),
             Self::Res(block) => block.forward(x, embedding, mode),
-            Self::Attention(attention) => attention.forward(x),
+            Self::AttentionBlock(attention) => attention.forward(x),
             Self::Resample(by, None) => resample(x, *by),
             Self::Resample(by, Some(conv)) => conv.forward(&resample(x, *by)?),
         }
@@ -64,10 +64,14 @@ impl Module {
 }
 
 /// An input, middle or output block.
-pub(super) struct Block(Vec<Module>);
+pub(super) struct UNetModules(Vec<Module>);
 
-impl Block {
-    fn new(weights: &mut dyn Weights, block: &net::Block, config: &UNetConfig) -> Result<Self> {
+impl UNetModules {
+    fn new(
+        weights: &mut dyn WeightLoader,
+        block: &net::Block,
+        config: &UNetConfig,
+    ) -> Result<Self> {
         let layers = block.layers().enumerate();
         let module = |(i, layer)| Module::new(weights, &format!("{block}.{i}"), layer, config);
         Ok(Self(layers.map(module).collect::<Result<_>>()?))
@@ -86,9 +90,9 @@ pub struct UNet {
     config: UNetConfig,
     time_embed: Option<(Linear, Linear)>,
     label_emb: Option<Tensor>,
-    pub(super) input_blocks: Vec<Block>,
-    pub(super) middle_block: Block,
-    pub(super) output_blocks: Vec<Block>,
+    pub(super) input_blocks: Vec<UNetModules>,
+    pub(super) middle_block: UNetModules,
+    pub(super) output_blocks: Vec<UNetModules>,
     out: (Norm, Conv),
 }
 
@@ -97,7 +101,7 @@ impl UNet {
     ///
     /// # Errors
     /// A configuration that makes no net, or a parameter that `weights` does not have.
-    pub fn new(config: &UNetConfig, weights: &mut dyn Weights) -> Result<Self> {
+    pub fn new(config: &UNetConfig, weights: &mut dyn WeightLoader) -> Result<Self> {
         config::check(config)?;
         let embedding = config.embedding();
         let time_embed = if config.ignore_time {
@@ -116,9 +120,9 @@ impl UNet {
         };
 
         let (mut input_blocks, mut middle_block, mut output_blocks) =
-            (Vec::new(), Block(Vec::new()), Vec::new());
+            (Vec::new(), UNetModules(Vec::new()), Vec::new());
         for block in config.blocks() {
-            let built = Block::new(weights, &block, config)?;
+            let built = UNetModules::new(weights, &block, config)?;
             match block.part {
                 Part::Input => input_blocks.push(built),
                 Part::Middle => middle_block = built,
@@ -140,7 +144,7 @@ impl UNet {
     /// # Errors
     /// A configuration that makes no net.
     pub fn shapes(config: &UNetConfig) -> Result<Vec<(String, Vec<usize>)>> {
-        let mut shapes = Shapes::default();
+        let mut shapes = ShapeRecorder::default();
         Self::new(config, &mut shapes)?;
         Ok(shapes.list)
     }
@@ -326,7 +330,7 @@ mod tests {
     use candle_core::Device;
 
     use super::*;
-    use crate::model::{Initial, Stored};
+    use crate::model::{RandomInit, StateDict};
 
     fn net(config: &UNetConfig) -> UNet {
         let config = UNetConfig {
@@ -336,7 +340,7 @@ mod tests {
             attention_resolutions: [].into(),
             ..config.clone()
         };
-        UNet::new(&config, &mut Initial::new(0, &Device::Cpu)).unwrap()
+        UNet::new(&config, &mut RandomInit::new(0, &Device::Cpu)).unwrap()
     }
 
     fn zeros(channels: usize) -> Tensor {
@@ -372,7 +376,7 @@ mod tests {
             use_scale_shift_norm: true,
             ..UNetConfig::default()
         };
-        let mut weights = Initial::new(1, &Device::Cpu);
+        let mut weights = RandomInit::new(1, &Device::Cpu);
         UNet::new(&config, &mut weights).unwrap();
         // Convolutions that start at zero would hide all others.
         let filled = |var: &candle_core::Var| (var.as_tensor() + 0.01).unwrap();
@@ -381,7 +385,7 @@ mod tests {
         let t = Tensor::new(&[0.25f32, 0.5], &Device::Cpu).unwrap();
         let label = Tensor::new(&[0u32, 2], &Device::Cpu).unwrap();
         let v = |dtype| {
-            let mut stored = Stored::new(dict(), &Device::Cpu).with_dtype(dtype);
+            let mut stored = StateDict::new(dict(), &Device::Cpu).with_dtype(dtype);
             let net = UNet::new(&config, &mut stored).unwrap();
             assert_eq!(net.dtype(), dtype);
             let v = net.forward(&x, &t, Some(&label), None, Mode::Eval).unwrap();

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor, Var};
 
 use crate::error::{Error, Result};
-use crate::ops::{Arithmetic, CodedWeight, Dense, WeightSource, is_finite};
+use crate::ops::{ConvArithmetic, DenseWeight, QuantizedWeight, WeightSource, is_finite};
 use crate::random::Domain;
 
 /// Initial values of a fresh parameter.
@@ -36,13 +36,13 @@ pub enum Weight {
     /// A tensor, which may be trained.
     Tensor(Tensor),
     /// Constant f32 weights on the CPU, wherever they lie, and how to multiply by them.
-    Source(Arc<dyn WeightSource>, Arithmetic),
+    Source(Arc<dyn WeightSource>, ConvArithmetic),
     /// Constant weights that stay packed on their device, and are decoded when a layer runs.
-    Coded(CodedWeight),
+    Quantized(QuantizedWeight),
 }
 
 /// Hands out the parameters of a net under construction, each once, in state-dict order.
-pub trait Weights {
+pub trait WeightLoader {
     /// The parameter `name` with `shape`.
     ///
     /// # Errors
@@ -59,21 +59,21 @@ pub trait Weights {
 }
 
 /// Fresh parameters to train: each is a function of the seed and its place in the order.
-pub struct Initial {
+pub struct RandomInit {
     seed: u64,
     device: Device,
     /// Names and variables in state-dict order.
     pub vars: Vec<(String, Var)>,
 }
 
-impl Initial {
+impl RandomInit {
     /// Parameters on `device`, drawn from `seed`.
     pub fn new(seed: u64, device: &Device) -> Self {
         Self { seed, device: device.clone(), vars: Vec::new() }
     }
 }
 
-impl Weights for Initial {
+impl WeightLoader for RandomInit {
     fn take(&mut self, name: &str, shape: &[usize], init: Init) -> Result<Tensor> {
         let n: usize = shape.iter().product();
         let mut values = vec![0f32; n];
@@ -117,7 +117,7 @@ impl<'a> Cast<'a> {
     }
 }
 
-impl Weights for Cast<'_> {
+impl WeightLoader for Cast<'_> {
     fn take(&mut self, name: &str, shape: &[usize], _init: Init) -> Result<Tensor> {
         match self.vars.next() {
             Some((known, var)) if known == name && var.dims() == shape => {
@@ -129,13 +129,13 @@ impl Weights for Cast<'_> {
 }
 
 /// Parameters of a state dict, detached: evaluating the net keeps no graph.
-pub struct Stored {
+pub struct StateDict {
     tensors: HashMap<String, Tensor>,
     device: Device,
     dtype: DType,
 }
 
-impl Stored {
+impl StateDict {
     /// The tensors of a state dict, to be moved to `device` as f32.
     pub fn new(tensors: impl IntoIterator<Item = (String, Tensor)>, device: &Device) -> Self {
         let tensors = tensors.into_iter().collect();
@@ -160,7 +160,7 @@ impl Stored {
     }
 }
 
-impl Weights for Stored {
+impl WeightLoader for StateDict {
     fn take(&mut self, name: &str, shape: &[usize], _init: Init) -> Result<Tensor> {
         let tensor = self.tensors.remove(name).ok_or_else(|| {
             Error::tensor(name, format!("missing; the net needs it with shape {shape:?}"))
@@ -169,19 +169,19 @@ impl Weights for Stored {
     }
 
     fn take_weight(&mut self, name: &str, shape: &[usize], init: Init) -> Result<Weight> {
-        Weight::constant(&self.take(name, shape, init)?, Arithmetic::Float)
+        Weight::constant(&self.take(name, shape, init)?, ConvArithmetic::Float)
     }
 }
 
 impl Weight {
     /// A weight that is not trained.
-    pub(crate) fn constant(tensor: &Tensor, arithmetic: Arithmetic) -> Result<Self> {
+    pub(crate) fn constant(tensor: &Tensor, arithmetic: ConvArithmetic) -> Result<Self> {
         if !tensor.device().is_cpu() || tensor.dtype() != DType::F32 {
             return Ok(Self::Tensor(tensor.clone()));
         }
         let depth = tensor.dims()[1..].iter().product();
         let values: Vec<f32> = tensor.flatten_all()?.to_vec1()?;
-        Ok(Self::Source(Arc::new(Dense::new(values, depth)), arithmetic))
+        Ok(Self::Source(Arc::new(DenseWeight::new(values, depth)), arithmetic))
     }
 }
 
@@ -216,12 +216,12 @@ pub(crate) fn checked(
 
 /// Records names and shapes; the tensors handed out hold zeros.
 #[derive(Default)]
-pub struct Shapes {
+pub struct ShapeRecorder {
     /// Names and shapes in state-dict order.
     pub list: Vec<(String, Vec<usize>)>,
 }
 
-impl Weights for Shapes {
+impl WeightLoader for ShapeRecorder {
     fn take(&mut self, name: &str, shape: &[usize], _init: Init) -> Result<Tensor> {
         self.list.push((name.to_string(), shape.to_vec()));
         // A broadcast zero: no memory for a net that will not run.

@@ -21,9 +21,9 @@ use super::softmax::softmax;
 /// Queries of a block.
 const ROWS: usize = 64;
 
-/// How the channels of queries, keys and values lie.
+/// The order of the channels of queries, keys and values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Order {
+pub enum QkvOrder {
     /// `[3, heads, width]`: upstream's new order.
     Parts,
     /// `[heads, 3, width]`: upstream's legacy order.
@@ -37,19 +37,19 @@ pub enum Order {
 ///
 /// # Errors
 /// Shapes that do not fit together.
-pub fn attention(qkv: &Tensor, heads: usize, order: Order) -> Result<Tensor> {
+pub fn attention(qkv: &Tensor, heads: usize, order: QkvOrder) -> Result<Tensor> {
     if is_ours(qkv) {
         return qkv.contiguous()?.apply_op1(Attention { heads, order });
     }
     composite(qkv, heads, order)
 }
 
-/// The same by candle's operations, with the softmax in f32 at least.
-pub(super) fn composite(qkv: &Tensor, heads: usize, order: Order) -> Result<Tensor> {
+/// [`attention`] by candle's operations, with the softmax in f32 at least.
+pub(super) fn composite(qkv: &Tensor, heads: usize, order: QkvOrder) -> Result<Tensor> {
     let g = Attention { heads, order }.geometry(qkv.dims())?;
     let (heads, axis) = match order {
-        Order::Parts => (qkv.reshape((g.n, g.pixels, 3, g.heads, g.width))?, 2),
-        Order::Heads => (qkv.reshape((g.n, g.pixels, g.heads, 3, g.width))?, 3),
+        QkvOrder::Parts => (qkv.reshape((g.n, g.pixels, 3, g.heads, g.width))?, 2),
+        QkvOrder::Heads => (qkv.reshape((g.n, g.pixels, g.heads, 3, g.width))?, 3),
     };
     // [n, heads, pixels, width]
     let part = |i: usize| heads.narrow(axis, i, 1)?.squeeze(axis)?.transpose(1, 2)?.contiguous();
@@ -63,11 +63,11 @@ pub(super) fn composite(qkv: &Tensor, heads: usize, order: Order) -> Result<Tens
 /// The op itself; see the module.
 struct Attention {
     heads: usize,
-    order: Order,
+    order: QkvOrder,
 }
 
 /// Sizes of one call: `n` images of `pixels` pixels with `heads` heads of `width` channels.
-struct Geometry {
+struct AttentionGeometry {
     n: usize,
     pixels: usize,
     heads: usize,
@@ -84,7 +84,7 @@ struct Rows {
     count: usize,
 }
 
-impl Geometry {
+impl AttentionGeometry {
     /// Channels of the result.
     fn channels(&self) -> usize {
         self.heads * self.width
@@ -125,7 +125,7 @@ impl Geometry {
 }
 
 impl Attention {
-    fn geometry(&self, qkv: &[usize]) -> Result<Geometry> {
+    fn geometry(&self, qkv: &[usize]) -> Result<AttentionGeometry> {
         let (heads, &[n, pixels, channels]) = (self.heads, qkv) else {
             bail!("attention: input {qkv:?} needs three dimensions")
         };
@@ -134,15 +134,15 @@ impl Attention {
         }
         let width = channels / (3 * heads);
         let (head, part) = match self.order {
-            Order::Parts => (width, heads * width),
-            Order::Heads => (3 * width, width),
+            QkvOrder::Parts => (width, heads * width),
+            QkvOrder::Heads => (3 * width, width),
         };
-        Ok(Geometry { n, pixels, heads, width, head, part })
+        Ok(AttentionGeometry { n, pixels, heads, width, head, part })
     }
 }
 
 /// `o`, in jobs of a block of queries.
-fn forward<T: Lanes>(qkv: &[T], g: &Geometry) -> Vec<T> {
+fn forward<T: Lanes>(qkv: &[T], g: &AttentionGeometry) -> Vec<T> {
     let (pixels, channels) = (g.pixels, g.channels());
     let mut y = vec![T::zero(); g.n * pixels * channels];
     if y.is_empty() {
@@ -167,7 +167,7 @@ fn forward<T: Lanes>(qkv: &[T], g: &Geometry) -> Vec<T> {
 /// The gradient of `qkv`, in jobs of a head of an image:
 /// `dv = A^T do`, `dA = do v^T`, `dS = A (dA - sum_keys(A dA))`,
 /// `dq = dS k / sqrt(width)`, `dk = dS^T q / sqrt(width)`.
-fn backward<T: Lanes>(qkv: &[T], gy: &[T], g: &Geometry) -> Vec<T> {
+fn backward<T: Lanes>(qkv: &[T], gy: &[T], g: &AttentionGeometry) -> Vec<T> {
     let (pixels, width, channels) = (g.pixels, g.width, g.channels());
     let mut result = vec![T::zero(); qkv.len()];
     if result.is_empty() {
@@ -200,7 +200,13 @@ fn backward<T: Lanes>(qkv: &[T], gy: &[T], g: &Geometry) -> Vec<T> {
 /// # Shapes
 /// `image: [pixels, 3 c]`; `gy: [pixels, c]`, from the head's first channel on;
 /// `parts: [3, pixels, width]`.
-fn head_backward<T: Lanes>(image: &[T], gy: &[T], head: usize, g: &Geometry, parts: &mut [T]) {
+fn head_backward<T: Lanes>(
+    image: &[T],
+    gy: &[T],
+    head: usize,
+    g: &AttentionGeometry,
+    parts: &mut [T],
+) {
     let (pixels, width, channels) = (g.pixels, g.width, g.channels());
     let (dq, rest) = parts.split_at_mut(pixels * width);
     let (dk, dv) = rest.split_at_mut(pixels * width);
@@ -329,7 +335,7 @@ mod tests {
     #[test]
     fn equals_the_composite_in_values_and_gradients() {
         for (n, pixels, channels, heads) in [(2, 256, 64, 1), (1, 256, 64, 4), (3, 49, 24, 2)] {
-            for order in [Order::Parts, Order::Heads] {
+            for order in [QkvOrder::Parts, QkvOrder::Heads] {
                 let x = irregular(n, pixels, 3 * channels);
                 let x = candle_core::Var::from_tensor(&x).unwrap();
                 let run = |y: Tensor| {
@@ -352,7 +358,7 @@ mod tests {
     #[test]
     fn does_not_depend_on_the_number_of_threads() {
         let (x, gy) = (irregular(1, 150, 96), irregular(1, 150, 32));
-        let op = Attention { heads: 2, order: Order::Heads };
+        let op = Attention { heads: 2, order: QkvOrder::Heads };
         let run = |threads| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             pool.install(|| {
@@ -366,9 +372,9 @@ mod tests {
 
     #[test]
     fn refuses_what_does_not_fit() {
-        assert!(attention(&irregular(1, 4, 10), 1, Order::Parts).is_err());
-        assert!(attention(&irregular(1, 4, 12), 3, Order::Parts).is_err());
-        assert!(attention(&irregular(1, 4, 12), 0, Order::Heads).is_err());
-        assert!(attention(&irregular(1, 4, 12).squeeze(0).unwrap(), 1, Order::Heads).is_err());
+        assert!(attention(&irregular(1, 4, 10), 1, QkvOrder::Parts).is_err());
+        assert!(attention(&irregular(1, 4, 12), 3, QkvOrder::Parts).is_err());
+        assert!(attention(&irregular(1, 4, 12), 0, QkvOrder::Heads).is_err());
+        assert!(attention(&irregular(1, 4, 12).squeeze(0).unwrap(), 1, QkvOrder::Heads).is_err());
     }
 }

@@ -1,5 +1,5 @@
-//! What a GPU runs in place of our CPU kernels, run on the CPU: gradients against finite differences
-//! in f64, values against the kernels, half precision against f32.
+//! Tests of the operations that a GPU runs in place of our CPU kernels, run on the CPU: gradients
+//! against finite differences in f64, values against the kernels, half precision against f32.
 
 use candle_core::{DType, Result, Tensor, Var};
 
@@ -8,7 +8,7 @@ use super::conv2d::columns;
 use super::gradcheck::{SHAPES, apart, check, f32_values, values};
 use super::norm::{self, GroupNorm};
 use super::resample::{downsample2_composite, upsample2_composite};
-use super::{Activation, Order, conv2d, dropout, group_norm};
+use super::{Activation, QkvOrder, conv2d, dropout, group_norm};
 
 #[test]
 fn conv2d_gradients() {
@@ -99,7 +99,7 @@ fn group_norm_gradients() {
 
 #[test]
 fn attention_gradients() {
-    for order in [Order::Parts, Order::Heads] {
+    for order in [QkvOrder::Parts, QkvOrder::Heads] {
         check(&[&[2, 5, 12]], |t| attention::composite(&t[0], 2, order));
         check(&[&[1, 7, 6]], |t| attention::composite(&t[0], 1, order));
     }
@@ -156,7 +156,7 @@ fn every_operation_takes_half_precision() {
             group_norm(&t[0], &t[1], &t[2], 3, 1e-5, activation)
         });
     }
-    halves(&[&[2, 9, 24]], |t| attention(&t[0], 2, Order::Heads));
+    halves(&[&[2, 9, 24]], |t| attention(&t[0], 2, QkvOrder::Heads));
     halves(&[&map], |t| super::upsample2(&t[0]));
     halves(&[&map], |t| super::downsample2(&t[0]));
     halves(&[&map, &map], |t| super::add(&t[0], &t[1]));

@@ -3,7 +3,7 @@
 use candle_core::DType;
 use quant_core::bits::Bits;
 
-/// How the rows are coded, and what they become.
+/// The coding of the rows, and the type of their values.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Decode {
     /// Width of a code.

@@ -23,7 +23,7 @@ pub fn dropout(x: &Tensor, mask: &Mask, p: f64) -> Result<Tensor> {
     dropout_where(x, &Tensor::from_vec(mask.uniforms(x.shape()), x.shape(), x.device())?, p)
 }
 
-/// The same with the mask's numbers given, one per element; they get no gradient.
+/// [`dropout`] with the mask's numbers given, one per element; they get no gradient.
 pub(super) fn dropout_where(x: &Tensor, uniforms: &Tensor, p: f64) -> Result<Tensor> {
     if is_ours(x) {
         let uniforms = uniforms.detach().to_dtype(x.dtype())?.contiguous()?;
@@ -32,7 +32,7 @@ pub(super) fn dropout_where(x: &Tensor, uniforms: &Tensor, p: f64) -> Result<Ten
     composite(x, uniforms, p)
 }
 
-/// The same by candle's operations.
+/// [`dropout_where`] by candle's operations.
 pub(super) fn composite(x: &Tensor, uniforms: &Tensor, p: f64) -> Result<Tensor> {
     let kept = uniforms.ge(p)?.to_dtype(x.dtype())?;
     x.mul(&(kept * (1.0 / (1.0 - p)))?)

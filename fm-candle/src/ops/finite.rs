@@ -1,8 +1,8 @@
-//! Whether a tensor holds only numbers.
+//! The check that a tensor has no NaN and no infinity.
 
 use candle_core::{DType, Result, Tensor};
 
-/// Whether no element is NaN or infinite: `0 x` is 0 for the others, NaN for these.
+/// Returns true if no element is NaN or infinite: `0 x` is NaN for such elements, 0 for the others.
 ///
 /// # Errors
 /// A tensor that is not of floats.

@@ -4,10 +4,10 @@ use candle_core::{DType, Device, Result, Tensor, Var};
 
 use super::dropout::dropout_where;
 use super::{
-    Activation, FrozenConv2d, Order, add, attention, concat, concat_all, conv2d, conv2d_padded,
-    downsample2, group_norm, upsample2,
+    Activation, InferenceConv2d, QkvOrder, add, attention, concat, concat_all, conv2d,
+    conv2d_padded, downsample2, group_norm, upsample2,
 };
-use crate::model::{Init, Stored, Weight, Weights};
+use crate::model::{Init, StateDict, Weight, WeightLoader};
 
 /// Deterministic values in `[-1, 1)`, different for each salt.
 pub(super) fn values(shape: &[usize], salt: u64) -> Tensor {
@@ -167,7 +167,7 @@ fn a_frozen_conv2d_adds_the_residual_and_passes_gradients_on() {
         let (x, weight) = (f32s(&[2, 6, 5, c], 1), f32s(&[o, c, size, size], 2));
         let (bias, residual) = (f32s(&[o], 3), f32s(&[2, 6, 5, o], 4));
         let (x, residual) = (Var::from_tensor(&x).unwrap(), Var::from_tensor(&residual).unwrap());
-        let rows = Stored::new([("w".into(), weight.clone())], &Device::Cpu)
+        let rows = StateDict::new([("w".into(), weight.clone())], &Device::Cpu)
             .take_weight("w", weight.dims(), Init::Zeros)
             .unwrap();
         let Weight::Source(rows, arithmetic) = rows else {
@@ -175,7 +175,7 @@ fn a_frozen_conv2d_adds_the_residual_and_passes_gradients_on() {
         };
         let values = bias.to_vec1().unwrap();
         let conv =
-            FrozenConv2d::new(rows, [o, c, size, size], values, size / 2, arithmetic).unwrap();
+            InferenceConv2d::new(rows, [o, c, size, size], values, size / 2, arithmetic).unwrap();
         let fused = conv.forward(&x, Some(&residual)).unwrap();
         let plain = conv2d(&x, &weight, &bias, 1, size / 2).unwrap();
         let plain = (plain + residual.as_tensor()).unwrap();
@@ -213,21 +213,21 @@ fn a_frozen_conv2d_rectifies_whatever_its_kernel() {
         assert!(apart(&plain, &theirs) < 2e-6);
         let rows = || {
             let values: Vec<f32> = weight.flatten_all().unwrap().to_vec1().unwrap();
-            std::sync::Arc::new(super::Dense::new(values, c * kh * kw))
+            std::sync::Arc::new(super::DenseWeight::new(values, c * kh * kw))
         };
         let frozen = |arithmetic| {
-            FrozenConv2d::new(rows(), [o, c, kh, kw], bias.to_vec1().unwrap(), 0, arithmetic)
+            InferenceConv2d::new(rows(), [o, c, kh, kw], bias.to_vec1().unwrap(), 0, arithmetic)
                 .unwrap()
                 .with_stride(stride)
                 .with_padding(padding)
         };
-        for arithmetic in [super::Arithmetic::Float, super::Arithmetic::Integer] {
+        for arithmetic in [super::ConvArithmetic::Float, super::ConvArithmetic::Integer] {
             let expected = frozen(arithmetic).forward(&x, None).unwrap().relu().unwrap();
             let rectified = frozen(arithmetic).with_relu().forward(&x, None).unwrap();
             assert_eq!(apart(&rectified, &expected), 0.0);
         }
         let x = Var::from_tensor(&x).unwrap();
-        let y = frozen(super::Arithmetic::Float).with_relu().forward(&x, None).unwrap();
+        let y = frozen(super::ConvArithmetic::Float).with_relu().forward(&x, None).unwrap();
         assert!(y.backward().unwrap_err().to_string().contains("no gradient"));
     }
 }
@@ -391,7 +391,7 @@ fn results_do_not_depend_on_the_number_of_threads() {
 
 #[test]
 fn attention_gradients() {
-    for order in [Order::Parts, Order::Heads] {
+    for order in [QkvOrder::Parts, QkvOrder::Heads] {
         check(&[&[1, 7, 12]], |t| attention(&t[0], 1, order));
         check(&[&[2, 5, 12]], |t| attention(&t[0], 2, order));
         // More than one block of queries.
@@ -401,7 +401,7 @@ fn attention_gradients() {
 
 #[test]
 fn attention_gradients_of_a_transposed_input() {
-    check(&[&[1, 6, 5]], |t| attention(&t[0].transpose(1, 2)?, 2, Order::Heads));
+    check(&[&[1, 6, 5]], |t| attention(&t[0].transpose(1, 2)?, 2, QkvOrder::Heads));
 }
 
 #[test]

@@ -229,7 +229,7 @@ fn at<S: Simd, T: Lanes, const N: usize>(
     values
 }
 
-/// What does not fill a register of each.
+/// The rest of each slice that does not fill a register, padded by zeros.
 #[inline(always)]
 fn rest<S: Simd, T: Lanes, const N: usize>(simd: S, slices: [&[T]; N]) -> [T::Register<S>; N] {
     let mut values = [T::splat(simd, T::zero()); N];

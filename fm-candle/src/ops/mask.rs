@@ -9,7 +9,7 @@ use quant_core::noise::Stream;
 pub struct Mask {
     /// The generator.
     pub stream: Stream,
-    /// What the indices of all images have in common.
+    /// The bits that the indices of all images have in common.
     pub base: u64,
     /// First image and step.
     pub images: (usize, usize),

@@ -5,7 +5,6 @@
 //! `[n, h, w, c]`. Gradients are held to f64 finite differences.
 
 mod attention;
-mod coded;
 mod conv2d;
 #[cfg(feature = "cuda")]
 pub(crate) mod cuda;
@@ -18,21 +17,24 @@ mod lanes;
 mod mask;
 mod norm;
 mod pool;
+mod quantized_weight;
 mod real;
 mod resample;
 mod scratch;
 mod simd;
 mod softmax;
 
-pub use attention::{Order, attention};
-pub use coded::CodedWeight;
-pub use conv2d::{Arithmetic, Dense, FrozenConv2d, WeightSource, conv2d, conv2d_padded};
+pub use attention::{QkvOrder, attention};
+pub use conv2d::{
+    ConvArithmetic, DenseWeight, InferenceConv2d, WeightSource, conv2d, conv2d_padded,
+};
 pub use dropout::dropout;
 pub use finite::is_finite;
 pub use join::{add, concat, concat_all};
 pub use mask::Mask;
 pub use norm::{Activation, group_norm, modulated_group_norm};
 pub use pool::{avg_pool3, max_pool3};
+pub use quantized_weight::QuantizedWeight;
 pub use resample::{downsample2, shuffle, unshuffle, upsample2};
 
 #[cfg(test)]

@@ -21,9 +21,9 @@ use candle_core::{CpuStorage, CustomOp3, D, DType, Layout, Result, Shape, Tensor
 
 use super::real::{elements, is_ours, slice, wide};
 use super::simd::Lanes;
-use passes::{Geometry, Moments};
+use passes::{GroupMoments, NormGeometry};
 
-/// What follows the normalization.
+/// The activation after the normalization.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Activation {
     /// Nothing.
@@ -59,8 +59,8 @@ pub fn group_norm(
     composite(x, a, b, &op)
 }
 
-/// The same with weights shared by all images and, where there is an embedding of scales, then shifts,
-/// `a = weight (1 + scale)` and `b = bias (1 + scale) + shift`.
+/// Group normalization with weights shared by all images and, where there is an embedding of
+/// scales, then shifts, `a = weight (1 + scale)` and `b = bias (1 + scale) + shift`.
 ///
 /// # Shapes
 /// `x: [n, .., c]`, `weight, bias: [c]`, `embedding: [n, 2 c]`, result as `x`.
@@ -92,13 +92,13 @@ pub fn modulated_group_norm(
     group_norm(x, &a, &b, groups, eps, activation)
 }
 
-/// Whether a GPU's kernel serves a tensor.
+/// Returns true if the GPU kernels serve a tensor.
 pub(super) fn has_kernel(x: &Tensor) -> bool {
     let types = matches!(x.dtype(), DType::F32 | DType::F16 | DType::BF16);
     cfg!(feature = "cuda") && x.device().is_cuda() && types && x.elem_count() > 0
 }
 
-/// The same by candle's operations, in f32 at least.
+/// [`group_norm`] by candle's operations, in f32 at least.
 pub(super) fn composite(x: &Tensor, a: &Tensor, b: &Tensor, op: &GroupNorm) -> Result<Tensor> {
     let g = op.geometry(x.dims(), a.dims(), b.dims())?;
     let wide = wide(x.dtype());
@@ -121,7 +121,7 @@ pub(super) struct GroupNorm {
     eps: f64,
     activation: Activation,
     /// Of `x`, from the forward pass for the backward one: `[n, groups]`.
-    moments: OnceLock<Vec<Moments>>,
+    moments: OnceLock<Vec<GroupMoments>>,
 }
 
 impl GroupNorm {
@@ -148,7 +148,7 @@ impl GroupNorm {
         Self { groups, eps, activation, moments: OnceLock::new() }
     }
 
-    fn geometry(&self, x: &[usize], a: &[usize], b: &[usize]) -> Result<Geometry> {
+    fn geometry(&self, x: &[usize], a: &[usize], b: &[usize]) -> Result<NormGeometry> {
         let &[n, ref rest @ .., c] = x else {
             bail!("group norm: input {x:?} needs at least two dimensions")
         };
@@ -158,14 +158,14 @@ impl GroupNorm {
         if a != [n, c] || b != [n, c] {
             bail!("group norm: a {a:?} and b {b:?} must be [{n}, {c}]")
         }
-        Ok(Geometry::new(n, rest.iter().product(), self.groups, c / self.groups))
+        Ok(NormGeometry::new(n, rest.iter().product(), self.groups, c / self.groups))
     }
 
-    fn moments<T: Lanes>(&self, x: &[T], g: &Geometry) -> &[Moments] {
+    fn moments<T: Lanes>(&self, x: &[T], g: &NormGeometry) -> &[GroupMoments] {
         self.moments.get_or_init(|| g.moments(x, self.eps))
     }
 
-    fn forward<T: Lanes>(&self, x: &[T], a: &[T], b: &[T], g: &Geometry) -> Vec<T> {
+    fn forward<T: Lanes>(&self, x: &[T], a: &[T], b: &[T], g: &NormGeometry) -> Vec<T> {
         if x.is_empty() {
             return Vec::new();
         }
@@ -186,7 +186,7 @@ impl GroupNorm {
         a: &[T],
         b: &[T],
         gy: &[T],
-        g: &Geometry,
+        g: &NormGeometry,
     ) -> (Vec<T>, Vec<T>, Vec<T>) {
         if x.is_empty() {
             return (Vec::new(), vec![T::zero(); a.len()], vec![T::zero(); a.len()]);
@@ -236,7 +236,7 @@ impl GroupNorm {
 }
 
 /// Scale and shift of a channel: `a x^ + b = x scale + shift`.
-fn affine<T: Lanes>(a: T, b: T, m: Moments) -> [f64; 2] {
+fn affine<T: Lanes>(a: T, b: T, m: GroupMoments) -> [f64; 2] {
     let (a, b): (f64, f64) = (a.to_f64(), b.to_f64());
     let scale = a * m.rstd;
     [scale, b - m.mean * scale]

@@ -19,7 +19,7 @@ use super::real::slice;
 /// # Limits
 /// Off the CPU a padding counts as zeros, which are no maximum of what a relu has left.
 pub fn max_pool3(x: &Tensor, stride: usize, padding: usize) -> Result<Tensor> {
-    pool(x, Pool { kind: Kind::Max, stride, padding })
+    pool(x, Pool { kind: PoolKind::Max, stride, padding })
 }
 
 /// The mean of the values under a 3x3 window around each pixel; there are fewer at the border
@@ -30,7 +30,7 @@ pub fn max_pool3(x: &Tensor, stride: usize, padding: usize) -> Result<Tensor> {
 /// # Errors
 /// An input that is not 4-dimensional.
 pub fn avg_pool3(x: &Tensor) -> Result<Tensor> {
-    pool(x, Pool { kind: Kind::Mean, stride: 1, padding: 1 })
+    pool(x, Pool { kind: PoolKind::Mean, stride: 1, padding: 1 })
 }
 
 fn pool(x: &Tensor, pool: Pool) -> Result<Tensor> {
@@ -48,14 +48,14 @@ fn pool(x: &Tensor, pool: Pool) -> Result<Tensor> {
 const SIDE: usize = 3;
 
 #[derive(Clone, Copy)]
-enum Kind {
+enum PoolKind {
     Max,
     Mean,
 }
 
 #[derive(Clone, Copy)]
 struct Pool {
-    kind: Kind,
+    kind: PoolKind,
     stride: usize,
     padding: usize,
 }
@@ -66,13 +66,13 @@ impl Pool {
         (side + 2 * self.padding - SIDE) / self.stride + 1
     }
 
-    /// What of a side the window `i` covers.
+    /// The pixels of a side that window `i` covers.
     fn covered(self, i: usize, side: usize) -> Range<usize> {
         let first = i * self.stride;
         first.saturating_sub(self.padding)..(first + SIDE - self.padding).min(side)
     }
 
-    /// The same by candle's operations.
+    /// The pooling by candle's operations.
     fn composite(self, x: &Tensor) -> Result<Tensor> {
         let padded = |x: &Tensor| {
             let x = x.pad_with_zeros(2, self.padding, self.padding)?;
@@ -80,8 +80,8 @@ impl Pool {
         };
         let x = x.permute((0, 3, 1, 2))?;
         let y = match self.kind {
-            Kind::Max => padded(&x)?.max_pool2d_with_stride(SIDE, self.stride)?,
-            Kind::Mean => {
+            PoolKind::Max => padded(&x)?.max_pool2d_with_stride(SIDE, self.stride)?,
+            PoolKind::Mean => {
                 let mean = |x: &Tensor| padded(x)?.avg_pool2d_with_stride(SIDE, self.stride);
                 let ones = x.narrow(0, 0, 1)?.narrow(1, 0, 1)?.ones_like()?;
                 mean(&x)?.broadcast_div(&mean(&ones)?)?
@@ -104,7 +104,14 @@ impl CustomOp1 for Pool {
             let (arch, values) = (Arch::new(), SIDE * SIDE * y.len());
             pieces(&mut y, ow * c, values, |i, y| {
                 let x = &x[i / oh * h * w * c..][..h * w * c];
-                arch.dispatch(Line { pool: *self, lines: self.covered(i % oh, h), w, c, x, y });
+                arch.dispatch(PooledLine {
+                    pool: *self,
+                    lines: self.covered(i % oh, h),
+                    w,
+                    c,
+                    x,
+                    y,
+                });
             });
         }
         Ok((CpuStorage::F32(y), (n, oh, ow, c).into()))
@@ -112,7 +119,7 @@ impl CustomOp1 for Pool {
 }
 
 /// A line of windows over some lines of an image.
-struct Line<'a> {
+struct PooledLine<'a> {
     pool: Pool,
     lines: Range<usize>,
     w: usize,
@@ -121,7 +128,7 @@ struct Line<'a> {
     y: &'a mut [f32],
 }
 
-impl WithSimd for Line<'_> {
+impl WithSimd for PooledLine<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -136,11 +143,11 @@ impl WithSimd for Line<'_> {
                 let x = &x[pixel * c..][..c];
                 match pool.kind {
                     _ if tap == 0 => y.copy_from_slice(x),
-                    Kind::Max => y.iter_mut().zip(x).for_each(|(y, &x)| *y = y.max(x)),
-                    Kind::Mean => y.iter_mut().zip(x).for_each(|(y, &x)| *y += x),
+                    PoolKind::Max => y.iter_mut().zip(x).for_each(|(y, &x)| *y = y.max(x)),
+                    PoolKind::Mean => y.iter_mut().zip(x).for_each(|(y, &x)| *y += x),
                 }
             }
-            if let Kind::Mean = pool.kind {
+            if let PoolKind::Mean = pool.kind {
                 for y in y {
                     *y /= count;
                 }
@@ -179,10 +186,10 @@ mod tests {
     #[test]
     fn pools_equal_candle() {
         for (shape, kind, stride, padding) in [
-            ([2, 9, 7, 33], Kind::Max, 2, 0),
-            ([1, 8, 8, 64], Kind::Max, 1, 1),
-            ([3, 1, 1, 5], Kind::Mean, 1, 1),
-            ([2, 17, 35, 48], Kind::Mean, 1, 1),
+            ([2, 9, 7, 33], PoolKind::Max, 2, 0),
+            ([1, 8, 8, 64], PoolKind::Max, 1, 1),
+            ([3, 1, 1, 5], PoolKind::Mean, 1, 1),
+            ([2, 17, 35, 48], PoolKind::Mean, 1, 1),
         ] {
             let (x, pool) = (map(shape), Pool { kind, stride, padding });
             let (ours, theirs) = (super::pool(&x, pool).unwrap(), pool.composite(&x).unwrap());

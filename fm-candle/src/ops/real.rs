@@ -10,7 +10,7 @@ pub(crate) trait Real: WithDType + core::iter::Sum {}
 impl Real for f32 {}
 impl Real for f64 {}
 
-/// Whether our CPU kernels serve a tensor: f32 or f64 in the memory of the CPU.
+/// Returns true if our CPU kernels serve a tensor: f32 or f64 in the memory of the CPU.
 pub(crate) fn is_ours(x: &Tensor) -> bool {
     x.device().is_cpu() && matches!(x.dtype(), DType::F32 | DType::F64)
 }
@@ -28,7 +28,7 @@ pub(crate) fn slice<'a, T: WithDType>(storage: &'a CpuStorage, layout: &Layout) 
     Ok(&T::cpu_storage_as_slice(storage)?[start..end])
 }
 
-/// The elements behind a guard of [`Tensor::storage_and_layout`].
+/// The elements of a tensor, given the guard of [`Tensor::storage_and_layout`].
 pub(crate) fn elements<'a, T: Real>(
     guard: &'a (impl Deref<Target = Storage>, &Layout),
 ) -> Result<&'a [T]> {

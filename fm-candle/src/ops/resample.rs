@@ -20,7 +20,7 @@ pub fn upsample2(x: &Tensor) -> Result<Tensor> {
     upsample2_composite(x)
 }
 
-/// The same by candle's operations.
+/// [`upsample2`] by candle's operations.
 pub(super) fn upsample2_composite(x: &Tensor) -> Result<Tensor> {
     let (n, h, w, c) = x.dims4()?;
     let blocks = x.reshape((n * h, 1, w, 1, c))?.broadcast_as((n * h, 2, w, 2, c))?;
@@ -44,7 +44,7 @@ pub fn downsample2(x: &Tensor) -> Result<Tensor> {
     downsample2_composite(x)
 }
 
-/// The same by candle's operations.
+/// [`downsample2`] by candle's operations.
 pub(super) fn downsample2_composite(x: &Tensor) -> Result<Tensor> {
     let (n, h, w, c) = x.dims4()?;
     let even = x.narrow(1, 0, h / 2 * 2)?.narrow(2, 0, w / 2 * 2)?.contiguous()?;
@@ -53,14 +53,14 @@ pub(super) fn downsample2_composite(x: &Tensor) -> Result<Tensor> {
 }
 
 /// Sizes of the map with the blocks: `n` images of `h` rows of `w` pixels of `c` values.
-struct Geometry {
+struct ResizeGeometry {
     n: usize,
     h: usize,
     w: usize,
     c: usize,
 }
 
-impl Geometry {
+impl ResizeGeometry {
     /// The sizes of a map.
     fn of(layout: &Layout) -> Result<Self> {
         let (n, h, w, c) = layout.shape().dims4()?;
@@ -90,7 +90,7 @@ impl Geometry {
                 if lower.is_empty() {
                     return;
                 }
-                arch.dispatch(Spread { c: self.c, x: &x[i * half..][..half], factor, row: upper });
+                arch.dispatch(Scatter { c: self.c, x: &x[i * half..][..half], factor, row: upper });
                 lower.copy_from_slice(upper);
             });
         });
@@ -117,14 +117,14 @@ impl Geometry {
 }
 
 /// `row[2 i] = row[2 i + 1] = x[i] factor`, pixel by pixel.
-struct Spread<'a, T> {
+struct Scatter<'a, T> {
     c: usize,
     x: &'a [T],
     factor: T,
     row: &'a mut [T],
 }
 
-impl<T: Lanes> WithSimd for Spread<'_, T> {
+impl<T: Lanes> WithSimd for Scatter<'_, T> {
     type Output = ();
 
     #[inline(always)]
@@ -132,7 +132,7 @@ impl<T: Lanes> WithSimd for Spread<'_, T> {
         let blocks = self.row.chunks_exact_mut(2 * self.c);
         for (block, x) in blocks.zip(self.x.chunks_exact(self.c)) {
             let (left, right) = block.split_at_mut(self.c);
-            let f = Times(self.factor);
+            let f = Scaled(self.factor);
             fill(simd, left, [x], [], &f);
             fill(simd, right, [x], [], &f);
         }
@@ -152,7 +152,7 @@ impl<T: Lanes> WithSimd for Gather<'_, T> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let f = Times(self.factor);
+        let f = Scaled(self.factor);
         let [upper, lower] = self.rows.map(|row| row.chunks_exact(2 * self.c));
         for (x, (upper, lower)) in self.x.chunks_exact_mut(self.c).zip(upper.zip(lower)) {
             let ((a, b), (c, d)) = (upper.split_at(self.c), lower.split_at(self.c));
@@ -162,9 +162,9 @@ impl<T: Lanes> WithSimd for Gather<'_, T> {
 }
 
 /// A value, or a sum of four, times a factor.
-struct Times<T>(T);
+struct Scaled<T>(T);
 
-impl<T: Lanes> Function<T, 1, 0, 1> for Times<T> {
+impl<T: Lanes> Function<T, 1, 0, 1> for Scaled<T> {
     #[inline(always)]
     fn of<S: Simd>(
         &self,
@@ -176,7 +176,7 @@ impl<T: Lanes> Function<T, 1, 0, 1> for Times<T> {
     }
 }
 
-impl<T: Lanes> Function<T, 4, 0, 1> for Times<T> {
+impl<T: Lanes> Function<T, 4, 0, 1> for Scaled<T> {
     #[inline(always)]
     fn of<S: Simd>(
         &self,
@@ -197,7 +197,7 @@ impl CustomOp1 for Upsample {
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let g = Geometry::of(layout)?.doubled();
+        let g = ResizeGeometry::of(layout)?.doubled();
         let shape = (g.n, g.h, g.w, g.c).into();
         let y = match x {
             CpuStorage::F32(_) => CpuStorage::F32(g.spread(slice(x, layout)?, 1.0)),
@@ -207,7 +207,7 @@ impl CustomOp1 for Upsample {
     }
 
     fn bwd(&self, x: &Tensor, _y: &Tensor, gy: &Tensor) -> Result<Option<Tensor>> {
-        let g = Geometry::of(x.layout())?.doubled();
+        let g = ResizeGeometry::of(x.layout())?.doubled();
         gradient(x, gy, |gy| g.gather::<f32>(gy, 1.0), |gy| g.gather::<f64>(gy, 1.0))
     }
 }
@@ -220,7 +220,7 @@ impl CustomOp1 for Downsample {
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let g = Geometry::of(layout)?;
+        let g = ResizeGeometry::of(layout)?;
         let y = match x {
             CpuStorage::F32(_) => CpuStorage::F32(g.gather(slice(x, layout)?, 0.25)),
             _ => CpuStorage::F64(g.gather(slice(x, layout)?, 0.25)),
@@ -229,7 +229,7 @@ impl CustomOp1 for Downsample {
     }
 
     fn bwd(&self, x: &Tensor, _y: &Tensor, gy: &Tensor) -> Result<Option<Tensor>> {
-        let g = Geometry::of(x.layout())?;
+        let g = ResizeGeometry::of(x.layout())?;
         gradient(x, gy, |gy| g.spread::<f32>(gy, 0.25), |gy| g.spread::<f64>(gy, 0.25))
     }
 }

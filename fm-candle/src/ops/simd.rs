@@ -12,7 +12,7 @@ pub(super) trait Lanes: Real {
     type Register<S: Simd>: Copy + Debug;
     /// The registers that a slice fills, and the rest.
     fn registers<S: Simd>(values: &[Self]) -> (&[Self::Register<S>], &[Self]);
-    /// The same to write to.
+    /// The mutable registers that a slice fills, and the rest.
     fn registers_mut<S: Simd>(values: &mut [Self]) -> (&mut [Self::Register<S>], &mut [Self]);
     /// A rest of [`Self::registers`], in the first lanes.
     fn load<S: Simd>(simd: S, rest: &[Self]) -> Self::Register<S>;

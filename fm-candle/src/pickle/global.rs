@@ -41,7 +41,7 @@ pub(crate) enum Global {
     Foreign,
 }
 
-/// What the elements of a tensor are.
+/// The type of the elements of a tensor.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Element {
     /// A type that safetensors has too.
@@ -85,7 +85,7 @@ impl core::fmt::Display for Special {
     }
 }
 
-/// What a pickle may mean by `module.name`.
+/// The meaning of `module.name` in a pickle.
 ///
 /// # Errors
 ///
@@ -196,8 +196,8 @@ fn element(name: &str) -> Option<Element> {
     }))
 }
 
-/// Whether one of Python's built-in names is a harmless type. So is `getattr`, which finds the
-/// members of an enumeration and the methods of an object, while nothing is called.
+/// Returns true if one of Python's built-in names is a harmless type. So is `getattr`, which finds
+/// the members of an enumeration and the methods of an object, while nothing is called.
 fn is_plain_type(name: &str) -> bool {
     matches!(
         name,
@@ -235,8 +235,8 @@ fn is_plain_type(name: &str) -> bool {
         || name.ends_with("Warning")
 }
 
-/// Whether a name is one that attacks use, or a function of torch that holds a tensor and is not
-/// known here.
+/// Returns true if a name is one that attacks use, or a function of torch that holds a tensor and
+/// is not known here.
 fn is_refused(module: &str, name: &str) -> bool {
     const MODULES: [&str; 34] = [
         "__builtin__",

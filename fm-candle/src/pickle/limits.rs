@@ -1,4 +1,4 @@
-//! What a pickle may take, and how it fails.
+//! Limits on the size and depth of a pickle, and the result of reading one.
 
 /// Why a pickle, or a value in it, is refused.
 pub(super) type Result<T> = core::result::Result<T, String>;

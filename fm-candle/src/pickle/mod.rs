@@ -18,11 +18,11 @@ use std::io::{self, Read};
 
 use self::global::{Global, global};
 use self::limits::{MAX_FOREIGN, MAX_VALUES, Result};
-use self::value::{Array, Node};
+use self::value::{Node, NumpyArray};
 
 pub(crate) use self::global::Element;
 pub(crate) use self::limits::MAX_BYTES;
-pub(crate) use self::value::{Found, Pickle, Rebuild, Storage, Value};
+pub(crate) use self::value::{Found, Pickle, Rebuild, TensorStorage, Value};
 
 mod global;
 mod limits;
@@ -41,14 +41,14 @@ impl Pickle {
         let input = input.take(limit);
         let pickle = Self { root: Value::None, nodes: Vec::new(), foreign: Vec::new() };
         let (stack, marks, memo) = (Vec::new(), Vec::new(), HashMap::new());
-        let mut machine = Machine { input, stack, marks, memo, pickle, encoded: 0, limit };
+        let mut machine = Unpickler { input, stack, marks, memo, pickle, encoded: 0, limit };
         let root = machine.run()?;
         Ok(Self { root, ..machine.pickle })
     }
 }
 
 /// The running machine.
-struct Machine<R> {
+struct Unpickler<R> {
     input: io::Take<R>,
     stack: Vec<Value>,
     /// Heights of the stack at each open mark.
@@ -60,7 +60,7 @@ struct Machine<R> {
     limit: u64,
 }
 
-impl<R: Read> Machine<R> {
+impl<R: Read> Unpickler<R> {
     /// Runs to the STOP opcode and returns the value on top.
     fn run(&mut self) -> Result<Value> {
         loop {
@@ -147,7 +147,7 @@ impl<R: Read> Machine<R> {
         Ok(())
     }
 
-    /// What a call of `function` would give, without the call.
+    /// The value that a call of `function` would give, without the call.
     fn make(&mut self, mut function: Value, mut arguments: Value) -> Result<Value> {
         if function == Value::Global(Global::FromType)
             && let &[inner, _class, inner_arguments, ..] =
@@ -188,15 +188,15 @@ impl<R: Read> Machine<R> {
             (Global::Wrapped, &[tensor, ..]) => Ok(tensor),
             (Global::Encode, &[text, encoding]) => self.encode(text, encoding),
             (Global::Dtype, &[name, ..]) => Ok(self.add(Node::Dtype { name, order: Value::None })),
-            (Global::Array, _) => Ok(self.add(Node::Array(Array::default()))),
+            (Global::Array, _) => Ok(self.add(Node::Array(NumpyArray::default()))),
             (Global::FromBuffer, &[bytes, dtype, shape, order]) => {
                 let fortran = Value::Bool(self.pickle.text(order) != Some("C"));
-                Ok(self.add(Node::Array(Array { shape, dtype, fortran, bytes })))
+                Ok(self.add(Node::Array(NumpyArray { shape, dtype, fortran, bytes })))
             }
             (Global::Scalar, &[dtype, bytes]) => {
                 let shape = self.add(Node::Items(Vec::new()));
                 let fortran = Value::Bool(false);
-                Ok(self.add(Node::Array(Array { shape, dtype, fortran, bytes })))
+                Ok(self.add(Node::Array(NumpyArray { shape, dtype, fortran, bytes })))
             }
             (Global::Foreign, _) => Ok(self.add(Node::Foreign(Vec::new()))),
             (Global::Storage(_) | Global::ElementType(_) | Global::Scalar | Global::Other, _) => {
@@ -211,8 +211,8 @@ impl<R: Read> Machine<R> {
         }
     }
 
-    /// Whether a tensor's metadata say that its elements are stored with the other sign. That they
-    /// are conjugated changes no real number.
+    /// Returns true if a tensor's metadata say that its elements are stored with the other sign.
+    /// That they are conjugated changes no real number.
     fn is_negated(&self, metadata: Option<&Value>) -> bool {
         metadata.and_then(|&metadata| self.pickle.get(metadata, "neg")) == Some(Value::Bool(true))
     }
@@ -228,7 +228,7 @@ impl<R: Read> Machine<R> {
             && let (Some(key), Ok(len)) = (self.pickle.text(key), usize::try_from(len))
         {
             let key = key.to_string();
-            return Ok(self.add(Node::Storage(Storage { key, element, len })));
+            return Ok(self.add(Node::Storage(TensorStorage { key, element, len })));
         }
         Err("the identity of a storage is malformed".into())
     }
@@ -288,7 +288,7 @@ impl<R: Read> Machine<R> {
         let attributes = self.pickle.dict(state).map(<[_]>::to_vec);
         let elements = match self.pickle.items(state) {
             Some(&[_version, shape, dtype, fortran, bytes]) => {
-                Some(Array { shape, dtype, fortran, bytes })
+                Some(NumpyArray { shape, dtype, fortran, bytes })
             }
             _ => None,
         };

@@ -1,4 +1,4 @@
-//! What a pickle holds: values in an arena, and the tensors and arrays among them.
+//! The contents of a pickle: values in an arena, and the tensors and arrays among them.
 
 use serde_json::{Map, Value as Json};
 
@@ -33,7 +33,7 @@ pub(super) enum Node {
     Namespace(Vec<(Value, Value)>),
     /// An object of a class that is not known, with the pairs that were put into it.
     Foreign(Vec<(Value, Value)>),
-    Storage(Storage),
+    Storage(TensorStorage),
     Tensor(Rebuild),
     /// A tensor that is no plain array of numbers.
     Special(Special),
@@ -42,12 +42,12 @@ pub(super) enum Node {
         name: Value,
         order: Value,
     },
-    Array(Array),
+    Array(NumpyArray),
 }
 
 /// Where the elements of tensors lie.
 #[derive(Debug)]
-pub(crate) struct Storage {
+pub(crate) struct TensorStorage {
     /// Name of the record in the file.
     pub(crate) key: String,
     pub(crate) element: Element,
@@ -71,18 +71,18 @@ pub(crate) struct Rebuild {
     pub(crate) offset: Value,
     pub(crate) shape: Value,
     pub(crate) stride: Value,
-    /// What the elements are, if not those of the storage.
+    /// Type of the elements, if not that of the storage.
     pub(crate) element: Option<Element>,
-    /// Whether the elements are stored with the other sign.
+    /// True where the elements are stored with the other sign.
     pub(crate) negated: bool,
 }
 
 /// The state of a `NumPy` array, or of a number of its own, as found.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Array {
+pub(super) struct NumpyArray {
     pub(super) shape: Value,
     pub(super) dtype: Value,
-    /// Whether the first axis is the fastest.
+    /// True where the first axis is the fastest (column-major).
     pub(super) fortran: Value,
     pub(super) bytes: Value,
 }
@@ -92,7 +92,7 @@ pub(crate) struct NdArray<'a> {
     /// Its type of numbers, as in `<f8`.
     pub(crate) descr: String,
     pub(crate) shape: Vec<usize>,
-    /// Whether the first axis is the fastest.
+    /// True where the first axis is the fastest (column-major).
     pub(crate) fortran: bool,
     pub(crate) bytes: &'a [u8],
 }
@@ -116,7 +116,7 @@ impl NdArray<'_> {
     }
 }
 
-impl Default for Array {
+impl Default for NumpyArray {
     /// An array before it has its state.
     fn default() -> Self {
         Self { shape: Value::None, dtype: Value::None, fortran: Value::None, bytes: Value::None }
@@ -142,7 +142,7 @@ impl Pickle {
         &self.foreign
     }
 
-    /// What a dictionary holds under a textual key.
+    /// The value of a dictionary under a textual key.
     pub(crate) fn get(&self, dict: Value, key: &str) -> Option<Value> {
         let pairs = self.dict(dict)?;
         pairs.iter().find(|&&(name, _)| self.text(name) == Some(key)).map(|&(_, value)| value)
@@ -267,12 +267,12 @@ impl Pickle {
         }
     }
 
-    pub(crate) fn storage(&self, value: Value) -> Option<&Storage> {
+    pub(crate) fn storage(&self, value: Value) -> Option<&TensorStorage> {
         if let Some(Node::Storage(storage)) = self.node(value) { Some(storage) } else { None }
     }
 
     /// All storages that the pickle mentions.
-    pub(crate) fn storages(&self) -> impl Iterator<Item = &Storage> {
+    pub(crate) fn storages(&self) -> impl Iterator<Item = &TensorStorage> {
         self.nodes.iter().filter_map(|node| match node {
             Node::Storage(storage) => Some(storage),
             _ => None,
@@ -329,8 +329,8 @@ impl Pickle {
         Ok(found)
     }
 
-    /// What is in and below `root` beside tensors, as JSON: a namespace becomes an object, a tuple
-    /// a list; tensors, opaque values and numbers that JSON lacks become null.
+    /// The values in and below `root` beside tensors, as JSON: a namespace becomes an object, a
+    /// tuple a list; tensors, opaque values and numbers that JSON lacks become null.
     pub(crate) fn json(&self, root: Value) -> Result<Json> {
         self.json_below(root, 0, &mut 0)
     }
@@ -367,7 +367,7 @@ impl Pickle {
         })
     }
 
-    /// Whether `value` is, or may contain, a tensor.
+    /// Returns true if `value` is, or may contain, a tensor.
     fn leads_on(&self, value: Value) -> bool {
         matches!(
             self.node(value),

@@ -40,7 +40,7 @@ impl Default for Rank {
 }
 
 impl Rank {
-    /// This process's part of `n` things: from the first of them to the one behind the last.
+    /// This process's part of `n` things: from the first of them to the one after the last.
     pub fn share(self, n: usize) -> (usize, usize) {
         (n * self.index / self.size, n * (self.index + 1) / self.size)
     }
@@ -67,7 +67,7 @@ pub trait ProcessGroup: Send + Sync {
     /// Ends the other processes too, where this one cannot go on.
     fn abort(&self);
 
-    /// Whether any process says so.
+    /// Returns true if `flag` is true in any process.
     ///
     /// # Errors
     /// As [`sum`](Self::sum).
@@ -94,7 +94,7 @@ pub trait ProcessGroup: Send + Sync {
         Ok(Tensor::from_vec(sums, values.shape(), values.device())?)
     }
 
-    /// Whether all processes say the same.
+    /// Returns true if `what` is the same in all processes.
     ///
     /// # Errors
     /// As [`sum`](Self::sum).
@@ -236,7 +236,7 @@ mod tests {
         assert!(SingleProcess.any(true).unwrap() && !SingleProcess.any(false).unwrap());
     }
 
-    /// The losses of two batches under these settings, and the weights behind them.
+    /// The losses of two batches under these settings, and the weights after them.
     fn train(batch_size: usize, group: Arc<dyn ProcessGroup>) -> (Vec<f64>, Vec<Vec<f32>>) {
         let net = UNetConfig {
             in_channels: 1,

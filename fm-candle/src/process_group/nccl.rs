@@ -33,7 +33,8 @@ impl Nccl {
         Ok(Self { comm: OnceLock::new(), mpi: Mpi::start()? })
     }
 
-    /// What connects the GPUs: the first process names it, and MPI tells the others.
+    /// The NCCL communicator of the GPUs: the first process creates its id, and MPI sends it to the
+    /// others.
     fn comm(&self, device: &CudaDevice) -> Result<&Comm> {
         if let Some(comm) = self.comm.get() {
             return Ok(comm.get());

@@ -6,7 +6,7 @@ use std::thread;
 use super::{ProcessGroup, Rank};
 use crate::error::Result;
 
-/// What the threads lay out for each other.
+/// The values that the threads exchange.
 struct Table {
     values: Mutex<Vec<Vec<f64>>>,
     barrier: Barrier,
@@ -19,7 +19,7 @@ struct Thread {
 }
 
 impl Thread {
-    /// What all have brought, by number.
+    /// The values of all threads, by number.
     fn exchange(&self, own: Vec<f64>) -> Vec<Vec<f64>> {
         self.table.values.lock().unwrap()[self.rank.index] = own;
         self.table.barrier.wait();

@@ -1,6 +1,6 @@
 //! The activation scales of a packed file: how far the bytes of each feature map reach.
 
-use quant_core::format::{Activations, Kind, Model, with_section};
+use quant_core::format::{Activations, Model, SectionKind, with_section};
 use quant_core::infer::{Input, Plan, Precision};
 use quant_core::noise;
 
@@ -69,7 +69,7 @@ pub fn calibrate(file: &[u8], by: Calibration, mut drawn: impl FnMut()) -> Resul
         histogram.range().ok_or_else(|| Error::Config(finite()))
     };
     let ranges: Vec<f32> = maps.iter().enumerate().map(range).collect::<Result<_>>()?;
-    let kind = Kind::ACTIVATION_SCALES;
+    let kind = SectionKind::ACTIVATION_SCALES;
     let calibrated = with_section(file, kind, &Activations::emit(0.0, &ranges))?;
     let off = self_test_error(&Model::parse(&calibrated)?)?;
     Ok(with_section(file, kind, &Activations::emit(off, &ranges))?)

@@ -1,6 +1,6 @@
 //! The sections for a device: the memory that the net takes, and a vector to test itself by.
 
-use quant_core::format::{Kind, MemoryPlan, Model, SelfTestVector, fill_section};
+use quant_core::format::{MemoryPlan, Model, SectionKind, SelfTestVector, fill_section};
 use quant_core::infer::{Input, Plan};
 use quant_core::net::UNetConfig;
 use quant_core::noise;
@@ -32,7 +32,7 @@ impl<'a> From<&'a UNetConfig> for PackedNet<'a> {
 impl PackedNet<'_> {
     /// The sections that are filled once the tensors are written, of their length: the memory plan
     /// where the size of the images is known, and with it the self-test vector if it is asked for.
-    pub(super) fn sections(self) -> Result<Vec<(Kind, Vec<u8>)>> {
+    pub(super) fn sections(self) -> Result<Vec<(SectionKind, Vec<u8>)>> {
         let Self { config, self_test } = self;
         let Some(side) = config.image_size else {
             let missing = "a self-test vector needs a net with its image_size".into();
@@ -41,11 +41,11 @@ impl PackedNet<'_> {
         let rows = u32::try_from(side)
             .map_err(|_| Error::Config(format!("images of side {side} are too large")))?;
         let plan = MemoryPlan { size: (rows, rows), arena_bytes: 0, macs: 0 };
-        let mut sections = vec![(Kind::MEMORY_PLAN, plan.emit().to_vec())];
+        let mut sections = vec![(SectionKind::MEMORY_PLAN, plan.emit().to_vec())];
         if self_test {
             let pixels = side * side;
             let velocity = vec![0.0; config.out_channels * pixels];
-            sections.push((Kind::SELF_TEST, vector(config, side, &velocity)?));
+            sections.push((SectionKind::SELF_TEST, vector(config, side, &velocity)?));
         }
         Ok(sections)
     }
@@ -71,7 +71,7 @@ pub(super) fn fill(file: &[u8], head: &mut [u8]) -> Result<()> {
         Err(_) if model.self_test_vector().is_none() => return Ok(()),
         Err(error) => return Err(error.into()),
     };
-    fill_section(head, Kind::MEMORY_PLAN, &plan.stored().emit())?;
+    fill_section(head, SectionKind::MEMORY_PLAN, &plan.stored().emit())?;
     if model.self_test_vector().is_none() {
         return Ok(());
     }
@@ -83,5 +83,5 @@ pub(super) fn fill(file: &[u8], head: &mut [u8]) -> Result<()> {
     let input = Input { x: &x, concat: &[], t: TIME, label: net.num_classes.map(|_| 0) };
     plan.velocity(&model, &input, &mut arena, &mut v)?;
     let side = net.image_size.unwrap_or(0);
-    Ok(fill_section(head, Kind::SELF_TEST, &vector(net, side, &v)?)?)
+    Ok(fill_section(head, SectionKind::SELF_TEST, &vector(net, side, &v)?)?)
 }

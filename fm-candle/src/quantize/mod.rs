@@ -18,7 +18,7 @@ pub use recommended::is_sensitive;
 pub use report::{Report, TensorReport};
 pub use sink::{Discard, quantize_in_memory, quantize_to_file};
 pub use state_dict::StateDict;
-pub use stream::{Packed, quantize};
+pub use stream::{PackedModel, quantize};
 pub use tensor::{PackedTensor, TensorPolicy};
 pub use torch::quantize_to_torch;
 
@@ -27,7 +27,7 @@ mod tests {
     use candle_core::{Device, Tensor};
     use quant_core::bits::Bits;
     use quant_core::format::Model;
-    use quant_core::quantize::Options;
+    use quant_core::quantize::QuantizeOptions;
     use quant_core::scheme::Scheme;
 
     use super::*;
@@ -41,7 +41,7 @@ mod tests {
     }
 
     fn options(bits: u8) -> TensorPolicy {
-        TensorPolicy::Quantize(Options::new(Scheme::LloydMax, Bits::new(bits).unwrap()))
+        TensorPolicy::Quantize(QuantizeOptions::new(Scheme::LloydMax, Bits::new(bits).unwrap()))
     }
 
     #[test]
@@ -60,7 +60,7 @@ mod tests {
             },
         )
         .unwrap();
-        let Packed { mut sink, head, report } = packed;
+        let PackedModel { mut sink, head, report } = packed;
         sink[..head.len()].copy_from_slice(&head);
         let model = Model::parse(&sink).unwrap();
         for ((name, tensor), stored) in seen.iter().zip(model.tensors()) {

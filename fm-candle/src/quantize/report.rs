@@ -57,7 +57,7 @@ pub struct Report {
 }
 
 /// Facts of a tensor before the file is complete.
-pub(super) struct Entry {
+pub(super) struct PendingReport {
     pub(super) name: String,
     pub(super) shape: Vec<usize>,
     pub(super) scheme: &'static str,
@@ -70,10 +70,14 @@ pub(super) struct Entry {
 
 impl Report {
     /// The report on tensors that take so many bytes each in a file of `file_bytes`.
-    pub(super) fn new(entries: Vec<Entry>, record_bytes: &[usize], file_bytes: usize) -> Self {
+    pub(super) fn new(
+        entries: Vec<PendingReport>,
+        record_bytes: &[usize],
+        file_bytes: usize,
+    ) -> Self {
         let mut sums = Distortion::default();
         entries.iter().filter_map(|entry| entry.coded).for_each(|coded| sums.add(coded));
-        let count = |entry: &Entry| entry.shape.iter().product::<usize>();
+        let count = |entry: &PendingReport| entry.shape.iter().product::<usize>();
         let floating = entries.iter().filter(|entry| entry.scheme != "i64");
         let parameters = floating.map(|entry| count(entry) as u64).sum::<u64>();
         let tensors = entries.into_iter().zip(record_bytes).map(|(entry, &bytes)| {

@@ -10,7 +10,7 @@ use quant_core::net::UNetConfig;
 use super::device::{self, PackedNet};
 use super::report::Report;
 use super::state_dict::StateDict;
-use super::stream::{Packed, quantize};
+use super::stream::{PackedModel, quantize};
 use super::tensor::{PackedTensor, TensorPolicy};
 use crate::atomic;
 use crate::checkpoint::TensorInfo;
@@ -57,7 +57,8 @@ pub fn quantize_to_file(
 ) -> Result<Report> {
     atomic::write_through(path, |out| {
         let sink = FileSink { out, path };
-        let Packed { sink, mut head, report } = quantize(dict, indices, net, sink, policy, done)?;
+        let PackedModel { sink, mut head, report } =
+            quantize(dict, indices, net, sink, policy, done)?;
         let io = |cause| Error::io(path, cause);
         let put_head = |out: &mut atomic::Writer<'_>, head: &[u8]| {
             out.seek(SeekFrom::Start(0))?;
@@ -84,7 +85,7 @@ pub fn quantize_in_memory(
 ) -> Result<(Vec<u8>, Report)> {
     let all: Vec<usize> = (0..tensors.len()).collect();
     let packed = quantize(tensors, &all, net.map(Into::into), Vec::new(), policy, |_, _| Ok(()))?;
-    let Packed { mut sink, mut head, report } = packed;
+    let PackedModel { mut sink, mut head, report } = packed;
     sink[..head.len()].copy_from_slice(&head);
     device::fill(&sink, &mut head)?;
     sink[..head.len()].copy_from_slice(&head);

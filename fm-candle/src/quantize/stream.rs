@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 
 /// A packed file but for its head, whose place the sink has filled with as many zeros. The head's
 /// memory plan and self-test vector are not known yet: they are of their length, and empty.
-pub struct Packed<S> {
+pub struct PackedModel<S> {
     /// Sink that took the bytes.
     pub sink: S,
     /// Bytes of the head.
@@ -35,7 +35,7 @@ pub fn quantize<S>(
     sink: S,
     policy: impl Fn(&str, &[usize]) -> TensorPolicy,
     mut done: impl FnMut(&TensorInfo, &PackedTensor) -> Result<()>,
-) -> Result<Packed<S>>
+) -> Result<PackedModel<S>>
 where
     S: Sink,
     Error: From<S::Error>,
@@ -67,5 +67,5 @@ where
     }
     let written = writer.finish()?;
     let report = Report::new(reports, &written.record_bytes, written.file_bytes);
-    Ok(Packed { sink: written.sink, head: written.head, report })
+    Ok(PackedModel { sink: written.sink, head: written.head, report })
 }

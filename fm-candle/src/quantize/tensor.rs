@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use candle_core::{Device, Tensor};
 use half::f16;
 use quant_core::quantize::{
-    Distortion, Options, ParallelMap, QuantizedTensor, Weights, quantize_on,
+    Distortion, ParallelMap, QuantizeOptions, QuantizedTensor, WeightSlices, quantize_on,
 };
 use rayon::prelude::*;
 
@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum TensorPolicy {
     /// Codes with codebooks, by these options.
-    Quantize(Options),
+    Quantize(QuantizeOptions),
     /// Values rounded to f16.
     F16,
     /// Kept as f32, infinities and NaN included; f64 is rounded.
@@ -58,10 +58,10 @@ pub(super) fn pack(
     elements: &Elements<'_>,
     info: &TensorInfo,
     policy: Option<TensorPolicy>,
-) -> Result<(PackedTensor, report::Entry)> {
+) -> Result<(PackedTensor, report::PendingReport)> {
     let entry = |scheme, bits, coded, kept| {
         let (name, shape) = (info.name.clone(), info.shape.clone());
-        report::Entry { name, shape, scheme, bits, coded, kept }
+        report::PendingReport { name, shape, scheme, bits, coded, kept }
     };
     let Some(policy) = policy else {
         let integers = elements.i64s().unwrap_or_default();
@@ -111,7 +111,7 @@ fn not_finite(error: quant_core::Error, elements: &Elements<'_>, info: &TensorIn
     }
 }
 
-impl Weights for Elements<'_> {
+impl WeightSlices for Elements<'_> {
     fn count(&self) -> usize {
         self.len()
     }

@@ -17,8 +17,8 @@ use candle_core::Tensor;
 use super::adams_coefficients::{bashforth, moulton};
 use super::control::Control;
 use super::field::Field;
-use super::fixed::{self, Advance, Span, rk4_from};
-use super::options::{Adams, Options, Unconverged};
+use super::fixed::{self, Advance, GridStep, rk4_from};
+use super::options::{Adams, SolverOptions, Unconverged};
 use crate::error::Result;
 
 /// The fewest slopes that a step of Adams is made of.
@@ -30,7 +30,7 @@ pub(super) fn solve(
     field: &mut Field<'_>,
     x: &Tensor,
     times: &[f64],
-    options: &Options,
+    options: &SolverOptions,
     each: &mut dyn FnMut(Tensor),
 ) -> Result<Vec<Unconverged>> {
     options.adams.check()?;
@@ -44,7 +44,7 @@ pub(super) fn solve(
         steps: 0,
         unconverged: Vec::new(),
     };
-    let step = |v: &mut Field<'_>, x: &Tensor, span: &Span| history.step(implicit, v, x, span);
+    let step = |v: &mut Field<'_>, x: &Tensor, span: &GridStep| history.step(implicit, v, x, span);
     fixed::solve(step, field, x, times, options, each)?;
     Ok(history.unconverged)
 }
@@ -65,7 +65,7 @@ impl History<'_> {
         implicit: bool,
         v: &mut Field<'_>,
         x: &Tensor,
-        span: &Span,
+        span: &GridStep,
     ) -> Result<Advance> {
         let f0 = span.first(v, x)?;
         self.slopes.push_front(f0.clone());
@@ -88,7 +88,7 @@ impl History<'_> {
         mut dx: Tensor,
         v: &mut Field<'_>,
         x: &Tensor,
-        span: &Span,
+        span: &GridStep,
     ) -> Result<Tensor> {
         let weights = moulton(self.slopes.len() + 1);
         let (now, before) = (span.h * weights[0], &weights[1..]);
@@ -129,7 +129,7 @@ mod tests {
         let x = Tensor::new(&[1f64], &Device::Cpu)?;
         let mut field = |x: &Tensor, _t: f64| -> Result<Tensor> { Ok((x * rate)?) };
         let control = Control { atol: 1e-14, rtol: 1e-14, ..Control::default() };
-        let options = Options { adams, control, ..Options::default() };
+        let options = SolverOptions { adams, control, ..SolverOptions::default() };
         let grid = uniform_grid(1.0 / f64::from(steps))?;
         let mut end = x.clone();
         let trace = solve(method, &mut field, &x, &grid, &options, |x| end = x)?;

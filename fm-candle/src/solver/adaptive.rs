@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! f = v(x, t), h from the first slopes
-//! until the asked time lies behind:
+//! until the asked time is passed:
 //!     x1, error, slopes = the tableau's step of length h
 //!     ratio = |error / (atol + rtol max(|x|, |x1|))|, root of the mean square
 //!     ratio <= 1: x = x1, t = t + h, f = the last slope
@@ -11,26 +11,26 @@
 //! The last step goes past the last time, and a polynomial of degree 4 leads back to it. Stages at
 //! the end of a step see the last float before its time. Time is double, whatever the state is. A
 //! step that would pass a prescribed time ends there; where the field jumps at that time, the next
-//! step starts with the slope at the first float behind it.
+//! step starts with the slope at the first float after it.
 
 use candle_core::Tensor;
 
 use super::control::Control;
 use super::dense::{Knots, Quartic};
 use super::field::Field;
-use super::options::Options;
+use super::options::SolverOptions;
 use super::tableau::Tableau;
 use crate::error::{Error, Result};
 use crate::ops::is_finite;
 
 /// A step that an adaptive method tried.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Step {
+pub struct SolverStep {
     /// Where it starts.
     pub t: f64,
     /// Its length, negative backward in time.
     pub h: f64,
-    /// Whether its error was small enough.
+    /// True if its error was within the tolerances.
     pub accepted: bool,
 }
 
@@ -41,9 +41,9 @@ pub(super) fn solve(
     field: &mut Field<'_>,
     x: &Tensor,
     times: &[f64],
-    options: &Options,
+    options: &SolverOptions,
     each: &mut dyn FnMut(Tensor),
-) -> Result<Vec<Step>> {
+) -> Result<Vec<SolverStep>> {
     let control = &options.control;
     control.check()?;
     let [start, asked @ ..] = times else { return Ok(Vec::new()) };
@@ -53,7 +53,7 @@ pub(super) fn solve(
         Some(h) => h,
         None => control.initial_step(field, start, x, &f, pair.order)?,
     };
-    let mut run = Run {
+    let mut run = Integration {
         pair,
         control,
         stops: stops(field, options, start)?,
@@ -75,12 +75,12 @@ pub(super) fn solve(
 #[derive(Clone, Copy)]
 struct Stop {
     t: f64,
-    /// Whether the field jumps there.
+    /// True if the field jumps there.
     jump: bool,
 }
 
 /// The prescribed times from `start` on, in the solver's time and order.
-fn stops(field: &Field<'_>, options: &Options, start: f64) -> Result<Vec<Stop>> {
+fn stops(field: &Field<'_>, options: &SolverOptions, start: f64) -> Result<Vec<Stop>> {
     let all = |times: &[f64], jump| -> Vec<Stop> {
         times.iter().map(|&t| Stop { t: field.flip(t), jump }).collect()
     };
@@ -105,25 +105,25 @@ struct Point {
 }
 
 /// The last accepted step: its start and its slopes, for what lies between.
-struct Span {
+struct Interval {
     t0: f64,
     h: f64,
     x0: Tensor,
     slopes: Vec<Tensor>,
 }
 
-struct Run<'a> {
+struct Integration<'a> {
     pair: &'static Tableau,
     control: &'a Control,
     stops: Vec<Stop>,
     now: Point,
-    last: Option<Span>,
+    last: Option<Interval>,
     /// The length of the next step.
     h: f64,
-    steps: Vec<Step>,
+    steps: Vec<SolverStep>,
 }
 
-impl Run<'_> {
+impl Integration<'_> {
     /// Tries one step, and takes it if its error is small enough.
     fn step(&mut self, field: &mut Field<'_>) -> Result<()> {
         let Control { min_step, max_step, max_num_steps, .. } = *self.control;
@@ -160,7 +160,7 @@ impl Run<'_> {
             let reason = format!("the state after a step of {h:e} is not finite");
             return Err(self.failure(field, &reason));
         }
-        self.steps.push(Step { t: field.flip(t0), h: field.flip(h), accepted });
+        self.steps.push(SolverStep { t: field.flip(t0), h: field.flip(h), accepted });
         self.h = self.control.next_step(h, ratio, self.pair.order);
         if accepted {
             let f = match stop {
@@ -168,7 +168,7 @@ impl Run<'_> {
                 _ => slopes[slopes.len() - 1].clone(),
             };
             let x0 = core::mem::replace(&mut self.now, Point { t: t1, x: x1, f }).x;
-            self.last = Some(Span { t0, h: rounded, x0, slopes });
+            self.last = Some(Interval { t0, h: rounded, x0, slopes });
         }
         Ok(())
     }
@@ -191,7 +191,9 @@ impl Run<'_> {
 
     /// The state at a time of the last step.
     fn between(&self, field: &Field<'_>, t: f64) -> Result<Tensor> {
-        let Some(Span { t0, h, x0, slopes }) = &self.last else { return Ok(self.now.x.clone()) };
+        let Some(Interval { t0, h, x0, slopes }) = &self.last else {
+            return Ok(self.now.x.clone());
+        };
         let middle = (x0 + combine(slopes, self.pair.middle, field, *h)?)?;
         let (f0, f1) = (&slopes[0], &slopes[slopes.len() - 1]);
         let knots = Knots { y0: x0, middle: &middle, y1: &self.now.x, f0, f1 };
@@ -227,7 +229,7 @@ mod tests {
     use candle_core::{Device, Tensor};
 
     use crate::error::{Error, Result};
-    use crate::solver::{Control, Method, Options, solve};
+    use crate::solver::{Control, Method, SolverOptions, solve};
 
     const ADAPTIVE: [(Method, u32); 5] = [
         (Method::AdaptiveHeun, 2),
@@ -244,7 +246,7 @@ mod tests {
         let control =
             Control { first_step: Some(h), max_step: h, min_step: h, ..Control::default() };
         let mut field = |x: &Tensor, _t: f64| -> Result<Tensor> { Ok(x.neg()?) };
-        let options = Options { control, ..Options::default() };
+        let options = SolverOptions { control, ..SolverOptions::default() };
         let mut end = x.clone();
         let trace = solve(method, &mut field, &x, &[0.0, 4.0], &options, |x| end = x).unwrap();
         assert_eq!(trace.steps.len(), steps as usize);
@@ -268,7 +270,7 @@ mod tests {
         let x = Tensor::new(&[[1f64, -0.5], [0.25, 2.0]], &Device::Cpu).unwrap();
         let mut field = |x: &Tensor, t: f64| -> Result<Tensor> { Ok((x.sin()? * (1.0 + t))?) };
         let control = Control { atol: 1e-7, rtol: 1e-7, ..Control::default() };
-        let options = Options { control, ..Options::default() };
+        let options = SolverOptions { control, ..SolverOptions::default() };
         for (method, _) in ADAPTIVE {
             let mut through = |x: &Tensor, times: [f64; 2]| {
                 let mut end = x.clone();
@@ -290,7 +292,7 @@ mod tests {
         for (method, _) in ADAPTIVE {
             let times = [0.0, 2.0];
             let control = Control { atol: 1e-3, rtol: 1e-3, ..Control::default() };
-            let options = Options { control, ..Options::default() };
+            let options = SolverOptions { control, ..SolverOptions::default() };
             let error = solve(method, &mut field, &x, &times, &options, |_| ()).unwrap_err();
             let text = error.to_string();
             assert!(text.contains("failed at t = ") && text.contains(", step "), "{text}");
@@ -303,7 +305,7 @@ mod tests {
         let run = |times: &[f64], max_num_steps| {
             let mut field = |x: &Tensor, _t: f64| -> Result<Tensor> { Ok(x.neg()?) };
             let control = Control { max_num_steps, ..Control::default() };
-            let options = Options { control, ..Options::default() };
+            let options = SolverOptions { control, ..SolverOptions::default() };
             solve(Method::Bosh3, &mut field, &x, times, &options, |_| ())
         };
         for times in [&[0.0, 1.0][..], &[1.0, 0.5, 0.0]] {
@@ -322,7 +324,8 @@ mod tests {
         let mut field = |x: &Tensor, _t: f64| -> Result<Tensor> { Ok((x * f64::NAN)?) };
         let times = [0.0, 1.0];
         assert!(
-            solve(Method::Dopri5, &mut field, &x, &times, &Options::default(), |_| ()).is_err()
+            solve(Method::Dopri5, &mut field, &x, &times, &SolverOptions::default(), |_| ())
+                .is_err()
         );
     }
 
@@ -335,7 +338,7 @@ mod tests {
             let mut field = |x: &Tensor, t: f64| -> Result<Tensor> { Ok(x.affine(0.0, jump(t))?) };
             let control = Control { first_step: Some(0.25), ..Control::default() };
             let (step_t, jump_t) = (step_t.to_vec(), jump_t.to_vec());
-            let options = Options { control, step_t, jump_t, ..Options::default() };
+            let options = SolverOptions { control, step_t, jump_t, ..SolverOptions::default() };
             let mut end = x.clone();
             let trace = solve(Method::Dopri5, &mut field, &x, &times, &options, |x| end = x)?;
             let end = end.to_vec1::<f64>().unwrap()[0];
@@ -362,7 +365,8 @@ mod tests {
         let x = Tensor::new(&[0f64], &Device::Cpu).unwrap();
         let mut field = |x: &Tensor, _: f64| -> Result<Tensor> { Ok(x.affine(0.0, 1.0)?) };
         let control = Control { first_step: Some(0.25), max_step: 0.25, ..Control::default() };
-        let options = Options { control, step_t: vec![0.25, 0.6], ..Options::default() };
+        let options =
+            SolverOptions { control, step_t: vec![0.25, 0.6], ..SolverOptions::default() };
         let trace = solve(Method::Dopri5, &mut field, &x, &[0.0, 0.7], &options, |_| ()).unwrap();
         let starts: Vec<f64> = trace.steps.iter().map(|step| step.t).collect();
         assert_eq!(starts, [0.0, 0.25, 0.5, 0.6]);

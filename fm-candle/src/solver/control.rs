@@ -1,4 +1,4 @@
-//! What an adaptive solver steers by: tolerances, the first step, the next step.
+//! The step control of adaptive solvers: tolerances, the first step, the next step.
 
 use candle_core::{DType, Tensor};
 
@@ -84,7 +84,7 @@ impl Control {
         self.norm(&(error / self.allowed(y0, y1)?)?)
     }
 
-    /// Whether `|error / (atol + rtol max(|y0|, |y1|))| < 1` for every element.
+    /// Returns true if `|error / (atol + rtol max(|y0|, |y1|))| < 1` for every element.
     pub(super) fn is_within(&self, error: &Tensor, y0: &Tensor, y1: &Tensor) -> Result<bool> {
         let within = (error / self.allowed(y0, y1)?)?.abs()?.lt(1.0)?;
         Ok(within.min_all()?.to_scalar::<u8>()? == 1)

@@ -20,11 +20,11 @@ use candle_core::{DType, Tensor};
 
 use super::field::{Field, round};
 use super::grid::step_grid;
-use super::options::{Interpolation, Options};
+use super::options::{Interpolation, SolverOptions};
 use crate::error::Result;
 use crate::ops::is_finite;
 
-/// What a step finds.
+/// The result of a step.
 pub(super) struct Advance {
     /// The change of the state.
     pub(super) dx: Tensor,
@@ -33,21 +33,21 @@ pub(super) struct Advance {
 }
 
 /// One step over a span from `x`.
-pub(super) type Step = fn(&mut Field<'_>, &Tensor, &Span) -> Result<Advance>;
+pub(super) type StepFn = fn(&mut Field<'_>, &Tensor, &GridStep) -> Result<Advance>;
 
 const THIRD: f64 = 1.0 / 3.0;
 
 /// A step of the grid; times are rounded to the grid's precision.
-pub(super) struct Span {
+pub(super) struct GridStep {
     pub(super) t0: f64,
     pub(super) t1: f64,
     pub(super) h: f64,
     dtype: DType,
-    /// Whether the ends are seen from within the step.
+    /// True if the ends are seen from within the step.
     perturb: bool,
 }
 
-impl Span {
+impl GridStep {
     /// The slope at the start.
     pub(super) fn first(&self, v: &mut Field<'_>, x: &Tensor) -> Result<Tensor> {
         if self.perturb { v.after(x, self.t0) } else { v.at(x, self.t0) }
@@ -96,24 +96,24 @@ impl Span {
     }
 }
 
-pub(super) fn euler(v: &mut Field<'_>, x: &Tensor, span: &Span) -> Result<Advance> {
+pub(super) fn euler(v: &mut Field<'_>, x: &Tensor, span: &GridStep) -> Result<Advance> {
     let f0 = span.first(v, x)?;
     Ok(Advance { dx: (&f0 * span.h)?, f0 })
 }
 
-pub(super) fn midpoint(v: &mut Field<'_>, x: &Tensor, span: &Span) -> Result<Advance> {
+pub(super) fn midpoint(v: &mut Field<'_>, x: &Tensor, span: &GridStep) -> Result<Advance> {
     let f0 = span.first(v, x)?;
     let k2 = v.at(&(x + (&f0 * (0.5 * span.h))?)?, span.at(0.5))?;
     Ok(Advance { dx: (k2 * span.h)?, f0 })
 }
 
-pub(super) fn heun2(v: &mut Field<'_>, x: &Tensor, span: &Span) -> Result<Advance> {
+pub(super) fn heun2(v: &mut Field<'_>, x: &Tensor, span: &GridStep) -> Result<Advance> {
     let f0 = span.first(v, x)?;
     let k2 = span.last(v, &(x + (&f0 * span.h)?)?, span.at(1.0))?;
     Ok(Advance { dx: (((&f0 + k2)? * 0.5)? * span.h)?, f0 })
 }
 
-pub(super) fn heun3(v: &mut Field<'_>, x: &Tensor, span: &Span) -> Result<Advance> {
+pub(super) fn heun3(v: &mut Field<'_>, x: &Tensor, span: &GridStep) -> Result<Advance> {
     let h = span.h;
     let f0 = span.first(v, x)?;
     let k2 = v.at(&(x + (&f0 * (h * THIRD))?)?, span.at(THIRD))?;
@@ -121,13 +121,18 @@ pub(super) fn heun3(v: &mut Field<'_>, x: &Tensor, span: &Span) -> Result<Advanc
     Ok(Advance { dx: (((&f0 * 0.25)? + (k3 * 0.75)?)? * h)?, f0 })
 }
 
-pub(super) fn rk4(v: &mut Field<'_>, x: &Tensor, span: &Span) -> Result<Advance> {
+pub(super) fn rk4(v: &mut Field<'_>, x: &Tensor, span: &GridStep) -> Result<Advance> {
     let f0 = span.first(v, x)?;
     Ok(Advance { dx: rk4_from(v, x, span, &f0)?, f0 })
 }
 
 /// The change of `x` by the 3/8 rule whose first slope is `k1`.
-pub(super) fn rk4_from(v: &mut Field<'_>, x: &Tensor, span: &Span, k1: &Tensor) -> Result<Tensor> {
+pub(super) fn rk4_from(
+    v: &mut Field<'_>,
+    x: &Tensor,
+    span: &GridStep,
+    k1: &Tensor,
+) -> Result<Tensor> {
     let h = span.h;
     let k2 = v.at(&(x + (k1 * (h * THIRD))?)?, span.at(THIRD))?;
     let k3 = v.at(&(x + ((&k2 - (k1 * THIRD)?)? * h)?)?, span.at(2.0 * THIRD))?;
@@ -141,14 +146,14 @@ pub(super) fn rk4_from(v: &mut Field<'_>, x: &Tensor, span: &Span, k1: &Tensor) 
 ///
 /// Times are the solver's, growing, and are calculated in the precision of `options.time`.
 pub(super) fn solve(
-    mut step: impl FnMut(&mut Field<'_>, &Tensor, &Span) -> Result<Advance>,
+    mut step: impl FnMut(&mut Field<'_>, &Tensor, &GridStep) -> Result<Advance>,
     field: &mut Field<'_>,
     x: &Tensor,
     times: &[f64],
-    options: &Options,
+    options: &SolverOptions,
     each: &mut dyn FnMut(Tensor),
 ) -> Result<()> {
-    let Options { step_size, time: dtype, interpolation, perturb, .. } = *options;
+    let SolverOptions { step_size, time: dtype, interpolation, perturb, .. } = *options;
     let times: Vec<f64> = times.iter().map(|&t| round(dtype, t)).collect();
     let [first, .., last] = times[..] else { return Ok(()) };
     let grid = match step_size {
@@ -159,7 +164,7 @@ pub(super) fn solve(
     let mut asked = times[1..].iter().copied().peekable();
     for (number, t) in grid.windows(2).enumerate() {
         let (t0, t1) = (t[0], t[1]);
-        let span = Span { t0, t1, h: round(dtype, t1 - t0), dtype, perturb };
+        let span = GridStep { t0, t1, h: round(dtype, t1 - t0), dtype, perturb };
         let Advance { dx, f0 } = step(field, &x0, &span)?;
         let x1 = (&x0 + dx)?;
         if !is_finite(&x1)? {
@@ -188,7 +193,7 @@ mod tests {
     use candle_core::Device;
 
     use crate::error::Result;
-    use crate::solver::{Interpolation, Method, Options, solve, uniform_grid};
+    use crate::solver::{Interpolation, Method, SolverOptions, solve, uniform_grid};
     use candle_core::Tensor;
 
     /// Error at t = 1 of `x' = -x`, `x(0) = 1`, with `steps` steps.
@@ -197,7 +202,7 @@ mod tests {
         let grid = uniform_grid(1.0 / f64::from(steps)).unwrap();
         let mut field = |x: &Tensor, _t: f64| -> Result<Tensor> { Ok(x.neg()?) };
         let mut end = x.clone();
-        solve(method, &mut field, &x, &grid, &Options::default(), |x| end = x).unwrap();
+        solve(method, &mut field, &x, &grid, &SolverOptions::default(), |x| end = x).unwrap();
         (end.to_vec1::<f64>().unwrap()[0] - (-1f64).exp()).abs()
     }
 
@@ -215,7 +220,7 @@ mod tests {
     fn asked_times_lie_on_lines_between_the_grids_states() {
         let x = Tensor::new(&[0f64], &Device::Cpu).unwrap();
         let mut field = |x: &Tensor, t: f64| -> Result<Tensor> { Ok(x.affine(0.0, t)?) };
-        let options = Options { step_size: Some(0.5), ..Options::default() };
+        let options = SolverOptions { step_size: Some(0.5), ..SolverOptions::default() };
         let mut states = Vec::new();
         let trace = solve(Method::Euler, &mut field, &x, &[0.0, 0.75, 1.0], &options, |x| {
             states.push(x.to_vec1::<f64>().unwrap()[0]);
@@ -232,7 +237,8 @@ mod tests {
         let at = |interpolation| {
             let mut field =
                 |x: &Tensor, t: f64| -> Result<Tensor> { Ok(x.affine(0.0, 3.0 * t * t)?) };
-            let options = Options { step_size: Some(1.0), interpolation, ..Options::default() };
+            let options =
+                SolverOptions { step_size: Some(1.0), interpolation, ..SolverOptions::default() };
             let mut states = Vec::new();
             let times = [0.0, 0.25, 0.5, 1.0];
             let trace = solve(Method::Rk4, &mut field, &x, &times, &options, |x| {
@@ -255,7 +261,7 @@ mod tests {
         let end = |perturb| {
             let jump = |t: f64| if t < 0.5 { 1.0 } else { 2.0 };
             let mut field = |x: &Tensor, t: f64| -> Result<Tensor> { Ok(x.affine(0.0, jump(t))?) };
-            let options = Options { perturb, ..Options::default() };
+            let options = SolverOptions { perturb, ..SolverOptions::default() };
             let mut end = 0.0;
             solve(Method::Heun2, &mut field, &x, &[0.0, 0.5, 1.0], &options, |x| {
                 end = x.to_vec1::<f64>().unwrap()[0];
@@ -274,7 +280,7 @@ mod tests {
         };
         for method in [Method::Euler, Method::Rk4, Method::ExplicitAdams] {
             let grid = [0.0, 0.25, 0.5, 0.75, 1.0];
-            let error = solve(method, &mut field, &x, &grid, &Options::default(), |_| ());
+            let error = solve(method, &mut field, &x, &grid, &SolverOptions::default(), |_| ());
             let text = error.unwrap_err().to_string();
             assert!(text.contains("failed at t = 0.") && text.contains(", step "), "{text}");
         }

@@ -29,22 +29,22 @@ use candle_core::{DType, Tensor};
 
 use crate::error::{Error, Result};
 use field::Field;
-use method::{Scheme, scheme};
+use method::{StepScheme, scheme};
 
-pub use adaptive::Step;
+pub use adaptive::SolverStep;
 pub use control::Control;
 pub use field::Velocity;
 pub use grid::{edm_grid, steps_grid, uniform_grid};
-pub use options::{Adams, Interpolation, Options, Unconverged};
+pub use options::{Adams, Interpolation, SolverOptions, Unconverged};
 pub use quant_core::method::Method;
 
-/// What a solution cost.
+/// The evaluations and steps of a solution.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Trace {
     /// Every time at which the field was evaluated, in order.
     pub evaluations: Vec<f64>,
     /// The steps of an adaptive method.
-    pub steps: Vec<Step>,
+    pub steps: Vec<SolverStep>,
     /// Steps of `implicit_adams` that it could not correct to within the tolerances: the solution
     /// goes on, but may be wrong.
     pub unconverged: Vec<Unconverged>,
@@ -68,7 +68,7 @@ pub fn solve(
     v: &mut dyn Velocity,
     x: &Tensor,
     times: &[f64],
-    options: &Options,
+    options: &SolverOptions,
     mut each: impl FnMut(Tensor),
 ) -> Result<Trace> {
     let sign = if times.len() > 1 && times[0] > times[1] { -1.0 } else { 1.0 };
@@ -86,11 +86,11 @@ pub fn solve(
     let times: Vec<f64> = times.iter().map(|t| sign * t).collect();
     let (mut steps, mut unconverged) = (Vec::new(), Vec::new());
     match scheme(method) {
-        Scheme::Fixed(step) => fixed::solve(step, &mut field, x, &times, options, &mut each)?,
-        Scheme::Adams { implicit } => {
+        StepScheme::Fixed(step) => fixed::solve(step, &mut field, x, &times, options, &mut each)?,
+        StepScheme::Adams { implicit } => {
             unconverged = adams::solve(implicit, &mut field, x, &times, options, &mut each)?;
         }
-        Scheme::Adaptive(pair) => {
+        StepScheme::Adaptive(pair) => {
             steps = adaptive::solve(pair, &mut field, x, &times, options, &mut each)?;
         }
     }
@@ -107,7 +107,7 @@ mod tests {
         for method in [Method::Euler, Method::Dopri5] {
             let run = |times: &[f64]| {
                 let mut v = |x: &Tensor, _: f64| Ok(x.clone());
-                solve(method, &mut v, &x, times, &Options::default(), |_| ())
+                solve(method, &mut v, &x, times, &SolverOptions::default(), |_| ())
             };
             for bad in [&[0.0, 0.5, 0.25][..], &[0.0, 0.5, 0.5, 1.0], &[0.0, f64::NAN]] {
                 assert!(run(bad).is_err(), "{method}: {bad:?}");

@@ -20,14 +20,14 @@ pub enum Interpolation {
 
 /// Settings of [`solve`](super::solve).
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct SolverOptions {
     /// Steps of a fixed-step method; without it the asked times are the grid.
     pub step_size: Option<f64>,
     /// Precision of a fixed-step method's times, F32 or F64 (torch's type of the time grid).
     pub time: DType,
     /// Asked times between a fixed-step method's steps (torchdiffeq's `interp`).
     pub interpolation: Interpolation,
-    /// Whether a fixed-step method sees the ends of a step from within it: at the float after its
+    /// True if a fixed-step method sees the ends of a step from within it: at the float after its
     /// start and the one before its end, for fields that jump at times of the grid.
     pub perturb: bool,
     /// Order and corrections of a method of Adams.
@@ -36,11 +36,11 @@ pub struct Options {
     pub control: Control,
     /// Times at which an adaptive method must end a step.
     pub step_t: Vec<f64>,
-    /// Such times at which the field jumps, too: its slope is taken anew behind them.
+    /// Such times at which the field jumps, too: its slope is taken anew after them.
     pub jump_t: Vec<f64>,
 }
 
-impl Default for Options {
+impl Default for SolverOptions {
     fn default() -> Self {
         Self {
             step_size: None,

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 
 use super::config::TrainConfig;
 use super::loader::Pixels;
-use super::progress::Progress;
+use super::progress::TrainProgress;
 use crate::error::Result;
 use crate::path::Times;
 use crate::process_group::Rank;
@@ -45,7 +45,7 @@ impl Batch {
     pub(super) fn draw(
         from: &Pixels,
         config: &TrainConfig,
-        progress: &Progress,
+        progress: &TrainProgress,
         rank: Rank,
         device: &Device,
     ) -> Result<Self> {
@@ -87,8 +87,8 @@ impl Batch {
     }
 }
 
-/// Whether this batch is trained without labels.
-fn drops_labels(config: &TrainConfig, progress: &Progress) -> bool {
+/// Returns true if this batch is trained without labels.
+fn drops_labels(config: &TrainConfig, progress: &TrainProgress) -> bool {
     let stream = Domain::ClassDrop.stream(config.seed);
     f64::from(stream.uniform(progress.batches, 0)) < config.class_drop_prob
 }

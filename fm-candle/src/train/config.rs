@@ -1,4 +1,4 @@
-//! What a run is asked to do.
+//! The settings of a run.
 
 use serde::{Deserialize, Serialize};
 
@@ -19,21 +19,21 @@ pub struct TrainConfig {
     pub lr: f64,
     /// AdamW's decays.
     pub optimizer_betas: (f64, f64),
-    /// Whether the learning rate falls linearly to 1e-8 over all epochs.
+    /// Decay the learning rate linearly to 1e-8 over all epochs.
     pub decay_lr: bool,
     /// Probability that a whole batch is trained without its labels.
     pub class_drop_prob: f64,
-    /// Whether times follow the skewed distribution.
+    /// Draw times from the skewed distribution.
     pub skewed_timesteps: bool,
-    /// Whether a moving average of the weights is kept (decay at most 0.999).
+    /// Keep a moving average of the weights (decay at most 0.999).
     pub use_ema: bool,
     /// Seed of everything random.
     pub seed: u64,
-    /// Whether images are flipped left to right with probability 1/2.
+    /// Flip images left to right with probability 1/2.
     pub flip: bool,
-    /// What the net computes in.
-    pub precision: Precision,
-    /// Whether maps inside blocks are computed again for their gradients, not kept.
+    /// The type that the net computes in.
+    pub precision: TrainPrecision,
+    /// Compute maps inside blocks again for their gradients, instead of keeping them.
     pub recompute: bool,
     /// Processes that train together, each on batches of its own.
     pub world_size: usize,
@@ -43,7 +43,7 @@ pub struct TrainConfig {
 /// are f32 in all cases.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Precision {
+pub enum TrainPrecision {
     /// Single precision.
     #[default]
     F32,
@@ -67,7 +67,7 @@ impl Default for TrainConfig {
             use_ema: false,
             seed: 0,
             flip: true,
-            precision: Precision::F32,
+            precision: TrainPrecision::F32,
             recompute: false,
             world_size: 1,
         }
@@ -112,7 +112,7 @@ impl TrainConfig {
     pub fn batches(&self, images: usize) -> Result<u64> {
         self.check()?;
         let Self { batch_size, accum_iter, world_size, .. } = *self;
-        // As `Order` shares them out.
+        // As `EpochOrder` shares them out.
         let share = images.div_ceil(world_size);
         let shared = match world_size {
             1 => String::new(),
@@ -142,7 +142,7 @@ impl TrainConfig {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Order;
+    use super::super::EpochOrder;
     use super::*;
     use crate::process_group::Rank;
 
@@ -150,7 +150,8 @@ mod tests {
     fn an_epoch_has_the_batches_of_its_order() {
         for (images, batch_size, world_size) in [(7, 3, 1), (7, 2, 2), (9, 1, 4), (64, 8, 1)] {
             let config = TrainConfig { batch_size, world_size, ..TrainConfig::default() };
-            let order = Order::new(images, 5, 1, Rank { index: world_size - 1, size: world_size });
+            let order =
+                EpochOrder::new(images, 5, 1, Rank { index: world_size - 1, size: world_size });
             assert_eq!(config.batches(images).unwrap(), order.batches(batch_size));
         }
     }

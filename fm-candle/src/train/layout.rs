@@ -3,7 +3,7 @@
 //! ```text
 //! model         the state dict; with an average num_updates, model.NAME and shadow_params.N
 //! optimizer     torch's AdamW: state {N: step, exp_avg, exp_avg_sq} and one group; the shadows are
-//!               parameters too, behind the others and without a state
+//!               parameters too, after the others and without a state
 //! lr_schedule   ConstantLR or LinearLR
 //! epoch         the last finished one; -1 before that
 //! scaler        the gradient scaler of half precision
@@ -24,13 +24,13 @@ use crate::checkpoint::torch::{Object, attributes};
 use crate::checkpoint::{Choice, METADATA_KEY, Source};
 use crate::error::{Error, Result};
 
-/// What is written beside the elements of tensors.
+/// The contents of a training checkpoint beside the elements of its tensors.
 pub(super) struct Layout<'a> {
     /// Name and shape of each parameter, in the state dict's order.
     pub(super) parameters: Vec<(&'a str, &'a [usize])>,
-    /// Whether an average is kept.
+    /// True if an average is kept.
     pub(super) ema: bool,
-    /// Whether the optimizer has made an update.
+    /// True if the optimizer has made an update.
     pub(super) moments: bool,
     pub(super) adam: &'a AdamWConfig,
     pub(super) schedule: &'a Schedule,
@@ -127,7 +127,7 @@ pub(super) struct Found {
     pub(super) scaler: Scaler,
     /// Finished epochs.
     pub(super) epochs: u64,
-    /// How the optimizer numbers the parameters, in their order.
+    /// The optimizer's numbers of the parameters, in their order.
     numbers: Vec<u64>,
     /// Updates that the optimizer has made.
     pub(super) updates: u64,
@@ -255,7 +255,7 @@ mod tests {
     use super::*;
     use crate::checkpoint::torch::save_object;
 
-    /// What is found in a checkpoint with these entries beside one weight.
+    /// The result of opening a checkpoint with these entries beside one weight.
     fn found(entries: Vec<(&str, Object)>) -> Result<Option<Found>> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("checkpoint.pth");

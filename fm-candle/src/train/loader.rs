@@ -8,8 +8,8 @@ use std::thread;
 use rayon::ThreadPoolBuilder;
 use rayon::prelude::*;
 
-use super::order::Order;
-use super::progress::Progress;
+use super::order::EpochOrder;
+use super::progress::TrainProgress;
 use crate::data::ImageSet;
 use crate::error::{Error, Result};
 
@@ -59,8 +59,8 @@ impl Loader {
     /// Starts to read what `progress` has left of an epoch in this order.
     pub(super) fn new(
         set: &Arc<dyn ImageSet>,
-        order: Order,
-        progress: &Progress,
+        order: EpochOrder,
+        progress: &TrainProgress,
         batch_size: usize,
     ) -> Result<Self> {
         let (sender, waiting) = sync_channel(AHEAD);
@@ -160,8 +160,8 @@ mod tests {
     fn slow() -> (Loader, Sender<()>) {
         let (sender, receiver) = channel();
         let set: Arc<dyn ImageSet> = Arc::new(Slow(Mutex::new(receiver)));
-        let order = Order::new(4, 1, 0, Rank::default());
-        (Loader::new(&set, order, &Progress::default(), 2).unwrap(), sender)
+        let order = EpochOrder::new(4, 1, 0, Rank::default());
+        (Loader::new(&set, order, &TrainProgress::default(), 2).unwrap(), sender)
     }
 
     #[test]

@@ -22,17 +22,19 @@ use rayon::prelude::*;
 
 use crate::data::ImageSet;
 use crate::error::{Error, Result};
-use crate::model::{Cast, Init, Initial, Inputs, Masks, Mode, Stored, UNet, UNetConfig, Weights};
+use crate::model::{
+    BlockInputs, Cast, Init, Masks, Mode, RandomInit, StateDict, UNet, UNetConfig, WeightLoader,
+};
 use crate::path::{cond_ot, loss};
 use crate::process_group::{self, ProcessGroup, Rank, SingleProcess};
 
 pub use batch::Batch;
-pub use config::{Precision, TrainConfig};
+pub use config::{TrainConfig, TrainPrecision};
 pub use loader::Loader;
-pub use moments::Moments;
+pub use moments::AdamMoments;
 pub use optimizer::{AdamW, AdamWConfig, add_gradients, norm, of_parameters};
-pub use order::Order;
-pub use progress::Progress;
+pub use order::EpochOrder;
+pub use progress::TrainProgress;
 pub use scaler::Scaler;
 pub use schedule::Schedule;
 
@@ -48,9 +50,9 @@ pub struct Trainer {
     vars: Vec<(String, Var)>,
     optimizer: AdamW,
     schedule: Schedule,
-    progress: Progress,
+    progress: TrainProgress,
     /// Where it stood before the first batch whose gradients are pending.
-    updated: Progress,
+    updated: TrainProgress,
     /// Gradients of the batches since the last update.
     pending: Vec<Option<Tensor>>,
     scaler: Scaler,
@@ -66,7 +68,7 @@ impl Trainer {
     /// Settings that cannot train.
     pub fn new(arch: &UNetConfig, config: &TrainConfig, device: &Device) -> Result<Self> {
         config.check()?;
-        let mut initial = Initial::new(config.seed, device);
+        let mut initial = RandomInit::new(config.seed, device);
         let net = UNet::new(arch, &mut initial)?;
         let vars = initial.vars;
         let adam = AdamWConfig {
@@ -81,8 +83,8 @@ impl Trainer {
             config: config.clone(),
             net,
             vars,
-            progress: Progress::default(),
-            updated: Progress::default(),
+            progress: TrainProgress::default(),
+            updated: TrainProgress::default(),
             scaler: Scaler::default(),
             group: Arc::new(SingleProcess),
             grad_norm: 0.0,
@@ -90,7 +92,7 @@ impl Trainer {
         })
     }
 
-    /// The same run as one process of several, which together make the batches `size` times larger.
+    /// This run as one process of several, which together make the batches `size` times larger.
     ///
     /// # Errors
     /// Settings for another number of processes; processes that are not all of one run and at the
@@ -139,7 +141,7 @@ impl Trainer {
     }
 
     /// Where the run stands.
-    pub fn progress(&self) -> Progress {
+    pub fn progress(&self) -> TrainProgress {
         self.progress
     }
 
@@ -170,7 +172,7 @@ impl Trainer {
     /// # Errors
     /// A parameter that is missing or has another shape.
     pub fn set_weights(&mut self, tensors: &[(String, Tensor)]) -> Result<()> {
-        let mut stored = Stored::new(tensors.iter().cloned(), &self.device);
+        let mut stored = StateDict::new(tensors.iter().cloned(), &self.device);
         for (index, (name, var)) in self.vars.iter().enumerate() {
             let value = stored.take(name, var.dims(), Init::Zeros)?;
             if self.config.use_ema {
@@ -195,7 +197,7 @@ impl Trainer {
     pub fn loader(&self, data: &Arc<dyn ImageSet>) -> Result<Loader> {
         self.config.batches(data.len())?;
         let TrainConfig { seed, batch_size, .. } = self.config;
-        let order = Order::new(data.len(), seed, self.progress.epoch, self.group.rank());
+        let order = EpochOrder::new(data.len(), seed, self.progress.epoch, self.group.rank());
         Loader::new(data, order, &self.progress, batch_size)
     }
 
@@ -218,7 +220,7 @@ impl Trainer {
         let own = self.accumulate(&batch)?;
         let value = process_group::mean(&self.group, own)?;
         if !value.is_finite() {
-            let Progress { epoch, batch, batches, .. } = self.progress;
+            let TrainProgress { epoch, batch, batches, .. } = self.progress;
             let images = if own.is_finite() {
                 // The one that has them says which, and ends the others.
                 self.group.any(false)?;
@@ -252,8 +254,9 @@ impl Trainer {
     /// Counts the epoch under way as finished; gradients that wait for an update are dropped.
     pub fn end_epoch(&mut self) {
         self.pending.fill(None);
-        let Progress { epoch, batches, examples, .. } = self.progress;
-        self.progress = Progress { epoch: epoch + 1, batches, examples, ..Progress::default() };
+        let TrainProgress { epoch, batches, examples, .. } = self.progress;
+        self.progress =
+            TrainProgress { epoch: epoch + 1, batches, examples, ..TrainProgress::default() };
     }
 
     /// Adds the gradients of one batch; returns its loss.
@@ -289,9 +292,9 @@ impl Trainer {
     /// The net in the type to compute in, where that is not the parameters' own.
     fn cast(&self) -> Result<Option<UNet>> {
         let dtype = match self.config.precision {
-            Precision::F32 => return Ok(None),
-            Precision::Bf16 => DType::BF16,
-            Precision::F16 => DType::F16,
+            TrainPrecision::F32 => return Ok(None),
+            TrainPrecision::Bf16 => DType::BF16,
+            TrainPrecision::F16 => DType::F16,
         };
         Ok(Some(UNet::new(self.net.config(), &mut Cast::new(&self.vars, dtype))?))
     }
@@ -312,14 +315,14 @@ impl Trainer {
         let part = shard.len()? as f64 / n as f64;
         let scale = self.loss_scale() / self.config.accum_iter as f64;
         let loss = |v: &Tensor| -> Result<Tensor> { Ok((loss(v, &u)? * (part * scale))?) };
-        let inputs = Inputs { x: &x_t, t: &shard.t, label: shard.label.as_ref() };
+        let inputs = BlockInputs { x: &x_t, t: &shard.t, label: shard.label.as_ref() };
         let mut grads = vec![None; self.vars.len()];
         // A store also holds gradients of what is constant, as large as maps.
         let mut keep = |store| add_gradients(&mut grads, of_parameters(&self.vars, store));
         let loss = if self.config.recompute {
             net.backward_by_blocks(inputs, &masks, loss, keep)?
         } else {
-            let Inputs { x, t, label } = inputs;
+            let BlockInputs { x, t, label } = inputs;
             let loss = loss(&net.forward(x, t, label, None, Mode::Train(&masks))?)?;
             keep(loss.backward()?)?;
             loss
@@ -327,9 +330,9 @@ impl Trainer {
         Ok((f64::from(loss.to_scalar::<f32>()?) / scale, grads))
     }
 
-    /// By what the gradients are multiplied while they are computed.
+    /// The factor by which the gradients are multiplied while they are computed.
     fn loss_scale(&self) -> f64 {
-        if self.config.precision == Precision::F16 { self.scaler.scale } else { 1.0 }
+        if self.config.precision == TrainPrecision::F16 { self.scaler.scale } else { 1.0 }
     }
 
     /// Updates the weights by the gradients gathered since the last update, at the epoch's
@@ -341,13 +344,13 @@ impl Trainer {
         self.update_with(self.schedule.lr(self.progress.epoch))
     }
 
-    /// The same at another learning rate.
+    /// Updates the weights as [`update`](Self::update) does, at the learning rate `lr`.
     ///
     /// # Errors
     /// As [`update`](Self::update).
     pub fn update_with(&mut self, lr: f64) -> Result<()> {
         process_group::average(&self.group, &self.vars, &mut self.pending)?;
-        let half = self.config.precision == Precision::F16;
+        let half = self.config.precision == TrainPrecision::F16;
         if half {
             for grad in self.pending.iter_mut().flatten() {
                 *grad = (&*grad / self.scaler.scale)?;

@@ -10,7 +10,7 @@ use crate::ops::cuda;
 
 /// The running state of one parameter.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Moments {
+pub struct AdamMoments {
     /// Mean of the gradient.
     pub mean: Vec<f32>,
     /// Mean of its square.
@@ -19,11 +19,11 @@ pub struct Moments {
     pub average: Vec<f32>,
 }
 
-/// The same where the parameter is.
+/// The running state of one parameter, on the parameter's device.
 pub(super) enum State {
-    Host(Moments),
+    Host(AdamMoments),
     #[cfg(feature = "cuda")]
-    Gpu(cuda::Moments),
+    Gpu(cuda::AdamMoments),
 }
 
 impl State {
@@ -33,10 +33,10 @@ impl State {
         not(feature = "cuda"),
         expect(clippy::unnecessary_wraps, reason = "the host's memory does not fail, a GPU may")
     )]
-    pub(super) fn new(moments: Moments, device: &Device) -> Result<Self> {
+    pub(super) fn new(moments: AdamMoments, device: &Device) -> Result<Self> {
         match device {
             #[cfg(feature = "cuda")]
-            Device::Cuda(device) => Ok(Self::Gpu(cuda::Moments::new(
+            Device::Cuda(device) => Ok(Self::Gpu(cuda::AdamMoments::new(
                 device,
                 [&moments.mean, &moments.square, &moments.average],
             )?)),
@@ -52,13 +52,13 @@ impl State {
         not(feature = "cuda"),
         expect(clippy::unnecessary_wraps, reason = "the host's memory does not fail, a GPU may")
     )]
-    pub(super) fn read(&self) -> Result<Cow<'_, Moments>> {
+    pub(super) fn read(&self) -> Result<Cow<'_, AdamMoments>> {
         match self {
             Self::Host(moments) => Ok(Cow::Borrowed(moments)),
             #[cfg(feature = "cuda")]
             Self::Gpu(moments) => {
                 let [mean, square, average] = moments.read()?;
-                Ok(Cow::Owned(Moments { mean, square, average }))
+                Ok(Cow::Owned(AdamMoments { mean, square, average }))
             }
         }
     }

@@ -8,7 +8,7 @@ use candle_core::{CpuStorage, DType, InplaceOp2, Layout, Storage, Tensor, Var, b
 use pulp::Arch;
 use rayon::prelude::*;
 
-use super::moments::{Moments, State};
+use super::moments::{AdamMoments, State};
 use crate::error::Result;
 #[cfg(feature = "cuda")]
 use crate::ops::cuda;
@@ -66,7 +66,7 @@ impl AdamW {
                 let values = var.flatten_all()?.to_vec1::<f32>()?;
                 let zeros = vec![0.0; values.len()];
                 let average = if config.ema_decay.is_some() { values } else { Vec::new() };
-                let moments = Moments { mean: zeros.clone(), square: zeros, average };
+                let moments = AdamMoments { mean: zeros.clone(), square: zeros, average };
                 State::new(moments, var.device())
             })
             .collect::<Result<_>>()?;
@@ -79,7 +79,7 @@ impl AdamW {
     }
 
     /// The states of the parameters, in their order, as read from the device.
-    pub fn moments(&self) -> impl ExactSizeIterator<Item = Result<Cow<'_, Moments>>> {
+    pub fn moments(&self) -> impl ExactSizeIterator<Item = Result<Cow<'_, AdamMoments>>> {
         self.states.iter().map(State::read)
     }
 
@@ -87,7 +87,12 @@ impl AdamW {
     ///
     /// # Errors
     /// A device without room.
-    pub(super) fn set_moments(&mut self, index: usize, moments: Moments, var: &Var) -> Result<()> {
+    pub(super) fn set_moments(
+        &mut self,
+        index: usize,
+        moments: AdamMoments,
+        var: &Var,
+    ) -> Result<()> {
         self.states[index] = State::new(moments, var.device())?;
         Ok(())
     }
@@ -98,7 +103,7 @@ impl AdamW {
     /// As [`set_moments`](Self::set_moments).
     pub(super) fn set_average(&mut self, index: usize, average: Vec<f32>, var: &Var) -> Result<()> {
         let moments = self.states[index].read()?.into_owned();
-        self.set_moments(index, Moments { average, ..moments }, var)
+        self.set_moments(index, AdamMoments { average, ..moments }, var)
     }
 
     /// Goes on with these settings, but for the average's.
@@ -143,7 +148,7 @@ impl AdamW {
         }
         let jobs = vars.par_iter().zip(&mut self.states).with_min_len(per_thread(vars));
         jobs.try_for_each(|((_, var), state)| match state {
-            State::Host(Moments { average, .. }) => {
+            State::Host(AdamMoments { average, .. }) => {
                 let values = var.flatten_all()?.to_vec1::<f32>()?;
                 for (a, w) in average.iter_mut().zip(values) {
                     *a -= follow * (*a - w);
@@ -240,16 +245,16 @@ impl Coefficients {
         }
     }
 
-    /// What the kernel is told.
+    /// The arguments of the GPU kernel.
     #[cfg(feature = "cuda")]
-    fn on_gpu(&self) -> cuda::Step {
+    fn on_gpu(&self) -> cuda::AdamStep {
         let Self { shrink, beta1, beta2, rate, unbias, eps, follow } = *self;
-        cuda::Step { shrink, beta1, beta2, rate, unbias, eps, follow }
+        cuda::AdamStep { shrink, beta1, beta2, rate, unbias, eps, follow }
     }
 
     /// The update of one parameter, in parallel pieces.
-    fn apply(&self, values: &mut [f32], grad: &[f32], state: &mut Moments) {
-        let Moments { mean, square, average } = state;
+    fn apply(&self, values: &mut [f32], grad: &[f32], state: &mut AdamMoments) {
+        let AdamMoments { mean, square, average } = state;
         let arch = Arch::new();
         let moments = mean.par_chunks_mut(PIECE).zip(square.par_chunks_mut(PIECE));
         let pieces = values.par_chunks_mut(PIECE).zip(grad.par_chunks(PIECE)).zip(moments);

@@ -9,9 +9,9 @@ use crate::random::Domain;
 ///
 /// Every process takes each `size`-th image of the common order, beginning with its own number; the
 /// order is filled up from its start to a multiple of `size` (torch's `DistributedSampler`).
-pub struct Order(Vec<u32>);
+pub struct EpochOrder(Vec<u32>);
 
-impl Order {
+impl EpochOrder {
     /// The order of `n` images in epoch `epoch`, as far as `rank` takes part in it.
     pub fn new(n: usize, seed: u64, epoch: u64, rank: Rank) -> Self {
         let mut order: Vec<u32> = (0..).take(n).collect();
@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     fn order(n: usize, index: usize, size: usize) -> Vec<u32> {
-        Order::new(n, 5, 1, Rank { index, size }).0
+        EpochOrder::new(n, 5, 1, Rank { index, size }).0
     }
 
     #[test]
@@ -62,7 +62,7 @@ mod tests {
 
     #[test]
     fn only_full_batches_count() {
-        let order = Order::new(7, 5, 1, Rank::default());
+        let order = EpochOrder::new(7, 5, 1, Rank::default());
         assert_eq!(order.batches(3), 2);
         assert_eq!(order.batch(1, 3), Some(&order.0[3..6]));
         assert_eq!(order.batch(2, 3), None);

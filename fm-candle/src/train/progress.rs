@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 /// Where a run stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Progress {
+pub struct TrainProgress {
     /// Finished epochs.
     pub epoch: u64,
     /// Batches done in the epoch under way.
@@ -18,7 +18,7 @@ pub struct Progress {
     pub loss_sum: f64,
 }
 
-impl Progress {
+impl TrainProgress {
     /// Mean loss of the batches done in the epoch under way.
     pub fn mean_loss(&self) -> f64 {
         self.loss_sum / self.batch.max(1) as f64

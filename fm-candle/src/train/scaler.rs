@@ -11,7 +11,7 @@ use serde_json::{Value as Json, json};
 /// Source: `torch/amp/grad_scaler.py`, whose defaults upstream uses.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Scaler {
-    /// What the loss is multiplied by.
+    /// The factor of the loss.
     pub scale: f64,
     growth: f64,
     backoff: f64,
@@ -27,7 +27,8 @@ impl Default for Scaler {
 }
 
 impl Scaler {
-    /// Whether an update with a gradient of this norm may be made; sets the next one's scale.
+    /// Returns true if an update with a gradient of this norm may be made, and sets the scale of
+    /// the next one.
     pub(super) fn accepts(&mut self, norm: f64) -> bool {
         if !norm.is_finite() {
             self.scale *= self.backoff;

@@ -36,7 +36,7 @@ impl Schedule {
         Self { initial: config.lr, factors, total: config.epochs.max(1), offset: 0 }
     }
 
-    /// Whether the rate changes with the epochs.
+    /// Returns true if the rate changes with the epochs.
     pub fn falls(&self) -> bool {
         self.factors != Factors::Constant
     }

@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value as Json};
 
 use super::layout::{Found, Layout, finished};
-use super::{Moments, Progress, TrainConfig, Trainer};
+use super::{AdamMoments, TrainConfig, TrainProgress, Trainer};
 use crate::checkpoint::torch::save_object;
 use crate::checkpoint::{NET_KEY, Source};
 use crate::error::{Error, Result};
@@ -16,7 +16,7 @@ use crate::model::{UNetConfig, config};
 
 /// Metadata key of the settings, JSON of [`TrainConfig`].
 const CONFIG_KEY: &str = "fmq.train.config";
-/// Metadata key of the position, JSON of [`Progress`].
+/// Metadata key of the position, JSON of [`TrainProgress`].
 const PROGRESS_KEY: &str = "fmq.train.progress";
 
 impl Trainer {
@@ -71,7 +71,7 @@ impl Trainer {
     }
 
     /// A run as it stands in the checkpoint at `path`, to go on under `config`: one of our own
-    /// exactly where it stood, one of upstream behind its last epoch, and from a file with weights
+    /// exactly where it stood, one of upstream after its last epoch, and from a file with weights
     /// alone at the start. As upstream's loader does, it takes AdamW's settings and the schedule
     /// from the checkpoint.
     ///
@@ -112,7 +112,7 @@ impl Trainer {
                 None => Vec::new(),
             };
             let (mean, square) = (moment("exp_avg")?, moment("exp_avg_sq")?);
-            run.optimizer.set_moments(index, Moments { mean, square, average }, var)?;
+            run.optimizer.set_moments(index, AdamMoments { mean, square, average }, var)?;
         }
         run.optimizer.take_up(&found.adam);
         run.optimizer.updates = found.updates;
@@ -144,7 +144,7 @@ impl Trainer {
         run.progress = entry(path, &weights, PROGRESS_KEY)?.unwrap_or_else(|| {
             let rest = Source::open_training(path).ok().flatten().map(|(_, rest)| rest);
             let epoch = rest.as_ref().and_then(finished).unwrap_or(0);
-            Progress { epoch, batches: run.optimizer.updates, ..Progress::default() }
+            TrainProgress { epoch, batches: run.optimizer.updates, ..TrainProgress::default() }
         });
         Ok(run)
     }
@@ -182,7 +182,7 @@ fn check_net(path: &Path, file: &Source, asked: &UNetConfig, free: &[&str]) -> R
     Ok(())
 }
 
-/// What a file of our own holds as JSON under `key`.
+/// The JSON value of a file of our own under `key`.
 fn entry<T: DeserializeOwned>(path: &Path, file: &Source, key: &str) -> Result<Option<T>> {
     let entry = file.metadata().iter().find(|(k, _)| k == key);
     let read = entry.map(|(_, json)| serde_json::from_str(json)).transpose();
@@ -190,13 +190,13 @@ fn entry<T: DeserializeOwned>(path: &Path, file: &Source, key: &str) -> Result<O
 }
 
 /// Where the run in a checkpoint stands.
-fn progress(path: &Path, found: &Found, config: &TrainConfig) -> Result<Progress> {
+fn progress(path: &Path, found: &Found, config: &TrainConfig) -> Result<TrainProgress> {
     let saved: Option<TrainConfig> = entry(path, &found.weights, CONFIG_KEY)?;
-    let progress: Option<Progress> = entry(path, &found.weights, PROGRESS_KEY)?;
+    let progress: Option<TrainProgress> = entry(path, &found.weights, PROGRESS_KEY)?;
     let (Some(saved), Some(mut progress)) = (saved, progress) else {
         let (epoch, batches) = (found.epochs, found.updates * config.accum_iter as u64);
         let examples = batches * config.global_batch();
-        return Ok(Progress { epoch, batches, examples, ..Progress::default() });
+        return Ok(TrainProgress { epoch, batches, examples, ..TrainProgress::default() });
     };
     let differences = differences(config, &saved);
     if !differences.is_empty() {

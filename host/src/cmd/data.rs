@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
-use fm_candle::data::catalog::{self, Set};
+use fm_candle::data::catalog::{self, PublishedSet};
 use fm_candle::data::fetch::{Client, Proxy};
 use fm_candle::data::verify::{self, Finding, Status};
 use serde::Serialize;
@@ -51,28 +51,28 @@ fn base_url(text: &str) -> Result<String, &'static str> {
 }
 
 #[derive(Serialize)]
-struct Output<'a> {
+struct DataJson<'a> {
     name: &'a str,
-    files: Vec<Row>,
+    files: Vec<SetJson>,
 }
 
 #[derive(Serialize)]
-struct Row {
+struct SetJson {
     file: String,
     /// ok, missing or damaged.
     status: &'static str,
     bytes: Option<u64>,
     /// Of the file as it is, such as `md5:9fb6...`.
     checksum: Option<String>,
-    /// What told that it is right: the checksum of the `file` or of its inflated `contents`, or
-    /// its `size` alone.
+    /// The basis of the check: the checksum of the `file` or of its inflated `contents`, or its
+    /// `size` alone.
     checked: Option<&'static str>,
-    /// Whether it came just now; absent where nothing was to be fetched.
+    /// True if it was fetched just now; absent where nothing was to be fetched.
     #[serde(skip_serializing_if = "Option::is_none")]
     fetched: Option<bool>,
 }
 
-impl Row {
+impl SetJson {
     fn new(finding: &Finding, fetched: Option<bool>) -> Self {
         let (status, checked) = match &finding.status {
             Status::Ok(basis) => ("ok", Some(basis.name())),
@@ -98,7 +98,7 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
     }
 }
 
-fn fetch(args: &Args, set: &Set, common: &Common, out: &mut dyn Write) -> Result<()> {
+fn fetch(args: &Args, set: &PublishedSet, common: &Common, out: &mut dyn Write) -> Result<()> {
     let mirrors = match &args.base_url {
         Some(url) => core::slice::from_ref(url),
         None => &set.mirrors,
@@ -111,14 +111,14 @@ fn fetch(args: &Args, set: &Set, common: &Common, out: &mut dyn Write) -> Result
         let fetched = client.fetch(item, &args.data_path, mirrors, &mut progress);
         bar.finish_and_clear();
         let (findings, fetched) = fetched?;
-        rows.extend(findings.iter().map(|finding| Row::new(finding, Some(fetched))));
+        rows.extend(findings.iter().map(|finding| SetJson::new(finding, Some(fetched))));
     }
     print(args, rows, out)
 }
 
-fn verify(args: &Args, set: &Set, out: &mut dyn Write) -> Result<()> {
+fn verify(args: &Args, set: &PublishedSet, out: &mut dyn Write) -> Result<()> {
     let findings = verify::verify(set, &args.data_path)?;
-    print(args, findings.iter().map(|finding| Row::new(finding, None)).collect(), out)?;
+    print(args, findings.iter().map(|finding| SetJson::new(finding, None)).collect(), out)?;
     out.flush()?;
     let complaints: Vec<_> = findings.iter().filter_map(Finding::complaint).collect();
     if !complaints.is_empty() {
@@ -127,9 +127,9 @@ fn verify(args: &Args, set: &Set, out: &mut dyn Write) -> Result<()> {
     Ok(())
 }
 
-fn print(args: &Args, files: Vec<Row>, out: &mut dyn Write) -> Result<()> {
+fn print(args: &Args, files: Vec<SetJson>, out: &mut dyn Write) -> Result<()> {
     if args.json {
-        writeln!(out, "{}", serde_json::to_string(&Output { name: &args.name, files })?)?;
+        writeln!(out, "{}", serde_json::to_string(&DataJson { name: &args.name, files })?)?;
         return Ok(());
     }
     for row in files {

@@ -6,15 +6,15 @@ use std::path::PathBuf;
 use anyhow::Result;
 use fm_candle::fid::Features;
 use fm_candle::sample::{Sampler, batch_size};
-use fm_candle::solver::{Method, Options, uniform_grid};
+use fm_candle::solver::{Method, SolverOptions, uniform_grid};
 use quant_core::bits::Bits;
 use quant_core::scheme::Scheme;
 
 use crate::cmd::folder;
-use crate::cmd::net::Precision;
+use crate::cmd::net::NetPrecision;
 use crate::cmd::policy::PolicyArgs;
 use crate::common::{Common, command_line};
-use crate::embedded::{self, Net};
+use crate::embedded::{self, EmbeddedNet};
 use crate::report::tables;
 use crate::study::{Reference, Study};
 
@@ -25,8 +25,8 @@ pub(crate) struct Args {
     #[arg(short, long, value_name = "DIR", default_value = "report")]
     output: PathBuf,
     /// The net
-    #[arg(long, value_enum, default_value_t = Net::MnistSmall)]
-    net: Net,
+    #[arg(long, value_enum, default_value_t = EmbeddedNet::MnistSmall)]
+    net: EmbeddedNet,
 }
 
 pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<()> {
@@ -47,7 +47,7 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
         sampler: Sampler {
             method: Method::Midpoint,
             grid: uniform_grid(0.1)?,
-            options: Options::default(),
+            options: SolverOptions::default(),
             cfg_scale: 0.0,
             batch_size: batch_size(&device),
         },
@@ -63,7 +63,7 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
         dir: args.output.clone(),
         replace: true,
         device,
-        dtype: Precision::F32,
+        dtype: NetPrecision::F32,
     };
     let (summary, rows) = study.run(progress)?;
     write!(out, "{}", tables::text(&summary, &rows))?;

@@ -14,14 +14,14 @@ use fm_candle::solver::Method;
 use fm_candle::{DType, Tensor, atomic, checkpoint, data};
 use serde_json::json;
 
-use crate::cmd::images::{self, Kind};
+use crate::cmd::images::{self, PathKind};
 use crate::cmd::label::{self, Label};
 use crate::cmd::net::NetArgs;
 use crate::cmd::ode::{OdeOptions, Steps};
 use crate::cmd::output;
 use crate::cmd::sample::{at_least_1, finite};
 use crate::common::Common;
-use crate::progress::Progress;
+use crate::progress::Reporter;
 
 /// Find the noise of images: the ODE backward, from t = 1 to 0
 #[derive(clap::Args)]
@@ -105,7 +105,7 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
     let grid = args.count.grid(args.ode_method, args.edm_schedule, grid)?;
     let device = common.device()?;
     let net = args.net.build(&device, common.progress())?;
-    let set = Set::read(args, net.config(), common.progress());
+    let set = EncodedSet::read(args, net.config(), common.progress());
     let set = set.map_err(|error| images::named(&args.images, error))?;
     let x1 = set.images.to_device(&device)?;
     let n = x1.dim(0)?;
@@ -179,7 +179,7 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
     Ok(())
 }
 
-/// What solving forward again gave.
+/// The result of solving forward again.
 struct RoundTrip {
     nfe: usize,
     mse: f64,
@@ -193,23 +193,23 @@ fn mean(x: &Tensor) -> Result<f64> {
 }
 
 /// Images as the net takes them.
-struct Set {
+struct EncodedSet {
     /// `[n, c, h, w]`, f32, in `[-1, 1]`.
     images: Tensor,
     /// The classes that came with them.
     labels: Option<Vec<u32>>,
 }
 
-/// What is said of other files.
+/// The error for other files.
 const NO_IMAGES: &str = "no set of images: neither a folder, .npz nor .safetensors of images";
 
-impl Set {
+impl EncodedSet {
     /// Reads the images that the arguments name, and checks that they fit the net.
-    fn read(args: &Args, config: &UNetConfig, progress: Progress) -> Result<Self> {
+    fn read(args: &Args, config: &UNetConfig, progress: Reporter) -> Result<Self> {
         let (name, n) = (&args.images, args.n);
         let path = Path::new(name);
-        let set = match Kind::of(name)? {
-            Kind::DataSet(dataset, split) => {
+        let set = match PathKind::of(name)? {
+            PathKind::DataSet(dataset, split) => {
                 let dir = args.data_path.as_deref();
                 let set = images::data_set(dataset, split, dir, n, None)?.context(
                     "needs --data-path DIR; built in are the first 512 images of mnist:test (-n \
@@ -218,16 +218,16 @@ impl Set {
                 images::tell_hidden(&set.hidden(), progress);
                 Self::of(data::Images::gather(&*set, n.unwrap_or(usize::MAX))?, n, config)?
             }
-            Kind::Folder => Self::of(images::folder(path, n, progress)?, n, config)?,
-            Kind::Npz => match npz::read(path)? {
+            PathKind::Folder => Self::of(images::folder(path, n, progress)?, n, config)?,
+            PathKind::Npz => match npz::read(path)? {
                 npz::Content::Images(images) => {
                     Self::of(data::Images::gather(&images, n.unwrap_or(usize::MAX))?, n, config)?
                 }
                 npz::Content::Statistics(_) => bail!("holds statistics; images are needed"),
             },
-            Kind::Safetensors => Self::given(path, n)?,
-            Kind::Checkpoint | Kind::Pickle => bail!("is {NO_IMAGES}"),
-            Kind::Foreign(what) => bail!("{what}, {NO_IMAGES}"),
+            PathKind::Safetensors => Self::given(path, n)?,
+            PathKind::Checkpoint | PathKind::Pickle => bail!("is {NO_IMAGES}"),
+            PathKind::Foreign(what) => bail!("{what}, {NO_IMAGES}"),
         };
         let (n, c, h, w) = set.images.dims4()?;
         ensure!(n > 0, "holds no images");

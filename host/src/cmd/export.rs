@@ -24,7 +24,7 @@ pub(crate) struct Args {
     input: PathBuf,
     /// Output: .h (C), .rs (Rust), or .bin (the bytes for a flash address)
     #[arg(short, long, value_name = "OUT", value_parser = output)]
-    output: Option<Output>,
+    output: Option<ExportJson>,
     /// Write a project that draws an image, ready to build, into this new or empty folder
     #[arg(long, value_name = "DIR")]
     firmware: Option<PathBuf>,
@@ -48,29 +48,29 @@ pub(crate) struct Args {
 
 /// An output file and what it becomes.
 #[derive(Clone, Debug)]
-struct Output {
+struct ExportJson {
     path: PathBuf,
-    kind: Kind,
+    kind: ExportKind,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum ExportKind {
     C,
     Rust,
     Bytes,
 }
 
 /// The output of this name: what it ends in decides.
-fn output(name: &str) -> Result<Output, &'static str> {
+fn output(name: &str) -> Result<ExportJson, &'static str> {
     let path = PathBuf::from(name);
     let end = path.extension().map(|end| end.to_string_lossy().to_ascii_lowercase());
     let kind = match end.as_deref() {
-        Some("h") => Kind::C,
-        Some("rs") => Kind::Rust,
-        Some("bin") => Kind::Bytes,
+        Some("h") => ExportKind::C,
+        Some("rs") => ExportKind::Rust,
+        Some("bin") => ExportKind::Bytes,
         _ => return Err("the output must end in .h, .rs or .bin"),
     };
-    Ok(Output { path, kind })
+    Ok(ExportJson { path, kind })
 }
 
 /// A method that a device has.
@@ -94,11 +94,11 @@ pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
         project.check(&facts, file.len()).with_context(named)?;
         project.write(dir, &facts, &file)?;
     }
-    if let Some(Output { path, kind }) = &args.output {
+    if let Some(ExportJson { path, kind }) = &args.output {
         let written = match kind {
-            Kind::C => source::c(&facts, &name(path), &file),
-            Kind::Rust => source::rust(&facts, &file),
-            Kind::Bytes => file,
+            ExportKind::C => source::c(&facts, &name(path), &file),
+            ExportKind::Rust => source::rust(&facts, &file),
+            ExportKind::Bytes => file,
         };
         atomic::write(path, &written)?;
     }
@@ -124,9 +124,9 @@ mod tests {
 
     #[test]
     fn outputs_go_by_their_names() {
-        assert_eq!(output("a/b.H").unwrap().kind, Kind::C);
-        assert_eq!(output("b.rs").unwrap().kind, Kind::Rust);
-        assert_eq!(output("b.v2.bin").unwrap().kind, Kind::Bytes);
+        assert_eq!(output("a/b.H").unwrap().kind, ExportKind::C);
+        assert_eq!(output("b.rs").unwrap().kind, ExportKind::Rust);
+        assert_eq!(output("b.v2.bin").unwrap().kind, ExportKind::Bytes);
         for wrong in ["b", "b.c", "b.fmq", ".h", ""] {
             assert!(output(wrong).is_err(), "{wrong}");
         }

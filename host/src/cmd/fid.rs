@@ -5,21 +5,21 @@ use std::io::Write;
 use anyhow::{Context, Result, bail, ensure};
 use fm_candle::fid::bootstrap::{Z95, standard_error};
 use fm_candle::fid::inception_score::{inception_score, order};
-use fm_candle::fid::kid::{Spread, Subsets, kid};
+use fm_candle::fid::kid::{MeanStd, Subsets, kid};
 use fm_candle::fid::prdc::prdc;
 use fm_candle::fid::{self, Features, npz};
 use serde_json::{Map, Value, json};
 
 pub(crate) use self::args::Args;
-use self::side::{Judge, Origin, Side, Wanted};
+use self::image_set_stats::{FeatureExtractor, ImageSetStats, Origin, Wanted};
 use crate::common::Common;
 
 mod args;
-mod side;
+mod image_set_stats;
 mod source;
 
 pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<()> {
-    let judge = Judge::new(args, common)?;
+    let judge = FeatureExtractor::new(args, common)?;
     let both = args.kid.then_some("--kid").or(args.prdc.then_some("--prdc"));
     let rows = both.or(args.bootstrap.is_some().then_some("--bootstrap"));
     let a = judge.side(&args.a, Wanted { rows, logits: args.is }).context("A")?;
@@ -32,7 +32,7 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
         Ok::<_, anyhow::Error>((name.as_str(), side))
     });
     let b = b.transpose()?;
-    let mut report = Report::new(args, &a, b.as_ref());
+    let mut report = FidReport::new(args, &a, b.as_ref());
     if b.is_some() || args.save_stats.is_some() {
         report.warnings.extend(a.warning("A"));
     }
@@ -47,7 +47,9 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
     for warning in &report.warnings {
         common.progress().line(&format!("warning: {warning}"));
     }
-    if let Some((name, Side { origin: origin @ (Origin::BuiltIn | Origin::Cached), .. })) = &b {
+    if let Some((name, ImageSetStats { origin: origin @ (Origin::BuiltIn | Origin::Cached), .. })) =
+        &b
+    {
         common.progress().line(&format!("B: the statistics of {name} are {}", origin.name()));
     }
     if args.json {
@@ -59,8 +61,8 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
 }
 
 /// Refuses sets of different features; warns where one does not say which it has.
-fn agreement(a: &Side, b: &Side) -> Result<Option<String>> {
-    let net = |side: &Side| {
+fn agreement(a: &ImageSetStats, b: &ImageSetStats) -> Result<Option<String>> {
+    let net = |side: &ImageSetStats| {
         let how = side.about.resize.as_ref().map(|how| format!(", resize {how}"));
         side.about.net.as_ref().map(|net| format!("{net}{}", how.unwrap_or_default()))
     };
@@ -75,20 +77,20 @@ fn agreement(a: &Side, b: &Side) -> Result<Option<String>> {
 }
 
 /// The results, for people and as JSON.
-struct Report {
+struct FidReport {
     values: Map<String, Value>,
     lines: Vec<String>,
     warnings: Vec<String>,
-    /// What a measure's name is followed by: ` (LeNet features)`.
+    /// The suffix of a measure's name: ` (LeNet features)`.
     features: String,
     /// Which sets they are, of how many images, and how these were resized.
     sets: String,
 }
 
-impl Report {
-    fn new(args: &Args, a: &Side, b: Option<&(&str, Side)>) -> Self {
+impl FidReport {
+    fn new(args: &Args, a: &ImageSetStats, b: Option<&(&str, ImageSetStats)>) -> Self {
         let sides = || [Some(a), b.map(|(_, b)| b)].into_iter().flatten();
-        let features = sides().find_map(Side::features);
+        let features = sides().find_map(ImageSetStats::features);
         let resize = sides().find_map(|side| side.about.resize.clone());
         let title = match features {
             Some(features) => features.title(),
@@ -123,8 +125,8 @@ impl Report {
         &mut self,
         args: &Args,
         seed: u64,
-        a: &Side,
-        (name, b): (&str, &Side),
+        a: &ImageSetStats,
+        (name, b): (&str, &ImageSetStats),
     ) -> Result<()> {
         let (d, d_b) = (a.statistics.dim(), b.statistics.dim());
         ensure!(
@@ -147,7 +149,7 @@ impl Report {
             let Subsets { size, .. } = Subsets::default();
             let size = args.kid_subset_size.unwrap_or(size.min(fewest));
             let subsets = Subsets { count: args.kid_subsets as usize, size, seed };
-            let Spread { mean, std } = kid(&a.rows, &b.rows, d, &subsets)?;
+            let MeanStd { mean, std } = kid(&a.rows, &b.rows, d, &subsets)?;
             self.set("kid_mean", mean);
             self.set("kid_std", std);
             let subsets = format!("{} subsets of {size}", args.kid_subsets);
@@ -171,11 +173,11 @@ impl Report {
     }
 
     /// The inception score of A.
-    fn score(&mut self, args: &Args, seed: u64, a: &Side) -> Result<()> {
+    fn score(&mut self, args: &Args, seed: u64, a: &ImageSetStats) -> Result<()> {
         let (logits, classes) = &a.logits;
         let splits = args.is_splits;
         let order = order(logits.len() / (*classes).max(1), seed);
-        let Spread { mean, std } = inception_score(logits, *classes, &order, splits)?;
+        let MeanStd { mean, std } = inception_score(logits, *classes, &order, splits)?;
         self.set("is_mean", mean);
         self.set("is_std", std);
         self.line("IS", &format!("{mean:.4} ± {std:.4}  ({splits} splits of A)"));

@@ -92,7 +92,7 @@ pub(crate) fn write(
     Ok(())
 }
 
-/// What a folder holds.
+/// The contents of a folder of pictures.
 #[derive(Default)]
 struct Found {
     /// Pictures of earlier runs.

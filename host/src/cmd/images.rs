@@ -7,9 +7,9 @@ use fm_candle::data::folder::{self, FolderOptions, Hidden};
 use fm_candle::data::{Dataset, ImageSet, Images, Split};
 use rayon::prelude::*;
 
-pub(crate) use self::kind::Kind;
+pub(crate) use self::kind::PathKind;
 use crate::embedded;
-use crate::progress::Progress;
+use crate::progress::Reporter;
 
 mod kind;
 
@@ -20,7 +20,7 @@ pub(crate) fn named(name: &str, error: Error) -> Error {
     if error.to_string().starts_with(&named) { error } else { error.context(named) }
 }
 
-/// What a set holds, and what was passed over in its folder, for people.
+/// A summary of a set and of what was passed over in its folder, for people.
 pub(crate) fn summary(set: &dyn ImageSet, name: &str) -> String {
     let classes = match set.classes() {
         0 => "without classes".to_string(),
@@ -32,7 +32,7 @@ pub(crate) fn summary(set: &dyn ImageSet, name: &str) -> String {
 }
 
 /// Says how many names of a folder were passed over, if any were.
-pub(crate) fn tell_hidden(hidden: &Hidden, progress: Progress) {
+pub(crate) fn tell_hidden(hidden: &Hidden, progress: Reporter) {
     if let Some(warning) = warning(hidden) {
         progress.line(&warning);
     }
@@ -47,7 +47,7 @@ fn warning(hidden: &Hidden) -> Option<String> {
     ))
 }
 
-/// How many of MNIST's test images are built in.
+/// Number of MNIST's test images that are built in.
 pub(crate) const BUILT_IN: usize = 512;
 
 /// Half of a data set from the folder `dir`, with the images of folders at `image_size`; without a
@@ -88,7 +88,7 @@ pub(crate) fn test_half(
 }
 
 /// The images of a folder, by name, or the first `n` of them, all of one size; in RGB.
-pub(crate) fn folder(dir: &Path, n: Option<usize>, progress: Progress) -> Result<Images> {
+pub(crate) fn folder(dir: &Path, n: Option<usize>, progress: Reporter) -> Result<Images> {
     let (mut paths, hidden) = folder::list(dir)?;
     tell_hidden(&hidden, progress);
     paths.truncate(n.unwrap_or(usize::MAX));
@@ -124,8 +124,8 @@ mod tests {
 
     use super::*;
 
-    fn quiet() -> Progress {
-        Progress::new(true, true)
+    fn quiet() -> Reporter {
+        Reporter::new(true, true)
     }
 
     fn write_png(path: &Path, color: png::ColorType, width: u32, pixels: &[u8]) {

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use fm_candle::checkpoint::{Checkpoint, Kind, LeftOut, Source};
+use fm_candle::checkpoint::{Checkpoint, FileKind, LeftOut, Source};
 use fm_candle::model::{UNetConfig, config, identify};
 use fm_candle::ops::is_finite;
 use quant_core::codebook::CodebookFormat;
@@ -31,12 +31,12 @@ pub(crate) struct Args {
 }
 
 #[derive(Serialize)]
-struct Output {
+struct InspectJson {
     kind: &'static str,
     file_bytes: u64,
     ema: bool,
     /// The nets in the file, and which was taken.
-    nets: Vec<Net>,
+    nets: Vec<NetJson>,
     /// The prefix of all names in the file that is left off.
     prefix: String,
     /// The preset with the same shapes or the configuration in the file.
@@ -47,13 +47,13 @@ struct Output {
     /// Tensors of the file that cannot be weights.
     left_out: Vec<Excluded>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    packed: Option<Packed>,
-    tensors: Vec<Row>,
+    packed: Option<PackedJson>,
+    tensors: Vec<TensorJson>,
 }
 
 /// A net in the file.
 #[derive(Serialize)]
-struct Net {
+struct NetJson {
     key: String,
     average: bool,
     tensors: Option<usize>,
@@ -68,18 +68,18 @@ struct Excluded {
 }
 
 #[derive(Serialize)]
-struct Packed {
+struct PackedJson {
     version: String,
     header_bytes: usize,
-    sections: Vec<Section>,
+    sections: Vec<SectionJson>,
     bits_per_weight: f64,
     crc32: &'static str,
-    /// What drawing an image takes on a device, where the net and its images' size are known.
+    /// Resources for drawing an image on a device, where the net and its images' size are known.
     #[serde(skip_serializing_if = "Option::is_none")]
     device: Option<Device>,
 }
 
-/// What drawing an image takes on a device.
+/// Resources for drawing an image on a device: memory and multiplications.
 #[derive(Serialize)]
 struct Device {
     /// The file, read in place.
@@ -87,13 +87,13 @@ struct Device {
     /// The floats of one evaluation, and those of Euler's method around it.
     arena_bytes: usize,
     sampler_arena_bytes: usize,
-    /// The same in integers, for a file that has been calibrated.
+    /// The arena of Euler's method in integers, for a file that has been calibrated.
     integer_arena_bytes: Option<usize>,
     /// An estimate: as measured on a Cortex-M4.
     stack_bytes: usize,
     /// Multiplications of one evaluation.
     macs: u64,
-    /// Whether the file can test its device.
+    /// True if the file holds a test vector for its device.
     golden: bool,
 }
 
@@ -117,13 +117,13 @@ impl Device {
 
 /// A part of the head of a packed file.
 #[derive(Serialize)]
-struct Section {
+struct SectionJson {
     name: String,
     bytes: usize,
 }
 
 #[derive(Serialize)]
-struct Row {
+struct TensorJson {
     name: String,
     shape: Vec<usize>,
     encoding: String,
@@ -139,7 +139,7 @@ pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
         Some(net) => Some(net),
         None => identify(source.tensors()).ok(),
     };
-    let nets = source.nets().iter().map(|net| Net {
+    let nets = source.nets().iter().map(|net| NetJson {
         key: net.key.clone(),
         average: net.average,
         tensors: net.tensors,
@@ -154,12 +154,12 @@ pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
         .filter(|(_, tensor)| tensor.dtype().is_float())
         .map(|(_, tensor)| tensor.elem_count() as u64)
         .sum::<u64>();
-    let mut output = Output {
+    let mut output = InspectJson {
         kind: match checkpoint.kind {
-            Kind::Torch => "torch zip",
-            Kind::TorchLegacy => "torch legacy",
-            Kind::Safetensors => "safetensors",
-            Kind::Packed => "packed",
+            FileKind::Torch => "torch zip",
+            FileKind::TorchLegacy => "torch legacy",
+            FileKind::Safetensors => "safetensors",
+            FileKind::Packed => "packed",
         },
         file_bytes: bytes.len() as u64,
         ema: checkpoint.ema,
@@ -172,9 +172,9 @@ pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
         packed: None,
         tensors: Vec::new(),
     };
-    if checkpoint.kind == Kind::Packed {
+    if checkpoint.kind == FileKind::Packed {
         let model = Model::parse(&bytes)?;
-        output.packed = Some(Packed {
+        output.packed = Some(PackedJson {
             version: format!("{}.{}", model.version().0, model.version().1),
             header_bytes: model.header_bytes(),
             sections: model.sections().map(|(kind, bytes)| section(kind, bytes)).collect(),
@@ -205,27 +205,27 @@ fn not_finite(checkpoint: &Checkpoint) -> Result<Vec<String>> {
     Ok(names)
 }
 
-fn section(kind: format::Kind, contents: &[u8]) -> Section {
+fn section(kind: format::SectionKind, contents: &[u8]) -> SectionJson {
     let name = match kind {
-        format::Kind::NET => "net".into(),
-        format::Kind::NAMES => "names".into(),
-        format::Kind::MEMORY_PLAN => "memory plan".into(),
-        format::Kind::ACTIVATION_SCALES => "activation scales".into(),
-        format::Kind::BIAS_CORRECTIONS => "bias corrections".into(),
-        format::Kind::SELF_TEST => "golden pair".into(),
-        format::Kind(other) => format!("unknown ({other})"),
+        format::SectionKind::NET => "net".into(),
+        format::SectionKind::NAMES => "names".into(),
+        format::SectionKind::MEMORY_PLAN => "memory plan".into(),
+        format::SectionKind::ACTIVATION_SCALES => "activation scales".into(),
+        format::SectionKind::BIAS_CORRECTIONS => "bias corrections".into(),
+        format::SectionKind::SELF_TEST => "golden pair".into(),
+        format::SectionKind(other) => format!("unknown ({other})"),
     };
-    Section { name, bytes: contents.len() }
+    SectionJson { name, bytes: contents.len() }
 }
 
-fn packed_row(tensor: &format::Tensor<'_>) -> Row {
+fn packed_row(tensor: &format::Tensor<'_>) -> TensorJson {
     let encoding = match tensor.encoding() {
         Encoding::F32 => "f32".to_string(),
         Encoding::F16 => "f16".to_string(),
         Encoding::I64 => "i64".to_string(),
         Encoding::Quantized(layout) => quantized(layout),
     };
-    Row {
+    TensorJson {
         name: tensor.name().to_string(),
         shape: tensor.shape().to_vec(),
         encoding,
@@ -252,10 +252,10 @@ fn quantized(layout: QuantLayout) -> String {
     format!("{} bit, {book} per {} row(s){scale}", layout.bits, layout.rows_per_codebook)
 }
 
-fn dense_rows(checkpoint: &Checkpoint) -> Vec<Row> {
+fn dense_rows(checkpoint: &Checkpoint) -> Vec<TensorJson> {
     let row = |(name, tensor): &(String, fm_candle::Tensor)| {
         let size = tensor.dtype().size_in_bytes();
-        Row {
+        TensorJson {
             name: name.clone(),
             shape: tensor.dims().to_vec(),
             encoding: tensor.dtype().as_str().to_string(),
@@ -266,7 +266,7 @@ fn dense_rows(checkpoint: &Checkpoint) -> Vec<Row> {
     checkpoint.tensors.iter().map(row).collect()
 }
 
-fn print(output: &Output, source: &Source, out: &mut dyn Write) -> Result<()> {
+fn print(output: &InspectJson, source: &Source, out: &mut dyn Write) -> Result<()> {
     let ema = if output.ema { ", EMA weights" } else { "" };
     writeln!(out, "{} file, {} bytes{ema}", output.kind, output.file_bytes)?;
     if let nets @ [_, _, ..] = source.nets() {
@@ -297,7 +297,7 @@ fn print(output: &Output, source: &Source, out: &mut dyn Write) -> Result<()> {
             "format version {}, {} header bytes, {:.3} bits per weight, CRC-32 {}",
             packed.version, packed.header_bytes, packed.bits_per_weight, packed.crc32
         )?;
-        for Section { name, bytes } in &packed.sections {
+        for SectionJson { name, bytes } in &packed.sections {
             writeln!(out, "section {name}: {bytes} bytes")?;
         }
         if let Some(device) = &packed.device {

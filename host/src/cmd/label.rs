@@ -8,7 +8,7 @@ use fm_candle::checkpoint::Checkpoint;
 use fm_candle::model::UNetConfig;
 use fm_candle::sample::random_labels;
 
-/// What `--label` asks for.
+/// The value of `--label`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Label {
     /// A class for each image, drawn from the seed.
@@ -17,7 +17,7 @@ pub(crate) enum Label {
     All,
     /// No class: the net's row for that.
     None,
-    /// The same class for every image.
+    /// One class for every image.
     Class(u32),
 }
 

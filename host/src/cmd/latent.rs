@@ -65,7 +65,7 @@ fn at_least_2(text: &str) -> Result<usize, String> {
     }
 }
 
-/// What is measured.
+/// The results of the command.
 #[derive(Serialize)]
 struct Analysis {
     /// Images whose latents were taken.

@@ -7,11 +7,11 @@ use clap::ValueEnum;
 use fm_candle::DType;
 use fm_candle::checkpoint::{FileWeights, Source};
 use fm_candle::device::{self, Device};
-use fm_candle::model::{Stored, UNet, UNetConfig, config, identify, order};
-use fm_candle::ops::Arithmetic;
+use fm_candle::model::{StateDict, UNet, UNetConfig, config, identify, order};
+use fm_candle::ops::ConvArithmetic;
 
 use crate::cmd::weights::{Scope, WeightsArgs, config_named, say_taken};
-use crate::progress::Progress;
+use crate::progress::Reporter;
 
 /// A file with weights, and how to read it.
 #[derive(clap::Args)]
@@ -25,13 +25,13 @@ pub(crate) struct NetArgs {
     #[arg(long = "image-size", alias = "image_size", value_parser = clap::value_parser!(u16).range(1..=16384))]
     image_size: Option<u16>,
     /// What the net computes in; tf32, f16 and bf16 need a GPU, int8 (products of the inner layers) a CPU
-    #[arg(long, value_enum, default_value_t = Precision::F32)]
-    pub(crate) dtype: Precision,
+    #[arg(long, value_enum, default_value_t = NetPrecision::F32)]
+    pub(crate) dtype: NetPrecision,
 }
 
 /// What a net computes in; norms and softmax stay in f32.
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Precision {
+pub(crate) enum NetPrecision {
     F32,
     Tf32,
     F16,
@@ -39,7 +39,7 @@ pub(crate) enum Precision {
     Int8,
 }
 
-impl Precision {
+impl NetPrecision {
     /// Its name on the command line.
     pub(crate) fn name(self) -> String {
         self.to_possible_value().map_or_else(String::new, |value| value.get_name().into())
@@ -75,12 +75,12 @@ impl NetArgs {
             path: path.to_path_buf(),
             weights: WeightsArgs::default(),
             image_size: None,
-            dtype: Precision::F32,
+            dtype: NetPrecision::F32,
         }
     }
 
-    /// The same, computing in another type.
-    pub(crate) fn with_dtype(self, dtype: Precision) -> Self {
+    /// These arguments with another type to compute in.
+    pub(crate) fn with_dtype(self, dtype: NetPrecision) -> Self {
         Self { dtype, ..self }
     }
 
@@ -90,7 +90,7 @@ impl NetArgs {
     }
 
     /// The file, and the configuration of its net.
-    pub(crate) fn open(&self, progress: Progress) -> Result<(Source, UNetConfig)> {
+    pub(crate) fn open(&self, progress: Reporter) -> Result<(Source, UNetConfig)> {
         let source = self.weights.open(&self.path, Scope::Net)?;
         let config = self.config(&source);
         let mut config = config.with_context(|| format!("`{}`", self.path.display()))?;
@@ -111,12 +111,12 @@ impl NetArgs {
     }
 
     /// The net, ready to evaluate.
-    pub(crate) fn build(&self, device: &Device, progress: Progress) -> Result<UNet> {
+    pub(crate) fn build(&self, device: &Device, progress: Reporter) -> Result<UNet> {
         let (source, config) = self.open(progress)?;
         let dtype = self.dtype.on(device)?;
         let arithmetic = match self.dtype {
-            Precision::Int8 => Arithmetic::Integer,
-            _ => Arithmetic::Float,
+            NetPrecision::Int8 => ConvArithmetic::Integer,
+            _ => ConvArithmetic::Float,
         };
         let build = || -> fm_candle::Result<UNet> {
             let weights = FileWeights::new(source, device, dtype);
@@ -146,7 +146,7 @@ pub(crate) fn build(
     device: &Device,
     dtype: DType,
 ) -> Result<UNet> {
-    let mut weights = Stored::new(tensors, device).with_dtype(dtype);
+    let mut weights = StateDict::new(tensors, device).with_dtype(dtype);
     let net = UNet::new(config, &mut weights)?;
     weights.finish()?;
     Ok(net)

@@ -5,7 +5,7 @@ use core::str::FromStr;
 use anyhow::Result;
 use fm_candle::json;
 use fm_candle::solver::{
-    Adams, Control, Interpolation, Method, Options, edm_grid, steps_grid, uniform_grid,
+    Adams, Control, Interpolation, Method, SolverOptions, edm_grid, steps_grid, uniform_grid,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -39,7 +39,7 @@ pub(crate) struct OdeArgs {
 
 impl OdeArgs {
     /// See [`OdeOptions::steps`].
-    pub(crate) fn steps(&self, step_size: f64) -> Result<(Vec<f64>, Options)> {
+    pub(crate) fn steps(&self, step_size: f64) -> Result<(Vec<f64>, SolverOptions)> {
         let (method, edm) = (self.ode_method, self.edm_schedule);
         let (grid, options) = self.ode_options.steps(method, edm, step_size)?;
         Ok((self.count.grid(method, edm, grid)?, options))
@@ -68,7 +68,7 @@ impl Steps {
     }
 }
 
-/// What `--ode-options` holds: torchdiffeq's and upstream's names, each value checked.
+/// The settings of `--ode-options`: torchdiffeq's and upstream's names, each value checked.
 #[derive(Clone, Default, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct OdeOptions {
@@ -153,7 +153,7 @@ impl OdeOptions {
         method: Method,
         edm: bool,
         step_size: f64,
-    ) -> Result<(Vec<f64>, Options)> {
+    ) -> Result<(Vec<f64>, SolverOptions)> {
         for key in &self.given {
             if let Some(owner) = stranger(key, method, edm) {
                 let text = format!("--ode-options: {method} takes no {key} here; it is {owner}");
@@ -172,9 +172,9 @@ impl OdeOptions {
         }
     }
 
-    fn solver(&self) -> Options {
+    fn solver(&self) -> SolverOptions {
         let (adams, control) = (Adams::default(), Control::default());
-        Options {
+        SolverOptions {
             perturb: self.perturb.unwrap_or(false),
             adams: Adams {
                 max_order: self.max_order.unwrap_or(adams.max_order),
@@ -194,7 +194,7 @@ impl OdeOptions {
             },
             step_t: self.step_t.clone().unwrap_or_default(),
             jump_t: self.jump_t.clone().unwrap_or_default(),
-            ..Options::default()
+            ..SolverOptions::default()
         }
     }
 }

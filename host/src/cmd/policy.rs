@@ -8,7 +8,7 @@ use clap::builder::TypedValueParser;
 use fm_candle::quantize::{TensorPolicy, is_sensitive};
 use globset::{Glob, GlobMatcher};
 use quant_core::bits::Bits;
-use quant_core::quantize::{CodebookDtype, Granularity, Options};
+use quant_core::quantize::{CodebookDtype, Granularity, QuantizeOptions};
 use quant_core::scheme::Scheme;
 
 /// Options of the policy for tensors.
@@ -81,7 +81,7 @@ impl PolicyArgs {
         name: &str,
         shape: &[usize],
     ) -> TensorPolicy {
-        let options = |bits| Options {
+        let options = |bits| QuantizeOptions {
             scheme,
             bits,
             granularity: self.granularity,

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use fm_candle::atomic;
-use fm_candle::checkpoint::{self, Kind, NET_KEY, Source, TensorInfo};
+use fm_candle::checkpoint::{self, FileKind, NET_KEY, Source, TensorInfo};
 use fm_candle::model::{config, identify, order};
 use fm_candle::quantize::{
     Discard, PackedNet, Report, TensorPolicy, quantize, quantize_to_file, quantize_to_torch,
@@ -56,7 +56,7 @@ pub(crate) struct Args {
 
 /// The JSON of a quantization.
 #[derive(Serialize)]
-struct Output<'a> {
+struct QuantizeJson<'a> {
     scheme: &'a str,
     bits: u8,
     seconds: f64,
@@ -88,7 +88,8 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
     let seconds = start.elapsed().as_secs_f64();
     if args.json {
         let report = &report;
-        let output = Output { scheme: args.scheme.name(), bits: args.bits.get(), seconds, report };
+        let output =
+            QuantizeJson { scheme: args.scheme.name(), bits: args.bits.get(), seconds, report };
         writeln!(out, "{}", serde_json::to_string(&output)?)?;
     }
     if common.verbose {
@@ -193,7 +194,7 @@ impl Args {
     }
 }
 
-/// What is written, by the output's extension.
+/// The format of the output, by its extension.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum OutputKind {
     Packed,
@@ -215,9 +216,9 @@ impl OutputKind {
     }
 }
 
-/// Whether the file is one of torch.
+/// Returns true if the file is one of torch.
 fn is_torch(source: &Source) -> bool {
-    matches!(source.kind(), Kind::Torch | Kind::TorchLegacy)
+    matches!(source.kind(), FileKind::Torch | FileKind::TorchLegacy)
 }
 
 fn summary(args: &Args, report: &Report, seconds: f64) -> String {

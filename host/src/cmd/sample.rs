@@ -12,7 +12,7 @@ use fm_candle::device::Device;
 use fm_candle::fid::planar;
 use fm_candle::model::{UNet, UNetConfig};
 use fm_candle::sample::{Sampler, batch_size, start_noise, to_pixels};
-use fm_candle::solver::{Method, Options, uniform_grid};
+use fm_candle::solver::{Method, SolverOptions, uniform_grid};
 use fm_candle::{Tensor, checkpoint};
 
 use crate::cmd::label::{self, Label};
@@ -134,7 +134,7 @@ impl Drawing {
         let device = common.device()?;
         let net = NetArgs::plain(path).build(&device, common.progress())?;
         let grid = uniform_grid(0.05)?;
-        let (method, options) = (Method::Midpoint, Options::default());
+        let (method, options) = (Method::Midpoint, SolverOptions::default());
         let sampler =
             Sampler { method, grid, options, cfg_scale: 0.0, batch_size: batch_size(&device) };
         let labels = label::labels(None, n, common.seed, net.config())?;

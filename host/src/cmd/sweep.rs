@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail, ensure};
 use fm_candle::data::{Dataset, ImageSet, Images, Split};
 use fm_candle::device::Device;
-use fm_candle::fid::inception::Layer;
+use fm_candle::fid::inception::FeatureLayer;
 use fm_candle::fid::resize::Resize;
-use fm_candle::fid::{FeatureNet, Features, Gathering, lenet};
+use fm_candle::fid::{FeatureAccumulator, FeatureNet, Features, lenet};
 use fm_candle::fingerprint;
 use fm_candle::model::UNetConfig;
 use fm_candle::sample::{Sampler, batch_size};
@@ -105,7 +105,7 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
     let (source, config) = args.net.open(common.progress())?;
     let device = common.device()?;
     let (grid, options) = args.ode.steps(0.1)?;
-    let judge = Judge::open(args, &device)?;
+    let judge = Comparison::open(args, &device)?;
     let (real, summary) = images::test_half(args.data, args.data_path.as_deref(), REAL)?;
     judge.check(&config, &real, args.data)?;
     common.progress().line(&summary);
@@ -151,18 +151,18 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
 }
 
 /// The features of the distance.
-struct Judge {
+struct Comparison {
     net: Box<dyn FeatureNet>,
     features: Features,
     /// Which net it is, with the fingerprint of its weights.
     name: String,
-    /// What the distance is called; how images are resized for it counts.
+    /// Name of the distance, which includes the resize filter.
     label: String,
 }
 
-impl Judge {
+impl Comparison {
     fn open(args: &Args, device: &Device) -> Result<Self> {
-        let given = args.weights.is_some().then_some(Features::Inception(Layer::D2048));
+        let given = args.weights.is_some().then_some(Features::Inception(FeatureLayer::D2048));
         let features = args.features.or(given).unwrap_or(Features::LeNet);
         if features == Features::LeNet
             && let Some(how) = args.resize
@@ -223,7 +223,7 @@ impl Judge {
         let name = format!("{}:{}", args.data, Split::Train);
         common.progress().line(&images::summary(&*set, &name));
         let bar = common.progress().bar("training half", set.len() as u64, "img");
-        let mut gathering = Gathering::new(&*self.net);
+        let mut gathering = FeatureAccumulator::new(&*self.net);
         for first in (0..set.len()).step_by(CHUNK) {
             let range = first..set.len().min(first + CHUNK);
             bar.inc(range.len() as u64);

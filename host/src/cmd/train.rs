@@ -12,7 +12,7 @@ use fm_candle::device::{self, Device};
 use fm_candle::model::UNetConfig;
 use fm_candle::process_group::{ProcessGroup, Rank};
 use fm_candle::sample::{Sampler, batch_size};
-use fm_candle::train::{Precision, TrainConfig, Trainer};
+use fm_candle::train::{TrainConfig, TrainPrecision, Trainer};
 use serde_json::{Map, Value};
 
 use crate::cmd::folder;
@@ -32,7 +32,7 @@ mod signals;
 pub(crate) use self::args::Args;
 use self::fid::Fid;
 use self::journal::Journal;
-use self::run::Run;
+use self::run::TrainRun;
 use self::setup::Setup;
 use self::signals::Signals;
 
@@ -106,11 +106,11 @@ fn run_as(args: &Args, common: &Common, group: &Arc<dyn ProcessGroup>) -> Result
         progress,
         signals,
     };
-    let mut run = Run { setup, trainer, namespace, journal, fid, skipped: BTreeSet::new() };
+    let mut run = TrainRun { setup, trainer, namespace, journal, fid, skipped: BTreeSet::new() };
     if args.eval_only { run.evaluate().map(drop) } else { run.train() }
 }
 
-/// What the run is asked to do; an evaluation asks nothing of the settings of the training.
+/// The settings of the run; an evaluation ignores the settings of the training.
 fn config(args: &Args, common: &Common, rank: Rank, device: &Device) -> Result<TrainConfig> {
     let of_both = TrainConfig {
         batch_size: args.batch_size,
@@ -139,7 +139,7 @@ fn config(args: &Args, common: &Common, rank: Rank, device: &Device) -> Result<T
     Ok(config)
 }
 
-/// What is otherwise than one might think, in words.
+/// Notes on settings with an unexpected effect, in words.
 fn notes(args: &Args, config: &TrainConfig, data: &dyn ImageSet) -> Vec<String> {
     let mut notes = Vec::new();
     let ignored = args.launcher.given();
@@ -175,11 +175,11 @@ fn notes(args: &Args, config: &TrainConfig, data: &dyn ImageSet) -> Vec<String> 
 }
 
 /// The type to compute in, which the CPU has no fast way for but one.
-fn precision(args: &Args, device: &Device) -> Result<Precision> {
+fn precision(args: &Args, device: &Device) -> Result<TrainPrecision> {
     let precision = match args.precision.as_str() {
-        "bf16" => Precision::Bf16,
-        "f16" => Precision::F16,
-        _ => Precision::F32,
+        "bf16" => TrainPrecision::Bf16,
+        "f16" => TrainPrecision::F16,
+        _ => TrainPrecision::F32,
     };
     if args.precision != "f32" && device.is_cpu() {
         bail!(
@@ -275,8 +275,9 @@ fn check_fit(
     Ok(())
 }
 
-/// Whether a set without classes of its own has this net, which knows some: that of CelebA is
-/// upstream's of ImageNet, as the paper takes it, and learns its row for images without a label.
+/// Returns true if the net is that of a set without classes of its own although it knows some: that
+/// of CelebA is upstream's of ImageNet, as the paper takes it, and learns its row for images
+/// without a label.
 fn is_own_net(net: &UNetConfig, set: Dataset) -> bool {
     set.classes() == 0 && UNetConfig::preset(set.name()).is_ok_and(|own| own == *net)
 }

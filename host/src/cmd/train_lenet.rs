@@ -6,8 +6,8 @@ use std::time::Instant;
 use anyhow::{Result, bail, ensure};
 use fm_candle::checkpoint;
 use fm_candle::data::{Dataset, Split};
-use fm_candle::fid::lenet::{self, LeNet, TrainConfig};
-use fm_candle::fid::npz::About;
+use fm_candle::fid::lenet::{self, LeNet, LeNetTraining};
+use fm_candle::fid::npz::Provenance;
 use fm_candle::fid::{Features, npz};
 use fm_candle::fingerprint;
 
@@ -24,16 +24,16 @@ pub(crate) struct Args {
     #[arg(long = "data_path", alias = "data-path", default_value = "./data/image_generation")]
     data_path: PathBuf,
     /// Passes over the data
-    #[arg(long, default_value_t = TrainConfig::default().epochs)]
+    #[arg(long, default_value_t = LeNetTraining::default().epochs)]
     epochs: u64,
     /// Images per update
-    #[arg(long = "batch_size", alias = "batch-size", default_value_t = TrainConfig::default().batch_size)]
+    #[arg(long = "batch_size", alias = "batch-size", default_value_t = LeNetTraining::default().batch_size)]
     batch_size: usize,
     /// Learning rate at the start; it falls linearly to 0
-    #[arg(long, default_value_t = TrainConfig::default().lr)]
+    #[arg(long, default_value_t = LeNetTraining::default().lr)]
     lr: f64,
     /// Largest random shift of an image, in pixels
-    #[arg(long, default_value_t = TrainConfig::default().shift)]
+    #[arg(long, default_value_t = LeNetTraining::default().shift)]
     shift: u8,
     /// The weights
     #[arg(short, long, default_value = "lenet.safetensors", value_name = "FILE")]
@@ -60,7 +60,7 @@ pub(crate) fn run(args: &Args, common: &Common) -> Result<()> {
     let train = dataset.load(&args.data_path, Split::Train)?;
     let test = dataset.load(&args.data_path, Split::Test)?;
     progress.line(&images::summary(&train, &format!("{dataset}:{}", Split::Train)));
-    let config = TrainConfig {
+    let config = LeNetTraining {
         epochs: args.epochs,
         batch_size: args.batch_size,
         lr: args.lr,
@@ -96,7 +96,7 @@ pub(crate) fn run(args: &Args, common: &Common) -> Result<()> {
     if let Some(path) = &args.save_stats {
         let statistics = LeNet::load(weights, &device)?.statistics(&train)?;
         let net = format!("{}, weights {}", Features::LeNet, fingerprint::of_file(&args.output)?);
-        let about = About::ours(format!("{dataset}:train"), net, None);
+        let about = Provenance::ours(format!("{dataset}:train"), net, None);
         npz::write_statistics_about(path, &statistics, &about)?;
         progress.line(&format!("wrote `{}`", path.display()));
     }

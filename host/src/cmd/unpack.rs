@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
-use fm_candle::checkpoint::{self, Kind, Source};
+use fm_candle::checkpoint::{self, FileKind, Source};
 
 use crate::cmd::quantize::OutputKind;
 
@@ -24,7 +24,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         bail!("`{}`: the output must end in .safetensors or .pth", args.output.display());
     };
     let source = Source::open(&args.input, false)?;
-    if source.kind() != Kind::Packed {
+    if source.kind() != FileKind::Packed {
         bail!("`{}`: is not a packed .fmq file", args.input.display());
     }
     if kind == OutputKind::Torch {

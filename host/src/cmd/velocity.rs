@@ -36,7 +36,7 @@ pub(crate) fn run(args: &Args, common: &Common) -> Result<()> {
     atomic::check_target(&args.output)?;
     let device = common.device()?;
     let net = args.net.build(&device, common.progress())?;
-    let inputs = Inputs::read(&args.inputs, net.config())?;
+    let inputs = VelocityInputs::read(&args.inputs, net.config())?;
     let moved = |tensor: &Option<Tensor>| {
         tensor.as_ref().map(|tensor| tensor.to_device(&device)).transpose()
     };
@@ -53,14 +53,14 @@ pub(crate) fn run(args: &Args, common: &Common) -> Result<()> {
 }
 
 /// Where the net is evaluated.
-struct Inputs {
+struct VelocityInputs {
     x: Tensor,
     t: Tensor,
     label: Option<Tensor>,
     concat: Option<Tensor>,
 }
 
-impl Inputs {
+impl VelocityInputs {
     /// Reads and checks the points.
     fn read(path: &Path, config: &UNetConfig) -> Result<Self> {
         let file = checkpoint::load(path, true)?;

@@ -7,7 +7,7 @@ use fm_candle::checkpoint::{Choice, LeftOut, NetInfo, Source, TensorInfo};
 use fm_candle::json;
 use fm_candle::model::{UNetConfig, config, identify, order};
 
-use crate::progress::Progress;
+use crate::progress::Reporter;
 
 /// Most tensors that a line names.
 const MAX_NAMED: usize = 3;
@@ -27,7 +27,7 @@ pub(crate) struct WeightsArgs {
     pub(crate) checkpoint_key: Option<String>,
 }
 
-/// How much of a file is opened.
+/// The part of a file that is opened.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Scope {
     /// One net.
@@ -54,7 +54,7 @@ impl WeightsArgs {
 }
 
 /// Says what was taken of a file where that is not all, a line for each kind.
-pub(crate) fn say_taken(source: &Source, path: &Path, progress: Progress) {
+pub(crate) fn say_taken(source: &Source, path: &Path, progress: Reporter) {
     let path = path.display();
     let (taken, others): (Vec<_>, Vec<_>) = source.nets().iter().partition(|net| net.taken);
     match (taken.as_slice(), others.as_slice()) {

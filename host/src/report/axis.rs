@@ -1,6 +1,6 @@
 //! Where a number lies along an axis, and which numbers the axis names.
 
-/// How an axis spreads its values.
+/// The scale of an axis, linear or logarithmic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Scale {
     /// Equal differences take equal room.
@@ -46,7 +46,7 @@ impl Axis {
         })
     }
 
-    /// Whether `value` has a place on this axis.
+    /// Returns true if `value` has a place on this axis.
     pub(super) fn places(&self, value: f64) -> bool {
         self.scale.places(value)
     }
@@ -99,7 +99,7 @@ impl Axis {
 }
 
 impl Scale {
-    /// Whether `value` can be drawn: within `±LARGEST`, and above 0 for a logarithm.
+    /// Returns true if `value` can be drawn: within `±LARGEST`, and above 0 for a logarithm.
     fn places(self, value: f64) -> bool {
         value.abs() <= LARGEST && (self == Self::Linear || value > 0.0)
     }

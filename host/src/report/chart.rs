@@ -10,16 +10,16 @@ use super::svg::{self, CENTRED, GRID, INK, line, text};
 /// A chart before it is drawn.
 pub(super) struct Chart {
     pub(super) title: String,
-    /// What runs along the bottom, with its unit.
+    /// Label of the x axis, with its unit.
     pub(super) x_label: String,
-    /// What runs up the side, with its unit.
+    /// Label of the y axis, with its unit.
     pub(super) y_label: String,
-    /// How the values along the bottom are spread; linear unless set otherwise.
+    /// Scale of the x axis; linear unless set otherwise.
     pub(super) x_scale: Scale,
     pub(super) y_scale: Scale,
     pub(super) series: Vec<Series>,
-    pub(super) references: Vec<Reference>,
-    /// What the dashes of the series mean, where they mean something.
+    pub(super) references: Vec<ReferenceLine>,
+    /// Legend of the dashes of the series, where they mean something.
     pub(super) dashes: Vec<(Dash, String)>,
     /// Further values for which the upright axis has room, so that charts compare.
     pub(super) room: Vec<f64>,
@@ -44,7 +44,7 @@ pub(super) struct Point {
 }
 
 /// A level to compare with, drawn as a dashed line.
-pub(super) struct Reference {
+pub(super) struct ReferenceLine {
     pub(super) name: String,
     pub(super) y: f64,
     /// Half of the interval about `y`.
@@ -122,7 +122,7 @@ impl Chart {
         svg::document([WIDTH, height], &self.title, &body)
     }
 
-    /// How far each series is moved to the right, so that the intervals of lines stand side by side.
+    /// The shift of each series to the right, so that the intervals of lines stand side by side.
     fn asides(&self) -> Vec<f64> {
         let barred = |series: &Series| {
             matches!(series.pen, Pen::Line(..)) && series.points.iter().any(|p| p.error.is_some())
@@ -228,7 +228,7 @@ fn level(dash: &str) -> String {
     format!(r#"{INK} stroke-width="1.4" stroke-dasharray="{dash}""#)
 }
 
-impl Reference {
+impl ReferenceLine {
     fn draw(&self, out: &mut String, dash: &str, frame: &Frame) {
         if frame.y.places(self.y) {
             let y = frame.up(self.y);
@@ -333,7 +333,7 @@ mod tests {
             pen: Pen::Line(0, Dash::Solid),
         }];
         let references =
-            vec![Reference { name: "full precision".into(), y: 9.5, error: Some(0.3) }];
+            vec![ReferenceLine { name: "full precision".into(), y: 9.5, error: Some(0.3) }];
         let labels = ["bits", "distance"];
         Chart { references, ..Chart::new("a < b & \"c\"", labels, Scale::Log, series) }
     }

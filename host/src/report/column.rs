@@ -7,7 +7,7 @@ pub(super) enum Better {
     Lower,
 }
 
-/// How numbers are printed.
+/// The number format of a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Digits {
     /// That many after the point.
@@ -27,11 +27,11 @@ pub(super) struct Column<'a, T> {
     pub(super) digits: Digits,
     /// Half of the number's 95 % confidence interval, where it is known.
     pub(super) error: fn(&T) -> Option<f64>,
-    /// What is good; none for a column that is not compared.
+    /// The better end; none for a column that is not compared.
     pub(super) better: Option<Better>,
 }
 
-/// What sets an entry apart from the others of its block.
+/// The mark of the best entries of a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mark {
     /// No other is better.

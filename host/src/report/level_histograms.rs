@@ -39,7 +39,7 @@ pub(crate) fn sheet(levels: &Levels, bits: u8) -> String {
     svg::document([width, height], &title, &body)
 }
 
-/// The same panels, each an SVG document.
+/// The panels, each an SVG document of its own.
 pub(super) fn panels(levels: &Levels, bits: u8) -> Vec<String> {
     let title = title(levels, bits);
     bodies(levels, bits).iter().map(|body| svg::document([WIDTH, HEIGHT], &title, body)).collect()

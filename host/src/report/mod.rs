@@ -47,7 +47,7 @@ mod svg;
 pub(crate) mod tables;
 mod themes;
 
-/// What one scheme at one number of bits costs and yields.
+/// The results of one scheme at one number of bits.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Row {
     /// Name of the scheme, as on the command line.
@@ -98,7 +98,7 @@ pub(crate) struct Row {
     pub(crate) seconds: f64,
 }
 
-/// What all rows have in common.
+/// The settings and reference values that all rows share.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Summary {
     /// Version of this schema, [`SCHEMA`].
@@ -121,9 +121,9 @@ pub(crate) struct Summary {
     pub(crate) seed: u64,
     /// Sets of samples for each row, each from its own seed.
     pub(crate) seeds: usize,
-    /// What the Fréchet distance is called, e.g. `FID (LeNet features)`.
+    /// Name of the Fréchet distance, e.g. `FID (LeNet features)`.
     pub(crate) fid_label: String,
-    /// What it is measured against, e.g. `MNIST train`.
+    /// Name of the set that it is measured against, e.g. `MNIST train`.
     pub(crate) fid_reference: String,
     /// Its value for the full-precision net.
     pub(crate) fid_full: f64,

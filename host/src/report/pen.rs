@@ -1,15 +1,15 @@
-//! How the series of a chart are drawn: colour, marker and strokes.
+//! The style of the series of a chart: colour, marker and strokes.
 
 use core::fmt::Write as _;
 
 use super::svg::{COLORS, INK};
 
-/// How a series is drawn.
+/// The style of a series.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Pen {
     /// In the colour and with the marker of this number, joined by a line.
     Line(usize, Dash),
-    /// The same without a line.
+    /// In the colour and with the marker of this number, without a line.
     Marks(usize),
     /// A thin dashed line in the colour of the text, without markers.
     Trace,

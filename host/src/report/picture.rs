@@ -77,7 +77,7 @@ pub(crate) fn animation(count: usize, frame: impl Fn(usize) -> Result<Picture>) 
     Ok(bytes)
 }
 
-/// Whether the source is a PNG that says it was written by this program.
+/// Returns true if the source is a PNG that says it was written by this program.
 pub(crate) fn is_ours(source: impl BufRead + Seek) -> bool {
     png::Decoder::new(source).read_info().is_ok_and(|reader| {
         let texts = &reader.info().uncompressed_latin1_text;

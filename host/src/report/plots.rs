@@ -3,11 +3,11 @@
 use fm_candle::analysis::bounds::Bounds;
 
 use super::axis::Scale;
-use super::chart::{Chart, Point, Reference, Series};
+use super::chart::{Chart, Point, ReferenceLine, Series};
 use super::pen::{Dash, Pen};
 use super::{Levels, Row, Summary, bit_counts, distinct, level_histograms};
 
-/// What runs along the bottom of most charts.
+/// Label of the x axis of most charts.
 const BITS: &str = "bits per code";
 const TIME: &str = "t, from noise (0) to images (1)";
 
@@ -47,11 +47,11 @@ pub(super) fn fid(summary: &Summary, rows: &[Row]) -> String {
 }
 
 /// The distances to compare with.
-fn distances(summary: &Summary) -> Vec<Reference> {
+fn distances(summary: &Summary) -> Vec<ReferenceLine> {
     let (y, error) = (summary.fid_full, summary.fid_full_error);
     vec![
-        Reference { name: "full precision".into(), y, error },
-        Reference { name: "real images".into(), y: summary.fid_real, error: None },
+        ReferenceLine { name: "full precision".into(), y, error },
+        ReferenceLine { name: "real images".into(), y: summary.fid_real, error: None },
     ]
 }
 

@@ -2,7 +2,7 @@
 
 use fm_candle::analysis::bounds::{Bounds, Lipschitz};
 use fm_candle::analysis::inversion::Inversion;
-use fm_candle::analysis::latent::{Latent, Spread};
+use fm_candle::analysis::latent::{Latent, VarianceSpread};
 
 use super::{Levels, Row, SCHEMA, Summary};
 
@@ -74,7 +74,7 @@ pub(super) fn rows() -> Vec<Row> {
     SCHEMES.iter().flat_map(|&(name, gain)| bits.map(|bits| row(name, gain, bits))).collect()
 }
 
-/// The same sweep with every analysis.
+/// The sample sweep with every analysis.
 pub(super) fn analysed() -> (Summary, Vec<Row>) {
     let mut summary = summary();
     summary.seeds = 3;
@@ -106,7 +106,7 @@ pub(super) fn analysed() -> (Summary, Vec<Row>) {
 }
 
 fn latent(error: f64) -> Latent {
-    let spread = |gain: f64| Spread {
+    let spread = |gain: f64| VarianceSpread {
         mean: 0.21 + gain * error,
         std: 0.34 - 0.2 * gain * error,
         collapsed: usize::from(error > 0.3),

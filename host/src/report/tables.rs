@@ -63,7 +63,7 @@ fn mark(column: &Column<'_, Row>, row: &Row, rows: &[Row]) -> &'static str {
 }
 
 /// The rows as CSV after RFC 4180, at full precision. The columns are the fields of `results.json`,
-/// those of a group behind its name (`latent_own_mean`); the values of a list are separated by
+/// those of a group after its name (`latent_own_mean`); the values of a list are separated by
 /// spaces. What was not measured is left empty.
 pub(crate) fn csv(rows: &[Row]) -> String {
     let rows: Vec<Vec<(String, String)>> = rows.iter().map(fields).collect();

@@ -9,7 +9,7 @@ use super::column::Column;
 use super::column::Digits::{Fixed, Significant};
 use super::{Row, Summary};
 
-/// What a row costs, then what it yields.
+/// The columns of the main table: the sizes of a row, then its quality.
 pub(super) fn results(summary: &Summary) -> Vec<Column<'_, Row>> {
     vec![
         Column::new(
@@ -104,7 +104,7 @@ pub(super) fn pairs<'a>() -> Vec<Column<'a, Row>> {
     ]
 }
 
-/// How the variance of the bottleneck's latents is spread.
+/// The columns on the variances of the bottleneck's latents.
 pub(super) fn latent<'a>() -> Vec<Column<'a, Latent>> {
     vec![
         Column::new(
@@ -158,7 +158,7 @@ pub(super) fn latent<'a>() -> Vec<Column<'a, Latent>> {
     ]
 }
 
-/// What the ODE makes of real images when it is run backward.
+/// The columns on the noise that the backward ODE finds for real images.
 pub(super) fn inversion<'a>() -> Vec<Column<'a, Inversion>> {
     vec![
         Column::new(

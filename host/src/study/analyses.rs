@@ -1,4 +1,4 @@
-//! What a row tells beside its samples, and what full precision gives to compare with.
+//! The analyses of a row beside its samples, and those of full precision to compare with.
 
 use anyhow::{Context, Result};
 use fm_candle::analysis::bounds::{Bounds, Lipschitz, Trajectories};
@@ -42,7 +42,7 @@ pub(super) struct Analyses<'a> {
     pub(super) lipschitz: Lipschitz,
 }
 
-/// What the analyses give for one row.
+/// The results of the analyses for one row.
 #[derive(Default)]
 pub(super) struct Measured {
     pub(super) velocity_psnr_db: Option<f64>,

@@ -14,13 +14,13 @@ use serde_json::{Map, Value};
 
 use super::{SHOWN, Study, channel_levels, classes_in_turn, settings};
 use crate::cmd::net::NetArgs;
-use crate::progress::Progress;
+use crate::progress::Reporter;
 use crate::report::{Row, Summary, grid, html, plots, tables};
 
 /// The contents of `results.json`.
 #[derive(Serialize, Deserialize)]
 struct Results {
-    /// What the rows were made with.
+    /// The settings that the rows were made with.
     settings: Map<String, Value>,
     #[serde(flatten)]
     summary: Summary,
@@ -69,7 +69,7 @@ impl Study {
     /// The net in it.
     pub(super) fn packed_net(&self, scheme: Scheme, bits: u8) -> Result<UNet> {
         let path = self.packed_path(scheme, bits);
-        NetArgs::plain(&path).with_dtype(self.dtype).build(&self.device, Progress::silent())
+        NetArgs::plain(&path).with_dtype(self.dtype).build(&self.device, Reporter::silent())
     }
 
     pub(super) fn grid_path(&self, scheme: Scheme, bits: u8) -> PathBuf {

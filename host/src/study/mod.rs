@@ -1,4 +1,4 @@
-//! The study behind `sweep` and `demo`: schemes times bits, each packed, sampled and scored.
+//! The study that `sweep` and `demo` run: schemes times bits, each packed, sampled and scored.
 //!
 //! Every row is sampled from the packed file it wrote, from the same noise and labels. Results
 //! are saved after each row, and a study that was cut goes on where it stopped.
@@ -34,13 +34,13 @@ use quant_core::bits::Bits;
 use quant_core::scheme::Scheme;
 
 pub(crate) use self::reference::Reference;
-use crate::cmd::net::Precision;
+use crate::cmd::net::NetPrecision;
 use crate::cmd::policy::PolicyArgs;
 
 /// Images in a sample grid of the report, and its columns.
 const SHOWN: (usize, usize) = (16, 4);
 
-/// What is studied, and how.
+/// The net, the schemes and the settings of a study.
 pub(crate) struct Study {
     /// Name of the model, for people.
     pub(crate) model: String,
@@ -52,13 +52,13 @@ pub(crate) struct Study {
     pub(crate) schemes: Vec<Scheme>,
     /// Bits of the codes.
     pub(crate) bits: Vec<Bits>,
-    /// How tensors are described.
+    /// The options that give the policy of each tensor.
     pub(crate) policy: PolicyArgs,
     /// Images sampled per row, from each seed.
     pub(crate) n: usize,
     /// Sets of samples per row, from as many seeds.
     pub(crate) seeds: usize,
-    /// How they are sampled.
+    /// The sampler of the images.
     pub(crate) sampler: Sampler,
     /// Seed of the noise of the first set.
     pub(crate) seed: u64,
@@ -66,27 +66,27 @@ pub(crate) struct Study {
     pub(crate) features: Box<dyn FeatureNet>,
     /// Which net they are of, with the fingerprint of its weights.
     pub(crate) features_name: String,
-    /// What the distance is called.
+    /// Name of the distance.
     pub(crate) fid_label: String,
-    /// What samples are compared with.
+    /// The statistics that samples are compared with.
     pub(crate) reference: Reference,
     /// Real images that are not in the reference.
     pub(crate) real: Images,
-    /// Whether the rows have more than samples to tell.
+    /// Run the analyses for each row too.
     pub(crate) analyses: bool,
-    /// Whether latents and velocities are of images in `[0, 1]`, as in the paper's code, which gives
-    /// them so to nets of `[-1, 1]`.
+    /// Take latents and velocities of images in `[0, 1]`, as in the paper's code, which gives them
+    /// so to nets of `[-1, 1]`.
     pub(crate) unit_range: bool,
     /// The command line.
     pub(crate) command: Vec<String>,
     /// Folder for everything written.
     pub(crate) dir: PathBuf,
-    /// Whether a study with other settings in the folder is replaced; else it is an error.
+    /// Replace a study with other settings in the folder; else it is an error.
     pub(crate) replace: bool,
     /// Where to compute.
     pub(crate) device: Device,
-    /// What the nets compute in.
-    pub(crate) dtype: Precision,
+    /// The type that the nets compute in.
+    pub(crate) dtype: NetPrecision,
 }
 
 /// The indices of at most `n` images whose classes come in turn, as those of the samples do: with

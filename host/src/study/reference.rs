@@ -1,11 +1,11 @@
-//! What samples are compared with: the statistics of real images.
+//! The statistics of real images that samples are compared with.
 
 use anyhow::Result;
 use fm_candle::fid::Statistics;
 
 use crate::embedded;
 
-/// What samples are compared with.
+/// The statistics of real images that samples are compared with.
 pub(crate) struct Reference {
     pub(crate) statistics: Statistics,
     /// Name of its images, for people.

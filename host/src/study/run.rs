@@ -20,7 +20,7 @@ use super::{SHOWN, Study, classes_in_turn, estimate, settings};
 use crate::cmd::label::class_cycle;
 use crate::cmd::net::build;
 use crate::cmd::sample::{image_shape, images};
-use crate::progress::Progress;
+use crate::progress::Reporter;
 use crate::report::{Row, SCHEMA, Summary, grid};
 
 /// Resamples of the bootstrap.
@@ -30,7 +30,7 @@ const LINE: usize = 10;
 
 impl Study {
     /// Runs what is not in the folder yet and writes tables, plots, grids and the report.
-    pub(crate) fn run(&self, progress: Progress) -> Result<(Summary, Vec<Row>)> {
+    pub(crate) fn run(&self, progress: Reporter) -> Result<(Summary, Vec<Row>)> {
         let tensors = self.tensors.iter().map(|(name, tensor)| (name.as_str(), tensor.dims()));
         let note = self.policy.check(&tensors.collect::<Vec<_>>())?;
         if let Some(note) = &note {
@@ -87,7 +87,7 @@ impl Study {
     }
 
     /// A picture with a line of samples at full precision, then one for each number of bits.
-    fn compare_bits(&self, scheme: Scheme, full: &Full<'_>, progress: Progress) -> Result<()> {
+    fn compare_bits(&self, scheme: Scheme, full: &Full<'_>, progress: Reporter) -> Result<()> {
         let count = LINE.min(self.n);
         let noise = full.noise[0].narrow(0, 0, count)?;
         let mut bits = self.bits.clone();
@@ -110,7 +110,7 @@ impl Study {
         bits: Bits,
         full: &Full<'_>,
         bar: &ProgressBar,
-        progress: Progress,
+        progress: Reporter,
     ) -> Result<Row> {
         let start = Instant::now();
         let policy = |name: &str, shape: &[usize]| self.policy.of(scheme, bits, name, shape);
@@ -174,7 +174,7 @@ impl Study {
         net: &UNet,
         noise: &[Tensor],
         bar: &ProgressBar,
-        progress: Progress,
+        progress: Reporter,
     ) -> Result<Vec<Tensor>> {
         noise.iter().map(|noise| self.sample(net, noise, bar, progress)).collect()
     }
@@ -190,7 +190,7 @@ impl Study {
         net: &UNet,
         noise: &Tensor,
         bar: &ProgressBar,
-        progress: Progress,
+        progress: Reporter,
     ) -> Result<Tensor> {
         let n = noise.dim(0)?;
         let labels = class_cycle(&self.config, n)?;
@@ -263,7 +263,7 @@ impl Study {
     }
 }
 
-/// What full precision gives, to compare the rows with.
+/// The samples and analyses of full precision, to compare the rows with.
 struct Full<'a> {
     /// The start noise of each set of samples.
     noise: Vec<Tensor>,

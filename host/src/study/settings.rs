@@ -1,4 +1,5 @@
-//! What a study was made with: rows made with other settings never stand in the same table.
+//! The settings that a study was made with: rows made with other settings never stand in the same
+//! table.
 
 use anyhow::Result;
 use fm_candle::fingerprint;
@@ -6,7 +7,7 @@ use fm_candle::model::config;
 use serde_json::{Map, Value, json};
 
 use super::Study;
-use crate::cmd::net::Precision;
+use crate::cmd::net::NetPrecision;
 
 /// Everything that a row depends on but its scheme and bits, by name.
 pub(super) fn of(study: &Study) -> Result<Map<String, Value>> {
@@ -30,7 +31,7 @@ pub(super) fn of(study: &Study) -> Result<Map<String, Value>> {
     match settings {
         Value::Object(mut settings) => {
             // As before there was a choice, where it is the default.
-            if study.dtype != Precision::F32 {
+            if study.dtype != NetPrecision::F32 {
                 settings.insert("dtype".into(), study.dtype.name().into());
             }
             Ok(settings)

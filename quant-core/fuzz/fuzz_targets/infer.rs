@@ -3,7 +3,7 @@
 use arbitrary::Arbitrary;
 use half::f16;
 use libfuzzer_sys::fuzz_target;
-use quant_core::format::{Activations, Dense, Head, Kind, Model, Writer, with_section};
+use quant_core::format::{Activations, Dense, Head, SectionKind, Model, Writer, with_section};
 use quant_core::infer::{Input as Point, Plan, Precision};
 use quant_core::net::UNetConfig;
 
@@ -98,7 +98,7 @@ fuzz_target!(|input: Input| {
     // The same in integers, with a scale for each map that is too small, right or too large.
     let scales: Vec<f32> = (1..=plan.maps()).map(|i| [1e-3, 1.0, 1e3][i % 3]).collect();
     let scales = Activations::emit(1e-3, &scales);
-    let file = with_section(&file, Kind::ACTIVATION_SCALES, &scales).expect("scales");
+    let file = with_section(&file, SectionKind::ACTIVATION_SCALES, &scales).expect("scales");
     let model = Model::parse(&file).expect("written by the writer");
     let plan = Plan::with_size_and_precision(&model, (height, width), Precision::Integer);
     let plan = plan.expect("a plan as in floats");

@@ -22,10 +22,10 @@ use arbitrary::Arbitrary;
 use crc::{CRC_32_ISO_HDLC, Crc};
 use quant_core::Error;
 use quant_core::bits::Bits;
-use quant_core::format::{Activations, Encoding, Head, Kind, Model, SelfTestVector, Writer, with_section};
+use quant_core::format::{Activations, Encoding, Head, SectionKind, Model, SelfTestVector, Writer, with_section};
 use quant_core::infer::Plan;
 use quant_core::net::UNetConfig;
-use quant_core::quantize::{Granularity, CodebookDtype, Options, QuantizedTensor, quantize_tensor};
+use quant_core::quantize::{Granularity, CodebookDtype, QuantizeOptions, QuantizedTensor, quantize_tensor};
 use quant_core::scheme::Scheme;
 
 const CRC: Crc<u32> = Crc::<u32>::new(&CRC_32_ISO_HDLC);
@@ -98,7 +98,7 @@ impl Spec {
         let finite = |bits: u32| Some(f32::from_bits(bits)).filter(|w| w.is_finite());
         let given = self.weights.iter().map(|&bits| finite(bits).unwrap_or(0.5));
         let weights: Vec<f32> = given.chain(std::iter::repeat(-0.25)).take(n).collect();
-        let options = Options {
+        let options = QuantizeOptions {
             scheme: Scheme::ALL[usize::from(self.scheme) % Scheme::ALL.len()],
             bits: Bits::ALL[usize::from(self.bits % 8)],
             granularity: match self.granularity % 4 {
@@ -129,7 +129,7 @@ pub fn file_of(tensors: &[QuantizedTensor]) -> Vec<u8> {
     let head = Head {
         net: None,
         names: names.iter().map(String::as_str).collect(),
-        sections: vec![(Kind(99), b"unknown")],
+        sections: vec![(SectionKind(99), b"unknown")],
     };
     let mut writer = Writer::new(Vec::new(), &head).expect("names are right");
     for tensor in tensors {
@@ -158,7 +158,7 @@ pub fn drawable() -> Vec<u8> {
     net.parameters(&mut |shape| {
         let n: usize = shape.iter().product();
         let weights: Vec<f32> = (0..n).map(|i| ((i * 7 % 19) as f32 - 9.0) / 40.0).collect();
-        let options = Options::new(Scheme::LloydMax, Bits::ALL[tensors.len() % 8]);
+        let options = QuantizeOptions::new(Scheme::LloydMax, Bits::ALL[tensors.len() % 8]);
         tensors.push(quantize_tensor(&weights, &shape, &options)?);
         Ok(())
     })
@@ -168,7 +168,7 @@ pub fn drawable() -> Vec<u8> {
     // Any velocity: a self-test that fails goes the same way.
     let vector = SelfTestVector::emit((1, 0.5, Some(3)), 0.1, (4, 4), &[0.0; 16]);
     let vector = vector.expect("a right vector");
-    let head = Head { net: Some(&net), names, sections: vec![(Kind::SELF_TEST, &vector)] };
+    let head = Head { net: Some(&net), names, sections: vec![(SectionKind::SELF_TEST, &vector)] };
     let mut writer = Writer::new(Vec::new(), &head).expect("the head is right");
     for tensor in &tensors {
         writer.quantized(tensor).expect("the tensors are the net's");
@@ -177,5 +177,5 @@ pub fn drawable() -> Vec<u8> {
     let model = Model::parse(&file).expect("written by the writer");
     let maps = Plan::new(&model).expect("a net that draws").maps();
     let scales = Activations::emit(2.0, &vec![2.0; maps]);
-    with_section(&file, Kind::ACTIVATION_SCALES, &scales).expect("scales")
+    with_section(&file, SectionKind::ACTIVATION_SCALES, &scales).expect("scales")
 }

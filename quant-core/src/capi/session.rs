@@ -1,4 +1,4 @@
-//! What lies in a `fmq_model`: the parsed file, and the image under way.
+//! The contents of a `fmq_model`: the parsed file, and the image under way.
 
 use super::span::{Arena, Span};
 use super::types::status::Checked;

@@ -5,7 +5,7 @@
 )]
 
 use super::*;
-use crate::format::{Dense, Head, Kind, SelfTestVector, Writer};
+use crate::format::{Dense, Head, SectionKind, SelfTestVector, Writer};
 use crate::infer::{Input, Plan, Sampler};
 use crate::net::UNetConfig;
 use core::ffi::{CStr, c_void};
@@ -48,10 +48,10 @@ fn file(off: Option<f32>) -> Vec<u8> {
         *v += off;
     }
     let section = SelfTestVector::emit((5, 0.5, Some(1)), 1e-3, (4, 4), &v).unwrap();
-    written(&[(Kind::SELF_TEST, &section)])
+    written(&[(SectionKind::SELF_TEST, &section)])
 }
 
-fn written(sections: &[(Kind, &[u8])]) -> Vec<u8> {
+fn written(sections: &[(SectionKind, &[u8])]) -> Vec<u8> {
     let net = net();
     let shapes = net.shapes();
     let names: Vec<_> = (0..shapes.len()).map(|i| i.to_string()).collect();

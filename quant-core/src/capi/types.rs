@@ -1,4 +1,4 @@
-//! What the header declares beside functions: the model's memory, settings, needs and codes.
+//! The types and constants of the header: the model's memory, settings, needs and codes.
 
 use self::status::Checked;
 use super::span::Span;

@@ -8,8 +8,8 @@
 //! levels: code · scale + min, code = 0..K, within the range of the weights
 //! ```
 //!
-//! `h` is the importance. A grid is judged by the prefix sums of the sorted points: a binary search
-//! for each boundary between levels, `O(K log n)` in all. The search is
+//! `h` is the importance. The error of a grid is computed from prefix sums of the sorted points: a
+//! binary search for each boundary between levels, `O(K log n)` in all. The search is
 //!
 //! 1. coarse: first and last level at quantiles that halve from 1/2 down to a single weight, each
 //!    with each, so that one-sided and heavy-tailed weights start well too;

@@ -4,7 +4,7 @@ use super::bytes::{long, put, word};
 use super::header::{CRC, HEADER_LEN, Header, field, renew_crc};
 use super::reader::Model;
 use super::record::{self, RECORD_LEN};
-use super::section::{ENTRY_LEN, Kind, find};
+use super::section::{ENTRY_LEN, SectionKind, find};
 use super::writer::build_head;
 use crate::error::{Error, Result, check_length};
 use crate::num::{index, u64_of};
@@ -16,7 +16,7 @@ use alloc::vec::Vec;
 /// # Errors
 /// Those of [`Model::parse`], of the file as it is and as it becomes; [`Error::Range`]
 /// for more sections or a longer head than a file may have.
-pub fn with_section(file: &[u8], kind: Kind, contents: &[u8]) -> Result<Vec<u8>> {
+pub fn with_section(file: &[u8], kind: SectionKind, contents: &[u8]) -> Result<Vec<u8>> {
     let model = Model::parse(file)?;
     let header = Header::parse(file)?;
     let others = model.sections().filter(|&(other, _)| other != kind);
@@ -50,7 +50,7 @@ pub fn with_section(file: &[u8], kind: Kind, contents: &[u8]) -> Result<Vec<u8>>
 /// # Errors
 /// [`Error::Range`] for a head without a section of this kind; [`Error::Length`] for contents of
 /// another length.
-pub fn fill_section(head: &mut [u8], kind: Kind, contents: &[u8]) -> Result<()> {
+pub fn fill_section(head: &mut [u8], kind: SectionKind, contents: &[u8]) -> Result<()> {
     let count = index(word(head, field::SECTIONS));
     let table = head.get(HEADER_LEN..).unwrap_or(&[]).as_chunks().0;
     let missing =
@@ -71,7 +71,7 @@ mod tests {
     use alloc::vec;
 
     fn file() -> Vec<u8> {
-        let sections = vec![(Kind(9), &b"nine"[..])];
+        let sections = vec![(SectionKind(9), &b"nine"[..])];
         let head = Head { net: None, names: vec!["a", "b"], sections };
         let mut writer = Writer::new(Vec::new(), &head).unwrap();
         writer.dense(&[3], Dense::F32(&[1.0, 2.0, 3.0])).unwrap();
@@ -83,7 +83,7 @@ mod tests {
     fn all_else_keeps_its_bytes() {
         let before = file();
         let scales = Activations::emit(0.0, &[1.0, 2.0]);
-        let after = with_section(&before, Kind::ACTIVATION_SCALES, &scales).unwrap();
+        let after = with_section(&before, SectionKind::ACTIVATION_SCALES, &scales).unwrap();
         let [before, after] = [&before, &after].map(|file| Model::parse(file).unwrap());
         assert!(after.activations().unwrap().ranges().eq([1.0, 2.0]));
         assert!(after.sections().filter(|(kind, _)| kind.0 != 4).eq(before.sections()));
@@ -94,15 +94,15 @@ mod tests {
 
     #[test]
     fn the_same_kind_is_replaced() {
-        let once = with_section(&file(), Kind(9), b"other").unwrap();
-        assert_eq!(with_section(&once, Kind(9), b"nine").unwrap(), file());
+        let once = with_section(&file(), SectionKind(9), b"other").unwrap();
+        assert_eq!(with_section(&once, SectionKind(9), b"nine").unwrap(), file());
     }
 
     #[test]
     fn what_no_reader_takes_is_refused() {
-        assert!(with_section(&file()[1..], Kind(9), b"").is_err());
+        assert!(with_section(&file()[1..], SectionKind(9), b"").is_err());
         let negative = Activations::emit(0.0, &[-1.0]);
-        assert!(with_section(&file(), Kind::ACTIVATION_SCALES, &negative).is_err());
-        assert!(with_section(&file(), Kind(0), b"").is_err());
+        assert!(with_section(&file(), SectionKind::ACTIVATION_SCALES, &negative).is_err());
+        assert!(with_section(&file(), SectionKind(0), b"").is_err());
     }
 }

@@ -113,7 +113,7 @@ pub use header::{MAGIC, MAX_HEAD_LEN, MAX_SECTIONS, MAX_TENSORS, VERSION, file_a
 pub use memory_plan::MemoryPlan;
 pub use reader::{Model, Tensor, Tensors};
 pub use record::{Encoding, MAX_RANK};
-pub use section::{Kind, MAX_NAME_LEN};
+pub use section::{MAX_NAME_LEN, SectionKind};
 pub use self_test::SelfTestVector;
 #[cfg(feature = "alloc")]
 pub use writer::{Dense, Head, Sink, Writer, Written};

@@ -5,7 +5,7 @@ use super::bytes::check_zero;
 use super::header::{HEADER_LEN, Header};
 use super::memory_plan::MemoryPlan;
 use super::record::{Encoding, RECORD_LEN, Record};
-use super::section::{ENTRY_LEN, Kind, Names, Sections};
+use super::section::{ENTRY_LEN, Names, SectionKind, Sections};
 use super::self_test::SelfTestVector;
 use crate::error::{Error, Result, check_length};
 use crate::matrix::{QuantizedMatrix, check_part, part, row_out_of_range};
@@ -40,12 +40,13 @@ impl<'a> Model<'a> {
         let records_end = table_end + RECORD_LEN * header.tensors;
         let table = head.get(HEADER_LEN..table_end).unwrap_or(&[]);
         let sections = Sections::parse(head, table, records_end)?;
-        let net = sections.get(Kind::NET).map(UNetConfig::parse).transpose()?;
-        let plan = sections.get(Kind::MEMORY_PLAN).map(MemoryPlan::parse).transpose()?;
-        let self_test = sections.get(Kind::SELF_TEST).map(SelfTestVector::parse).transpose()?;
-        let activations = sections.get(Kind::ACTIVATION_SCALES).map(Activations::parse);
+        let net = sections.get(SectionKind::NET).map(UNetConfig::parse).transpose()?;
+        let plan = sections.get(SectionKind::MEMORY_PLAN).map(MemoryPlan::parse).transpose()?;
+        let self_test =
+            sections.get(SectionKind::SELF_TEST).map(SelfTestVector::parse).transpose()?;
+        let activations = sections.get(SectionKind::ACTIVATION_SCALES).map(Activations::parse);
         let activations = activations.transpose()?;
-        let names = sections.get(Kind::NAMES);
+        let names = sections.get(SectionKind::NAMES);
         if names.is_some() {
             Names::new(names).check(header.tensors)?;
         }
@@ -88,7 +89,7 @@ impl<'a> Model<'a> {
     }
 
     /// Kind and contents of each section, also of those that this code does not know.
-    pub fn sections(&self) -> impl Iterator<Item = (Kind, &'a [u8])> {
+    pub fn sections(&self) -> impl Iterator<Item = (SectionKind, &'a [u8])> {
         self.sections.iter().map(|section| (section.kind, section.contents))
     }
 

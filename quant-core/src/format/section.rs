@@ -29,9 +29,9 @@ pub const MAX_NAME_LEN: usize = 512;
 
 /// Kind of a section.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Kind(pub u32);
+pub struct SectionKind(pub u32);
 
-impl Kind {
+impl SectionKind {
     /// The net's configuration.
     pub const NET: Self = Self(1);
     /// The tensors' names.
@@ -49,7 +49,7 @@ impl Kind {
 /// An entry of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Section<'a> {
-    pub(super) kind: Kind,
+    pub(super) kind: SectionKind,
     pub(super) contents: &'a [u8],
 }
 
@@ -98,14 +98,17 @@ impl<'a> Sections<'a> {
     }
 
     /// The contents of the section of a kind.
-    pub(super) fn get(&self, kind: Kind) -> Option<&'a [u8]> {
+    pub(super) fn get(&self, kind: SectionKind) -> Option<&'a [u8]> {
         self.iter().find(|section| section.kind == kind).map(|section| section.contents)
     }
 
     pub(super) fn iter(self) -> impl Iterator<Item = Section<'a>> {
         self.table.as_chunks().0.iter().map(move |entry| {
             let contents = self.head.get(contents(entry));
-            Section { kind: Kind(word(entry, field::KIND)), contents: contents.unwrap_or(&[]) }
+            Section {
+                kind: SectionKind(word(entry, field::KIND)),
+                contents: contents.unwrap_or(&[]),
+            }
         })
     }
 }
@@ -118,13 +121,13 @@ fn contents(entry: &[u8; ENTRY_LEN]) -> Range<usize> {
 
 /// The place of the contents of a kind, by a table.
 #[cfg(feature = "alloc")]
-pub(super) fn find(table: &[[u8; ENTRY_LEN]], kind: Kind) -> Option<Range<usize>> {
+pub(super) fn find(table: &[[u8; ENTRY_LEN]], kind: SectionKind) -> Option<Range<usize>> {
     table.iter().find(|entry| word(*entry, field::KIND) == kind.0).map(contents)
 }
 
 /// The entry of the table for contents at an offset.
 #[cfg(feature = "alloc")]
-pub(super) fn emit_entry(kind: Kind, offset: u32, len: u32) -> [u8; ENTRY_LEN] {
+pub(super) fn emit_entry(kind: SectionKind, offset: u32, len: u32) -> [u8; ENTRY_LEN] {
     let mut entry = [0; ENTRY_LEN];
     put(&mut entry, field::KIND, kind.0.to_le_bytes());
     put(&mut entry, field::OFFSET, offset.to_le_bytes());
@@ -227,9 +230,9 @@ mod tests {
     fn finds_sections_by_kind() {
         let head = head();
         let sections = Sections::parse(&head, &head[..32], 32).unwrap();
-        assert_eq!(sections.get(Kind::NET), Some(&[7; 3][..]));
-        assert_eq!(sections.get(Kind(9)), Some(&[8; 2][..]));
-        assert_eq!(sections.get(Kind::NAMES), None);
+        assert_eq!(sections.get(SectionKind::NET), Some(&[7; 3][..]));
+        assert_eq!(sections.get(SectionKind(9)), Some(&[8; 2][..]));
+        assert_eq!(sections.get(SectionKind::NAMES), None);
     }
 
     #[test]

@@ -6,7 +6,9 @@ use super::*;
 use crate::bits::tests::width;
 use crate::net::UNetConfig;
 use crate::net::record::tests::example;
-use crate::quantize::{CodebookDtype, Granularity, Options, QuantizedTensor, quantize_tensor};
+use crate::quantize::{
+    CodebookDtype, Granularity, QuantizeOptions, QuantizedTensor, quantize_tensor,
+};
 use crate::scheme::Scheme;
 use crate::{Error, Result};
 use half::f16;
@@ -26,7 +28,7 @@ fn small_file() -> Vec<u8> {
     let head = Head {
         net: None,
         names: vec!["steps", "bias", "empty", "ot", "uniform", "w2", "log", "i8", "auto"],
-        sections: vec![(Kind::SELF_TEST, &vector), (Kind(77), b"unknown")],
+        sections: vec![(SectionKind::SELF_TEST, &vector), (SectionKind(77), b"unknown")],
     };
     let mut writer = Writer::new(Vec::new(), &head).unwrap();
     writer.dense(&[], Dense::I64(&[-3])).unwrap();
@@ -40,7 +42,11 @@ fn small_file() -> Vec<u8> {
         (Scheme::LloydMax, 2, CodebookDtype::I8, Granularity::Tensor),
         (Scheme::LloydMax, 1, CodebookDtype::F32, Granularity::Auto),
     ] {
-        let options = Options { granularity, codebook_dtype, ..Options::new(scheme, width(bits)) };
+        let options = QuantizeOptions {
+            granularity,
+            codebook_dtype,
+            ..QuantizeOptions::new(scheme, width(bits))
+        };
         writer.quantized(&quantize_tensor(&weights, &[3, 4, 4], &options).unwrap()).unwrap();
     }
     writer.into_file().unwrap()
@@ -82,7 +88,7 @@ fn read_everything(model: &Model<'_>) -> Result<usize> {
 
 #[test]
 fn golden_bytes_of_a_tiny_file() {
-    let options = Options::new(Scheme::LloydMax, width(2));
+    let options = QuantizeOptions::new(Scheme::LloydMax, width(2));
     let weights = [1.0, -2.0, 0.5, 1.0, 1.0, -2.0, 0.5, 0.5, 1.0, 1.0, 1.0, 1.0];
     let mut writer = writer(&["w"]);
     writer.quantized(&quantize_tensor(&weights, &[2, 6], &options).unwrap()).unwrap();
@@ -128,7 +134,7 @@ fn reads_back_every_kind_of_record() {
     model.tensor("bias").unwrap().decode_row(0, &mut bias).unwrap();
     assert!(bias[0] == 1.0 && bias[1].is_nan());
     assert_eq!(model.self_test_vector().map(|vector| vector.seed), Some(5));
-    assert!(model.sections().any(|section| section == (Kind(77), b"unknown")));
+    assert!(model.sections().any(|section| section == (SectionKind(77), b"unknown")));
     let offset = |bytes: &[u8]| bytes.as_ptr().addr() - file.as_ptr().addr();
     assert!(model.tensors().all(|t| t.numel() == 0 || offset(t.data()) % ALIGN == 0));
 }
@@ -184,7 +190,7 @@ fn writer_refuses_what_the_reader_would() {
     let many: Vec<String> = (0..=MAX_TENSORS).map(|i| std::format!("{i}")).collect();
     let many: Vec<&str> = many.iter().map(String::as_str).collect();
     assert!(refused(&many).is_some());
-    for kind in [Kind(0), Kind::NET, Kind::NAMES] {
+    for kind in [SectionKind(0), SectionKind::NET, SectionKind::NAMES] {
         let head = Head { sections: vec![(kind, &[][..])], ..Head::default() };
         assert!(Writer::new(Vec::new(), &head).is_err(), "{kind:?}");
     }
@@ -221,7 +227,7 @@ fn net_file(net: &UNetConfig) -> Result<Vec<u8>> {
     let mut writer = Writer::new(Vec::new(), &Head { net: Some(net), names, sections: vec![] })?;
     for shape in &shapes {
         let zeros = vec![0.0; shape.iter().product()];
-        let options = Options::new(Scheme::Uniform, width(1));
+        let options = QuantizeOptions::new(Scheme::Uniform, width(1));
         writer.quantized(&quantize_tensor(&zeros, shape, &options)?)?;
     }
     writer.into_file()
@@ -277,8 +283,11 @@ fn any_tensor() -> impl Strategy<Value = (Vec<f32>, QuantizedTensor)> {
         |(shape, scheme, bits, granularity, codebook_dtype)| {
             let n = shape.iter().product::<usize>();
             prop::collection::vec(-3.0_f32..3.0, n).prop_map(move |weights| {
-                let options =
-                    Options { granularity, codebook_dtype, ..Options::new(scheme, width(bits)) };
+                let options = QuantizeOptions {
+                    granularity,
+                    codebook_dtype,
+                    ..QuantizeOptions::new(scheme, width(bits))
+                };
                 let tensor = quantize_tensor(&weights, &shape, &options).unwrap();
                 (weights, tensor)
             })
@@ -361,18 +370,20 @@ fn every_byte_of_many_values_is_read_without_panic() {
 #[test]
 fn a_section_may_be_filled_once_the_tensors_are_known() {
     let plan = MemoryPlan { size: (4, 6), arena_bytes: 64, macs: 7 };
-    let mut sections = vec![(Kind::MEMORY_PLAN, &[0; 24][..])];
-    sections.push((Kind(9), b"other"));
+    let mut sections = vec![(SectionKind::MEMORY_PLAN, &[0; 24][..])];
+    sections.push((SectionKind(9), b"other"));
     let head = Head { names: vec!["w"], sections, ..Head::default() };
     let mut writer = Writer::new(Vec::new(), &head).unwrap();
     writer.dense(&[2], Dense::F32(&[1.0, 2.0])).unwrap();
     let written = writer.finish().unwrap();
     let (mut head, mut file) = (written.head, written.sink);
-    assert!(fill_section(&mut head, Kind::MEMORY_PLAN, &plan.emit()[1..]).is_err());
-    assert!(fill_section(&mut head, Kind::SELF_TEST, &[0; 24]).is_err());
-    fill_section(&mut head, Kind::MEMORY_PLAN, &plan.emit()).unwrap();
+    assert!(fill_section(&mut head, SectionKind::MEMORY_PLAN, &plan.emit()[1..]).is_err());
+    assert!(fill_section(&mut head, SectionKind::SELF_TEST, &[0; 24]).is_err());
+    fill_section(&mut head, SectionKind::MEMORY_PLAN, &plan.emit()).unwrap();
     file[..head.len()].copy_from_slice(&head);
     let model = Model::parse(&file).unwrap();
     assert_eq!(model.memory_plan(), Some(plan));
-    assert!(model.sections().any(|(kind, contents)| (kind, contents) == (Kind(9), b"other")));
+    assert!(
+        model.sections().any(|(kind, contents)| (kind, contents) == (SectionKind(9), b"other"))
+    );
 }

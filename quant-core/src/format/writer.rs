@@ -5,7 +5,7 @@ use super::header::{
     CRC, HEADER_LEN, Header, MAX_HEAD_LEN, MAX_SECTIONS, MAX_TENSORS, Running, VERSION,
 };
 use super::record::{Encoding, RECORD_LEN, Record, Shape};
-use super::section::{ENTRY_LEN, Kind, Names, emit_entry};
+use super::section::{ENTRY_LEN, Names, SectionKind, emit_entry};
 use crate::error::{Error, Result, check_length, check_range};
 use crate::matrix::{Parts, QuantLayout, QuantizedMatrix};
 use crate::net::UNetConfig;
@@ -43,8 +43,8 @@ pub struct Head<'a> {
     pub net: Option<&'a UNetConfig>,
     /// The name of each tensor, in order.
     pub names: Vec<&'a str>,
-    /// Contents of other sections, of ascending kinds above [`Kind::NAMES`].
-    pub sections: Vec<(Kind, &'a [u8])>,
+    /// Contents of other sections, of ascending kinds above [`SectionKind::NAMES`].
+    pub sections: Vec<(SectionKind, &'a [u8])>,
 }
 
 /// Elements of a dense tensor, row-major.
@@ -108,9 +108,9 @@ impl<S: Sink> Writer<S> {
         if let Some(shapes) = shapes.as_ref().filter(|shapes| shapes.len() != tensors) {
             return Err(Error::NotOfTheNet { tensor: shapes.len().min(tensors) }.into());
         }
-        let mut sections: Vec<(Kind, &[u8])> = Vec::new();
-        sections.extend(net.as_ref().map(|net| (Kind::NET, &net[..])));
-        sections.push((Kind::NAMES, &names));
+        let mut sections: Vec<(SectionKind, &[u8])> = Vec::new();
+        sections.extend(net.as_ref().map(|net| (SectionKind::NET, &net[..])));
+        sections.push((SectionKind::NAMES, &names));
         sections.extend(&head.sections);
         let record_at = HEADER_LEN + ENTRY_LEN * sections.len();
         let bytes = build_head(&sections, record_at + RECORD_LEN * tensors)?;
@@ -273,7 +273,7 @@ impl Writer<Vec<u8>> {
 }
 
 /// A head whose header and records, up to `end`, are still zero.
-pub(super) fn build_head(sections: &[(Kind, &[u8])], end: usize) -> Result<Vec<u8>> {
+pub(super) fn build_head(sections: &[(SectionKind, &[u8])], end: usize) -> Result<Vec<u8>> {
     let mut head = vec![0; end];
     for (i, (kind, contents)) in sections.iter().enumerate() {
         let least =

@@ -1,7 +1,7 @@
 //! The blocks of the net: residual block, attention, change of resolution.
 
 use super::map::{Map, Source};
-use super::op::{Accumulate, Kernel, Modulation, Op, Prologue};
+use super::op::{Accumulate, ConvKernel, Modulation, Op, Prologue};
 use super::walk::Walk;
 use crate::error::Result;
 use crate::net::{Resample, UNetConfig};
@@ -71,14 +71,15 @@ impl Walk<'_, '_> {
             (source, Prologue::NormSilu)
         };
         let hidden = self.stack.push(channels, height, width);
-        let hidden = self.conv(Kernel::Three, source_of_conv, prologue, hidden, Accumulate::No)?;
+        let hidden =
+            self.conv(ConvKernel::Three, source_of_conv, prologue, hidden, Accumulate::No)?;
         self.modulate(config.embeds_nothing())?;
         let scale_shift = config.use_scale_shift_norm;
         let modulation = if scale_shift { Modulation::ScaleShift } else { Modulation::Shift };
         self.norm(hidden.into(), modulation)?;
         let second = self.defer();
         let out = if channels != source.channels() {
-            self.conv(Kernel::One, source, Prologue::Plain, out, Accumulate::No)?
+            self.conv(ConvKernel::One, source, Prologue::Plain, out, Accumulate::No)?
         } else if resample == Resample::Down {
             self.pool(x, Prologue::Plain, out)?
         } else if out == x {
@@ -88,7 +89,7 @@ impl Walk<'_, '_> {
         };
         let rest = self.resume(second);
         let out =
-            self.conv(Kernel::Three, hidden.into(), Prologue::NormSilu, out, Accumulate::Yes)?;
+            self.conv(ConvKernel::Three, hidden.into(), Prologue::NormSilu, out, Accumulate::Yes)?;
         self.resume(rest);
         Ok(out)
     }
@@ -99,7 +100,7 @@ impl Walk<'_, '_> {
         let width = channels.checked_div(heads).unwrap_or(0);
         self.norm(x.into(), Modulation::None)?;
         let all = self.stack.push(channels.saturating_mul(3), x.height, x.width);
-        let all = self.conv(Kernel::One, x.into(), Prologue::Norm, all, Accumulate::No)?;
+        let all = self.conv(ConvKernel::One, x.into(), Prologue::Norm, all, Accumulate::No)?;
         let new_order = config.use_new_attention_order;
         self.run(&Op::Attend { qkv: all, heads, new_order })?;
         let mixed = if new_order {
@@ -107,7 +108,7 @@ impl Walk<'_, '_> {
         } else {
             Source { every_third: Some(width), ..all.into() }
         };
-        let x = self.conv(Kernel::One, mixed, Prologue::Plain, x, Accumulate::Yes)?;
+        let x = self.conv(ConvKernel::One, mixed, Prologue::Plain, x, Accumulate::Yes)?;
         self.stack.cut(x.end());
         Ok(x)
     }
@@ -122,7 +123,7 @@ impl Walk<'_, '_> {
             return self.pool(x, Prologue::Plain, out);
         }
         let source = Source { up, ..x.into() };
-        let out = self.conv(Kernel::Three, source, Prologue::Plain, out, Accumulate::No)?;
+        let out = self.conv(ConvKernel::Three, source, Prologue::Plain, out, Accumulate::No)?;
         if up { self.move_to(out, x.at) } else { Ok(out) }
     }
 }

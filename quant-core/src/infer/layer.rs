@@ -3,21 +3,21 @@
 use super::Arithmetic;
 use super::executor::{Engine, Needs};
 use super::map::Map;
-use super::op::{Accumulate, Kernel, Params, Prologue};
+use super::op::{Accumulate, ConvKernel, Params, Prologue};
 use super::walk::Walk;
 use crate::error::{Error, Result};
 use crate::format::{Model, Tensors};
 
 /// A convolution of a file over one map, which nothing else is done to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Layer {
+pub struct ConvLayer {
     weight: usize,
     side: usize,
     needs: Needs,
     engine: Engine,
 }
 
-impl Layer {
+impl ConvLayer {
     /// The convolution by tensor `weight` of the file and the bias after it, over a map of `side` x `side`.
     ///
     /// # Shapes
@@ -47,10 +47,10 @@ impl Layer {
     /// Computes it over the map at the start of the arena, whatever that holds; the result lies after it.
     ///
     /// # Shapes
-    /// `arena`: at least [`Layer::arena_len`].
+    /// `arena`: at least [`ConvLayer::arena_len`].
     ///
     /// # Errors
-    /// [`Error::Length`] for a shorter arena; those of [`Layer::new`] for another model.
+    /// [`Error::Length`] for a shorter arena; those of [`ConvLayer::new`] for another model.
     pub fn run(&self, model: &Model<'_>, arena: &mut [f32]) -> Result<()> {
         let path = |walk: &mut Walk<'_, '_>| self.forward(walk);
         let execute = self.engine.execute;
@@ -81,8 +81,8 @@ impl Layer {
         let to = walk.stack.push(out, self.side, self.side);
         let (plain, replace) = (Prologue::Plain, Accumulate::No);
         match taps {
-            [1] | [1, 1] => walk.conv(Kernel::One, from.into(), plain, to, replace),
-            [3, 3] => walk.conv(Kernel::Three, from.into(), plain, to, replace),
+            [1] | [1, 1] => walk.conv(ConvKernel::One, from.into(), plain, to, replace),
+            [3, 3] => walk.conv(ConvKernel::Three, from.into(), plain, to, replace),
             _ => Err(none),
         }
     }

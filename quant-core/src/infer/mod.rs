@@ -21,8 +21,8 @@
 //! # Ok(()) }
 //! ```
 //!
-//! The same bits on every target: sums are added in one fixed order, products and sums are rounded
-//! apart, and all functions come from [`num`](crate::num).
+//! Results have the same bits on every target: sums are added in one fixed order, products and sums
+//! are rounded apart, and all functions come from [`num`](crate::num).
 //!
 //! | file | idea |
 //! |---|---|
@@ -56,7 +56,7 @@ mod workspace;
 
 pub use crate::method::Method;
 pub use executor::Engine;
-pub use layer::Layer;
+pub use layer::ConvLayer;
 pub use plan::Plan;
 pub use precision::Precision;
 pub use sampler::{Sampler, Settings};

@@ -43,7 +43,7 @@ pub(super) enum Modulation {
 
 /// The kernel of a convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kernel {
+pub(super) enum ConvKernel {
     /// 1 x 1; the result may lie where one of the maps lies that are read.
     One,
     /// 3 x 3 with a margin of zeros, at every pixel or at every second.
@@ -53,7 +53,7 @@ pub(super) enum Kernel {
 /// A convolution.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Conv<'o, 'm> {
-    pub(super) kernel: Kernel,
+    pub(super) kernel: ConvKernel,
     pub(super) params: &'o Params<'m>,
     pub(super) source: Source,
     pub(super) prologue: Prologue,
@@ -104,7 +104,7 @@ impl Op<'_, '_> {
     pub(super) fn macs(&self) -> u64 {
         let factors: [usize; 5] = match *self {
             Op::Conv(Conv { kernel, to, source, .. }) => {
-                let taps = if kernel == Kernel::Three { 9 } else { 1 };
+                let taps = if kernel == ConvKernel::Three { 9 } else { 1 };
                 [to.len(), source.channels(), taps, 1, 1]
             }
             Op::Attend { qkv, heads, .. } => {

@@ -1,8 +1,8 @@
-//! What an evaluation of a net takes, and its result.
+//! The memory and the work of an evaluation of a net, and its result.
 
 use super::engine;
 use super::executor::{Engine, Needs, Observer};
-use super::unet::{Input, Net};
+use super::unet::{Input, SizedNet};
 use super::walk::Walk;
 use super::{Arithmetic, Precision};
 use crate::error::check_range;
@@ -91,7 +91,7 @@ impl Plan {
                 return Err(Error::NotOfTheNet { tensor: i });
             }
         }
-        let net = Net { config, height: height / patch, width: width / patch };
+        let net = SizedNet { config, height: height / patch, width: width / patch };
         let input = Input { x: &[], concat: &[], t: 0.0, label: None };
         let path = |walk: &mut Walk<'_, '_>| net.forward(walk, &input);
         let needs = (engine.measure)(model, model.tensors(), &path)?;
@@ -257,25 +257,25 @@ impl Plan {
         input: &Input<'_>,
         arena: &'a mut [f32],
         observer: Option<Observer<'a>>,
-    ) -> Result<Velocity<'a>> {
+    ) -> Result<VelocityView<'a>> {
         let config = model.net().ok_or(Error::Encoding { needed: "the parameters of a net" })?;
-        let net = Net { config, height: self.height, width: self.width };
+        let net = SizedNet { config, height: self.height, width: self.width };
         net.check(input)?;
         let path = |walk: &mut Walk<'_, '_>| net.forward(walk, input);
         let execute = self.engine.execute;
         let (map, values) = execute(model, model.tensors(), &path, &self.needs, arena, observer)?;
-        Ok(Velocity { net, plane: map.plane_len(), values })
+        Ok(VelocityView { net, plane: map.plane_len(), values })
     }
 }
 
 /// A velocity in the arena, plane of patches after plane.
-pub(super) struct Velocity<'a> {
-    net: Net<'a>,
+pub(super) struct VelocityView<'a> {
+    net: SizedNet<'a>,
     plane: usize,
     values: &'a [f32],
 }
 
-impl Velocity<'_> {
+impl VelocityView<'_> {
     const fn len(&self) -> usize {
         self.values.len()
     }

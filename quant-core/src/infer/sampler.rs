@@ -1,6 +1,6 @@
 //! From noise to an image: a solver whose steps are calls of their own.
 
-use super::plan::Velocity;
+use super::plan::VelocityView;
 use super::{Input, Plan};
 use crate::error::{Error, Result, check_range};
 use crate::format::Model;
@@ -212,7 +212,7 @@ impl Field<'_, '_> {
 
 /// The velocity that a step follows.
 struct Slope<'a> {
-    velocity: Velocity<'a>,
+    velocity: VelocityView<'a>,
     /// With guidance, its scale and the velocity with the label; the other one has none.
     guided: Option<(f32, &'a [f32])>,
 }

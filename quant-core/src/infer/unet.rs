@@ -7,7 +7,7 @@
 //! place.
 
 use super::map::{Map, Source};
-use super::op::{Accumulate, Kernel, Modulation, Op, Prologue};
+use super::op::{Accumulate, ConvKernel, Modulation, Op, Prologue};
 use super::walk::Walk;
 use crate::error::{Error, Result, check_count, check_length};
 use crate::net::{Layer, Part, Resample, UNetConfig};
@@ -28,13 +28,13 @@ pub struct Input<'a> {
 
 /// A net with the size of its images.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Net<'m> {
+pub(super) struct SizedNet<'m> {
     pub(super) config: &'m UNetConfig,
     pub(super) height: usize,
     pub(super) width: usize,
 }
 
-impl Net<'_> {
+impl SizedNet<'_> {
     /// Runs all layers; the result is the velocity of the patches.
     pub(super) fn forward(&self, walk: &mut Walk<'_, '_>, input: &Input<'_>) -> Result<Map> {
         self.embed(walk, input)?;
@@ -83,7 +83,7 @@ impl Net<'_> {
         walk.norm(h.into(), Modulation::None)?;
         let channels = self.config.patched(self.config.out_channels);
         let v = walk.push_floats(channels, h.height, h.width);
-        walk.conv(Kernel::Three, h.into(), Prologue::NormSilu, v, Accumulate::No)
+        walk.conv(ConvKernel::Three, h.into(), Prologue::NormSilu, v, Accumulate::No)
     }
 
     /// `SiLU(time_mlp(t) + label_row)`.
@@ -121,7 +121,7 @@ impl Net<'_> {
         let first = walk.stack.push(channels, self.height, self.width);
         let image = self.load(walk, input)?;
         let (plain, replace) = (Prologue::Plain, Accumulate::No);
-        let first = walk.conv(Kernel::Three, image.into(), plain, first, replace)?;
+        let first = walk.conv(ConvKernel::Three, image.into(), plain, first, replace)?;
         walk.stack.cut(first.end());
         Ok(first)
     }

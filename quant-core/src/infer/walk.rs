@@ -1,7 +1,7 @@
 //! The walk through the net: it hands operations to a target, and keeps account of parameters and maps.
 
 use super::map::{Map, Source, Values};
-use super::op::{Accumulate, Conv, Kernel, Modulation, Op, Params, Prologue};
+use super::op::{Accumulate, Conv, ConvKernel, Modulation, Op, Params, Prologue};
 use super::workspace::Stack;
 use crate::error::{Error, Result};
 use crate::format::{Activations, Tensor, Tensors};
@@ -139,7 +139,7 @@ impl<'m, 't> Walk<'m, 't> {
     #[inline(never)]
     pub(super) fn conv(
         &mut self,
-        kernel: Kernel,
+        kernel: ConvKernel,
         source: Source,
         prologue: Prologue,
         to: Map,

@@ -19,7 +19,7 @@
 //!
 //! ```text
 //! for each 64 codes, 8·B bytes:
-//!     codes   = a byte each, by `Spread`                  vpermb, vpmultishiftqb
+//!     codes   = a byte each, by `ByteMap`                  vpermb, vpmultishiftqb
 //!     plane p = byte p of table[codes]                    vpermb or vpermi2b, four times
 //!     out     = the four planes, interleaved              vpunpck*, eight times
 //! ```
@@ -50,7 +50,7 @@
 
 use core::arch::x86_64::*;
 
-use super::block::{self, Block, Words, blocks};
+use super::block::{self, CodeBlock, Words, blocks};
 use super::kernel::{Kernel, max_code, ones};
 use crate::bits::Bits;
 use crate::num::low_u8;
@@ -132,7 +132,7 @@ const fn shifts_of_16(bits: usize) -> [[u8; 64]; 4] {
 /// 5 to 8 bits, the table in byte planes.
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
 fn in_planes<const B: usize>(codes: &[u8], table: &[f32; 256], out: &mut [f32]) -> usize {
-    let order = const { Spread::new(B, true) };
+    let order = const { ByteMap::new(B, true) };
     let planes = planes::<B>(table);
     let mut done = 0;
     for (block, out) in blocks::<B>(codes).iter().zip(out.as_chunks_mut::<{ block::CODES }>().0) {
@@ -202,10 +202,10 @@ fn look_up<const B: usize>(plane: &[__m512i; 4], codes: __m512i) -> __m512i {
     }
 }
 
-/// [`Spread`] and nothing else.
+/// [`ByteMap`] and nothing else.
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
 fn spread_all<const B: usize>(bytes: &[u8], codes: &mut [u8]) -> usize {
-    let order = const { Spread::new(B, false) };
+    let order = const { ByteMap::new(B, false) };
     let mask = _mm512_set1_epi8(max_code(B).cast_signed());
     let mut done = 0;
     for (block, codes) in blocks::<B>(bytes).iter().zip(codes.as_chunks_mut().0) {
@@ -219,14 +219,14 @@ fn spread_all<const B: usize>(bytes: &[u8], codes: &mut [u8]) -> usize {
 ///
 /// Four neighbouring codes lie in four bytes of the block: 4·B ≤ 28 bits from a bit 0 or 4 for a
 /// width below 8. Two such fours make a 64-bit lane.
-struct Spread {
+struct ByteMap {
     /// For each byte of the result, which byte of the block goes there,
     bytes: [u8; 64],
     /// and the bit in its 64-bit lane where its code then starts.
     shifts: [u8; 64],
 }
 
-impl Spread {
+impl ByteMap {
     /// The codes in their order, or in the order that interleaving undoes.
     const fn new(b: usize, interleaved: bool) -> Self {
         let (mut bytes, mut shifts) = ([0; 64], [0; 64]);
@@ -245,7 +245,7 @@ impl Spread {
 
 /// A code in the low bits of each byte, below bits of its neighbours.
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
-fn spread<const B: usize>(order: &Spread, block: &Block<B>) -> __m512i {
+fn spread<const B: usize>(order: &ByteMap, block: &CodeBlock<B>) -> __m512i {
     let bytes = _mm512_permutexvar_epi8(load(&order.bytes), load_first(block));
     _mm512_multishift_epi64_epi8(load(&order.shifts), bytes)
 }
@@ -299,7 +299,7 @@ fn load(bytes: &[u8; 64]) -> __m512i {
 
 /// The bytes of a block, zeros after them.
 #[target_feature(enable = "avx512f,avx512bw")]
-fn load_first<const B: usize>(block: &Block<B>) -> __m512i {
+fn load_first<const B: usize>(block: &CodeBlock<B>) -> __m512i {
     // SAFETY: the mask has a one for each of the 8·B bytes of the block, and no others are read.
     unsafe { _mm512_maskz_loadu_epi8(const { ones(8 * B) }, block.as_ptr().cast()) }
 }
@@ -318,7 +318,7 @@ fn store(bytes: &mut [u8; 64], value: __m512i) {
 
 /// Stores as many bytes as the block has.
 #[target_feature(enable = "avx512f,avx512bw")]
-fn store_first<const B: usize>(block: &mut Block<B>, value: __m512i) {
+fn store_first<const B: usize>(block: &mut CodeBlock<B>, value: __m512i) {
     // SAFETY: the mask has a one for each of the 8·B bytes of the block, and no others are written.
     unsafe { _mm512_mask_storeu_epi8(block.as_mut_ptr().cast(), const { ones(8 * B) }, value) }
 }

@@ -16,10 +16,10 @@
 pub(super) const CODES: usize = 64;
 
 /// The bytes of a block: eight times eight codes, which take B bytes.
-pub(super) type Block<const B: usize> = [[u8; B]; 8];
+pub(super) type CodeBlock<const B: usize> = [[u8; B]; 8];
 
-/// As many blocks as `bytes` holds.
-pub(super) fn blocks<const B: usize>(bytes: &[u8]) -> &[Block<B>] {
+/// The whole blocks at the start of `bytes`.
+pub(super) fn blocks<const B: usize>(bytes: &[u8]) -> &[CodeBlock<B>] {
     bytes.as_chunks().0.as_chunks().0
 }
 
@@ -43,7 +43,7 @@ impl<const SIZE: usize> Words<SIZE> {
     }
 
     /// The word of a part.
-    pub(super) fn read<const B: usize>(self, block: &Block<B>, part: usize) -> [u8; SIZE] {
+    pub(super) fn read<const B: usize>(self, block: &CodeBlock<B>, part: usize) -> [u8; SIZE] {
         let bytes = block.as_flattened().get(self.start(part)..);
         let bytes = bytes.and_then(|bytes| bytes.first_chunk());
         bytes.copied().unwrap_or([0; SIZE])

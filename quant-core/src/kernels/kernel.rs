@@ -1,4 +1,4 @@
-//! What the vector instructions of a CPU do for codes.
+//! The trait of vector kernels, which pack, unpack and dequantize codes.
 
 use crate::bits::Bits;
 

@@ -1,6 +1,7 @@
-//! Whether words lie within a slice.
+//! The bounds check of kernels that read lines of words at a stride.
 
-/// Whether so many lines, one at least and `step` words apart, each begin with so many words.
+/// True if each of `lines` lines, at least one and `step` words apart, has `len` words in the
+/// slice.
 #[inline]
 pub(super) fn reach(words: &[i32], step: usize, lines: usize, len: usize) -> bool {
     let last = lines.checked_sub(1).and_then(|last| last.checked_mul(step)?.checked_add(len));

@@ -232,7 +232,7 @@ pub(crate) mod tests {
     }
 
     proptest! {
-        /// What is read is written back the same: the record has one form only.
+        /// A record that parses is emitted again byte for byte: it has one form only.
         #[test]
         fn emit_undoes_parse(at in 0..RECORD_LEN, byte in any::<u8>()) {
             let mut record = example().emit().unwrap();

@@ -9,9 +9,9 @@
 
 use super::describe::describe;
 use super::distortion::Distortion;
-use super::input::{ParallelMap, Weights};
-use super::options::{CodebookDtype, Options};
-use super::plan::{Plan, RowGroups};
+use super::input::{ParallelMap, WeightSlices};
+use super::options::{CodebookDtype, QuantizeOptions};
+use super::plan::{QuantPlan, RowGroups};
 use super::storage::Storage;
 use crate::error::{Error, Result};
 use crate::num::f64_of;
@@ -29,9 +29,9 @@ const SHARED: usize = 1 << 17;
 /// The description of a tensor with the best score.
 pub(super) fn best(
     map: &impl ParallelMap,
-    weights: &(impl Weights + ?Sized),
+    weights: &(impl WeightSlices + ?Sized),
     groups: RowGroups,
-    options: &Options,
+    options: &QuantizeOptions,
 ) -> Result<(Storage, Distortion)> {
     let mut best: Option<(f64, Storage, Distortion)> = None;
     let mut consider = |storage: Storage, distortion: Distortion| {
@@ -55,15 +55,15 @@ pub(super) fn best(
     }
     match best {
         Some((_, storage, distortion)) => Ok((storage, distortion)),
-        None => describe(map, weights, &Plan::new(options, groups)),
+        None => describe(map, weights, &QuantPlan::new(options, groups)),
     }
 }
 
 /// The plans that are tried, besides dense f16.
-fn plans(options: &Options, groups: RowGroups) -> Vec<Plan> {
+fn plans(options: &QuantizeOptions, groups: RowGroups) -> Vec<QuantPlan> {
     let plan = |group_rows: usize, codebook_dtype, row_scales| {
         let groups = RowGroups { group_rows, ..groups };
-        Plan { codebook_dtype, row_scales, ..Plan::new(options, groups) }
+        QuantPlan { codebook_dtype, row_scales, ..QuantPlan::new(options, groups) }
     };
     let mut plans = alloc::vec![plan(1, CodebookDtype::F16, false)];
     // Entries of 8 bits cost less than 0.05 dB up to here.
@@ -79,7 +79,7 @@ fn plans(options: &Options, groups: RowGroups) -> Vec<Plan> {
 }
 
 /// The weights as f16, `None` if one is beyond that.
-fn half(weights: &(impl Weights + ?Sized)) -> Option<(Storage, Distortion)> {
+fn half(weights: &(impl WeightSlices + ?Sized)) -> Option<(Storage, Distortion)> {
     let mut values = Vec::with_capacity(weights.count());
     let mut distortion = Distortion { count: weights.count(), ..Distortion::default() };
     for first in (0..weights.count()).step_by(4096) {

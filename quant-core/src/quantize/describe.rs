@@ -3,8 +3,8 @@
 use super::distortion::Distortion;
 use super::fitted_group::FittedGroup;
 use super::group::fit_group;
-use super::input::{ParallelMap, Weights};
-use super::plan::Plan;
+use super::input::{ParallelMap, WeightSlices};
+use super::plan::QuantPlan;
 use super::scaled::fit_scaled;
 use super::storage::{Storage, assemble};
 use crate::error::{Error, Result};
@@ -13,8 +13,8 @@ use alloc::vec::Vec;
 /// Fits every group as planned and stores the result.
 pub(super) fn describe(
     map: &impl ParallelMap,
-    weights: &(impl Weights + ?Sized),
-    plan: &Plan,
+    weights: &(impl WeightSlices + ?Sized),
+    plan: &QuantPlan,
 ) -> Result<(Storage, Distortion)> {
     let (count, len) = (weights.count(), plan.groups.group_len());
     let fit = if plan.row_scales { fit_scaled } else { fit_group };

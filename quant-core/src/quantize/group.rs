@@ -1,7 +1,7 @@
 //! One group of rows under a codebook alone.
 
 use super::fitted_group::{FittedGroup, GroupCodebook, measure, merged, round_levels};
-use super::plan::Plan;
+use super::plan::QuantPlan;
 use crate::codebook::Affine;
 use crate::error::{Error, Result};
 use crate::fit::{Fit, Fitted, fit};
@@ -10,7 +10,7 @@ use crate::scheme::Scheme;
 use alloc::vec::Vec;
 
 /// Fits the weights of one group; positions in errors count from its first weight.
-pub(super) fn fit_group(weights: &[f32], plan: &Plan) -> Result<FittedGroup> {
+pub(super) fn fit_group(weights: &[f32], plan: &QuantPlan) -> Result<FittedGroup> {
     let Fitted { fit, levels, mut codes } = fit(plan.scheme, &plan.group(weights))?;
     let book = match fit {
         Fit::Copied => {

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use core::ops::Range;
 
 /// Source of a tensor's weights, row-major.
-pub trait Weights: Sync {
+pub trait WeightSlices: Sync {
     /// Number of weights.
     fn count(&self) -> usize;
 
@@ -13,7 +13,7 @@ pub trait Weights: Sync {
     fn range(&self, range: Range<usize>) -> Cow<'_, [f32]>;
 }
 
-impl Weights for [f32] {
+impl WeightSlices for [f32] {
     fn count(&self) -> usize {
         self.len()
     }

@@ -27,8 +27,8 @@ mod storage;
 mod tensor;
 
 pub use distortion::Distortion;
-pub use input::{ParallelMap, Weights};
-pub use options::{CodebookDtype, Granularity, Options};
+pub use input::{ParallelMap, WeightSlices};
+pub use options::{CodebookDtype, Granularity, QuantizeOptions};
 pub use storage::Storage;
 pub use tensor::QuantizedTensor;
 
@@ -38,7 +38,7 @@ use crate::num::u64_of;
 use alloc::vec::Vec;
 use describe::describe;
 use input::Sequential;
-use plan::{Plan, RowGroups};
+use plan::{QuantPlan, RowGroups};
 
 /// Quantizes the weights of a tensor of the given shape, one group after the other.
 ///
@@ -47,7 +47,7 @@ use plan::{Plan, RowGroups};
 pub fn quantize_tensor(
     weights: &[f32],
     shape: &[usize],
-    options: &Options,
+    options: &QuantizeOptions,
 ) -> Result<QuantizedTensor> {
     quantize_on(&Sequential, weights, shape, options)
 }
@@ -63,9 +63,9 @@ pub fn quantize_tensor(
 /// [`Error::Real`](crate::Error::Real) for a multiplier of entropy below 0.
 pub fn quantize_on(
     map: &impl ParallelMap,
-    weights: &(impl Weights + ?Sized),
+    weights: &(impl WeightSlices + ?Sized),
     shape: &[usize],
-    options: &Options,
+    options: &QuantizeOptions,
 ) -> Result<QuantizedTensor> {
     let (rows, row_len) = rows_of(shape)?;
     check_length("weights", rows * row_len, weights.count())?;
@@ -81,7 +81,7 @@ pub fn quantize_on(
     } else if options.granularity == Granularity::Auto {
         auto::best(map, weights, groups, options)?
     } else {
-        let plan = Plan::new(options, groups);
+        let plan = QuantPlan::new(options, groups);
         describe(map, weights, &plan)?
     };
     Ok(QuantizedTensor { shape: shape.to_vec(), rows, row_len, storage, distortion })

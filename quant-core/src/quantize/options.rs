@@ -33,7 +33,7 @@ pub enum CodebookDtype {
 
 /// Options of quantization for one tensor.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Options {
+pub struct QuantizeOptions {
     /// Quantizer.
     pub scheme: Scheme,
     /// Width of a code: a codebook has at most 2^bits levels.
@@ -47,7 +47,7 @@ pub struct Options {
     pub lambda: Option<f64>,
 }
 
-impl Options {
+impl QuantizeOptions {
     /// Options of the paper: a codebook per channel, levels in f32.
     pub const fn new(scheme: Scheme, bits: Bits) -> Self {
         let (granularity, codebook_dtype) = (Granularity::Channel, CodebookDtype::F32);

@@ -1,13 +1,13 @@
 //! The plan by which the groups of a tensor are described.
 
-use super::options::{CodebookDtype, Options};
+use super::options::{CodebookDtype, QuantizeOptions};
 use crate::bits::Bits;
 use crate::fit::Group;
 use crate::scheme::Scheme;
 
 /// Plan by which the groups of a tensor are described.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Plan {
+pub(super) struct QuantPlan {
     pub(super) scheme: Scheme,
     pub(super) bits: Bits,
     pub(super) lambda: Option<f64>,
@@ -17,9 +17,9 @@ pub(super) struct Plan {
     pub(super) row_scales: bool,
 }
 
-impl Plan {
-    pub(super) const fn new(options: &Options, groups: RowGroups) -> Self {
-        let &Options { scheme, bits, codebook_dtype, lambda, .. } = options;
+impl QuantPlan {
+    pub(super) const fn new(options: &QuantizeOptions, groups: RowGroups) -> Self {
+        let &QuantizeOptions { scheme, bits, codebook_dtype, lambda, .. } = options;
         Self { scheme, bits, lambda, codebook_dtype, groups, row_scales: false }
     }
 

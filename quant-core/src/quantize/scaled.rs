@@ -10,7 +10,7 @@
 
 use super::distortion::distortion;
 use super::fitted_group::{FittedGroup, GroupCodebook, measure, merged, round_levels};
-use super::plan::{Plan, RowGroups};
+use super::plan::{QuantPlan, RowGroups};
 use crate::error::{Error, Result};
 use crate::fit::{Fit, Fitted, Group, fit};
 use crate::num::{f32_of, f64_of, low_u8, sqrt_f64};
@@ -23,7 +23,7 @@ use half::f16;
 const ROUNDS: usize = 3;
 
 /// Fits a group of rows with scales; positions in errors count from its first weight.
-pub(super) fn fit_scaled(weights: &[f32], plan: &Plan) -> Result<FittedGroup> {
+pub(super) fn fit_scaled(weights: &[f32], plan: &QuantPlan) -> Result<FittedGroup> {
     if let Some(index) = weights.iter().position(|w| !w.is_finite()) {
         return Err(Error::NonFinite { what: "weight", index });
     }

@@ -2,7 +2,7 @@
 
 use super::fitted_group::{FittedGroup, GroupCodebook};
 use super::options::CodebookDtype;
-use super::plan::{Plan, RowGroups};
+use super::plan::{QuantPlan, RowGroups};
 use crate::bits::Bits;
 use crate::codebook::CodebookFormat;
 use crate::matrix::{Parts, QuantLayout, RowScale};
@@ -42,7 +42,7 @@ impl Storage {
 }
 
 /// Stores fitted groups in the way that takes the fewest bytes.
-pub(super) fn assemble(mut groups: Vec<FittedGroup>, plan: &Plan) -> Storage {
+pub(super) fn assemble(mut groups: Vec<FittedGroup>, plan: &QuantPlan) -> Storage {
     let RowGroups { rows, row_len, group_rows } = plan.groups;
     if groups.iter().any(|group| matches!(group.book, GroupCodebook::Values(_))) {
         return dense(&groups, plan);
@@ -82,7 +82,7 @@ pub(super) fn assemble(mut groups: Vec<FittedGroup>, plan: &Plan) -> Storage {
 }
 
 /// The values of all groups.
-fn dense(groups: &[FittedGroup], plan: &Plan) -> Storage {
+fn dense(groups: &[FittedGroup], plan: &QuantPlan) -> Storage {
     let mut all = Vec::with_capacity(plan.groups.rows * plan.groups.row_len);
     for group in groups {
         if let GroupCodebook::Values(values) = &group.book {

@@ -14,7 +14,7 @@ use half::f16;
 use proptest::prelude::*;
 
 fn quantize(weights: &[f32], shape: &[usize], scheme: Scheme, bits: u8) -> QuantizedTensor {
-    quantize_tensor(weights, shape, &Options::new(scheme, width(bits))).unwrap()
+    quantize_tensor(weights, shape, &QuantizeOptions::new(scheme, width(bits))).unwrap()
 }
 
 fn layout(tensor: &QuantizedTensor) -> Option<QuantLayout> {
@@ -67,8 +67,10 @@ fn dense_where_codebooks_would_cost_more() {
 
 #[test]
 fn f16_levels_are_rounded_and_may_not_overflow() {
-    let options =
-        Options { codebook_dtype: CodebookDtype::F16, ..Options::new(Scheme::EqualMass, width(1)) };
+    let options = QuantizeOptions {
+        codebook_dtype: CodebookDtype::F16,
+        ..QuantizeOptions::new(Scheme::EqualMass, width(1))
+    };
     let tensor = quantize_tensor(&[0.1, 0.1, 0.7, 0.7], &[4], &options).unwrap();
     let low = f16::from_f32(0.1).to_f32();
     assert_eq!(tensor.dequantized()[..2], [low; 2]);
@@ -85,18 +87,21 @@ fn rows_share_codebooks() {
         (Granularity::Tensor, 1),
         (Granularity::Group(99), 1),
     ] {
-        let options = Options { granularity, ..Options::new(Scheme::LloydMax, width(2)) };
+        let options =
+            QuantizeOptions { granularity, ..QuantizeOptions::new(Scheme::LloydMax, width(2)) };
         let tensor = quantize_tensor(&weights, &[5, 8, 8], &options).unwrap();
         assert_eq!(tensor.data_bytes(), count * 16 + 5 * 16, "{granularity:?}");
     }
-    let none =
-        Options { granularity: Granularity::Group(0), ..Options::new(Scheme::Uniform, width(2)) };
+    let none = QuantizeOptions {
+        granularity: Granularity::Group(0),
+        ..QuantizeOptions::new(Scheme::Uniform, width(2))
+    };
     assert!(matches!(quantize_tensor(&weights, &[5, 64], &none), Err(Error::Range { .. })));
 }
 
 #[test]
 fn wrong_input_is_refused_by_name() {
-    let options = Options::new(Scheme::Uniform, width(4));
+    let options = QuantizeOptions::new(Scheme::Uniform, width(4));
     let mut weights = ramp(32);
     weights[17] = f32::NAN;
     let refused = quantize_tensor(&weights, &[4, 8], &options);
@@ -167,8 +172,8 @@ fn auto_is_never_below_a_plain_choice() {
         let weights = gaussian(64, row_len, spread);
         for bits in [2, 4, 6, 8] {
             let with = |granularity, codebook_dtype| {
-                let options = Options::new(Scheme::LloydMax, width(bits));
-                let options = Options { granularity, codebook_dtype, ..options };
+                let options = QuantizeOptions::new(Scheme::LloydMax, width(bits));
+                let options = QuantizeOptions { granularity, codebook_dtype, ..options };
                 score(&quantize_tensor(&weights, &[64, row_len], &options).unwrap(), bits)
             };
             let auto = with(Granularity::Auto, CodebookDtype::F32);
@@ -192,8 +197,8 @@ fn auto_reaches_the_published_size_and_error() {
         let published = sqnr - 6.02 * (bits - 4.0);
         let rows = (1 << 18) / row_len;
         for (spread, row_scale) in [(0.0, RowScale::None), (1.0, RowScale::F16)] {
-            let options = Options::new(Scheme::LloydMax, width(4));
-            let options = Options { granularity: Granularity::Auto, ..options };
+            let options = QuantizeOptions::new(Scheme::LloydMax, width(4));
+            let options = QuantizeOptions { granularity: Granularity::Auto, ..options };
             let weights = gaussian(rows, row_len, spread);
             let tensor = quantize_tensor(&weights, &[rows, row_len], &options).unwrap();
             assert_eq!(layout(&tensor).unwrap().row_scale, row_scale);
@@ -209,7 +214,10 @@ fn auto_leaves_scales_where_a_row_is_beyond_f16() {
     let mut weights = vec![-0.25; 66];
     weights[0] = -2.4e38;
     for scheme in Scheme::ALL {
-        let options = Options { granularity: Granularity::Auto, ..Options::new(scheme, width(7)) };
+        let options = QuantizeOptions {
+            granularity: Granularity::Auto,
+            ..QuantizeOptions::new(scheme, width(7))
+        };
         let tensor = quantize_tensor(&weights, &[6, 11], &options).unwrap();
         assert!(tensor.dequantized().iter().all(|value| value.is_finite()), "{scheme}");
     }
@@ -218,7 +226,10 @@ fn auto_leaves_scales_where_a_row_is_beyond_f16() {
 #[test]
 fn auto_spends_little_on_codebooks_at_eight_bits() {
     for scheme in Scheme::ALL {
-        let options = Options { granularity: Granularity::Auto, ..Options::new(scheme, width(8)) };
+        let options = QuantizeOptions {
+            granularity: Granularity::Auto,
+            ..QuantizeOptions::new(scheme, width(8))
+        };
         let tensor = quantize_tensor(&gaussian(128, 1152, 0.5), &[128, 1152], &options).unwrap();
         assert!(tensor.bits_per_weight() < 8.5, "{scheme}: {}", tensor.bits_per_weight());
     }
@@ -231,7 +242,8 @@ fn integer_levels_are_multiples_of_their_scale() {
         (CodebookDtype::I8, CodebookFormat::I8, 20.0),
         (CodebookDtype::I16, CodebookFormat::I16, 20.2),
     ] {
-        let options = Options { codebook_dtype, ..Options::new(Scheme::LloydMax, width(4)) };
+        let options =
+            QuantizeOptions { codebook_dtype, ..QuantizeOptions::new(Scheme::LloydMax, width(4)) };
         let tensor = quantize_tensor(&weights, &[4, 512], &options).unwrap();
         assert_eq!(layout(&tensor).unwrap().codebook, codebook);
         assert!(tensor.distortion().sqnr_db().unwrap() > least_db);
@@ -243,7 +255,7 @@ fn reported_error_is_that_of_the_values() {
     let weights = gaussian(24, 96, 1.0);
     for scheme in Scheme::ALL {
         for granularity in [Granularity::Channel, Granularity::Group(5), Granularity::Auto] {
-            let options = Options { granularity, ..Options::new(scheme, width(3)) };
+            let options = QuantizeOptions { granularity, ..QuantizeOptions::new(scheme, width(3)) };
             let tensor = quantize_tensor(&weights, &[24, 96], &options).unwrap();
             let pairs = weights.iter().zip(tensor.dequantized());
             let noise: f64 = pairs.map(|(&w, q)| (f64::from(w) - f64::from(q)).powi(2)).sum();
@@ -270,7 +282,10 @@ impl ParallelMap for Backwards {
 fn the_order_of_work_does_not_matter() {
     let weights = gaussian(16, 100, 1.0);
     for scheme in Scheme::ALL {
-        let options = Options { granularity: Granularity::Auto, ..Options::new(scheme, width(4)) };
+        let options = QuantizeOptions {
+            granularity: Granularity::Auto,
+            ..QuantizeOptions::new(scheme, width(4))
+        };
         let there = quantize_tensor(&weights, &[16, 100], &options);
         assert_eq!(quantize_on(&Backwards, &weights[..], &[16, 100], &options), there);
     }

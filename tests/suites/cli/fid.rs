@@ -24,7 +24,7 @@ fn fid_compares_embedded_digits() {
 /// colour and grey.
 pub(super) fn inception() -> TempDir {
     let dir = tempfile::tempdir().unwrap();
-    let mut weights = Initial::new(1, &Device::Cpu);
+    let mut weights = RandomInit::new(1, &Device::Cpu);
     Inception::new(&mut weights, &Device::Cpu).unwrap();
     let tensors: Vec<_> =
         weights.vars.iter().map(|(name, var)| (name.clone(), var.as_tensor().clone())).collect();

@@ -31,7 +31,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use fm_candle::data::{Images, mnist};
-use fm_candle::model::{Initial, UNet, UNetConfig, config};
+use fm_candle::model::{RandomInit, UNet, UNetConfig, config};
 use fm_candle::{DType, Tensor, checkpoint};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -96,7 +96,7 @@ fn folder() -> TempDir {
 }
 
 fn save(path: &Path, change: impl Fn(&str, Tensor) -> Tensor) {
-    let mut initial = Initial::new(7, &fm_candle::device::Device::Cpu);
+    let mut initial = RandomInit::new(7, &fm_candle::device::Device::Cpu);
     UNet::new(&tiny(), &mut initial).unwrap();
     let tensors: Vec<(String, Tensor)> = initial
         .vars
@@ -328,7 +328,7 @@ fn sweep_folder() -> TempDir {
     write_half(dir, "t10k", 13);
     write_half(dir, "train", 7);
     let config = sweep_net();
-    let mut initial = Initial::new(7, &fm_candle::device::Device::Cpu);
+    let mut initial = RandomInit::new(7, &fm_candle::device::Device::Cpu);
     UNet::new(&config, &mut initial).unwrap();
     let tensors: Vec<(String, Tensor)> =
         initial.vars.into_iter().map(|(name, var)| (name, var.as_detached_tensor())).collect();

@@ -6,7 +6,7 @@ use super::*;
 
 /// Writes the untrained net of `config`, naming it in the file or not.
 fn write(path: &Path, config: &UNetConfig, named: bool) -> Vec<(String, Tensor)> {
-    let mut initial = Initial::new(7, &Device::Cpu);
+    let mut initial = RandomInit::new(7, &Device::Cpu);
     UNet::new(config, &mut initial).unwrap();
     let vars = initial.vars.into_iter();
     let tensors: Vec<_> = vars.map(|(name, var)| (name, var.as_tensor().clone())).collect();

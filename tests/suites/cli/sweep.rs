@@ -208,7 +208,7 @@ fn sets_that_do_not_fit_are_refused() {
     let error = refused("latent net.safetensors --data fashionmnist");
     assert!(error.contains("--data fashionmnist: needs --data-path DIR"), "{error}");
     let config = UNetConfig { in_channels: 3, out_channels: 3, image_size: Some(28), ..tiny() };
-    let mut initial = Initial::new(7, &fm_candle::device::Device::Cpu);
+    let mut initial = RandomInit::new(7, &fm_candle::device::Device::Cpu);
     UNet::new(&config, &mut initial).unwrap();
     let colour: Vec<_> =
         initial.vars.into_iter().map(|(name, var)| (name, var.as_detached_tensor())).collect();

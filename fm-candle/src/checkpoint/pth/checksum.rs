@@ -1,8 +1,8 @@
 //! The CRC-32 of a zip record whose bytes were replaced in place.
 //!
-//! It stands in the central directory, and before the record in its local header or, where a
-//! flag says so, behind the record in a data descriptor, as torch has it. Torch's reader does
-//! not look at the sum; others refuse a record whose sum is wrong.
+//! It stands in the central directory, and before the record in its local header or, where a flag
+//! says so, after the record in a data descriptor, as torch has it. Torch's reader does not look at
+//! the sum; others refuse a record whose sum is wrong.
 //!
 //! Source: APPNOTE.TXT of the ZIP format, 4.3.7, 4.3.9 and 4.3.12.
 
@@ -10,10 +10,10 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 
 use flate2::Crc;
 
-use super::records::Archive;
+use super::records::TorchArchive;
 use crate::atomic::Writer;
 
-/// How a record's local header, central header and data descriptor begin.
+/// Signatures of a record's local header, central header and data descriptor.
 const LOCAL: [u8; 4] = *b"PK\x03\x04";
 const CENTRAL: [u8; 4] = *b"PK\x01\x02";
 const DESCRIPTOR: [u8; 4] = *b"PK\x07\x08";
@@ -27,7 +27,7 @@ const HAS_DESCRIPTOR: u8 = 1 << 3;
 
 /// Sets the sum of the record at `index` of the archive that `out` is a copy of to that of the
 /// bytes that the record has in `out`.
-pub(super) fn renew(out: &mut Writer<'_>, archive: &Archive, index: usize) -> io::Result<()> {
+pub(super) fn renew(out: &mut Writer<'_>, archive: &TorchArchive, index: usize) -> io::Result<()> {
     let mut reader = archive.clone();
     let record = reader.by_index_raw(index)?;
     let (local, central) = (record.header_start(), record.central_header_start());

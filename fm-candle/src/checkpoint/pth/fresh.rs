@@ -9,7 +9,7 @@ use std::io::{self, Seek, Write};
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, DateTime};
 
-use crate::zipped::Archive;
+use crate::zipped::ZipOutput;
 
 /// The folder in the archive, when torch is given a buffer instead of a path.
 const FOLDER: &str = "archive";
@@ -20,7 +20,7 @@ const MAX_SMALL: u64 = 0xffff_ffff;
 
 /// A file under construction.
 pub(in crate::checkpoint) struct Fresh<W: Write + Seek> {
-    archive: Archive<W>,
+    archive: ZipOutput<W>,
     storages: usize,
 }
 
@@ -31,7 +31,7 @@ impl<W: Write + Seek> Fresh<W> {
     ///
     /// Those of writing.
     pub(in crate::checkpoint) fn start(out: W, pickle: &[u8]) -> io::Result<Self> {
-        let mut fresh = Self { archive: Archive::new(out), storages: 0 };
+        let mut fresh = Self { archive: ZipOutput::new(out), storages: 0 };
         fresh.record("data.pkl", pickle)?;
         fresh.record("byteorder", b"little")?;
         Ok(fresh)
@@ -48,7 +48,7 @@ impl<W: Write + Seek> Fresh<W> {
         Ok(())
     }
 
-    /// Writes what comes behind the storages.
+    /// Writes the record after the storages, and the directory.
     ///
     /// # Errors
     ///

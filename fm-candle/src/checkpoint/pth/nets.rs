@@ -19,7 +19,8 @@ pub(super) fn nets(pickle: &Pickle) -> Vec<(String, Value)> {
     if found.is_empty() { vec![(String::new(), pickle.root())] } else { found }
 }
 
-/// Whether a value under this key is the state of an optimizer, or of what steers it.
+/// Returns true if a value under this key is the state of an optimizer, of a schedule or of a
+/// gradient scaler.
 pub(super) fn is_optimizer(pickle: &Pickle, key: &str, value: Value) -> bool {
     let holds = |key| pickle.get(value, key).is_some();
     is_container(pickle, value)

@@ -10,20 +10,20 @@ use zip::{CompressionMethod, ZipArchive};
 use crate::mapped::Mapped;
 
 /// A zip archive's table of contents, and a cursor in the map.
-pub(super) type Archive = ZipArchive<Cursor<Mapped>>;
+pub(super) type TorchArchive = ZipArchive<Cursor<Mapped>>;
 
 /// The storages of a file.
 #[derive(Debug)]
 pub(super) struct Records {
     pub(super) file: Mapped,
-    pub(super) layout: Layout,
+    pub(super) layout: RecordLayout,
 }
 
 /// Where the storages lie.
 #[derive(Debug)]
-pub(super) enum Layout {
+pub(super) enum RecordLayout {
     Zip {
-        archive: Archive,
+        archive: TorchArchive,
         folder: String,
     },
     /// Behind the pickles of a legacy stream.
@@ -32,10 +32,10 @@ pub(super) enum Layout {
 
 /// Where a storage lies.
 enum Place<'a> {
-    /// As it is, in the bytes of this range of the file, if that has them all.
+    /// Stored plainly, in the bytes of this range of the file, if that has them all.
     Plain(Range<u64>),
     /// Compressed, in the archive's record of this index.
-    Compressed(&'a Archive, usize),
+    Compressed(&'a TorchArchive, usize),
 }
 
 impl Records {
@@ -76,12 +76,12 @@ impl Records {
     fn find(&self, key: &str) -> Result<Place<'_>, String> {
         let missing = || format!("its storage `{key}` is missing");
         match &self.layout {
-            Layout::Zip { archive, folder } => {
+            RecordLayout::Zip { archive, folder } => {
                 let name = format!("{folder}data/{key}");
                 let index = archive.index_for_name(&name).ok_or_else(missing)?;
                 place(archive, index).map_err(|error| failed(key, &error))
             }
-            Layout::Stream(places) => {
+            RecordLayout::Stream(places) => {
                 Ok(Place::Plain(places.get(key).ok_or_else(missing)?.clone()))
             }
         }
@@ -106,7 +106,7 @@ fn failed(key: &str, error: &io::Error) -> String {
 ///
 /// The CRC-32 of a stored record is not looked at, as in torch, which can be told to write none
 /// (`torch.serialization.set_crc32_options`).
-fn place(archive: &Archive, index: usize) -> io::Result<Place<'_>> {
+fn place(archive: &TorchArchive, index: usize) -> io::Result<Place<'_>> {
     // A clone shares the table of contents and has a cursor of its own.
     let mut reader = archive.clone();
     let record = reader.by_index_raw(index)?;
@@ -125,7 +125,7 @@ fn place(archive: &Archive, index: usize) -> io::Result<Place<'_>> {
 /// bytes.
 pub(super) fn whole<'a>(
     file: &'a Mapped,
-    archive: &Archive,
+    archive: &TorchArchive,
     index: usize,
     limit: u64,
 ) -> io::Result<Cow<'a, [u8]>> {
@@ -140,7 +140,7 @@ pub(super) fn whole<'a>(
 }
 
 /// The `len` bytes from `start` on of a compressed record.
-fn unpack(archive: &Archive, index: usize, start: u64, len: u64) -> io::Result<Vec<u8>> {
+fn unpack(archive: &TorchArchive, index: usize, start: u64, len: u64) -> io::Result<Vec<u8>> {
     let mut archive = archive.clone();
     let mut record = archive.by_index(index)?;
     io::copy(&mut record.by_ref().take(start), &mut io::sink())?;

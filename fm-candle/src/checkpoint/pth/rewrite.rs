@@ -13,15 +13,15 @@ use std::collections::hash_map::Entry as Slot;
 use std::io::{self, Seek, SeekFrom, Write};
 
 use super::super::entry::size_of;
-use super::Archive;
+use super::TorchArchive;
 use super::checksum::renew;
-use super::records::Layout;
+use super::records::RecordLayout;
 use crate::atomic::Writer;
 
 /// A copy under construction.
 #[derive(Debug)]
 pub(in crate::checkpoint) struct Rewrite<'a> {
-    archive: &'a Archive,
+    archive: &'a TorchArchive,
     /// The number of tensors that view a storage.
     views: HashMap<&'a str, usize>,
     /// Storages that several tensors view, or that one views out of order.
@@ -40,20 +40,20 @@ struct Shared {
 
 /// Why a tensor did not get its elements.
 #[derive(Debug)]
-pub(in crate::checkpoint) enum Failure {
+pub(in crate::checkpoint) enum RewriteError {
     /// The file cannot be written.
     Io(io::Error),
     /// The tensor's storage cannot take them, for this reason.
     Refused(String),
 }
 
-impl From<io::Error> for Failure {
+impl From<io::Error> for RewriteError {
     fn from(error: io::Error) -> Self {
         Self::Io(error)
     }
 }
 
-impl From<String> for Failure {
+impl From<String> for RewriteError {
     fn from(reason: String) -> Self {
         Self::Refused(reason)
     }
@@ -66,7 +66,7 @@ impl<'a> Rewrite<'a> {
     ///
     /// Those of writing.
     pub(in crate::checkpoint) fn start(
-        archive: &'a Archive,
+        archive: &'a TorchArchive,
         out: &mut Writer<'_>,
     ) -> io::Result<Self> {
         out.write_all(&archive.records.file)?;
@@ -88,7 +88,7 @@ impl<'a> Rewrite<'a> {
         out: &mut Writer<'_>,
         index: usize,
         bytes: &[u8],
-    ) -> Result<(), Failure> {
+    ) -> Result<(), RewriteError> {
         let archive = self.archive;
         let (entry, view) = (&archive.entries[index], &archive.views[index]);
         let (size, key) = (size_of(entry.dtype), view.key.as_str());
@@ -141,7 +141,9 @@ impl<'a> Rewrite<'a> {
             out.write_all(&shared.bytes)?;
             self.changed.push(key);
         }
-        let Layout::Zip { archive, folder } = &self.archive.records.layout else { return Ok(()) };
+        let RecordLayout::Zip { archive, folder } = &self.archive.records.layout else {
+            return Ok(());
+        };
         for key in &self.changed {
             let index = archive.index_for_name(&format!("{folder}data/{key}"));
             let renewed = renew(out, archive, index.ok_or(io::ErrorKind::NotFound)?);

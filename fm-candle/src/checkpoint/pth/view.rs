@@ -12,19 +12,19 @@ use crate::pickle::{Element, Pickle, Rebuild, Value};
 pub(super) struct View {
     pub(super) key: String,
     start: usize,
-    /// From the first element to behind the last, with the gaps between.
+    /// From the first element to after the last, with the gaps between.
     span: usize,
     pub(super) elements: usize,
     /// Per axis; 0 where the axis has one element.
     strides: Vec<usize>,
-    /// Whether the elements are stored with the other sign.
+    /// True where the elements are stored with the other sign.
     pub(super) negated: bool,
 }
 
 /// Why a tensor has no [`View`].
 #[derive(Debug)]
 pub(super) enum NoView {
-    /// What the file says of it makes no sense.
+    /// Its description in the file is invalid.
     Damaged(String),
     /// It cannot be a weight.
     LeftOut(String),
@@ -133,7 +133,7 @@ impl View {
         bytes.into()
     }
 
-    /// Whether the elements lie one after the other in their storage, in row-major order.
+    /// Returns true if the elements lie one after the other in their storage, in row-major order.
     pub(super) fn is_plain(&self, shape: &[usize]) -> bool {
         is_row_major(shape, &self.strides)
     }
@@ -144,7 +144,7 @@ impl View {
     }
 }
 
-/// Whether the elements lie one after the other, the last axis fastest.
+/// Returns true if the elements lie one after the other, the last axis fastest.
 fn is_row_major(shape: &[usize], strides: &[usize]) -> bool {
     let mut expected = 1;
     shape.iter().zip(strides).rev().all(|(&size, &stride)| {

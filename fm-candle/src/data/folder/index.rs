@@ -1,8 +1,8 @@
 //! Which images a folder holds, and of which class.
 //!
-//! As torchvision's `ImageFolder` has it: each folder inside is a class, by name; its files, those
-//! of folders deeper down included, are ordered by folder, then by name; a file counts by its
-//! extension; links are followed. A folder of images alone has no classes.
+//! The rules are those of torchvision's `ImageFolder`: each folder inside is a class, by name; its
+//! files, those of folders deeper down included, are ordered by folder, then by name; a file counts
+//! by its extension; links are followed. A folder of images alone has no classes.
 //!
 //! Unlike there, names that systems and programs put into any folder are neither classes nor images
 //! ([`super::is_hidden`]), and what is no file is not taken for an image.
@@ -28,12 +28,12 @@ pub(super) struct Index {
     folders: Vec<PathBuf>,
     /// Each file's folder, and its name there.
     files: Vec<(usize, Box<OsStr>)>,
-    /// The number of each class's first image, and behind all that of the images; without classes
+    /// The number of each class's first image, and after all the number of images; without classes
     /// one range of all.
     starts: Vec<usize>,
     labelled: bool,
     hidden: Hidden,
-    /// What was passed over as it is no file.
+    /// Paths that were passed over as they are no files.
     skipped: Vec<PathBuf>,
 }
 
@@ -131,12 +131,12 @@ impl Index {
         self.folders[*folder].join(Path::new(name))
     }
 
-    /// What was passed over for its name.
+    /// The folders and images that were passed over for their names.
     pub(super) fn hidden(&self) -> &Hidden {
         &self.hidden
     }
 
-    /// What was passed over as it is no file.
+    /// The paths that were passed over as they are no files.
     pub(super) fn skipped(&self) -> &[PathBuf] {
         &self.skipped
     }

@@ -1,4 +1,4 @@
-//! What lies in one folder: images, folders, and what is neither.
+//! The entries of one folder: images, folders, and those that are neither.
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -25,14 +25,14 @@ const SYSTEM: [&str; 10] = [
     "desktop.ini",
 ];
 
-/// Whether a name is one that systems and programs put into any folder: a hidden one, such as
-/// `.ipynb_checkpoints` or `._1.jpg`, or one of their own, such as `__MACOSX`.
+/// Returns true if a name is one that systems and programs put into any folder: a hidden one, such
+/// as `.ipynb_checkpoints` or `._1.jpg`, or one of their own, such as `__MACOSX`.
 pub fn is_hidden(name: &OsStr) -> bool {
     name.as_encoded_bytes().starts_with(b".")
         || SYSTEM.iter().any(|system| name.eq_ignore_ascii_case(system))
 }
 
-/// Whether torchvision takes a file of this name for an image.
+/// Returns true if torchvision takes a file of this name for an image.
 pub(super) fn is_image(name: &OsStr) -> bool {
     let name = name.as_encoded_bytes();
     EXTENSIONS.iter().any(|end| {
@@ -45,13 +45,13 @@ pub(super) fn is_image(name: &OsStr) -> bool {
 /// The folders and images that were passed over for their names ([`is_hidden`]).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Hidden {
-    /// How many there are.
+    /// Number of them.
     pub count: usize,
     /// One of them.
     pub example: Option<PathBuf>,
 }
 
-/// What lies in one folder, by name.
+/// The entries of one folder, by name.
 pub(super) struct Listing {
     pub(super) folder: PathBuf,
     pub(super) images: Vec<OsString>,

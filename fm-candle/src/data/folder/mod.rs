@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use self::index::Index;
-use self::picture::{MAX_SIDE, Picture};
+use self::picture::{DecodedImage, MAX_SIDE};
 use self::resample::Region;
 use super::checksum::Hasher;
 use super::{ImageSet, Images, Split, regular};
@@ -33,7 +33,7 @@ mod resample;
 /// Largest image file in bytes.
 const MAX_FILE: u64 = 1 << 28;
 
-/// What is done with the images of a folder.
+/// Options for the images of a folder: size, crop, errors, cache.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FolderOptions {
     /// Rows and columns to which images are resized, as Pillow's box filter does it, bit for bit;
@@ -41,8 +41,8 @@ pub struct FolderOptions {
     pub image_size: Option<usize>,
     /// The part of an image that is taken, before resizing.
     pub crop: Crop,
-    /// Whether a file that cannot be decoded gives way to the next good one of its class, and what is
-    /// called like an image but is no file is passed over.
+    /// True to replace a file that cannot be decoded by the next good one of its class, and to pass
+    /// over what is called like an image but is no file.
     pub skip_bad: bool,
     /// Bytes of decoded images that are kept in memory.
     pub cache_bytes: u64,
@@ -123,7 +123,7 @@ impl Folder {
     ///
     /// # Panics
     ///
-    /// As a slice does, when there is no image `i`.
+    /// When there is no image `i`, as for a slice.
     pub fn path(&self, i: usize) -> PathBuf {
         self.index.path(i)
     }
@@ -133,7 +133,7 @@ impl Folder {
         3 * self.size[0] * self.size[1]
     }
 
-    fn region(&self, picture: &Picture) -> Region {
+    fn region(&self, picture: &DecodedImage) -> Region {
         match self.options.crop {
             Crop::Whole => Region::whole(picture),
             Crop::Square => Region::square(picture),
@@ -142,7 +142,7 @@ impl Folder {
 
     /// Image `i` and its number, or, if it is bad and such are skipped, the next good one of its
     /// class, whose first follows its last.
-    fn good(&self, i: usize) -> Result<(usize, Picture)> {
+    fn good(&self, i: usize) -> Result<(usize, DecodedImage)> {
         let peers = self.index.peers(i);
         for at in (i..peers.end).chain(peers.start..i) {
             match decode(&self.path(at)) {
@@ -278,7 +278,7 @@ pub fn list(dir: &Path) -> Result<(Vec<PathBuf>, Hidden)> {
     index::flat(dir)
 }
 
-/// Whether a file that begins so is an image of a kind that is read, by its first 18 bytes.
+/// Returns true if `head`, the first 18 bytes of a file, is that of an image format that is read.
 pub fn is_image(head: &[u8]) -> bool {
     picture::is_picture(head)
 }
@@ -296,7 +296,7 @@ pub fn read(path: &Path) -> Result<Images> {
     Ok(Images { n: 1, channels, height, width, pixels, labels: Vec::new() })
 }
 
-fn decode(path: &Path) -> Result<Picture> {
+fn decode(path: &Path) -> Result<DecodedImage> {
     let mut bytes = Vec::new();
     let file = regular::open(path)?;
     let read = file.take(MAX_FILE + 1).read_to_end(&mut bytes);
@@ -307,7 +307,7 @@ fn decode(path: &Path) -> Result<Picture> {
     if bytes.len() as u64 > MAX_FILE {
         return Err(Error::file(path, format!("has more than {MAX_FILE} bytes")));
     }
-    Picture::decode(&bytes).map_err(|reason| Error::file(path, reason))
+    DecodedImage::decode(&bytes).map_err(|reason| Error::file(path, reason))
 }
 
 #[cfg(test)]

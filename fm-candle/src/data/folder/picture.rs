@@ -19,29 +19,29 @@ mod pixels;
 mod pnm;
 mod tiff;
 
-pub(super) use self::pixels::{MAX_SIDE, Picture};
+pub(super) use self::pixels::{DecodedImage, MAX_SIDE};
 
-impl Picture {
+impl DecodedImage {
     /// Decodes a file, whatever it is called.
     ///
     /// # Errors
     ///
-    /// What is wrong with it.
+    /// The reason why it cannot be decoded.
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, String> {
         let decode = decoder(bytes).ok_or("is neither JPEG, PNG, WebP, BMP, PNM nor TIFF")?;
         decode(bytes)
     }
 }
 
-/// Whether a file that begins so is a picture, by the first 18 bytes.
+/// Returns true if `head`, the first 18 bytes of a file, is that of a picture.
 pub(super) fn is_picture(head: &[u8]) -> bool {
     decoder(head).is_some()
 }
 
-/// What decodes a file of some kind.
-type Decoder = fn(&[u8]) -> Result<Picture, String>;
+/// A decoder of one file format.
+type Decoder = fn(&[u8]) -> Result<DecodedImage, String>;
 
-/// What decodes a file, told by its first bytes.
+/// The decoder of a file, told by its first bytes.
 fn decoder(head: &[u8]) -> Option<Decoder> {
     Some(if head.starts_with(b"\xff\xd8\xff") {
         jpeg
@@ -60,7 +60,7 @@ fn decoder(head: &[u8]) -> Option<Decoder> {
     })
 }
 
-fn jpeg(bytes: &[u8]) -> Result<Picture, String> {
+fn jpeg(bytes: &[u8]) -> Result<DecodedImage, String> {
     // The decoder does not miss the end of the last row of blocks.
     let ends = bytes.windows(2).rev().find_map(|pair| match pair {
         b"\xff\xd9" => Some(true),  // the end of the image
@@ -84,10 +84,10 @@ fn jpeg(bytes: &[u8]) -> Result<Picture, String> {
     let mut rgb = vec![[0; 3]; width * height];
     decoder.decode_into(rgb.as_flattened_mut()).map_err(damaged)?;
     let [width, height] = size;
-    Ok(Picture { width, height, rgb })
+    Ok(DecodedImage { width, height, rgb })
 }
 
-fn png(bytes: &[u8]) -> Result<Picture, String> {
+fn png(bytes: &[u8]) -> Result<DecodedImage, String> {
     let damaged = |error| format!("damaged PNG: {error}");
     let limits = png::Limits { bytes: MAX_MEMORY };
     let mut decoder = png::Decoder::new_with_limits(Cursor::new(bytes), limits);
@@ -98,10 +98,10 @@ fn png(bytes: &[u8]) -> Result<Picture, String> {
     let channels = reader.output_color_type().0.samples();
     let mut pixels = vec![0; size[0] * size[1] * channels];
     reader.next_frame(&mut pixels).map_err(damaged)?;
-    Picture::new(size, channels, &pixels)
+    DecodedImage::new(size, channels, &pixels)
 }
 
-fn webp(bytes: &[u8]) -> Result<Picture, String> {
+fn webp(bytes: &[u8]) -> Result<DecodedImage, String> {
     let damaged = |error| format!("damaged WebP: {error}");
     let mut decoder = WebPDecoder::new(Cursor::new(bytes)).map_err(damaged)?;
     decoder.set_memory_limit(MAX_MEMORY);
@@ -110,7 +110,7 @@ fn webp(bytes: &[u8]) -> Result<Picture, String> {
     let channels = if decoder.has_alpha() { 4 } else { 3 };
     let mut pixels = vec![0; size[0] * size[1] * channels];
     decoder.read_image(&mut pixels).map_err(damaged)?;
-    Picture::new(size, channels, &pixels)
+    DecodedImage::new(size, channels, &pixels)
 }
 
 #[cfg(test)]
@@ -126,7 +126,7 @@ mod tests {
     }
 
     fn complaint(bytes: &[u8]) -> String {
-        Picture::decode(bytes).err().unwrap()
+        DecodedImage::decode(bytes).err().unwrap()
     }
 
     /// A smooth picture, 20 x 12.
@@ -155,7 +155,7 @@ mod tests {
         let image = smooth();
         for format in [ImageFormat::Png, ImageFormat::WebP] {
             for image in [image.clone(), image.to_rgba8().into()] {
-                let picture = Picture::decode(&encoded(&image, format)).unwrap();
+                let picture = DecodedImage::decode(&encoded(&image, format)).unwrap();
                 assert_eq!((picture.width, picture.height), (20, 12));
                 assert_eq!(picture.rgb.as_flattened(), image.to_rgb8().as_raw(), "{format:?}");
             }
@@ -165,7 +165,7 @@ mod tests {
     #[test]
     fn jpegs_come_near_their_pixels() {
         for image in [smooth(), smooth().to_luma8().into()] {
-            let picture = Picture::decode(&encoded(&image, ImageFormat::Jpeg)).unwrap();
+            let picture = DecodedImage::decode(&encoded(&image, ImageFormat::Jpeg)).unwrap();
             assert_eq!((picture.width, picture.height), (20, 12));
             for (x, y, pixel) in DynamicImage::from(image.to_rgb8()).pixels() {
                 let found = picture.rgb[y as usize * 20 + x as usize];
@@ -192,7 +192,7 @@ mod tests {
             (Color::Rgba, Depth::Eight, 1, &[9, 8, 7, 0], &[[9, 8, 7]]),
             (Color::Indexed, Depth::One, 2, &[0x40], &[[1, 2, 3], [40, 50, 60]]),
         ] {
-            let picture = Picture::decode(&png(color, depth, width, data)).unwrap();
+            let picture = DecodedImage::decode(&png(color, depth, width, data)).unwrap();
             assert_eq!(picture.rgb, rgb, "{color:?} {depth:?}");
         }
     }
@@ -204,7 +204,7 @@ mod tests {
             // Nothing is lost with a PNG's last checksum and end marker.
             let needed = whole.len() - if format == ImageFormat::Png { 16 } else { 0 };
             for end in 0..needed {
-                assert!(Picture::decode(&whole[..end]).is_err(), "{format:?} {end}");
+                assert!(DecodedImage::decode(&whole[..end]).is_err(), "{format:?} {end}");
             }
         }
         assert_eq!(complaint(b"BM"), "is neither JPEG, PNG, WebP, BMP, PNM nor TIFF");
@@ -219,7 +219,7 @@ mod tests {
                 for flip in [0xff, 0x01, 0x80] {
                     let mut bytes = whole.clone();
                     bytes[at] ^= flip;
-                    let _ = Picture::decode(&bytes);
+                    let _ = DecodedImage::decode(&bytes);
                 }
             }
         }

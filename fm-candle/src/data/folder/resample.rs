@@ -10,9 +10,9 @@
 
 use core::ops::Range;
 
-use super::picture::Picture;
+use super::picture::DecodedImage;
 
-/// Bits behind the point of Pillow's weights.
+/// Fraction bits of Pillow's weights.
 const PRECISION: u32 = 32 - 8 - 2;
 
 /// A rectangle of pixels.
@@ -23,13 +23,13 @@ pub(super) struct Region {
 }
 
 impl Region {
-    pub(super) fn whole(picture: &Picture) -> Self {
+    pub(super) fn whole(picture: &DecodedImage) -> Self {
         Self { rows: 0..picture.height, columns: 0..picture.width }
     }
 
     /// The square in the middle whose side is the shorter one, where torchvision's `CenterCrop`
     /// takes it: half pixels go to the even side.
-    pub(super) fn square(picture: &Picture) -> Self {
+    pub(super) fn square(picture: &DecodedImage) -> Self {
         let side = picture.height.min(picture.width);
         let middle = |len: usize| {
             let spare = len - side;
@@ -49,7 +49,7 @@ impl Region {
 }
 
 /// Writes the region's pixels as planes, `[3, rows, columns]`.
-pub(super) fn copy(picture: &Picture, region: &Region, planes: &mut [u8]) {
+pub(super) fn copy(picture: &DecodedImage, region: &Region, planes: &mut [u8]) {
     let area = region.height() * region.width();
     for (y, row) in rows(picture, region).enumerate() {
         spread(row, &mut planes[y * region.width()..], area);
@@ -57,7 +57,7 @@ pub(super) fn copy(picture: &Picture, region: &Region, planes: &mut [u8]) {
 }
 
 /// Writes the region, resized to `size` by `size` pixels, as planes, `[3, size, size]`.
-pub(super) fn resize(picture: &Picture, region: &Region, size: usize, planes: &mut [u8]) {
+pub(super) fn resize(picture: &DecodedImage, region: &Region, size: usize, planes: &mut [u8]) {
     let across = Window::all(region.width(), size);
     let mut narrow = Vec::with_capacity(region.height() * size);
     for row in rows(picture, region) {
@@ -89,7 +89,7 @@ pub(super) fn resize(picture: &Picture, region: &Region, size: usize, planes: &m
 }
 
 /// The region's rows of pixels.
-fn rows<'a>(picture: &'a Picture, region: &Region) -> impl Iterator<Item = &'a [[u8; 3]]> {
+fn rows<'a>(picture: &'a DecodedImage, region: &Region) -> impl Iterator<Item = &'a [[u8; 3]]> {
     let columns = region.columns.clone();
     let rows = picture.rgb[region.rows.start * picture.width..region.rows.end * picture.width]
         .chunks_exact(picture.width);
@@ -109,7 +109,7 @@ fn spread(row: &[[u8; 3]], planes: &mut [u8], area: usize) {
 /// The pixels of a row or column whose mean is one pixel of the result.
 struct Window {
     pixels: Range<usize>,
-    /// One over their number, with [`PRECISION`] bits behind the point.
+    /// One over their number, with [`PRECISION`] fraction bits.
     weight: u32,
 }
 
@@ -162,18 +162,18 @@ mod tests {
 
     use super::*;
 
-    fn picture(width: usize, height: usize, pixel: impl Fn(usize) -> [u8; 3]) -> Picture {
-        Picture { width, height, rgb: (0..width * height).map(pixel).collect() }
+    fn picture(width: usize, height: usize, pixel: impl Fn(usize) -> [u8; 3]) -> DecodedImage {
+        DecodedImage { width, height, rgb: (0..width * height).map(pixel).collect() }
     }
 
-    fn resized(picture: &Picture, region: &Region, size: usize) -> Vec<u8> {
+    fn resized(picture: &DecodedImage, region: &Region, size: usize) -> Vec<u8> {
         let mut planes = vec![0; 3 * size * size];
         resize(picture, region, size, &mut planes);
         planes
     }
 
     /// A picture of noise that the golden values' script makes too.
-    fn noise(width: usize, height: usize) -> Picture {
+    fn noise(width: usize, height: usize) -> DecodedImage {
         let value = |i: usize| (((i as u32).wrapping_mul(2_654_435_761) >> 13) & 0xff) as u8;
         picture(width, height, |i| [value(3 * i), value(3 * i + 1), value(3 * i + 2)])
     }

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use candle_core::Tensor;
 
 use crate::error::{Error, Result};
-use crate::model::{Init, Weights};
+use crate::model::{Init, WeightLoader};
 use crate::ops::{
-    Arithmetic, Dense, FrozenConv2d, avg_pool3, concat_all, conv2d_padded, max_pool3,
+    ConvArithmetic, DenseWeight, InferenceConv2d, avg_pool3, concat_all, conv2d_padded, max_pool3,
 };
 
 /// Added to the variances of the batch norms.
@@ -24,7 +24,7 @@ pub(super) struct Spec {
 }
 
 impl Spec {
-    /// The same without padding.
+    /// This convolution without padding.
     pub(super) const fn inside(self) -> Self {
         Self { padding: (0, 0), ..self }
     }
@@ -43,7 +43,7 @@ pub(super) const fn strided(name: &'static str, o: usize) -> Spec {
 /// A convolution with its batch norm, and a relu.
 pub(super) enum Conv {
     /// On the CPU.
-    Frozen(FrozenConv2d),
+    Inference(InferenceConv2d),
     /// Elsewhere.
     Tensors { weight: Tensor, bias: Tensor, stride: usize, padding: (usize, usize) },
 }
@@ -55,7 +55,7 @@ impl Conv {
     /// s = weight / sqrt(running_var + EPSILON)     y = s conv(x) + bias - s running_mean
     /// ```
     pub(super) fn new(
-        weights: &mut dyn Weights,
+        weights: &mut dyn WeightLoader,
         prefix: &str,
         c: usize,
         spec: &Spec,
@@ -88,9 +88,9 @@ impl Conv {
         };
         let device = kernel.device();
         if device.is_cpu() {
-            let weight = Arc::new(Dense::new(weight, c * kh * kw));
-            let conv = FrozenConv2d::new(weight, shape, bias, 0, Arithmetic::Float)?;
-            return Ok(Self::Frozen(conv.with_stride(stride).with_padding(padding).with_relu()));
+            let weight = Arc::new(DenseWeight::new(weight, c * kh * kw));
+            let conv = InferenceConv2d::new(weight, shape, bias, 0, ConvArithmetic::Float)?;
+            return Ok(Self::Inference(conv.with_stride(stride).with_padding(padding).with_relu()));
         }
         let weight = Tensor::from_vec(weight, &shape, device)?;
         Ok(Self::Tensors { weight, bias: Tensor::from_vec(bias, o, device)?, stride, padding })
@@ -98,7 +98,7 @@ impl Conv {
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         Ok(match self {
-            Self::Frozen(conv) => conv.forward(x, None)?,
+            Self::Inference(conv) => conv.forward(x, None)?,
             Self::Tensors { weight, bias, stride, padding } => {
                 conv2d_padded(x, weight, bias, *stride, *padding)?.relu()?
             }
@@ -124,7 +124,7 @@ pub(super) fn means(x: &Tensor) -> Result<Tensor> {
     Ok(mean(&lines.reshape((n, h, c))?)?.squeeze(1)?)
 }
 
-/// What a branch does before its convolutions.
+/// The pooling of a branch, before its convolutions.
 #[derive(Clone, Copy)]
 pub(super) enum Pool {
     /// Nothing.
@@ -133,7 +133,7 @@ pub(super) enum Pool {
     Mean,
     /// Maxima of 3x3 pixels.
     Max,
-    /// The same at stride 2, without padding.
+    /// Maxima of 3x3 pixels at stride 2, without padding.
     Strided,
 }
 
@@ -167,11 +167,11 @@ impl Branch {
 }
 
 /// A mixed block: the channels of its branches, in their order.
-pub(super) struct Block(Vec<Branch>);
+pub(super) struct Mixed(Vec<Branch>);
 
 /// A block under construction.
 struct Builder<'a> {
-    weights: &'a mut dyn Weights,
+    weights: &'a mut dyn WeightLoader,
     prefix: &'a str,
     /// Channels of its input.
     c: usize,
@@ -179,7 +179,7 @@ struct Builder<'a> {
 }
 
 impl<'a> Builder<'a> {
-    fn new(weights: &'a mut dyn Weights, prefix: &'a str, c: usize) -> Self {
+    fn new(weights: &'a mut dyn WeightLoader, prefix: &'a str, c: usize) -> Self {
         Self { weights, prefix, c, branches: Vec::new() }
     }
 
@@ -204,12 +204,12 @@ impl<'a> Builder<'a> {
         Ok(self)
     }
 
-    fn finish(self) -> Block {
-        Block(self.branches)
+    fn finish(self) -> Mixed {
+        Mixed(self.branches)
     }
 }
 
-impl Block {
+impl Mixed {
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let mut maps = Vec::new();
         for branch in &self.0 {
@@ -220,7 +220,7 @@ impl Block {
 
     /// 35 x 35, branches of 1x1, 5x5 and two 3x3.
     pub(super) fn a(
-        weights: &mut dyn Weights,
+        weights: &mut dyn WeightLoader,
         prefix: &str,
         c: usize,
         pooled: usize,
@@ -241,7 +241,7 @@ impl Block {
     }
 
     /// 35 x 35 to 17 x 17.
-    pub(super) fn b(weights: &mut dyn Weights, prefix: &str, c: usize) -> Result<Self> {
+    pub(super) fn b(weights: &mut dyn WeightLoader, prefix: &str, c: usize) -> Result<Self> {
         Ok(Builder::new(weights, prefix, c)
             .branch(Pool::None, &[strided("branch3x3", 384)])?
             .branch(
@@ -257,7 +257,7 @@ impl Block {
     }
 
     /// 17 x 17, branches of 7x7 as 1x7 and 7x1, with `c7` channels between.
-    pub(super) fn c(weights: &mut dyn Weights, prefix: &str, c7: usize) -> Result<Self> {
+    pub(super) fn c(weights: &mut dyn WeightLoader, prefix: &str, c7: usize) -> Result<Self> {
         Ok(Builder::new(weights, prefix, 768)
             .branch(Pool::None, &[same("branch1x1", 192, 1, 1)])?
             .branch(
@@ -283,7 +283,7 @@ impl Block {
     }
 
     /// 17 x 17 to 8 x 8.
-    pub(super) fn d(weights: &mut dyn Weights, prefix: &str, c: usize) -> Result<Self> {
+    pub(super) fn d(weights: &mut dyn WeightLoader, prefix: &str, c: usize) -> Result<Self> {
         Ok(Builder::new(weights, prefix, c)
             .branch(Pool::None, &[same("branch3x3_1", 192, 1, 1), strided("branch3x3_2", 320)])?
             .branch(
@@ -300,7 +300,12 @@ impl Block {
     }
 
     /// 8 x 8, branches that end in a 1x3 beside a 3x1.
-    pub(super) fn e(weights: &mut dyn Weights, prefix: &str, c: usize, pool: Pool) -> Result<Self> {
+    pub(super) fn e(
+        weights: &mut dyn WeightLoader,
+        prefix: &str,
+        c: usize,
+        pool: Pool,
+    ) -> Result<Self> {
         Ok(Builder::new(weights, prefix, c)
             .branch(Pool::None, &[same("branch1x1", 320, 1, 1)])?
             .forked(

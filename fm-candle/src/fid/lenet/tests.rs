@@ -1,8 +1,8 @@
 //! Tests of the net and of its training.
 
-use super::train::{TrainConfig, cross_entropy, draw, gradients, train};
+use super::train::{LeNetTraining, cross_entropy, draw, gradients, train};
 use super::*;
-use crate::model::Initial;
+use crate::model::RandomInit;
 
 /// `n` images of two kinds: a bright upper or a bright lower half, with a pattern.
 fn halves(n: usize, channels: usize) -> Images {
@@ -22,7 +22,7 @@ fn halves(n: usize, channels: usize) -> Images {
 
 #[test]
 fn shapes_are_those_of_the_table() {
-    let net = LeNet::new(&mut Initial::new(1, &Device::Cpu), &Device::Cpu).unwrap();
+    let net = LeNet::new(&mut RandomInit::new(1, &Device::Cpu), &Device::Cpu).unwrap();
     let x = input(&halves(3, 1), 0..3, &Device::Cpu).unwrap();
     assert_eq!(net.features(&x).unwrap().dims(), [3, DIM]);
     assert_eq!(net.logits(&x).unwrap().dims(), [3, CLASSES]);
@@ -32,9 +32,9 @@ fn shapes_are_those_of_the_table() {
 
 #[test]
 fn every_variable_receives_a_gradient() {
-    let mut initial = Initial::new(1, &Device::Cpu);
+    let mut initial = RandomInit::new(1, &Device::Cpu);
     let net = LeNet::new(&mut initial, &Device::Cpu).unwrap();
-    let config = TrainConfig::default();
+    let config = LeNetTraining::default();
     let images = halves(40, 1);
     let indices: Vec<u32> = (0..40).collect();
     let (loss, grads) =
@@ -50,9 +50,9 @@ fn every_variable_receives_a_gradient() {
 
 #[test]
 fn gradients_match_finite_differences() {
-    let mut initial = Initial::new(2, &Device::Cpu);
+    let mut initial = RandomInit::new(2, &Device::Cpu);
     let net = LeNet::new(&mut initial, &Device::Cpu).unwrap();
-    let config = TrainConfig { shift: 0, ..TrainConfig::default() };
+    let config = LeNetTraining { shift: 0, ..LeNetTraining::default() };
     let images = halves(4, 1);
     let loss = || {
         let of = |i| gradients(&net, &initial.vars, &images, &[i], 0, &config, &Device::Cpu);
@@ -88,7 +88,7 @@ fn cross_entropy_matches_hand_computed_values() {
 #[test]
 fn a_few_steps_learn_a_tiny_set_and_the_same_seed_repeats_them() {
     let images = halves(64, 1);
-    let config = TrainConfig { epochs: 4, batch_size: 16, ..TrainConfig::default() };
+    let config = LeNetTraining { epochs: 4, batch_size: 16, ..LeNetTraining::default() };
     let run = || {
         let mut losses = Vec::new();
         let weights = train(&images, &config, &Device::Cpu, |_, loss, _| {
@@ -108,7 +108,7 @@ fn a_few_steps_learn_a_tiny_set_and_the_same_seed_repeats_them() {
 
 #[test]
 fn features_do_not_depend_on_batches_or_further_channels() {
-    let net = LeNet::new(&mut Initial::new(1, &Device::Cpu), &Device::Cpu).unwrap();
+    let net = LeNet::new(&mut RandomInit::new(1, &Device::Cpu), &Device::Cpu).unwrap();
     let images = halves(BATCH + 3, 1);
     let all = net.rows(&images).unwrap();
     assert_eq!(all.len(), images.n * DIM);
@@ -126,7 +126,7 @@ fn features_do_not_depend_on_batches_or_further_channels() {
 fn shifts_move_the_image_and_fill_with_black() {
     let mut images = halves(1, 1);
     images.pixels.fill(255);
-    let config = TrainConfig { shift: 3, ..TrainConfig::default() };
+    let config = LeNetTraining { shift: 3, ..LeNetTraining::default() };
     let mut seen = std::collections::HashSet::new();
     for epoch in 0..400 {
         let (x, _) = draw(&images, &[0], epoch, &config, &Device::Cpu).unwrap();
@@ -140,13 +140,13 @@ fn shifts_move_the_image_and_fill_with_black() {
 
 #[test]
 fn refuses_what_it_cannot_take() {
-    let net = LeNet::new(&mut Initial::new(1, &Device::Cpu), &Device::Cpu).unwrap();
+    let net = LeNet::new(&mut RandomInit::new(1, &Device::Cpu), &Device::Cpu).unwrap();
     let mut images = halves(2, 1);
     assert!(net.rows(&halves(2, 2)).is_err());
     images.labels[0] = 10;
-    let config = TrainConfig { batch_size: 2, ..TrainConfig::default() };
+    let config = LeNetTraining { batch_size: 2, ..LeNetTraining::default() };
     assert!(train(&images, &config, &Device::Cpu, |_, _, _| Ok(())).is_err());
-    let config = TrainConfig { batch_size: 3, ..TrainConfig::default() };
+    let config = LeNetTraining { batch_size: 3, ..LeNetTraining::default() };
     assert!(train(&halves(2, 1), &config, &Device::Cpu, |_, _, _| Ok(())).is_err());
     assert!(LeNet::decode(b"nonsense", &Device::Cpu).is_err());
 }

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use super::{CLASSES, LeNet, SIDE, check};
 use crate::data::Images;
 use crate::error::{Error, Result};
-use crate::model::Initial;
+use crate::model::RandomInit;
 use crate::random::Domain;
 use crate::train::{AdamW, AdamWConfig, add_gradients, of_parameters};
 
@@ -16,7 +16,7 @@ const SHARD: usize = 16;
 
 /// Settings of [`train`].
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct TrainConfig {
+pub struct LeNetTraining {
     /// Passes over the images.
     pub epochs: u64,
     /// Images per update.
@@ -29,7 +29,7 @@ pub struct TrainConfig {
     pub seed: u64,
 }
 
-impl Default for TrainConfig {
+impl Default for LeNetTraining {
     fn default() -> Self {
         Self { epochs: 10, batch_size: 64, lr: 2e-3, shift: 2, seed: 0 }
     }
@@ -47,7 +47,7 @@ impl Default for TrainConfig {
 /// of `after_epoch`.
 pub fn train(
     images: &Images,
-    config: &TrainConfig,
+    config: &LeNetTraining,
     device: &Device,
     mut after_epoch: impl FnMut(u64, f64, &LeNet) -> Result<()>,
 ) -> Result<Vec<(String, Tensor)>> {
@@ -59,7 +59,7 @@ pub fn train(
     if images.labels.len() != images.n || images.labels.iter().any(|&l| l >= 10) {
         return Err(Error::Config("LeNet needs a label from 0 to 9 for every image".into()));
     }
-    let mut initial = Initial::new(config.seed, device);
+    let mut initial = RandomInit::new(config.seed, device);
     let net = LeNet::new(&mut initial, device)?;
     let vars = initial.vars;
     let adam = AdamWConfig { betas: (0.9, 0.999), ..AdamWConfig::default() };
@@ -92,7 +92,7 @@ pub(super) fn gradients(
     images: &Images,
     indices: &[u32],
     epoch: u64,
-    config: &TrainConfig,
+    config: &LeNetTraining,
     device: &Device,
 ) -> Result<(f64, Vec<Option<Tensor>>)> {
     let shards: Vec<&[u32]> = indices.chunks(SHARD).collect();
@@ -119,7 +119,7 @@ pub(super) fn draw(
     images: &Images,
     indices: &[u32],
     epoch: u64,
-    config: &TrainConfig,
+    config: &LeNetTraining,
     device: &Device,
 ) -> Result<(Tensor, Tensor)> {
     let n = indices.len();

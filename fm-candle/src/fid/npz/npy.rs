@@ -46,7 +46,7 @@ pub enum Values {
 pub struct Array {
     /// Length of each axis; none for a scalar.
     pub shape: Vec<usize>,
-    /// As many elements as the shape multiplies to.
+    /// The elements, as many as the shape multiplies to.
     pub values: Values,
 }
 
@@ -205,20 +205,20 @@ pub(super) fn parse(mut source: impl Read) -> Result<Array, String> {
     head.read(source)
 }
 
-/// What is said of an array before its elements.
+/// The description of an array, which comes before its elements.
 #[derive(Debug)]
-pub(super) struct Head {
+pub(super) struct ArrayHead {
     /// Name of the dtype.
     pub(super) descr: String,
     pub(super) dtype: Dtype,
     pub(super) shape: Vec<usize>,
-    /// Whether the first axis is the fastest, not the last.
+    /// True where the first axis is the fastest (column-major), not the last.
     pub(super) fortran: bool,
     /// Bytes of all elements.
     pub(super) claim: u64,
 }
 
-impl Head {
+impl ArrayHead {
     /// Of an array of this dtype, shape and order.
     pub(super) fn new(descr: String, shape: Vec<usize>, fortran: bool) -> Result<Self, String> {
         let Some(dtype) = Dtype::parse(&descr) else {
@@ -260,7 +260,7 @@ fn lost(what: &'static str) -> impl Fn(io::Error) -> String {
 }
 
 /// Reads up to the first element: what is said, and in how many bytes.
-pub(super) fn head(source: &mut impl Read) -> Result<(Head, u64), String> {
+pub(super) fn head(source: &mut impl Read) -> Result<(ArrayHead, u64), String> {
     let mut head = [0; 8];
     source.read_exact(&mut head).map_err(lost("magic"))?;
     if !head.starts_with(MAGIC) {
@@ -288,24 +288,24 @@ pub(super) fn head(source: &mut impl Read) -> Result<(Head, u64), String> {
         return Err(format!("claims a header of {length} bytes, but {} follow", text.len()));
     }
     let text = String::from_utf8(text).map_err(|_| "the header is no text".to_string())?;
-    let Header { descr, fortran_order, shape } =
-        Header::parse(&text).ok_or_else(|| format!("cannot read the header {}", text.trim()))?;
+    let NpyHeader { descr, fortran_order, shape } =
+        NpyHeader::parse(&text).ok_or_else(|| format!("cannot read the header {}", text.trim()))?;
 
-    Ok((Head::new(descr, shape, fortran_order)?, 8 + wide + length))
+    Ok((ArrayHead::new(descr, shape, fortran_order)?, 8 + wide + length))
 }
 
 fn too_large(shape: &[usize], descr: &str) -> String {
     format!("shape {shape:?} of `{descr}` exceeds {LIMIT} bytes")
 }
 
-/// What the header of an array says.
-struct Header {
+/// The fields of the header of an array.
+struct NpyHeader {
     descr: String,
     fortran_order: bool,
     shape: Vec<usize>,
 }
 
-impl Header {
+impl NpyHeader {
     /// Reads the Python dict of exactly these three keys, in any order.
     fn parse(text: &str) -> Option<Self> {
         let (mut descr, mut fortran_order, mut shape) = (None, None, None);

@@ -51,8 +51,8 @@ fn what_statistics_are_of_goes_with_them() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("stats.npz");
     write_statistics(&path, &statistics()).unwrap();
-    assert_eq!(read_about(&path).unwrap(), About::default());
-    let about = About::ours("mnist:train".into(), "lenet".into(), None);
+    assert_eq!(read_about(&path).unwrap(), Provenance::default());
+    let about = Provenance::ours("mnist:train".into(), "lenet".into(), None);
     write_statistics_about(&path, &statistics(), &about).unwrap();
     assert_eq!(read_about(&path).unwrap(), about);
     assert_eq!(read_statistics(&path).unwrap(), statistics());

@@ -5,7 +5,7 @@
 //! col[p, (ky, kx, c)]        what lies under pixel p of the result
 //! y  = col W^T + b           W[o, (ky, kx, c)]
 //! dW = gy^T col              db = 1^T gy
-//! dx = conv(gy, w flipped and transposed), at a stride behind zeros between the pixels of gy
+//! dx = conv(gy, w flipped and transposed), at a stride after zeros between the pixels of gy
 //! ```
 //! Images are taken in groups whose columns stay below [`BUDGET`] bytes; sums over groups are in
 //! f32 at least, and so are those inside of a product on a GPU. With the feature `cudnn` all three go
@@ -21,7 +21,7 @@ use candle_core::{
     WithDType, bail,
 };
 
-use super::geometry::{Band, Geometry};
+use super::geometry::{Band, ConvGeometry};
 use super::im2col::im2col;
 #[cfg(feature = "cudnn")]
 use crate::ops::cuda;
@@ -38,7 +38,7 @@ pub(in crate::ops) fn conv2d(
     stride: usize,
     padding: (usize, usize),
 ) -> Result<Tensor> {
-    let g = Geometry::new(x.dims(), weight.dims(), stride, padding)?;
+    let g = ConvGeometry::new(x.dims(), weight.dims(), stride, padding)?;
     if bias.dims() != [g.o] {
         bail!("conv2d: bias has shape {:?}, the weight asks for [{}]", bias.dims(), g.o);
     }
@@ -48,7 +48,7 @@ pub(in crate::ops) fn conv2d(
 }
 
 /// The convolution without its bias, and without a gradient.
-fn product(x: &Tensor, w: &Tensor, g: &Geometry) -> Result<Tensor> {
+fn product(x: &Tensor, w: &Tensor, g: &ConvGeometry) -> Result<Tensor> {
     #[cfg(feature = "cudnn")]
     if by_cudnn(x, g) {
         return cuda::convolve(x, &channels_last(w)?, g);
@@ -65,9 +65,10 @@ fn product(x: &Tensor, w: &Tensor, g: &Geometry) -> Result<Tensor> {
     y.reshape((g.n, g.oh(), g.ow(), g.o))
 }
 
-/// Whether a library does better than [`columns`], which a convolution of one pixel has no need of.
+/// Returns true where cuDNN is faster than [`columns`]: not for kernels of one pixel, which need no
+/// columns.
 #[cfg(feature = "cudnn")]
-fn by_cudnn(x: &Tensor, g: &Geometry) -> bool {
+fn by_cudnn(x: &Tensor, g: &ConvGeometry) -> bool {
     (g.kh, g.kw, g.stride) != (1, 1, 1) && cuda::takes(x, g)
 }
 
@@ -78,7 +79,7 @@ fn channels_last(w: &Tensor) -> Result<Tensor> {
 }
 
 /// # Shapes: `gy: [n, oh, ow, o]`, result `[n, h, w, c]`
-fn input_gradient(w: &Tensor, gy: &Tensor, g: &Geometry) -> Result<Tensor> {
+fn input_gradient(w: &Tensor, gy: &Tensor, g: &ConvGeometry) -> Result<Tensor> {
     #[cfg(feature = "cudnn")]
     if by_cudnn(gy, g) {
         return cuda::convolve_input_gradient(gy, &channels_last(w)?, g);
@@ -91,7 +92,7 @@ fn input_gradient(w: &Tensor, gy: &Tensor, g: &Geometry) -> Result<Tensor> {
 }
 
 /// The gradient of a result at stride 1: zeros at the pixels that the stride leaves out.
-fn spread(gy: &Tensor, g: &Geometry) -> Result<Tensor> {
+fn spread(gy: &Tensor, g: &ConvGeometry) -> Result<Tensor> {
     if g.stride == 1 {
         return Ok(gy.clone());
     }
@@ -108,7 +109,7 @@ fn spread(gy: &Tensor, g: &Geometry) -> Result<Tensor> {
 }
 
 /// # Shapes: `gy: [n, oh, ow, o]`, result `[o, c, kh, kw]`
-fn weight_gradient(x: &Tensor, gy: &Tensor, g: &Geometry) -> Result<Tensor> {
+fn weight_gradient(x: &Tensor, gy: &Tensor, g: &ConvGeometry) -> Result<Tensor> {
     #[cfg(feature = "cudnn")]
     if by_cudnn(x, g) {
         let dw = cuda::convolve_weight_gradient(x, gy, g)?;
@@ -125,30 +126,30 @@ fn weight_gradient(x: &Tensor, gy: &Tensor, g: &Geometry) -> Result<Tensor> {
 }
 
 /// # Shapes: `gy: [n, oh, ow, o]`, result `[o]`
-fn bias_gradient(gy: &Tensor, g: &Geometry) -> Result<Tensor> {
+fn bias_gradient(gy: &Tensor, g: &ConvGeometry) -> Result<Tensor> {
     let pixels = g.n * g.oh() * g.ow();
     let ones = Tensor::ones((1, pixels), gy.dtype(), gy.device())?;
     ones.matmul(&gy.reshape((pixels, g.o))?)?.reshape(g.o)
 }
 
 /// All images, in groups.
-fn groups(g: &Geometry, dtype: DType) -> impl Iterator<Item = Range<usize>> {
+fn groups(g: &ConvGeometry, dtype: DType) -> impl Iterator<Item = Range<usize>> {
     let image = g.oh() * g.ow() * g.depth() * dtype.size_in_bytes();
     let (n, size) = (g.n, (BUDGET / image.max(1)).max(1));
     (0..n).step_by(size).map(move |first| first..(first + size).min(n))
 }
 
 /// # Shapes: `x: [n, h, w, c]`, contiguous; result `[images oh ow, kh kw c]`
-fn columns(x: &Tensor, images: Range<usize>, g: &Geometry) -> Result<Tensor> {
+fn columns(x: &Tensor, images: Range<usize>, g: &ConvGeometry) -> Result<Tensor> {
     let x = x.narrow(0, images.start, images.len())?;
     if (g.kh, g.kw, g.stride) == (1, 1, 1) {
         return x.reshape(((), g.c));
     }
-    x.apply_op1_no_bwd(&Columns(Geometry { n: images.len(), ..*g }))
+    x.apply_op1_no_bwd(&Columns(ConvGeometry { n: images.len(), ..*g }))
 }
 
 /// The columns of all images.
-struct Columns(Geometry);
+struct Columns(ConvGeometry);
 
 impl Columns {
     fn shape(&self) -> Shape {
@@ -191,7 +192,7 @@ impl CustomOp1 for Columns {
 struct Biased {
     /// Until it is added; the graph must not keep it.
     product: Mutex<Option<Tensor>>,
-    g: Geometry,
+    g: ConvGeometry,
 }
 
 impl Biased {

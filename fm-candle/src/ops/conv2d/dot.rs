@@ -21,7 +21,7 @@ type Groups = [[i8; GROUP]; COLUMNS];
 /// A right factor in 8 bits.
 pub(super) struct Panel {
     values: Vec<Groups>,
-    /// What a weight of each column is in units of.
+    /// The scale of the weights of each column.
     pub scales: [f32; COLUMNS],
     /// The sum of each column.
     pub sums: [i32; COLUMNS],

@@ -8,7 +8,7 @@
 
 use rayon::prelude::*;
 
-use super::geometry::{Band, Geometry, split};
+use super::geometry::{Band, ConvGeometry, split};
 use super::im2col::im2col;
 use super::product::{COLUMNS, ROWS, Start, Target, product, product_of_transposed};
 use super::weight_source::{Epilogue, WeightSource};
@@ -24,7 +24,7 @@ pub(super) fn forward(
     x: &[f32],
     weight: &dyn WeightSource,
     add: Epilogue<'_>,
-    g: &Geometry,
+    g: &ConvGeometry,
 ) -> Vec<f32> {
     let (oh, ow, depth) = (g.oh(), g.ow(), g.depth());
     let mut y = match add.residual {
@@ -78,7 +78,7 @@ pub(super) fn forward(
 }
 
 /// `dw`, `[o, c, kh, kw]`.
-pub(super) fn weight_gradient(x: &[f32], gy: &[f32], g: &Geometry) -> Vec<f32> {
+pub(super) fn weight_gradient(x: &[f32], gy: &[f32], g: &ConvGeometry) -> Vec<f32> {
     let (oh, ow, depth) = (g.oh(), g.ow(), g.depth());
     let (panels, stride) = (g.o.div_ceil(COLUMNS), depth.next_multiple_of(ROWS));
     let bands = Band::cut(g.n, oh, ow, PIXELS);
@@ -127,7 +127,7 @@ pub(super) fn weight_gradient(x: &[f32], gy: &[f32], g: &Geometry) -> Vec<f32> {
 }
 
 /// Rows of a weight `[o, c, kh, kw]` as right factor `[kh, kw, c, COLUMNS]`.
-fn right_factor(rows: &[f32], g: &Geometry, out: &mut [f32]) {
+fn right_factor(rows: &[f32], g: &ConvGeometry, out: &mut [f32]) {
     let (depth, taps) = (g.depth(), g.kh * g.kw);
     if rows.len() < COLUMNS * depth {
         out.fill(0.0);
@@ -145,7 +145,7 @@ fn right_factor(rows: &[f32], g: &Geometry, out: &mut [f32]) {
 fn with_columns<R>(
     x: &[f32],
     band: &Band,
-    g: &Geometry,
+    g: &ConvGeometry,
     stride: usize,
     f: impl FnOnce(&[f32]) -> R,
 ) -> R {

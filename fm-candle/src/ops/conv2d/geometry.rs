@@ -7,7 +7,7 @@ use candle_core::{Result, bail};
 
 /// The sizes of a convolution of maps `[n, h, w, c]` with a kernel `[o, c, kh, kw]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::ops) struct Geometry {
+pub(in crate::ops) struct ConvGeometry {
     pub n: usize,
     pub h: usize,
     pub w: usize,
@@ -21,7 +21,7 @@ pub(in crate::ops) struct Geometry {
     pub pad: (usize, usize),
 }
 
-impl Geometry {
+impl ConvGeometry {
     /// The sizes for an input and a weight of these shapes, with `pad` as the field.
     pub(super) fn new(
         x: &[usize],
@@ -105,7 +105,7 @@ impl Band {
         groups.flat_map(cut).collect()
     }
 
-    /// The same, smaller where threads would be left without a band.
+    /// The bands of [`cut`](Self::cut), smaller where threads would be left without one.
     pub(super) fn share(n: usize, lines: usize, width: usize, size: usize) -> Vec<Self> {
         let share = (n * lines * width).div_ceil(rayon::current_num_threads());
         Self::cut(n, lines, width, size.min(share))

@@ -1,6 +1,6 @@
 //! The pixels that each pixel of a result is made of, as rows of a matrix.
 
-use super::geometry::{Band, Geometry};
+use super::geometry::{Band, ConvGeometry};
 
 /// Writes `col[p, (ky, kx, c)]` for the pixels `p` of a band, rows `stride` apart.
 ///
@@ -9,7 +9,7 @@ pub(super) fn im2col<T: Copy>(
     x: &[T],
     border: impl Fn(usize) -> T,
     band: &Band,
-    g: &Geometry,
+    g: &ConvGeometry,
     stride: usize,
     col: &mut [T],
 ) {

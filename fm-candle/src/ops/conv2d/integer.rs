@@ -13,7 +13,7 @@ use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::dot::{COLUMNS, GROUP, Panel, product};
-use super::geometry::{Band, Geometry, split};
+use super::geometry::{Band, ConvGeometry, split};
 use super::im2col::im2col;
 use super::weight_source::{Epilogue, WeightSource};
 use crate::ops::scratch::scratch;
@@ -36,7 +36,7 @@ pub(super) fn forward(
     x: &[f32],
     weight: &dyn WeightSource,
     add: Epilogue<'_>,
-    g: &Geometry,
+    g: &ConvGeometry,
 ) -> Vec<f32> {
     let mut y = vec![0.0; g.n * g.image_out()];
     if y.is_empty() || x.is_empty() {
@@ -174,7 +174,7 @@ fn signed_byte(value: i32) -> i8 {
 }
 
 /// Rounds the rows of some output channels, at most [`COLUMNS`].
-fn round_rows(weight: &dyn WeightSource, channels: Range<usize>, g: &Geometry) -> Panel {
+fn round_rows(weight: &dyn WeightSource, channels: Range<usize>, g: &ConvGeometry) -> Panel {
     let (depth, taps) = (g.depth(), g.kh * g.kw);
     let mut panel = Panel::new(depth.next_multiple_of(GROUP));
     scratch(channels.len() * depth, |buffer| {
@@ -231,8 +231,8 @@ impl WithSimd for RoundRow<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::conv2d::weight_source::Dense;
-    use crate::ops::conv2d::{Geometry, reference};
+    use crate::ops::conv2d::weight_source::DenseWeight;
+    use crate::ops::conv2d::{ConvGeometry, reference};
 
     /// Irregular values in `[low, low + 2)`.
     fn values(n: usize, low: f32, salt: usize) -> Vec<f32> {
@@ -249,13 +249,14 @@ mod tests {
             [5, 2, 3, 33, 40, 1, 1, 0],
             [1, 9, 6, 6, 3, 3, 2, 1],
         ] {
-            let g = Geometry::new(&[n, h, w, c], &[o, c, size, size], stride, (padding, padding))
-                .unwrap();
+            let g =
+                ConvGeometry::new(&[n, h, w, c], &[o, c, size, size], stride, (padding, padding))
+                    .unwrap();
             for low in [-0.25, -2.5, 0.5] {
                 let x = values(n * h * w * c, low, 1);
                 let weight = values(o * g.depth(), -1.0, 2);
                 let (bias, residual) = (values(o, -1.0, 3), values(n * g.image_out(), -1.0, 4));
-                let rows = Dense::new(&weight, g.depth());
+                let rows = DenseWeight::new(&weight, g.depth());
                 let add = Epilogue { bias: &bias, residual: Some(&residual), relu: false };
                 let rounded = forward(&x, &rows, add, &g);
                 let exact = reference::forward(&x, &weight, &bias, &g);
@@ -284,12 +285,12 @@ mod tests {
 
     #[test]
     fn whole_numbers_are_exact() {
-        let g = Geometry::new(&[2, 4, 5, 32], &[32, 32, 3, 3], 1, (1, 1)).unwrap();
+        let g = ConvGeometry::new(&[2, 4, 5, 32], &[32, 32, 3, 3], 1, (1, 1)).unwrap();
         // Both ends of the range occur in each image and row, so that the steps are 1.
         let x: Vec<f32> = (0..2 * 4 * 5 * 32).map(|i| (i * 37 % 256) as f32 - 100.0).collect();
         let weight: Vec<f32> = (0..32 * 288).map(|i| (i * 29 % 255) as f32 - 127.0).collect();
         let bias = vec![0.5; 32];
-        let rows = Dense::new(&weight, g.depth());
+        let rows = DenseWeight::new(&weight, g.depth());
         let rounded = forward(&x, &rows, Epilogue { bias: &bias, residual: None, relu: false }, &g);
         let exact = reference::forward(
             &x.iter().map(|&v| f64::from(v)).collect::<Vec<_>>(),

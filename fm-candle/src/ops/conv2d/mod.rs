@@ -11,10 +11,10 @@
 
 pub(super) mod columns;
 mod dot;
-mod frozen;
 mod general;
 mod geometry;
 mod im2col;
+mod inference;
 mod integer;
 mod product;
 mod reference;
@@ -28,10 +28,10 @@ use rayon::prelude::*;
 use super::real::{Real, elements, is_ours, slice};
 use weight_source::Epilogue;
 
-pub(super) use geometry::Geometry;
+pub(super) use geometry::ConvGeometry;
 
-pub use frozen::{Arithmetic, FrozenConv2d};
-pub use weight_source::{Dense, WeightSource};
+pub use inference::{ConvArithmetic, InferenceConv2d};
+pub use weight_source::{DenseWeight, WeightSource};
 
 /// Convolution with bias and zero padding on all sides.
 ///
@@ -51,7 +51,8 @@ pub fn conv2d(
     conv2d_padded(x, weight, bias, stride, (padding, padding))
 }
 
-/// The same with zeros above and below, and to the left and right, each as many as `padding` says.
+/// Convolution with bias and zero padding: `padding.0` rows above and below, `padding.1` columns to
+/// the left and right.
 ///
 /// # Errors
 /// As [`conv2d`].
@@ -92,13 +93,13 @@ impl CustomOp3 for Conv2d {
         b: &CpuStorage,
         lb: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let g = Geometry::new(lx.dims(), lw.dims(), self.stride, self.padding)?;
+        let g = ConvGeometry::new(lx.dims(), lw.dims(), self.stride, self.padding)?;
         if lb.dims() != [g.o] {
             bail!("conv2d: bias has shape {:?}, the weight asks for [{}]", lb.dims(), g.o);
         }
         let y = match x {
             CpuStorage::F32(_) => {
-                let weight = Dense::new(slice(w, lw)?, g.depth());
+                let weight = DenseWeight::new(slice(w, lw)?, g.depth());
                 let add = Epilogue { bias: slice(b, lb)?, residual: None, relu: false };
                 CpuStorage::F32(forward(slice(x, lx)?, &weight, add, &g))
             }
@@ -117,7 +118,7 @@ impl CustomOp3 for Conv2d {
         _y: &Tensor,
         gy: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let g = Geometry::new(x.dims(), w.dims(), self.stride, self.padding)?;
+        let g = ConvGeometry::new(x.dims(), w.dims(), self.stride, self.padding)?;
         let (dx, dw, db) = match x.dtype() {
             DType::F32 => gradients::<f32>(x, w, gy, &g)?,
             _ => gradients::<f64>(x, w, gy, &g)?,
@@ -131,7 +132,7 @@ fn gradients<T: Convolve>(
     x: &Tensor,
     w: &Tensor,
     gy: &Tensor,
-    g: &Geometry,
+    g: &ConvGeometry,
 ) -> Result<(Tensor, Tensor, Tensor)> {
     let (x, w, gy) = (x.contiguous()?, w.contiguous()?, gy.contiguous()?);
     let (sx, sw, sg) = (x.storage_and_layout(), w.storage_and_layout(), gy.storage_and_layout());
@@ -150,25 +151,25 @@ fn gradients<T: Convolve>(
 /// The way that a float type goes.
 trait Convolve: Real {
     /// `dx`, `[n, h, w, c]`.
-    fn input_gradient(w: &[Self], gy: &[Self], g: &Geometry) -> Vec<Self>;
+    fn input_gradient(w: &[Self], gy: &[Self], g: &ConvGeometry) -> Vec<Self>;
     /// `dw`, `[o, c, kh, kw]`.
-    fn weight_gradient(x: &[Self], gy: &[Self], g: &Geometry) -> Vec<Self>;
+    fn weight_gradient(x: &[Self], gy: &[Self], g: &ConvGeometry) -> Vec<Self>;
 }
 
 impl Convolve for f64 {
-    fn input_gradient(w: &[f64], gy: &[f64], g: &Geometry) -> Vec<f64> {
+    fn input_gradient(w: &[f64], gy: &[f64], g: &ConvGeometry) -> Vec<f64> {
         reference::forward(&spread(gy, g), &flip(w, g), &vec![0.0; g.c], &g.adjoint())
     }
 
-    fn weight_gradient(x: &[f64], gy: &[f64], g: &Geometry) -> Vec<f64> {
+    fn weight_gradient(x: &[f64], gy: &[f64], g: &ConvGeometry) -> Vec<f64> {
         reference::weight_gradient(x, gy, g)
     }
 }
 
 impl Convolve for f32 {
-    fn input_gradient(w: &[f32], gy: &[f32], g: &Geometry) -> Vec<f32> {
+    fn input_gradient(w: &[f32], gy: &[f32], g: &ConvGeometry) -> Vec<f32> {
         let (flipped, adjoint) = (flip(w, g), g.adjoint());
-        let weight = Dense::new(&flipped, adjoint.depth());
+        let weight = DenseWeight::new(&flipped, adjoint.depth());
         let add = Epilogue { bias: &vec![0.0; g.c], residual: None, relu: false };
         if g.stride == 1 {
             return forward(gy, &weight, add, &adjoint);
@@ -176,7 +177,7 @@ impl Convolve for f32 {
         forward(&spread(gy, g), &weight, add, &adjoint)
     }
 
-    fn weight_gradient(x: &[f32], gy: &[f32], g: &Geometry) -> Vec<f32> {
+    fn weight_gradient(x: &[f32], gy: &[f32], g: &ConvGeometry) -> Vec<f32> {
         if winograd::fits(g) {
             winograd::weight_gradient(x, gy, g)
         } else {
@@ -186,7 +187,7 @@ impl Convolve for f32 {
 }
 
 /// `y` in f32.
-fn forward(x: &[f32], weight: &dyn WeightSource, add: Epilogue<'_>, g: &Geometry) -> Vec<f32> {
+fn forward(x: &[f32], weight: &dyn WeightSource, add: Epilogue<'_>, g: &ConvGeometry) -> Vec<f32> {
     if winograd::fits(g) {
         winograd::forward(x, weight, add, g)
     } else {
@@ -195,7 +196,7 @@ fn forward(x: &[f32], weight: &dyn WeightSource, add: Epilogue<'_>, g: &Geometry
 }
 
 /// The weight of the adjoint: `[o, c, kh, kw]` to `[c, o, kh, kw]`, each kernel reversed.
-fn flip<T: Real>(w: &[T], g: &Geometry) -> Vec<T> {
+fn flip<T: Real>(w: &[T], g: &ConvGeometry) -> Vec<T> {
     let taps = g.kh * g.kw;
     let mut flipped = vec![T::zero(); w.len()];
     flipped.par_chunks_mut((g.o * taps).max(1)).enumerate().for_each(|(c, row)| {
@@ -208,8 +209,8 @@ fn flip<T: Real>(w: &[T], g: &Geometry) -> Vec<T> {
 }
 
 /// The gradient of a result at stride 1: zeros at the pixels that the stride leaves out.
-fn spread<T: Real>(gy: &[T], g: &Geometry) -> Vec<T> {
-    let full = Geometry { stride: 1, ..*g };
+fn spread<T: Real>(gy: &[T], g: &ConvGeometry) -> Vec<T> {
+    let full = ConvGeometry { stride: 1, ..*g };
     let (lines, columns) = (full.oh(), full.ow());
     let mut spread = vec![T::zero(); g.n * full.image_out()];
     for (pixel, gy) in gy.chunks_exact(g.o.max(1)).enumerate() {

@@ -22,18 +22,18 @@ pub(super) struct Target<'a> {
     pub rows: usize,
     /// Columns to write, at most [`COLUMNS`].
     pub columns: usize,
-    /// What the sums start from.
+    /// The initial value of the sums.
     pub start: Start<'a>,
 }
 
-/// What the sums of a product start from.
+/// The initial value of the sums of a product.
 #[derive(Clone, Copy)]
 pub(super) enum Start<'a> {
     /// Zero.
     Zero,
     /// A value for each column.
     Row(&'a [f32; COLUMNS]),
-    /// What the target holds.
+    /// The values in the target.
     Target,
 }
 

@@ -1,10 +1,10 @@
 //! The convolution by its definition, for every float type: what the fast ways are held to.
 
-use super::geometry::Geometry;
+use super::geometry::ConvGeometry;
 use crate::ops::real::Real;
 
 /// Calls `f(pixel of the result, pixel of the input, tap)` for all that meet.
-fn meetings(g: &Geometry, mut f: impl FnMut(usize, usize, usize)) {
+fn meetings(g: &ConvGeometry, mut f: impl FnMut(usize, usize, usize)) {
     let (oh, ow) = (g.oh(), g.ow());
     for pixel in 0..g.n * oh * ow {
         let (image, line, column) = (pixel / (oh * ow), pixel / ow % oh, pixel % ow);
@@ -19,7 +19,7 @@ fn meetings(g: &Geometry, mut f: impl FnMut(usize, usize, usize)) {
 }
 
 /// `y[p, o] = b[o] + sum of x[q, c] w[o, c, tap]`.
-pub(super) fn forward<T: Real>(x: &[T], w: &[T], b: &[T], g: &Geometry) -> Vec<T> {
+pub(super) fn forward<T: Real>(x: &[T], w: &[T], b: &[T], g: &ConvGeometry) -> Vec<T> {
     let taps = g.kh * g.kw;
     let mut y = b.repeat(g.n * g.oh() * g.ow());
     meetings(g, |p, q, tap| {
@@ -34,7 +34,7 @@ pub(super) fn forward<T: Real>(x: &[T], w: &[T], b: &[T], g: &Geometry) -> Vec<T
 }
 
 /// `dw[o, c, tap] = sum of gy[p, o] x[q, c]`.
-pub(super) fn weight_gradient<T: Real>(x: &[T], gy: &[T], g: &Geometry) -> Vec<T> {
+pub(super) fn weight_gradient<T: Real>(x: &[T], gy: &[T], g: &ConvGeometry) -> Vec<T> {
     let taps = g.kh * g.kw;
     let mut dw = vec![T::zero(); g.o * g.c * taps];
     meetings(g, |p, q, tap| {

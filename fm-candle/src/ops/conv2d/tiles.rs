@@ -11,7 +11,7 @@
 
 use pulp::{Simd, WithSimd};
 
-use super::geometry::{Band, Geometry};
+use super::geometry::{Band, ConvGeometry};
 use super::product::COLUMNS;
 use super::weight_source::Epilogue;
 
@@ -106,7 +106,7 @@ impl Transform<4, 3> for KernelGradient {
 pub(super) struct Inputs<'a> {
     pub x: &'a [f32],
     pub band: &'a Band,
-    pub geometry: &'a Geometry,
+    pub geometry: &'a ConvGeometry,
     pub tiles: usize,
     pub out: &'a mut [f32],
 }
@@ -155,7 +155,7 @@ pub(super) struct Outputs<'a> {
     pub tiles: usize,
     pub add: Epilogue<'a>,
     pub band: &'a Band,
-    pub geometry: &'a Geometry,
+    pub geometry: &'a ConvGeometry,
     pub y: &'a mut [f32],
 }
 
@@ -212,7 +212,7 @@ impl WithSimd for Outputs<'_> {
 pub(super) struct OutputGradients<'a> {
     pub gy: &'a [f32],
     pub band: &'a Band,
-    pub geometry: &'a Geometry,
+    pub geometry: &'a ConvGeometry,
     pub tiles: usize,
     pub out: &'a mut [f32],
 }
@@ -290,7 +290,7 @@ impl WithSimd for Kernels<'_> {
 pub(super) struct KernelGradients<'a> {
     pub sums: &'a [f32],
     pub panel: usize,
-    pub geometry: &'a Geometry,
+    pub geometry: &'a ConvGeometry,
     pub rows: &'a mut [f32],
 }
 
@@ -325,12 +325,12 @@ impl WithSimd for KernelGradients<'_> {
 }
 
 /// Lines of pixels before a band, those of earlier images included.
-fn band_start(band: &Band, g: &Geometry) -> usize {
+fn band_start(band: &Band, g: &ConvGeometry) -> usize {
     band.images.start * g.oh() + 2 * band.lines.start
 }
 
 /// Lines of pixels under a band.
-pub(super) fn pixel_lines(band: &Band, g: &Geometry) -> usize {
+pub(super) fn pixel_lines(band: &Band, g: &ConvGeometry) -> usize {
     (2 * band.lines.end).min(g.oh()) - 2 * band.lines.start
 }
 

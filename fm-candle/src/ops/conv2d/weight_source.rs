@@ -10,19 +10,19 @@ pub trait WeightSource: Send + Sync {
 }
 
 /// A weight in memory, borrowed or owned.
-pub struct Dense<W> {
+pub struct DenseWeight<W> {
     weight: W,
     depth: usize,
 }
 
-impl<W: AsRef<[f32]>> Dense<W> {
+impl<W: AsRef<[f32]>> DenseWeight<W> {
     /// The weight of output channels of `depth = c kh kw` weights each.
     pub fn new(weight: W, depth: usize) -> Self {
         Self { weight, depth }
     }
 }
 
-impl<W: AsRef<[f32]> + Send + Sync> WeightSource for Dense<W> {
+impl<W: AsRef<[f32]> + Send + Sync> WeightSource for DenseWeight<W> {
     fn rows<'a>(&'a self, channels: Range<usize>, _buffer: &'a mut [f32]) -> &'a [f32] {
         &self.weight.as_ref()[channels.start * self.depth..channels.end * self.depth]
     }

@@ -15,7 +15,7 @@
 use pulp::Arch;
 use rayon::prelude::*;
 
-use super::geometry::{Band, Geometry, split};
+use super::geometry::{Band, ConvGeometry, split};
 use super::product::{COLUMNS, Start, Target, product, product_of_transposed};
 use super::tiles::{
     Inputs, KernelGradients, Kernels, OutputGradients, Outputs, PLACES, pixel_lines,
@@ -28,8 +28,8 @@ const TILES: usize = 64;
 /// Tiles whose weight gradients are summed at once: few enough for the L3 cache.
 const GRADIENT_TILES: usize = 256;
 
-/// Whether the convolution can be computed so.
-pub(super) fn fits(g: &Geometry) -> bool {
+/// Returns true if Winograd computes the convolution: 3x3, stride 1, channels by [`COLUMNS`].
+pub(super) fn fits(g: &ConvGeometry) -> bool {
     let whole = g.c.is_multiple_of(COLUMNS) && g.o.is_multiple_of(COLUMNS) && g.c > 0 && g.o > 0;
     (g.kh, g.kw, g.stride) == (3, 3, 1) && whole
 }
@@ -39,7 +39,7 @@ pub(super) fn forward(
     x: &[f32],
     weight: &dyn WeightSource,
     add: Epilogue<'_>,
-    g: &Geometry,
+    g: &ConvGeometry,
 ) -> Vec<f32> {
     scratch(g.o * PLACES * g.c, |kernels| {
         transform_kernels(weight, g, kernels);
@@ -48,7 +48,7 @@ pub(super) fn forward(
 }
 
 /// Transformed kernels as right factors, `[o / COLUMNS, PLACES, c, COLUMNS]`.
-fn transform_kernels(weight: &dyn WeightSource, g: &Geometry, kernels: &mut [f32]) {
+fn transform_kernels(weight: &dyn WeightSource, g: &ConvGeometry, kernels: &mut [f32]) {
     kernels.par_chunks_mut(COLUMNS * PLACES * g.c).enumerate().for_each(|(panel, out)| {
         let first = panel * COLUMNS;
         scratch(COLUMNS * g.depth(), |buffer| {
@@ -59,7 +59,7 @@ fn transform_kernels(weight: &dyn WeightSource, g: &Geometry, kernels: &mut [f32
 }
 
 /// The convolution with transformed kernels.
-fn multiply(x: &[f32], kernels: &[f32], add: Epilogue<'_>, g: &Geometry) -> Vec<f32> {
+fn multiply(x: &[f32], kernels: &[f32], add: Epilogue<'_>, g: &ConvGeometry) -> Vec<f32> {
     let (height, width) = (g.oh().div_ceil(2), g.ow().div_ceil(2));
     let mut y = vec![0.0; g.n * g.image_out()];
     let bands = Band::share(g.n, height, width, TILES);
@@ -93,7 +93,7 @@ fn multiply(x: &[f32], kernels: &[f32], add: Epilogue<'_>, g: &Geometry) -> Vec<
 }
 
 /// `dw`, `[o, c, 3, 3]`.
-pub(super) fn weight_gradient(x: &[f32], gy: &[f32], g: &Geometry) -> Vec<f32> {
+pub(super) fn weight_gradient(x: &[f32], gy: &[f32], g: &ConvGeometry) -> Vec<f32> {
     let arch = Arch::new();
     let (height, width) = (g.oh().div_ceil(2), g.ow().div_ceil(2));
     let (panels, depth) = (g.o / COLUMNS, g.c * COLUMNS);

@@ -28,15 +28,15 @@ use candle_core::{CudaDevice, DType, Layout, Result, Shape, Storage, Tensor, bai
 use half::{bf16, f16};
 
 use super::launch::{argument, small};
-use crate::ops::conv2d::Geometry;
+use crate::ops::conv2d::ConvGeometry;
 
 thread_local! {
     /// This thread's handle, which must not go to another.
     static HANDLE: RefCell<Option<(DeviceId, Arc<Cudnn>)>> = const { RefCell::new(None) };
 }
 
-/// Whether cuDNN takes a convolution: matrix units want channels by eights.
-pub(in crate::ops) fn takes(x: &Tensor, g: &Geometry) -> bool {
+/// Returns true if cuDNN takes a convolution: matrix units want channels by eights.
+pub(in crate::ops) fn takes(x: &Tensor, g: &ConvGeometry) -> bool {
     let types = matches!(x.dtype(), DType::F32 | DType::F16 | DType::BF16);
     let by_eights = |channels: usize| channels.is_multiple_of(8);
     x.device().is_cuda() && types && x.elem_count() > 0 && by_eights(g.c) && by_eights(g.o)
@@ -45,7 +45,7 @@ pub(in crate::ops) fn takes(x: &Tensor, g: &Geometry) -> bool {
 /// The convolution.
 ///
 /// # Shapes: `x: [n, h, w, c]`, `w: [o, kh, kw, c]`, both contiguous; result `[n, oh, ow, o]`
-pub(in crate::ops) fn convolve(x: &Tensor, w: &Tensor, g: &Geometry) -> Result<Tensor> {
+pub(in crate::ops) fn convolve(x: &Tensor, w: &Tensor, g: &ConvGeometry) -> Result<Tensor> {
     by_type(Pass::Forward, x, w, g)
 }
 
@@ -55,7 +55,7 @@ pub(in crate::ops) fn convolve(x: &Tensor, w: &Tensor, g: &Geometry) -> Result<T
 pub(in crate::ops) fn convolve_input_gradient(
     gy: &Tensor,
     w: &Tensor,
-    g: &Geometry,
+    g: &ConvGeometry,
 ) -> Result<Tensor> {
     by_type(Pass::InputGradient, gy, w, g)
 }
@@ -66,12 +66,13 @@ pub(in crate::ops) fn convolve_input_gradient(
 pub(in crate::ops) fn convolve_weight_gradient(
     x: &Tensor,
     gy: &Tensor,
-    g: &Geometry,
+    g: &ConvGeometry,
 ) -> Result<Tensor> {
     by_type(Pass::WeightGradient, x, gy, g)
 }
 
-/// What is computed from the other two of input, weight and result.
+/// The direction of a convolution: which of input, weight and result is computed from the other
+/// two.
 #[derive(Clone, Copy)]
 enum Pass {
     Forward,
@@ -79,7 +80,7 @@ enum Pass {
     WeightGradient,
 }
 
-fn by_type(pass: Pass, a: &Tensor, b: &Tensor, g: &Geometry) -> Result<Tensor> {
+fn by_type(pass: Pass, a: &Tensor, b: &Tensor, g: &ConvGeometry) -> Result<Tensor> {
     let ((sa, la), (sb, lb)) = (a.storage_and_layout(), b.storage_and_layout());
     let (Storage::Cuda(sa), Storage::Cuda(sb)) = (&*sa, &*sb) else {
         bail!("conv2d: tensors on two devices")
@@ -97,7 +98,7 @@ fn run<T: CudaDType + DeviceRepr + CudnnDataType>(
     pass: Pass,
     a: (&CudaStorage, &Layout),
     b: (&CudaStorage, &Layout),
-    g: &Geometry,
+    g: &ConvGeometry,
     [one, zero]: [T; 2],
 ) -> Result<Tensor> {
     let device = a.0.device();
@@ -141,7 +142,7 @@ fn run<T: CudaDType + DeviceRepr + CudnnDataType>(
     Ok(Tensor::from_storage(storage, Shape::from(of_result.to_vec()), BackpropOp::none(), false))
 }
 
-/// What cuDNN is told of the three maps and of the way between them.
+/// cuDNN's descriptors of the convolution and of its input, weight and result.
 struct Descriptors<T: CudnnDataType> {
     conv: ConvDescriptor<f32>,
     x: TensorDescriptor<T>,
@@ -153,7 +154,7 @@ impl<T: CudnnDataType> Descriptors<T> {
     /// The sizes are in the order of the axes in memory.
     fn new(
         device: &CudaDevice,
-        g: &Geometry,
+        g: &ConvGeometry,
         x: [usize; 4],
         w: [usize; 4],
         y: [usize; 4],

@@ -10,7 +10,7 @@ use candle_core::cuda_backend::{CudaDType, WrapErr};
 use candle_core::{CudaStorage, DType, Layout, Result, bail};
 
 use super::kernel;
-use crate::ops::conv2d::Geometry;
+use crate::ops::conv2d::ConvGeometry;
 use crate::ops::decode::Decode;
 use crate::ops::mask::Mask;
 
@@ -123,14 +123,14 @@ pub(in crate::ops) fn decode(
 pub(in crate::ops) fn columns(
     x: &CudaStorage,
     layout: &Layout,
-    g: &Geometry,
+    g: &ConvGeometry,
 ) -> Result<CudaStorage> {
     /// By the type of the elements, which are only moved.
     fn with<T: CudaDType + DeviceRepr>(
         name: &str,
         x: &CudaStorage,
         layout: &Layout,
-        g: &Geometry,
+        g: &ConvGeometry,
     ) -> Result<CudaStorage> {
         let device = x.device();
         let x = argument::<T>((x, layout), g.n * g.h * g.w * g.c)?;

@@ -25,7 +25,7 @@ pub(super) use cudnn::{convolve, convolve_input_gradient, convolve_weight_gradie
 pub(super) use launch::{columns, decode, dropout};
 pub(super) use norm::{Norm, modulate, modulate_gradient, norm, norm_gradient};
 pub(super) use rows::{add_bias, softmax, softmax_gradient};
-pub(crate) use update::{Moments, Step, adamw, follow, sum_of_squares};
+pub(crate) use update::{AdamStep, GpuMoments, adamw, follow, sum_of_squares};
 
 const KERNELS: &str = concat!(include_str!("kernels.cu"), include_str!("norm.cu"));
 

@@ -1,4 +1,4 @@
-//! The launches of what runs over rows: adding a bias, the softmax and its gradient.
+//! The launches of the kernels that run over rows: adding a bias, the softmax and its gradient.
 
 #![expect(unsafe_code, reason = "every launch of a kernel and every uncleared buffer is unsafe")]
 
@@ -11,7 +11,7 @@ use half::{bf16, f16};
 use super::kernel;
 use super::launch::{argument, grid, small, spread};
 
-/// What is done with rows of `len` values.
+/// An operation on rows of `len` values.
 #[derive(Clone, Copy)]
 enum Pass {
     /// `y = x + b`, `b: [len]`.

@@ -11,14 +11,14 @@ use super::kernel;
 use super::launch::{argument, small, spread};
 
 /// The state of one parameter of `n` elements: means, squares, and an average of `n` or none.
-pub(crate) struct Moments {
+pub(crate) struct GpuMoments {
     device: CudaDevice,
     mean: CudaSlice<f32>,
     square: CudaSlice<f32>,
     average: Option<CudaSlice<f32>>,
 }
 
-impl Moments {
+impl GpuMoments {
     /// From the host's memory; an empty average is none.
     ///
     /// # Errors
@@ -45,7 +45,7 @@ impl Moments {
 
 /// The factors of an update; see `train::optimizer`.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Step {
+pub(crate) struct AdamStep {
     pub shrink: f32,
     pub beta1: f32,
     pub beta2: f32,
@@ -62,8 +62,8 @@ pub(crate) struct Step {
 pub(crate) fn adamw(
     (values, lv): (&mut CudaStorage, &Layout),
     grad: (&CudaStorage, &Layout),
-    state: &mut Moments,
-    step: &Step,
+    state: &mut GpuMoments,
+    step: &AdamStep,
 ) -> Result<()> {
     if lv.shape() != grad.1.shape() {
         bail!("adamw: a gradient of shape {:?} for {:?}", grad.1.dims(), lv.dims());
@@ -97,7 +97,7 @@ pub(crate) fn adamw(
 ///
 /// # Errors
 /// A parameter of another length than its state's.
-pub(crate) fn follow(state: &mut Moments, var: &Var, rate: f32) -> Result<()> {
+pub(crate) fn follow(state: &mut GpuMoments, var: &Var, rate: f32) -> Result<()> {
     let Some(average) = &mut state.average else { return Ok(()) };
     let (storage, layout) = var.storage_and_layout();
     let Storage::Cuda(storage) = &*storage else { bail!("adamw: a parameter on the CPU") };

@@ -7,7 +7,7 @@ use super::super::simd::Lanes;
 
 /// Sizes of one call: `n` images of `pixels` pixels of `groups` groups of `channels` values; passes
 /// go over blocks of at most `block` pixels.
-pub(super) struct Geometry {
+pub(super) struct NormGeometry {
     pub n: usize,
     pub pixels: usize,
     pub groups: usize,
@@ -17,7 +17,7 @@ pub(super) struct Geometry {
 
 /// Mean of a group and `1 / sqrt(var + eps)`.
 #[derive(Clone, Copy)]
-pub(super) struct Moments {
+pub(super) struct GroupMoments {
     pub mean: f64,
     pub rstd: f64,
 }
@@ -29,7 +29,7 @@ struct BlockMoments {
     squares: f64,
 }
 
-impl Geometry {
+impl NormGeometry {
     pub(super) fn new(n: usize, pixels: usize, groups: usize, channels: usize) -> Self {
         // At least two tiles, so that the sums over channels do not cost more than the pixels.
         let most = (PIECE / (groups * channels).max(1)).max(2 * TILE);
@@ -60,7 +60,7 @@ impl Geometry {
     /// `sum (x - m)^2 = sum over blocks of sum (x - m_i)^2 + count_i (m_i - m)^2`.
     ///
     /// # Shapes: `x: [n, pixels, c]`, result `[n, groups]`
-    pub(super) fn moments<T: Lanes>(&self, x: &[T], eps: f64) -> Vec<Moments> {
+    pub(super) fn moments<T: Lanes>(&self, x: &[T], eps: f64) -> Vec<GroupMoments> {
         let arch = Arch::new();
         let mut of_blocks = vec![BlockMoments::default(); self.n * self.blocks() * self.groups];
         pieces(&mut of_blocks, self.groups, x.len(), |i, moments| {
@@ -81,7 +81,7 @@ impl Geometry {
                 let mean = blocks().map(|(k, m)| k * m.mean).sum::<f64>() / count;
                 let squares: f64 =
                     blocks().map(|(k, m)| m.squares + k * (m.mean - mean).powi(2)).sum();
-                result.push(Moments { mean, rstd: 1.0 / (squares / count + eps).sqrt() });
+                result.push(GroupMoments { mean, rstd: 1.0 / (squares / count + eps).sqrt() });
             }
         }
         result
@@ -241,7 +241,7 @@ impl<T: Lanes> Function<T, 1, 1, 1> for Squares {
     }
 }
 
-/// See [`Geometry::normalize`].
+/// See [`NormGeometry::normalize`].
 struct Normalized<const SILU: bool>;
 
 impl<T: Lanes, const SILU: bool> Function<T, 1, 2, 1> for Normalized<SILU> {
@@ -257,7 +257,7 @@ impl<T: Lanes, const SILU: bool> Function<T, 1, 2, 1> for Normalized<SILU> {
     }
 }
 
-/// See [`Geometry::gradient_sums`].
+/// See [`NormGeometry::gradient_sums`].
 struct GradientTerms<const SILU: bool>;
 
 impl<T: Lanes, const SILU: bool> Function<T, 2, 3, 2> for GradientTerms<SILU> {
@@ -273,7 +273,7 @@ impl<T: Lanes, const SILU: bool> Function<T, 2, 3, 2> for GradientTerms<SILU> {
     }
 }
 
-/// See [`Geometry::gradient`].
+/// See [`NormGeometry::gradient`].
 struct Gradient<const SILU: bool>;
 
 impl<T: Lanes, const SILU: bool> Function<T, 2, 4, 1> for Gradient<SILU> {

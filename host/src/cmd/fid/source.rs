@@ -13,17 +13,17 @@ use crate::cmd::images;
 use crate::cmd::sample::{self, Drawing};
 
 /// Images, by number.
-pub(super) enum Source {
+pub(super) enum ImageSource {
     Set(Box<dyn ImageSet>),
     /// Files of images of any sizes.
     Files(Vec<PathBuf>),
     /// Samples in a file of tensors.
-    Tensor(Box<Samples>),
+    Tensor(Box<SampleSource>),
     /// Samples that are yet to be drawn, this many.
     Net(Box<Drawing>, usize),
 }
 
-impl Source {
+impl ImageSource {
     pub(super) fn len(&self) -> usize {
         match self {
             Self::Set(set) => set.len(),
@@ -45,13 +45,13 @@ impl Source {
 }
 
 /// A tensor `samples`, `[n, c, h, w]` in `[-1, 1]`, which stays in its file.
-pub(super) struct Samples {
+pub(super) struct SampleSource {
     file: checkpoint::Source,
     index: usize,
     shape: [usize; 4],
 }
 
-impl Samples {
+impl SampleSource {
     /// The samples at `index` of the tensors of a file.
     pub(super) fn new(file: checkpoint::Source, index: usize) -> Result<Self> {
         let of = &file.tensors()[index];

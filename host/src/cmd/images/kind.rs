@@ -1,4 +1,4 @@
-//! What an argument names: a data set by its form, a file by its first bytes.
+//! The kind of input that an argument names: a data set by its form, a file by its first bytes.
 
 use std::fs::File;
 use std::io::Read;
@@ -9,9 +9,9 @@ use fm_candle::checkpoint;
 use fm_candle::data::{Dataset, Split};
 use fm_candle::fid::{npz, pickled};
 
-/// What an argument names.
+/// The kind of input that an argument names.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum PathKind {
     /// Half of a data set, such as `mnist:test`.
     DataSet(Dataset, Split),
     Folder,
@@ -53,8 +53,8 @@ const FOREIGN: [(usize, &[u8], &str); 21] = [
     (0, b"GGUF", "is a GGUF file"),
 ];
 
-impl Kind {
-    /// What `name` names.
+impl PathKind {
+    /// The kind of input that `name` names.
     pub(crate) fn of(name: &str) -> Result<Self> {
         if let Some((dataset, split)) = name.split_once(':')
             && let Ok(dataset) = dataset.parse()
@@ -71,14 +71,14 @@ impl Kind {
             .context("neither a readable file or folder nor a data set such as mnist:test")?;
         Ok(match Self::foreign(&head) {
             Some(what) => Self::Foreign(what),
-            None => match checkpoint::Kind::of(&head) {
-                Some(checkpoint::Kind::Torch) if npz::is_npz(path) => Self::Npz,
-                Some(checkpoint::Kind::Torch)
+            None => match checkpoint::FileKind::of(&head) {
+                Some(checkpoint::FileKind::Torch) if npz::is_npz(path) => Self::Npz,
+                Some(checkpoint::FileKind::Torch)
                     if matches!(npz::holds(path, "data.pkl"), Ok(false)) =>
                 {
                     Self::Foreign("is a zip archive without arrays (.npy) or torch's data.pkl")
                 }
-                Some(checkpoint::Kind::Safetensors) => Self::Safetensors,
+                Some(checkpoint::FileKind::Safetensors) => Self::Safetensors,
                 Some(_) => Self::Checkpoint,
                 None if pickled::is_pickle(&head) => Self::Pickle,
                 None => Self::Foreign("is a file of no known kind"),
@@ -86,7 +86,7 @@ impl Kind {
         })
     }
 
-    /// What a file that begins so is, where it is none of ours.
+    /// The kind, in words, of a file with these first bytes, where it is none that is read.
     fn foreign(head: &[u8]) -> Option<&'static str> {
         let is = |&&(at, magic, _): &&(usize, &[u8], &str)| {
             head.get(at..).is_some_and(|bytes| bytes.starts_with(magic))
@@ -105,7 +105,7 @@ impl Kind {
     }
 }
 
-/// Whether the start of a file is text; its last character may be cut.
+/// Returns true if the start of a file is text; its last character may be cut.
 fn is_text(head: &[u8]) -> bool {
     let control = |byte: &u8| byte.is_ascii_control() && !byte.is_ascii_whitespace();
     let utf8 = str::from_utf8(head).map_or_else(|error| error.error_len().is_none(), |_| true);
@@ -120,11 +120,11 @@ mod tests {
 
     #[test]
     fn data_sets_go_by_their_names() {
-        let kind = |name: &str| Kind::of(name).ok();
-        assert_eq!(kind("mnist:test"), Some(Kind::DataSet(Dataset::Mnist, Split::Test)));
+        let kind = |name: &str| PathKind::of(name).ok();
+        assert_eq!(kind("mnist:test"), Some(PathKind::DataSet(Dataset::Mnist, Split::Test)));
         assert_eq!(kind("mnist"), None);
         assert_eq!(kind("c:\\images"), None);
-        let error = Kind::of("mnist:half").unwrap_err().to_string();
+        let error = PathKind::of("mnist:half").unwrap_err().to_string();
         assert_eq!(error, "unknown split `half`; known are train, test");
     }
 
@@ -134,10 +134,10 @@ mod tests {
         let path = dir.path().join("file");
         let of = |bytes: &[u8]| {
             fs::write(&path, bytes).unwrap();
-            Kind::of(path.to_str().unwrap()).unwrap()
+            PathKind::of(path.to_str().unwrap()).unwrap()
         };
         let foreign = |bytes: &[u8]| match of(bytes) {
-            Kind::Foreign(what) => what,
+            PathKind::Foreign(what) => what,
             kind => panic!("{kind:?}"),
         };
         assert_eq!(foreign(b""), "is empty");
@@ -152,9 +152,9 @@ mod tests {
         assert_eq!(foreign(b"\xff\xfe\0"), "is a file of no known kind");
         let empty = [&b"PK\x05\x06"[..], &[0; 18]].concat();
         assert!(foreign(&empty).starts_with("is a zip archive without arrays"));
-        assert_eq!(of(&empty[..9]), Kind::Checkpoint, "what is wrong is told by who reads it");
-        assert_eq!(of(b"\x80\x04}."), Kind::Pickle);
-        assert_eq!(of(b"\x02\0\0\0\0\0\0\0{}"), Kind::Safetensors);
-        assert_eq!(of(&quant_core::format::MAGIC), Kind::Checkpoint);
+        assert_eq!(of(&empty[..9]), PathKind::Checkpoint, "what is wrong is told by who reads it");
+        assert_eq!(of(b"\x80\x04}."), PathKind::Pickle);
+        assert_eq!(of(b"\x02\0\0\0\0\0\0\0{}"), PathKind::Safetensors);
+        assert_eq!(of(&quant_core::format::MAGIC), PathKind::Checkpoint);
     }
 }

@@ -9,16 +9,18 @@ use anyhow::{Context, Result, bail};
 use fm_candle::atomic;
 use fm_candle::data::catalog::INCEPTION;
 use fm_candle::device::Device;
-use fm_candle::fid::inception::Layer;
-use fm_candle::fid::moments::Moments;
-use fm_candle::fid::npz::About;
+use fm_candle::fid::inception::FeatureLayer;
+use fm_candle::fid::moments::FeatureMoments;
+use fm_candle::fid::npz::Provenance;
 use fm_candle::fid::resize::Resize;
-use fm_candle::fid::{self, FeatureNet, Features, Gathering, Statistics, distributed, npz};
+use fm_candle::fid::{
+    self, FeatureAccumulator, FeatureNet, Features, Statistics, distributed, npz,
+};
 use fm_candle::fingerprint;
 use fm_candle::model::UNet;
 use fm_candle::process_group::Rank;
 use fm_candle::sample::{start_noise, to_pixels};
-use fm_candle::train::Order;
+use fm_candle::train::EpochOrder;
 
 use super::args::Args;
 use super::setup::Setup;
@@ -32,8 +34,8 @@ const CHUNK: usize = 64;
 pub(super) struct Fid {
     features: Box<dyn FeatureNet>,
     reference: PathBuf,
-    /// What the statistics there must be of, but for the fingerprint of the images.
-    about: About,
+    /// The origin that the statistics there must have, but for the fingerprint of the images.
+    about: Provenance,
     /// That fingerprint, once it is needed.
     images: OnceCell<String>,
 }
@@ -55,12 +57,12 @@ impl Fid {
                 args.data_path.display()
             ),
         };
-        let inception = Features::Inception(Layer::D2048);
+        let inception = Features::Inception(FeatureLayer::D2048);
         let resize = Resize::default();
         let features = inception.open(&weights, resize, device)?;
         let reference = args.output_dir.join("fid_reference.npz");
         let net = format!("{inception}, weights {}", fingerprint::of_file(&weights)?);
-        let about = About::ours(format!("{}:train", args.dataset), net, Some(resize.name()));
+        let about = Provenance::ours(format!("{}:train", args.dataset), net, Some(resize.name()));
         Ok(Some(Self { features, reference, about, images: OnceCell::new() }))
     }
 
@@ -84,7 +86,7 @@ impl Fid {
         Ok(Some(score[0]))
     }
 
-    /// Whether the folder has the statistics of this training set on these features.
+    /// Returns true if the folder has the statistics of this training set on these features.
     fn is_kept(&self, setup: &Setup<'_>) -> Result<bool> {
         if !self.reference.is_file() {
             return Ok(false);
@@ -100,7 +102,7 @@ impl Fid {
     }
 
     /// Statistics of the training set, written for the run's next evaluation.
-    fn keep(&self, setup: &Setup<'_>, moments: Moments) -> Result<Statistics> {
+    fn keep(&self, setup: &Setup<'_>, moments: FeatureMoments) -> Result<Statistics> {
         let statistics = moments.try_into()?;
         if !setup.args.test_run {
             npz::write_statistics_about(&self.reference, &statistics, &self.about(setup)?)?;
@@ -108,9 +110,9 @@ impl Fid {
         Ok(statistics)
     }
 
-    /// What the training set's statistics are of. Its images are read once to find out, as a resumed
-    /// run may have others.
-    fn about(&self, setup: &Setup<'_>) -> Result<About> {
+    /// The origin of the training set's statistics. Its images are read once to find out, as a
+    /// resumed run may have others.
+    fn about(&self, setup: &Setup<'_>) -> Result<Provenance> {
         if self.images.get().is_none() {
             let n = setup.data.len();
             let bar = setup.progress.bar("fingerprint of the training set", n as u64, "img");
@@ -118,11 +120,11 @@ impl Fid {
             bar.finish_and_clear();
             self.images.get_or_init(|| images);
         }
-        Ok(About { fingerprint: self.images.get().cloned(), ..self.about.clone() })
+        Ok(Provenance { fingerprint: self.images.get().cloned(), ..self.about.clone() })
     }
 
     /// Moments of the training set.
-    fn training_set(&self, setup: &Setup<'_>) -> Result<Option<Moments>> {
+    fn training_set(&self, setup: &Setup<'_>) -> Result<Option<FeatureMoments>> {
         let n = if setup.args.test_run { setup.args.batch_size } else { setup.data.len() };
         self.moments(setup, n, "training set", |gathering, range| {
             Ok(gathering.add_set(&*setup.data, range)?)
@@ -130,12 +132,12 @@ impl Fid {
     }
 
     /// Moments of samples, as many as asked for, at most one for each training image.
-    fn samples(&self, setup: &Setup<'_>, net: &UNet) -> Result<Option<Moments>> {
+    fn samples(&self, setup: &Setup<'_>, net: &UNet) -> Result<Option<FeatureMoments>> {
         let args = setup.args;
         let most = if args.test_run { args.batch_size } else { setup.data.len() };
         let n = args.fid_samples.min(most);
         let seed = setup.seed;
-        let order = Order::new(setup.data.len(), seed, 0, Rank::default());
+        let order = EpochOrder::new(setup.data.len(), seed, 0, Rank::default());
         let folder = args.output_dir.join("fid_samples");
         if args.save_fid_samples {
             fs::create_dir_all(&folder)
@@ -173,11 +175,11 @@ impl Fid {
         setup: &Setup<'_>,
         n: usize,
         what: &str,
-        add: impl Fn(&mut Gathering<'_>, Range<usize>) -> Result<()>,
-    ) -> Result<Option<Moments>> {
+        add: impl Fn(&mut FeatureAccumulator<'_>, Range<usize>) -> Result<()>,
+    ) -> Result<Option<FeatureMoments>> {
         let bar = setup.progress.bar(what, n as u64, "img");
-        let part = |range: Range<usize>| -> Result<Moments> {
-            let mut gathering = Gathering::new(&*self.features);
+        let part = |range: Range<usize>| -> Result<FeatureMoments> {
+            let mut gathering = FeatureAccumulator::new(&*self.features);
             for first in range.clone().step_by(CHUNK) {
                 let chunk = first..range.end.min(first + CHUNK);
                 let everywhere = chunk.len() * setup.group.rank().size;

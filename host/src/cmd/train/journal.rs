@@ -1,4 +1,4 @@
-//! What a run tells while it goes on: `log.txt`, TensorBoard's events, the curve of the loss.
+//! The logs of a run: `log.txt`, TensorBoard's events, the curve of the loss.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Write};
@@ -14,7 +14,7 @@ use crate::report::{events, plots};
 
 /// One epoch: a line of `log.txt`, with upstream's keys first.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(super) struct Entry {
+pub(super) struct EpochLog {
     /// Mean loss.
     pub(super) train_loss: f64,
     /// Its number, from 0.
@@ -79,7 +79,7 @@ impl Journal {
     }
 
     /// A finished epoch.
-    pub(super) fn epoch(&mut self, step: u64, entry: &Entry) -> Result<()> {
+    pub(super) fn epoch(&mut self, step: u64, entry: &EpochLog) -> Result<()> {
         let line = serde_json::to_string(entry)?;
         OpenOptions::new()
             .create(true)
@@ -91,7 +91,7 @@ impl Journal {
         self.put(&events::scalars(step, &values))?;
         let log = fs::read_to_string(&self.log)
             .with_context(|| format!("reading `{}`", self.log.display()))?;
-        let entries = log.lines().filter_map(|line| serde_json::from_str::<Entry>(line).ok());
+        let entries = log.lines().filter_map(|line| serde_json::from_str::<EpochLog>(line).ok());
         let points: Vec<_> = entries.map(|entry| (entry.epoch as f64, entry.train_loss)).collect();
         Ok(atomic::write(&self.curve, plots::loss(&points).as_bytes())?)
     }
@@ -105,9 +105,9 @@ impl Journal {
         };
         let (mut lines, mut told) = (String::new(), false);
         for line in text.lines() {
-            match serde_json::from_str::<Entry>(line) {
+            match serde_json::from_str::<EpochLog>(line) {
                 Ok(entry) if entry.epoch == epoch => {
-                    let entry = Entry { eval_fid: Some(fid), ..entry };
+                    let entry = EpochLog { eval_fid: Some(fid), ..entry };
                     lines.push_str(&serde_json::to_string(&entry)?);
                     told = true;
                 }
@@ -148,7 +148,7 @@ fn lock(dir: &Path) -> Result<File> {
     }
 }
 
-/// Whether a line of the log is of an epoch before this one.
+/// Returns true if a line of the log is of an epoch before this one.
 fn is_before(line: &str, epoch: u64) -> bool {
     let value: serde_json::Value = serde_json::from_str(line).unwrap_or_default();
     value["epoch"].as_u64().is_some_and(|of| of < epoch)
@@ -158,8 +158,8 @@ fn is_before(line: &str, epoch: u64) -> bool {
 mod tests {
     use super::*;
 
-    fn entry(epoch: u64) -> Entry {
-        Entry {
+    fn entry(epoch: u64) -> EpochLog {
+        EpochLog {
             train_loss: 0.5,
             epoch,
             seconds: 1.0,
@@ -194,9 +194,9 @@ mod tests {
         journal.epoch(30, &entry(2)).unwrap();
         journal.evaluated(30, 1, 9.5).unwrap();
         let text = fs::read_to_string(&log).unwrap();
-        let entries: Vec<Entry> =
+        let entries: Vec<EpochLog> =
             text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-        let judged = Entry { eval_fid: Some(9.5), ..entry(1) };
+        let judged = EpochLog { eval_fid: Some(9.5), ..entry(1) };
         assert_eq!(entries, [entry(0), judged, entry(2)]);
         assert!(text.starts_with(r#"{"train_loss":0.5,"epoch":0"#), "{text}");
         assert!(fs::read_to_string(dir.path().join("loss.svg")).unwrap().contains("<polyline"));

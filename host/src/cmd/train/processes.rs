@@ -38,8 +38,8 @@ pub(super) fn local() -> usize {
     names.into_iter().find_map(number).filter(|_| several).unwrap_or(0)
 }
 
-/// How many processes the launcher says it has started: Open MPI's mpirun, one that speaks PMI
-/// (MPICH's, srun), or srun with PMIx, which tells each its number only.
+/// The number of processes that the launcher says it has started: Open MPI's mpirun, one that
+/// speaks PMI (MPICH's, srun), or srun with PMIx, which tells each its number only.
 fn started(number: impl Fn(&str) -> Option<usize>) -> usize {
     let slurm = number("PMIX_RANK").and_then(|_| number("SLURM_STEP_NUM_TASKS"));
     number("OMPI_COMM_WORLD_SIZE").or_else(|| number("PMI_SIZE")).or(slurm).unwrap_or(1)

@@ -8,7 +8,7 @@ use fm_candle::checkpoint::Source;
 use fm_candle::data::ImageSet;
 use fm_candle::device::Device;
 use fm_candle::model::{UNetConfig, config, identify, order};
-use fm_candle::train::{Progress, TrainConfig, Trainer};
+use fm_candle::train::{TrainConfig, TrainProgress, Trainer};
 
 use super::args::{Args, RUN};
 use crate::cmd::images::named;
@@ -77,7 +77,7 @@ pub(super) fn take_up(
     }
     check_dataset(path, args)?;
     let trainer = Trainer::resume(path, arch, config, device)?;
-    let Progress { epoch, batch, .. } = trainer.progress();
+    let TrainProgress { epoch, batch, .. } = trainer.progress();
     let batches = config.batches(data.len())?;
     if batch > batches {
         bail!(
@@ -110,7 +110,7 @@ fn check_dataset(path: &Path, args: &Args) -> Result<()> {
 /// Where a run goes on, and which of its own settings stand against the command line's.
 fn told(trainer: &Trainer, args: &Args) -> Vec<String> {
     let (at, schedule) = (trainer.progress(), trainer.schedule());
-    if at == Progress::default() {
+    if at == TrainProgress::default() {
         return vec!["the file holds weights alone: a new run starts from them".into()];
     }
     let mut lines = vec![format!("resumed at epoch {}, batch {}", at.epoch, at.batch)];

@@ -15,13 +15,13 @@ use serde_json::{Map, Value};
 
 use super::args::{MODEL, RUN};
 use super::fid::Fid;
-use super::journal::{Entry, Journal};
+use super::journal::{EpochLog, Journal};
 use super::setup::Setup;
 use crate::cmd::net;
 use crate::report::grid;
 
 /// A run and what belongs to it.
-pub(super) struct Run<'a> {
+pub(super) struct TrainRun<'a> {
     pub(super) setup: Setup<'a>,
     pub(super) trainer: Trainer,
     /// The command line as upstream's checkpoints keep it.
@@ -34,7 +34,7 @@ pub(super) struct Run<'a> {
     pub(super) skipped: BTreeSet<PathBuf>,
 }
 
-impl Run<'_> {
+impl TrainRun<'_> {
     /// Trains to the last epoch, or until a signal comes; a run that was cut before an evaluation
     /// begins with it.
     pub(super) fn train(&mut self) -> Result<()> {
@@ -85,13 +85,13 @@ impl Run<'_> {
         ));
     }
 
-    /// Whether the last finished epoch is one after which upstream saves and evaluates.
+    /// Returns true if the last finished epoch is one after which upstream saves and evaluates.
     fn is_milestone(&self) -> bool {
         let frequency = self.setup.args.eval_frequency;
         frequency > 0 && self.trainer.progress().epoch.is_multiple_of(frequency)
     }
 
-    /// Whether the last finished epoch has still to be evaluated.
+    /// Returns true if the last finished epoch has still to be evaluated.
     fn owes_evaluation(&self, last: u64) -> bool {
         let (at, dir) = (self.trainer.progress(), &self.setup.args.output_dir);
         let due = at.epoch >= last || at.epoch > 0 && at.batch == 0 && self.is_milestone();
@@ -162,7 +162,7 @@ impl Run<'_> {
             }
         }
         let seconds = start.elapsed().as_secs_f64();
-        let done = Entry {
+        let done = EpochLog {
             train_loss: self.trainer.progress().mean_loss(),
             epoch,
             seconds,
@@ -203,7 +203,7 @@ impl Run<'_> {
         })
     }
 
-    /// What a run that ends by an error can go on from.
+    /// The checkpoint that a run that ends by an error can resume from, in words.
     fn last_good(&self) -> String {
         let path = self.setup.args.output_dir.join(RUN);
         if path.exists() {

@@ -1,4 +1,4 @@
-//! What a run is made with and on.
+//! The fixed parts of a run: arguments, data, processes and device.
 
 use std::sync::Arc;
 
@@ -9,9 +9,9 @@ use fm_candle::sample::Sampler;
 
 use super::args::Args;
 use super::signals::Signals;
-use crate::progress::Progress;
+use crate::progress::Reporter;
 
-/// What stays the same from the start of a run to its end.
+/// The parts of a run that do not change from its start to its end.
 pub(super) struct Setup<'a> {
     pub(super) args: &'a Args,
     /// Seed of everything random.
@@ -20,6 +20,6 @@ pub(super) struct Setup<'a> {
     pub(super) data: Arc<dyn ImageSet>,
     pub(super) sampler: Sampler,
     pub(super) device: Device,
-    pub(super) progress: Progress,
+    pub(super) progress: Reporter,
     pub(super) signals: Signals,
 }

@@ -1,5 +1,5 @@
-//! What ends a run early: SIGTERM (SLURM's requeue), SIGUSR1 (which mpirun passes on at once) and
-//! Ctrl-C.
+//! The signals that end a run early: SIGTERM (SLURM's requeue), SIGUSR1 (which mpirun passes on at
+//! once) and Ctrl-C.
 
 use core::sync::atomic::{AtomicBool, Ordering};
 use std::io;
@@ -8,7 +8,7 @@ use std::sync::Arc;
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::flag;
 
-/// Whether to stop, as the system asks.
+/// The flags that the signals set.
 pub(super) struct Signals {
     asked: Arc<AtomicBool>,
     /// Set while nothing is lost by stopping at once.
@@ -27,7 +27,7 @@ impl Signals {
         Ok(signals)
     }
 
-    /// Whether a signal has come.
+    /// Returns true if a signal has come.
     pub(super) fn asked(&self) -> bool {
         self.asked.load(Ordering::SeqCst)
     }

@@ -1,10 +1,10 @@
-//! What was measured beyond samples and distances; a section for each analysis that was made.
+//! The sections of the analyses beyond samples and distances, one for each that was made.
 
 use core::fmt::Write as _;
 
 use super::super::column::Column;
 use super::super::{Levels, Row, Summary, bits_name, escape, level_histograms, plots, themes};
-use super::table::{self, Line};
+use super::table::{self, TableRow};
 
 /// All sections for which there are numbers.
 pub(super) fn sections(out: &mut String, summary: &Summary, rows: &[Row], levels: Option<&Levels>) {
@@ -65,9 +65,9 @@ fn analysis<T>(
 }
 
 /// A line for each row that has the item.
-fn lines<T>(rows: &[Row], item: fn(&Row) -> Option<&T>) -> Vec<Line<'_, T>> {
+fn lines<T>(rows: &[Row], item: fn(&Row) -> Option<&T>) -> Vec<TableRow<'_, T>> {
     rows.iter()
-        .filter_map(|row| Some(Line { bits: row.bits, scheme: &row.scheme, item: item(row)? }))
+        .filter_map(|row| Some(TableRow { bits: row.bits, scheme: &row.scheme, item: item(row)? }))
         .collect()
 }
 

@@ -14,7 +14,7 @@ mod table;
 const SCRIPT: &str = include_str!("page.js");
 const STYLE: &str = include_str!("style.css");
 
-/// What the page may load: nothing but what it holds.
+/// Content security policy of the page: it loads nothing but its own contents.
 const POLICY: &str =
     "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'";
 
@@ -44,7 +44,7 @@ pub(crate) fn page(summary: &Summary, rows: &[Row], pictures: &Pictures<'_>) -> 
     out
 }
 
-/// What was run.
+/// Writes the facts of the run: weights, samples, sampler and distances.
 fn facts(out: &mut String, summary: &Summary) {
     let error = summary.fid_full_error.map_or_else(String::new, |error| format!(" ± {error:.2}"));
     let facts = [
@@ -105,7 +105,7 @@ fn has_intervals(rows: &[Row]) -> bool {
     rows.iter().any(|row| row.fid_error.is_some() || row.psnr_error.is_some())
 }
 
-/// How to read the page, then the run's own remarks.
+/// Writes how to read the numbers, then the run's own remarks.
 fn notes(out: &mut String, summary: &Summary) {
     let n = summary.n;
     let reading = [

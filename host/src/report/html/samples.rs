@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::super::{Levels, Row, Summary, bit_counts, bits_name, distinct, escape};
 
-/// What the page shows beside the numbers.
+/// The pictures that the page shows beside the numbers.
 pub(crate) struct Pictures<'a> {
     /// PNG of the full-precision net's samples.
     pub(crate) full: &'a [u8],

@@ -5,7 +5,7 @@ use core::fmt::Write as _;
 use super::super::column::{Column, Mark};
 use super::super::{Row, escape};
 
-/// What the marks mean; of ties only where there are intervals.
+/// Writes the meaning of the marks; that of ties only where there are intervals.
 pub(super) fn legend(out: &mut String, intervals: bool) {
     out.push_str(
         "<p class=\"small\"><span class=\"best\">Best</span> of the schemes at the same bits",
@@ -20,7 +20,7 @@ pub(super) fn legend(out: &mut String, intervals: bool) {
 }
 
 /// A line of a table.
-pub(super) struct Line<'a, T> {
+pub(super) struct TableRow<'a, T> {
     pub(super) bits: u8,
     pub(super) scheme: &'a str,
     pub(super) item: &'a T,
@@ -28,7 +28,7 @@ pub(super) struct Line<'a, T> {
 
 /// A table of all rows.
 pub(super) fn of_rows(out: &mut String, columns: &[Column<'_, Row>], rows: &[Row]) {
-    let lines = rows.iter().map(|row| Line { bits: row.bits, scheme: &row.scheme, item: row });
+    let lines = rows.iter().map(|row| TableRow { bits: row.bits, scheme: &row.scheme, item: row });
     table(out, columns, None, lines.collect());
 }
 
@@ -38,7 +38,7 @@ pub(super) fn table<T>(
     out: &mut String,
     columns: &[Column<'_, T>],
     full: Option<&T>,
-    mut lines: Vec<Line<'_, T>>,
+    mut lines: Vec<TableRow<'_, T>>,
 ) {
     let items = || full.into_iter().chain(lines.iter().map(|line| line.item));
     let measured = |column: &&Column<'_, T>| items().any(|item| !column.text(item).is_empty());
@@ -123,7 +123,7 @@ mod tests {
             Column::new("unknown", "it is not", Digits::Fixed(1), |_: &f64| None),
         ];
         let mut out = String::new();
-        let line = |bits, item| Line { bits, scheme: "ot", item };
+        let line = |bits, item| TableRow { bits, scheme: "ot", item };
         table(&mut out, &columns, Some(&7.0), vec![line(3, &3.0), line(2, &2.0)]);
         assert!(out.contains(">known</th>") && !out.contains("unknown"));
         let [full, two, three] = [">7.0<", ">2.0<", ">3.0<"].map(|cell| out.find(cell).unwrap());

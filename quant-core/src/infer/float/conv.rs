@@ -1,8 +1,9 @@
 //! Convolutions: 3 x 3 by gathered channels, 1 x 1 by gathered rows.
 //!
-//! What a layer reads is gathered first: the norm and `SiLU` are applied once per value, two maps side
-//! by side and doubled ones become plain planes, and margins of zeros leave the inner loop without
-//! a question. Of a row of weights, what meets a gathered block is decoded with it.
+//! The input of a layer is gathered first: the norm and `SiLU` are applied once per value, two maps
+//! side by side and doubled ones become plain planes, and margins of zeros leave the inner loop
+//! without a question. Of a row of weights, only the part for the gathered block is decoded at a
+//! time.
 
 use super::super::map::part_mut;
 use super::super::op::{Accumulate, Conv};

@@ -15,7 +15,7 @@ pub(super) use norm::{EPS, finish};
 use super::embedding;
 use super::executor::Layers;
 use super::map::{move_down, part_mut};
-use super::op::{Kernel, Op, head_width};
+use super::op::{ConvKernel, Op, head_width};
 use super::precision::Precision;
 use super::workspace::{Sizes, Workspace};
 use crate::error::Result;
@@ -27,8 +27,8 @@ impl Layers for f32 {
     fn sizes(op: &Op<'_, '_>) -> Sizes {
         match op {
             Op::Conv(op) => match op.kernel {
-                Kernel::Three => conv::sizes(op),
-                Kernel::One => conv::pointwise_sizes(op),
+                ConvKernel::Three => conv::sizes(op),
+                ConvKernel::One => conv::pointwise_sizes(op),
             },
             Op::Norm { source, .. } => norm_sizes(source.channels()),
             Op::Pool { to, .. } | Op::Copy { to, .. } => {
@@ -46,8 +46,8 @@ impl Layers for f32 {
             Op::Load { to, value } => load(part_mut(workspace.maps, to.at, to.len()), value),
             Op::Conv(ref op) => {
                 return match op.kernel {
-                    Kernel::Three => conv::conv(op, workspace),
-                    Kernel::One => conv::pointwise(op, workspace),
+                    ConvKernel::Three => conv::conv(op, workspace),
+                    ConvKernel::One => conv::pointwise(op, workspace),
                 };
             }
             Op::Norm { params, ref source, modulation } => {

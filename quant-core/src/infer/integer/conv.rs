@@ -4,7 +4,7 @@
 //! and multiplied with all pixels of the band, so a sum is complete before it is rounded to a byte.
 
 use super::super::map::{Map, Source, Values, part, part_mut};
-use super::super::op::{Conv, Kernel, Prologue};
+use super::super::op::{Conv, ConvKernel, Prologue};
 use super::super::workspace::{Sizes, Workspace, first};
 use super::arena::{bytes, limit, words};
 use super::input_quantizer::InputQuantizer;
@@ -46,7 +46,7 @@ impl Bands {
     #[inline]
     fn of(op: &Conv<'_, '_>) -> Self {
         let (source, height) = (&op.source, op.to.height);
-        let side = if op.kernel == Kernel::Three { 3 } else { 1 };
+        let side = if op.kernel == ConvKernel::Three { 3 } else { 1 };
         let stride = if height == source.height() { 1 } else { 2 };
         let width = source.width() + side - 1;
         let across = source.channels().div_ceil(2).saturating_mul(width).max(1);

@@ -12,7 +12,7 @@
 //! A field of fewer than 8 bits is scaled to 255 and cut, as Pillow does; alpha is dropped. Source:
 //! Microsoft, "Bitmap Storage"; Pillow, `BmpImagePlugin.py`, `Unpack.c`.
 
-use super::pixels::{Picture, limited, sample};
+use super::pixels::{DecodedImage, limited, sample};
 
 /// Pixels as they lie there.
 const RAW: u32 = 0;
@@ -23,18 +23,18 @@ const RLE4: u32 = 2;
 /// Pixels as they lie there, of fields that masks tell.
 const FIELDS: u32 = 3;
 
-/// Whether a file begins so.
+/// Returns true if a file with these first bytes is a BMP.
 pub(super) fn begins(bytes: &[u8]) -> bool {
     let known = [12, 40, 52, 56, 64, 108, 124];
     bytes.starts_with(b"BM") && u32_at(bytes, 14).is_ok_and(|size| known.contains(&size))
 }
 
 /// Decodes a file.
-pub(super) fn decode(bytes: &[u8]) -> Result<Picture, String> {
+pub(super) fn decode(bytes: &[u8]) -> Result<DecodedImage, String> {
     read(bytes).map_err(|reason| format!("damaged BMP: {reason}"))
 }
 
-fn read(bytes: &[u8]) -> Result<Picture, String> {
+fn read(bytes: &[u8]) -> Result<DecodedImage, String> {
     let (mut start, header) = (index(bytes, 10)?, index(bytes, 14)?);
     let os2 = header == 12;
     let (width, rows, bits, compression, colours) = if os2 {
@@ -67,7 +67,7 @@ fn read(bytes: &[u8]) -> Result<Picture, String> {
         (_, 16) => [0x7c00, 0x3e0, 0x1f],
         _ => [0xff_0000, 0xff00, 0xff],
     };
-    let fields = masks.map(Field::of);
+    let fields = masks.map(BmpField::of);
 
     let mut rgb: Vec<[u8; 3]> = Vec::with_capacity(width * height);
     match (compression, bits) {
@@ -96,7 +96,7 @@ fn read(bytes: &[u8]) -> Result<Picture, String> {
         rgb.rchunks_exact(width).for_each(|row| upright.extend_from_slice(row));
         rgb = upright;
     }
-    Ok(Picture { width, height, rgb })
+    Ok(DecodedImage { width, height, rgb })
 }
 
 /// Hands out the rows of pixels of some bits.
@@ -119,13 +119,13 @@ fn rows_of(
 
 /// A colour's bits in a pixel.
 #[derive(Clone, Copy)]
-struct Field {
+struct BmpField {
     shift: u32,
     /// The largest value, 0 where there are no bits.
     most: u64,
 }
 
-impl Field {
+impl BmpField {
     fn of(mask: u32) -> Self {
         let shift = mask.trailing_zeros() % 32;
         Self { shift, most: (mask >> shift).into() }

@@ -8,14 +8,14 @@ const MAX_PIXELS: usize = 1 << 26;
 pub(super) const MAX_MEMORY: usize = 1 << 29;
 
 /// A decoded image.
-pub(in super::super) struct Picture {
+pub(in super::super) struct DecodedImage {
     pub(in super::super) width: usize,
     pub(in super::super) height: usize,
     /// `[height, width]`.
     pub(in super::super) rgb: Vec<[u8; 3]>,
 }
 
-impl Picture {
+impl DecodedImage {
     /// A picture of `channels` bytes per pixel: grey, grey and alpha, RGB, or RGB and alpha.
     pub(super) fn new(
         [width, height]: [usize; 2],

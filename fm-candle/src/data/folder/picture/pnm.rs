@@ -8,19 +8,19 @@
 //! Values are scaled to 255 and rounded, as Pillow does with colours. Source: netpbm's pages of
 //! `pbm`, `pgm`, `ppm`; Pillow, `PpmImagePlugin.py`.
 
-use super::pixels::{Picture, limited, sample};
+use super::pixels::{DecodedImage, limited, sample};
 
-/// Whether a file begins so.
+/// Returns true if a file with these first bytes is a PNM.
 pub(super) fn begins(bytes: &[u8]) -> bool {
     matches!(bytes, [b'P', b'1'..=b'6', after, ..] if after.is_ascii_whitespace() || *after == b'#')
 }
 
 /// Decodes a file.
-pub(super) fn decode(bytes: &[u8]) -> Result<Picture, String> {
+pub(super) fn decode(bytes: &[u8]) -> Result<DecodedImage, String> {
     read(bytes).map_err(|reason| format!("damaged PNM: {reason}"))
 }
 
-fn read(bytes: &[u8]) -> Result<Picture, String> {
+fn read(bytes: &[u8]) -> Result<DecodedImage, String> {
     let kind = bytes[1];
     let mut text = Text { rest: &bytes[2..] };
     let (width, height) = (text.number()?, text.number()?);
@@ -53,10 +53,10 @@ fn read(bytes: &[u8]) -> Result<Picture, String> {
             values.map(|&value| scaled(u16::from_be_bytes(value).into())).collect()
         }
     };
-    Picture::new(size, channels, &values)
+    DecodedImage::new(size, channels, &values)
 }
 
-/// What is left of a file.
+/// The rest of a file under parsing.
 struct Text<'a> {
     rest: &'a [u8],
 }

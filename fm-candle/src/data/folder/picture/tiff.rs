@@ -1,6 +1,6 @@
 //! TIFF: the first image of a file, through the crate `tiff`.
 //!
-//! As Pillow has it: of samples of 16 bits the upper 8 count (of grey ones too, which Pillow lets
+//! It follows Pillow: of samples of 16 bits the upper 8 count (of grey ones too, which Pillow lets
 //! saturate), premultiplied alpha is divided out, other samples beside the colours are dropped, and
 //! the orientation is obeyed. Floats and signed numbers have no agreed range and are refused.
 //!
@@ -13,7 +13,7 @@ use tiff::ColorType;
 use tiff::decoder::{Decoder, DecodingResult, Limits};
 use tiff::tags::Tag;
 
-use super::pixels::{MAX_MEMORY, Picture, cmyk, limited, sample};
+use super::pixels::{DecodedImage, MAX_MEMORY, cmyk, limited, sample};
 
 /// Values of the tag `PhotometricInterpretation`.
 const BLACK_IS_ZERO: u8 = 1;
@@ -28,17 +28,18 @@ const HORIZONTAL: u16 = 2;
 /// A value of the tag `Compression`.
 const JPEG: u16 = 7;
 
-/// Whether a file begins so, in either byte order, with places of 4 or 8 bytes.
+/// Returns true if a file with these first bytes is a TIFF, in either byte order, with offsets of 4
+/// or 8 bytes.
 pub(super) fn begins(bytes: &[u8]) -> bool {
     [b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"].iter().any(|magic| bytes.starts_with(*magic))
 }
 
 /// Decodes a file.
-pub(super) fn decode(bytes: &[u8]) -> Result<Picture, String> {
+pub(super) fn decode(bytes: &[u8]) -> Result<DecodedImage, String> {
     read(bytes).map_err(|reason| format!("damaged or unknown TIFF: {reason}"))
 }
 
-fn read(bytes: &[u8]) -> Result<Picture, String> {
+fn read(bytes: &[u8]) -> Result<DecodedImage, String> {
     let said = |error: tiff::TiffError| error.to_string();
     let mut bytes = Cow::Borrowed(bytes);
     let mut decoder = Decoder::new(Cursor::new(&*bytes)).map_err(said)?;
@@ -131,7 +132,7 @@ fn read(bytes: &[u8]) -> Result<Picture, String> {
         (ColorType::YCbCr(8), None) => (0..n).map(|i| ycbcr(three(i))).collect(),
         _ => return Err(format!("{color:?} is not read")),
     };
-    Ok(oriented(Picture { width, height, rgb }, orientation))
+    Ok(oriented(DecodedImage { width, height, rgb }, orientation))
 }
 
 /// The file with another value, of one byte, of a tag of its first image.
@@ -181,8 +182,8 @@ fn ycbcr([y, cb, cr]: [u8; 3]) -> [u8; 3] {
 }
 
 /// The picture turned upright: where the first row and the first column of the file belong.
-fn oriented(picture: Picture, orientation: u16) -> Picture {
-    let Picture { width: w, height: h, rgb } = picture;
+fn oriented(picture: DecodedImage, orientation: u16) -> DecodedImage {
+    let DecodedImage { width: w, height: h, rgb } = picture;
     let across = matches!(orientation, 5..=8);
     let (width, height) = if across { (h, w) } else { (w, h) };
     let from = |x: usize, y: usize| match orientation {
@@ -199,7 +200,7 @@ fn oriented(picture: Picture, orientation: u16) -> Picture {
         let (x, y) = from(i % width, i / width);
         rgb[y * w + x]
     };
-    Picture { width, height, rgb: (0..w * h).map(pixel).collect() }
+    DecodedImage { width, height, rgb: (0..w * h).map(pixel).collect() }
 }
 
 #[cfg(test)]
@@ -214,7 +215,7 @@ mod tests {
     /// Tags and their values.
     type Tags<'a> = &'a [(u16, &'a [u16])];
 
-    /// Whether the file is big-endian, its width, tags and strips, and what it shows.
+    /// A test file: true for big-endian, its width, tags and strips, and the pixels that it shows.
     type Case<'a> = (bool, u16, Tags<'a>, &'a [&'a [u8]], &'a [[u8; 3]]);
 
     /// A file of one image in strips, with these tags of 16-bit values.
@@ -384,7 +385,7 @@ mod tests {
         // Numbered along the rows of a picture of three columns and two rows, as Pillow turns them.
         let turned = |way| {
             let rgb = (0..6).map(|v| [v; 3]).collect();
-            let picture = oriented(Picture { width: 3, height: 2, rgb }, way);
+            let picture = oriented(DecodedImage { width: 3, height: 2, rgb }, way);
             picture.rgb.into_iter().map(|[v, ..]| v).collect::<Vec<_>>()
         };
         for (way, expected) in [

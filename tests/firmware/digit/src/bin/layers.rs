@@ -16,7 +16,7 @@ mod timer;
 use cortex_m_rt::entry;
 use quant_core::Result;
 use quant_core::format::{Model, file_at};
-use quant_core::infer::Layer;
+use quant_core::infer::ConvLayer;
 
 /// Floats of the arena: 112 KiB.
 const ARENA_LEN: usize = 28 << 10;
@@ -52,7 +52,7 @@ fn measure(arena: &mut [f32], [side, from, to, kernel]: [usize; 4]) -> Result<()
     let Some(at) = model.tensors().position(|tensor| tensor.shape() == wanted) else {
         return Ok(());
     };
-    let layer = Layer::new::<i8>(&model, at, side)?;
+    let layer = ConvLayer::new::<i8>(&model, at, side)?;
     // Any bytes will do: no branch depends on them.
     arena.iter_mut().enumerate().for_each(|(i, x)| *x = f32::from_bits((i as u32) * 0x0103_0507));
     let start = timer::ticks();

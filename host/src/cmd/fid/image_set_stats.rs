@@ -1,4 +1,5 @@
-//! What A or B names: images that are read, or drawn, and turned into features chunk by chunk.
+//! The set that A or B names: images that are read, or drawn, and turned into features chunk by
+//! chunk.
 
 use core::cell::OnceCell;
 use std::path::{Path, PathBuf};
@@ -7,35 +8,35 @@ use anyhow::{Context, Result, bail, ensure};
 use fm_candle::checkpoint;
 use fm_candle::data::folder::{self, Hidden};
 use fm_candle::data::{Dataset, ImageSet, Split};
-use fm_candle::fid::inception::Layer;
-use fm_candle::fid::npz::About;
+use fm_candle::fid::inception::FeatureLayer;
+use fm_candle::fid::npz::Provenance;
 use fm_candle::fid::resize::Resize;
-use fm_candle::fid::{self, FeatureNet, Features, Gathering, Statistics, npz, pickled};
+use fm_candle::fid::{self, FeatureAccumulator, FeatureNet, Features, Statistics, npz, pickled};
 use fm_candle::fingerprint;
 
 use super::args::Args;
-use super::source::{Samples, Source};
-use crate::cmd::images::{self, Kind};
+use super::source::{ImageSource, SampleSource};
+use crate::cmd::images::{self, PathKind};
 use crate::cmd::net::NetArgs;
 use crate::cmd::sample::Drawing;
 use crate::common::Common;
 use crate::embedded;
-use crate::progress::Progress;
+use crate::progress::Reporter;
 
-/// What may stand for a set.
+/// The kinds of input that may stand for a set.
 const NEEDED: &str = "needed is a folder of images, an .npz of images (arr_0) or statistics (mu, sigma), \
      a pickle of statistics, a .safetensors of samples or features, a data set (mnist:test) or a \
      checkpoint";
 
-/// Images read and judged at a time.
+/// Images read and turned into features at a time.
 const CHUNK: usize = 64;
 
-/// What is kept of a set beside its statistics.
+/// The values kept of a set beside its statistics.
 #[derive(Clone, Copy)]
 pub(super) struct Wanted {
     /// The option that needs the features of each image, if one does.
     pub(super) rows: Option<&'static str>,
-    /// Whether the classes' logits of each image are needed.
+    /// True if the classes' logits of each image are needed.
     pub(super) logits: bool,
 }
 
@@ -63,20 +64,20 @@ impl Origin {
 }
 
 /// One set, as its statistics and what else was wanted of it.
-pub(super) struct Side {
+pub(super) struct ImageSetStats {
     pub(super) statistics: Statistics,
     pub(super) origin: Origin,
-    /// What the statistics are of.
-    pub(super) about: About,
+    /// The origin of the statistics: images, net, filter and program.
+    pub(super) about: Provenance,
     /// Features, `[n, d]`, where they were wanted.
     pub(super) rows: Vec<f32>,
     /// Logits, `[n, classes]`, and the number of classes, where they were wanted.
     pub(super) logits: (Vec<f32>, usize),
 }
 
-impl Side {
+impl ImageSetStats {
     /// Statistics or features that are there already.
-    fn there(origin: Origin, statistics: Statistics, about: About, rows: Vec<f32>) -> Self {
+    fn there(origin: Origin, statistics: Statistics, about: Provenance, rows: Vec<f32>) -> Self {
         Self { statistics, origin, about, rows, logits: (Vec::new(), 0) }
     }
 
@@ -97,7 +98,7 @@ impl Side {
         }
     }
 
-    /// What is wrong with few images; `side` is A or B.
+    /// A warning where there are too few images; `side` is A or B.
     pub(super) fn warning(&self, side: &str) -> Option<String> {
         let d = self.statistics.dim();
         let n = self.statistics.n.filter(|&n| n <= d as u64)?;
@@ -109,7 +110,7 @@ impl Side {
 }
 
 /// Turns what A or B names into statistics.
-pub(super) struct Judge<'a> {
+pub(super) struct FeatureExtractor<'a> {
     args: &'a Args,
     common: &'a Common,
     pub(super) features: Features,
@@ -118,11 +119,11 @@ pub(super) struct Judge<'a> {
     net: OnceCell<(Box<dyn FeatureNet>, String)>,
 }
 
-impl<'a> Judge<'a> {
+impl<'a> FeatureExtractor<'a> {
     pub(super) fn new(args: &'a Args, common: &'a Common) -> Result<Self> {
         let features = match &args.features {
             Some(name) => name.parse().context("--features")?,
-            None if args.weights.is_some() => Features::Inception(Layer::D2048),
+            None if args.weights.is_some() => Features::Inception(FeatureLayer::D2048),
             None => Features::LeNet,
         };
         if features == Features::LeNet
@@ -154,55 +155,65 @@ impl<'a> Judge<'a> {
         Ok(self.net.get_or_init(|| net))
     }
 
-    /// What our net's features of `images` are of.
-    fn about(&self, images: &str) -> Result<About> {
+    /// The origin of our net's features of `images`.
+    fn about(&self, images: &str) -> Result<Provenance> {
         let resized = self.features != Features::LeNet;
         let resize = resized.then(|| self.resize.name());
-        Ok(About::ours(images.into(), self.net()?.1.clone(), resize))
+        Ok(Provenance::ours(images.into(), self.net()?.1.clone(), resize))
     }
 
     /// The set that `name` names; its contents tell what a file is.
-    pub(super) fn side(&self, name: &str, wanted: Wanted) -> Result<Side> {
+    pub(super) fn side(&self, name: &str, wanted: Wanted) -> Result<ImageSetStats> {
         self.read(name, wanted).map_err(|error| images::named(name, error))
     }
 
-    fn read(&self, name: &str, wanted: Wanted) -> Result<Side> {
+    fn read(&self, name: &str, wanted: Wanted) -> Result<ImageSetStats> {
         let path = Path::new(name);
-        let source = match Kind::of(name)? {
-            Kind::DataSet(dataset, split) => return self.data_set(name, dataset, split, wanted),
-            Kind::Folder => {
+        let source = match PathKind::of(name)? {
+            PathKind::DataSet(dataset, split) => {
+                return self.data_set(name, dataset, split, wanted);
+            }
+            PathKind::Folder => {
                 let (files, hidden) = files(path)?;
                 images::tell_hidden(&hidden, self.common.progress());
-                Source::Files(files)
+                ImageSource::Files(files)
             }
-            Kind::Npz => match npz::read(path)? {
+            PathKind::Npz => match npz::read(path)? {
                 npz::Content::Statistics(statistics) => {
                     return Self::statistics(statistics, npz::read_about(path)?, wanted);
                 }
-                npz::Content::Images(images) => Source::Set(Box::new(images)),
+                npz::Content::Images(images) => ImageSource::Set(Box::new(images)),
             },
-            Kind::Safetensors => {
+            PathKind::Safetensors => {
                 let file = checkpoint::Source::open(path, true)?;
                 let at = |name| file.tensors().iter().position(|tensor| tensor.name == name);
                 match (at("features"), at("samples")) {
                     (Some(features), _) => {
                         return self.features(&file.read(features)?, name, wanted);
                     }
-                    (None, Some(samples)) => Source::Tensor(Box::new(Samples::new(file, samples)?)),
+                    (None, Some(samples)) => {
+                        ImageSource::Tensor(Box::new(SampleSource::new(file, samples)?))
+                    }
                     (None, None) => self.drawing(path)?,
                 }
             }
-            Kind::Pickle => {
-                return Self::statistics(pickled::read(path)?, About::default(), wanted);
+            PathKind::Pickle => {
+                return Self::statistics(pickled::read(path)?, Provenance::default(), wanted);
             }
-            Kind::Checkpoint => self.drawing(path)?,
-            Kind::Foreign(what) => bail!("{what}; {NEEDED}"),
+            PathKind::Checkpoint => self.drawing(path)?,
+            PathKind::Foreign(what) => bail!("{what}; {NEEDED}"),
         };
         self.judge(&source, name, wanted)
     }
 
     /// Half of a data set, or what the binary or the cache knows of it.
-    fn data_set(&self, name: &str, dataset: Dataset, split: Split, wanted: Wanted) -> Result<Side> {
+    fn data_set(
+        &self,
+        name: &str,
+        dataset: Dataset,
+        split: Split,
+        wanted: Wanted,
+    ) -> Result<ImageSetStats> {
         let args = self.args;
         let (dir, size) = (args.data_path.as_deref(), args.image_size.map(usize::from));
         if let Some(size) = size
@@ -227,9 +238,9 @@ impl<'a> Judge<'a> {
             && wanted.rows.is_none()
             && !wanted.logits
         {
-            let about = About::ours(name.into(), embedded::LENET.into(), None);
+            let about = Provenance::ours(name.into(), embedded::LENET.into(), None);
             let statistics = embedded::lenet_mnist_train()?;
-            return Ok(Side::there(Origin::BuiltIn, statistics, about, Vec::new()));
+            return Ok(ImageSetStats::there(Origin::BuiltIn, statistics, about, Vec::new()));
         }
         bail!(
             "needs --data-path DIR; built in are the statistics of mnist:train on the built-in \
@@ -239,17 +250,17 @@ impl<'a> Judge<'a> {
 
     /// The statistics of a data set from the folder `--cache`, or into it, by the set's name and the
     /// fingerprints of its images and of the net.
-    fn cached(&self, set: Box<dyn ImageSet>, name: &str, wanted: Wanted) -> Result<Side> {
+    fn cached(&self, set: Box<dyn ImageSet>, name: &str, wanted: Wanted) -> Result<ImageSetStats> {
         let Some(dir) =
             self.args.cache.as_ref().filter(|_| wanted.rows.is_none() && !wanted.logits)
         else {
-            return self.judge(&Source::Set(set), name, wanted);
+            return self.judge(&ImageSource::Set(set), name, wanted);
         };
         let n = set.len().min(self.args.n.unwrap_or(usize::MAX));
         let bar = self.common.progress().bar("fingerprint", n as u64, "img");
         let images = fingerprint::of_images(&*set, n, |n| bar.inc(n as u64))?;
         bar.finish_and_clear();
-        let about = About { fingerprint: Some(images), ..self.about(name)? };
+        let about = Provenance { fingerprint: Some(images), ..self.about(name)? };
         let words = [Some(name), about.net.as_deref(), about.fingerprint.as_deref()];
         let words = words.into_iter().chain([about.resize.as_deref()]);
         let key = words.flatten().collect::<Vec<_>>().join("-");
@@ -257,9 +268,9 @@ impl<'a> Judge<'a> {
         let path = dir.join(format!("{key}-{n}.npz"));
         if path.is_file() && npz::read_about(&path)? == about {
             let statistics = npz::read_statistics(&path)?;
-            return Ok(Side::there(Origin::Cached, statistics, about, Vec::new()));
+            return Ok(ImageSetStats::there(Origin::Cached, statistics, about, Vec::new()));
         }
-        let side = Side { about, ..self.judge(&Source::Set(set), name, wanted)? };
+        let side = ImageSetStats { about, ..self.judge(&ImageSource::Set(set), name, wanted)? };
         std::fs::create_dir_all(dir).with_context(|| format!("creating `{}`", dir.display()))?;
         npz::write_statistics_about(&path, &side.statistics, &side.about)?;
         self.common.progress().line(&format!("wrote `{}`", path.display()));
@@ -267,28 +278,37 @@ impl<'a> Judge<'a> {
     }
 
     /// Statistics in a file.
-    fn statistics(statistics: Statistics, about: About, wanted: Wanted) -> Result<Side> {
+    fn statistics(
+        statistics: Statistics,
+        about: Provenance,
+        wanted: Wanted,
+    ) -> Result<ImageSetStats> {
         if let Some(option) = wanted.rows {
             bail!("holds statistics alone, but {option} needs the features of each image");
         }
         ensure!(!wanted.logits, "holds statistics alone, but --is needs images");
-        Ok(Side::there(Origin::Given, statistics, about, Vec::new()))
+        Ok(ImageSetStats::there(Origin::Given, statistics, about, Vec::new()))
     }
 
     /// Features in a file, or the first `-n` of them.
-    fn features(&self, features: &fm_candle::Tensor, name: &str, wanted: Wanted) -> Result<Side> {
+    fn features(
+        &self,
+        features: &fm_candle::Tensor,
+        name: &str,
+        wanted: Wanted,
+    ) -> Result<ImageSetStats> {
         ensure!(!wanted.logits, "holds features, but --is needs images");
         let (mut rows, d) = fid::rows(features)?;
         rows.truncate(self.args.n.unwrap_or(usize::MAX).saturating_mul(d));
         let statistics = Statistics::of_rows(&rows, d)?;
-        let about = About { images: Some(name.into()), ..About::default() };
-        Ok(Side::there(Origin::Given, statistics, about, rows))
+        let about = Provenance { images: Some(name.into()), ..Provenance::default() };
+        Ok(ImageSetStats::there(Origin::Given, statistics, about, rows))
     }
 
     /// Images to be sampled from a checkpoint, once it is known to hold a net.
-    fn drawing(&self, path: &Path) -> Result<Source> {
+    fn drawing(&self, path: &Path) -> Result<ImageSource> {
         let file = checkpoint::Source::open(path, false)?;
-        let net = NetArgs::plain(path).open(Progress::silent());
+        let net = NetArgs::plain(path).open(Reporter::silent());
         if file.net().is_none() && net.is_err() {
             let tensors = match file.tensors() {
                 [] => "no tensors".into(),
@@ -305,16 +325,16 @@ impl<'a> Judge<'a> {
             bail!("-n N is needed to sample from a checkpoint");
         };
         ensure!(n >= 2, "-n {n}: at least 2 images are needed");
-        Ok(Source::Net(Box::new(Drawing::open(path, n, self.common)?), n))
+        Ok(ImageSource::Net(Box::new(Drawing::open(path, n, self.common)?), n))
     }
 
     /// The net's features of the images, or of the first `-n` of them.
-    fn judge(&self, source: &Source, name: &str, wanted: Wanted) -> Result<Side> {
+    fn judge(&self, source: &ImageSource, name: &str, wanted: Wanted) -> Result<ImageSetStats> {
         let n = source.len().min(self.args.n.unwrap_or(usize::MAX));
         ensure!(n >= 2, "at least 2 images are needed, but there is {n}");
         let (net, _) = self.net()?;
         let bar = self.common.progress().bar("features", n as u64, "img");
-        let mut gathering = Gathering::new(&**net);
+        let mut gathering = FeatureAccumulator::new(&**net);
         let (mut rows, mut logits) = (Vec::new(), (Vec::new(), 0));
         for first in (0..n).step_by(CHUNK) {
             let range = first..(first + CHUNK).min(n);
@@ -334,7 +354,13 @@ impl<'a> Judge<'a> {
         }
         bar.finish_and_clear();
         let statistics = gathering.finish()?.try_into()?;
-        Ok(Side { statistics, origin: Origin::Computed, about: self.about(name)?, rows, logits })
+        Ok(ImageSetStats {
+            statistics,
+            origin: Origin::Computed,
+            about: self.about(name)?,
+            rows,
+            logits,
+        })
     }
 }
 

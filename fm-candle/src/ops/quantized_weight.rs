@@ -16,7 +16,7 @@ use super::real::slice;
 
 /// A constant weight as codes, levels and scales on a device.
 #[derive(Clone, Debug)]
-pub struct CodedWeight {
+pub struct QuantizedWeight {
     codes: Tensor,
     levels: Tensor,
     scales: Tensor,
@@ -24,7 +24,7 @@ pub struct CodedWeight {
     decode: Decode,
 }
 
-impl CodedWeight {
+impl QuantizedWeight {
     /// Copies coded rows to `device`; they will be decoded to `dtype`: f32, f16 or bf16.
     ///
     /// # Shapes
@@ -80,7 +80,7 @@ impl CodedWeight {
         self.decode.dtype
     }
 
-    /// The same weight in another shape.
+    /// This weight in another shape.
     ///
     /// # Errors
     /// Another number of elements.
@@ -232,7 +232,7 @@ mod tests {
                 let expected = Tensor::from_vec(expected, (rows, row_len), &Device::Cpu).unwrap();
                 for dtype in [DType::F32, DType::F16, DType::BF16] {
                     let weight =
-                        CodedWeight::new(coded, (rows, row_len), dtype, &Device::Cpu).unwrap();
+                        QuantizedWeight::new(coded, (rows, row_len), dtype, &Device::Cpu).unwrap();
                     let (found, expected) =
                         (weight.dense().unwrap(), expected.to_dtype(dtype).unwrap());
                     let [found, expected] = [found, expected].map(|t| {
@@ -257,7 +257,7 @@ mod tests {
         let parts =
             Parts { codebooks: &bytes.codebooks[..], scales: &bytes.scales, codes: &bytes.codes };
         let coded = QuantizedMatrix::new(stored, 10, 9, parts).unwrap();
-        let of = |shape: &[usize], dtype| CodedWeight::new(coded, shape, dtype, &Device::Cpu);
+        let of = |shape: &[usize], dtype| QuantizedWeight::new(coded, shape, dtype, &Device::Cpu);
         let weight = of(&[10, 3, 3, 1], DType::F16).unwrap();
         assert_eq!(weight.size_in_bytes(), 10 * 4 + 4 * (3 * 8 + 10));
         assert_eq!(weight.clone().reshape((10, 9)).unwrap().dense().unwrap().dims(), [10, 9]);

@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
 
-use super::geometry::Geometry;
+use super::geometry::ConvGeometry;
 use super::weight_source::{Epilogue, WeightSource};
 use super::{Convolve, forward, integer};
 use crate::ops::real::{elements, slice};
 
-/// How the products of a frozen convolution are computed.
+/// The arithmetic of the products of a convolution that is not trained.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Arithmetic {
+pub enum ConvArithmetic {
     /// In f32.
     #[default]
     Float,
@@ -23,17 +23,17 @@ pub enum Arithmetic {
 /// A convolution of f32 maps on the CPU with constant weights, which are asked for a few output
 /// channels at a time.
 #[derive(Clone)]
-pub struct FrozenConv2d {
+pub struct InferenceConv2d {
     weight: Arc<dyn WeightSource>,
     shape: [usize; 4],
     bias: Arc<[f32]>,
     stride: usize,
     padding: (usize, usize),
     relu: bool,
-    arithmetic: Arithmetic,
+    arithmetic: ConvArithmetic,
 }
 
-impl FrozenConv2d {
+impl InferenceConv2d {
     /// A convolution at stride 1 with zero padding on all sides.
     ///
     /// # Shapes
@@ -46,7 +46,7 @@ impl FrozenConv2d {
         shape: [usize; 4],
         bias: Vec<f32>,
         padding: usize,
-        arithmetic: Arithmetic,
+        arithmetic: ConvArithmetic,
     ) -> Result<Self> {
         if bias.len() != shape[0] {
             bail!("conv2d: bias has {} values, the weight asks for {}", bias.len(), shape[0]);
@@ -62,19 +62,19 @@ impl FrozenConv2d {
         })
     }
 
-    /// The same convolution on every `stride`-th pixel.
+    /// This convolution with stride `stride`.
     #[must_use]
     pub fn with_stride(self, stride: usize) -> Self {
         Self { stride, ..self }
     }
 
-    /// The same convolution with these numbers of zeros above and below, and to the left and right.
+    /// This convolution with these numbers of zeros above and below, and to the left and right.
     #[must_use]
     pub fn with_padding(self, padding: (usize, usize)) -> Self {
         Self { padding, ..self }
     }
 
-    /// The same convolution with zeros for results below 0; it has no gradient.
+    /// This convolution followed by a ReLU; it has no gradient.
     #[must_use]
     pub fn with_relu(self) -> Self {
         Self { relu: true, ..self }
@@ -100,7 +100,7 @@ impl FrozenConv2d {
         (x, lx): (&CpuStorage, &Layout),
         residual: Option<(&CpuStorage, &Layout)>,
     ) -> Result<(CpuStorage, Shape)> {
-        let g = Geometry::new(lx.dims(), &self.shape, self.stride, self.padding)?;
+        let g = ConvGeometry::new(lx.dims(), &self.shape, self.stride, self.padding)?;
         let shape = Shape::from((g.n, g.oh(), g.ow(), g.o));
         let residual = match residual {
             Some((_, layout)) if layout.shape() != &shape => {
@@ -111,8 +111,8 @@ impl FrozenConv2d {
         };
         let add = Epilogue { bias: &self.bias, residual, relu: self.relu };
         let forward = match self.arithmetic {
-            Arithmetic::Float => forward,
-            Arithmetic::Integer => integer::forward,
+            ConvArithmetic::Float => forward,
+            ConvArithmetic::Integer => integer::forward,
         };
         Ok((CpuStorage::F32(forward(slice(x, lx)?, &*self.weight, add, &g)), shape))
     }
@@ -121,7 +121,7 @@ impl FrozenConv2d {
         if self.relu {
             bail!("conv2d: a frozen convolution with relu has no gradient")
         }
-        let g = Geometry::new(x.dims(), &self.shape, self.stride, self.padding)?;
+        let g = ConvGeometry::new(x.dims(), &self.shape, self.stride, self.padding)?;
         let gy = gy.contiguous()?;
         let dx = {
             let guard = gy.storage_and_layout();
@@ -133,7 +133,7 @@ impl FrozenConv2d {
     }
 }
 
-impl CustomOp1 for FrozenConv2d {
+impl CustomOp1 for InferenceConv2d {
     fn name(&self) -> &'static str {
         "frozen_conv2d"
     }
@@ -147,7 +147,7 @@ impl CustomOp1 for FrozenConv2d {
     }
 }
 
-impl CustomOp2 for FrozenConv2d {
+impl CustomOp2 for InferenceConv2d {
     fn name(&self) -> &'static str {
         "frozen_conv2d"
     }
