@@ -36,7 +36,8 @@ pub fn write_with(path: &Path, fill: impl FnOnce(&mut Writer<'_>) -> io::Result<
     write_through(path, |out| fill(out).map_err(|source| Error::io(path, source)))
 }
 
-/// As [`write_with`], for a `fill` that has a result and errors of its own.
+/// Lets `fill` write to `path` as [`write_with`] does, for a `fill` with a result and errors of its
+/// own.
 ///
 /// # Errors
 ///

@@ -40,7 +40,7 @@ pub struct Likelihood {
     pub divergence: Divergence,
 }
 
-/// Where data come from, and how likely they are.
+/// The source and the log-likelihood of data.
 #[derive(Clone, Debug)]
 pub struct Estimate {
     /// The source of each row, in the shape of the data.

@@ -1,4 +1,4 @@
-//! Who draws which random numbers: one domain of `quant_core::noise` for each use.
+//! The domains of `quant_core::noise`, one for each use of random numbers.
 //!
 //! The start noise of samples has domain 0, `quant_core::noise::NOISE_DOMAIN`.
 

@@ -36,7 +36,7 @@ pub struct Samples {
     /// Evaluations of the velocity per image; one with guidance counts once. Batches of an adaptive
     /// method may differ: that of the one with the most.
     pub nfe: usize,
-    /// Where the solver went on without having met its tolerances, in words.
+    /// A warning where the solver went on without having met its tolerances.
     pub warning: Option<String>,
 }
 

@@ -55,7 +55,7 @@ struct Latch<W> {
     /// None from the first error on.
     out: Option<W>,
     failed: Rc<Cell<Option<io::Error>>>,
-    /// Where the next byte goes, and how many there are.
+    /// Position of the next byte, and the number of bytes.
     at: u64,
     end: u64,
 }

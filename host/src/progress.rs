@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// Where progress goes.
+/// The reporter of progress on stderr.
 #[derive(Clone, Copy)]
 pub(crate) struct Reporter {
     quiet: bool,
@@ -16,7 +16,7 @@ impl Reporter {
         Self { quiet, bars: !quiet && !no_bars && io::stderr().is_terminal() }
     }
 
-    /// Nowhere.
+    /// A reporter that is silent.
     pub(crate) fn silent() -> Self {
         Self { quiet: true, bars: false }
     }

@@ -193,7 +193,7 @@ fn convert<const N: usize>(bytes: &[u8], out: &mut [f32], value: impl Fn([u8; N]
     out.iter_mut().zip(bytes.as_chunks().0).for_each(|(out, &bytes)| *out = value(bytes));
 }
 
-/// As [`convert`], for types that convert fast as arrays only.
+/// Converts values block by block, for types that convert fast as arrays only.
 fn blockwise<T: Copy + Default>(
     bytes: &[u8],
     out: &mut [f32],

@@ -46,7 +46,7 @@ pub(super) struct TorchArchive {
     records: Records,
     big_endian: bool,
     entries: Vec<TensorEntry>,
-    /// Where the elements of each entry lie.
+    /// The place of the elements of each entry.
     views: Vec<View>,
     left_out: Vec<LeftOut>,
     /// Names of the classes of objects that were passed over.
@@ -57,7 +57,7 @@ pub(super) struct TorchArchive {
     rest: Json,
 }
 
-/// Which part of a torch file is opened.
+/// The part of a torch file that is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RecordPart {
     /// The state dicts of nets.

@@ -108,7 +108,7 @@ fn is_writable(dtype: DType) -> bool {
 pub(super) struct Reader {
     file: Mapped,
     entries: Vec<TensorEntry>,
-    /// Where in the file the bytes of each entry are.
+    /// The byte range of each entry in the file.
     places: Vec<Range<usize>>,
     /// The header's metadata, in its order.
     metadata: Vec<(String, String)>,

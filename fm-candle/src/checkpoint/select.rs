@@ -1,4 +1,4 @@
-//! Which of a file's tensors are a net's, and under which names.
+//! The selection of a net among the tensors of a file.
 //!
 //! Training programs keep several nets in a file: raw weights and their average, under keys such as
 //! `model` and `ema_model`, or as prefixes of the names. [`nets`] finds them all; [`select`] takes
@@ -29,7 +29,7 @@ const MIN_TENSORS: usize = 8;
 /// A net in a file.
 #[derive(Debug)]
 pub(super) struct NetCandidate {
-    /// Where it lies: keys and prefix, joined by dots; empty for the whole file.
+    /// Its keys and prefix, joined by dots; empty for the whole file.
     pub(super) key: String,
     /// The part of the key that was a prefix of the tensors' names.
     pub(super) prefix: String,
@@ -39,7 +39,7 @@ pub(super) struct NetCandidate {
     pub(super) picks: Result<Picks, String>,
 }
 
-/// Which net is taken.
+/// The choice of a net.
 pub(super) struct Wanted<'a> {
     /// Not an average.
     pub(super) raw_weights: bool,
@@ -55,8 +55,8 @@ pub(super) struct Selected {
     pub(super) picks: Picks,
     /// True if the weights are averaged.
     pub(super) average: bool,
-    /// Where it lies, and the prefix of its tensors' names; `None` where all nets are taken, which
-    /// have nothing in common.
+    /// Its key, and the prefix of its tensors' names; `None` where all nets are taken, which have
+    /// nothing in common.
     pub(super) net: Option<(String, String)>,
 }
 

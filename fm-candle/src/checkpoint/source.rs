@@ -45,7 +45,7 @@ pub struct Source {
     tensors: Vec<TensorInfo>,
     /// The net's name of each of `tensors`.
     net_names: Vec<String>,
-    /// Where in the store's entries each of `tensors` is.
+    /// Index of each of `tensors` in the store's entries.
     picks: Vec<usize>,
     ema: bool,
     nets: Vec<NetInfo>,
@@ -53,7 +53,7 @@ pub struct Source {
     prefix: String,
 }
 
-/// Which of the nets in a file is opened.
+/// The choice of a net in a file.
 #[derive(Clone, Copy, Default)]
 pub struct Choice<'a> {
     /// Not an average.
@@ -70,7 +70,7 @@ pub type Fits<'a> = dyn Fn(&[TensorInfo]) -> bool + 'a;
 /// A net in a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NetInfo {
-    /// Where it lies: keys and prefix of its names, joined by dots; empty for the whole file.
+    /// Its keys and the prefix of its names, joined by dots; empty for the whole file.
     pub key: String,
     /// True if its weights are averaged over the steps of training.
     pub average: bool,
@@ -369,7 +369,7 @@ impl Source {
         self.store.torch()
     }
 
-    /// Where in the store's entries the tensor at `index` is.
+    /// The index of the tensor at `index` in the store's entries.
     pub(super) fn entry(&self, index: usize) -> usize {
         self.picks[index]
     }

@@ -20,7 +20,7 @@ use crate::ops::{ConvArithmetic, QuantizedWeight, WeightSource, is_finite};
 /// runs.
 pub struct FileWeights {
     source: Arc<Source>,
-    /// Where the tensors are that were not taken yet.
+    /// Index of each tensor that was not taken yet, by name.
     left: HashMap<String, usize>,
     device: Device,
     dtype: DType,

@@ -36,7 +36,7 @@ pub struct Item {
 /// A file and what is known of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct File {
-    /// Where it lies below the data folder, with `/`.
+    /// Path below the data folder, with `/`.
     pub path: String,
     /// Its size.
     pub bytes: u64,

@@ -24,12 +24,12 @@ use crate::error::{Error, Result};
 /// Longest silence of a server, and longest time to reach it.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Who asks servers for files.
+/// An HTTP client that fetches files.
 pub struct Client {
     agent: Agent,
 }
 
-/// Why a mirror's file was not taken.
+/// The reason why a mirror's file was not taken.
 enum FetchError {
     /// The mirror's fault, so that the next one may help.
     Mirror(String),
@@ -187,7 +187,7 @@ impl Client {
     }
 }
 
-/// Where the bytes of an answer belong: `a` of `Content-Range: bytes a-b/n`.
+/// The position in the file of the bytes of an answer: `a` of `Content-Range: bytes a-b/n`.
 fn first_byte(response: &http::Response<Body>) -> Option<u64> {
     let range = response.headers().get(header::CONTENT_RANGE)?.to_str().ok()?;
     range.trim().strip_prefix("bytes ")?.split_once('-')?.0.trim().parse().ok()

@@ -95,8 +95,8 @@ pub fn md5(images: &Images) -> Result<Checksum> {
     Ok(hasher.finish())
 }
 
-/// Where an IDX file called `name` by its authors may lie below the data folder, in the order in
-/// which it is looked for, and whether it is gzipped by its name.
+/// The paths below the data folder of an IDX file called `name` by its authors, in the order in
+/// which they are tried, each with true if it is gzipped by its name.
 pub(super) fn places(folder: &str, name: &str) -> impl Iterator<Item = (String, bool)> {
     let names = [name.to_string(), name.replace("-idx", ".idx")];
     let below = [format!("{folder}/raw/"), String::new()].into_iter();
@@ -108,7 +108,7 @@ pub(super) fn places(folder: &str, name: &str) -> impl Iterator<Item = (String, 
     })
 }
 
-/// Where the file called `name` lies.
+/// The path of the file called `name`.
 fn find(dir: &Path, folder: &str, name: &str) -> Result<PathBuf> {
     let mut paths = places(folder, name).map(|(place, _)| dir.join(place));
     paths.find(|path| regular::is_there(path)).ok_or_else(|| {

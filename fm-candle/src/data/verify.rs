@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 /// The result of the check of one file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    /// Where it lies, or would.
+    /// Its path, also where it is missing.
     pub path: PathBuf,
     /// Its state: right, missing or damaged.
     pub status: Status,
@@ -33,7 +33,7 @@ pub enum Status {
     Damaged(String),
 }
 
-/// By what a file was told to be right.
+/// The check that a file has passed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Basis {
     /// The checksum of the file.

@@ -35,7 +35,7 @@ const BATCH: usize = 16;
 /// Number of classes, 8 of them unused.
 const CLASSES: usize = 1008;
 
-/// Where features are taken.
+/// The layer from which features are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum FeatureLayer {
     /// The means of the 64 maps after the first maximum.
@@ -192,7 +192,7 @@ pub struct Extractor {
     pub net: Inception,
     /// The filter that resizes images to the net's input.
     pub resize: Resize,
-    /// Where features are taken.
+    /// The layer from which features are taken.
     pub layer: FeatureLayer,
 }
 
@@ -212,7 +212,7 @@ impl FeatureNet for Extractor {
         Ok(rows)
     }
 
-    /// Those without the bias, from the last 2048 features.
+    /// The logits without the bias, from the last 2048 features.
     fn logits(&self, rows: &[f32]) -> Result<(Vec<f32>, usize)> {
         if self.layer != FeatureLayer::D2048 {
             return Err(Error::Config(format!(

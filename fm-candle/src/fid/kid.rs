@@ -19,7 +19,7 @@ use super::rows::{Rows, products};
 use crate::error::{Error, Result};
 use crate::random::Domain;
 
-/// Which subsets are drawn.
+/// The number, size and seed of the subsets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Subsets {
     /// Number of subsets.

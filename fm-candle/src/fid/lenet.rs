@@ -209,7 +209,7 @@ impl FeatureNet for LeNet {
         self.rows_of(images, Self::features)
     }
 
-    /// Those of the ten classes.
+    /// The logits of the ten classes.
     fn logits(&self, rows: &[f32]) -> Result<(Vec<f32>, usize)> {
         let features = Tensor::from_slice(rows, (rows.len() / DIM, DIM), &self.device)?;
         Ok((self.classes(&features)?.flatten_all()?.to_vec1()?, CLASSES))

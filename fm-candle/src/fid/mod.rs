@@ -64,7 +64,7 @@ pub use statistics::Statistics;
 pub enum Features {
     /// The 84 features of [`lenet::LeNet`], for 28 x 28 grey images.
     LeNet,
-    /// Those of a layer of [`inception::Inception`], for images of any size.
+    /// The features of a layer of [`inception::Inception`], for images of any size.
     Inception(FeatureLayer),
 }
 

@@ -1,4 +1,4 @@
-//! Which net a state dict belongs to, when its file does not say.
+//! Identification of the net of a state dict, when its file does not say.
 
 use std::collections::{HashMap, HashSet};
 
@@ -34,7 +34,7 @@ pub fn identify(tensors: &[TensorInfo]) -> Result<UNetConfig> {
     )))
 }
 
-/// Where each parameter of the net is among `tensors`, in state-dict order.
+/// The index of each parameter of the net among `tensors`, in state-dict order.
 ///
 /// # Errors
 /// Parameters that are missing or have another shape, and tensors that the net has no place for.

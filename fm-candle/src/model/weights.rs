@@ -1,5 +1,5 @@
-//! Where a net's parameters come from: fresh random values, a stored state dict, or nowhere
-//! (shapes alone).
+//! Sources of a net's parameters: fresh random values, a stored state dict, or nowhere (shapes
+//! alone).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -185,7 +185,7 @@ impl Weight {
     }
 }
 
-/// Why a tensor cannot be used in f16.
+/// The reason why a tensor cannot be used in f16.
 pub(crate) const BEYOND_F16: &str = "holds weights beyond f16; use bf16 or f32";
 
 /// A stored tensor as a constant parameter of this shape, on `device` in `dtype`.

@@ -22,7 +22,8 @@ impl Decode {
         self.bits.packed_len(self.row_len)
     }
 
-    /// As `decode` in `cuda/kernels.cu`, index by index; `store` rounds to the result's type.
+    /// Decodes the rows as `decode` in `cuda/kernels.cu` does, index by index; `store` rounds to
+    /// the result's type.
     pub(super) fn apply<T: Copy>(
         &self,
         codes: &[u8],

@@ -125,7 +125,7 @@ pub(super) struct GroupNorm {
 }
 
 impl GroupNorm {
-    /// As [`group_norm`], with a row of `a`, then of `b`, for each image.
+    /// [`group_norm`] by the GPU kernel, with a row of `a`, then of `b`, for each image.
     ///
     /// # Shapes: `x: [n, .., c]`, `ab: [n, 2 c]`, result as `x`
     #[cfg(feature = "cuda")]

@@ -71,7 +71,7 @@ pub(crate) enum Special {
 }
 
 impl core::fmt::Display for Special {
-    /// Why the tensor cannot be a weight, and the way out.
+    /// Writes why the tensor cannot be a weight, and the remedy.
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
             Self::Sparse => write!(f, "is sparse; to_dense() it before saving"),

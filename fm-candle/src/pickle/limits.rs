@@ -1,6 +1,6 @@
 //! Limits on the size and depth of a pickle, and the result of reading one.
 
-/// Why a pickle, or a value in it, is refused.
+/// A result whose error says why a pickle, or a value in it, is refused.
 pub(super) type Result<T> = core::result::Result<T, String>;
 
 /// Longest pickle of a checkpoint in bytes; upstream's largest needs half of one MiB.

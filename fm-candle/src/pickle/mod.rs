@@ -36,7 +36,8 @@ impl Pickle {
         Self::load_within(input, MAX_BYTES)
     }
 
-    /// As [`Pickle::load`], but reading, and making strings, of no more than `limit` bytes.
+    /// Runs the pickle at the start of `input`, reading, and making strings, of no more than
+    /// `limit` bytes.
     pub(crate) fn load_within(input: impl Read, limit: u64) -> Result<Self> {
         let input = input.take(limit);
         let pickle = Self { root: Value::None, nodes: Vec::new(), foreign: Vec::new() };

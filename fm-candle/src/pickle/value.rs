@@ -45,7 +45,7 @@ pub(super) enum Node {
     Array(NumpyArray),
 }
 
-/// Where the elements of tensors lie.
+/// A storage, which holds the elements of tensors.
 #[derive(Debug)]
 pub(crate) struct TensorStorage {
     /// Name of the record in the file.

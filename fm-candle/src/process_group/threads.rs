@@ -12,7 +12,7 @@ struct Table {
     barrier: Barrier,
 }
 
-/// One of them.
+/// One of the threads.
 struct Thread {
     rank: Rank,
     table: Arc<Table>,

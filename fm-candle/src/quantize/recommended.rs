@@ -1,4 +1,4 @@
-//! Which tensors are better kept at more bits: few weights, and much depends on them.
+//! The tensors that are better kept at more bits: few weights, on which much depends.
 
 /// `true` if a tensor of a U-Net of upstream's names is one of those that are usually kept at 16
 /// bits: the first and the last convolution, the embeddings of time and label, and every vector

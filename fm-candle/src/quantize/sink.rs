@@ -1,4 +1,4 @@
-//! Where packed files go: to disk, into memory, or nowhere.
+//! Sinks of packed files: to disk, into memory, or nowhere.
 
 use std::io::{Seek, SeekFrom, Write};
 use std::path::Path;

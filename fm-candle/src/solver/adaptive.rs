@@ -26,7 +26,7 @@ use crate::ops::is_finite;
 /// A step that an adaptive method tried.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SolverStep {
-    /// Where it starts.
+    /// Time at which it starts.
     pub t: f64,
     /// Its length, negative backward in time.
     pub h: f64,

@@ -92,7 +92,7 @@ impl Adams {
 /// A step of `implicit_adams` whose corrections still differed after the last of them.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Unconverged {
-    /// Where the step starts.
+    /// Time at which the step starts.
     pub t: f64,
     /// Its number, from 0.
     pub step: usize,

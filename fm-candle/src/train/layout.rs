@@ -119,7 +119,7 @@ pub(super) struct Found {
     pub(super) average: Option<(Source, u64)>,
     /// The optimizer's tensors.
     optimizer: Source,
-    /// Where in them the tensor of a name is.
+    /// Index of the tensor of each name among them.
     places: HashMap<String, usize>,
     /// Settings of the optimizer; the average's are not among them.
     pub(super) adam: AdamWConfig,

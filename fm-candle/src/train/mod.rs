@@ -51,7 +51,7 @@ pub struct Trainer {
     optimizer: AdamW,
     schedule: Schedule,
     progress: TrainProgress,
-    /// Where it stood before the first batch whose gradients are pending.
+    /// The progress before the first batch whose gradients are pending.
     updated: TrainProgress,
     /// Gradients of the batches since the last update.
     pending: Vec<Option<Tensor>>,
@@ -140,7 +140,7 @@ impl Trainer {
         &self.schedule
     }
 
-    /// Where the run stands.
+    /// The progress of the run.
     pub fn progress(&self) -> TrainProgress {
         self.progress
     }

@@ -142,7 +142,7 @@ impl AdamW {
     /// Weights that cannot be read from the device.
     pub fn skip(&mut self, vars: &[(String, Var)]) -> Result<()> {
         self.averaged += 1;
-        let follow = Coefficients::new(&self.config, 1, self.averaged, 0.0).follow;
+        let ema_rate = Coefficients::new(&self.config, 1, self.averaged, 0.0).ema_rate;
         if self.config.ema_decay.is_none() {
             return Ok(());
         }
@@ -151,12 +151,12 @@ impl AdamW {
             State::Host(AdamMoments { average, .. }) => {
                 let values = var.flatten_all()?.to_vec1::<f32>()?;
                 for (a, w) in average.iter_mut().zip(values) {
-                    *a -= follow * (*a - w);
+                    *a -= ema_rate * (*a - w);
                 }
                 Ok(())
             }
             #[cfg(feature = "cuda")]
-            State::Gpu(moments) => Ok(cuda::follow(moments, var, follow)?),
+            State::Gpu(moments) => Ok(cuda::ema_update(moments, var, ema_rate)?),
         })
     }
 }
@@ -218,13 +218,17 @@ pub fn norm(grads: &[Option<Tensor>]) -> Result<f64> {
 
 /// The factors of one update.
 struct Coefficients {
-    shrink: f32,
+    /// `1 - lr weight_decay`.
+    decay: f32,
     beta1: f32,
     beta2: f32,
+    /// The learning rate with the first moment's bias correction, `lr / (1 - beta1^k)`.
     rate: f32,
-    unbias: f32,
+    /// That of the second moment's root, `1 / sqrt(1 - beta2^k)`.
+    bias_correction: f32,
     eps: f32,
-    follow: f32,
+    /// `1 - decay` of the average.
+    ema_rate: f32,
 }
 
 impl Coefficients {
@@ -233,23 +237,23 @@ impl Coefficients {
         let k = i32::try_from(updates).unwrap_or(i32::MAX);
         let (b1, b2) = config.betas;
         let n = averaged as f64;
-        let decay = config.ema_decay.unwrap_or(1.0).min((1.0 + n) / (10.0 + n));
+        let ema_decay = config.ema_decay.unwrap_or(1.0).min((1.0 + n) / (10.0 + n));
         Self {
-            shrink: (1.0 - lr * config.weight_decay) as f32,
+            decay: (1.0 - lr * config.weight_decay) as f32,
             beta1: b1 as f32,
             beta2: b2 as f32,
             rate: (lr / (1.0 - b1.powi(k))) as f32,
-            unbias: (1.0 / (1.0 - b2.powi(k)).sqrt()) as f32,
+            bias_correction: (1.0 / (1.0 - b2.powi(k)).sqrt()) as f32,
             eps: config.eps as f32,
-            follow: (1.0 - decay) as f32,
+            ema_rate: (1.0 - ema_decay) as f32,
         }
     }
 
     /// The arguments of the GPU kernel.
     #[cfg(feature = "cuda")]
     fn on_gpu(&self) -> cuda::AdamStep {
-        let Self { shrink, beta1, beta2, rate, unbias, eps, follow } = *self;
-        cuda::AdamStep { shrink, beta1, beta2, rate, unbias, eps, follow }
+        let Self { decay, beta1, beta2, rate, bias_correction, eps, ema_rate } = *self;
+        cuda::AdamStep { decay, beta1, beta2, rate, bias_correction, eps, ema_rate }
     }
 
     /// The update of one parameter, in parallel pieces.
@@ -273,7 +277,7 @@ impl Coefficients {
                     || {
                         self.update(values, grad, mean, square);
                         for (a, &w) in average.iter_mut().zip(&*values) {
-                            *a -= self.follow * (*a - w);
+                            *a -= self.ema_rate * (*a - w);
                         }
                     },
                 );
@@ -287,7 +291,7 @@ impl Coefficients {
         for ((w, &g), (m, s)) in values.iter_mut().zip(grad).zip(moments) {
             *m = self.beta1 * *m + (1.0 - self.beta1) * g;
             *s = self.beta2 * *s + (1.0 - self.beta2) * g * g;
-            *w = *w * self.shrink - self.rate * *m / (s.sqrt() * self.unbias + self.eps);
+            *w = *w * self.decay - self.rate * *m / (s.sqrt() * self.bias_correction + self.eps);
         }
     }
 }

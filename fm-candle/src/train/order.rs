@@ -1,4 +1,4 @@
-//! Which images a process trains on, in which order.
+//! The order of the training images, and the part of each process.
 
 use core::ops::Range;
 

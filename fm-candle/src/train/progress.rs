@@ -1,8 +1,8 @@
-//! Where a run stands.
+//! The progress of a run.
 
 use serde::{Deserialize, Serialize};
 
-/// Where a run stands.
+/// The progress of a run, in epochs, batches and images.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct TrainProgress {

@@ -189,7 +189,7 @@ fn entry<T: DeserializeOwned>(path: &Path, file: &Source, key: &str) -> Result<O
     read.map_err(|error| Error::file(path, format!("{key}: {error}")))
 }
 
-/// Where the run in a checkpoint stands.
+/// The progress of the run in a checkpoint.
 fn progress(path: &Path, found: &Found, config: &TrainConfig) -> Result<TrainProgress> {
     let saved: Option<TrainConfig> = entry(path, &found.weights, CONFIG_KEY)?;
     let progress: Option<TrainProgress> = entry(path, &found.weights, PROGRESS_KEY)?;

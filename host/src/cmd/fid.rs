@@ -83,7 +83,7 @@ struct FidReport {
     warnings: Vec<String>,
     /// The suffix of a measure's name: ` (LeNet features)`.
     features: String,
-    /// Which sets they are, of how many images, and how these were resized.
+    /// The sets, their numbers of images, and the resize filter.
     sets: String,
 }
 

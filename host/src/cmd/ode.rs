@@ -199,7 +199,7 @@ impl OdeOptions {
     }
 }
 
-/// Whose the option is, where `method` knows nothing of it.
+/// The owner of the option, where `method` does not take it.
 fn stranger(key: &str, method: Method, edm: bool) -> Option<&'static str> {
     let adaptive = method.is_adaptive();
     let implicit = method == Method::ImplicitAdams;

@@ -1,4 +1,5 @@
-//! Where samples go: one picture, a folder of them, or a file of numbers, by the output's name.
+//! The output of samples: one picture, a folder of them, or a file of numbers, by the output's
+//! name.
 
 use core::fmt;
 use std::path::{Path, PathBuf, is_separator};

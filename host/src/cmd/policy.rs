@@ -42,7 +42,7 @@ pub(crate) struct PolicyArgs {
 enum Keep {
     /// The usual sensitive tensors, at 16 bits.
     Recommended,
-    /// Those of a name.
+    /// The tensors whose names match.
     Named { glob: GlobMatcher, width: Width },
 }
 

@@ -154,7 +154,7 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
 struct Comparison {
     net: Box<dyn FeatureNet>,
     features: Features,
-    /// Which net it is, with the fingerprint of its weights.
+    /// Name of the net, with the fingerprint of its weights.
     name: String,
     /// Name of the distance, which includes the resize filter.
     label: String,

@@ -52,7 +52,7 @@ pub(crate) fn run(args: &Args, common: &Common) -> Result<()> {
     Ok(checkpoint::safetensors::save(&args.output, &[("v".into(), v)], &[])?)
 }
 
-/// Where the net is evaluated.
+/// The points at which the net is evaluated.
 struct VelocityInputs {
     x: Tensor,
     t: Tensor,

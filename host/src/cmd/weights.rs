@@ -1,4 +1,4 @@
-//! Which weights of a CHECKPOINT are taken: options that all commands share which read one.
+//! The options that choose the weights of a CHECKPOINT, shared by all commands that read one.
 
 use std::path::Path;
 

@@ -60,7 +60,7 @@ const C: &[Template] = &[
 /// The versions that the tests of the firmware are built with; cargo drops what a project does not use.
 const LOCK: &str = include_str!("../../../tests/firmware/Cargo.lock");
 
-/// Where a project has quant-core from.
+/// The source of quant-core in a project.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum EngineSource {
     Folder(PathBuf),

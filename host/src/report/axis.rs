@@ -1,4 +1,4 @@
-//! Where a number lies along an axis, and which numbers the axis names.
+//! Axes of charts: the positions of numbers, and the ticks.
 
 /// The scale of an axis, linear or logarithmic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,7 +51,7 @@ impl Axis {
         self.scale.places(value)
     }
 
-    /// Where `value` lies: 0 at the low end, 1 at the high end.
+    /// The position of `value`: 0 at the low end, 1 at the high end.
     pub(super) fn position(&self, value: f64) -> f64 {
         let [low, high] = self.ends;
         (self.scale.forward(value) - low) / (high - low)

@@ -37,7 +37,8 @@ pub(super) struct Series {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Point {
     pub(super) x: f64,
-    /// Like `x`: what its axis cannot place (not finite, or no logarithm) is left out.
+    /// The measured value; what its axis cannot place (not finite, or no logarithm) is left out, as
+    /// for `x`.
     pub(super) y: f64,
     /// Half of the interval about `y`.
     pub(super) error: Option<f64>,
@@ -298,7 +299,7 @@ impl Frame {
         BOTTOM - self.y.position(y) * (BOTTOM - TOP)
     }
 
-    /// Like `up`; what has no place is below all that has one.
+    /// The height of `y` on the page; that of a value without a place on the axis is the bottom.
     fn up_clamped(&self, y: f64) -> f64 {
         if self.y.places(y) { self.up(y) } else { BOTTOM }
     }

@@ -1,6 +1,6 @@
 //! Columns of the tables that people read: how a number is printed, and who is best.
 
-/// Which end of a column is the good one.
+/// The better end of a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Better {
     Higher,
@@ -10,9 +10,9 @@ pub(super) enum Better {
 /// The number format of a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Digits {
-    /// That many after the point.
+    /// This number of digits after the point.
     Fixed(usize),
-    /// That many in all, with a power of ten where the number is very large or small.
+    /// This number of digits in all, with a power of ten where the number is very large or small.
     Significant(u8),
 }
 

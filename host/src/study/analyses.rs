@@ -54,7 +54,7 @@ pub(super) struct Measured {
 }
 
 impl<'a> Analyses<'a> {
-    /// Those of the full-precision net; `noise` is that of the samples.
+    /// The analyses of the full-precision net; `noise` is that of the samples.
     pub(super) fn of(study: &'a Study, net: &'a UNet, noise: &Tensor) -> Result<Self> {
         let device = &study.device;
         let mut real = study.real.clone();
@@ -96,7 +96,7 @@ impl<'a> Analyses<'a> {
         })
     }
 
-    /// Those of a quantized net, the norm of whose change of weights is `weights`.
+    /// The analyses of a quantized net, the norm of whose change of weights is `weights`.
     pub(super) fn measure(&self, net: &UNet, weights: f64) -> Result<Measured> {
         let study = self.study;
         let latents = Latents::of(net, &self.shown).context("latents of real images")?;

@@ -64,7 +64,7 @@ pub(crate) struct Study {
     pub(crate) seed: u64,
     /// The features of the Fréchet distance.
     pub(crate) features: Box<dyn FeatureNet>,
-    /// Which net they are of, with the fingerprint of its weights.
+    /// Name of their net, with the fingerprint of its weights.
     pub(crate) features_name: String,
     /// Name of the distance.
     pub(crate) fid_label: String,
@@ -83,7 +83,7 @@ pub(crate) struct Study {
     pub(crate) dir: PathBuf,
     /// Replace a study with other settings in the folder; else it is an error.
     pub(crate) replace: bool,
-    /// Where to compute.
+    /// The device to compute on.
     pub(crate) device: Device,
     /// The type that the nets compute in.
     pub(crate) dtype: NetPrecision,

@@ -53,7 +53,7 @@ impl Session {
         Self { tag: OPEN, model, file, run: None }
     }
 
-    /// Where it lies itself.
+    /// The span of memory of the model itself.
     pub(super) fn own(&self) -> Checked<Span> {
         Span::of(core::ptr::from_ref(self).cast::<FmqModel>(), 1)
     }

@@ -57,7 +57,7 @@ impl Arena {
         Ok(Self { start, span })
     }
 
-    /// Where it lies.
+    /// The span of memory of the arena.
     pub(super) const fn span(&self) -> Span {
         self.span
     }

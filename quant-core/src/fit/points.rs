@@ -26,7 +26,7 @@ pub(super) type Row = [f64; 4];
 pub(super) struct Points<'a> {
     importance: Option<&'a [f32]>,
     keys: Vec<u64>,
-    /// Where the keys of each point start; one more for the end.
+    /// Index of the first key of each point; one more for the end.
     first: Vec<u32>,
     rows: Vec<Row>,
     mean: f64,

@@ -31,7 +31,7 @@ use core::mem::replace;
 /// The smallest step of the pattern search, as a part of the scale.
 const FINEST: f64 = 1.0 / 256.0;
 
-/// Where the pattern search looks from both ends.
+/// Directions in which the pattern search moves both ends.
 const DIRECTIONS: [(f64, f64); 8] = [
     (-1.0, 0.0),
     (1.0, 0.0),

@@ -116,7 +116,7 @@ pub struct Tensors<'a> {
     file: &'a [u8],
     records: &'a [[u8; RECORD_LEN]],
     names: Names<'a>,
-    /// Where the data of the first of them start.
+    /// Offset of the data of the first of them in the file.
     start: usize,
 }
 

@@ -216,7 +216,7 @@ impl Record {
         Ok(Self { shape, encoding, start, end })
     }
 
-    /// Where the data of the next tensor starts.
+    /// Offset at which the data of the next tensor starts.
     pub(super) const fn next(&self) -> usize {
         self.end.saturating_add(padding(self.end, ALIGN))
     }

@@ -79,7 +79,7 @@ pub struct Writer<S> {
     sink: S,
     /// The head as far as it is known: sections, and records of the tensors so far.
     head: Vec<u8>,
-    /// Where the next record goes.
+    /// Offset of the next record in the head.
     record_at: usize,
     shapes: Option<vec::IntoIter<Vec<usize>>>,
     /// Bytes that describe each tensor in the head; then, for those added, all of its bytes.

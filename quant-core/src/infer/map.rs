@@ -23,7 +23,7 @@ impl Values {
 /// A feature map `[channels, height, width]` in the arena, plane after plane.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Map {
-    /// Where its first plane starts.
+    /// Offset of its first plane.
     pub(super) at: usize,
     pub(super) channels: usize,
     pub(super) height: usize,

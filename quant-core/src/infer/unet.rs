@@ -146,8 +146,8 @@ impl SizedNet<'_> {
         if feature < 6 { sine } else { cosine }
     }
 
-    /// Where in the image the pixel of a plane of patches lies: channel `c p^2 + dy p + dx` holds the
-    /// pixels at (dy, dx) of channel c.
+    /// The index in the image of a pixel of a plane of patches: channel `c p^2 + dy p + dx` holds
+    /// the pixels at (dy, dx) of channel c.
     pub(super) fn pixel(&self, channel: usize, pixel: usize) -> usize {
         let (patch, width) = (self.patch(), self.width.max(1));
         let area = (patch * patch).max(1);

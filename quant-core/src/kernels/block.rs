@@ -1,9 +1,9 @@
 //! The step of the vector kernels: 64 packed codes, whatever their width.
 //!
-//! A block is 8·B bytes, so the loops get it, and the slice for its results, as arrays. A word
-//! that holds a part of it is read from where the part starts, or as far behind as the block
-//! reaches, and then the codes start some whole bytes up in the word. With 1 bit and words of four
-//! bytes for 8 codes each:
+//! A block is 8·B bytes, so the loops get it, and the slice for its results, as arrays. A word that
+//! holds a part of it is read from where the part starts, or as far on as the block reaches, and
+//! then the codes start some whole bytes up in the word. With 1 bit and words of four bytes for 8
+//! codes each:
 //!
 //! ```text
 //! byte      0 1 2 3 4 5 6 7

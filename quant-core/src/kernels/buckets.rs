@@ -25,7 +25,7 @@ const TOGETHER: usize = 4;
 /// Bytes of a word.
 const WORD: usize = size_of::<i32>();
 
-/// Where the words lie that a row of weights meets, counted from the first.
+/// Layout of the input words that a row of weights meets, counted from the first.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Layout {
     /// Lines of weights, and their length: 3 or 1.
@@ -67,7 +67,7 @@ pub(crate) struct Buckets<'a> {
     sorted: [Bucket; BUCKETS],
     /// Buckets of which there may be words.
     count: usize,
-    /// Where the words lie, in bytes, bucket after bucket.
+    /// Offsets of the words in bytes, bucket after bucket.
     offsets: &'a [u16],
     /// Words up to the farthest.
     reach: usize,

@@ -76,7 +76,7 @@ pub(super) mod plain {
         [dot(s0, x0, w), dot(s1, x1, w), dot(s2, x2, w), dot(s3, x3, w)]
     }
 
-    /// As `four`, for three pixels.
+    /// Adds to the sums of three neighbours the products of three taps.
     #[cfg(any(test, not(fmq_thumb1)))]
     #[inline]
     pub(crate) fn three(

@@ -101,8 +101,8 @@ fn fitting<const B: usize>(codes: &[u8]) -> usize {
     codes.iter().take_while(|&&code| code <= max_code(B)).count()
 }
 
-/// Behind the last eight codes that both slices hold: the bytes left, and the places for the codes
-/// that are whole in them, fewer than eight.
+/// The rest after the last eight codes that both slices hold: the bytes left, and the places for
+/// the codes that are whole in them, fewer than eight.
 fn rest<'a, const B: usize, T>(bytes: &'a [u8], out: &'a mut [T]) -> (&'a [u8], &'a mut [T]) {
     let eights = (bytes.len() / B).min(out.len() / 8);
     let bytes = bytes.get(eights * B..).unwrap_or(&[]);

@@ -17,7 +17,7 @@ use crate::atomic::Writer;
 const LOCAL: [u8; 4] = *b"PK\x03\x04";
 const CENTRAL: [u8; 4] = *b"PK\x01\x02";
 const DESCRIPTOR: [u8; 4] = *b"PK\x07\x08";
-/// Where flags and sum stand in them.
+/// Offsets of flags and sum in them.
 const LOCAL_FLAGS: u64 = 6;
 const LOCAL_SUM: u64 = 14;
 const CENTRAL_SUM: u64 = 16;

@@ -1,4 +1,4 @@
-//! Where in a torch file the state dicts of nets lie: in the dictionary that was saved, or in
+//! The search for the state dicts of nets in a torch file: in the dictionary that was saved, or in
 //! dictionaries within it, beside optimizers, counters and arguments.
 
 use super::super::keys;

@@ -19,18 +19,18 @@ pub(super) struct Records {
     pub(super) layout: RecordLayout,
 }
 
-/// Where the storages lie.
+/// The layout of the storages in the file.
 #[derive(Debug)]
 pub(super) enum RecordLayout {
     Zip {
         archive: TorchArchive,
         folder: String,
     },
-    /// Behind the pickles of a legacy stream.
+    /// After the pickles of a legacy stream: the range of each storage.
     Stream(HashMap<String, Range<u64>>),
 }
 
-/// Where a storage lies.
+/// The place of a storage.
 enum Place<'a> {
     /// Stored plainly, in the bytes of this range of the file, if that has them all.
     Plain(Range<u64>),
@@ -58,7 +58,7 @@ impl Records {
         .map_err(|error| failed(key, &error))
     }
 
-    /// Where in the file the storage `key` lies, as it is.
+    /// The byte range of the storage `key`, which must be stored plainly, in the file.
     pub(super) fn plain(&self, key: &str) -> Result<Range<u64>, String> {
         match self.find(key)? {
             Place::Plain(range) => {
@@ -102,7 +102,7 @@ fn failed(key: &str, error: &io::Error) -> String {
     format!("its storage `{key}`: {error}")
 }
 
-/// Where the record of this index lies.
+/// The place of the record of this index.
 ///
 /// The CRC-32 of a stored record is not looked at, as in torch, which can be told to write none
 /// (`torch.serialization.set_crc32_options`).

@@ -34,11 +34,11 @@ pub(in crate::checkpoint) struct Rewrite<'a> {
 #[derive(Debug)]
 struct Shared {
     bytes: Vec<u8>,
-    /// Which elements have their new value.
+    /// True for elements that have their new value.
     put: Vec<bool>,
 }
 
-/// Why a tensor did not get its elements.
+/// The reason why a tensor did not get its elements.
 #[derive(Debug)]
 pub(in crate::checkpoint) enum RewriteError {
     /// The file cannot be written.

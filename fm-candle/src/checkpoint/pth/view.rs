@@ -1,4 +1,4 @@
-//! Where in its storage a tensor's elements lie: any strided view.
+//! Strided views: the place of a tensor's elements in its storage.
 
 use std::borrow::Cow;
 
@@ -7,7 +7,7 @@ use ::safetensors::Dtype;
 use super::super::entry::{count, size_of};
 use crate::pickle::{Element, Pickle, Rebuild, Value};
 
-/// Where the elements of a tensor lie, counted in elements of its storage.
+/// The place of the elements of a tensor, counted in elements of its storage.
 #[derive(Debug)]
 pub(super) struct View {
     pub(super) key: String,
@@ -21,7 +21,7 @@ pub(super) struct View {
     pub(super) negated: bool,
 }
 
-/// Why a tensor has no [`View`].
+/// The reason why a tensor has no [`View`].
 #[derive(Debug)]
 pub(super) enum NoView {
     /// Its description in the file is invalid.
@@ -138,7 +138,7 @@ impl View {
         is_row_major(shape, &self.strides)
     }
 
-    /// Where in the storage the elements lie, in row-major order; the view is not empty.
+    /// The indices of the elements in the storage, in row-major order; the view is not empty.
     pub(super) fn places(&self, shape: &[usize]) -> impl Iterator<Item = usize> {
         places(shape, &self.strides).map(|place| self.start + place)
     }
@@ -163,7 +163,7 @@ fn gather(bytes: &[u8], size: usize, shape: &[usize], strides: &[usize]) -> Vec<
     gathered
 }
 
-/// Where the elements of a strided view lie, in row-major order, counted from the first.
+/// The indices of the elements of a strided view, in row-major order, counted from the first.
 fn places(shape: &[usize], strides: &[usize]) -> impl Iterator<Item = usize> {
     let mut indices = vec![0; shape.len()];
     let mut next = 0;

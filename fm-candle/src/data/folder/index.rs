@@ -1,4 +1,4 @@
-//! Which images a folder holds, and of which class.
+//! The images of a folder, and their classes.
 //!
 //! The rules are those of torchvision's `ImageFolder`: each folder inside is a class, by name; its
 //! files, those of folders deeper down included, are ordered by folder, then by name; a file counts
@@ -125,7 +125,7 @@ impl Index {
         self.starts[class]..self.starts[class + 1]
     }
 
-    /// Where image `i` lies.
+    /// The path of image `i`.
     pub(super) fn path(&self, i: usize) -> PathBuf {
         let (folder, name) = &self.files[i];
         self.folders[*folder].join(Path::new(name))

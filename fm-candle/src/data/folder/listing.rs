@@ -47,7 +47,7 @@ pub(super) fn is_image(name: &OsStr) -> bool {
 pub struct Hidden {
     /// Number of them.
     pub count: usize,
-    /// One of them.
+    /// Path of one of them.
     pub example: Option<PathBuf>,
 }
 

@@ -49,7 +49,7 @@ pub struct FolderOptions {
 }
 
 impl Default for FolderOptions {
-    /// Whole images of their own size, none of them bad, 4 GiB of them kept.
+    /// Options for whole images of their own size, none of them bad, 4 GiB of them kept.
     fn default() -> Self {
         Self { image_size: None, crop: Crop::Whole, skip_bad: false, cache_bytes: 4 << 30 }
     }
@@ -119,7 +119,7 @@ impl Folder {
         Ok(folder)
     }
 
-    /// Where image `i` lies.
+    /// The path of image `i`.
     ///
     /// # Panics
     ///
@@ -250,7 +250,7 @@ impl ImageSet for Folder {
     }
 }
 
-/// Where the images of one half lie.
+/// The folder of the images of one half.
 fn half(dir: &Path, split: Split) -> Result<PathBuf> {
     let (names, others): (&[_], &[_]) = match split {
         Split::Train => (&["train"], &["val", "test"]),

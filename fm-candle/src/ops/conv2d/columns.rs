@@ -30,7 +30,7 @@ use crate::ops::real::{slice, wide};
 /// Most bytes of columns at a time, unless those of one image are more; the tests see many groups.
 const BUDGET: usize = if cfg!(test) { 8 << 10 } else { 256 << 20 };
 
-/// As [`conv2d`](super::conv2d).
+/// [`conv2d`](super::conv2d) by candle's operations.
 pub(in crate::ops) fn conv2d(
     x: &Tensor,
     weight: &Tensor,

@@ -74,7 +74,7 @@ impl InferenceConv2d {
         Self { padding, ..self }
     }
 
-    /// This convolution followed by a ReLU; it has no gradient.
+    /// This convolution followed by a `ReLU`; it has no gradient.
     #[must_use]
     pub fn with_relu(self) -> Self {
         Self { relu: true, ..self }

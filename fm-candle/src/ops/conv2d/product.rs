@@ -12,7 +12,7 @@ pub(super) const ROWS: usize = 8;
 /// Columns of a panel.
 pub(super) const COLUMNS: usize = 32;
 
-/// Where a product goes.
+/// The target of a product.
 pub(super) struct Target<'a> {
     /// Row `i` begins at `i * stride`.
     pub dst: &'a mut [f32],

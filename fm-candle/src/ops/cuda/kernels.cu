@@ -247,24 +247,24 @@ DROPOUT(dropout_bf16, BF16)
 //
 // All: [n].
 extern "C" __global__ void adamw(float *w, const float *g, float *m, float *s, float *average,
-                                 unsigned n, float shrink, float beta1, float beta2, float rate,
-                                 float unbias, float eps, float follow) {
+                                 unsigned n, float decay, float beta1, float beta2, float rate,
+                                 float bias_correction, float eps, float ema_rate) {
     const unsigned step = gridDim.x * blockDim.x;
     for (unsigned i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += step) {
         const float mean = beta1 * m[i] + (1.0f - beta1) * g[i];
         const float square = beta2 * s[i] + (1.0f - beta2) * g[i] * g[i];
-        const float value = w[i] * shrink - rate * mean / (sqrtf(square) * unbias + eps);
+        const float value = w[i] * decay - rate * mean / (sqrtf(square) * bias_correction + eps);
         m[i] = mean;
         s[i] = square;
         w[i] = value;
         if (average) {
-            average[i] -= follow * (average[i] - value);
+            average[i] -= ema_rate * (average[i] - value);
         }
     }
 }
 
 // average <- average - rate (average - w); all: [n].
-extern "C" __global__ void follow(float *average, const float *w, unsigned n, float rate) {
+extern "C" __global__ void ema_update(float *average, const float *w, unsigned n, float rate) {
     const unsigned step = gridDim.x * blockDim.x;
     for (unsigned i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += step) {
         average[i] -= rate * (average[i] - w[i]);

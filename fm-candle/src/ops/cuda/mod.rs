@@ -25,7 +25,7 @@ pub(super) use cudnn::{convolve, convolve_input_gradient, convolve_weight_gradie
 pub(super) use launch::{columns, decode, dropout};
 pub(super) use norm::{Norm, modulate, modulate_gradient, norm, norm_gradient};
 pub(super) use rows::{add_bias, softmax, softmax_gradient};
-pub(crate) use update::{AdamStep, GpuMoments, adamw, follow, sum_of_squares};
+pub(crate) use update::{AdamStep, GpuMoments, adamw, ema_update, sum_of_squares};
 
 const KERNELS: &str = concat!(include_str!("kernels.cu"), include_str!("norm.cu"));
 
@@ -91,7 +91,7 @@ mod tests {
         for (what, kind) in of_types.concat().into_iter().chain(of_sizes) {
             assert!(assembly.contains(&format!(".entry {what}_{kind}(")), "{what}_{kind}");
         }
-        for what in ["adamw", "follow", "squares"] {
+        for what in ["adamw", "ema_update", "squares"] {
             assert!(assembly.contains(&format!(".entry {what}(")), "{what}");
         }
     }

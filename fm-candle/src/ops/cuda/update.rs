@@ -46,13 +46,13 @@ impl GpuMoments {
 /// The factors of an update; see `train::optimizer`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct AdamStep {
-    pub shrink: f32,
+    pub decay: f32,
     pub beta1: f32,
     pub beta2: f32,
     pub rate: f32,
-    pub unbias: f32,
+    pub bias_correction: f32,
     pub eps: f32,
-    pub follow: f32,
+    pub ema_rate: f32,
 }
 
 /// One update of a parameter and its state.
@@ -85,8 +85,8 @@ pub(crate) fn adamw(
         Some(average) => launch.arg(average),
         None => launch.arg(&none),
     };
-    launch.arg(&count).arg(&step.shrink).arg(&step.beta1).arg(&step.beta2).arg(&step.rate);
-    launch.arg(&step.unbias).arg(&step.eps).arg(&step.follow);
+    launch.arg(&count).arg(&step.decay).arg(&step.beta1).arg(&step.beta2).arg(&step.rate);
+    launch.arg(&step.bias_correction).arg(&step.eps).arg(&step.ema_rate);
     // SAFETY: the arguments are those of the kernel in `kernels.cu`, in order and type; it touches
     // the first `n` elements of each, which all have, and no average where its address is 0.
     unsafe { launch.launch(spread(n)?) }.w()?;
@@ -97,7 +97,7 @@ pub(crate) fn adamw(
 ///
 /// # Errors
 /// A parameter of another length than its state's.
-pub(crate) fn follow(state: &mut GpuMoments, var: &Var, rate: f32) -> Result<()> {
+pub(crate) fn ema_update(state: &mut GpuMoments, var: &Var, rate: f32) -> Result<()> {
     let Some(average) = &mut state.average else { return Ok(()) };
     let (storage, layout) = var.storage_and_layout();
     let Storage::Cuda(storage) = &*storage else { bail!("adamw: a parameter on the CPU") };
@@ -107,7 +107,7 @@ pub(crate) fn follow(state: &mut GpuMoments, var: &Var, rate: f32) -> Result<()>
     if n == 0 {
         return Ok(());
     }
-    let (function, stream) = (kernel("follow", device)?, device.cuda_stream());
+    let (function, stream) = (kernel("ema_update", device)?, device.cuda_stream());
     let mut launch = stream.launch_builder(&function);
     launch.arg(average).arg(&values).arg(&count).arg(&rate);
     // SAFETY: the arguments are those of the kernel in `kernels.cu`, in order and type; it touches

@@ -40,7 +40,7 @@ pub(super) struct Wanted {
     pub(super) logits: bool,
 }
 
-/// Where statistics come from.
+/// The origin of statistics.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Origin {
     BuiltIn,
@@ -81,7 +81,7 @@ impl ImageSetStats {
         Self { statistics, origin, about, rows, logits: (Vec::new(), 0) }
     }
 
-    /// Which features these are, where that is known.
+    /// The kind of the features, where it is known.
     pub(super) fn features(&self) -> Option<Features> {
         self.about.net.as_ref()?.split(',').next()?.parse().ok()
     }

@@ -1,4 +1,4 @@
-//! Where the images of A or B come from, some at a time.
+//! The sources of the images of A or B, read some at a time.
 
 use core::ops::Range;
 use std::path::PathBuf;

@@ -36,7 +36,7 @@ pub(super) struct Fid {
     reference: PathBuf,
     /// The origin that the statistics there must have, but for the fingerprint of the images.
     about: Provenance,
-    /// That fingerprint, once it is needed.
+    /// The fingerprint of the images, once it is needed.
     images: OnceCell<String>,
 }
 

@@ -107,7 +107,8 @@ fn check_dataset(path: &Path, args: &Args) -> Result<()> {
     }
 }
 
-/// Where a run goes on, and which of its own settings stand against the command line's.
+/// The lines that say where a run goes on, and which of its own settings stand against the command
+/// line's.
 fn told(trainer: &Trainer, args: &Args) -> Vec<String> {
     let (at, schedule) = (trainer.progress(), trainer.schedule());
     if at == TrainProgress::default() {

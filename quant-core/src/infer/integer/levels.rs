@@ -32,7 +32,7 @@ pub(super) struct Row<'a> {
 
 #[derive(Debug)]
 enum Multipliers<'a> {
-    /// As [`pairs::join`] writes them.
+    /// Pairs of multipliers in words, as [`pairs::join`] writes them.
     Words(&'a [i32]),
     Buckets(Buckets<'a>),
 }
