@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use memmap2::Mmap;
 
+use crate::data::regular;
 use crate::error::{Error, Result};
 
 /// A file's bytes, read-only; clones share the map.
@@ -27,11 +28,7 @@ impl Mapped {
     /// [`Error::Io`] where the file cannot be opened or mapped; [`Error::File`] for a folder, a
     /// pipe or a device.
     pub fn open(path: &Path) -> Result<Self> {
-        let io = |cause| Error::io(path, cause);
-        if !std::fs::metadata(path).map_err(io)?.is_file() {
-            return Err(Error::file(path, "is no regular file"));
-        }
-        Self::of(&File::open(path).map_err(io)?).map_err(io)
+        Self::of(&regular::open(path)?).map_err(|cause| Error::io(path, cause))
     }
 
     /// Maps an open file, as long as it is now.

@@ -3,12 +3,12 @@
 //!
 //! Source: `NVlabs/edm2`, `calculate_metrics.py`.
 
-use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
 
 use super::npz::{Array, array_of};
 use super::{Statistics, given};
+use crate::data::regular;
 use crate::error::{Error, Result};
 use crate::pickle::{Pickle, Value};
 
@@ -29,7 +29,7 @@ pub fn is_pickle(head: &[u8]) -> bool {
 ///
 /// [`Error::Io`] or [`Error::File`], naming the file and what is at fault in it.
 pub fn read(path: &Path) -> Result<Statistics> {
-    let file = File::open(path).map_err(|error| Error::io(path, error))?;
+    let file = regular::open(path)?;
     let at_fault = |reason: String| Error::file(path, reason);
     let pickle = Pickle::load_within(BufReader::new(file), LIMIT)
         .map_err(|reason| at_fault(format!("is a pickle, but {reason}")))?;

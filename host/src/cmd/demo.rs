@@ -57,6 +57,7 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
         fid_label: Features::LeNet.title(),
         reference: Reference::built_in()?,
         real: embedded::mnist_test_images()?,
+        found: Vec::new(),
         analyses: false,
         unit_range: false,
         command: command_line(),

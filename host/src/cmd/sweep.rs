@@ -108,8 +108,8 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
     let judge = Comparison::open(args, &device)?;
     let (real, summary) = images::test_half(args.data, args.data_path.as_deref(), REAL)?;
     judge.check(&config, &real, args.data)?;
-    common.progress().line(&summary);
-    let reference = judge.reference(args, common)?;
+    let mut found = vec![summary];
+    let reference = judge.reference(args, common, &mut found)?;
     let study = Study {
         model: args.net.name(),
         config,
@@ -132,6 +132,7 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
         fid_label: judge.label,
         reference,
         real,
+        found,
         analyses: !args.no_analyses,
         unit_range: args.unit_range,
         command: command_line(),
@@ -203,7 +204,13 @@ impl Comparison {
 
     /// Statistics of the training half: the built-in ones where no folder is given, or where MNIST lies
     /// in it.
-    fn reference(&self, args: &Args, common: &Common) -> Result<Reference> {
+    /// Adds what it finds in the folder to `found`.
+    fn reference(
+        &self,
+        args: &Args,
+        common: &Common,
+        found: &mut Vec<String>,
+    ) -> Result<Reference> {
         let built_in = self.features == Features::LeNet
             && args.weights.is_none()
             && args.data == Dataset::Mnist;
@@ -221,7 +228,7 @@ impl Comparison {
             args.data.open(dir, Split::Train, &args.data.folder_options())?
         };
         let name = format!("{}:{}", args.data, Split::Train);
-        common.progress().line(&images::summary(&*set, &name));
+        found.push(images::summary(&*set, &name));
         let bar = common.progress().bar("training half", set.len() as u64, "img");
         let mut gathering = FeatureAccumulator::new(&*self.net);
         for first in (0..set.len()).step_by(CHUNK) {

@@ -72,6 +72,8 @@ pub(crate) struct Study {
     pub(crate) reference: Reference,
     /// Real images that are not in the reference.
     pub(crate) real: Images,
+    /// The images that were found, in words: said when the study begins.
+    pub(crate) found: Vec<String>,
     /// Run the analyses for each row too.
     pub(crate) analyses: bool,
     /// Take latents and velocities of images in `[0, 1]`, as in the paper's code, which gives them

@@ -33,11 +33,11 @@ impl Study {
     pub(crate) fn run(&self, progress: Reporter) -> Result<(Summary, Vec<Row>)> {
         let tensors = self.tensors.iter().map(|(name, tensor)| (name.as_str(), tensor.dims()));
         let note = self.policy.check(&tensors.collect::<Vec<_>>())?;
-        if let Some(note) = &note {
-            progress.line(note);
-        }
         let settings = settings::of(self)?;
         let known = self.known(&settings)?;
+        for line in self.found.iter().map(String::as_str).chain(note) {
+            progress.line(line);
+        }
         for folder in ["packed", "grids"] {
             let path = self.dir.join(folder);
             fs::create_dir_all(&path).with_context(|| format!("creating `{}`", path.display()))?;

@@ -582,6 +582,7 @@ fn fid_is_measured_at_evaluations() {
     ok(dir, &args);
     assert_eq!(names(&dir.join("run/fid_samples")).len(), 3);
     args.truncate(args.len() - 3);
+    args[at] = "7";
     // An evaluation in another folder has a line of its own.
     args.extend(["--eval_only", "--resume", "run/checkpoint.pth", "--output_dir", "again"]);
     ok(dir, &args);

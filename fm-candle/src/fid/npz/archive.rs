@@ -9,6 +9,7 @@ use zip::ZipArchive;
 use super::super::given;
 use super::super::statistics::Statistics;
 use super::npy::{Array, parse};
+use crate::data::regular;
 use crate::error::{Error, Result};
 
 /// Arrays that an error names, at most.
@@ -22,7 +23,7 @@ pub(super) struct Npz<R> {
 
 impl Npz<BufReader<File>> {
     pub(super) fn open(path: &Path) -> Result<Self> {
-        let file = File::open(path).map_err(|source| Error::io(path, source))?;
+        let file = regular::open(path)?;
         Self::new(path, BufReader::new(file))
     }
 }

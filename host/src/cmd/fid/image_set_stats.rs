@@ -369,12 +369,14 @@ fn files(dir: &Path) -> Result<(Vec<PathBuf>, Hidden)> {
     let listed = folder::list(dir);
     if listed.is_err()
         && let Ok(entries) = dir.read_dir()
-        && let Some(inner) = entries.flatten().find(|entry| entry.path().is_dir())
+        && let names = entries.flatten().map(|entry| entry.file_name())
+        && let Some(first) =
+            names.filter(|name| !folder::is_hidden(name) && dir.join(name).is_dir()).min()
     {
         bail!(
             "holds no images itself, but folders (`{}`, ...); give one of them, or name a data set \
              (imagenet:train --data-path DIR)",
-            inner.file_name().display()
+            first.display()
         );
     }
     Ok(listed?)

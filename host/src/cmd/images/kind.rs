@@ -1,12 +1,11 @@
 //! The kind of input that an argument names: a data set by its form, a file by its first bytes.
 
-use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
 use anyhow::{Context, Result};
 use fm_candle::checkpoint;
-use fm_candle::data::{Dataset, Split};
+use fm_candle::data::{Dataset, Split, regular};
 use fm_candle::fid::{npz, pickled};
 
 /// The kind of input that an argument names.
@@ -66,9 +65,8 @@ impl PathKind {
             return Ok(Self::Folder);
         }
         let mut head = Vec::new();
-        File::open(path)
-            .and_then(|file| file.take(HEAD).read_to_end(&mut head))
-            .context("neither a readable file or folder nor a data set such as mnist:test")?;
+        let none = "neither a readable file or folder nor a data set such as mnist:test";
+        regular::open(path).context(none)?.take(HEAD).read_to_end(&mut head).context(none)?;
         Ok(match Self::foreign(&head) {
             Some(what) => Self::Foreign(what),
             None => match checkpoint::FileKind::of(&head) {
