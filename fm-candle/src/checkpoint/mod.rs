@@ -11,15 +11,18 @@
 pub use contents::{Checkpoint, load};
 pub use elements::Elements;
 pub use entry::LeftOut;
+pub use file_weights::FileWeights;
+pub use identify::{identify, order};
 pub(crate) use metadata::METADATA_KEY;
 pub use metadata::NET_KEY;
 pub use source::{Choice, Fits, NetInfo, Source, TensorInfo};
 pub use store::FileKind;
-pub use weights::FileWeights;
 
 mod contents;
 mod elements;
 mod entry;
+mod file_weights;
+mod identify;
 mod keys;
 mod metadata;
 mod packed;
@@ -29,4 +32,3 @@ mod select;
 mod source;
 mod store;
 pub mod torch;
-mod weights;

@@ -5,7 +5,7 @@ use quant_core::net::UNetConfig;
 
 use super::blocks::{Conv, Norm};
 use super::config;
-use super::weights::{Init, WeightLoader};
+use super::weight_loader::{Init, WeightLoader};
 use crate::error::Result;
 use crate::ops::{Activation, QkvOrder, attention};
 

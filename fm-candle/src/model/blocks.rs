@@ -4,7 +4,7 @@ use candle_core::{DType, Tensor};
 use quant_core::net::{GROUPS, Resample, UNetConfig};
 
 use super::masks::Mode;
-use super::weights::{Init, Weight, WeightLoader};
+use super::weight_loader::{Init, Weight, WeightLoader};
 use crate::error::Result;
 use crate::ops::{
     Activation, ConvArithmetic, InferenceConv2d, QuantizedWeight, add, conv2d, downsample2,

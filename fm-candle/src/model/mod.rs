@@ -3,17 +3,15 @@
 mod attention;
 mod blocks;
 pub mod config;
-mod identify;
 mod masks;
 mod recompute;
 mod unet;
-mod weights;
+mod weight_loader;
 
-pub use identify::{identify, order};
 pub use masks::{Masks, Mode};
 pub use quant_core::net::UNetConfig;
 pub use recompute::BlockInputs;
 pub use unet::UNet;
-pub use weights::{Cast, Init, RandomInit, ShapeRecorder, StateDict, Weight, WeightLoader};
+pub use weight_loader::{Cast, Init, RandomInit, ShapeRecorder, StateDict, Weight, WeightLoader};
 
-pub(crate) use weights::{BEYOND_F16, checked};
+pub(crate) use weight_loader::{BEYOND_F16, checked};

@@ -9,7 +9,7 @@ use super::attention::AttentionBlock;
 use super::blocks::{Conv, Linear, Norm, ResBlock, resample};
 use super::config;
 use super::masks::Mode;
-use super::weights::{Init, ShapeRecorder, WeightLoader};
+use super::weight_loader::{Init, ShapeRecorder, WeightLoader};
 use crate::error::{Error, Result};
 use crate::ops::{self, Activation, shuffle, unshuffle};
 

@@ -13,7 +13,7 @@ use quant_core::method::Method;
 use crate::export::board::Board;
 use crate::export::facts::Facts;
 use crate::export::project::{self, EngineSource, Language};
-use crate::export::source;
+use crate::export::source_code;
 
 /// Turn a packed file into what a microcontroller's program is built with
 #[derive(clap::Args)]
@@ -96,8 +96,8 @@ pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
     }
     if let Some(ExportJson { path, kind }) = &args.output {
         let written = match kind {
-            ExportKind::C => source::c(&facts, &name(path), &file),
-            ExportKind::Rust => source::rust(&facts, &file),
+            ExportKind::C => source_code::c(&facts, &name(path), &file),
+            ExportKind::Rust => source_code::rust(&facts, &file),
             ExportKind::Bytes => file,
         };
         atomic::write(path, &written)?;

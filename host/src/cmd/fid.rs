@@ -16,7 +16,7 @@ use crate::common::Common;
 
 mod args;
 mod image_set_stats;
-mod source;
+mod image_source;
 
 pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<()> {
     let judge = FeatureExtractor::new(args, common)?;

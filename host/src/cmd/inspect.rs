@@ -5,8 +5,8 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use fm_candle::checkpoint::{Checkpoint, FileKind, LeftOut, Source};
-use fm_candle::model::{UNetConfig, config, identify};
+use fm_candle::checkpoint::{Checkpoint, FileKind, LeftOut, Source, identify};
+use fm_candle::model::{UNetConfig, config};
 use fm_candle::ops::is_finite;
 use quant_core::codebook::CodebookFormat;
 use quant_core::format::{self, Encoding, Model};
@@ -212,7 +212,7 @@ fn section(kind: format::SectionKind, contents: &[u8]) -> SectionJson {
         format::SectionKind::MEMORY_PLAN => "memory plan".into(),
         format::SectionKind::ACTIVATION_SCALES => "activation scales".into(),
         format::SectionKind::BIAS_CORRECTIONS => "bias corrections".into(),
-        format::SectionKind::SELF_TEST => "golden pair".into(),
+        format::SectionKind::SELF_TEST => "self-test vector".into(),
         format::SectionKind(other) => format!("unknown ({other})"),
     };
     SectionJson { name, bytes: contents.len() }

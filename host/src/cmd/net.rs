@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use fm_candle::DType;
-use fm_candle::checkpoint::{FileWeights, Source};
+use fm_candle::checkpoint::{FileWeights, Source, identify, order};
 use fm_candle::device::{self, Device};
-use fm_candle::model::{StateDict, UNet, UNetConfig, config, identify, order};
+use fm_candle::model::{StateDict, UNet, UNetConfig, config};
 use fm_candle::ops::ConvArithmetic;
 
 use crate::cmd::weights::{Scope, WeightsArgs, config_named, say_taken};

@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use fm_candle::atomic;
-use fm_candle::checkpoint::{self, FileKind, NET_KEY, Source, TensorInfo};
-use fm_candle::model::{config, identify, order};
+use fm_candle::checkpoint::{self, FileKind, NET_KEY, Source, TensorInfo, identify, order};
+use fm_candle::model::config;
 use fm_candle::quantize::{
     Discard, PackedNet, Report, TensorPolicy, quantize, quantize_to_file, quantize_to_torch,
 };

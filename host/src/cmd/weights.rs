@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use fm_candle::checkpoint::{Choice, LeftOut, NetInfo, Source, TensorInfo};
+use fm_candle::checkpoint::{Choice, LeftOut, NetInfo, Source, TensorInfo, identify, order};
 use fm_candle::json;
-use fm_candle::model::{UNetConfig, config, identify, order};
+use fm_candle::model::{UNetConfig, config};
 
 use crate::progress::Reporter;
 

@@ -10,4 +10,4 @@
 pub(crate) mod board;
 pub(crate) mod facts;
 pub(crate) mod project;
-pub(crate) mod source;
+pub(crate) mod source_code;

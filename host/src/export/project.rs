@@ -11,7 +11,7 @@ use quant_core::infer::STACK_BYTES;
 use crate::common::Usage;
 use crate::export::board::{self, Board};
 use crate::export::facts::Facts;
-use crate::export::source;
+use crate::export::source_code;
 
 /// The language of a project.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -197,11 +197,11 @@ impl Project {
         let (templates, plan) = match self.language {
             Language::Rust => {
                 let text =
-                    source::rust_comment(facts) + "\n" + &facts.rust() + &facts.rust_method();
+                    source_code::rust_comment(facts) + "\n" + &facts.rust() + &facts.rust_method();
                 (RUST, ("src/plan.rs", text))
             }
             Language::C => {
-                let text = source::c_comment(facts) + "\n" + &facts.c("PLAN");
+                let text = source_code::c_comment(facts) + "\n" + &facts.c("PLAN");
                 (C, ("plan.h", text))
             }
         };

@@ -98,7 +98,7 @@ fn a_packed_net_says_what_it_takes_on_a_device() {
         sections.iter().map(|section| section["name"].as_str().unwrap().into()).collect()
     };
     assert_eq!(sections(&plain), ["net", "names", "memory plan"]);
-    assert_eq!(sections(&golden), ["net", "names", "memory plan", "golden pair"]);
+    assert_eq!(sections(&golden), ["net", "names", "memory plan", "self-test vector"]);
     let other = ["quantize", "net.safetensors", "--scheme", "ot", "--bits", "3", "--golden", "-o"];
     assert!(fails(dir, &[&other[..], &["q.pth"]].concat()).contains("--golden"));
 }

@@ -18,9 +18,9 @@ mod inference;
 mod integer;
 mod product;
 mod reference;
-mod tiles;
 mod weight_source;
 mod winograd;
+mod winograd_transforms;
 
 use candle_core::{CpuStorage, CustomOp3, DType, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;

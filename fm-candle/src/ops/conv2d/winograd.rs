@@ -4,23 +4,23 @@
 //! Y  = A^T [ sum over c of (G g G^T) . (B^T d B) ] A       for each 2x2 tile of the result
 //! dg = G^T [ sum over tiles of (B^T d B) . (A dY A^T) ] G
 //! ```
-//! `d` is the 4x4 piece of the input under the tile, `g` the kernel; [`tiles`] has the matrices.
+//! `d` is the 4x4 piece of the input under the tile, `g` the kernel; [`winograd_transforms`] has the matrices.
 //! At each of the 16 places of the transformed pieces the sum is a matrix product, over channels
 //! in the first case and over tiles in the second.
 //!
 //! After A. Lavin and S. Gray, "Fast algorithms for convolutional neural networks", 2016, Eq. 11.
 //!
-//! [`tiles`]: super::tiles
+//! [`winograd_transforms`]: super::tiles
 
 use pulp::Arch;
 use rayon::prelude::*;
 
 use super::geometry::{Band, ConvGeometry, split};
 use super::product::{COLUMNS, Start, Target, product, product_of_transposed};
-use super::tiles::{
+use super::weight_source::{Epilogue, WeightSource};
+use super::winograd_transforms::{
     Inputs, KernelGradients, Kernels, OutputGradients, Outputs, PLACES, pixel_lines,
 };
-use super::weight_source::{Epilogue, WeightSource};
 use crate::ops::scratch::scratch;
 
 /// Tiles of a band: enough rows for the products, few enough for the L2 cache.

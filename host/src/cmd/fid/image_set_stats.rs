@@ -15,7 +15,7 @@ use fm_candle::fid::{self, FeatureAccumulator, FeatureNet, Features, Statistics,
 use fm_candle::fingerprint;
 
 use super::args::Args;
-use super::source::{ImageSource, SampleSource};
+use super::image_source::{ImageSource, SampleSource};
 use crate::cmd::images::{self, PathKind};
 use crate::cmd::net::NetArgs;
 use crate::cmd::sample::Drawing;

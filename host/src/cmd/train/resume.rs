@@ -4,10 +4,10 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
-use fm_candle::checkpoint::Source;
+use fm_candle::checkpoint::{Source, identify, order};
 use fm_candle::data::ImageSet;
 use fm_candle::device::Device;
-use fm_candle::model::{UNetConfig, config, identify, order};
+use fm_candle::model::{UNetConfig, config};
 use fm_candle::train::{TrainConfig, TrainProgress, Trainer};
 
 use super::args::{Args, RUN};

@@ -2,10 +2,9 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::checkpoint::TensorInfo;
-
-use super::{UNet, UNetConfig};
+use super::TensorInfo;
 use crate::error::{Error, Result};
+use crate::model::{UNet, UNetConfig};
 
 /// The preset whose parameters have the names and shapes of `tensors`, in any order.
 ///
