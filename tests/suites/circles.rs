@@ -146,17 +146,20 @@ fn definition(files: &Files, from: &Module, path: &[String], depth: usize) -> Op
     None
 }
 
-/// The circles of the crate whose first file is at `root`: files that all reach each other.
-fn circles(root: &Path) -> Vec<Vec<String>> {
+/// The circles of the crate whose first file is at `root`: files that all reach each other, or folders
+/// of the crate, where modules are told apart by the first `depth` parts of their paths only.
+fn circles(root: &Path, depth: usize) -> Vec<Vec<String>> {
     let mut files = Files::new();
     read(root, Module::new(), &mut files);
-    let uses = |(module, file): (&Module, &File)| {
+    let cut = |module: &Module| module[..module.len().min(depth)].to_vec();
+    let mut uses: BTreeMap<Module, BTreeSet<Module>> = BTreeMap::new();
+    for (module, file) in &files {
         let imports = file.imports.iter().filter(|(name, _)| !file.exports.contains(*name));
         let paths = imports.map(|(_, path)| path).chain(&file.paths);
         let used = paths.filter_map(|path| definition(&files, module, path, 0));
-        (module.clone(), used.filter(|used| used != module).collect())
-    };
-    let uses: BTreeMap<Module, BTreeSet<Module>> = files.iter().map(uses).collect();
+        let used = used.map(|used| cut(&used)).filter(|used| *used != cut(module));
+        uses.entry(cut(module)).or_default().extend(used);
+    }
     let reach = |module: &Module| {
         let (mut reached, mut todo) = (BTreeSet::new(), vec![module]);
         while let Some(next) = todo.pop() {
@@ -164,12 +167,12 @@ fn circles(root: &Path) -> Vec<Vec<String>> {
         }
         (module.clone(), reached)
     };
-    let reached: BTreeMap<Module, BTreeSet<Module>> = files.keys().map(reach).collect();
+    let reached: BTreeMap<Module, BTreeSet<Module>> = uses.keys().map(reach).collect();
     let circle = |module: &Module| -> Vec<String> {
         let mutual = reached[module].iter().filter(|other| reached[*other].contains(module));
         mutual.map(|other| other.join("::")).collect()
     };
-    let circles: BTreeSet<_> = files.keys().map(circle).filter(|all| !all.is_empty()).collect();
+    let circles: BTreeSet<_> = uses.keys().map(circle).filter(|all| !all.is_empty()).collect();
     circles.into_iter().collect()
 }
 
@@ -177,7 +180,15 @@ fn circles(root: &Path) -> Vec<Vec<String>> {
 fn no_two_files_import_each_other() {
     let crates = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     for root in ["quant-core/src/lib.rs", "fm-candle/src/lib.rs", "host/src/main.rs"] {
-        assert_eq!(circles(&crates.join(root)), Vec::<Vec<String>>::new(), "{root}");
+        assert_eq!(circles(&crates.join(root), usize::MAX), Vec::<Vec<String>>::new(), "{root}");
+    }
+}
+
+#[test]
+fn no_two_folders_of_the_libraries_import_each_other() {
+    let crates = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    for root in ["quant-core/src/lib.rs", "fm-candle/src/lib.rs"] {
+        assert_eq!(circles(&crates.join(root), 1), Vec::<Vec<String>>::new(), "{root}");
     }
 }
 
@@ -190,9 +201,9 @@ fn circles_are_found_through_re_exports_and_calls() {
     write("b.rs", "pub fn f() {} #[cfg(test)] mod tests { use crate::a::A; }");
     write("c.rs", "pub struct C;");
     let root = dir.path().join("lib.rs");
-    assert!(circles(&root).is_empty());
+    assert!(circles(&root, usize::MAX).is_empty());
     write("c.rs", "pub struct C(super::A);");
-    assert_eq!(circles(&root), [["a", "c"]]);
+    assert_eq!(circles(&root, usize::MAX), [["a", "c"]]);
     write("b.rs", "use super::c; pub fn f(_: c::C) {}");
-    assert_eq!(circles(&root), [["a", "b", "c"]]);
+    assert_eq!(circles(&root, usize::MAX), [["a", "b", "c"]]);
 }
