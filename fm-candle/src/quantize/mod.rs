@@ -4,20 +4,20 @@
 mod abs_histogram;
 mod calibrate;
 mod device;
+mod named_tensors;
 mod recommended;
 mod report;
 mod sink;
-mod state_dict;
 mod stream;
 mod tensor;
 mod torch;
 
 pub use calibrate::{Calibration, calibrate};
 pub use device::PackedNet;
+pub use named_tensors::NamedTensors;
 pub use recommended::is_sensitive;
 pub use report::{Report, TensorReport};
 pub use sink::{Discard, quantize_in_memory, quantize_to_file};
-pub use state_dict::StateDict;
 pub use stream::{PackedModel, quantize};
 pub use tensor::{PackedTensor, TensorPolicy};
 pub use torch::quantize_to_torch;

@@ -8,8 +8,8 @@ use quant_core::format::Sink;
 use quant_core::net::UNetConfig;
 
 use super::device::{self, PackedNet};
+use super::named_tensors::NamedTensors;
 use super::report::Report;
-use super::state_dict::StateDict;
 use super::stream::{PackedModel, quantize};
 use super::tensor::{PackedTensor, TensorPolicy};
 use crate::atomic;
@@ -49,7 +49,7 @@ impl Sink for FileSink<'_, '_> {
 /// Those of [`quantize`] and of [`atomic::write_with`].
 pub fn quantize_to_file(
     path: &Path,
-    dict: &(impl StateDict + ?Sized),
+    dict: &(impl NamedTensors + ?Sized),
     indices: &[usize],
     net: Option<PackedNet<'_>>,
     policy: impl Fn(&str, &[usize]) -> TensorPolicy,

@@ -3,8 +3,8 @@
 use quant_core::format::{Dense, Head, Sink, Writer};
 
 use super::device::PackedNet;
+use super::named_tensors::NamedTensors;
 use super::report::Report;
-use super::state_dict::StateDict;
 use super::tensor::{PackedTensor, TensorPolicy, pack};
 use crate::checkpoint::TensorInfo;
 use crate::error::{Error, Result};
@@ -29,7 +29,7 @@ pub struct PackedModel<S> {
 /// Weights that are not finite, by tensor and index; values beyond f16 where that is asked for;
 /// tensors that are not `net`'s parameters; those of reading, of the sink and of `done`.
 pub fn quantize<S>(
-    dict: &(impl StateDict + ?Sized),
+    dict: &(impl NamedTensors + ?Sized),
     indices: &[usize],
     net: Option<PackedNet<'_>>,
     sink: S,

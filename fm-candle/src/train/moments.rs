@@ -23,7 +23,7 @@ pub struct AdamMoments {
 pub(super) enum State {
     Host(AdamMoments),
     #[cfg(feature = "cuda")]
-    Gpu(cuda::AdamMoments),
+    Gpu(cuda::GpuMoments),
 }
 
 impl State {
@@ -36,7 +36,7 @@ impl State {
     pub(super) fn new(moments: AdamMoments, device: &Device) -> Result<Self> {
         match device {
             #[cfg(feature = "cuda")]
-            Device::Cuda(device) => Ok(Self::Gpu(cuda::AdamMoments::new(
+            Device::Cuda(device) => Ok(Self::Gpu(cuda::GpuMoments::new(
                 device,
                 [&moments.mean, &moments.square, &moments.average],
             )?)),

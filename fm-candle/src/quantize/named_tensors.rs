@@ -6,7 +6,7 @@ use crate::checkpoint::{Elements, Source, TensorInfo};
 use crate::error::Result;
 
 /// Named tensors that can be read one by one.
-pub trait StateDict {
+pub trait NamedTensors {
     /// Name, dtype and shape of each tensor, in order.
     fn tensors(&self) -> Vec<TensorInfo>;
 
@@ -17,7 +17,7 @@ pub trait StateDict {
     fn elements(&self, index: usize) -> Result<Elements<'_>>;
 }
 
-impl StateDict for Source {
+impl NamedTensors for Source {
     fn tensors(&self) -> Vec<TensorInfo> {
         Self::tensors(self).to_vec()
     }
@@ -27,7 +27,7 @@ impl StateDict for Source {
     }
 }
 
-impl StateDict for [(String, Tensor)] {
+impl NamedTensors for [(String, Tensor)] {
     fn tensors(&self) -> Vec<TensorInfo> {
         let info = |(name, tensor): &(String, Tensor)| TensorInfo {
             name: name.clone(),
