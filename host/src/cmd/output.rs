@@ -23,11 +23,11 @@ const SHOWN: usize = 100;
 #[derive(Clone, Debug)]
 pub(crate) struct Output {
     path: PathBuf,
-    kind: OutputKind,
+    kind: SampleFormat,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum OutputKind {
+enum SampleFormat {
     Grid,
     Npz,
     Safetensors,
@@ -53,24 +53,24 @@ impl Output {
     pub(crate) fn of(path: PathBuf) -> Result<Self, &'static str> {
         let is_folder = path.is_dir() || path.to_string_lossy().ends_with(is_separator);
         let kind = match extension(&path).as_str() {
-            _ if is_folder => OutputKind::Folder,
-            "png" => OutputKind::Grid,
-            "npz" => OutputKind::Npz,
-            "safetensors" => OutputKind::Safetensors,
-            "" => OutputKind::Folder,
+            _ if is_folder => SampleFormat::Folder,
+            "png" => SampleFormat::Grid,
+            "npz" => SampleFormat::Npz,
+            "safetensors" => SampleFormat::Safetensors,
+            "" => SampleFormat::Folder,
             _ => return Err("the output must end in .png, .npz or .safetensors, or be a folder"),
         };
         Ok(Self { path, kind })
     }
 
     pub(crate) fn is_npz(&self) -> bool {
-        self.kind == OutputKind::Npz
+        self.kind == SampleFormat::Npz
     }
 
     /// Refuses, before any work, an output that cannot be written.
     pub(crate) fn check(&self) -> Result<()> {
         match self.kind {
-            OutputKind::Folder => folder::check(&self.path),
+            SampleFormat::Folder => folder::check(&self.path),
             _ => Ok(atomic::check_target(&self.path)?),
         }
     }
@@ -86,12 +86,12 @@ impl Output {
         let (n, c, h, w) = images.dims4()?;
         let frames = samples.trajectory.as_ref().map(|states| Frames { states });
         match self.kind {
-            OutputKind::Safetensors => {
+            SampleFormat::Safetensors => {
                 let tensors = tensors(samples, labels, times)?;
                 checkpoint::safetensors::save(path, &tensors, &[])?;
             }
-            OutputKind::Npz => npz::write_images(path, &to_pixels(images)?, [n, h, w, c])?,
-            OutputKind::Grid => {
+            SampleFormat::Npz => npz::write_images(path, &to_pixels(images)?, [n, h, w, c])?,
+            SampleFormat::Grid => {
                 let grid = square(images)?.png()?;
                 let animation = frames.map(|frames| frames.animation()).transpose()?;
                 atomic::write(path, &grid)?;
@@ -99,7 +99,7 @@ impl Output {
                     atomic::write(&path.with_extension("trajectory.png"), &animation)?;
                 }
             }
-            OutputKind::Folder => {
+            SampleFormat::Folder => {
                 let pixels = to_pixels(images)?;
                 let one = |(i, image)| {
                     let png = grid::draw(image, [1, h, w, c], 1, 1)?.rgb().png()?;
@@ -196,14 +196,14 @@ mod tests {
     #[test]
     fn outputs_go_by_their_names() {
         let kind = |path: &str| Output::of(path.into()).map(|output| output.kind);
-        assert_eq!(kind("a/b.PNG"), Ok(OutputKind::Grid));
-        assert_eq!(kind("b.npz"), Ok(OutputKind::Npz));
-        assert_eq!(kind("b.v2.safetensors"), Ok(OutputKind::Safetensors));
-        assert_eq!(kind("new"), Ok(OutputKind::Folder));
-        assert_eq!(kind("v0.5/"), Ok(OutputKind::Folder));
+        assert_eq!(kind("a/b.PNG"), Ok(SampleFormat::Grid));
+        assert_eq!(kind("b.npz"), Ok(SampleFormat::Npz));
+        assert_eq!(kind("b.v2.safetensors"), Ok(SampleFormat::Safetensors));
+        assert_eq!(kind("new"), Ok(SampleFormat::Folder));
+        assert_eq!(kind("v0.5/"), Ok(SampleFormat::Folder));
         assert!(kind("b.jpg").is_err());
         let dir = tempfile::Builder::new().suffix(".png").tempdir().unwrap();
-        assert_eq!(Output::of(dir.path().into()).unwrap().kind, OutputKind::Folder);
+        assert_eq!(Output::of(dir.path().into()).unwrap().kind, SampleFormat::Folder);
         assert!(safetensors("x.safetensors".into()).is_ok());
         let dir = tempfile::Builder::new().suffix(".safetensors").tempdir().unwrap();
         assert!(safetensors(dir.path().into()).is_err());
