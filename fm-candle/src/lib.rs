@@ -10,6 +10,8 @@
 //! | [`checkpoint`] | one door for every kind of weight file |
 //! | [`quantize`] | state dict to packed file, and the error made |
 //! | [`path`] | the straight path and the training objective |
+//! | [`process_group`] | processes that train together |
+//! | [`tune`] | a quantized net fitted to its full-precision self |
 //! | [`train`] | the loop's state: batches, AdamW with EMA, resuming |
 //! | [`solver`] | ODE methods and time grids; they know no net |
 //! | [`likelihood`] | how likely data are: the change of volume along the path |
@@ -62,6 +64,7 @@ pub mod random;
 pub mod sample;
 pub mod solver;
 pub mod train;
+pub mod tune;
 mod zipped;
 
 pub use candle_core::{DType, Tensor};

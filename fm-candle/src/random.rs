@@ -36,6 +36,10 @@ pub enum Domain {
     ScoreOrder = 22,
     /// Noise of the images that a packed file is calibrated by; index: the image.
     Calibration = 23,
+    /// Noise of the trajectories that a net is tuned along; index: the trajectory.
+    TuneNoise = 24,
+    /// Points of a step of tuning; index: the step, element: the point.
+    TuneBatch = 25,
 }
 
 impl Domain {

@@ -21,6 +21,17 @@ pub fn psnr(a: &Tensor, b: &Tensor) -> Result<f64> {
     Ok(-10.0 * mse.log10())
 }
 
+/// Mean over the images of each image's [`psnr`], in dB.
+///
+/// # Shapes: as [`psnr`]
+///
+/// # Errors
+/// Shapes that differ.
+pub fn mean_psnr(a: &Tensor, b: &Tensor) -> Result<f64> {
+    let each = (unit(a)? - unit(b)?)?.sqr()?.flatten_from(1)?.mean(1)?.to_vec1::<f64>()?;
+    Ok(each.iter().map(|mse| -10.0 * mse.log10()).sum::<f64>() / each.len() as f64)
+}
+
 /// Half of the 95 % confidence interval of [`psnr`], in dB: that of the mean squared difference over
 /// the pairs, by the normal approximation, to first order in decibels. None with fewer than two
 /// pairs, or where all are equal.

@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 use std::path::Path;
 
-use candle_core::DType;
+use candle_core::{DType, Tensor};
 use half::{bf16, f16};
 
 use super::pth::fresh::Fresh;
@@ -67,6 +67,24 @@ pub(crate) fn save_object(
     elements: impl IntoIterator<Item = Result<Vec<u8>>>,
 ) -> Result<()> {
     fresh(path, object, |put| elements.into_iter().try_for_each(|bytes| put(&bytes?)))
+}
+
+/// Writes f32 tensors as a bare state dict to the torch file at `path`, whole or not at all.
+///
+/// # Errors
+///
+/// Those of [`atomic::write_through`]; [`Error::Tensor`] for names that torch cannot hold.
+pub fn save_tensors(path: &Path, tensors: &[(String, Tensor)]) -> Result<()> {
+    let info = |(name, tensor): &(String, Tensor)| TensorInfo {
+        name: name.clone(),
+        dtype: DType::F32,
+        shape: tensor.dims().to_vec(),
+    };
+    let infos: Vec<TensorInfo> = tensors.iter().map(info).collect();
+    let elements = tensors.iter().map(|(_, tensor)| {
+        Ok(bytes(&tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?, f32::to_le_bytes))
+    });
+    save_object(path, &state_dict(&infos)?, elements)
 }
 
 /// Writes an object; `fill` gets a function that takes the elements of each tensor.

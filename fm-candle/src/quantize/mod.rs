@@ -17,8 +17,10 @@ pub use device::PackedNet;
 pub use named_tensors::NamedTensors;
 pub use recommended::is_sensitive;
 pub use report::{Report, TensorReport};
+pub(crate) use sink::PackedTensors;
 pub use sink::{Discard, quantize_in_memory, quantize_to_file};
 pub use stream::{PackedModel, quantize};
+pub(crate) use tensor::pack_tensor;
 pub use tensor::{PackedTensor, TensorPolicy};
 pub use torch::quantize_to_torch;
 

@@ -4,7 +4,7 @@ use quant_core::format::{Dense, Head, Sink, Writer};
 
 use super::device::PackedNet;
 use super::named_tensors::NamedTensors;
-use super::report::Report;
+use super::report::{PendingReport, Report};
 use super::tensor::{PackedTensor, TensorPolicy, pack};
 use crate::checkpoint::TensorInfo;
 use crate::error::{Error, Result};
@@ -41,20 +41,41 @@ where
     Error: From<S::Error>,
 {
     let tensors = dict.tensors();
-    let names = indices.iter().map(|&index| tensors[index].name.as_str()).collect();
+    let infos: Vec<&TensorInfo> = indices.iter().map(|&index| &tensors[index]).collect();
+    let pack = |place: usize, info: &TensorInfo| {
+        let policy = info.dtype.is_float().then(|| policy(&info.name, &info.shape));
+        pack(&dict.elements(indices[place])?, info, policy)
+    };
+    write(&infos, net, sink, pack, |info, packed| done(info, packed))
+}
+
+/// Writes tensors that `pack` gives by their place and description into `sink`, one by one.
+///
+/// # Errors
+/// Tensors that are not `net`'s parameters; those of `pack`, of the sink and of `done`.
+pub(super) fn write<S>(
+    infos: &[&TensorInfo],
+    net: Option<PackedNet<'_>>,
+    sink: S,
+    mut pack: impl FnMut(usize, &TensorInfo) -> Result<(PackedTensor, PendingReport)>,
+    mut done: impl FnMut(&TensorInfo, &PackedTensor) -> Result<()>,
+) -> Result<PackedModel<S>>
+where
+    S: Sink,
+    Error: From<S::Error>,
+{
+    let names = infos.iter().map(|info| info.name.as_str()).collect();
     let sections = net.map(PackedNet::sections).transpose()?.unwrap_or_default();
     let sections = sections.iter().map(|(kind, contents)| (*kind, &contents[..])).collect();
     let net = net.map(|net| net.config);
     let mut writer = Writer::new(sink, &Head { net, names, sections })?;
-    let mut reports = Vec::with_capacity(indices.len());
-    for &index in indices {
-        let info = &tensors[index];
+    let mut reports = Vec::with_capacity(infos.len());
+    for (place, &info) in infos.iter().enumerate() {
         let named = |error| match error {
             Error::Quant(error) => Error::tensor(&info.name, error.to_string()),
             other => other,
         };
-        let policy = info.dtype.is_float().then(|| policy(&info.name, &info.shape));
-        let (packed, report) = pack(&dict.elements(index)?, info, policy).map_err(named)?;
+        let (packed, report) = pack(place, info).map_err(named)?;
         let written = match &packed {
             PackedTensor::Quantized(tensor) => writer.quantized(tensor),
             PackedTensor::F32(values) => writer.dense(&info.shape, Dense::F32(values)),

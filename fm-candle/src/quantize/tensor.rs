@@ -5,10 +5,11 @@ use std::borrow::Cow;
 use candle_core::{Device, Tensor};
 use half::f16;
 use quant_core::quantize::{
-    Distortion, ParallelMap, QuantizeOptions, QuantizedTensor, WeightSlices, quantize_on,
+    Distortion, ParallelMap, QuantizeOptions, QuantizedTensor, Storage, WeightSlices, quantize_on,
 };
 use rayon::prelude::*;
 
+use super::named_tensors::NamedTensors;
 use super::report;
 use crate::checkpoint::{Elements, TensorInfo};
 use crate::error::{Error, Result};
@@ -51,6 +52,44 @@ impl PackedTensor {
         };
         Ok(Tensor::from_vec(values, shape, &Device::Cpu)?)
     }
+}
+
+impl PackedTensor {
+    /// The facts of the tensor, whose codes are called after `scheme`; `kept` is the error of floats.
+    pub(super) fn report(
+        &self,
+        info: &TensorInfo,
+        scheme: &'static str,
+        kept: Option<Distortion>,
+    ) -> report::PendingReport {
+        let (scheme, bits, coded) = match self {
+            Self::Quantized(tensor) => match tensor.storage() {
+                Storage::Quantized { layout, .. } => {
+                    (scheme, layout.bits.get(), Some(*tensor.distortion()))
+                }
+                _ => (scheme, 32, Some(*tensor.distortion())),
+            },
+            Self::F32(_) => ("f32", 32, None),
+            Self::F16(_) => ("f16", 16, None),
+            Self::I64(_) => ("i64", 64, None),
+        };
+        let (name, shape) = (info.name.clone(), info.shape.clone());
+        report::PendingReport { name, shape, scheme, bits, coded, kept }
+    }
+}
+
+/// Packs one tensor of floats.
+///
+/// # Errors
+/// Values that are not finite, or beyond f16 where that is asked for.
+pub(crate) fn pack_tensor(
+    tensor: &Tensor,
+    name: &str,
+    policy: TensorPolicy,
+) -> Result<PackedTensor> {
+    let dict = [(name.to_string(), tensor.clone())];
+    let info = &dict[..].tensors()[0];
+    Ok(pack(&dict[..].elements(0)?, info, Some(policy))?.0)
 }
 
 /// Packs one tensor; without a policy its integers are kept.

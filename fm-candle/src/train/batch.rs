@@ -24,22 +24,6 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Number of images.
-    pub(super) fn len(&self) -> Result<usize> {
-        Ok(self.t.dim(0)?)
-    }
-
-    /// Images `first..first + n`.
-    pub(super) fn narrow(&self, first: usize, n: usize) -> Result<Self> {
-        let cut = |x: &Tensor| x.narrow(0, first, n);
-        Ok(Self {
-            x1: cut(&self.x1)?,
-            x0: cut(&self.x0)?,
-            t: cut(&self.t)?,
-            label: self.label.as_ref().map(cut).transpose()?,
-        })
-    }
-
     /// Draws flips, noise, times, and whether the labels are dropped: functions of the image in the
     /// epoch or of the example in the run, whichever process sees it.
     pub(super) fn draw(

@@ -11,21 +11,19 @@ mod moments;
 mod optimizer;
 mod order;
 mod progress;
+mod regression;
 mod scaler;
 mod schedule;
 mod state;
 
 use std::sync::Arc;
 
-use candle_core::{DType, Device, Tensor, Var};
-use rayon::prelude::*;
+use candle_core::{Device, Tensor};
 
 use crate::data::ImageSet;
 use crate::error::{Error, Result};
-use crate::model::{
-    BlockInputs, Cast, Init, Masks, Mode, RandomInit, StateDict, UNet, UNetConfig, WeightLoader,
-};
-use crate::path::{cond_ot, loss};
+use crate::model::{Init, Masks, RandomInit, StateDict, UNet, UNetConfig, WeightLoader};
+use crate::path::cond_ot;
 use crate::process_group::{self, ProcessGroup, Rank, SingleProcess};
 
 pub use batch::Batch;
@@ -35,26 +33,20 @@ pub use moments::AdamMoments;
 pub use optimizer::{AdamW, AdamWConfig, add_gradients, norm, of_parameters};
 pub use order::EpochOrder;
 pub use progress::TrainProgress;
+pub use regression::{Points, Regression};
 pub use scaler::Scaler;
 pub use schedule::Schedule;
-
-/// Images of a shard; see [`Trainer::accumulate`].
-const SHARD: usize = 8;
-/// Parameters from which on a batch is not cut: summing the gradients would cost too much.
-const SMALL_NET: usize = 4_000_000;
 
 /// A net under training, with all that a resumed run needs.
 pub struct Trainer {
     config: TrainConfig,
-    net: UNet,
-    vars: Vec<(String, Var)>,
+    /// The net, its parameters, and the gradients of the batches since the last update.
+    regression: Regression,
     optimizer: AdamW,
     schedule: Schedule,
     progress: TrainProgress,
     /// The progress before the first batch whose gradients are pending.
     updated: TrainProgress,
-    /// Gradients of the batches since the last update.
-    pending: Vec<Option<Tensor>>,
     scaler: Scaler,
     group: Arc<dyn ProcessGroup>,
     grad_norm: f64,
@@ -79,10 +71,8 @@ impl Trainer {
         Ok(Self {
             optimizer: AdamW::new(adam, &vars)?,
             schedule: Schedule::new(config),
-            pending: vec![None; vars.len()],
+            regression: Regression::new(net, vars, config.precision, config.recompute, device),
             config: config.clone(),
-            net,
-            vars,
             progress: TrainProgress::default(),
             updated: TrainProgress::default(),
             scaler: Scaler::default(),
@@ -122,7 +112,7 @@ impl Trainer {
 
     /// The net, with the weights under training.
     pub fn net(&self) -> &UNet {
-        &self.net
+        &self.regression.net
     }
 
     /// The settings of the run.
@@ -155,7 +145,7 @@ impl Trainer {
     /// # Errors
     /// An allocation that fails on the device.
     pub fn evaluation_weights(&self) -> Result<Vec<(String, Tensor)>> {
-        let vars = self.vars.iter().zip(self.optimizer.moments());
+        let vars = self.regression.vars.iter().zip(self.optimizer.moments());
         vars.map(|((name, var), state)| {
             let tensor = if self.config.use_ema {
                 Tensor::from_slice(&state?.average, var.shape(), &self.device)?
@@ -173,7 +163,7 @@ impl Trainer {
     /// A parameter that is missing or has another shape.
     pub fn set_weights(&mut self, tensors: &[(String, Tensor)]) -> Result<()> {
         let mut stored = StateDict::new(tensors.iter().cloned(), &self.device);
-        for (index, (name, var)) in self.vars.iter().enumerate() {
+        for (index, (name, var)) in self.regression.vars.iter().enumerate() {
             let value = stored.take(name, var.dims(), Init::Zeros)?;
             if self.config.use_ema {
                 let average = value.flatten_all()?.to_vec1()?;
@@ -186,7 +176,12 @@ impl Trainer {
 
     /// Parameters that got no gradient since the last update.
     pub fn without_gradient(&self) -> Vec<&str> {
-        let missing = self.vars.iter().zip(&self.pending).filter(|(_, grad)| grad.is_none());
+        let missing = self
+            .regression
+            .vars
+            .iter()
+            .zip(&self.regression.pending)
+            .filter(|(_, grad)| grad.is_none());
         missing.map(|((name, _), _)| name.as_str()).collect()
     }
 
@@ -208,11 +203,11 @@ impl Trainer {
     /// An image that cannot be read; a loss that is not finite, with the images that made it.
     pub fn next_batch(&mut self, loader: &mut Loader) -> Result<Option<f64>> {
         let Some(mut pixels) = loader.next()? else { return Ok(None) };
-        if self.net.config().num_classes.is_none() {
+        if self.regression.net.config().num_classes.is_none() {
             // Upstream's net without classes does not look at them.
             pixels.labels = None;
         }
-        if self.pending.iter().all(Option::is_none) {
+        if self.regression.pending.iter().all(Option::is_none) {
             self.updated = self.progress;
         }
         let rank = self.group.rank();
@@ -245,89 +240,32 @@ impl Trainer {
 
     /// Forgets the batches whose gradients wait for an update, as if they had still to come.
     pub fn forget_pending(&mut self) {
-        if self.pending.iter().any(Option::is_some) {
+        if self.regression.pending.iter().any(Option::is_some) {
             self.progress = self.updated;
-            self.pending.fill(None);
+            self.regression.pending.fill(None);
         }
     }
 
     /// Counts the epoch under way as finished; gradients that wait for an update are dropped.
     pub fn end_epoch(&mut self) {
-        self.pending.fill(None);
+        self.regression.pending.fill(None);
         let TrainProgress { epoch, batches, examples, .. } = self.progress;
         self.progress =
             TrainProgress { epoch: epoch + 1, batches, examples, ..TrainProgress::default() };
     }
 
-    /// Adds the gradients of one batch; returns its loss.
-    ///
-    /// The batch of a small net is cut into shards of a few images, each with a graph of its
-    /// own: they run side by side and their activations stay in the caches.
+    /// Adds the gradients of one batch, as [`Regression::accumulate`] does; returns its loss.
     ///
     /// # Errors
     /// Tensors that do not fit the net.
     pub fn accumulate(&mut self, batch: &Batch) -> Result<f64> {
-        let n = batch.len()?;
-        let small = self.vars.iter().map(|(_, var)| var.elem_count()).sum::<usize>() < SMALL_NET;
-        let shard = if small && self.device.is_cpu() { SHARD } else { n };
-        let firsts: Vec<usize> = (0..n).step_by(shard).collect();
-        let cast = self.cast()?;
-        let net = cast.as_ref().unwrap_or(&self.net);
-        let part = |first: usize| {
-            self.gradients(net, &batch.narrow(first, shard.min(n - first))?, first, n)
-        };
-        let parts: Vec<(f64, Vec<Option<Tensor>>)> = match firsts[..] {
-            // On this thread, which holds the handles of a GPU's libraries.
-            [first] => vec![part(first)?],
-            _ => firsts.into_par_iter().map(part).collect::<Result<_>>()?,
-        };
-        let mut value = 0.0;
-        for (part, grads) in parts {
-            value += part;
-            add_gradients(&mut self.pending, grads)?;
-        }
-        Ok(value)
-    }
-
-    /// The net in the type to compute in, where that is not the parameters' own.
-    fn cast(&self) -> Result<Option<UNet>> {
-        let dtype = match self.config.precision {
-            TrainPrecision::F32 => return Ok(None),
-            TrainPrecision::Bf16 => DType::BF16,
-            TrainPrecision::F16 => DType::F16,
-        };
-        Ok(Some(UNet::new(self.net.config(), &mut Cast::new(&self.vars, dtype))?))
-    }
-
-    /// Loss and gradients of a shard, images `first..` of a batch of `n`, as its part of the
-    /// batch's mean.
-    fn gradients(
-        &self,
-        net: &UNet,
-        shard: &Batch,
-        first: usize,
-        n: usize,
-    ) -> Result<(f64, Vec<Option<Tensor>>)> {
-        let (x_t, u) = cond_ot(&shard.x0, &shard.x1, &shard.t)?;
-        let Rank { index, size } = self.group.rank();
-        let images = (first * size + index, size);
-        let masks = Masks::new(self.config.seed, self.progress.batches, images);
-        let part = shard.len()? as f64 / n as f64;
+        let (x, u) = cond_ot(&batch.x0, &batch.x1, &batch.t)?;
+        let points = Points { x, t: batch.t.clone(), label: batch.label.clone(), u };
         let scale = self.loss_scale() / self.config.accum_iter as f64;
-        let loss = |v: &Tensor| -> Result<Tensor> { Ok((loss(v, &u)? * (part * scale))?) };
-        let inputs = BlockInputs { x: &x_t, t: &shard.t, label: shard.label.as_ref() };
-        let mut grads = vec![None; self.vars.len()];
-        // A store also holds gradients of what is constant, as large as maps.
-        let mut keep = |store| add_gradients(&mut grads, of_parameters(&self.vars, store));
-        let loss = if self.config.recompute {
-            net.backward_by_blocks(inputs, &masks, loss, keep)?
-        } else {
-            let BlockInputs { x, t, label } = inputs;
-            let loss = loss(&net.forward(x, t, label, None, Mode::Train(&masks))?)?;
-            keep(loss.backward()?)?;
-            loss
-        };
-        Ok((f64::from(loss.to_scalar::<f32>()?) / scale, grads))
+        let Rank { index, size } = self.group.rank();
+        let (seed, number) = (self.config.seed, self.progress.batches);
+        let masks = |first| Some(Masks::new(seed, number, (first * size + index, size)));
+        self.regression.accumulate(&points, scale, masks)
     }
 
     /// The factor by which the gradients are multiplied while they are computed.
@@ -349,20 +287,20 @@ impl Trainer {
     /// # Errors
     /// As [`update`](Self::update).
     pub fn update_with(&mut self, lr: f64) -> Result<()> {
-        process_group::average(&self.group, &self.vars, &mut self.pending)?;
+        process_group::average(&self.group, &self.regression.vars, &mut self.regression.pending)?;
         let half = self.config.precision == TrainPrecision::F16;
         if half {
-            for grad in self.pending.iter_mut().flatten() {
+            for grad in self.regression.pending.iter_mut().flatten() {
                 *grad = (&*grad / self.scaler.scale)?;
             }
         }
-        self.grad_norm = norm(&self.pending)?;
+        self.grad_norm = norm(&self.regression.pending)?;
         if half && !self.scaler.accepts(self.grad_norm) {
-            self.optimizer.skip(&self.vars)?;
+            self.optimizer.skip(&self.regression.vars)?;
         } else {
-            self.optimizer.step(&self.vars, &self.pending, lr)?;
+            self.optimizer.step(&self.regression.vars, &self.regression.pending, lr)?;
         }
-        self.pending.fill(None);
+        self.regression.pending.fill(None);
         Ok(())
     }
 }

@@ -87,7 +87,7 @@ impl AdamW {
     ///
     /// # Errors
     /// A device without room.
-    pub(super) fn set_moments(
+    pub(crate) fn set_moments(
         &mut self,
         index: usize,
         moments: AdamMoments,

@@ -26,19 +26,24 @@ impl Trainer {
     /// # Errors
     /// A file that cannot be written; or a call between two updates of a run with accumulation.
     pub fn save(&self, path: &Path, args: &Map<String, Json>) -> Result<()> {
-        if self.pending.iter().any(Option::is_some) {
+        if self.regression.pending.iter().any(Option::is_some) {
             return Err(Error::Config("a run can only be saved after an update".into()));
         }
         let (adam, ema) = (&self.optimizer, self.config.use_ema);
         let json = |value| serde_json::to_string(value).unwrap_or_default();
         let progress = serde_json::to_string(&self.progress).unwrap_or_default();
         let metadata = [
-            (NET_KEY, config::to_json(self.net.config())),
+            (NET_KEY, config::to_json(self.regression.net.config())),
             (CONFIG_KEY, json(&self.config)),
             (PROGRESS_KEY, progress),
         ];
         let layout = Layout {
-            parameters: self.vars.iter().map(|(name, var)| (&**name, var.dims())).collect(),
+            parameters: self
+                .regression
+                .vars
+                .iter()
+                .map(|(name, var)| (&**name, var.dims()))
+                .collect(),
             ema,
             moments: adam.updates > 0,
             adam: adam.config(),
@@ -49,7 +54,7 @@ impl Trainer {
             metadata: &metadata,
         };
         let averaged = adam.averaged.cast_signed().to_le_bytes().to_vec();
-        let weights = self.vars.iter().map(|(_, var)| {
+        let weights = self.regression.vars.iter().map(|(_, var)| {
             let values = var.as_tensor().flatten_all()?.to_vec1::<f32>()?;
             Ok(bytes(&values))
         });
@@ -102,7 +107,7 @@ impl Trainer {
         run.set_weights(&found.weights.load()?.tensors)?;
         let average = found.average.as_ref().map(|(average, _)| average.load()).transpose()?;
         let average: HashMap<_, _> = average.map(|a| a.tensors).into_iter().flatten().collect();
-        for (index, (name, var)) in run.vars.iter().enumerate() {
+        for (index, (name, var)) in run.regression.vars.iter().enumerate() {
             let len = var.elem_count();
             let moment = |kind| -> Result<Vec<f32>> {
                 Ok(found.moment(index, kind, len)?.unwrap_or_else(|| vec![0.0; len]))

@@ -96,6 +96,11 @@ impl PolicyArgs {
         }
     }
 
+    /// `true` if there is a `--keep`.
+    pub(crate) fn keeps_any(&self) -> bool {
+        !self.keep.is_empty()
+    }
+
     /// `true` if `--keep` names the tensor.
     pub(crate) fn keeps(&self, name: &str, shape: &[usize]) -> bool {
         self.keep.iter().any(|keep| keep.width(name, shape).is_some())

@@ -27,14 +27,13 @@ mod processes;
 mod resume;
 mod run;
 mod setup;
-mod signals;
 
 pub(crate) use self::args::Args;
 use self::fid::Fid;
 use self::journal::Journal;
 use self::run::TrainRun;
 use self::setup::Setup;
-use self::signals::Signals;
+use crate::cmd::signals::Signals;
 
 pub(crate) fn run(args: &Args, common: &Common) -> Result<()> {
     let group = processes::join()?;

@@ -24,12 +24,14 @@ mod options;
 mod plan;
 mod scaled;
 mod storage;
+mod tables;
 mod tensor;
 
 pub use distortion::Distortion;
 pub use input::{ParallelMap, WeightSlices};
 pub use options::{CodebookDtype, Granularity, QuantizeOptions};
 pub use storage::Storage;
+pub use tables::Tables;
 pub use tensor::QuantizedTensor;
 
 use crate::error::{Result, check_length, check_range};

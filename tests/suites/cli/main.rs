@@ -22,6 +22,7 @@ mod report;
 mod sample;
 mod sweep;
 mod train;
+mod tune;
 mod velocity;
 mod wrapped;
 

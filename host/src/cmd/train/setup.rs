@@ -8,7 +8,7 @@ use fm_candle::process_group::ProcessGroup;
 use fm_candle::sample::Sampler;
 
 use super::args::Args;
-use super::signals::Signals;
+use crate::cmd::signals::Signals;
 use crate::progress::Reporter;
 
 /// The parts of a run that do not change from its start to its end.

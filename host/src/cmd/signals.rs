@@ -9,7 +9,7 @@ use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::flag;
 
 /// The flags that the signals set.
-pub(super) struct Signals {
+pub(crate) struct Signals {
     asked: Arc<AtomicBool>,
     /// Set while nothing is lost by stopping at once.
     idle: Arc<AtomicBool>,
@@ -17,7 +17,7 @@ pub(super) struct Signals {
 
 impl Signals {
     /// From now on SIGTERM, SIGUSR1 and Ctrl-C set a flag; a second one stops at once.
-    pub(super) fn watch() -> io::Result<Self> {
+    pub(crate) fn watch() -> io::Result<Self> {
         let signals = Self { asked: Arc::default(), idle: Arc::default() };
         for signal in [SIGTERM, SIGUSR1, SIGINT] {
             flag::register_conditional_shutdown(signal, 0, Arc::clone(&signals.idle))?;
@@ -28,13 +28,13 @@ impl Signals {
     }
 
     /// Returns true if a signal has come.
-    pub(super) fn asked(&self) -> bool {
+    pub(crate) fn asked(&self) -> bool {
         self.asked.load(Ordering::SeqCst)
     }
 
     /// Does work that may be cut anywhere, as its run is saved: a signal then ends the program at
     /// once, as a success.
-    pub(super) fn cut_anywhere<T>(&self, work: impl FnOnce() -> T) -> T {
+    pub(crate) fn cut_anywhere<T>(&self, work: impl FnOnce() -> T) -> T {
         self.idle.store(true, Ordering::SeqCst);
         let result = work();
         self.idle.store(false, Ordering::SeqCst);

@@ -1,0 +1,296 @@
+//! The state of a tuning run: the net, the parts of its weights, their optimizers.
+
+use core::f64::consts::PI;
+use std::path::Path;
+
+use candle_core::{Device, Tensor, Var};
+use half::f16;
+use quant_core::quantize::Distortion;
+use serde::{Deserialize, Serialize};
+
+use super::matrix::TunedMatrix;
+use super::points::CalibrationPoints;
+use crate::checkpoint::TensorInfo;
+use crate::error::{Error, Result};
+use crate::model::{RandomInit, UNet, UNetConfig};
+use crate::quantize::{PackedNet, PackedTensor, PackedTensors, Report, TensorPolicy, pack_tensor};
+use crate::train::{AdamW, AdamWConfig, Regression, TrainPrecision};
+
+/// Settings of a tuning run.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TuneConfig {
+    /// Steps in all; the learning rates fall to 0 by a cosine until then.
+    pub steps: u64,
+    /// Points of a step.
+    pub batch_size: usize,
+    /// Learning rate of levels, scales, norms and biases, in units of each.
+    pub lr: f64,
+    /// Learning rate of the latent weights, in units of their level and scale; 0 keeps the codes.
+    pub code_lr: f64,
+    /// Seed of everything random.
+    pub seed: u64,
+}
+
+impl Default for TuneConfig {
+    fn default() -> Self {
+        Self { steps: 1200, batch_size: 32, lr: 1e-3, code_lr: 1e-2, seed: 0 }
+    }
+}
+
+/// A parameter that is tuned as it is: a norm, a bias, a weight that is kept.
+struct TunedFloats {
+    index: usize,
+    originals: Vec<f32>,
+    /// Stored as f16.
+    half: bool,
+    /// Root mean square of the values, their unit.
+    unit: f32,
+    values: Var,
+}
+
+/// Parameters that one optimizer moves at one learning rate.
+pub(super) struct ParameterGroup {
+    pub(super) vars: Vec<(String, Var)>,
+    pub(super) adam: AdamW,
+}
+
+impl ParameterGroup {
+    fn new(vars: Vec<(String, Var)>) -> Result<Self> {
+        let config =
+            AdamWConfig { weight_decay: 0.0, betas: (0.9, 0.99), ..AdamWConfig::default() };
+        Ok(Self { adam: AdamW::new(config, &vars)?, vars })
+    }
+}
+
+/// A quantized net under tuning.
+pub struct Tuner {
+    pub(super) config: TuneConfig,
+    regression: Regression,
+    matrices: Vec<TunedMatrix>,
+    floats: Vec<TunedFloats>,
+    /// Levels, scales and floats.
+    pub(super) parts: ParameterGroup,
+    /// Latent weights.
+    pub(super) latents: ParameterGroup,
+    scheme: &'static str,
+    pub(super) step: u64,
+    device: Device,
+}
+
+impl Tuner {
+    /// The net of `tensors`, which are its parameters in order, each quantized as `policy` says by a
+    /// scheme of this name.
+    ///
+    /// # Errors
+    /// Settings that cannot tune; those of quantizing.
+    pub fn new(
+        net: &UNetConfig,
+        tensors: &[(String, Tensor)],
+        scheme: &'static str,
+        policy: impl Fn(&str, &[usize]) -> TensorPolicy,
+        config: TuneConfig,
+        device: &Device,
+    ) -> Result<Self> {
+        if config.steps == 0 || config.batch_size == 0 {
+            return Err(Error::Config("tuning takes at least 1 step of at least 1 point".into()));
+        }
+        let mut initial = RandomInit::new(config.seed, device);
+        let unet = UNet::new(net, &mut initial)?;
+        let (mut matrices, mut floats) = (Vec::new(), Vec::new());
+        for (index, (name, tensor)) in tensors.iter().enumerate() {
+            let values =
+                tensor.flatten_all()?.to_dtype(candle_core::DType::F32)?.to_vec1::<f32>()?;
+            let policy = policy(name, tensor.dims());
+            let packed = pack_tensor(&tensor.to_dtype(candle_core::DType::F32)?, name, policy)?;
+            if let PackedTensor::Quantized(packed) = &packed
+                && let Some(matrix) = TunedMatrix::new(index, values.clone(), packed)?
+            {
+                matrices.push(matrix);
+                continue;
+            }
+            let square = values.iter().map(|value| value * value).sum::<f32>();
+            let unit = (square / values.len().max(1) as f32).sqrt().max(1e-3);
+            let scaled: Vec<f32> = values.iter().map(|value| value / unit).collect();
+            floats.push(TunedFloats {
+                index,
+                half: policy != TensorPolicy::F32,
+                unit,
+                values: Var::from_vec(scaled, values.len(), &Device::Cpu)?,
+                originals: values,
+            });
+        }
+        let named = |index: usize, part: &str, var: &Var| {
+            (format!("{}.{part}", tensors[index].0), var.clone())
+        };
+        let (mut parts, mut latents) = (Vec::new(), Vec::new());
+        for matrix in &matrices {
+            parts.push(named(matrix.index, "levels", &matrix.levels));
+            parts.extend(matrix.scales.iter().map(|var| named(matrix.index, "scales", var)));
+            latents.push(named(matrix.index, "latent", &matrix.latent));
+        }
+        parts.extend(floats.iter().map(|floats| named(floats.index, "values", &floats.values)));
+        let regression = Regression::new(unet, initial.vars, TrainPrecision::F32, false, device);
+        let mut tuner = Self {
+            config,
+            regression,
+            matrices,
+            floats,
+            parts: ParameterGroup::new(parts)?,
+            latents: ParameterGroup::new(latents)?,
+            scheme,
+            step: 0,
+            device: device.clone(),
+        };
+        tuner.refresh()?;
+        Ok(tuner)
+    }
+
+    /// The quantized net as it stands.
+    pub fn net(&self) -> &UNet {
+        &self.regression.net
+    }
+
+    /// Steps that are done.
+    pub fn steps(&self) -> u64 {
+        self.step
+    }
+
+    /// The settings.
+    pub fn config(&self) -> &TuneConfig {
+        &self.config
+    }
+
+    /// Moves all parts against the error at the points of the next step; returns it, as it was before.
+    ///
+    /// # Errors
+    /// An error that is not finite; an allocation that fails on the device.
+    pub fn step(&mut self, points: &CalibrationPoints) -> Result<f64> {
+        let TuneConfig { seed, batch_size, .. } = self.config;
+        let batch = points.batch(seed, self.step, batch_size, &self.device)?;
+        let loss = self.regression.accumulate(&batch, 1.0, |_| None)?;
+        if !loss.is_finite() {
+            let step = self.step;
+            return Err(Error::Config(format!("the error is {loss} in step {step} of the tuning")));
+        }
+        let (mut parts, mut latents) = (Vec::new(), Vec::new());
+        for matrix in &self.matrices {
+            let [levels, scales, latent] = match &self.regression.pending[matrix.index] {
+                Some(gradient) => matrix.gradients(gradient)?,
+                None => [None, None, None],
+            };
+            parts.push(levels);
+            if matrix.scales.is_some() {
+                parts.push(scales);
+            }
+            latents.push(latent);
+        }
+        for floats in &self.floats {
+            let gradient = self.regression.pending[floats.index].as_ref();
+            let scaled = |gradient: &Tensor| -> Result<Tensor> {
+                let gradient = gradient.flatten_all()?.to_device(&Device::Cpu)?;
+                Ok((gradient * f64::from(floats.unit))?)
+            };
+            parts.push(gradient.map(scaled).transpose()?);
+        }
+        let progress = self.step as f64 / self.config.steps as f64;
+        let cosine = 0.5 * (1.0 + (PI * progress).cos());
+        self.parts.adam.step(&self.parts.vars, &parts, self.config.lr * cosine)?;
+        if self.config.code_lr > 0.0 {
+            let lr = self.config.code_lr * cosine;
+            self.latents.adam.step(&self.latents.vars, &latents, lr)?;
+        }
+        self.regression.pending.fill(None);
+        self.step += 1;
+        self.refresh()?;
+        Ok(loss)
+    }
+
+    /// Puts the weights that the parts make into the net.
+    pub(super) fn refresh(&mut self) -> Result<()> {
+        for matrix in &mut self.matrices {
+            matrix.refresh(&self.regression.vars[matrix.index].1)?;
+        }
+        for floats in &self.floats {
+            let var = &self.regression.vars[floats.index].1;
+            var.set(&Tensor::from_vec(floats.stored()?, var.dims(), var.device())?)?;
+        }
+        Ok(())
+    }
+
+    /// The tensors as the packed file holds them.
+    fn packed(&self) -> Result<PackedTensors> {
+        let mut all: Vec<_> = self.regression.vars.iter().map(|_| None).collect();
+        for matrix in &self.matrices {
+            all[matrix.index] = Some((PackedTensor::Quantized(matrix.packed()?), None));
+        }
+        for floats in &self.floats {
+            let values = floats.stored()?;
+            let mut distortion = Distortion { count: values.len(), ..Distortion::default() };
+            for (original, value) in floats.originals.iter().zip(&values) {
+                let error = f64::from(original - value);
+                distortion.signal += f64::from(*original).powi(2);
+                distortion.noise += error * error;
+            }
+            let packed = if floats.half {
+                PackedTensor::F16(values.iter().map(|&value| f16::from_f32(value)).collect())
+            } else {
+                PackedTensor::F32(values)
+            };
+            all[floats.index] = Some((packed, Some(distortion)));
+        }
+        let info = |(name, var): &(String, Var)| TensorInfo {
+            name: name.clone(),
+            dtype: candle_core::DType::F32,
+            shape: var.dims().to_vec(),
+        };
+        Ok(PackedTensors {
+            scheme: self.scheme,
+            infos: self.regression.vars.iter().map(info).collect(),
+            tensors: all.into_iter().flatten().collect(),
+        })
+    }
+
+    /// Writes the net to the packed file at `path`, whole or not at all.
+    ///
+    /// # Errors
+    /// Those of [`quantize_to_file`](crate::quantize::quantize_to_file).
+    pub fn write(&self, path: &Path, self_test: bool) -> Result<Report> {
+        let net = PackedNet { config: self.regression.net.config(), self_test };
+        self.packed()?.write_to_file(path, net)
+    }
+
+    /// Sizes and errors of the packed file that [`write`](Self::write) would make.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    pub fn report(&self) -> Result<Report> {
+        self.packed()?.report(self.regression.net.config().into())
+    }
+
+    /// Plans as many steps as fit a time of which those done have taken this part.
+    pub fn set_duration(&mut self, part: f64) {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "bounded")]
+        let steps = (self.step as f64 / part.max(1e-9)).min(1e12) as u64;
+        self.config.steps = steps.max(self.step + 1);
+    }
+
+    /// The weights as the packed file decodes to them, in state-dict order.
+    ///
+    /// # Errors
+    /// An allocation that fails.
+    pub fn weights(&self) -> Result<Vec<(String, Tensor)>> {
+        let vars = self.regression.vars.iter();
+        vars.map(|(name, var)| Ok((name.clone(), var.as_tensor().detach().copy()?))).collect()
+    }
+}
+
+impl TunedFloats {
+    /// The values as they are stored.
+    fn stored(&self) -> Result<Vec<f32>> {
+        let round = |value: f32| {
+            let value = value * self.unit;
+            if self.half { f16::from_f32(value).clamp(f16::MIN, f16::MAX).to_f32() } else { value }
+        };
+        Ok(self.values.to_vec1::<f32>()?.into_iter().map(round).collect())
+    }
+}

@@ -1,0 +1,363 @@
+//! `fmq tune`: a quantized net fitted to its full-precision self.
+
+use core::time::Duration;
+use std::fs;
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use fm_candle::analysis::paired;
+use fm_candle::checkpoint::{self, NET_KEY};
+use fm_candle::device::Device;
+use fm_candle::model::{UNet, UNetConfig, config};
+use fm_candle::quantize::{Report, TensorPolicy, is_sensitive};
+use fm_candle::sample::{Sampler, batch_size, start_noise};
+use fm_candle::solver::Method;
+use fm_candle::tune::{CalibrationPoints, TuneConfig, Tuner};
+use fm_candle::{DType, Tensor, atomic, fingerprint};
+use quant_core::bits::Bits;
+use quant_core::scheme::Scheme;
+use serde::Serialize;
+
+use crate::cmd::label::class_cycle;
+use crate::cmd::net::{NetArgs, build};
+use crate::cmd::ode::OdeOptions;
+use crate::cmd::policy::{PolicyArgs, bits};
+use crate::cmd::quantize::OutputKind;
+use crate::cmd::sample::{finite, image_shape};
+use crate::cmd::signals::Signals;
+use crate::common::Common;
+use crate::progress::Reporter;
+
+/// Most memory of the calibration set.
+const MAX_POINTS: usize = 512 << 20;
+/// Held-out images that progress is measured on.
+const HELD_OUT: usize = 16;
+/// Measurements of them over a run.
+const MEASUREMENTS: u64 = 8;
+/// Steps whose time tells how many `--minutes` hold.
+const MEASURED_STEPS: u64 = 4;
+/// Time between saves of the run.
+const SAVE: Duration = Duration::from_secs(60);
+/// Bits of sensitive matrices, at least, where `--keep` does not say.
+const SENSITIVE: u8 = 4;
+
+/// Quantize a net and tune it against itself in full precision, without data
+///
+/// Levels, scales, norms, biases and codes are moved until the velocity along the net's own
+/// trajectories is that of full precision.
+#[derive(clap::Args)]
+#[command(mut_arg("granularity", |arg| arg.default_value("auto")))]
+pub(crate) struct Args {
+    #[command(flatten)]
+    net: NetArgs,
+    /// Scheme that the tuning starts from: ot, uniform, pwl, log, uniform-mse, lloyd-max or ecq
+    #[arg(long, default_value_t = Scheme::LloydMax)]
+    scheme: Scheme,
+    /// Bits per weight, 1 to 8; without --keep the embeddings and the first and last convolution have
+    /// at least 4, norms and biases 16
+    #[arg(long, value_parser = bits())]
+    bits: Bits,
+    #[command(flatten)]
+    policy: PolicyArgs,
+    /// Steps of tuning
+    #[arg(long, value_name = "N", default_value_t = 1200, value_parser = clap::value_parser!(u64).range(1..))]
+    steps: u64,
+    /// Tune for so many minutes instead, as many steps as they hold
+    #[arg(long, value_name = "M", conflicts_with = "steps", value_parser = minutes)]
+    minutes: Option<f64>,
+    /// Points of a step
+    #[arg(long = "batch-size", alias = "batch_size", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..))]
+    batch_size: u16,
+    /// Learning rate of levels, scales, norms and biases, in units of each
+    #[arg(long, default_value_t = 1e-3, value_parser = finite)]
+    lr: f64,
+    /// Learning rate of the weights behind the codes, in units of their level; 0 keeps the codes
+    #[arg(long = "code-lr", alias = "code_lr", default_value_t = 1e-2, value_parser = finite)]
+    code_lr: f64,
+    /// Trajectories of the net's own noise that points are taken from
+    #[arg(long, value_name = "N", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..))]
+    trajectories: u32,
+    /// Solver of the trajectories
+    #[arg(long = "ode-method", alias = "ode_method", default_value_t = Method::Midpoint)]
+    ode_method: Method,
+    /// JSON: {"step_size": 0.1} or what else the solver takes
+    #[arg(long = "ode-options", alias = "ode_options", default_value = "{}", value_name = "JSON")]
+    ode_options: OdeOptions,
+    /// Guidance of the trajectories; 0 is off
+    #[arg(long = "cfg-scale", alias = "cfg_scale", default_value = "0", value_parser = finite)]
+    cfg_scale: f64,
+    /// Go on with a run that a signal stopped; it lies beside the output as OUT.tune
+    #[arg(long)]
+    resume: bool,
+    /// Output: .fmq (packed), .safetensors or .pth (dequantized)
+    #[arg(short, long, value_name = "OUT")]
+    output: PathBuf,
+    /// Store what the net answers to one input, so that a device can test itself (.fmq only)
+    #[arg(long)]
+    golden: bool,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// The JSON of a tuning.
+#[derive(Serialize)]
+struct TuneJson<'a> {
+    scheme: String,
+    bits: u8,
+    steps: u64,
+    seconds: f64,
+    /// Paired PSNR of held-out images before and after, mean over images, dB.
+    psnr_before_db: f64,
+    psnr_db: f64,
+    #[serde(flatten)]
+    report: &'a Report,
+}
+
+pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<()> {
+    let kind = OutputKind::of(&args.output)?;
+    if args.golden && kind != OutputKind::Packed {
+        bail!("--golden: `{}` is no packed .fmq file", args.output.display());
+    }
+    atomic::check_target(&args.output)?;
+    let state = args.state();
+    if args.resume && !state.is_file() {
+        bail!("--resume: there is no stopped run `{}`", state.display());
+    }
+    let signals = Signals::watch().context("watching for signals")?;
+    let (progress, start) = (common.progress(), Instant::now());
+    let device = common.device()?;
+    let (source, net) = args.net.open(progress)?;
+    let tensors = source.load()?.tensors;
+    let shapes = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor.dims()));
+    if let Some(note) = args.policy.check(&shapes.collect::<Vec<_>>())? {
+        progress.line(note);
+    }
+    let sampler = args.sampler(&device)?;
+    let full = build(&net, tensors.clone(), &device, DType::F32)?;
+    let points = args.points(&full, &sampler, common, &device)?;
+    let held_out = HeldOut::of(&full, &sampler, common.seed, &device)?;
+    drop(full);
+
+    let settings = TuneConfig {
+        steps: args.steps,
+        batch_size: args.batch_size.into(),
+        lr: args.lr,
+        code_lr: args.code_lr,
+        seed: common.seed,
+    };
+    let policy = |name: &str, shape: &[usize]| args.policy(name, shape);
+    let mut tuner = Tuner::new(&net, &tensors, args.scheme.name(), policy, settings, &device)
+        .with_context(|| format!("`{}`", args.net.path.display()))?;
+    let before = held_out.psnr(tuner.net())?;
+    let of = args.describe(&net, &tensors)?;
+    if args.resume {
+        tuner.take_up(&state, &of).context("--resume")?;
+    }
+    progress.line(&format!(
+        "{} points; {} at {} bits: paired PSNR {before:.2} dB",
+        points.count(),
+        args.scheme,
+        args.bits
+    ));
+    if args.resume {
+        progress.line(&format!("goes on at step {} of {}", tuner.steps(), tuner.config().steps));
+    }
+    let save = |tuner: &Tuner| Ok(tuner.save(&state, &of)?);
+    if !args.tune(&mut tuner, &points, &held_out, save, &signals, progress)? {
+        progress.line(&format!(
+            "stopped by a signal at step {} of {}, saved; go on with --resume",
+            tuner.steps(),
+            tuner.config().steps
+        ));
+        return Ok(());
+    }
+    let psnr = held_out.psnr(tuner.net())?;
+    let report = args.write(kind, &tuner, &net)?;
+    if state.exists() {
+        fs::remove_file(&state).with_context(|| format!("removing `{}`", state.display()))?;
+    }
+    let seconds = start.elapsed().as_secs_f64();
+    if args.json {
+        let output = TuneJson {
+            scheme: format!("{}+tune", args.scheme),
+            bits: args.bits.get(),
+            steps: tuner.steps(),
+            seconds,
+            psnr_before_db: before,
+            psnr_db: psnr,
+            report: &report,
+        };
+        writeln!(out, "{}", serde_json::to_string(&output)?)?;
+    }
+    progress.line(&format!(
+        "{} at {} bits, tuned in {} steps: paired PSNR {psnr:.2} dB (before {before:.2}); packed \
+         {:.3} bits per weight, {} bytes; {seconds:.0} s; wrote `{}`",
+        args.scheme,
+        args.bits,
+        tuner.steps(),
+        report.bits_per_weight,
+        report.packed_bytes,
+        args.output.display()
+    ));
+    Ok(())
+}
+
+impl Args {
+    /// The solver of the trajectories.
+    fn sampler(&self, device: &Device) -> Result<Sampler> {
+        let method = self.ode_method;
+        let (grid, options) = self.ode_options.steps(method, false, 0.1)?;
+        let (cfg_scale, batch_size) = (self.cfg_scale, batch_size(device));
+        Ok(Sampler { method, grid, options, cfg_scale, batch_size })
+    }
+
+    /// The calibration set of the full-precision net.
+    fn points(
+        &self,
+        full: &UNet,
+        sampler: &Sampler,
+        common: &Common,
+        device: &Device,
+    ) -> Result<CalibrationPoints> {
+        let (c, h, w) = image_shape(full.config())?;
+        let guided = if self.cfg_scale == 0.0 { 1 } else { 2 };
+        let bytes = CalibrationPoints::bytes([c, h, w], sampler.nfe().unwrap_or(200) * guided);
+        let n = (self.trajectories as usize).min((MAX_POINTS / bytes.max(1)).max(1));
+        let bar = common.progress().bar("trajectories", n as u64, "img");
+        let done = |n: usize| bar.inc(n as u64);
+        let points =
+            CalibrationPoints::draw(full, sampler, [c, h, w], n, common.seed, device, done)?;
+        bar.finish_and_clear();
+        Ok(points)
+    }
+
+    /// Runs the steps that are left; `false` where a signal has come before the last, and the run is
+    /// saved.
+    fn tune(
+        &self,
+        tuner: &mut Tuner,
+        points: &CalibrationPoints,
+        held_out: &HeldOut<'_>,
+        save: impl Fn(&Tuner) -> Result<()>,
+        signals: &Signals,
+        progress: Reporter,
+    ) -> Result<bool> {
+        let bar = progress.bar("tuning", tuner.config().steps, "steps");
+        bar.set_position(tuner.steps());
+        bar.reset_eta();
+        let (start, mut saved) = (Instant::now(), Instant::now());
+        let (mut error, mut psnr) = (f64::NAN, String::new());
+        while tuner.steps() < tuner.config().steps {
+            if signals.asked() {
+                save(tuner)?;
+                return Ok(false);
+            }
+            let now = tuner.step(points)?;
+            error = if error.is_nan() { now } else { 0.95 * error + 0.05 * now };
+            let step = tuner.steps();
+            if let Some(minutes) = self.minutes
+                && step == MEASURED_STEPS
+            {
+                let part = start.elapsed().as_secs_f64() / (60.0 * minutes);
+                tuner.set_duration(part);
+                bar.set_length(tuner.config().steps);
+            }
+            bar.inc(1);
+            bar.set_message(format!("error {error:.5}{psnr}"));
+            if saved.elapsed() > SAVE {
+                save(tuner)?;
+                saved = Instant::now();
+            }
+            let total = tuner.config().steps;
+            if step < total && step.is_multiple_of(total.div_ceil(MEASUREMENTS)) {
+                psnr = format!(", paired PSNR {:.2} dB", held_out.psnr(tuner.net())?);
+                bar.suspend(|| progress.line(&format!("step {step}: error {error:.5}{psnr}")));
+            }
+        }
+        bar.finish_and_clear();
+        Ok(true)
+    }
+
+    /// The policy for a tensor: that of `--keep`, else more bits for the sensitive ones.
+    fn policy(&self, name: &str, shape: &[usize]) -> TensorPolicy {
+        if !self.policy.keeps_any() && is_sensitive(name, shape) {
+            if shape.len() < 2 {
+                return TensorPolicy::F16;
+            }
+            let bits = self.bits.max(Bits::new(SENSITIVE).unwrap_or(Bits::MAX));
+            return self.policy.of(self.scheme, bits, name, shape);
+        }
+        self.policy.of(self.scheme, self.bits, name, shape)
+    }
+
+    /// The run's state, beside the output.
+    fn state(&self) -> PathBuf {
+        let mut name = self.output.clone().into_os_string();
+        name.push(".tune");
+        name.into()
+    }
+
+    /// The net and the way that it is quantized and tuned, in words.
+    fn describe(&self, net: &UNetConfig, tensors: &[(String, Tensor)]) -> Result<String> {
+        let (scheme, bits) = (self.scheme, self.bits);
+        Ok(format!(
+            "weights {} of {}, {scheme} at {bits} bits, {}, {} trajectories, {}, {}, guidance {}",
+            fingerprint::of_weights(tensors)?,
+            config::to_json(net),
+            self.policy.differences().unwrap_or_default(),
+            self.trajectories,
+            self.ode_method,
+            serde_json::to_string(&self.ode_options)?,
+            self.cfg_scale
+        ))
+    }
+
+    /// Writes the output; the report is that of the packed file.
+    fn write(&self, kind: OutputKind, tuner: &Tuner, net: &UNetConfig) -> Result<Report> {
+        if kind == OutputKind::Packed {
+            return Ok(tuner.write(&self.output, self.golden)?);
+        }
+        let report = tuner.report()?;
+        let (weights, json) = (tuner.weights()?, config::to_json(net));
+        let metadata = [(NET_KEY, json.as_str())];
+        if kind == OutputKind::Torch {
+            checkpoint::torch::save_tensors(&self.output, &weights)?;
+        } else {
+            checkpoint::safetensors::save(&self.output, &weights, &metadata)?;
+        }
+        Ok(report)
+    }
+}
+
+/// Images of noise that is not tuned on, by the full-precision net.
+struct HeldOut<'a> {
+    sampler: &'a Sampler,
+    noise: Tensor,
+    labels: Option<Vec<u32>>,
+    images: Tensor,
+}
+
+impl<'a> HeldOut<'a> {
+    fn of(full: &UNet, sampler: &'a Sampler, seed: u64, device: &Device) -> Result<Self> {
+        let net = full.config();
+        let noise = start_noise(seed, 0, HELD_OUT, image_shape(net)?, device)?;
+        let labels = class_cycle(net, HELD_OUT)?;
+        let images = sampler.run(full, &noise, labels.as_deref(), false, |_| {})?.images;
+        Ok(Self { sampler, noise, labels, images })
+    }
+
+    /// The mean over the images of the PSNR of those of `net`, dB.
+    fn psnr(&self, net: &UNet) -> Result<f64> {
+        let labels = self.labels.as_deref();
+        let images = self.sampler.run(net, &self.noise, labels, false, |_| {})?.images;
+        Ok(paired::mean_psnr(&images, &self.images)?)
+    }
+}
+
+fn minutes(text: &str) -> Result<f64, String> {
+    let minutes = text.parse().ok().filter(|minutes: &f64| *minutes > 0.0 && *minutes < 1e5);
+    minutes.ok_or_else(|| "expected a number of minutes above 0".into())
+}

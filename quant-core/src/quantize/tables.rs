@@ -1,0 +1,211 @@
+//! Quantization to tables and scales that are given, not fitted.
+//!
+//! ```text
+//! w[r][i] ≈ s[r] · level[code[r][i]]        the code of the nearest level
+//! ```
+
+use super::distortion::{Distortion, distortion};
+use super::fitted_group::{FittedGroup, GroupCodebook};
+use super::options::{CodebookDtype, Granularity, QuantizeOptions};
+use super::plan::{QuantPlan, RowGroups};
+use super::storage::{Storage, assemble};
+use super::tensor::QuantizedTensor;
+use crate::bits::Bits;
+use crate::error::{Error, Result, check_length, check_range};
+use crate::matrix::{QuantizedMatrix, RowScale, rows_of};
+use crate::num::{low_u8, u64_of};
+use crate::scheme::Scheme;
+use alloc::vec;
+use alloc::vec::Vec;
+use half::f16;
+
+/// Tables of levels that rows share, and scales of rows.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tables {
+    /// Width of a code.
+    pub bits: Bits,
+    /// Rows that share a table, at least 1.
+    pub rows_per_table: usize,
+    /// Levels of all tables, `[tables, 2^bits]`, those of a table ascending.
+    pub levels: Vec<f32>,
+    /// Scales, `[rows]`, all above 0; empty where rows have none.
+    pub scales: Vec<f32>,
+}
+
+impl Tables {
+    /// The tables of a quantized tensor; `None` where it has no codes.
+    pub fn of(tensor: &QuantizedTensor) -> Option<Self> {
+        let Storage::Quantized { layout, parts } = tensor.storage() else { return None };
+        let (rows, row_len) = (tensor.rows, tensor.row_len);
+        let matrix = QuantizedMatrix::new(*layout, rows, row_len, parts.as_slices()).ok()?;
+        let rows_per_table = usize::try_from(layout.rows_per_codebook).ok()?.min(rows.max(1));
+        let mut levels = Vec::new();
+        for first in (0..rows).step_by(rows_per_table) {
+            let codebook = matrix.codebook(first)?;
+            let first = levels.len();
+            levels.extend((0..layout.bits.code_count()).map(|code| codebook.value(low_u8(code))));
+            levels[first..].sort_unstable_by(f32::total_cmp);
+        }
+        let scales = match layout.row_scale {
+            RowScale::None => Vec::new(),
+            _ => (0..rows).filter_map(|row| matrix.scale(row)).collect(),
+        };
+        Some(Self { bits: layout.bits, rows_per_table, levels, scales })
+    }
+
+    /// These tables as they are stored: levels and scales rounded to f16, levels ascending, scales at
+    /// least the smallest normal number.
+    #[must_use]
+    pub fn stored(&self) -> Self {
+        let finite = |value: f32| f16::from_f32(value).clamp(f16::MIN, f16::MAX).to_f32();
+        let mut levels: Vec<f32> = self.levels.iter().map(|&level| finite(level)).collect();
+        for table in levels.chunks_mut(self.bits.code_count()) {
+            table.sort_unstable_by(f32::total_cmp);
+        }
+        let least = f16::MIN_POSITIVE.to_f32();
+        let scales = self.scales.iter().map(|&scale| finite(scale).max(least)).collect();
+        Self { levels, scales, ..self.clone() }
+    }
+
+    /// The levels of a row, `[2^bits]`, before its scale; empty after the last table.
+    pub fn row_levels(&self, row: usize) -> &[f32] {
+        let count = self.bits.code_count();
+        let first = row / self.rows_per_table.max(1) * count;
+        self.levels.get(first..first + count).unwrap_or(&[])
+    }
+
+    /// The scale of a row; 1 where rows have none.
+    pub fn row_scale(&self, row: usize) -> f32 {
+        self.scales.get(row).copied().unwrap_or(1.0)
+    }
+
+    /// Writes the code of the level nearest to each weight of a row, the lower of two on ties.
+    pub fn encode_row(&self, row: usize, weights: &[f32], codes: &mut [u8]) {
+        let (levels, scale) = (self.row_levels(row), self.row_scale(row));
+        let mut thresholds = [f32::INFINITY; 255];
+        for (threshold, pair) in thresholds.iter_mut().zip(levels.windows(2)) {
+            *threshold = f32::midpoint(pair[0], pair[1]);
+        }
+        let thresholds = thresholds.get(..levels.len().saturating_sub(1)).unwrap_or(&[]);
+        for (&w, code) in weights.iter().zip(codes) {
+            let x = w / scale;
+            *code = if thresholds.len() < 16 {
+                thresholds.iter().map(|&threshold| u8::from(threshold < x)).sum()
+            } else {
+                low_u8(thresholds.partition_point(|&threshold| threshold < x))
+            };
+        }
+    }
+
+    /// Weights of a shape by these tables as they are [stored](Self::stored), with the error towards
+    /// `originals`.
+    ///
+    /// # Errors
+    /// [`Error::Length`] for weights, levels or scales of another number; [`Error::Range`] for a shape
+    /// beyond the address space; [`Error::NonFinite`] for a weight that is not finite.
+    pub fn quantize(
+        &self,
+        weights: &[f32],
+        originals: &[f32],
+        shape: &[usize],
+    ) -> Result<QuantizedTensor> {
+        let (rows, row_len) = rows_of(shape)?;
+        check_length("weights", rows * row_len, weights.len())?;
+        check_length("originals", rows * row_len, originals.len())?;
+        check_range("rows per codebook", u64_of(self.rows_per_table), 1, u32::MAX.into())?;
+        let tables = rows.div_ceil(self.rows_per_table);
+        check_length("levels", tables * self.bits.code_count(), self.levels.len())?;
+        if !self.scales.is_empty() {
+            check_length("row scales", rows, self.scales.len())?;
+        }
+        if let Some(index) = weights.iter().position(|w| !w.is_finite()) {
+            return Err(Error::NonFinite { what: "weight", index });
+        }
+        let stored = self.stored();
+        let groups = RowGroups { rows, row_len, group_rows: self.rows_per_table };
+        let options = QuantizeOptions {
+            granularity: Granularity::Tensor,
+            codebook_dtype: CodebookDtype::F16,
+            ..QuantizeOptions::new(Scheme::LloydMax, self.bits)
+        };
+        let plan =
+            QuantPlan { row_scales: !self.scales.is_empty(), ..QuantPlan::new(&options, groups) };
+        let mut sum = Distortion::default();
+        let fitted = (0..tables).map(|table| {
+            let first = table * self.rows_per_table;
+            let own = first..rows.min(first + self.rows_per_table);
+            let range = own.start * row_len..own.end * row_len;
+            let mut codes = vec![0; range.len()];
+            for (row, codes) in own.clone().zip(codes.chunks_mut(row_len.max(1))) {
+                stored.encode_row(row, &weights[row * row_len..][..row_len], codes);
+            }
+            let levels = stored.row_levels(first).to_vec();
+            let value = |code: u8, i: usize| {
+                levels[usize::from(code)] * stored.row_scale(first + i / row_len.max(1))
+            };
+            let distortion = distortion(&originals[range], &codes, value);
+            sum.add(distortion);
+            let scales = stored.scales.get(own).unwrap_or(&[]);
+            FittedGroup {
+                scales: scales.iter().map(|&scale| f16::from_f32(scale)).collect(),
+                book: GroupCodebook::Table { levels, scale: 0.0 },
+                codes,
+                distortion,
+            }
+        });
+        let storage = assemble(fitted.collect(), &plan);
+        Ok(QuantizedTensor { shape: shape.to_vec(), rows, row_len, storage, distortion: sum })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::quantize::quantize_tensor;
+
+    fn weights() -> Vec<f32> {
+        (0..96_u8).map(|i| libm::sinf(f32::from(i) * 0.7) * f32::from(1 + i / 24)).collect()
+    }
+
+    #[test]
+    fn tables_of_a_tensor_give_it_again() {
+        let options = QuantizeOptions {
+            granularity: Granularity::Group(2),
+            codebook_dtype: CodebookDtype::F16,
+            ..QuantizeOptions::new(Scheme::LloydMax, Bits::ALL[1])
+        };
+        let tensor = quantize_tensor(&weights(), &[4, 24], &options).unwrap();
+        let tables = Tables::of(&tensor).unwrap();
+        assert_eq!((tables.levels.len(), tables.scales.len()), (8, 0));
+        let again = tables.quantize(&tensor.dequantized(), &weights(), &[4, 24]).unwrap();
+        assert_eq!(again, tensor);
+    }
+
+    #[test]
+    fn levels_and_scales_are_what_is_decoded() {
+        let tables = Tables {
+            bits: Bits::ALL[0],
+            rows_per_table: 4,
+            levels: vec![0.75, -1.000_1],
+            scales: vec![1.0, 2.0, 0.3, 0.0],
+        };
+        let tensor = tables.quantize(&weights(), &weights(), &[4, 24]).unwrap();
+        let stored = tables.stored();
+        assert_eq!(stored.levels, [-1.0, 0.75]);
+        let values = tensor.dequantized();
+        for (row, values) in values.chunks(24).enumerate() {
+            let scale = stored.row_scale(row);
+            assert!(values.iter().all(|value| [-scale, 0.75 * scale].contains(value)), "{row}");
+        }
+        let errors: f64 =
+            weights().iter().zip(&values).map(|(w, q)| f64::from(w - q).powi(2)).sum();
+        let noise = tensor.distortion().noise;
+        assert!((noise - errors).abs() < 1e-9_f64 * noise);
+        assert!(
+            Tables { scales: vec![1.0], ..tables.clone() }
+                .quantize(&weights(), &weights(), &[4, 24])
+                .is_err()
+        );
+        assert!(tables.quantize(&[f32::NAN; 96], &weights(), &[4, 24]).is_err());
+    }
+}

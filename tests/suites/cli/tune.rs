@@ -1,0 +1,122 @@
+//! `fmq tune`: the packed file is the net that was tuned, runs go on where they stopped, refusals.
+
+use core::time::Duration;
+use std::process::{Command, Stdio};
+use std::thread;
+
+use super::*;
+
+const TUNE: [&str; 8] =
+    ["tune", "net.safetensors", "--bits", "2", "--trajectories", "4", "--batch-size", "16"];
+
+fn tune(dir: &Path, more: &[&str]) -> String {
+    ok(dir, &[&TUNE[..], more].concat())
+}
+
+/// The weights of a file in the net's order.
+fn weights(dir: &Path, name: &str) -> Vec<(String, Vec<f32>)> {
+    let mut tensors = checkpoint::load(&dir.join(name), true).unwrap().tensors;
+    tensors.sort_by(|(a, _), (b, _)| a.cmp(b));
+    let flat =
+        |(name, tensor): (String, Tensor)| (name, tensor.flatten_all().unwrap().to_vec1().unwrap());
+    tensors.into_iter().map(flat).collect()
+}
+
+#[test]
+fn tuning_brings_images_nearer_and_the_file_holds_what_was_tuned() {
+    let dir = folder();
+    let dir = dir.path();
+    let steps = ["--steps", "60", "--json", "--golden", "-o", "t.fmq"];
+    let json: Value = serde_json::from_str(&tune(dir, &steps)).unwrap();
+    let number = |key: &str| json[key].as_f64().unwrap();
+    assert!(number("psnr_db") > number("psnr_before_db") + 1.0, "{json}");
+    assert_eq!((&json["scheme"], &json["steps"]), (&"lloyd-max+tune".into(), &60.into()));
+    let bytes = fs::metadata(dir.join("t.fmq")).unwrap().len();
+    assert_eq!(json["packed_bytes"].as_u64(), Some(bytes));
+    let embedding = json["tensors"].as_array().unwrap().iter();
+    let bits = |name: &str| {
+        let mut rows = embedding.clone().filter(|row| row["name"] == name);
+        rows.next().unwrap()["bits"].as_u64().unwrap()
+    };
+    assert_eq!((bits("time_embed.0.weight"), bits("time_embed.0.bias")), (4, 16));
+
+    // The same weights in every kind of output, on any number of threads.
+    tune(dir, &["--steps", "60", "-o", "t.safetensors", "--threads", "1"]);
+    tune(dir, &["--steps", "60", "-o", "t.pth"]);
+    let packed = weights(dir, "t.fmq");
+    assert_eq!(weights(dir, "t.safetensors"), packed);
+    assert_eq!(weights(dir, "t.pth"), packed);
+}
+
+#[test]
+fn every_scheme_and_granularity_can_be_tuned() {
+    let dir = folder();
+    let dir = dir.path();
+    for (scheme, granularity, bits) in [
+        ("ot", "channel", "3"),
+        ("uniform", "group:3", "1"),
+        ("pwl", "tensor", "2"),
+        ("log", "channel", "4"),
+        ("ecq", "auto", "2"),
+    ] {
+        let args = ["--scheme", scheme, "--granularity", granularity, "--steps", "40", "--json"];
+        let args = [&args[..], &["--bits", bits, "--keep", "*bias=32", "-o", "t.fmq"]].concat();
+        let all = [&["tune", "net.safetensors", "--trajectories", "4"][..], &args].concat();
+        let json: Value = serde_json::from_str(&ok(dir, &all)).unwrap();
+        let number = |key: &str| json[key].as_f64().unwrap();
+        assert!(number("psnr_db") > number("psnr_before_db"), "{scheme} {granularity}: {json}");
+    }
+}
+
+#[test]
+fn a_stopped_run_goes_on_as_if_it_had_not_been() {
+    let dir = folder();
+    let dir = dir.path();
+    let steps = ["--steps", "400", "-q"];
+    tune(dir, &[&steps[..], &["-o", "whole.fmq"]].concat());
+    let cut = [&TUNE[..], &steps, &["-o", "cut.fmq"]].concat();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_fmq"))
+        .current_dir(dir)
+        .args(&cut)
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    thread::sleep(Duration::from_millis(700));
+    Command::new("kill").arg(child.id().to_string()).status().unwrap();
+    assert!(child.wait().unwrap().success());
+    if !dir.join("cut.fmq").exists() {
+        assert!(dir.join("cut.fmq.tune").exists());
+        let other = [&cut[..], &["--resume", "--scheme", "ot"]].concat();
+        assert!(
+            fails(dir, &[&other[..], &[]].concat()).contains("cut.fmq.tune`: is of another run")
+        );
+        ok(dir, &[&cut[..], &["--resume"]].concat());
+    }
+    assert_eq!(fs::read(dir.join("cut.fmq")).unwrap(), fs::read(dir.join("whole.fmq")).unwrap());
+    assert!(!dir.join("cut.fmq.tune").exists());
+}
+
+#[test]
+fn what_cannot_be_tuned_is_refused() {
+    let dir = folder();
+    let dir = dir.path();
+    let refused = |more: &[&str]| fails(dir, &[&TUNE[..], more].concat());
+    assert!(refused(&["-o", "t.onnx"]).contains("must end in .fmq"));
+    assert!(refused(&["-o", "t.pth", "--golden"]).contains("--golden"));
+    assert!(refused(&["-o", "t.fmq", "--resume"]).contains("t.fmq.tune"));
+    let tensor = Tensor::new(&[[1f32, 2.0]], &fm_candle::device::Device::Cpu).unwrap();
+    checkpoint::safetensors::save(&dir.join("no.safetensors"), &[("w".into(), tensor)], &[])
+        .unwrap();
+    let plain = fails(dir, &["tune", "no.safetensors", "--bits", "2", "-o", "t.fmq"]);
+    assert!(plain.contains("no.safetensors") && plain.contains("--arch"), "{plain}");
+    // A net whose velocity is not finite.
+    let mut file = checkpoint::load(&dir.join("net.safetensors"), true).unwrap();
+    let (_, bias) = file.tensors.iter_mut().find(|(name, _)| name == "out.2.bias").unwrap();
+    *bias = (bias.ones_like().unwrap() * f64::from(f32::MAX)).unwrap();
+    let (_, weight) = file.tensors.iter_mut().find(|(name, _)| name == "out.0.weight").unwrap();
+    *weight = (weight.ones_like().unwrap() * 1e38).unwrap();
+    let metadata: Vec<_> = file.metadata.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+    checkpoint::safetensors::save(&dir.join("wild.safetensors"), &file.tensors, &metadata).unwrap();
+    let wild = fails(dir, &["tune", "wild.safetensors", "--bits", "2", "-o", "t.fmq"]);
+    assert!(wild.contains("not finite"), "{wild}");
+}
