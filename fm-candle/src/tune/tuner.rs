@@ -33,7 +33,7 @@ pub struct TuneConfig {
 
 impl Default for TuneConfig {
     fn default() -> Self {
-        Self { steps: 1200, batch_size: 32, lr: 1e-3, code_lr: 1e-2, seed: 0 }
+        Self { steps: 1200, batch_size: 32, lr: 1e-3, code_lr: 2e-3, seed: 0 }
     }
 }
 

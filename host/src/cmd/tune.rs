@@ -74,7 +74,7 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 1e-3, value_parser = finite)]
     lr: f64,
     /// Learning rate of the weights behind the codes, in units of their level; 0 keeps the codes
-    #[arg(long = "code-lr", alias = "code_lr", default_value_t = 1e-2, value_parser = finite)]
+    #[arg(long = "code-lr", alias = "code_lr", default_value_t = 2e-3, value_parser = finite)]
     code_lr: f64,
     /// Trajectories of the net's own noise that points are taken from
     #[arg(long, value_name = "N", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..))]
