@@ -60,7 +60,7 @@ pub struct FmqSettings {
     pub precision: u32,
     /// Seed of the noise.
     pub seed: u64,
-    /// Number of the image among those of the seed, from 0.
+    /// Which of the seed's images, from 0.
     pub image: u64,
 }
 
