@@ -2,6 +2,7 @@
 //! made. No more than one tensor is held at a time.
 
 mod abs_histogram;
+mod allocate;
 mod calibrate;
 mod device;
 mod named_tensors;
@@ -12,6 +13,7 @@ mod stream;
 mod tensor;
 mod torch;
 
+pub use allocate::{Allocation, all_widths, allocate};
 pub use calibrate::{Calibration, calibrate};
 pub use device::PackedNet;
 pub use named_tensors::NamedTensors;

@@ -180,3 +180,89 @@ impl TunedMatrix {
         Ok(self.tables()?.quantize(&latent, &self.originals, &self.shape)?)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use quant_core::bits::Bits;
+    use quant_core::quantize::CodebookDtype;
+
+    use super::*;
+
+    /// Six rows of eight weights on two tables of four levels, with scales, and what each counts.
+    fn matrix() -> (TunedMatrix, Vec<f32>) {
+        let tables = Tables {
+            bits: Bits::new(2).unwrap(),
+            codebook_dtype: CodebookDtype::F16,
+            rows_per_table: 3,
+            levels: vec![-1.5, -0.5, 0.25, 2.0, -4.0, 1.0, 2.0, 3.0],
+            scales: vec![0.5, 1.0, 2.0, 0.25, 1.5, 1.0],
+        };
+        let ramp: Vec<f32> = (0..48).map(|i| (i as f32 * 1.7).sin() * 4.0).collect();
+        let values = tables.quantize(&ramp, &ramp, &[6, 8]).unwrap().dequantized();
+        let tensor = tables.quantize(&values, &values, &[6, 8]).unwrap();
+        let counts = (0..48).map(|i| (i as f32 * 0.9).cos()).collect();
+        (TunedMatrix::new(0, values, &tensor).unwrap().unwrap(), counts)
+    }
+
+    /// The sum of the weights as they count.
+    fn sum(matrix: &mut TunedMatrix, counts: &[f32]) -> f64 {
+        let var = Var::zeros((6, 8), candle_core::DType::F32, &Device::Cpu).unwrap();
+        matrix.refresh(&var).unwrap();
+        let values = var.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        values.iter().zip(counts).map(|(&w, &c)| f64::from(w) * f64::from(c)).sum()
+    }
+
+    #[test]
+    fn a_fresh_matrix_is_the_quantized_tensor() {
+        let (mut matrix, _) = matrix();
+        let var = Var::zeros((6, 8), candle_core::DType::F32, &Device::Cpu).unwrap();
+        matrix.refresh(&var).unwrap();
+        let values = var.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        assert_eq!(values, matrix.originals);
+        assert_eq!(matrix.packed().unwrap().dequantized(), values);
+    }
+
+    #[test]
+    fn gradients_of_levels_and_scales_are_finite_differences() {
+        let (mut matrix, counts) = matrix();
+        sum(&mut matrix, &counts);
+        let weights = Tensor::from_vec(counts.clone(), (6, 8), &Device::Cpu).unwrap();
+        let [levels, scales, latent] = matrix.gradients(&weights).unwrap();
+        for (var, gradient) in
+            [(matrix.levels.clone(), levels), (matrix.scales.clone().unwrap(), scales)]
+        {
+            let gradient = gradient.unwrap().to_vec1::<f32>().unwrap();
+            let values = var.to_vec1::<f32>().unwrap();
+            for (i, &expected) in gradient.iter().enumerate() {
+                let mut at = |by: f32| {
+                    let mut moved = values.clone();
+                    moved[i] += by;
+                    var.set(&Tensor::new(&moved[..], &Device::Cpu).unwrap()).unwrap();
+                    sum(&mut matrix, &counts)
+                };
+                let found = (at(0.03) - at(-0.03)) / 0.06;
+                let error = (found - f64::from(expected)).abs();
+                assert!(error < 0.05 * found.abs() + 0.02, "{i}: {found} {expected}");
+                var.set(&Tensor::new(&values[..], &Device::Cpu).unwrap()).unwrap();
+            }
+        }
+        // Straight through, in units of scale and table.
+        let latent = latent.unwrap().to_vec1::<f32>().unwrap();
+        let unit = matrix.fitted.row_scale(4) * matrix.table_units[1];
+        assert!((latent[35] - counts[35] * unit).abs() < 1e-6);
+    }
+
+    #[test]
+    fn a_latent_weight_that_passes_the_middle_takes_the_next_level() {
+        let (mut matrix, counts) = matrix();
+        sum(&mut matrix, &counts);
+        let (before, mut latent) = (matrix.codes.clone(), matrix.latent.to_vec1::<f32>().unwrap());
+        let i = before.iter().position(|&code| code == 1).unwrap();
+        latent[i] += 10.0;
+        matrix.latent.set(&Tensor::new(&latent[..], &Device::Cpu).unwrap()).unwrap();
+        sum(&mut matrix, &counts);
+        assert_eq!(matrix.codes[i], 3);
+        let others = matrix.codes.iter().zip(&before).enumerate().filter(|&(j, _)| j != i);
+        assert!(others.into_iter().all(|(_, (a, b))| a == b));
+    }
+}

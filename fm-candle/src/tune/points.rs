@@ -152,3 +152,63 @@ impl CalibrationPoints {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{RandomInit, UNetConfig};
+    use crate::solver::{Method, SolverOptions, uniform_grid};
+
+    fn net(num_classes: Option<usize>) -> UNet {
+        let config = UNetConfig {
+            in_channels: 1,
+            out_channels: 1,
+            model_channels: 32,
+            num_res_blocks: 1,
+            attention_resolutions: [].into(),
+            channel_mult: [1.0].into(),
+            num_classes,
+            ..UNetConfig::default()
+        };
+        UNet::new(&config, &mut RandomInit::new(1, &Device::Cpu)).unwrap()
+    }
+
+    fn draw(net: &UNet, cfg_scale: f64, batch_size: usize) -> CalibrationPoints {
+        let sampler = Sampler {
+            method: Method::Midpoint,
+            grid: uniform_grid(0.5).unwrap(),
+            options: SolverOptions::default(),
+            cfg_scale,
+            batch_size,
+        };
+        CalibrationPoints::draw(net, &sampler, [1, 8, 8], 5, 7, &Device::Cpu, |_| {}).unwrap()
+    }
+
+    #[test]
+    fn points_are_the_evaluations_of_the_net() {
+        let net = net(Some(3));
+        let points = draw(&net, 0.0, 2);
+        // Two steps of two evaluations.
+        assert_eq!((points.count(), points.x.len(), points.u.len()), (20, 20 * 64, 20 * 64));
+        let classes: Vec<u32> = points.label.chunks(2).step_by(4).flatten().copied().collect();
+        assert_eq!(classes[..4], [0, 1, 2, 3]);
+        let batch = points.batch(1, 5, 6, &Device::Cpu).unwrap();
+        let v = net.forward(&batch.x, &batch.t, batch.label.as_ref(), None, Mode::Eval).unwrap();
+        let error = (v - &batch.u).unwrap().abs().unwrap().max_all().unwrap();
+        assert!(error.to_scalar::<f32>().unwrap() < 1e-5);
+        // A function of seed and step alone, as is the set of the size of its batches.
+        let values = |x: &Tensor| x.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let again = points.batch(1, 5, 6, &Device::Cpu).unwrap();
+        assert_eq!(values(&again.x), values(&batch.x));
+        let other = points.batch(1, 6, 6, &Device::Cpu).unwrap();
+        assert_ne!(values(&other.x), values(&batch.x));
+    }
+
+    #[test]
+    fn guided_evaluations_are_two_points_and_unlabelled_nets_have_no_labels() {
+        assert_eq!(draw(&net(Some(3)), 1.5, 8).count(), 40);
+        let points = draw(&net(None), 0.0, 8);
+        assert_eq!((points.count(), points.label.len()), (20, 0));
+        assert!(points.batch(0, 0, 3, &Device::Cpu).unwrap().label.is_none());
+    }
+}

@@ -20,6 +20,7 @@ pub(crate) mod quantize;
 pub(crate) mod sample;
 pub(crate) mod shell;
 pub(crate) mod signals;
+pub(crate) mod size;
 pub(crate) mod sweep;
 pub(crate) mod train;
 pub(crate) mod train_lenet;

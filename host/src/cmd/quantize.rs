@@ -1,5 +1,6 @@
 //! `fmq quantize`: a checkpoint into low bits.
 
+use std::collections::HashMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -7,7 +8,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use fm_candle::atomic;
 use fm_candle::checkpoint::{self, FileKind, NET_KEY, Source, TensorInfo, identify, order};
-use fm_candle::model::config;
+use fm_candle::model::{UNetConfig, config};
 use fm_candle::quantize::{
     Discard, PackedNet, Report, TensorPolicy, quantize, quantize_to_file, quantize_to_torch,
 };
@@ -17,7 +18,8 @@ use quant_core::scheme::Scheme;
 use serde::Serialize;
 
 use crate::cmd::net;
-use crate::cmd::policy::{PolicyArgs, bits, check_glob, glob};
+use crate::cmd::policy::{PolicyArgs, check_glob, glob};
+use crate::cmd::size::SizeArgs;
 use crate::cmd::weights::{Scope, WeightsArgs, say_taken};
 use crate::common::Common;
 
@@ -31,9 +33,8 @@ pub(crate) struct Args {
     /// W2 optimum) or ecq (entropy-constrained)
     #[arg(long)]
     scheme: Scheme,
-    /// Bits per weight, 1 to 8
-    #[arg(long, value_parser = bits())]
-    bits: Bits,
+    #[command(flatten)]
+    size: SizeArgs,
     /// Output: .fmq (packed), .safetensors (dequantized) or .pth (dequantized, of the input's layout
     /// if that is a .pth: raw weights, EMA and all else)
     #[arg(short, long, value_name = "OUT")]
@@ -58,7 +59,7 @@ pub(crate) struct Args {
 #[derive(Serialize)]
 struct QuantizeJson<'a> {
     scheme: &'a str,
-    bits: u8,
+    bits: Option<u8>,
     seconds: f64,
     #[serde(flatten)]
     report: &'a Report,
@@ -88,8 +89,12 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
     let seconds = start.elapsed().as_secs_f64();
     if args.json {
         let report = &report;
-        let output =
-            QuantizeJson { scheme: args.scheme.name(), bits: args.bits.get(), seconds, report };
+        let output = QuantizeJson {
+            scheme: args.scheme.name(),
+            bits: args.size.bits.map(Bits::get),
+            seconds,
+            report,
+        };
         writeln!(out, "{}", serde_json::to_string(&output)?)?;
     }
     if common.verbose {
@@ -141,7 +146,16 @@ impl Args {
         }
         let weights: usize = source.tensors().iter().map(TensorInfo::count).sum();
         let bar = common.progress().bar("quantizing", weights as u64, "weights");
-        let policy = |name: &str, shape: &[usize]| self.policy(name, shape);
+        let allocated = match (self.size.is_size(), &net) {
+            (false, _) => HashMap::new(),
+            (true, Some(net)) => self.allocate(net, source, common)?,
+            (true, None) => {
+                bail!("{}: it is not known which net this is; give --arch", self.size.describe())
+            }
+        };
+        let policy = |name: &str, shape: &[usize]| {
+            allocated.get(name).copied().unwrap_or_else(|| self.policy(Bits::MAX, name, shape))
+        };
         let report = match kind {
             OutputKind::Torch => {
                 quantize_to_torch(&self.output, source, &indices, policy, |info, _| {
@@ -184,13 +198,33 @@ impl Args {
         Ok(report)
     }
 
-    fn policy(&self, name: &str, shape: &[usize]) -> TensorPolicy {
-        match &self.only {
-            Some(only) if !only.is_match(name) && !self.policy.keeps(name, shape) => {
-                TensorPolicy::F32
-            }
-            _ => self.policy.of(self.scheme, self.bits, name, shape),
+    /// The policies by which the file has the size that is asked for.
+    fn allocate(
+        &self,
+        net: &UNetConfig,
+        source: &Source,
+        common: &Common,
+    ) -> Result<HashMap<String, TensorPolicy>> {
+        let net = PackedNet { config: net, self_test: self.golden };
+        let fixed = |name: &str, shape: &[usize]| {
+            let kept = self.is_left(name, shape) || self.policy.keeps(name, shape);
+            kept.then(|| self.policy(Bits::MAX, name, shape))
+        };
+        let of = |bits, name: &str, shape: &[usize]| self.policy.of(self.scheme, bits, name, shape);
+        self.size.allocate(net, &source.load()?.tensors, fixed, of, common)
+    }
+
+    /// Returns true for a tensor that `--only` leaves as it is.
+    fn is_left(&self, name: &str, shape: &[usize]) -> bool {
+        let only = self.only.as_ref();
+        only.is_some_and(|only| !only.is_match(name) && !self.policy.keeps(name, shape))
+    }
+
+    fn policy(&self, bits: Bits, name: &str, shape: &[usize]) -> TensorPolicy {
+        if self.is_left(name, shape) {
+            return TensorPolicy::F32;
         }
+        self.policy.of(self.scheme, self.size.bits.unwrap_or(bits), name, shape)
     }
 }
 
@@ -228,10 +262,10 @@ fn summary(args: &Args, report: &Report, seconds: f64) -> String {
         Some(db) => format!("{db:.2} dB"),
     };
     format!(
-        "{} at {} bits: SQNR {sqnr}; packed {:.3} bits per weight, {} bytes, {:.2}x smaller than \
+        "{} at {}: SQNR {sqnr}; packed {:.3} bits per weight, {} bytes, {:.2}x smaller than \
          f32; {seconds:.2} s; wrote `{}`",
         args.scheme,
-        args.bits,
+        args.size.describe(),
         report.bits_per_weight,
         report.packed_bytes,
         report.ratio,

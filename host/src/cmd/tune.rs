@@ -1,6 +1,7 @@
 //! `fmq tune`: a quantized net fitted to its full-precision self.
 
 use core::time::Duration;
+use std::collections::HashMap;
 use std::fs;
 use std::io::Write;
 use std::path::PathBuf;
@@ -11,7 +12,7 @@ use fm_candle::analysis::paired;
 use fm_candle::checkpoint::{self, NET_KEY};
 use fm_candle::device::Device;
 use fm_candle::model::{UNet, UNetConfig, config};
-use fm_candle::quantize::{Report, TensorPolicy, is_sensitive};
+use fm_candle::quantize::{PackedNet, Report, TensorPolicy, is_sensitive};
 use fm_candle::sample::{Sampler, batch_size, start_noise};
 use fm_candle::solver::Method;
 use fm_candle::tune::{CalibrationPoints, TuneConfig, Tuner};
@@ -23,10 +24,11 @@ use serde::Serialize;
 use crate::cmd::label::class_cycle;
 use crate::cmd::net::{NetArgs, build};
 use crate::cmd::ode::OdeOptions;
-use crate::cmd::policy::{PolicyArgs, bits};
+use crate::cmd::policy::PolicyArgs;
 use crate::cmd::quantize::OutputKind;
 use crate::cmd::sample::{finite, image_shape};
 use crate::cmd::signals::Signals;
+use crate::cmd::size::SizeArgs;
 use crate::common::Common;
 use crate::progress::Reporter;
 
@@ -55,10 +57,8 @@ pub(crate) struct Args {
     /// Scheme that the tuning starts from: ot, uniform, pwl, log, uniform-mse, lloyd-max or ecq
     #[arg(long, default_value_t = Scheme::LloydMax)]
     scheme: Scheme,
-    /// Bits per weight, 1 to 8; without --keep the embeddings and the first and last convolution have
-    /// at least 4, norms and biases 16
-    #[arg(long, value_parser = bits())]
-    bits: Bits,
+    #[command(flatten)]
+    size: SizeArgs,
     #[command(flatten)]
     policy: PolicyArgs,
     /// Steps of tuning
@@ -106,7 +106,7 @@ pub(crate) struct Args {
 #[derive(Serialize)]
 struct TuneJson<'a> {
     scheme: String,
-    bits: u8,
+    bits: Option<u8>,
     steps: u64,
     seconds: f64,
     /// Paired PSNR of held-out images before and after, mean over images, dB.
@@ -148,7 +148,11 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
         code_lr: args.code_lr,
         seed: common.seed,
     };
-    let policy = |name: &str, shape: &[usize]| args.policy(name, shape);
+    let allocated =
+        if args.size.is_size() { args.allocate(&net, &tensors, common)? } else { HashMap::new() };
+    let policy = |name: &str, shape: &[usize]| {
+        allocated.get(name).copied().unwrap_or_else(|| args.policy(name, shape))
+    };
     let mut tuner = Tuner::new(&net, &tensors, args.scheme.name(), policy, settings, &device)
         .with_context(|| format!("`{}`", args.net.path.display()))?;
     let before = held_out.psnr(tuner.net())?;
@@ -157,10 +161,10 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
         tuner.take_up(&state, &of).context("--resume")?;
     }
     progress.line(&format!(
-        "{} points; {} at {} bits: paired PSNR {before:.2} dB",
+        "{} points; {} at {}: paired PSNR {before:.2} dB",
         points.count(),
         args.scheme,
-        args.bits
+        args.size.describe()
     ));
     if args.resume {
         progress.line(&format!("goes on at step {} of {}", tuner.steps(), tuner.config().steps));
@@ -183,7 +187,7 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
     if args.json {
         let output = TuneJson {
             scheme: format!("{}+tune", args.scheme),
-            bits: args.bits.get(),
+            bits: args.size.bits.map(Bits::get),
             steps: tuner.steps(),
             seconds,
             psnr_before_db: before,
@@ -193,10 +197,10 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
         writeln!(out, "{}", serde_json::to_string(&output)?)?;
     }
     progress.line(&format!(
-        "{} at {} bits, tuned in {} steps: paired PSNR {psnr:.2} dB (before {before:.2}); packed \
+        "{} at {}, tuned in {} steps: paired PSNR {psnr:.2} dB (before {before:.2}); packed \
          {:.3} bits per weight, {} bytes; {seconds:.0} s; wrote `{}`",
         args.scheme,
-        args.bits,
+        args.size.describe(),
         tuner.steps(),
         report.bits_per_weight,
         report.packed_bytes,
@@ -281,16 +285,32 @@ impl Args {
         Ok(true)
     }
 
+    /// The policies by which the file has the size that is asked for.
+    fn allocate(
+        &self,
+        net: &UNetConfig,
+        tensors: &[(String, Tensor)],
+        common: &Common,
+    ) -> Result<HashMap<String, TensorPolicy>> {
+        let net = PackedNet { config: net, self_test: self.golden };
+        let of = |bits, name: &str, shape: &[usize]| self.policy.of(self.scheme, bits, name, shape);
+        let fixed = |name: &str, shape: &[usize]| {
+            self.policy.keeps(name, shape).then(|| of(Bits::MAX, name, shape))
+        };
+        self.size.allocate(net, tensors, fixed, of, common)
+    }
+
     /// The policy for a tensor: that of `--keep`, else more bits for the sensitive ones.
     fn policy(&self, name: &str, shape: &[usize]) -> TensorPolicy {
+        let bits = self.size.bits.unwrap_or(Bits::MAX);
         if !self.policy.keeps_any() && is_sensitive(name, shape) {
             if shape.len() < 2 {
                 return TensorPolicy::F16;
             }
-            let bits = self.bits.max(Bits::new(SENSITIVE).unwrap_or(Bits::MAX));
+            let bits = bits.max(Bits::new(SENSITIVE).unwrap_or(Bits::MAX));
             return self.policy.of(self.scheme, bits, name, shape);
         }
-        self.policy.of(self.scheme, self.bits, name, shape)
+        self.policy.of(self.scheme, bits, name, shape)
     }
 
     /// The run's state, beside the output.
@@ -302,9 +322,9 @@ impl Args {
 
     /// The net and the way that it is quantized and tuned, in words.
     fn describe(&self, net: &UNetConfig, tensors: &[(String, Tensor)]) -> Result<String> {
-        let (scheme, bits) = (self.scheme, self.bits);
+        let (scheme, size) = (self.scheme, self.size.describe());
         Ok(format!(
-            "weights {} of {}, {scheme} at {bits} bits, {}, {} trajectories, {}, {}, guidance {}",
+            "weights {} of {}, {scheme} at {size}, {}, {} trajectories, {}, {}, guidance {}",
             fingerprint::of_weights(tensors)?,
             config::to_json(net),
             self.policy.differences().unwrap_or_default(),

@@ -5,12 +5,13 @@
 //! ```
 
 use super::distortion::{Distortion, distortion};
-use super::fitted_group::{FittedGroup, GroupCodebook};
+use super::fitted_group::{FittedGroup, GroupCodebook, round_levels};
 use super::options::{CodebookDtype, Granularity, QuantizeOptions};
 use super::plan::{QuantPlan, RowGroups};
 use super::storage::{Storage, assemble};
 use super::tensor::QuantizedTensor;
 use crate::bits::Bits;
+use crate::codebook::CodebookFormat;
 use crate::error::{Error, Result, check_length, check_range};
 use crate::matrix::{QuantizedMatrix, RowScale, rows_of};
 use crate::num::{low_u8, u64_of};
@@ -24,6 +25,8 @@ use half::f16;
 pub struct Tables {
     /// Width of a code.
     pub bits: Bits,
+    /// Type of the tables' entries.
+    pub codebook_dtype: CodebookDtype,
     /// Rows that share a table, at least 1.
     pub rows_per_table: usize,
     /// Levels of all tables, `[tables, 2^bits]`, those of a table ascending.
@@ -50,21 +53,35 @@ impl Tables {
             RowScale::None => Vec::new(),
             _ => (0..rows).filter_map(|row| matrix.scale(row)).collect(),
         };
-        Some(Self { bits: layout.bits, rows_per_table, levels, scales })
+        let codebook_dtype = match layout.codebook {
+            CodebookFormat::F32 => CodebookDtype::F32,
+            CodebookFormat::I16 => CodebookDtype::I16,
+            CodebookFormat::I8 => CodebookDtype::I8,
+            _ => CodebookDtype::F16,
+        };
+        Some(Self { bits: layout.bits, codebook_dtype, rows_per_table, levels, scales })
     }
 
-    /// These tables as they are stored: levels and scales rounded to f16, levels ascending, scales at
-    /// least the smallest normal number.
+    /// These tables as they are stored: levels ascending and rounded to the type of the entries, scales
+    /// to f16, at least the smallest normal number.
     #[must_use]
     pub fn stored(&self) -> Self {
-        let finite = |value: f32| f16::from_f32(value).clamp(f16::MIN, f16::MAX).to_f32();
-        let mut levels: Vec<f32> = self.levels.iter().map(|&level| finite(level)).collect();
-        for table in levels.chunks_mut(self.bits.code_count()) {
-            table.sort_unstable_by(f32::total_cmp);
-        }
-        let least = f16::MIN_POSITIVE.to_f32();
-        let scales = self.scales.iter().map(|&scale| finite(scale).max(least)).collect();
-        Self { levels, scales, ..self.clone() }
+        let tables = self.levels.chunks(self.bits.code_count());
+        let levels = tables.flat_map(|table| self.stored_table(table).0).collect();
+        let (least, most) = (f16::MIN_POSITIVE, f16::MAX);
+        let round = |&scale: &f32| f16::from_f32(scale).clamp(least, most).to_f32();
+        Self { levels, scales: self.scales.iter().map(round).collect(), ..self.clone() }
+    }
+
+    /// A table as it is stored, and the scale of integer entries.
+    fn stored_table(&self, levels: &[f32]) -> (Vec<f32>, f32) {
+        let most = match self.codebook_dtype {
+            CodebookDtype::F16 => f16::MAX.to_f32(),
+            _ => f32::MAX,
+        };
+        let mut levels: Vec<f32> = levels.iter().map(|level| level.clamp(-most, most)).collect();
+        levels.sort_unstable_by(f32::total_cmp);
+        round_levels(&levels, self.codebook_dtype)
     }
 
     /// The levels of a row, `[2^bits]`, before its scale; empty after the last table.
@@ -125,7 +142,7 @@ impl Tables {
         let groups = RowGroups { rows, row_len, group_rows: self.rows_per_table };
         let options = QuantizeOptions {
             granularity: Granularity::Tensor,
-            codebook_dtype: CodebookDtype::F16,
+            codebook_dtype: self.codebook_dtype,
             ..QuantizeOptions::new(Scheme::LloydMax, self.bits)
         };
         let plan =
@@ -139,7 +156,9 @@ impl Tables {
             for (row, codes) in own.clone().zip(codes.chunks_mut(row_len.max(1))) {
                 stored.encode_row(row, &weights[row * row_len..][..row_len], codes);
             }
-            let levels = stored.row_levels(first).to_vec();
+            let count = self.bits.code_count();
+            let own_levels = self.levels.get(table * count..(table + 1) * count).unwrap_or(&[]);
+            let (levels, scale) = self.stored_table(own_levels);
             let value = |code: u8, i: usize| {
                 levels[usize::from(code)] * stored.row_scale(first + i / row_len.max(1))
             };
@@ -148,7 +167,7 @@ impl Tables {
             let scales = stored.scales.get(own).unwrap_or(&[]);
             FittedGroup {
                 scales: scales.iter().map(|&scale| f16::from_f32(scale)).collect(),
-                book: GroupCodebook::Table { levels, scale: 0.0 },
+                book: GroupCodebook::Table { levels, scale },
                 codes,
                 distortion,
             }
@@ -169,22 +188,26 @@ mod tests {
 
     #[test]
     fn tables_of_a_tensor_give_it_again() {
-        let options = QuantizeOptions {
-            granularity: Granularity::Group(2),
-            codebook_dtype: CodebookDtype::F16,
-            ..QuantizeOptions::new(Scheme::LloydMax, Bits::ALL[1])
-        };
-        let tensor = quantize_tensor(&weights(), &[4, 24], &options).unwrap();
-        let tables = Tables::of(&tensor).unwrap();
-        assert_eq!((tables.levels.len(), tables.scales.len()), (8, 0));
-        let again = tables.quantize(&tensor.dequantized(), &weights(), &[4, 24]).unwrap();
-        assert_eq!(again, tensor);
+        use CodebookDtype::{F16, F32, I8, I16};
+        for codebook_dtype in [F32, F16, I16, I8] {
+            let options = QuantizeOptions {
+                granularity: Granularity::Group(2),
+                codebook_dtype,
+                ..QuantizeOptions::new(Scheme::LloydMax, Bits::ALL[1])
+            };
+            let tensor = quantize_tensor(&weights(), &[4, 24], &options).unwrap();
+            let tables = Tables::of(&tensor).unwrap();
+            assert_eq!((tables.levels.len(), tables.scales.len()), (8, 0));
+            let again = tables.quantize(&tensor.dequantized(), &weights(), &[4, 24]).unwrap();
+            assert_eq!(again, tensor, "{codebook_dtype:?}");
+        }
     }
 
     #[test]
     fn levels_and_scales_are_what_is_decoded() {
         let tables = Tables {
             bits: Bits::ALL[0],
+            codebook_dtype: CodebookDtype::F16,
             rows_per_table: 4,
             levels: vec![0.75, -1.000_1],
             scales: vec![1.0, 2.0, 0.3, 0.0],

@@ -97,6 +97,37 @@ fn a_stopped_run_goes_on_as_if_it_had_not_been() {
 }
 
 #[test]
+fn files_have_the_size_that_is_asked_for() {
+    let dir = folder();
+    let dir = dir.path();
+    let quantize =
+        ["quantize", "net.safetensors", "--scheme", "lloyd-max", "--granularity", "auto"];
+    for budget in [45_000_u64, 60_000, 100_000] {
+        let bytes = budget.to_string();
+        let args = [&quantize[..], &["--budget", &bytes, "--golden", "-o", "q.fmq"]].concat();
+        ok(dir, &args);
+        let size = fs::metadata(dir.join("q.fmq")).unwrap().len();
+        assert!(size <= budget && size as f64 > 0.99 * budget as f64, "{budget}: {size}");
+    }
+    let args = [&quantize[..], &["--bits-per-weight", "3.5", "--json", "-o", "q.fmq"]].concat();
+    let json: Value = serde_json::from_str(&ok(dir, &args)).unwrap();
+    let bits = json["bits_per_weight"].as_f64().unwrap();
+    assert!(bits <= 3.5 && bits > 3.46, "{bits}");
+    // All at their most.
+    ok(dir, &[&quantize[..], &["--budget", "100000000", "-o", "q.fmq"]].concat());
+    let tune = ["tune", "net.safetensors", "--trajectories", "4", "--steps", "5"];
+    ok(dir, &[&tune[..], &["--budget", "60000", "-o", "t.fmq"]].concat());
+    let size = fs::metadata(dir.join("t.fmq")).unwrap().len();
+    assert!(size <= 60_000 && size > 59_000, "{size}");
+    let refused = |more: &[&str]| fails(dir, &[&quantize[..], more, &["-o", "no.fmq"]].concat());
+    let least = refused(&["--budget", "1000"]);
+    assert!(least.contains("the smallest such file takes"), "{least}");
+    let both =
+        fmq(dir, &[&quantize[..], &["--bits", "2", "--budget", "9", "-o", "n.fmq"]].concat());
+    assert_eq!(both.status.code(), Some(2));
+}
+
+#[test]
 fn what_cannot_be_tuned_is_refused() {
     let dir = folder();
     let dir = dir.path();

@@ -1,0 +1,237 @@
+//! Bits for each tensor, so that a file of a given size has the least error of the velocity.
+//!
+//! Errors of different tensors hardly interact, so the error of the velocity is taken as their sum, and
+//! that of a tensor as in proportion to the squared error of its weights:
+//!
+//! ```text
+//! E(b) = sum over tensors i of  S_i · |w_i - q_i(b_i)|²        S_i measured, at one number of bits
+//! minimize E subject to  sum of bytes_i(b_i) <= budget
+//! ```
+//!
+//! One Lagrange multiplier for all tensors gives the best allocations of their sizes (Shoham and Gersho,
+//! 1988); what is left of the budget goes where a byte gains most.
+
+use candle_core::{DType, Device, Tensor};
+use quant_core::bits::Bits;
+
+use super::device::PackedNet;
+use super::report::Report;
+use super::sink::Discard;
+use super::stream::quantize;
+use super::tensor::{TensorPolicy, pack_tensor};
+use crate::error::{Error, Result};
+use crate::model::{Mode, StateDict, UNet, UNetConfig};
+use crate::train::Points;
+
+/// Bits at which sensitivities are measured.
+const MEASURED: usize = 3;
+/// Halvings of the interval of the multiplier.
+const HALVINGS: usize = 200;
+
+/// Policies of all tensors in order, and what a file by them takes.
+#[derive(Clone, Debug)]
+pub struct Allocation {
+    /// Policy of each tensor.
+    pub policies: Vec<TensorPolicy>,
+    /// Bytes of the packed file.
+    pub bytes: u64,
+}
+
+/// A way to store a tensor.
+#[derive(Clone, Copy, Debug)]
+struct Choice {
+    policy: TensorPolicy,
+    bytes: f64,
+    /// Squared error of all weights together.
+    error: f64,
+}
+
+/// Allocates the bits of a net's `tensors` for a packed file of at most `budget` bytes. `choices` gives
+/// the policies among which a tensor may have any, of which the first is at the fewest bits.
+///
+/// The sensitivities are measured at `points`; a tensor of one choice alone is not measured.
+///
+/// # Errors
+/// A budget below the smallest file, with its size; tensors that cannot be quantized or are not the
+/// net's; those of evaluating the net.
+pub fn allocate(
+    net: PackedNet<'_>,
+    tensors: &[(String, Tensor)],
+    points: &Points,
+    budget: u64,
+    choices: impl Fn(&str, &[usize]) -> Vec<TensorPolicy>,
+    mut done: impl FnMut(),
+) -> Result<Allocation> {
+    let policies: Vec<Vec<TensorPolicy>> =
+        tensors.iter().map(|(name, tensor)| choices(name, tensor.dims())).collect();
+    let most = policies.iter().map(Vec::len).max().unwrap_or(0);
+    let indices: Vec<usize> = (0..tensors.len()).collect();
+    let mut table: Vec<Vec<Choice>> = vec![Vec::new(); tensors.len()];
+    let mut head = 0.0;
+    for place in 0..most {
+        let places = tensors.iter().map(|(name, _)| name.as_str()).zip(&policies);
+        let at: std::collections::HashMap<&str, TensorPolicy> =
+            places.map(|(name, all)| (name, all[place.min(all.len() - 1)])).collect();
+        let packed =
+            quantize(tensors, &indices, Some(net), Discard, |name, _| at[name], |_, _| Ok(()))?;
+        let report: Report = packed.report;
+        let sizes = report.tensors.iter().map(|tensor| {
+            let count = tensor.shape.iter().product::<usize>() as f64;
+            (tensor.bits_per_weight * count.max(1.0) / 8.0, tensor.mse * count)
+        });
+        head = report.packed_bytes as f64;
+        for ((bytes, error), (all, table)) in sizes.zip(policies.iter().zip(&mut table)) {
+            head -= bytes;
+            if place < all.len() {
+                table.push(Choice { policy: all[place], bytes, error });
+            }
+        }
+        done();
+    }
+    let sensitivities = sensitivities(net.config, tensors, points, &table, done)?;
+    let picked = pick(&table, &sensitivities, budget as f64 - head)
+        .map_err(|least| too_small(budget, least + head))?;
+    let of = |(all, place): (&Vec<Choice>, usize)| all[place];
+    let chosen: Vec<Choice> = table.iter().zip(picked).map(of).collect();
+    let bytes = head + chosen.iter().map(|choice| choice.bytes).sum::<f64>();
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a file's size")]
+    let bytes = bytes.round() as u64;
+    Ok(Allocation { policies: chosen.iter().map(|choice| choice.policy).collect(), bytes })
+}
+
+/// The error of the velocity for each unit of a tensor's squared error; 0 where there is no choice.
+fn sensitivities(
+    config: &UNetConfig,
+    tensors: &[(String, Tensor)],
+    points: &Points,
+    table: &[Vec<Choice>],
+    mut done: impl FnMut(),
+) -> Result<Vec<f64>> {
+    let measure = |(index, choices): (usize, &Vec<Choice>)| -> Result<f64> {
+        let choice = choices[MEASURED.min(choices.len()) - 1];
+        if choices.len() < 2 || choice.error == 0.0 {
+            return Ok(0.0);
+        }
+        let (name, tensor) = &tensors[index];
+        let packed = pack_tensor(&tensor.to_dtype(DType::F32)?, name, choice.policy)?;
+        let mut changed = tensors.to_vec();
+        changed[index].1 = packed.tensor(tensor.dims())?;
+        let error = velocity_error(config, changed, points)?;
+        done();
+        Ok(error / choice.error)
+    };
+    table.iter().enumerate().map(measure).collect()
+}
+
+/// Mean squared error of the velocity of a net of these tensors at `points`.
+fn velocity_error(
+    config: &UNetConfig,
+    tensors: Vec<(String, Tensor)>,
+    points: &Points,
+) -> Result<f64> {
+    let mut weights = StateDict::new(tensors, points.x.device());
+    let net = UNet::new(config, &mut weights)?;
+    weights.finish()?;
+    let v = net.forward(&points.x, &points.t, points.label.as_ref(), None, Mode::Eval)?;
+    let error = (v - &points.u)?.sqr()?.to_dtype(DType::F64)?.mean_all()?;
+    Ok(error.to_device(&Device::Cpu)?.to_scalar()?)
+}
+
+/// The choice of each tensor within `budget` bytes; where none is, the fewest bytes.
+fn pick(table: &[Vec<Choice>], sensitivities: &[f64], budget: f64) -> Result<Vec<usize>, f64> {
+    let bytes = |picked: &[usize]| -> f64 {
+        picked.iter().zip(table).map(|(&place, choices)| choices[place].bytes).sum()
+    };
+    let best = |multiplier: f64| -> Vec<usize> {
+        let of = |(choices, &sensitivity): (&Vec<Choice>, &f64)| {
+            let cost = |choice: &Choice| sensitivity * choice.error + multiplier * choice.bytes;
+            let places = (0..choices.len()).rev();
+            places.min_by(|&a, &b| cost(&choices[a]).total_cmp(&cost(&choices[b]))).unwrap_or(0)
+        };
+        table.iter().zip(sensitivities).map(of).collect()
+    };
+    let smallest = |choices: &Vec<Choice>| {
+        (0..choices.len())
+            .min_by(|&a, &b| choices[a].bytes.total_cmp(&choices[b].bytes))
+            .unwrap_or(0)
+    };
+    let mut picked: Vec<usize> = table.iter().map(smallest).collect();
+    if bytes(&picked) > budget {
+        return Err(bytes(&picked));
+    }
+    let (mut low, mut high) = (-300.0_f64, 300.0_f64);
+    for _ in 0..HALVINGS {
+        let middle = f64::midpoint(low, high);
+        let found = best(middle.exp2());
+        if bytes(&found) <= budget {
+            picked = found;
+            high = middle;
+        } else {
+            low = middle;
+        }
+    }
+    // What is left, where a byte gains most.
+    loop {
+        let left = budget - bytes(&picked);
+        let better = table.iter().enumerate().flat_map(|(i, choices)| {
+            let now = choices[picked[i]];
+            choices.iter().enumerate().filter_map(move |(place, choice)| {
+                let (more, gain) = (choice.bytes - now.bytes, now.error - choice.error);
+                let gain = gain * sensitivities[i].max(f64::MIN_POSITIVE);
+                (more > 0.0 && more <= left && gain > 0.0).then(|| (gain / more, i, place))
+            })
+        });
+        let Some((_, i, place)) = better.max_by(|a, b| a.0.total_cmp(&b.0)) else { break };
+        picked[i] = place;
+    }
+    Ok(picked)
+}
+
+fn too_small(budget: u64, least: f64) -> Error {
+    Error::Config(format!("{budget} bytes are too few: the smallest such file takes {least:.0}"))
+}
+
+/// Policies at 1 to 8 bits and 16, by `of` for codes.
+pub fn all_widths(of: impl Fn(Bits) -> TensorPolicy) -> Vec<TensorPolicy> {
+    Bits::ALL.into_iter().map(of).chain([TensorPolicy::F16]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table() -> Vec<Vec<Choice>> {
+        let choices = |count: f64, scale: f64| -> Vec<Choice> {
+            let of = |bits: i32| Choice {
+                policy: TensorPolicy::F16,
+                bytes: count * f64::from(bits) / 8.0,
+                error: count * scale * 0.25_f64.powi(bits),
+            };
+            (1..9).map(of).collect()
+        };
+        vec![choices(800.0, 1.0), choices(80.0, 1.0), choices(8000.0, 0.01), choices(8.0, 2.0)]
+    }
+
+    #[test]
+    fn no_other_allocation_of_the_size_has_a_smaller_error() {
+        let (table, sensitivities) = (table(), [1.0, 50.0, 1.0, 0.5]);
+        for budget in [1200.0, 2000.0, 3333.0, 8000.0] {
+            let picked = pick(&table, &sensitivities, budget).unwrap();
+            let cost = |picked: &[usize]| -> (f64, f64) {
+                let of = |i: usize| table[i][picked[i]];
+                let error = (0..4).map(|i| sensitivities[i] * of(i).error).sum();
+                (error, (0..4).map(|i| of(i).bytes).sum())
+            };
+            let (error, bytes) = cost(&picked);
+            assert!(bytes <= budget, "{budget}: {bytes}");
+            let all = (0..8_usize.pow(4)).map(|n| [n % 8, n / 8 % 8, n / 64 % 8, n / 512]);
+            let least = all
+                .map(|picked| cost(&picked))
+                .filter(|&(_, bytes)| bytes <= budget)
+                .fold(f64::INFINITY, |least, (error, _)| least.min(error));
+            assert!(error < 1.5 * least, "{budget}: {error} {least}");
+        }
+        assert_eq!(pick(&table, &sensitivities, 1e9).unwrap(), [7; 4]);
+        assert_eq!(pick(&table, &sensitivities, 1110.0), Err(1111.0));
+    }
+}
