@@ -1,10 +1,11 @@
 //! Bits for each tensor, so that a file of a given size has the least error of the velocity.
 //!
-//! Errors of different tensors hardly interact, so the error of the velocity is taken as their sum, and
-//! that of a tensor as in proportion to the squared error of its weights:
+//! Errors of different tensors hardly interact, so the error of the velocity is taken as their sum. That of
+//! a tensor is measured at the widths where it is large, and in proportion to the squared error of the
+//! weights at all wider ones:
 //!
 //! ```text
-//! E(b) = sum over tensors i of  S_i · |w_i - q_i(b_i)|²        S_i measured, at one number of bits
+//! E = sum over tensors i of  E_i(b_i)        E_i measured at few bits, else S_i |w_i - q_i(b_i)|²
 //! minimize E subject to  sum of bytes_i(b_i) <= budget
 //! ```
 //!
@@ -13,6 +14,7 @@
 
 use candle_core::{DType, Device, Tensor};
 use quant_core::bits::Bits;
+use rayon::prelude::*;
 
 use super::device::PackedNet;
 use super::report::Report;
@@ -23,8 +25,8 @@ use crate::error::{Error, Result};
 use crate::model::{Mode, StateDict, UNet, UNetConfig};
 use crate::train::Points;
 
-/// Bits at which sensitivities are measured.
-const MEASURED: usize = 3;
+/// Choices of a tensor whose error is measured, from the fewest bits on.
+const MEASURED: usize = 4;
 /// Halvings of the interval of the multiplier.
 const HALVINGS: usize = 200;
 
@@ -42,14 +44,14 @@ pub struct Allocation {
 struct Choice {
     policy: TensorPolicy,
     bytes: f64,
-    /// Squared error of all weights together.
+    /// Squared error of all weights together; then the error of the velocity.
     error: f64,
 }
 
 /// Allocates the bits of a net's `tensors` for a packed file of at most `budget` bytes. `choices` gives
 /// the policies among which a tensor may have any, of which the first is at the fewest bits.
 ///
-/// The sensitivities are measured at `points`; a tensor of one choice alone is not measured.
+/// Errors are measured at `points`; a tensor of one choice alone is not measured.
 ///
 /// # Errors
 /// A budget below the smallest file, with its size; tensors that cannot be quantized or are not the
@@ -60,7 +62,7 @@ pub fn allocate(
     points: &Points,
     budget: u64,
     choices: impl Fn(&str, &[usize]) -> Vec<TensorPolicy>,
-    mut done: impl FnMut(),
+    done: impl Fn() + Sync,
 ) -> Result<Allocation> {
     let policies: Vec<Vec<TensorPolicy>> =
         tensors.iter().map(|(name, tensor)| choices(name, tensor.dims())).collect();
@@ -88,9 +90,9 @@ pub fn allocate(
         }
         done();
     }
-    let sensitivities = sensitivities(net.config, tensors, points, &table, done)?;
-    let picked = pick(&table, &sensitivities, budget as f64 - head)
-        .map_err(|least| too_small(budget, least + head))?;
+    measure(net.config, tensors, points, &mut table, done)?;
+    let picked =
+        pick(&table, budget as f64 - head).map_err(|least| too_small(budget, least + head))?;
     let of = |(all, place): (&Vec<Choice>, usize)| all[place];
     let chosen: Vec<Choice> = table.iter().zip(picked).map(of).collect();
     let bytes = head + chosen.iter().map(|choice| choice.bytes).sum::<f64>();
@@ -99,28 +101,36 @@ pub fn allocate(
     Ok(Allocation { policies: chosen.iter().map(|choice| choice.policy).collect(), bytes })
 }
 
-/// The error of the velocity for each unit of a tensor's squared error; 0 where there is no choice.
-fn sensitivities(
+/// Turns the errors of weights into those of the velocity, where there is a choice.
+fn measure(
     config: &UNetConfig,
     tensors: &[(String, Tensor)],
     points: &Points,
-    table: &[Vec<Choice>],
-    mut done: impl FnMut(),
-) -> Result<Vec<f64>> {
-    let measure = |(index, choices): (usize, &Vec<Choice>)| -> Result<f64> {
-        let choice = choices[MEASURED.min(choices.len()) - 1];
-        if choices.len() < 2 || choice.error == 0.0 {
-            return Ok(0.0);
+    table: &mut [Vec<Choice>],
+    done: impl Fn() + Sync,
+) -> Result<()> {
+    let measure = |(index, choices): (usize, &mut Vec<Choice>)| -> Result<()> {
+        if choices.len() < 2 {
+            return Ok(());
         }
-        let (name, tensor) = &tensors[index];
-        let packed = pack_tensor(&tensor.to_dtype(DType::F32)?, name, choice.policy)?;
-        let mut changed = tensors.to_vec();
-        changed[index].1 = packed.tensor(tensor.dims())?;
-        let error = velocity_error(config, changed, points)?;
-        done();
-        Ok(error / choice.error)
+        let mut sensitivity = 0.0;
+        for (place, choice) in choices.iter_mut().enumerate() {
+            if place < MEASURED && choice.error > 0.0 {
+                let (name, tensor) = &tensors[index];
+                let packed = pack_tensor(&tensor.to_dtype(DType::F32)?, name, choice.policy)?;
+                let mut changed = tensors.to_vec();
+                changed[index].1 = packed.tensor(tensor.dims())?;
+                sensitivity = velocity_error(config, changed, points)? / choice.error;
+                done();
+            }
+            choice.error *= sensitivity;
+        }
+        Ok(())
     };
-    table.iter().enumerate().map(measure).collect()
+    if points.x.device().is_cpu() {
+        return table.par_iter_mut().enumerate().try_for_each(measure);
+    }
+    table.iter_mut().enumerate().try_for_each(measure)
 }
 
 /// Mean squared error of the velocity of a net of these tensors at `points`.
@@ -138,17 +148,17 @@ fn velocity_error(
 }
 
 /// The choice of each tensor within `budget` bytes; where none is, the fewest bytes.
-fn pick(table: &[Vec<Choice>], sensitivities: &[f64], budget: f64) -> Result<Vec<usize>, f64> {
+fn pick(table: &[Vec<Choice>], budget: f64) -> Result<Vec<usize>, f64> {
     let bytes = |picked: &[usize]| -> f64 {
         picked.iter().zip(table).map(|(&place, choices)| choices[place].bytes).sum()
     };
     let best = |multiplier: f64| -> Vec<usize> {
-        let of = |(choices, &sensitivity): (&Vec<Choice>, &f64)| {
-            let cost = |choice: &Choice| sensitivity * choice.error + multiplier * choice.bytes;
+        let of = |choices: &Vec<Choice>| {
+            let cost = |choice: &Choice| choice.error + multiplier * choice.bytes;
             let places = (0..choices.len()).rev();
             places.min_by(|&a, &b| cost(&choices[a]).total_cmp(&cost(&choices[b]))).unwrap_or(0)
         };
-        table.iter().zip(sensitivities).map(of).collect()
+        table.iter().map(of).collect()
     };
     let smallest = |choices: &Vec<Choice>| {
         (0..choices.len())
@@ -177,7 +187,6 @@ fn pick(table: &[Vec<Choice>], sensitivities: &[f64], budget: f64) -> Result<Vec
             let now = choices[picked[i]];
             choices.iter().enumerate().filter_map(move |(place, choice)| {
                 let (more, gain) = (choice.bytes - now.bytes, now.error - choice.error);
-                let gain = gain * sensitivities[i].max(f64::MIN_POSITIVE);
                 (more > 0.0 && more <= left && gain > 0.0).then(|| (gain / more, i, place))
             })
         });
@@ -201,25 +210,25 @@ mod tests {
     use super::*;
 
     fn table() -> Vec<Vec<Choice>> {
-        let choices = |count: f64, scale: f64| -> Vec<Choice> {
+        let choices = |count: f64, sensitivity: f64| -> Vec<Choice> {
             let of = |bits: i32| Choice {
                 policy: TensorPolicy::F16,
                 bytes: count * f64::from(bits) / 8.0,
-                error: count * scale * 0.25_f64.powi(bits),
+                error: count * sensitivity * 0.25_f64.powi(bits),
             };
             (1..9).map(of).collect()
         };
-        vec![choices(800.0, 1.0), choices(80.0, 1.0), choices(8000.0, 0.01), choices(8.0, 2.0)]
+        vec![choices(800.0, 1.0), choices(80.0, 50.0), choices(8000.0, 0.01), choices(8.0, 1.0)]
     }
 
     #[test]
     fn no_other_allocation_of_the_size_has_a_smaller_error() {
-        let (table, sensitivities) = (table(), [1.0, 50.0, 1.0, 0.5]);
+        let table = table();
         for budget in [1200.0, 2000.0, 3333.0, 8000.0] {
-            let picked = pick(&table, &sensitivities, budget).unwrap();
+            let picked = pick(&table, budget).unwrap();
             let cost = |picked: &[usize]| -> (f64, f64) {
                 let of = |i: usize| table[i][picked[i]];
-                let error = (0..4).map(|i| sensitivities[i] * of(i).error).sum();
+                let error = (0..4).map(|i| of(i).error).sum();
                 (error, (0..4).map(|i| of(i).bytes).sum())
             };
             let (error, bytes) = cost(&picked);
@@ -231,7 +240,7 @@ mod tests {
                 .fold(f64::INFINITY, |least, (error, _)| least.min(error));
             assert!(error < 1.5 * least, "{budget}: {error} {least}");
         }
-        assert_eq!(pick(&table, &sensitivities, 1e9).unwrap(), [7; 4]);
-        assert_eq!(pick(&table, &sensitivities, 1110.0), Err(1111.0));
+        assert_eq!(pick(&table, 1e9).unwrap(), [7; 4]);
+        assert_eq!(pick(&table, 1110.0), Err(1111.0));
     }
 }

@@ -17,7 +17,7 @@ use crate::cmd::policy::bits;
 use crate::cmd::sample::image_shape;
 use crate::common::Common;
 
-/// Trajectories, their steps, and points of them, at which sensitivities are measured.
+/// Trajectories, their steps, and points of them, at which errors of the velocity are measured.
 const TRAJECTORIES: usize = 16;
 const STEPS: usize = 8;
 const POINTS: usize = 32;
@@ -97,7 +97,8 @@ impl SizeArgs {
             None => all_widths(|bits| of(bits, name, shape)),
         };
         let matrices = tensors.iter().filter(|(_, tensor)| tensor.rank() > 1).count();
-        let bar = common.progress().bar("sensitivities", matrices as u64 + 9, "tensors");
+        let bar =
+            common.progress().bar("errors of the velocity", 4 * matrices as u64 + 9, "tensors");
         let allocation = allocate(net, tensors, &points, budget, choices, || bar.inc(1))?;
         bar.finish_and_clear();
         let names = tensors.iter().map(|(name, _)| name.clone());
