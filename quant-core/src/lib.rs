@@ -8,11 +8,12 @@
 //! # #[cfg(feature = "alloc")] fn main() -> quant_core::Result<()> {
 //! use quant_core::bits::Bits;
 //! use quant_core::format::{Head, Model, Writer};
-//! use quant_core::quantize::{Options, quantize_tensor};
+//! use quant_core::quantize::{QuantizeOptions, quantize_tensor};
 //! use quant_core::scheme::Scheme;
 //!
 //! let weights = [0.5, -1.0, 0.5, 2.0, -1.0, -1.0, 2.0, 0.5];
-//! let quantized = quantize_tensor(&weights, &[8], &Options::new(Scheme::EqualMass, Bits::new(2)?))?;
+//! let options = QuantizeOptions::new(Scheme::EqualMass, Bits::new(2)?);
+//! let quantized = quantize_tensor(&weights, &[8], &options)?;
 //! let head = Head { names: vec!["out.bias"], ..Head::default() };
 //! let mut writer = Writer::new(Vec::new(), &head)?;
 //! writer.quantized(&quantized)?;

@@ -22,7 +22,7 @@ use quant_core::scheme::Scheme;
 use serde::Serialize;
 
 use crate::cmd::label::class_cycle;
-use crate::cmd::net::{NetArgs, build};
+use crate::cmd::net::{NetArgs, NetPrecision, build};
 use crate::cmd::ode::OdeOptions;
 use crate::cmd::policy::PolicyArgs;
 use crate::cmd::quantize::OutputKind;
@@ -120,6 +120,9 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
     let kind = OutputKind::of(&args.output)?;
     if args.golden && kind != OutputKind::Packed {
         bail!("--golden: `{}` is no packed .fmq file", args.output.display());
+    }
+    if args.net.dtype != NetPrecision::F32 {
+        bail!("--dtype {}: nets are tuned in f32", args.net.dtype.name());
     }
     atomic::check_target(&args.output)?;
     let state = args.state();
