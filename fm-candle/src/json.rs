@@ -12,7 +12,7 @@ const MARK: char = '\u{feff}';
 /// list, too, by position.
 ///
 /// # Errors
-/// What is there instead of an object.
+/// The kind of value that the text holds in place of an object, in words.
 pub fn object(text: &str) -> Result<&str, String> {
     let text = text.strip_prefix(MARK).unwrap_or(text);
     let found = match text.trim_start().bytes().next() {

@@ -39,7 +39,7 @@ pub trait ImageSet: Send + Sync {
     /// [preparations](Self::preparation), equal bytes make equal pixels.
     ///
     /// # Errors
-    /// As [`read`](Self::read), but for a file that is no image.
+    /// A file that cannot be read, by its name; its contents are not decoded.
     fn digest(&self, i: usize, hasher: &mut Hasher) -> Result<()> {
         let mut pixels = vec![0; self.shape().iter().product()];
         self.read(i, &mut pixels)?;

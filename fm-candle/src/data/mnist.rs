@@ -87,7 +87,7 @@ pub fn encode(images: &Images) -> Result<[Vec<u8>; 2]> {
 ///
 /// # Errors
 ///
-/// As [`encode`].
+/// [`Error::Config`] when the images are not grey, a count does not fit 32 bits or a label a byte.
 pub fn md5(images: &Images) -> Result<Checksum> {
     let [images, _] = encode(images)?;
     let mut hasher = Hasher::new(Algorithm::Md5);

@@ -97,7 +97,7 @@ impl FeatureMoments {
     ///
     /// # Errors
     ///
-    /// As [`ProcessGroup::broadcast`].
+    /// A process of the group that cannot be reached.
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
@@ -160,7 +160,7 @@ impl FeatureMoments {
     ///
     /// # Errors
     ///
-    /// As [`FeatureMoments::covariance`].
+    /// [`Error::Config`] with fewer than two rows, which have no covariance.
     pub fn into_parts(self) -> Result<(u64, Vec<f64>, Vec<f64>)> {
         let covariance = self.covariance()?;
         Ok((self.n, self.mean.data.into(), covariance))

@@ -41,7 +41,7 @@ pub struct Allocation {
 
 /// A way to store a tensor.
 #[derive(Clone, Copy, Debug)]
-struct Choice {
+struct WidthChoice {
     policy: TensorPolicy,
     bytes: f64,
     /// Squared error of all weights together; then the error of the velocity.
@@ -68,7 +68,7 @@ pub fn allocate(
         tensors.iter().map(|(name, tensor)| choices(name, tensor.dims())).collect();
     let most = policies.iter().map(Vec::len).max().unwrap_or(0);
     let indices: Vec<usize> = (0..tensors.len()).collect();
-    let mut table: Vec<Vec<Choice>> = vec![Vec::new(); tensors.len()];
+    let mut table: Vec<Vec<WidthChoice>> = vec![Vec::new(); tensors.len()];
     let mut head = 0.0;
     for place in 0..most {
         let places = tensors.iter().map(|(name, _)| name.as_str()).zip(&policies);
@@ -85,7 +85,7 @@ pub fn allocate(
         for ((bytes, error), (all, table)) in sizes.zip(policies.iter().zip(&mut table)) {
             head -= bytes;
             if place < all.len() {
-                table.push(Choice { policy: all[place], bytes, error });
+                table.push(WidthChoice { policy: all[place], bytes, error });
             }
         }
         done();
@@ -93,8 +93,8 @@ pub fn allocate(
     measure(net.config, tensors, points, &mut table, done)?;
     let picked =
         pick(&table, budget as f64 - head).map_err(|least| too_small(budget, least + head))?;
-    let of = |(all, place): (&Vec<Choice>, usize)| all[place];
-    let chosen: Vec<Choice> = table.iter().zip(picked).map(of).collect();
+    let of = |(all, place): (&Vec<WidthChoice>, usize)| all[place];
+    let chosen: Vec<WidthChoice> = table.iter().zip(picked).map(of).collect();
     let bytes = head + chosen.iter().map(|choice| choice.bytes).sum::<f64>();
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a file's size")]
     let bytes = bytes.round() as u64;
@@ -106,10 +106,10 @@ fn measure(
     config: &UNetConfig,
     tensors: &[(String, Tensor)],
     points: &Points,
-    table: &mut [Vec<Choice>],
+    table: &mut [Vec<WidthChoice>],
     done: impl Fn() + Sync,
 ) -> Result<()> {
-    let measure = |(index, choices): (usize, &mut Vec<Choice>)| -> Result<()> {
+    let measure = |(index, choices): (usize, &mut Vec<WidthChoice>)| -> Result<()> {
         if choices.len() < 2 {
             return Ok(());
         }
@@ -148,19 +148,19 @@ fn velocity_error(
 }
 
 /// The choice of each tensor within `budget` bytes; where none is, the fewest bytes.
-fn pick(table: &[Vec<Choice>], budget: f64) -> Result<Vec<usize>, f64> {
+fn pick(table: &[Vec<WidthChoice>], budget: f64) -> Result<Vec<usize>, f64> {
     let bytes = |picked: &[usize]| -> f64 {
         picked.iter().zip(table).map(|(&place, choices)| choices[place].bytes).sum()
     };
     let best = |multiplier: f64| -> Vec<usize> {
-        let of = |choices: &Vec<Choice>| {
-            let cost = |choice: &Choice| choice.error + multiplier * choice.bytes;
+        let of = |choices: &Vec<WidthChoice>| {
+            let cost = |choice: &WidthChoice| choice.error + multiplier * choice.bytes;
             let places = (0..choices.len()).rev();
             places.min_by(|&a, &b| cost(&choices[a]).total_cmp(&cost(&choices[b]))).unwrap_or(0)
         };
         table.iter().map(of).collect()
     };
-    let smallest = |choices: &Vec<Choice>| {
+    let smallest = |choices: &Vec<WidthChoice>| {
         (0..choices.len())
             .min_by(|&a, &b| choices[a].bytes.total_cmp(&choices[b].bytes))
             .unwrap_or(0)
@@ -209,9 +209,9 @@ pub fn all_widths(of: impl Fn(Bits) -> TensorPolicy) -> Vec<TensorPolicy> {
 mod tests {
     use super::*;
 
-    fn table() -> Vec<Vec<Choice>> {
-        let choices = |count: f64, sensitivity: f64| -> Vec<Choice> {
-            let of = |bits: i32| Choice {
+    fn table() -> Vec<Vec<WidthChoice>> {
+        let choices = |count: f64, sensitivity: f64| -> Vec<WidthChoice> {
+            let of = |bits: i32| WidthChoice {
                 policy: TensorPolicy::F16,
                 bytes: count * f64::from(bits) / 8.0,
                 error: count * sensitivity * 0.25_f64.powi(bits),

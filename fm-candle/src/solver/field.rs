@@ -13,7 +13,7 @@ pub trait Velocity {
     /// `v(x, t)` for one time and a batch of states.
     ///
     /// # Errors
-    /// Whatever evaluating the field may meet.
+    /// Those of the field: shapes that its net does not take, memory that its device lacks.
     fn velocity(&mut self, x: &Tensor, t: f64) -> Result<Tensor>;
 }
 
