@@ -12,7 +12,7 @@ use crate::solver::{Interpolation, Method, SolverOptions, Trace, Unconverged, so
 
 /// The settings by which samples are drawn.
 #[derive(Clone, Debug)]
-pub struct Sampler {
+pub struct BatchSampler {
     /// The solver's method.
     pub method: Method,
     /// Times from noise to data, or back: a fixed-step method's grid; an adaptive one only reports
@@ -46,7 +46,7 @@ pub fn batch_size(device: &Device) -> usize {
     if device.is_cpu() { 8 } else { 256 }
 }
 
-impl Sampler {
+impl BatchSampler {
     /// Evaluations of the velocity per image, where they are known beforehand: not of an adaptive
     /// method, nor of Adams, nor where the options hold a step size or interpolate by cubics.
     pub fn nfe(&self) -> Option<usize> {

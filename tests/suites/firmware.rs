@@ -21,7 +21,7 @@ use candle_core::{Device, Tensor};
 use fm_candle::checkpoint;
 use fm_candle::model::{StateDict, UNet, config};
 use fm_candle::quantize::{Calibration, PackedNet, TensorPolicy, calibrate, quantize_to_file};
-use fm_candle::sample::Sampler;
+use fm_candle::sample::BatchSampler;
 use fm_candle::solver::{self, Method, uniform_grid};
 use fmq_tests::width;
 use quant_core::format::{Model, SectionKind, SelfTestVector, fill_section};
@@ -177,7 +177,7 @@ fn candle(path: &Path, file: &[u8]) -> Vec<f32> {
     let mut x0 = vec![0.0; 784];
     quant_core::noise::fill_normal(SEED, 0, 0, &mut x0);
     let x0 = Tensor::from_vec(x0, (1, 1, 28, 28), &Device::Cpu).unwrap();
-    let sampler = Sampler {
+    let sampler = BatchSampler {
         method: Method::Euler,
         grid: uniform_grid(1.0 / f64::from(STEPS)).unwrap(),
         options: solver::SolverOptions::default(),

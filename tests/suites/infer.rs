@@ -10,7 +10,7 @@ use candle_core::{Device, Tensor};
 use fm_candle::checkpoint;
 use fm_candle::model::{Mode, StateDict, UNet, UNetConfig};
 use fm_candle::quantize::{PackedNet, TensorPolicy, quantize_in_memory, quantize_to_file};
-use fm_candle::sample::{Sampler, start_noise};
+use fm_candle::sample::{BatchSampler, start_noise};
 use fm_candle::solver::{self, uniform_grid};
 use fmq_tests::nets::nets;
 use fmq_tests::{formula, formula_weights, width};
@@ -150,7 +150,7 @@ fn the_solver_equals_candles() {
             steps += 1;
         }
         assert_eq!(steps, 4);
-        let sampler_of_candle = Sampler {
+        let sampler_of_candle = BatchSampler {
             method: theirs,
             grid: uniform_grid(0.25).unwrap(),
             options: solver::SolverOptions::default(),

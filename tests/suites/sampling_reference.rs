@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use candle_core::{DType, Device, IndexOp, Tensor};
 use fm_candle::checkpoint;
 use fm_candle::model::{Mode, StateDict, UNet};
-use fm_candle::sample::{Sampler, Samples, to_pixels};
+use fm_candle::sample::{BatchSampler, Samples, to_pixels};
 use fm_candle::solver::{Method, SolverOptions, edm_grid, solve, uniform_grid};
 use fmq_tests::{config, json, max_difference, numbers, ran, reference, tensors};
 use serde_json::Value;
@@ -51,7 +51,7 @@ fn samples(of: &Fixture, case: &Value, cfg_scale: f64) -> Samples {
         (None, Some(times)) => times,
         (None, None) => edm_grid(50).unwrap(),
     };
-    let sampler = Sampler {
+    let sampler = BatchSampler {
         method,
         grid,
         options: SolverOptions::default(),

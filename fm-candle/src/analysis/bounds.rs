@@ -25,7 +25,7 @@ use super::null_is_infinite;
 use crate::error::{Error, Result};
 use crate::model::{Cast, UNet, UNetConfig};
 use crate::random::Domain;
-use crate::sample::Sampler;
+use crate::sample::BatchSampler;
 
 /// Rounds of a power iteration.
 const ROUNDS: usize = 12;
@@ -53,7 +53,7 @@ pub struct Bounds {
 /// Trajectories of one net from noise to images.
 pub struct Trajectories<'a> {
     /// The sampler that drew them, and whose velocities are meant.
-    pub sampler: &'a Sampler,
+    pub sampler: &'a BatchSampler,
     /// The states at the sampler's times, `[times, n, c, h, w]`.
     pub states: &'a Tensor,
     /// The labels, `[n]`, or none.
@@ -319,7 +319,7 @@ mod tests {
 
     #[test]
     fn measured_errors_lie_below_their_bounds() {
-        let sampler = Sampler {
+        let sampler = BatchSampler {
             method: Method::Midpoint,
             grid: uniform_grid(0.1).unwrap(),
             options: SolverOptions::default(),

@@ -14,7 +14,7 @@ use super::null_is_infinite;
 use super::paired::psnr_of_each;
 use crate::error::{Error, Result};
 use crate::model::UNet;
-use crate::sample::Sampler;
+use crate::sample::BatchSampler;
 
 /// The 95 % point of the chi-squared distribution with two degrees of freedom.
 const JARQUE_BERA: f64 = 5.991_464_547_107_979;
@@ -74,15 +74,15 @@ impl Inversion {
 /// # Shapes: `images`, both results: `[n, c, h, w]`; `labels`: `n` of them, or none
 ///
 /// # Errors
-/// Those of [`Sampler::run`].
+/// Those of [`BatchSampler::run`].
 pub fn round_trip(
-    sampler: &Sampler,
+    sampler: &BatchSampler,
     net: &UNet,
     images: &Tensor,
     labels: Option<&[u32]>,
 ) -> Result<(Tensor, Tensor)> {
     let backward =
-        Sampler { grid: sampler.grid.iter().rev().copied().collect(), ..sampler.clone() };
+        BatchSampler { grid: sampler.grid.iter().rev().copied().collect(), ..sampler.clone() };
     let x0 = backward.run(net, images, labels, false, |_| {})?.images;
     let again = sampler.run(net, &x0, labels, false, |_| {})?.images;
     Ok((x0, again))

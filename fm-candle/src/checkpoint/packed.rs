@@ -11,7 +11,7 @@ use crate::model::{UNet, config};
 
 /// The parts of a file: its tensors in order.
 #[derive(Debug)]
-struct Parts<'a> {
+struct FileTensors<'a> {
     model: Model<'a>,
     tensors: Vec<Tensor<'a>>,
 }
@@ -21,7 +21,7 @@ self_cell!(
     struct Checked {
         owner: Mapped,
         #[covariant]
-        dependent: Parts,
+        dependent: FileTensors,
     }
 
     impl {Debug}
@@ -44,7 +44,7 @@ impl PackedFile {
     pub(super) fn open(file: Mapped) -> Result<Self, String> {
         let file = Checked::try_new(file, |file| {
             let model = Model::parse(file)?;
-            Ok(Parts { tensors: model.tensors().collect(), model })
+            Ok(FileTensors { tensors: model.tensors().collect(), model })
         });
         let file = file.map_err(|e: quant_core::Error| e.to_string())?;
         let model = &file.borrow_dependent().model;

@@ -22,7 +22,7 @@ use self::view::{NoView, View};
 use super::entry::{LeftOut, TensorEntry, size_of};
 use super::metadata::METADATA_KEY;
 use crate::mapped::Mapped;
-use crate::pickle::{self, Found, Pickle, Value};
+use crate::pickle::{self, Pickle, PickledTensor, Value};
 
 mod checksum;
 pub(super) mod fresh;
@@ -104,8 +104,8 @@ impl TorchArchive {
         for (group, value) in groups {
             for (name, found) in pickle.tensors(value, skip)? {
                 let checked = match found {
-                    Found::Plain(rebuild) => View::check(&pickle, rebuild),
-                    Found::Special(special) => Err(NoView::LeftOut(special.to_string())),
+                    PickledTensor::Plain(rebuild) => View::check(&pickle, rebuild),
+                    PickledTensor::Special(special) => Err(NoView::LeftOut(special.to_string())),
                 };
                 match checked {
                     Ok((dtype, shape, view)) => {

@@ -56,10 +56,10 @@ impl fmt::Display for Checksum {
 
 /// A checksum in the making: bytes are written to it.
 #[derive(Clone)]
-pub struct Hasher(State);
+pub struct Hasher(HashState);
 
 #[derive(Clone)]
-enum State {
+enum HashState {
     Md5(Md5),
     Sha256(Sha256),
 }
@@ -68,24 +68,24 @@ impl Hasher {
     /// The hasher of no bytes.
     pub fn new(algorithm: Algorithm) -> Self {
         Self(match algorithm {
-            Algorithm::Md5 => State::Md5(Md5::new()),
-            Algorithm::Sha256 => State::Sha256(Sha256::new()),
+            Algorithm::Md5 => HashState::Md5(Md5::new()),
+            Algorithm::Sha256 => HashState::Sha256(Sha256::new()),
         })
     }
 
     /// Appends bytes.
     pub fn update(&mut self, bytes: &[u8]) {
         match &mut self.0 {
-            State::Md5(state) => state.update(bytes),
-            State::Sha256(state) => state.update(bytes),
+            HashState::Md5(state) => state.update(bytes),
+            HashState::Sha256(state) => state.update(bytes),
         }
     }
 
     /// The checksum of all bytes so far.
     pub fn finish(self) -> Checksum {
         let (algorithm, bytes) = match self.0 {
-            State::Md5(state) => (Algorithm::Md5, state.finalize().to_vec()),
-            State::Sha256(state) => (Algorithm::Sha256, state.finalize().to_vec()),
+            HashState::Md5(state) => (Algorithm::Md5, state.finalize().to_vec()),
+            HashState::Sha256(state) => (Algorithm::Sha256, state.finalize().to_vec()),
         };
         let hex = bytes.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
         Checksum { algorithm, hex }

@@ -103,7 +103,7 @@ impl Client {
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<()> {
         let target = dir.join(&file.path);
-        let mut part = Part::open(file, &target)?;
+        let mut part = PartialFile::open(file, &target)?;
         let mut failures = Vec::new();
         if part.is_right() {
             return part.publish();
@@ -123,7 +123,7 @@ impl Client {
     fn receive(
         &self,
         url: &str,
-        part: &mut Part<'_>,
+        part: &mut PartialFile<'_>,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<(), FetchError> {
         let response = self.open(url, part)?;
@@ -161,7 +161,11 @@ impl Client {
 
     /// Asks for what is lacking of `part`, or for all of it where the server cannot go on from the
     /// middle.
-    fn open(&self, url: &str, part: &mut Part<'_>) -> Result<http::Response<Body>, FetchError> {
+    fn open(
+        &self,
+        url: &str,
+        part: &mut PartialFile<'_>,
+    ) -> Result<http::Response<Body>, FetchError> {
         loop {
             let mut request = self.agent.get(url);
             if part.have > 0 {
@@ -194,7 +198,7 @@ fn first_byte(response: &http::Response<Body>) -> Option<u64> {
 }
 
 /// A file that is being fetched, as far as it is there, locked against other runs.
-struct Part<'a> {
+struct PartialFile<'a> {
     target: &'a Path,
     path: PathBuf,
     /// The right size and checksum.
@@ -206,7 +210,7 @@ struct Part<'a> {
     hasher: Hasher,
 }
 
-impl<'a> Part<'a> {
+impl<'a> PartialFile<'a> {
     /// Opens the part of `target`, with what an earlier run left of it.
     fn open(file: &'a catalog::File, target: &'a Path) -> Result<Self> {
         let Some(right) = &file.checksum else {
@@ -273,7 +277,7 @@ impl<'a> Part<'a> {
 }
 
 /// Keeps what a later run can go on from, and nothing else.
-impl Drop for Part<'_> {
+impl Drop for PartialFile<'_> {
     fn drop(&mut self) {
         if self.have == 0 {
             let _ = fs::remove_file(&self.path);

@@ -60,7 +60,7 @@ pub fn standard_error(
     if resamples < 2 {
         return Err(Error::Config(format!("a spread needs at least 2 resamples, not {resamples}")));
     }
-    let sample = Sample::new(Rows::new(rows, reference.dim())?, reference)?;
+    let sample = BootstrapSample::new(Rows::new(rows, reference.dim())?, reference)?;
     let strata = Strata::new(strata, sample.n())?;
     let distances: Vec<f64> = (0..resamples as u64)
         .into_par_iter()
@@ -121,7 +121,7 @@ impl Strata {
 }
 
 /// The values that all resamples share.
-struct Sample<'a> {
+struct BootstrapSample<'a> {
     rows: Rows<'a>,
     reference: &'a Statistics,
     /// `|x_i − μ₂|²`, `[n]`.
@@ -134,7 +134,7 @@ struct Sample<'a> {
     trace: f64,
 }
 
-impl<'a> Sample<'a> {
+impl<'a> BootstrapSample<'a> {
     fn new(rows: Rows<'a>, reference: &'a Statistics) -> Result<Self> {
         let (n, d) = (rows.n(), rows.dim());
         if n < 2 {

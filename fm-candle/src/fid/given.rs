@@ -9,7 +9,7 @@ use nalgebra::DMatrix;
 
 use super::Statistics;
 use super::frechet::covariance;
-use super::npz::{Array, Values};
+use super::npz::{Array, NpyValues};
 use crate::error::Error;
 
 /// Farthest below 0 that an eigenvalue may be, in units of the largest: more than the rounding of
@@ -38,7 +38,7 @@ pub(super) fn statistics(mu: Array, sigma: Array, n: Option<u64>) -> Result<Stat
     if wide(&sigma.shape) != wide(&[d, d]) {
         return Err(format!("array `sigma`: shape {:?} is not [{d}, {d}]", sigma.shape));
     }
-    let rounding = if matches!(sigma.values, Values::F16(_)) { ROUNDING_F16 } else { ROUNDING };
+    let rounding = if matches!(sigma.values, NpyValues::F16(_)) { ROUNDING_F16 } else { ROUNDING };
     let mean = mu.values.into_f64();
     let sigma = covariance(&mean, &sigma.values.into_f64()).map_err(|error| match error {
         Error::Tensor { name, reason } => format!("array `{name}`: {reason}"),
@@ -93,7 +93,7 @@ mod tests {
     use crate::fid::fid;
 
     fn array(shape: &[usize], values: &[f64]) -> Array {
-        Array { shape: shape.to_vec(), values: Values::F64(values.to_vec()) }
+        Array { shape: shape.to_vec(), values: NpyValues::F64(values.to_vec()) }
     }
 
     fn read(mu: Array, sigma: &[f64]) -> Result<Statistics, String> {
@@ -153,7 +153,7 @@ mod tests {
         let rounded: Vec<f64> = half.iter().map(|&value| value.into()).collect();
         let error = read(mean(), &rounded).unwrap_err();
         assert!(error.contains("has the eigenvalue -0.0"), "{error}");
-        let half = Array { shape: vec![6, 6], values: Values::F16(half) };
+        let half = Array { shape: vec![6, 6], values: NpyValues::F16(half) };
         let near = statistics(mean(), half, None).unwrap();
         for (a, b) in near.covariance.iter().zip(&sigma) {
             assert!((a - b).abs() < 2e-3, "{a} {b}");

@@ -28,7 +28,7 @@ use crate::error::{Error, Result};
 use crate::model::{Init, StateDict, WeightLoader};
 use crate::ops::max_pool3;
 
-use blocks::{Conv, Mixed, Pool, chain, means, same, strided};
+use blocks::{BranchPool, ConvBnRelu, Mixed, chain, means, same, strided};
 
 /// Images evaluated at once: enough for the products, few enough for memory (0.3 GB).
 const BATCH: usize = 16;
@@ -68,8 +68,8 @@ impl FeatureLayer {
 
 /// The net; see the module for its layers.
 pub struct Inception {
-    stem: [Conv; 3],
-    middle: [Conv; 2],
+    stem: [ConvBnRelu; 3],
+    middle: [ConvBnRelu; 2],
     mixed5: [Mixed; 3],
     mixed6: [Mixed; 5],
     mixed7: [Mixed; 3],
@@ -85,7 +85,7 @@ impl Inception {
     ///
     /// [`Error::Tensor`] for a parameter that is missing, has another shape, or is a variance below 0.
     pub fn new(weights: &mut dyn WeightLoader, device: &Device) -> Result<Self> {
-        let mut conv = |name, c, spec| Conv::new(&mut *weights, name, c, &spec);
+        let mut conv = |name, c, spec| ConvBnRelu::new(&mut *weights, name, c, &spec);
         let stem = [
             conv("Conv2d_1a_3x3", 3, strided("", 32))?,
             conv("Conv2d_2a_3x3", 32, same("", 32, 3, 3).inside())?,
@@ -112,8 +112,8 @@ impl Inception {
             ],
             mixed7: [
                 Mixed::d(weights, "Mixed_7a", 768)?,
-                Mixed::e(weights, "Mixed_7b", 1280, Pool::Mean)?,
-                Mixed::e(weights, "Mixed_7c", 2048, Pool::Max)?,
+                Mixed::e(weights, "Mixed_7b", 1280, BranchPool::Mean)?,
+                Mixed::e(weights, "Mixed_7c", 2048, BranchPool::Max)?,
             ],
             weight: weights.take("fc.weight", &[CLASSES, 2048], Init::Uniform { fan_in: 2048 })?,
             bias: weights.take("fc.bias", &[CLASSES], Init::Zeros)?,

@@ -43,12 +43,12 @@ pub const SIDE: usize = 28;
 const BATCH: usize = 64;
 
 /// A convolution or linear layer.
-struct Affine {
+struct LenetLayer {
     weight: Tensor,
     bias: Tensor,
 }
 
-impl Affine {
+impl LenetLayer {
     fn new(weights: &mut dyn WeightLoader, name: &str, shape: &[usize]) -> Result<Self> {
         let init = Init::Uniform { fan_in: shape[1..].iter().product() };
         Ok(Self {
@@ -69,11 +69,11 @@ impl Affine {
 
 /// The classifier; see the module for its layers.
 pub struct LeNet {
-    conv1: Affine,
-    conv2: Affine,
-    fc1: Affine,
-    fc2: Affine,
-    fc3: Affine,
+    conv1: LenetLayer,
+    conv2: LenetLayer,
+    fc1: LenetLayer,
+    fc2: LenetLayer,
+    fc3: LenetLayer,
     device: Device,
 }
 
@@ -85,11 +85,11 @@ impl LeNet {
     /// [`Error::Tensor`] for a parameter that is missing or has another shape.
     pub fn new(weights: &mut dyn WeightLoader, device: &Device) -> Result<Self> {
         Ok(Self {
-            conv1: Affine::new(weights, "conv1", &[12, 1, 5, 5])?,
-            conv2: Affine::new(weights, "conv2", &[24, 12, 5, 5])?,
-            fc1: Affine::new(weights, "fc1", &[120, 600])?,
-            fc2: Affine::new(weights, "fc2", &[DIM, 120])?,
-            fc3: Affine::new(weights, "fc3", &[CLASSES, DIM])?,
+            conv1: LenetLayer::new(weights, "conv1", &[12, 1, 5, 5])?,
+            conv2: LenetLayer::new(weights, "conv2", &[24, 12, 5, 5])?,
+            fc1: LenetLayer::new(weights, "fc1", &[120, 600])?,
+            fc2: LenetLayer::new(weights, "fc2", &[DIM, 120])?,
+            fc3: LenetLayer::new(weights, "fc3", &[CLASSES, DIM])?,
             device: device.clone(),
         })
     }

@@ -21,7 +21,7 @@ use crate::zipped::ZipOutput;
 
 use self::archive::Npz;
 pub use self::images::ImageArray;
-pub use self::npy::{Array, Values};
+pub use self::npy::{Array, NpyValues};
 use self::npy::{ArrayHead, MAX_HEADER, elements, header};
 
 mod archive;
@@ -66,7 +66,7 @@ pub fn read_about(path: &Path) -> Result<Provenance> {
     if !npz.has("about") {
         return Ok(Provenance::default());
     }
-    let Values::U8(text) = npz.array("about")?.values else {
+    let NpyValues::U8(text) = npz.array("about")?.values else {
         return Err(npz.fault("array `about`: must be u1, the bytes of a JSON object"));
     };
     serde_json::from_slice(&text).map_err(|error| npz.fault(format!("array `about`: {error}")))
@@ -138,16 +138,19 @@ pub fn write_statistics_about(
 ) -> Result<()> {
     let d = statistics.mean.len();
     let mut arrays = vec![
-        ("mu", Array { shape: vec![d], values: Values::F64(statistics.mean.clone()) }),
-        ("sigma", Array { shape: vec![d, d], values: Values::F64(statistics.covariance.clone()) }),
+        ("mu", Array { shape: vec![d], values: NpyValues::F64(statistics.mean.clone()) }),
+        (
+            "sigma",
+            Array { shape: vec![d, d], values: NpyValues::F64(statistics.covariance.clone()) },
+        ),
     ];
     if let Some(n) = statistics.n.and_then(|n| i64::try_from(n).ok()) {
-        arrays.push(("n", Array { shape: Vec::new(), values: Values::I64(vec![n]) }));
+        arrays.push(("n", Array { shape: Vec::new(), values: NpyValues::I64(vec![n]) }));
     }
     if *about != Provenance::default() {
         let text = serde_json::to_vec(about)
             .map_err(|error| Error::file(path, format!("array `about`: {error}")))?;
-        arrays.push(("about", Array { shape: vec![text.len()], values: Values::U8(text) }));
+        arrays.push(("about", Array { shape: vec![text.len()], values: NpyValues::U8(text) }));
     }
     write(path, &arrays)
 }
@@ -191,7 +194,7 @@ pub fn read(path: &Path) -> Result<Content> {
 ///
 /// [`Error::Tensor`] when `pixels` does not have that shape; those of [`atomic::write_with`].
 pub fn write_images(path: &Path, pixels: &[u8], shape: [usize; 4]) -> Result<()> {
-    let array = Array { shape: shape.to_vec(), values: Values::U8(pixels.to_vec()) };
+    let array = Array { shape: shape.to_vec(), values: NpyValues::U8(pixels.to_vec()) };
     write(path, &[("arr_0", array)])
 }
 

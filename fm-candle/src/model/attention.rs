@@ -3,7 +3,7 @@
 use candle_core::Tensor;
 use quant_core::net::UNetConfig;
 
-use super::blocks::{Conv, Norm};
+use super::blocks::{Convolution, GroupNormAct};
 use super::config;
 use super::weight_loader::{Init, WeightLoader};
 use crate::error::Result;
@@ -11,9 +11,9 @@ use crate::ops::{Activation, QkvOrder, attention};
 
 /// `x + proj(attention(qkv(norm(x))))`.
 pub(super) struct AttentionBlock {
-    norm: Norm,
-    qkv: Conv,
-    proj_out: Conv,
+    norm: GroupNormAct,
+    qkv: Convolution,
+    proj_out: Convolution,
     heads: usize,
     order: QkvOrder,
 }
@@ -30,14 +30,14 @@ impl AttentionBlock {
         let heads = config.heads(channels, decoder).map_err(config::fault)?;
         let fan = Init::Uniform { fan_in: channels };
         Ok(Self {
-            norm: Norm::new(weights, &format!("{prefix}.norm"), channels)?,
-            qkv: Conv::with_init(
+            norm: GroupNormAct::new(weights, &format!("{prefix}.norm"), channels)?,
+            qkv: Convolution::with_init(
                 weights,
                 &format!("{prefix}.qkv"),
                 &[3 * channels, channels, 1],
                 fan,
             )?,
-            proj_out: Conv::with_init(
+            proj_out: Convolution::with_init(
                 weights,
                 &format!("{prefix}.proj_out"),
                 &[channels, channels, 1],

@@ -12,7 +12,7 @@ use crate::ops::{
 };
 
 /// A convolution that keeps the image size at stride 1.
-pub(super) struct Conv {
+pub(super) struct Convolution {
     kernel: ConvWeight,
     stride: usize,
     padding: usize,
@@ -25,7 +25,7 @@ enum ConvWeight {
     Quantized { weight: QuantizedWeight, bias: Tensor },
 }
 
-impl Conv {
+impl Convolution {
     /// # Shapes: `weight: [o, c, size, size]`, `bias: [o]`
     pub(super) fn new(
         weights: &mut dyn WeightLoader,
@@ -124,7 +124,7 @@ impl Conv {
 }
 
 /// `y = x W^T + b`, a convolution of one pixel.
-pub(super) struct Linear(Conv);
+pub(super) struct Linear(Convolution);
 
 impl Linear {
     /// # Shapes: `weight: [o, c]`, `bias: [o]`
@@ -134,7 +134,7 @@ impl Linear {
         c: usize,
         o: usize,
     ) -> Result<Self> {
-        Ok(Self(Conv::with_init(weights, prefix, &[o, c], Init::Uniform { fan_in: c })?))
+        Ok(Self(Convolution::with_init(weights, prefix, &[o, c], Init::Uniform { fan_in: c })?))
     }
 
     /// # Shapes: `x: [n, c]`, result `[n, o]`
@@ -145,12 +145,12 @@ impl Linear {
 }
 
 /// GroupNorm(32), eps 1e-5, with optional scale and shift per image, and an activation.
-pub(super) struct Norm {
+pub(super) struct GroupNormAct {
     weight: Tensor,
     bias: Tensor,
 }
 
-impl Norm {
+impl GroupNormAct {
     /// # Shapes: `weight, bias: [c]`
     pub(super) fn new(weights: &mut dyn WeightLoader, prefix: &str, c: usize) -> Result<Self> {
         Ok(Self {
@@ -192,12 +192,12 @@ enum Embedding {
 
 /// Upstream's `ResBlock`: `skip(x) + conv(act(norm(conv(act(norm(x)))), embedding))`.
 pub(super) struct ResBlock {
-    in_norm: Norm,
-    in_conv: Conv,
+    in_norm: GroupNormAct,
+    in_conv: Convolution,
     embedding: Embedding,
-    out_norm: Norm,
-    out_conv: Conv,
-    skip: Option<Conv>,
+    out_norm: GroupNormAct,
+    out_conv: Convolution,
+    skip: Option<Convolution>,
     resample: Resample,
     scale_shift: bool,
     dropout: f64,
@@ -212,8 +212,8 @@ impl ResBlock {
         config: &UNetConfig,
     ) -> Result<Self> {
         let width = if config.use_scale_shift_norm { 2 * o } else { o };
-        let in_norm = Norm::new(weights, &format!("{prefix}.in_layers.0"), c)?;
-        let in_conv = Conv::new(weights, &format!("{prefix}.in_layers.2"), c, o, 3)?;
+        let in_norm = GroupNormAct::new(weights, &format!("{prefix}.in_layers.0"), c)?;
+        let in_conv = Convolution::new(weights, &format!("{prefix}.in_layers.2"), c, o, 3)?;
         let embedding = if config.embeds_nothing() {
             let name = format!("{prefix}.emb_layers.embedding_table");
             let init = Init::Wide { width: config.embedding() };
@@ -226,12 +226,12 @@ impl ResBlock {
             in_norm,
             in_conv,
             embedding,
-            out_norm: Norm::new(weights, &format!("{prefix}.out_layers.0"), o)?,
-            out_conv: Conv::zero(weights, &format!("{prefix}.out_layers.3"), o, o, 3)?,
+            out_norm: GroupNormAct::new(weights, &format!("{prefix}.out_layers.0"), o)?,
+            out_conv: Convolution::zero(weights, &format!("{prefix}.out_layers.3"), o, o, 3)?,
             skip: if c == o {
                 None
             } else {
-                Some(Conv::new(weights, &format!("{prefix}.skip_connection"), c, o, 1)?)
+                Some(Convolution::new(weights, &format!("{prefix}.skip_connection"), c, o, 1)?)
             },
             resample,
             scale_shift: config.use_scale_shift_norm,

@@ -22,14 +22,14 @@ pub struct BlockInputs<'a> {
 }
 
 /// A block's inputs, and where its dropout begins.
-struct Visit<'a> {
+struct RecordedBlock<'a> {
     block: &'a UNetModules,
     h: Tensor,
     skip: Option<Tensor>,
     layer: u64,
 }
 
-impl Visit<'_> {
+impl RecordedBlock<'_> {
     fn forward(&self, embedding: &Tensor, masks: &Masks) -> Result<Tensor> {
         let h = match &self.skip {
             Some(skip) => ops::concat(&self.h, skip)?,
@@ -51,7 +51,7 @@ impl Visit<'_> {
         let h = Var::from_tensor(&self.h)?;
         let skip = self.skip.as_ref().map(Var::from_tensor).transpose()?;
         let embedding = Var::from_tensor(embedding)?;
-        let again = Visit {
+        let again = RecordedBlock {
             h: h.as_tensor().clone(),
             skip: skip.as_ref().map(|skip| skip.as_tensor().clone()),
             ..*self
@@ -81,10 +81,10 @@ impl UNet {
     ) -> Result<Tensor> {
         let tracked = self.embedding(inputs.x, inputs.t, inputs.label)?;
         let embedding = tracked.detach();
-        let mut visits: Vec<Visit<'_>> = Vec::new();
+        let mut visits: Vec<RecordedBlock<'_>> = Vec::new();
         let mut h = self.input_map(inputs.x, None)?.detach();
         let mut visit = |block, h: &mut Tensor, skip: Option<Tensor>| -> Result<()> {
-            let visit = Visit { block, h: h.clone(), skip, layer: masks.layer() };
+            let visit = RecordedBlock { block, h: h.clone(), skip, layer: masks.layer() };
             *h = visit.forward(&embedding, masks)?.detach();
             visits.push(visit);
             Ok(())

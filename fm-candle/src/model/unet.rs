@@ -6,7 +6,7 @@ use candle_core::{DType, Tensor};
 use quant_core::net::{self, Layer, Part, Resample, UNetConfig};
 
 use super::attention::AttentionBlock;
-use super::blocks::{Conv, Linear, Norm, ResBlock, resample};
+use super::blocks::{Convolution, GroupNormAct, Linear, ResBlock, resample};
 use super::config;
 use super::masks::Mode;
 use super::weight_loader::{Init, ShapeRecorder, WeightLoader};
@@ -15,10 +15,10 @@ use crate::ops::{self, Activation, shuffle, unshuffle};
 
 /// One layer of a block, with its parameters.
 enum Module {
-    Conv(Conv),
+    Conv(Convolution),
     Res(Box<ResBlock>),
     AttentionBlock(AttentionBlock),
-    Resample(Resample, Option<Conv>),
+    Resample(Resample, Option<Convolution>),
 }
 
 impl Module {
@@ -31,7 +31,7 @@ impl Module {
     ) -> Result<Self> {
         Ok(match *layer {
             Layer::Conv { input, output } => {
-                Self::Conv(Conv::new(weights, name, input, output, 3)?)
+                Self::Conv(Convolution::new(weights, name, input, output, 3)?)
             }
             Layer::Residual { input, output, resample } => {
                 let width = (input, output);
@@ -42,11 +42,12 @@ impl Module {
             }
             Layer::Resample { resample, conv: false, .. } => Self::Resample(resample, None),
             Layer::Resample { channels, resample: Resample::Down, .. } => {
-                let conv = Conv::new(weights, &format!("{name}.op"), channels, channels, 3)?;
+                let conv = Convolution::new(weights, &format!("{name}.op"), channels, channels, 3)?;
                 Self::Conv(conv.with_stride(2))
             }
             Layer::Resample { channels, resample, .. } => {
-                let conv = Conv::new(weights, &format!("{name}.conv"), channels, channels, 3)?;
+                let conv =
+                    Convolution::new(weights, &format!("{name}.conv"), channels, channels, 3)?;
                 Self::Resample(resample, Some(conv))
             }
         })
@@ -93,7 +94,7 @@ pub struct UNet {
     pub(super) input_blocks: Vec<UNetModules>,
     pub(super) middle_block: UNetModules,
     pub(super) output_blocks: Vec<UNetModules>,
-    out: (Norm, Conv),
+    out: (GroupNormAct, Convolution),
 }
 
 impl UNet {
@@ -132,8 +133,8 @@ impl UNet {
         let width = config.width(0);
         let velocity = config.out_channels * config.patch.pow(2);
         let out = (
-            Norm::new(weights, "out.0", width)?,
-            Conv::zero(weights, "out.2", width, velocity, 3)?,
+            GroupNormAct::new(weights, "out.0", width)?,
+            Convolution::zero(weights, "out.2", width, velocity, 3)?,
         );
         let config = config.clone();
         Ok(Self { config, time_embed, label_emb, input_blocks, middle_block, output_blocks, out })

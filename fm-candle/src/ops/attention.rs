@@ -79,7 +79,7 @@ struct AttentionGeometry {
 }
 
 /// Some pixels of an image.
-struct Rows {
+struct PixelRange {
     first: usize,
     count: usize,
 }
@@ -90,19 +90,25 @@ impl AttentionGeometry {
         self.heads * self.width
     }
 
-    fn all(&self) -> Rows {
-        Rows { first: 0, count: self.pixels }
+    fn all(&self) -> PixelRange {
+        PixelRange { first: 0, count: self.pixels }
     }
 
-    fn block(&self, i: usize) -> Rows {
+    fn block(&self, i: usize) -> PixelRange {
         let first = i * ROWS;
-        Rows { first, count: ROWS.min(self.pixels - first) }
+        PixelRange { first, count: ROWS.min(self.pixels - first) }
     }
 
     /// Queries (`part` 0), keys (1) or values (2) of a head.
     ///
     /// # Shapes: `image: [pixels, 3 c]`, result `[rows, width]`
-    fn part<'a, T>(&self, image: &'a [T], head: usize, part: usize, rows: &Rows) -> Mat<'a, T> {
+    fn part<'a, T>(
+        &self,
+        image: &'a [T],
+        head: usize,
+        part: usize,
+        rows: &PixelRange,
+    ) -> Mat<'a, T> {
         let stride = 3 * self.channels();
         let start = rows.first * stride + head * self.head + part * self.part;
         Mat::new(&image[start..], rows.count, self.width, stride)
@@ -111,7 +117,7 @@ impl AttentionGeometry {
     /// `A^T` of a block of queries.
     ///
     /// # Shapes: `image: [pixels, 3 c]`, `weights: [pixels, ROWS]`, of which the block's columns
-    fn weights<T: Lanes>(&self, image: &[T], head: usize, block: &Rows, weights: &mut [T]) {
+    fn weights<T: Lanes>(&self, image: &[T], head: usize, block: &PixelRange, weights: &mut [T]) {
         let (q, k) = (self.part(image, head, 0, block), self.part(image, head, 1, &self.all()));
         gemm(k, q.t(), weights, ROWS, false);
         let (rows, scale) = (weights.as_chunks_mut().0, T::from_f64(self.scale()));

@@ -22,7 +22,7 @@ use self::value::{Node, NumpyArray};
 
 pub(crate) use self::global::Element;
 pub(crate) use self::limits::MAX_BYTES;
-pub(crate) use self::value::{Found, Pickle, Rebuild, TensorStorage, Value};
+pub(crate) use self::value::{Pickle, PickledTensor, Rebuild, TensorStorage, Value};
 
 mod global;
 mod limits;

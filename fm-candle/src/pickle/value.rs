@@ -57,7 +57,7 @@ pub(crate) struct TensorStorage {
 
 /// A tensor that a pickle holds.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Found {
+pub(crate) enum PickledTensor {
     /// An array of numbers.
     Plain(Rebuild),
     /// Anything else.
@@ -289,15 +289,17 @@ impl Pickle {
         &self,
         root: Value,
         skip: impl Fn(&str, Value) -> bool,
-    ) -> Result<Vec<(String, Found)>> {
+    ) -> Result<Vec<(String, PickledTensor)>> {
         let mut found = Vec::new();
         let mut visits = 0;
         let mut todo = vec![(String::new(), 0, root)];
         while let Some((name, depth, value)) = todo.pop() {
             let from = todo.len();
             match self.node(value) {
-                Some(&Node::Tensor(tensor)) => found.push((name, Found::Plain(tensor))),
-                Some(&Node::Special(special)) => found.push((name, Found::Special(special))),
+                Some(&Node::Tensor(tensor)) => found.push((name, PickledTensor::Plain(tensor))),
+                Some(&Node::Special(special)) => {
+                    found.push((name, PickledTensor::Special(special)));
+                }
                 Some(Node::Items(items)) => {
                     visits += items.len();
                     let inner = items.iter().enumerate().filter(|(_, item)| self.leads_on(**item));

@@ -7,7 +7,7 @@ use super::{ProcessGroup, Rank};
 use crate::error::Result;
 
 /// The values that the threads exchange.
-struct Table {
+struct SharedTable {
     values: Mutex<Vec<Vec<f64>>>,
     barrier: Barrier,
 }
@@ -15,7 +15,7 @@ struct Table {
 /// One of the threads.
 struct Thread {
     rank: Rank,
-    table: Arc<Table>,
+    table: Arc<SharedTable>,
 }
 
 impl Thread {
@@ -56,8 +56,10 @@ pub(crate) fn run<T: Send>(
     size: usize,
     work: impl Fn(Arc<dyn ProcessGroup>) -> T + Sync,
 ) -> Vec<T> {
-    let table =
-        Arc::new(Table { values: vec![Vec::new(); size].into(), barrier: Barrier::new(size) });
+    let table = Arc::new(SharedTable {
+        values: vec![Vec::new(); size].into(),
+        barrier: Barrier::new(size),
+    });
     thread::scope(|scope| {
         let (work, table) = (&work, &table);
         let one = |index| {

@@ -57,7 +57,7 @@ pub(super) fn solve(
         pair,
         control,
         stops: stops(field, options, start)?,
-        now: Point { t: start, x: x.clone(), f },
+        now: TrajectoryPoint { t: start, x: x.clone(), f },
         last: None,
         h,
         steps: Vec::new(),
@@ -98,7 +98,7 @@ fn stops(field: &Field<'_>, options: &SolverOptions, start: f64) -> Result<Vec<S
 }
 
 /// A state, its time and its slope.
-struct Point {
+struct TrajectoryPoint {
     t: f64,
     x: Tensor,
     f: Tensor,
@@ -116,7 +116,7 @@ struct Integration<'a> {
     pair: &'static Tableau,
     control: &'a Control,
     stops: Vec<Stop>,
-    now: Point,
+    now: TrajectoryPoint,
     last: Option<Interval>,
     /// The length of the next step.
     h: f64,
@@ -167,7 +167,7 @@ impl Integration<'_> {
                 Some(Stop { t, jump: true }) => field.after(&x1, t)?,
                 _ => slopes[slopes.len() - 1].clone(),
             };
-            let x0 = core::mem::replace(&mut self.now, Point { t: t1, x: x1, f }).x;
+            let x0 = core::mem::replace(&mut self.now, TrajectoryPoint { t: t1, x: x1, f }).x;
             self.last = Some(Interval { t0, h: rounded, x0, slopes });
         }
         Ok(())
@@ -175,7 +175,7 @@ impl Integration<'_> {
 
     /// The slopes of a step, and the state of the last stage.
     fn slopes(&self, field: &mut Field<'_>, t1: f64, h: f64) -> Result<(Vec<Tensor>, Tensor)> {
-        let Point { t: t0, x, f } = &self.now;
+        let TrajectoryPoint { t: t0, x, f } = &self.now;
         let (mut slopes, mut stage) = (vec![f.clone()], x.clone());
         for (&node, weights) in self.pair.nodes.iter().zip(self.pair.stages) {
             stage = (x + combine(&slopes, weights, field, h)?)?;

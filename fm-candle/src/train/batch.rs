@@ -4,7 +4,7 @@ use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 
 use super::config::TrainConfig;
-use super::loader::Pixels;
+use super::loader::BatchPixels;
 use super::progress::TrainProgress;
 use crate::error::Result;
 use crate::path::Times;
@@ -27,7 +27,7 @@ impl Batch {
     /// Draws flips, noise, times, and whether the labels are dropped: functions of the image in the
     /// epoch or of the example in the run, whichever process sees it.
     pub(super) fn draw(
-        from: &Pixels,
+        from: &BatchPixels,
         config: &TrainConfig,
         progress: &TrainProgress,
         rank: Rank,

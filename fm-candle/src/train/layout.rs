@@ -25,7 +25,7 @@ use crate::checkpoint::{Choice, METADATA_KEY, Source};
 use crate::error::{Error, Result};
 
 /// The contents of a training checkpoint beside the elements of its tensors.
-pub(super) struct Layout<'a> {
+pub(super) struct CheckpointHeader<'a> {
     /// Name and shape of each parameter, in the state dict's order.
     pub(super) parameters: Vec<(&'a str, &'a [usize])>,
     /// True if an average is kept.
@@ -41,7 +41,7 @@ pub(super) struct Layout<'a> {
     pub(super) metadata: &'a [(&'a str, String)],
 }
 
-impl Layout<'_> {
+impl CheckpointHeader<'_> {
     /// The object to pickle. Its tensors are, in this order: `num_updates` where an average is kept,
     /// the weights, their averages, and for each parameter step, `exp_avg` and `exp_avg_sq`.
     pub(super) fn object(&self) -> Object {
@@ -112,7 +112,7 @@ fn dict<'a>(entries: impl IntoIterator<Item = (&'a str, Object)>) -> Object {
 }
 
 /// A training checkpoint as it is found, its moments not yet read.
-pub(super) struct Found {
+pub(super) struct FoundCheckpoint {
     /// The raw weights.
     pub(super) weights: Source,
     /// The average, where one is kept, and the updates that it has seen.
@@ -133,7 +133,7 @@ pub(super) struct Found {
     pub(super) updates: u64,
 }
 
-impl Found {
+impl FoundCheckpoint {
     /// Opens the training checkpoint at `path`; none where it holds weights alone, or as upstream's
     /// loader sees it no epoch.
     ///
@@ -256,13 +256,13 @@ mod tests {
     use crate::checkpoint::torch::save_object;
 
     /// The result of opening a checkpoint with these entries beside one weight.
-    fn found(entries: Vec<(&str, Object)>) -> Result<Option<Found>> {
+    fn found(entries: Vec<(&str, Object)>) -> Result<Option<FoundCheckpoint>> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("checkpoint.pth");
         let model = Object::Ordered(vec![("w".into(), Object::Tensor(DType::F32, vec![1]))]);
         let object = dict([("model", model)].into_iter().chain(entries));
         save_object(&path, &object, [Ok(vec![0; 4])]).unwrap();
-        Found::open(&path)
+        FoundCheckpoint::open(&path)
     }
 
     #[test]

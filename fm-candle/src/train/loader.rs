@@ -19,7 +19,7 @@ const AHEAD: usize = 4;
 const LOOK: Duration = Duration::from_millis(100);
 
 /// The images of one batch as they are stored.
-pub(super) struct Pixels {
+pub(super) struct BatchPixels {
     /// Their numbers in the set.
     pub(super) images: Vec<u32>,
     /// `[n, channels, height, width]` in `[0, 255]`.
@@ -30,7 +30,7 @@ pub(super) struct Pixels {
     pub(super) shape: [usize; 3],
 }
 
-impl Pixels {
+impl BatchPixels {
     /// Reads the images side by side.
     pub(super) fn read(set: &dyn ImageSet, images: &[u32]) -> Result<Self> {
         let shape = set.shape();
@@ -50,9 +50,9 @@ pub struct Loader {
     batches: u64,
     /// Batches that have still to come.
     left: u64,
-    waiting: Receiver<Result<Pixels>>,
+    waiting: Receiver<Result<BatchPixels>>,
     /// The next batch, where it was waited for.
-    ready: Option<Result<Pixels>>,
+    ready: Option<Result<BatchPixels>>,
 }
 
 impl Loader {
@@ -72,7 +72,7 @@ impl Loader {
         let read_ahead = move || {
             let images = (first..).map_while(|batch| order.batch(batch, batch_size));
             for images in images {
-                let pixels = readers.install(|| Pixels::read(&*set, images));
+                let pixels = readers.install(|| BatchPixels::read(&*set, images));
                 let failed = pixels.is_err();
                 // The receiver is gone where the epoch was left.
                 if sender.send(pixels).is_err() || failed {
@@ -107,7 +107,7 @@ impl Loader {
     }
 
     /// The next batch; none after the epoch's last one.
-    pub(super) fn next(&mut self) -> Result<Option<Pixels>> {
+    pub(super) fn next(&mut self) -> Result<Option<BatchPixels>> {
         if self.left == 0 {
             return Ok(None);
         }

@@ -20,13 +20,13 @@ pub struct AdamMoments {
 }
 
 /// The running state of one parameter, on the parameter's device.
-pub(super) enum State {
+pub(super) enum MomentState {
     Host(AdamMoments),
     #[cfg(feature = "cuda")]
     Gpu(cuda::GpuMoments),
 }
 
-impl State {
+impl MomentState {
     /// # Errors
     /// A device without room.
     #[cfg_attr(

@@ -8,7 +8,7 @@ use candle_core::{CpuStorage, DType, InplaceOp2, Layout, Storage, Tensor, Var, b
 use pulp::Arch;
 use rayon::prelude::*;
 
-use super::moments::{AdamMoments, State};
+use super::moments::{AdamMoments, MomentState};
 use crate::error::Result;
 #[cfg(feature = "cuda")]
 use crate::ops::cuda;
@@ -51,7 +51,7 @@ pub struct AdamW {
     /// half precision, where an update may be skipped.
     pub averaged: u64,
     /// One state per parameter, in the parameters' order.
-    states: Vec<State>,
+    states: Vec<MomentState>,
 }
 
 impl AdamW {
@@ -67,7 +67,7 @@ impl AdamW {
                 let zeros = vec![0.0; values.len()];
                 let average = if config.ema_decay.is_some() { values } else { Vec::new() };
                 let moments = AdamMoments { mean: zeros.clone(), square: zeros, average };
-                State::new(moments, var.device())
+                MomentState::new(moments, var.device())
             })
             .collect::<Result<_>>()?;
         Ok(Self { config, updates: 0, averaged: 0, states })
@@ -80,7 +80,7 @@ impl AdamW {
 
     /// The states of the parameters, in their order, as read from the device.
     pub fn moments(&self) -> impl ExactSizeIterator<Item = Result<Cow<'_, AdamMoments>>> {
-        self.states.iter().map(State::read)
+        self.states.iter().map(MomentState::read)
     }
 
     /// Replaces the state of a parameter.
@@ -93,7 +93,7 @@ impl AdamW {
         moments: AdamMoments,
         var: &Var,
     ) -> Result<()> {
-        self.states[index] = State::new(moments, var.device())?;
+        self.states[index] = MomentState::new(moments, var.device())?;
         Ok(())
     }
 
@@ -148,7 +148,7 @@ impl AdamW {
         }
         let jobs = vars.par_iter().zip(&mut self.states).with_min_len(per_thread(vars));
         jobs.try_for_each(|((_, var), state)| match state {
-            State::Host(AdamMoments { average, .. }) => {
+            MomentState::Host(AdamMoments { average, .. }) => {
                 let values = var.flatten_all()?.to_vec1::<f32>()?;
                 for (a, w) in average.iter_mut().zip(values) {
                     *a -= ema_rate * (*a - w);
@@ -156,7 +156,7 @@ impl AdamW {
                 Ok(())
             }
             #[cfg(feature = "cuda")]
-            State::Gpu(moments) => Ok(cuda::ema_update(moments, var, ema_rate)?),
+            MomentState::Gpu(moments) => Ok(cuda::ema_update(moments, var, ema_rate)?),
         })
     }
 }
@@ -300,11 +300,11 @@ impl Coefficients {
 struct Update<'a> {
     step: &'a Coefficients,
     /// In a cell, as an op gets itself by a shared reference.
-    state: RefCell<&'a mut State>,
+    state: RefCell<&'a mut MomentState>,
 }
 
 impl<'a> Update<'a> {
-    fn new(step: &'a Coefficients, state: &'a mut State) -> Self {
+    fn new(step: &'a Coefficients, state: &'a mut MomentState) -> Self {
         Self { step, state: RefCell::new(state) }
     }
 }
@@ -323,9 +323,9 @@ impl InplaceOp2 for Update<'_> {
     ) -> candle_core::Result<()> {
         let (values, grad) = slices(self.name(), (values, lv), (grad, lg))?;
         match &mut **self.state.borrow_mut() {
-            State::Host(moments) => self.step.apply(values, grad, moments),
+            MomentState::Host(moments) => self.step.apply(values, grad, moments),
             #[cfg(feature = "cuda")]
-            State::Gpu(_) => bail!("adamw: the state is on a GPU, the parameter is not"),
+            MomentState::Gpu(_) => bail!("adamw: the state is on a GPU, the parameter is not"),
         }
         Ok(())
     }
@@ -339,10 +339,10 @@ impl InplaceOp2 for Update<'_> {
         lg: &Layout,
     ) -> candle_core::Result<()> {
         match &mut **self.state.borrow_mut() {
-            State::Gpu(moments) => {
+            MomentState::Gpu(moments) => {
                 cuda::adamw((values, lv), (grad, lg), moments, &self.step.on_gpu())
             }
-            State::Host(_) => bail!("adamw: the parameter is on a GPU, its state is not"),
+            MomentState::Host(_) => bail!("adamw: the parameter is on a GPU, its state is not"),
         }
     }
 }

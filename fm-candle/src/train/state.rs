@@ -7,7 +7,7 @@ use candle_core::{DType, Device};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value as Json};
 
-use super::layout::{Found, Layout, finished};
+use super::layout::{CheckpointHeader, FoundCheckpoint, finished};
 use super::{AdamMoments, TrainConfig, TrainProgress, Trainer};
 use crate::checkpoint::torch::save_object;
 use crate::checkpoint::{NET_KEY, Source};
@@ -37,7 +37,7 @@ impl Trainer {
             (CONFIG_KEY, json(&self.config)),
             (PROGRESS_KEY, progress),
         ];
-        let layout = Layout {
+        let layout = CheckpointHeader {
             parameters: self
                 .regression
                 .vars
@@ -91,7 +91,7 @@ impl Trainer {
         device: &Device,
     ) -> Result<Self> {
         let mut run = Self::new(arch, config, device)?;
-        let Some(found) = Found::open(path)? else {
+        let Some(found) = FoundCheckpoint::open(path)? else {
             let weights = Source::open(path, false)?;
             check_net(path, &weights, arch, &["dropout", "image_size"])?;
             run.set_weights(&weights.load()?.tensors)?;
@@ -145,7 +145,8 @@ impl Trainer {
         check_net(path, &weights, arch, &["dropout"])?;
         run.set_weights(&weights.load()?.tensors)?;
         // An optimizer that could not go on counts no updates.
-        run.optimizer.updates = Found::open(path).ok().flatten().map_or(0, |found| found.updates);
+        run.optimizer.updates =
+            FoundCheckpoint::open(path).ok().flatten().map_or(0, |found| found.updates);
         run.progress = entry(path, &weights, PROGRESS_KEY)?.unwrap_or_else(|| {
             let rest = Source::open_training(path).ok().flatten().map(|(_, rest)| rest);
             let epoch = rest.as_ref().and_then(finished).unwrap_or(0);
@@ -195,7 +196,7 @@ fn entry<T: DeserializeOwned>(path: &Path, file: &Source, key: &str) -> Result<O
 }
 
 /// The progress of the run in a checkpoint.
-fn progress(path: &Path, found: &Found, config: &TrainConfig) -> Result<TrainProgress> {
+fn progress(path: &Path, found: &FoundCheckpoint, config: &TrainConfig) -> Result<TrainProgress> {
     let saved: Option<TrainConfig> = entry(path, &found.weights, CONFIG_KEY)?;
     let progress: Option<TrainProgress> = entry(path, &found.weights, PROGRESS_KEY)?;
     let (Some(saved), Some(mut progress)) = (saved, progress) else {

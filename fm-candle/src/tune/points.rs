@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use crate::error::{Error, Result};
 use crate::model::{Mode, UNet};
 use crate::random::Domain;
-use crate::sample::Sampler;
+use crate::sample::BatchSampler;
 use crate::solver::solve;
 use crate::train::Points;
 
@@ -34,7 +34,7 @@ impl CalibrationPoints {
     /// A velocity that is not finite, with its time; those of the solver.
     pub fn draw(
         net: &UNet,
-        sampler: &Sampler,
+        sampler: &BatchSampler,
         shape: [usize; 3],
         n: usize,
         seed: u64,
@@ -174,7 +174,7 @@ mod tests {
     }
 
     fn draw(net: &UNet, cfg_scale: f64, batch_size: usize) -> CalibrationPoints {
-        let sampler = Sampler {
+        let sampler = BatchSampler {
             method: Method::Midpoint,
             grid: uniform_grid(0.5).unwrap(),
             options: SolverOptions::default(),

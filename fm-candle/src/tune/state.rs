@@ -10,12 +10,12 @@ use crate::checkpoint::{load, safetensors};
 use crate::error::{Error, Result};
 use crate::train::AdamMoments;
 
-/// Metadata key of the state, JSON of [`State`].
+/// Metadata key of the state, JSON of [`TuneState`].
 const KEY: &str = "fmq.tune";
 
 /// All of a run but its tensors.
 #[derive(Serialize, Deserialize)]
-struct State {
+struct TuneState {
     config: TuneConfig,
     /// The net and the way that it is quantized, as the caller names them.
     of: String,
@@ -40,7 +40,7 @@ impl Tuner {
                 tensors.push((format!("{name}.square"), tensor(square)?));
             }
         }
-        let state = State { config: self.config, of: of.into(), step: self.step };
+        let state = TuneState { config: self.config, of: of.into(), step: self.step };
         let json = serde_json::to_string(&state).unwrap_or_default();
         safetensors::save(path, &tensors, &[(KEY, json.as_str())])
     }
@@ -53,7 +53,7 @@ impl Tuner {
         let file = load(path, true)?;
         let json = file.metadata.iter().find(|(key, _)| key == KEY);
         let state = json.and_then(|(_, json)| serde_json::from_str(json).ok());
-        let Some(State { config, of: found, step }) = state else {
+        let Some(TuneState { config, of: found, step }) = state else {
             return Err(Error::file(path, "holds no tuning run"));
         };
         if found != of {

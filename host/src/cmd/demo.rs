@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use fm_candle::fid::Features;
-use fm_candle::sample::{Sampler, batch_size};
+use fm_candle::sample::{BatchSampler, batch_size};
 use fm_candle::solver::{Method, SolverOptions, uniform_grid};
 use quant_core::bits::Bits;
 use quant_core::scheme::Scheme;
@@ -44,7 +44,7 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
         policy: PolicyArgs::default(),
         n: 256,
         seeds: 1,
-        sampler: Sampler {
+        sampler: BatchSampler {
             method: Method::Midpoint,
             grid: uniform_grid(0.1)?,
             options: SolverOptions::default(),

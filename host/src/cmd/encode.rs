@@ -9,7 +9,7 @@ use fm_candle::analysis::paired::psnr_of_each;
 use fm_candle::fid::npz;
 use fm_candle::model::UNetConfig;
 use fm_candle::ops::is_finite;
-use fm_candle::sample::{Sampler, Samples, batch_size, from_pixels};
+use fm_candle::sample::{BatchSampler, Samples, batch_size, from_pixels};
 use fm_candle::solver::Method;
 use fm_candle::{DType, Tensor, atomic, checkpoint, data};
 use serde_json::json;
@@ -114,14 +114,14 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
         (wanted, ..) => label::labels(wanted.or(Some(Label::None)), n, 0, net.config())?,
     };
 
-    let mut sampler = Sampler {
+    let mut sampler = BatchSampler {
         method: args.ode_method,
         grid: grid.iter().rev().copied().collect(),
         options,
         cfg_scale: args.cfg_scale,
         batch_size: args.batch_size.unwrap_or_else(|| batch_size(&device)),
     };
-    let solve = |sampler: &Sampler, what: &str, from: &Tensor| -> Result<Samples> {
+    let solve = |sampler: &BatchSampler, what: &str, from: &Tensor| -> Result<Samples> {
         let bar = common.progress().bar(what, n as u64, "img");
         let result = sampler
             .run(&net, from, labels.as_deref(), false, |n| bar.inc(n as u64))

@@ -11,7 +11,7 @@ use fm_candle::fid::{self, Features, npz};
 use serde_json::{Map, Value, json};
 
 pub(crate) use self::args::Args;
-use self::image_set_stats::{FeatureExtractor, ImageSetStats, Origin, Wanted};
+use self::image_set_stats::{FeatureExtractor, ImageSetStats, KeptValues, Origin};
 use crate::common::Common;
 
 mod args;
@@ -22,13 +22,13 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
     let judge = FeatureExtractor::new(args, common)?;
     let both = args.kid.then_some("--kid").or(args.prdc.then_some("--prdc"));
     let rows = both.or(args.bootstrap.is_some().then_some("--bootstrap"));
-    let a = judge.side(&args.a, Wanted { rows, logits: args.is }).context("A")?;
+    let a = judge.side(&args.a, KeptValues { rows, logits: args.is }).context("A")?;
     if let Some(path) = &args.save_stats {
         npz::write_statistics_about(path, &a.statistics, &a.about)?;
         common.progress().line(&format!("wrote `{}`", path.display()));
     }
     let b = args.b.as_ref().map(|name| {
-        let side = judge.side(name, Wanted { rows: both, logits: false }).context("B")?;
+        let side = judge.side(name, KeptValues { rows: both, logits: false }).context("B")?;
         Ok::<_, anyhow::Error>((name.as_str(), side))
     });
     let b = b.transpose()?;

@@ -94,7 +94,7 @@ pub(crate) fn write(
 
 /// The contents of a folder of pictures.
 #[derive(Default)]
-struct Found {
+struct FolderContents {
     /// Pictures of earlier runs.
     ours: Vec<PathBuf>,
     /// Something that is no such picture.
@@ -102,8 +102,8 @@ struct Found {
 }
 
 /// Looks at the folder and its frames.
-fn scan(dir: &Path) -> Result<Found> {
-    let mut found = Found::default();
+fn scan(dir: &Path) -> Result<FolderContents> {
+    let mut found = FolderContents::default();
     look(dir, |name| name.len() >= 6 && is_number(name), &mut found)?;
     let frames = dir.join(FRAMES);
     if frames.is_dir() {
@@ -114,7 +114,7 @@ fn scan(dir: &Path) -> Result<Found> {
 }
 
 /// Sorts the entries of `dir` into ours, those called `NAME.png` with a name of ours, and others.
-fn look(dir: &Path, is_our_name: impl Fn(&str) -> bool, found: &mut Found) -> Result<()> {
+fn look(dir: &Path, is_our_name: impl Fn(&str) -> bool, found: &mut FolderContents) -> Result<()> {
     let reading = || format!("reading `{}`", dir.display());
     for entry in fs::read_dir(dir).with_context(reading)? {
         let entry = entry.with_context(reading)?;

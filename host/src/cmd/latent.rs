@@ -11,7 +11,7 @@ use fm_candle::analysis::latent::{Components, Latent, Latents};
 use fm_candle::atomic;
 use fm_candle::data::Dataset;
 use fm_candle::model::UNet;
-use fm_candle::sample::{Sampler, batch_size, from_pixels};
+use fm_candle::sample::{BatchSampler, batch_size, from_pixels};
 use serde::Serialize;
 
 use crate::cmd::folder;
@@ -122,7 +122,7 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
         let (grid, options) = args.ode.steps(0.1)?;
         let method = args.ode.ode_method;
         let sampler =
-            Sampler { method, grid, options, cfg_scale: 0.0, batch_size: batch_size(&device) };
+            BatchSampler { method, grid, options, cfg_scale: 0.0, batch_size: batch_size(&device) };
         let images = images.narrow(0, 0, n_inverted)?;
         let labels = |net: &UNet| {
             let known = net.config().num_classes.is_some() && real.labels.len() >= n_inverted;

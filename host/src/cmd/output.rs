@@ -21,7 +21,7 @@ const SHOWN: usize = 100;
 
 /// An output and what it becomes.
 #[derive(Clone, Debug)]
-pub(crate) struct Output {
+pub(crate) struct OutputFile {
     path: PathBuf,
     kind: SampleFormat,
 }
@@ -47,7 +47,7 @@ pub(crate) fn safetensors(path: PathBuf) -> Result<PathBuf, &'static str> {
     if path.is_dir() { Err("the output is a folder") } else { Ok(path) }
 }
 
-impl Output {
+impl OutputFile {
     /// The output of this name: what it ends in decides, but for a folder, one that is there already or
     /// whose name ends as only a folder's does.
     pub(crate) fn of(path: PathBuf) -> Result<Self, &'static str> {
@@ -119,7 +119,7 @@ impl Output {
     }
 }
 
-impl fmt::Display for Output {
+impl fmt::Display for OutputFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "`{}`", self.path.display())
     }
@@ -195,7 +195,7 @@ mod tests {
 
     #[test]
     fn outputs_go_by_their_names() {
-        let kind = |path: &str| Output::of(path.into()).map(|output| output.kind);
+        let kind = |path: &str| OutputFile::of(path.into()).map(|output| output.kind);
         assert_eq!(kind("a/b.PNG"), Ok(SampleFormat::Grid));
         assert_eq!(kind("b.npz"), Ok(SampleFormat::Npz));
         assert_eq!(kind("b.v2.safetensors"), Ok(SampleFormat::Safetensors));
@@ -203,7 +203,7 @@ mod tests {
         assert_eq!(kind("v0.5/"), Ok(SampleFormat::Folder));
         assert!(kind("b.jpg").is_err());
         let dir = tempfile::Builder::new().suffix(".png").tempdir().unwrap();
-        assert_eq!(Output::of(dir.path().into()).unwrap().kind, SampleFormat::Folder);
+        assert_eq!(OutputFile::of(dir.path().into()).unwrap().kind, SampleFormat::Folder);
         assert!(safetensors("x.safetensors".into()).is_ok());
         let dir = tempfile::Builder::new().suffix(".safetensors").tempdir().unwrap();
         assert!(safetensors(dir.path().into()).is_err());

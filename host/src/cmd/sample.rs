@@ -11,14 +11,14 @@ use fm_candle::data::Images;
 use fm_candle::device::Device;
 use fm_candle::fid::planar;
 use fm_candle::model::{UNet, UNetConfig};
-use fm_candle::sample::{Sampler, batch_size, start_noise, to_pixels};
+use fm_candle::sample::{BatchSampler, batch_size, start_noise, to_pixels};
 use fm_candle::solver::{Method, SolverOptions, uniform_grid};
 use fm_candle::{Tensor, checkpoint};
 
 use crate::cmd::label::{self, Label};
 use crate::cmd::net::NetArgs;
 use crate::cmd::ode::OdeArgs;
-use crate::cmd::output::Output;
+use crate::cmd::output::OutputFile;
 use crate::common::Common;
 
 /// Draw images from a net, packed or not
@@ -39,9 +39,9 @@ pub(crate) struct Args {
         short,
         long,
         value_name = "OUT",
-        value_parser = PathBufValueParser::new().try_map(Output::of),
+        value_parser = PathBufValueParser::new().try_map(OutputFile::of),
     )]
-    output: Output,
+    output: OutputFile,
     /// Start noise: a safetensors file with x0 and optionally label
     #[arg(long, value_name = "IN.safetensors")]
     x0: Option<PathBuf>,
@@ -77,7 +77,7 @@ pub(crate) fn run(args: &Args, common: &Common) -> Result<()> {
     args.output.check()?;
     let (grid, options) = args.ode.steps(0.05)?;
     let device = common.device()?;
-    let sampler = Sampler {
+    let sampler = BatchSampler {
         method: args.ode.ode_method,
         grid,
         options,
@@ -122,7 +122,7 @@ fn peak_memory() -> Option<u64> {
 /// Samples of a net by the command's defaults, a range of them at a time.
 pub(crate) struct Drawing {
     net: UNet,
-    sampler: Sampler,
+    sampler: BatchSampler,
     labels: Option<Vec<u32>>,
     seed: u64,
     device: Device,
@@ -136,7 +136,7 @@ impl Drawing {
         let grid = uniform_grid(0.05)?;
         let (method, options) = (Method::Midpoint, SolverOptions::default());
         let sampler =
-            Sampler { method, grid, options, cfg_scale: 0.0, batch_size: batch_size(&device) };
+            BatchSampler { method, grid, options, cfg_scale: 0.0, batch_size: batch_size(&device) };
         let labels = label::labels(None, n, common.seed, net.config())?;
         Ok(Self { net, sampler, labels, seed: common.seed, device })
     }

@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 use fm_candle::device::Device;
 use fm_candle::quantize::{PackedNet, TensorPolicy, all_widths, allocate};
-use fm_candle::sample::{Sampler, batch_size};
+use fm_candle::sample::{BatchSampler, batch_size};
 use fm_candle::solver::{Method, SolverOptions, steps_grid};
 use fm_candle::tune::CalibrationPoints;
 use fm_candle::{DType, Tensor};
@@ -78,7 +78,7 @@ impl SizeArgs {
         let Some(budget) = self.bytes(weights) else { bail!("the bits are given") };
         let device = Device::Cpu;
         let full = build(net.config, tensors.to_vec(), &device, DType::F32)?;
-        let sampler = Sampler {
+        let sampler = BatchSampler {
             method: Method::Euler,
             grid: steps_grid(STEPS)?,
             options: SolverOptions::default(),

@@ -11,7 +11,7 @@ use fm_candle::fid::resize::Resize;
 use fm_candle::fid::{FeatureAccumulator, FeatureNet, Features, lenet};
 use fm_candle::fingerprint;
 use fm_candle::model::UNetConfig;
-use fm_candle::sample::{Sampler, batch_size};
+use fm_candle::sample::{BatchSampler, batch_size};
 use quant_core::bits::Bits;
 use quant_core::scheme::Scheme;
 
@@ -119,7 +119,7 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
         policy: args.policy.clone(),
         n: args.n,
         seeds: args.seeds,
-        sampler: Sampler {
+        sampler: BatchSampler {
             method: args.ode.ode_method,
             grid,
             options,

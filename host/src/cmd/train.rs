@@ -11,7 +11,7 @@ use fm_candle::data::{Dataset, ImageSet, Split};
 use fm_candle::device::{self, Device};
 use fm_candle::model::UNetConfig;
 use fm_candle::process_group::{ProcessGroup, Rank};
-use fm_candle::sample::{Sampler, batch_size};
+use fm_candle::sample::{BatchSampler, batch_size};
 use fm_candle::train::{TrainConfig, TrainPrecision, Trainer};
 use serde_json::{Map, Value};
 
@@ -226,11 +226,17 @@ fn check_flags(args: &Args) -> Result<()> {
     folder::check_place(&args.output_dir).context("--output_dir")
 }
 
-fn sampler(args: &Args, device: &Device) -> Result<Sampler> {
+fn sampler(args: &Args, device: &Device) -> Result<BatchSampler> {
     let method = args.ode_method;
     let (grid, options) = args.ode_options.steps(method, args.edm_schedule, 0.01)?;
     let grid = args.count.grid(method, args.edm_schedule, grid)?;
-    Ok(Sampler { method, grid, options, cfg_scale: args.cfg_scale, batch_size: batch_size(device) })
+    Ok(BatchSampler {
+        method,
+        grid,
+        options,
+        cfg_scale: args.cfg_scale,
+        batch_size: batch_size(device),
+    })
 }
 
 /// Refuses a net that cannot take the images, and too few of them.

@@ -13,7 +13,7 @@ use fm_candle::checkpoint::{self, NET_KEY};
 use fm_candle::device::Device;
 use fm_candle::model::{UNet, UNetConfig, config};
 use fm_candle::quantize::{PackedNet, Report, TensorPolicy, is_sensitive};
-use fm_candle::sample::{Sampler, batch_size, start_noise};
+use fm_candle::sample::{BatchSampler, batch_size, start_noise};
 use fm_candle::solver::Method;
 use fm_candle::tune::{CalibrationPoints, TuneConfig, Tuner};
 use fm_candle::{DType, Tensor, atomic, fingerprint};
@@ -214,18 +214,18 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
 
 impl Args {
     /// The solver of the trajectories.
-    fn sampler(&self, device: &Device) -> Result<Sampler> {
+    fn sampler(&self, device: &Device) -> Result<BatchSampler> {
         let method = self.ode_method;
         let (grid, options) = self.ode_options.steps(method, false, 0.1)?;
         let (cfg_scale, batch_size) = (self.cfg_scale, batch_size(device));
-        Ok(Sampler { method, grid, options, cfg_scale, batch_size })
+        Ok(BatchSampler { method, grid, options, cfg_scale, batch_size })
     }
 
     /// The calibration set of the full-precision net.
     fn points(
         &self,
         full: &UNet,
-        sampler: &Sampler,
+        sampler: &BatchSampler,
         common: &Common,
         device: &Device,
     ) -> Result<CalibrationPoints> {
@@ -357,14 +357,14 @@ impl Args {
 
 /// Images of noise that is not tuned on, by the full-precision net.
 struct HeldOut<'a> {
-    sampler: &'a Sampler,
+    sampler: &'a BatchSampler,
     noise: Tensor,
     labels: Option<Vec<u32>>,
     images: Tensor,
 }
 
 impl<'a> HeldOut<'a> {
-    fn of(full: &UNet, sampler: &'a Sampler, seed: u64, device: &Device) -> Result<Self> {
+    fn of(full: &UNet, sampler: &'a BatchSampler, seed: u64, device: &Device) -> Result<Self> {
         let net = full.config();
         let noise = start_noise(seed, 0, HELD_OUT, image_shape(net)?, device)?;
         let labels = class_cycle(net, HELD_OUT)?;

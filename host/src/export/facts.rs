@@ -17,12 +17,12 @@ pub(crate) struct Facts {
     /// It has codebooks of the scheme `log`.
     pub(crate) log: bool,
     /// None for a file without a net or without the size of its images.
-    pub(crate) drawing: Option<Drawing>,
+    pub(crate) drawing: Option<DrawingCost>,
 }
 
 /// Needs of drawing an image without guidance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Drawing {
+pub(crate) struct DrawingCost {
     /// Integers for a file that has been calibrated for them.
     precision: Precision,
     method: Method,
@@ -37,7 +37,7 @@ pub(crate) struct Drawing {
     macs: u64,
 }
 
-impl Drawing {
+impl DrawingCost {
     fn of(model: &Model<'_>, (method, steps): (Method, u32)) -> Option<Self> {
         let precision = match model.activations() {
             Some(_) => Precision::Integer,
@@ -90,7 +90,7 @@ impl Facts {
                     .quantized()
                     .is_some_and(|rows| rows.layout().codebook == CodebookFormat::Logarithmic)
             }),
-            drawing: Drawing::of(model, solver),
+            drawing: DrawingCost::of(model, solver),
         }
     }
 
@@ -104,7 +104,7 @@ impl Facts {
             lines.push("no net with an image size, so no plan".to_string());
             return lines;
         };
-        let Drawing { method, channels, height, width, macs, .. } = drawing;
+        let DrawingCost { method, channels, height, width, macs, .. } = drawing;
         lines.extend([
             format!("in      {}", if drawing.is_integer() { "integers" } else { "floats" }),
             format!("arena   {} bytes for {method} without guidance", drawing.arena_bytes()),
@@ -142,7 +142,7 @@ impl Facts {
 
     /// The solver in Rust, for a program with quant-core.
     pub(crate) fn rust_method(&self) -> String {
-        self.drawing.map_or_else(String::new, |Drawing { method, .. }| {
+        self.drawing.map_or_else(String::new, |DrawingCost { method, .. }| {
             let of = "quant_core::method::Method";
             format!("/// The solver.\npub const METHOD: {of} = {of}::{method:?};\n")
         })

@@ -74,10 +74,10 @@ const BAR: f64 = 5.0;
 const MARGIN: f64 = 16.0;
 
 /// Draws the sample of an entry of the legend, its left end at a place.
-type Sample<'a> = Box<dyn Fn(&mut String, [f64; 2]) + 'a>;
+type Mark<'a> = Box<dyn Fn(&mut String, [f64; 2]) + 'a>;
 
 /// An entry of the legend, with its words.
-type Entry<'a> = (Sample<'a>, String);
+type Entry<'a> = (Mark<'a>, String);
 
 impl Chart {
     /// A chart of the series alone.
@@ -180,7 +180,7 @@ impl Chart {
 
     /// Levels, series and dashes, each a group with columns of its own.
     fn entries(&self, frame: &Frame) -> [Vec<Entry<'_>>; 3] {
-        let rule = |style: String| -> Sample<'_> {
+        let rule = |style: String| -> Mark<'_> {
             Box::new(move |out, [x, y]| line(out, [x, y, x + KEY.0, y], &style))
         };
         let levels = self.references.iter().zip(DASHES.iter().cycle());

@@ -29,7 +29,7 @@ use fm_candle::data::Images;
 use fm_candle::device::Device;
 use fm_candle::fid::FeatureNet;
 use fm_candle::model::UNetConfig;
-use fm_candle::sample::Sampler;
+use fm_candle::sample::BatchSampler;
 use quant_core::bits::Bits;
 use quant_core::scheme::Scheme;
 
@@ -59,7 +59,7 @@ pub(crate) struct Study {
     /// Sets of samples per row, from as many seeds.
     pub(crate) seeds: usize,
     /// The sampler of the images.
-    pub(crate) sampler: Sampler,
+    pub(crate) sampler: BatchSampler,
     /// Seed of the noise of the first set.
     pub(crate) seed: u64,
     /// The features of the Fréchet distance.

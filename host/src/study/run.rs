@@ -9,7 +9,7 @@ use fm_candle::fid::bootstrap::standard_error;
 use fm_candle::fid::{Statistics, fid};
 use fm_candle::model::UNet;
 use fm_candle::quantize::quantize_in_memory;
-use fm_candle::sample::{Sampler, start_noise, to_pixels};
+use fm_candle::sample::{BatchSampler, start_noise, to_pixels};
 use fm_candle::{Tensor, atomic};
 use indicatif::ProgressBar;
 use quant_core::bits::Bits;
@@ -282,7 +282,7 @@ fn shown(samples: &Tensor) -> Result<Vec<u8>> {
 }
 
 /// A sampler in words: its method, and its cost or what that follows from.
-fn described(sampler: &Sampler) -> String {
+fn described(sampler: &BatchSampler) -> String {
     let (method, control) = (sampler.method, &sampler.options.control);
     let steps = sampler.grid.len() - 1;
     match sampler.nfe() {

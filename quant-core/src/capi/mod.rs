@@ -33,14 +33,14 @@ use crate::num::u32_of;
 use core::ffi::{c_char, c_void};
 use session::{Run, Session, session, session_mut};
 use span::Span;
-use types::status::Checked;
+use types::status::CapiResult;
 
 pub use types::{
     FMQ_EULER, FMQ_FLOAT, FMQ_HEUN2, FMQ_INTEGER, FMQ_MIDPOINT, FMQ_MODEL_WORDS, FMQ_NO_LABEL,
     FmqModel, FmqNeeds, FmqSettings, FmqStatus,
 };
 
-fn status(result: Checked<FmqStatus>) -> FmqStatus {
+fn status(result: CapiResult<FmqStatus>) -> FmqStatus {
     result.unwrap_or_else(|status| status)
 }
 

@@ -1,7 +1,7 @@
 //! The contents of a `fmq_model`: the parsed file, and the image under way.
 
 use super::span::{Arena, Span};
-use super::types::status::Checked;
+use super::types::status::CapiResult;
 use super::types::{FmqModel, FmqStatus};
 use crate::error::Error;
 use crate::format::Model;
@@ -39,7 +39,7 @@ impl Run {
         &self,
         model: &'m Model<'m>,
         floats: &'a mut [f32],
-    ) -> Checked<Sampler<'m, 'a>> {
+    ) -> CapiResult<Sampler<'m, 'a>> {
         let sampler = Sampler::resume(model, &self.plan, self.settings, floats, self.done);
         sampler.map_err(|error| match error {
             Error::Length { .. } => FmqStatus::Length,
@@ -54,12 +54,12 @@ impl Session {
     }
 
     /// The span of memory of the model itself.
-    pub(super) fn own(&self) -> Checked<Span> {
+    pub(super) fn own(&self) -> CapiResult<Span> {
         Span::of(core::ptr::from_ref(self).cast::<FmqModel>(), 1)
     }
 
     /// An arena apart from the model and its file.
-    pub(super) fn arena(&self, start: *mut c_void, bytes: usize) -> Checked<Arena> {
+    pub(super) fn arena(&self, start: *mut c_void, bytes: usize) -> CapiResult<Arena> {
         let arena = Arena::of(start.cast(), bytes)?;
         arena.span().check_apart(self.own()?)?;
         arena.span().check_apart(self.file)?;
@@ -72,7 +72,7 @@ impl Session {
 /// # Safety
 /// The pointer must be null or of a model that is zeroed or has been given to `fmq_open`, which nothing
 /// else changes while the session is used.
-pub(super) unsafe fn session<'a>(model: *const FmqModel) -> Checked<&'a Session> {
+pub(super) unsafe fn session<'a>(model: *const FmqModel) -> CapiResult<&'a Session> {
     Span::of(model, 1)?;
     let session = model.cast::<Session>();
     // SAFETY: `Span::of` found it not null and aligned; the caller says that it is a model's memory, zeroed or
@@ -89,7 +89,7 @@ pub(super) unsafe fn session<'a>(model: *const FmqModel) -> Checked<&'a Session>
 ///
 /// # Safety
 /// As [`session`], and nothing else may read it.
-pub(super) unsafe fn session_mut<'a>(model: *mut FmqModel) -> Checked<&'a mut Session> {
+pub(super) unsafe fn session_mut<'a>(model: *mut FmqModel) -> CapiResult<&'a mut Session> {
     // SAFETY: the caller's promise is that of `session`.
     unsafe { session(model) }?;
     // SAFETY: `session` found one there, and the reference that it returned is dropped; the caller says that

@@ -1,6 +1,6 @@
 //! Memory that a caller names: where it lies and how long it is, once that can be.
 
-use super::types::status::{Checked, FmqStatus};
+use super::types::status::{CapiResult, FmqStatus};
 
 /// A range of addresses, not empty of an address: not null, aligned for what it was made for, no longer
 /// than a slice may be.
@@ -12,7 +12,7 @@ pub(super) struct Span {
 
 impl Span {
     /// The memory of `len` values at a pointer.
-    pub(super) fn of<T>(at: *const T, len: usize) -> Checked<Self> {
+    pub(super) fn of<T>(at: *const T, len: usize) -> CapiResult<Self> {
         if at.is_null() {
             return Err(FmqStatus::Null);
         }
@@ -32,7 +32,7 @@ impl Span {
     }
 
     /// Fails where both have a byte in common.
-    pub(super) const fn check_apart(self, other: Self) -> Checked<()> {
+    pub(super) const fn check_apart(self, other: Self) -> CapiResult<()> {
         // Neither wraps around.
         let after = self.start >= other.start + other.bytes;
         if after || other.start >= self.start + self.bytes {
@@ -52,7 +52,7 @@ pub(super) struct Arena {
 
 impl Arena {
     /// The whole floats of `bytes` bytes at a pointer.
-    pub(super) fn of(start: *mut f32, bytes: usize) -> Checked<Self> {
+    pub(super) fn of(start: *mut f32, bytes: usize) -> CapiResult<Self> {
         let span = Span::of(start, bytes / size_of::<f32>())?;
         Ok(Self { start, span })
     }

@@ -1,6 +1,6 @@
 //! The types and constants of the header: the model's memory, settings, needs and codes.
 
-use self::status::Checked;
+use self::status::CapiResult;
 use super::span::Span;
 use crate::format::Model;
 use crate::infer::{Method, Plan, Settings};
@@ -93,7 +93,7 @@ impl FmqSettings {
     ///
     /// # Safety
     /// The pointer must be null or have as many bytes as its first field says.
-    pub(super) unsafe fn read(given: *const Self) -> Checked<Self> {
+    pub(super) unsafe fn read(given: *const Self) -> CapiResult<Self> {
         if given.is_null() {
             return Ok(Self::default());
         }
@@ -108,7 +108,7 @@ impl FmqSettings {
     }
 
     /// The settings as the engine takes them.
-    pub(super) fn engine(&self) -> Checked<Settings> {
+    pub(super) fn engine(&self) -> CapiResult<Settings> {
         let method = Method::ALL.get(index(self.method)).ok_or(FmqStatus::Settings)?;
         let method = Some(*method).filter(|method| method.is_on_device());
         let method = method.ok_or(FmqStatus::Settings)?;
@@ -119,7 +119,7 @@ impl FmqSettings {
 
 impl FmqSettings {
     /// The plan for drawing from a model so.
-    pub(super) fn plan(&self, model: &Model<'_>) -> Checked<Plan> {
+    pub(super) fn plan(&self, model: &Model<'_>) -> CapiResult<Plan> {
         let plan = match self.precision {
             FMQ_FLOAT if FLOATS => Plan::new(model),
             FMQ_INTEGER if INTEGERS && model.activations().is_none() => {
@@ -169,7 +169,7 @@ impl FmqNeeds {
     ///
     /// # Safety
     /// The pointer must be null or have as many bytes as its first field says.
-    pub(super) unsafe fn write(self, to: *mut Self, others: [Span; 2]) -> Checked<()> {
+    pub(super) unsafe fn write(self, to: *mut Self, others: [Span; 2]) -> CapiResult<()> {
         let given = Span::of(to, 1)?;
         others.iter().try_for_each(|&other| given.check_apart(other))?;
         // SAFETY: `Span::of` found it not null and aligned; the caller says that the first field is there.

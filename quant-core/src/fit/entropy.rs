@@ -26,7 +26,7 @@
 
 use super::fitted::{Fit, Fitted};
 use super::partition::partition;
-use super::points::Points;
+use super::points::FitPoints;
 use super::{lloyd_max, uniform_mse};
 use crate::num::{index, log2, u32_of};
 use alloc::vec::Vec;
@@ -39,7 +39,7 @@ const ROUNDS: usize = 500;
 const ENOUGH: f64 = 1e-8;
 
 /// At most `k` levels for the points of a group.
-pub(super) fn fit(points: &Points<'_>, lambda: f64, k: usize) -> Fitted {
+pub(super) fn fit(points: &FitPoints<'_>, lambda: f64, k: usize) -> Fitted {
     let deviation = points.squared_deviation();
     if !(lambda > 0.0 && deviation > 0.0) {
         return lloyd_max::fit(points, k);
@@ -71,19 +71,19 @@ struct Lagrangian {
 }
 
 impl Lagrangian {
-    fn new(points: &Points<'_>, lambda: f64, deviation: f64) -> Self {
+    fn new(points: &FitPoints<'_>, lambda: f64, deviation: f64) -> Self {
         Self { lambda, deviation, weights: f64::from(points.count(0, points.len())) }
     }
 
     /// The part of `J` that a run brings.
-    fn run(self, points: &Points<'_>, (i, j): (usize, usize)) -> f64 {
+    fn run(self, points: &FitPoints<'_>, (i, j): (usize, usize)) -> f64 {
         let [mass, sum, square] = points.moments(i, j);
         let part = f64::from(points.count(i, j)) / self.weights;
         (square - sum * sum / mass).max(0.0) / self.deviation - self.lambda * part * log2(part)
     }
 
     /// Moves and removes ends of runs until `J` falls no more; returns `J`.
-    fn descend(self, points: &Points<'_>, ends: &mut Vec<u32>) -> f64 {
+    fn descend(self, points: &FitPoints<'_>, ends: &mut Vec<u32>) -> f64 {
         for _ in 0..ROUNDS {
             if !self.shift(points, ends) && !self.merge(points, ends) {
                 break;
@@ -93,7 +93,7 @@ impl Lagrangian {
     }
 
     /// Moves each end by powers of two while that lowers `J`; `false` if it never does.
-    fn shift(self, points: &Points<'_>, ends: &mut [u32]) -> bool {
+    fn shift(self, points: &FitPoints<'_>, ends: &mut [u32]) -> bool {
         let mut moved = false;
         let mut start = 0;
         for c in 1..ends.len() {
@@ -119,7 +119,7 @@ impl Lagrangian {
     }
 
     /// Merges neighbours while that lowers `J`; `false` if it never does.
-    fn merge(self, points: &Points<'_>, ends: &mut Vec<u32>) -> bool {
+    fn merge(self, points: &FitPoints<'_>, ends: &mut Vec<u32>) -> bool {
         let mut costs: Vec<f64> = runs(ends).map(|run| self.run(points, run)).collect();
         let before = ends.len();
         loop {

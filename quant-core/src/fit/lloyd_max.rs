@@ -17,10 +17,10 @@
 
 use super::fitted::{Fit, Fitted};
 use super::partition::partition;
-use super::points::Points;
+use super::points::FitPoints;
 
 /// At most `k` levels for the points of a group.
-pub(super) fn fit(points: &Points<'_>, k: usize) -> Fitted {
+pub(super) fn fit(points: &FitPoints<'_>, k: usize) -> Fitted {
     let ends = partition(points, k.min(points.len()));
     Fitted { fit: Fit::Table, levels: points.means(&ends), codes: points.codes(&ends) }
 }

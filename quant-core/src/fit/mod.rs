@@ -39,7 +39,7 @@ pub use group::{Group, default_lambda};
 
 use crate::error::Result;
 use crate::scheme::Scheme;
-use points::Points;
+use points::FitPoints;
 
 /// Fits one group of weights.
 ///
@@ -59,7 +59,7 @@ pub fn fit(scheme: Scheme, group: &Group<'_>) -> Result<Fitted> {
     if weights.is_empty() || (copies_small && numel < k) {
         return Ok(Fitted::copied());
     }
-    let points = || Points::new(weights, importance);
+    let points = || FitPoints::new(weights, importance);
     Ok(match scheme {
         Scheme::EqualMass => equal_mass::fit(weights, k),
         Scheme::Uniform => uniform::fit(weights, k),

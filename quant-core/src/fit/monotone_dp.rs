@@ -23,7 +23,7 @@
 //! Rounding may mislead a comparison, but `i < j` always holds, so following the best `i` back always ends at
 //! the first point.
 
-use super::points::Row;
+use super::points::PrefixRow;
 use crate::num::{f64_of, index, u32_of};
 use alloc::vec;
 use alloc::vec::Vec;
@@ -31,7 +31,7 @@ use alloc::vec::Vec;
 /// Partitions of the points of some rows.
 #[derive(Debug)]
 pub(super) struct MonotoneDp<'a> {
-    rows: &'a [Row],
+    rows: &'a [PrefixRow],
     /// `G` of each `j`.
     costs: Vec<f64>,
     /// The best `i` of each `j`.
@@ -54,7 +54,7 @@ pub(super) struct LagrangianPoint {
 
 impl<'a> MonotoneDp<'a> {
     /// No partition yet of the points that `rows` describe.
-    pub(super) fn new(rows: &'a [Row]) -> Self {
+    pub(super) fn new(rows: &'a [PrefixRow]) -> Self {
         let (costs, empty) = (vec![0.0; rows.len()], vec![0; rows.len()]);
         Self { rows, costs, from: empty.clone(), queue: empty.clone(), since: empty }
     }
@@ -140,19 +140,19 @@ struct Candidate {
 
 impl Candidate {
     /// The cost of ending the cluster before a row, less the multiplier and all squares before it.
-    fn cost(&self, [mass, sum, ..]: Row) -> f64 {
+    fn cost(&self, [mass, sum, ..]: PrefixRow) -> f64 {
         let (mass, sum) = (mass - self.mass, sum - self.sum);
         // A mass may be too small to change the sums.
         self.cost - if mass > 0.0 { sum * sum / mass } else { 0.0 }
     }
 
-    fn beats(&self, other: &Self, row: Row) -> bool {
+    fn beats(&self, other: &Self, row: PrefixRow) -> bool {
         self.cost(row) < other.cost(row)
     }
 }
 
 /// The row from which on `next` beats `last`, known not to at `start`; `None` if it never does.
-fn takeover(rows: &[Row], last: &Candidate, next: &Candidate, start: usize) -> Option<usize> {
+fn takeover(rows: &[PrefixRow], last: &Candidate, next: &Candidate, start: usize) -> Option<usize> {
     let (mut low, mut step) = (start, 1);
     let mut high = loop {
         let at = low + step;

@@ -21,7 +21,7 @@
 //! search ends and the result is a partition into `k` clusters.
 
 use super::monotone_dp::{LagrangianPoint, MonotoneDp};
-use super::points::Points;
+use super::points::FitPoints;
 use crate::num::{exp2, f64_of, log2, u32_of};
 use alloc::vec;
 use alloc::vec::Vec;
@@ -39,7 +39,7 @@ const NEAR: usize = 4;
 const WIDEST: f64 = 10.0;
 
 /// The ends of the best `k` clusters, `k` from 1 to the number of points.
-pub(super) fn partition(points: &Points<'_>, k: usize) -> Vec<u32> {
+pub(super) fn partition(points: &FitPoints<'_>, k: usize) -> Vec<u32> {
     let n = u32_of(points.len());
     if k == 1 {
         return vec![n];
@@ -70,7 +70,7 @@ enum Search {
 }
 
 /// Looks for a multiplier that yields `k` clusters, more than one and fewer than there are points.
-fn search(points: &Points<'_>, dp: &mut MonotoneDp<'_>, k: usize) -> Search {
+fn search(points: &FitPoints<'_>, dp: &mut MonotoneDp<'_>, k: usize) -> Search {
     let n = points.len();
     let deviation = points.squared_deviation();
     // The ends of all multipliers.
@@ -176,7 +176,7 @@ mod tests {
     use crate::num::{f32_of, index};
     use proptest::prelude::*;
 
-    fn error_of(points: &Points<'_>, ends: &[u32]) -> f64 {
+    fn error_of(points: &FitPoints<'_>, ends: &[u32]) -> f64 {
         let mut start = 0;
         let errors = ends.iter().map(|&end| {
             let [mass, sum, square] = points.moments(start, index(end));
@@ -187,7 +187,7 @@ mod tests {
     }
 
     /// The error of `k` clusters.
-    fn error(points: &Points<'_>, k: usize) -> f64 {
+    fn error(points: &FitPoints<'_>, k: usize) -> f64 {
         let ends = partition(points, k);
         assert!(ends.is_sorted_by(|a, b| a < b) && ends[0] > 0, "{ends:?}");
         assert_eq!((ends.len(), index(ends[k - 1])), (k, points.len()));
@@ -198,7 +198,7 @@ mod tests {
     fn splices_where_no_multiplier_yields_k() {
         // Pairs of equal gaps: D falls by the same amount for each pair that is cut.
         let weights: Vec<f32> = (0..12_u8).map(|i| f32::from(10 * (i / 2) + i % 2)).collect();
-        let points = Points::new(&weights, None);
+        let points = FitPoints::new(&weights, None);
         for k in 7..12 {
             let found = search(&points, &mut MonotoneDp::new(points.rows()), k);
             assert!(matches!(found, Search::Jump { .. }), "{k}: {found:?}");
@@ -220,7 +220,7 @@ mod tests {
     #[test]
     fn every_k_is_served_by_one_sort() {
         let weights: Vec<f32> = (0..600).map(|i| f32_of(f64::from(i * i % 607))).collect();
-        let points = Points::new(&weights, None);
+        let points = FitPoints::new(&weights, None);
         let mut before = f64::INFINITY;
         for k in 1..=points.len().min(256) {
             let found = error(&points, k);
@@ -240,7 +240,7 @@ mod tests {
             let weights: Vec<f32> = raw.iter().map(|(w, _)| (w * grid).round() / grid).collect();
             let mut importance: Vec<f32> = raw.iter().map(|&(_, h)| f32::from(h)).collect();
             importance[0] = 1.0;
-            let points = Points::new(&weights, (!equal).then_some(&importance[..]));
+            let points = FitPoints::new(&weights, (!equal).then_some(&importance[..]));
             let n = points.len();
             let mut least = vec![f64::INFINITY; n + 1];
             for cuts in 0..1_u32 << (n - 1) {

@@ -19,20 +19,20 @@ use alloc::vec::Vec;
 use core::mem::replace;
 
 /// Mass, sum and square of the points before one, and its value; of the last row infinite.
-pub(super) type Row = [f64; 4];
+pub(super) type PrefixRow = [f64; 4];
 
 /// The weights of a group, ready for fits.
 #[derive(Debug)]
-pub(super) struct Points<'a> {
+pub(super) struct FitPoints<'a> {
     importance: Option<&'a [f32]>,
     keys: Vec<u64>,
     /// Index of the first key of each point; one more for the end.
     first: Vec<u32>,
-    rows: Vec<Row>,
+    rows: Vec<PrefixRow>,
     mean: f64,
 }
 
-impl<'a> Points<'a> {
+impl<'a> FitPoints<'a> {
     /// Sorts weights that are not none; importance, where given, is not negative and has a sum.
     pub(super) fn new(weights: &[f32], importance: Option<&'a [f32]>) -> Self {
         let keys = rank::sort(weights);
@@ -70,7 +70,7 @@ impl<'a> Points<'a> {
     }
 
     /// One row for each point and one for the end.
-    pub(super) fn rows(&self) -> &[Row] {
+    pub(super) fn rows(&self) -> &[PrefixRow] {
         &self.rows
     }
 

@@ -21,7 +21,7 @@
 //! worse than that of `uniform`, which wins ties. What `uniform` copies is copied here.
 
 use super::fitted::{Fit, Fitted};
-use super::points::Points;
+use super::points::FitPoints;
 use super::uniform;
 use crate::codebook::Affine;
 use crate::num::{f32_of, f64_of, index, low_u8, u32_of, u32_of_real};
@@ -60,7 +60,7 @@ pub(super) fn fit(weights: &[f32], importance: Option<&[f32]>, k: usize) -> Fitt
             Some(all) => errors.zip(all).map(|(e, &h)| f64::from(h) * e * e).sum(),
         }
     };
-    let points = Points::new(weights, importance);
+    let points = FitPoints::new(weights, importance);
     let clipped = nearest(best(&points, k).rounded(&points), weights, k);
     // Judged by the weights themselves, prefix sums being less exact.
     let finite = clipped.levels.iter().all(|level| level.is_finite());
@@ -93,7 +93,7 @@ pub(super) struct Grid {
 
 impl Grid {
     /// The grid between the least and the greatest weight, and its error.
-    fn whole(points: &Points<'_>, levels: usize) -> Self {
+    fn whole(points: &FitPoints<'_>, levels: usize) -> Self {
         let (first, last) = points.range();
         let grid = Self { first, last, levels, error: 0.0 };
         Self { error: grid.cells(points).map(|cell| cell.error).sum(), ..grid }
@@ -101,7 +101,7 @@ impl Grid {
 
     /// The grid of as many levels between two, which may be given in any order; its error counts as
     /// infinite once it exceeds that of this grid.
-    fn rival(&self, points: &Points<'_>, a: f64, b: f64) -> Self {
+    fn rival(&self, points: &FitPoints<'_>, a: f64, b: f64) -> Self {
         let (least, greatest) = points.range();
         let (first, last) = (a.min(b).max(least), a.max(b).min(greatest));
         let mut grid = Self { first, last, error: 0.0, ..*self };
@@ -129,7 +129,7 @@ impl Grid {
     }
 
     /// The points that each level takes.
-    fn cells(self, points: &Points<'_>) -> impl Iterator<Item = Cell> {
+    fn cells(self, points: &FitPoints<'_>) -> impl Iterator<Item = Cell> {
         let scale = self.scale();
         let mut start = 0;
         (0..self.levels).map(move |code| {
@@ -146,7 +146,7 @@ impl Grid {
     }
 
     /// The line of least squares through the weights over their codes; `None` if all have one code.
-    fn line(self, points: &Points<'_>) -> Option<Self> {
+    fn line(self, points: &FitPoints<'_>) -> Option<Self> {
         let [mut mass, mut codes, mut squares, mut sum, mut products] = [0.0; 5];
         for cell in self.cells(points) {
             mass += cell.mass;
@@ -163,12 +163,12 @@ impl Grid {
     }
 
     /// The ends of the runs of points that levels take, less those that take none.
-    pub(super) fn ends(self, points: &Points<'_>) -> Vec<u32> {
+    pub(super) fn ends(self, points: &FitPoints<'_>) -> Vec<u32> {
         let taken = self.cells(points).filter(|cell| cell.start < cell.end);
         taken.map(|cell| u32_of(cell.end)).collect()
     }
 
-    fn rounded(self, points: &Points<'_>) -> Affine {
+    fn rounded(self, points: &FitPoints<'_>) -> Affine {
         Affine { min: f32_of(self.first + points.mean()), scale: f32_of(self.scale()) }
     }
 }
@@ -186,7 +186,7 @@ struct Cell {
 }
 
 /// A grid of little error.
-pub(super) fn best(points: &Points<'_>, levels: usize) -> Grid {
+pub(super) fn best(points: &FitPoints<'_>, levels: usize) -> Grid {
     let mut best = Grid::whole(points, levels);
     let rarest = 1.0 / f64_of(points.len());
     let tails = || {

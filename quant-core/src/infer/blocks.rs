@@ -1,6 +1,6 @@
 //! The blocks of the net: residual block, attention, change of resolution.
 
-use super::map::{Map, Source};
+use super::map::{LayerInput, Map};
 use super::op::{Accumulate, ConvKernel, Modulation, Op, Prologue};
 use super::walk::Walk;
 use crate::error::Result;
@@ -24,7 +24,7 @@ impl Walk<'_, '_> {
         };
         let in_place = !keep && resample == Resample::Keep && channels == x.channels;
         let out = if in_place { x } else { self.stack.push(channels, height, width) };
-        let source = Source { up: resample == Resample::Up, ..x.into() };
+        let source = LayerInput { up: resample == Resample::Up, ..x.into() };
         let out = self.residual(config, source, resample, out)?;
         if resample == Resample::Up {
             return self.move_to(out, x.at);
@@ -38,7 +38,7 @@ impl Walk<'_, '_> {
     pub(super) fn up_block(
         &mut self,
         config: &UNetConfig,
-        source: Source,
+        source: LayerInput,
         channels: usize,
     ) -> Result<Map> {
         let parts = [source.second, Some(source.first).filter(|_| !source.up)];
@@ -57,7 +57,7 @@ impl Walk<'_, '_> {
     fn residual(
         &mut self,
         config: &UNetConfig,
-        source: Source,
+        source: LayerInput,
         resample: Resample,
         out: Map,
     ) -> Result<Map> {
@@ -106,7 +106,7 @@ impl Walk<'_, '_> {
         let mixed = if new_order {
             Map { channels, ..all }.into()
         } else {
-            Source { every_third: Some(width), ..all.into() }
+            LayerInput { every_third: Some(width), ..all.into() }
         };
         let x = self.conv(ConvKernel::One, mixed, Prologue::Plain, x, Accumulate::Yes)?;
         self.stack.cut(x.end());
@@ -122,7 +122,7 @@ impl Walk<'_, '_> {
         if !conv {
             return self.pool(x, Prologue::Plain, out);
         }
-        let source = Source { up, ..x.into() };
+        let source = LayerInput { up, ..x.into() };
         let out = self.conv(ConvKernel::Three, source, Prologue::Plain, out, Accumulate::No)?;
         if up { self.move_to(out, x.at) } else { Ok(out) }
     }

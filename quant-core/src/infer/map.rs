@@ -56,7 +56,7 @@ impl Map {
 
 /// Input of a layer: a map, and after its channels those of another.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Source {
+pub(super) struct LayerInput {
     pub(super) first: Map,
     pub(super) second: Option<Map>,
     /// Each pixel of the first map is read as 2 x 2.
@@ -66,13 +66,13 @@ pub(super) struct Source {
     pub(super) every_third: Option<usize>,
 }
 
-impl From<Map> for Source {
+impl From<Map> for LayerInput {
     fn from(first: Map) -> Self {
         Self { first, second: None, up: false, every_third: None }
     }
 }
 
-impl Source {
+impl LayerInput {
     pub(super) fn channels(&self) -> usize {
         let first = self.first.channels / if self.every_third.is_some() { 3 } else { 1 };
         first + self.second.map_or(0, |second| second.channels)

@@ -1,6 +1,6 @@
 //! The operations that the walk through the net consists of, as data.
 
-use super::map::{Map, Source, Values};
+use super::map::{LayerInput, Map, Values};
 use crate::format::Tensor;
 
 /// A weight and its bias.
@@ -55,7 +55,7 @@ pub(super) enum ConvKernel {
 pub(super) struct Conv<'o, 'm> {
     pub(super) kernel: ConvKernel,
     pub(super) params: &'o Params<'m>,
-    pub(super) source: Source,
+    pub(super) source: LayerInput,
     pub(super) prologue: Prologue,
     pub(super) to: Map,
     /// Kind of the values of `to` before.
@@ -82,13 +82,13 @@ pub(super) enum Op<'o, 'm> {
     /// neither time nor label.
     Modulate { weight: &'o Tensor<'m>, bias: Option<&'o Tensor<'m>> },
     /// Gains and offsets of a norm over what a layer reads, for the layers with such a prologue.
-    Norm { params: &'o Params<'m>, source: Source, modulation: Modulation },
+    Norm { params: &'o Params<'m>, source: LayerInput, modulation: Modulation },
     /// A convolution.
     Conv(Conv<'o, 'm>),
     /// Averages blocks of 2 x 2, after the prologue; an odd last row or column is left out.
     Pool { from: Map, prologue: Prologue, to: Map },
     /// Copies what a layer reads into a map of the same shape, doubled or not.
-    Copy { from: Source, to: Map },
+    Copy { from: LayerInput, to: Map },
     /// Attention of every pixel to every pixel: each head's queries become
     /// `sum_s softmax_s(q_t k_s / sqrt(width)) v_s`, in their own place.
     ///
@@ -134,7 +134,7 @@ impl Op<'_, '_> {
 
     /// The maps that it reads or writes.
     pub(super) fn maps(&self) -> [Option<Map>; 3] {
-        let of = |source: &Source, to| [Some(source.first), source.second, to];
+        let of = |source: &LayerInput, to| [Some(source.first), source.second, to];
         match *self {
             Op::Load { to, .. } => [Some(to), None, None],
             Op::First { image, to } => [Some(image), Some(to), None],

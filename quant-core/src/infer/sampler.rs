@@ -148,7 +148,8 @@ impl<'m, 'a> Sampler<'m, 'a> {
         let time = |step: u32| num::f32_of_u32(step) / num::f32_of_u32(steps);
         let (t, end) = (time(self.done), time(self.done + 1));
         let h = end - t;
-        let field = Field { model: self.model, plan: &self.plan, settings: &self.settings };
+        let field =
+            GuidedVelocity { model: self.model, plan: &self.plan, settings: &self.settings };
         let guides = self.settings.guides();
         let kept = if guides { self.x.len() } else { 0 };
         let (kept, other) = self.buffers.split_at_mut_checked(kept).unwrap_or_default();
@@ -181,13 +182,13 @@ impl<'m, 'a> Sampler<'m, 'a> {
 }
 
 /// The velocity with guidance.
-struct Field<'s, 'm> {
+struct GuidedVelocity<'s, 'm> {
     model: &'m Model<'m>,
     plan: &'s Plan,
     settings: &'s Settings,
 }
 
-impl Field<'_, '_> {
+impl GuidedVelocity<'_, '_> {
     /// # Shapes
     /// `kept`: as `x` with guidance, empty without.
     fn slope<'a>(

@@ -6,7 +6,7 @@
 //! side, writes its result where one of the two lies if that has room, and the result takes the skip's
 //! place.
 
-use super::map::{Map, Source};
+use super::map::{LayerInput, Map};
 use super::op::{Accumulate, ConvKernel, Modulation, Op, Prologue};
 use super::walk::Walk;
 use crate::error::{Error, Result, check_count, check_length};
@@ -56,7 +56,7 @@ impl SizedNet<'_> {
                         let values = walk.pop_skip()?;
                         let skip = Map { at: 0, channels: block.skip, height, width, values };
                         let skip = Map { at: skips_end.saturating_sub(skip.len()), ..skip };
-                        let source = Source { up, second: Some(skip), ..h.into() };
+                        let source = LayerInput { up, second: Some(skip), ..h.into() };
                         let h = walk.up_block(self.config, source, output)?;
                         (skips_end, up) = (skip.at, false);
                         walk.move_to(h, skip.at)?

@@ -1,6 +1,6 @@
 //! The walk through the net: it hands operations to a target, and keeps account of parameters and maps.
 
-use super::map::{Map, Source, Values};
+use super::map::{LayerInput, Map, Values};
 use super::op::{Accumulate, Conv, ConvKernel, Modulation, Op, Params, Prologue};
 use super::workspace::Stack;
 use crate::error::{Error, Result};
@@ -122,7 +122,7 @@ impl<'m, 't> Walk<'m, 't> {
 
     /// A norm by the next parameters.
     #[inline(never)]
-    pub(super) fn norm(&mut self, source: Source, modulation: Modulation) -> Result<()> {
+    pub(super) fn norm(&mut self, source: LayerInput, modulation: Modulation) -> Result<()> {
         let params = &self.params()?;
         self.run(&Op::Norm { params, source, modulation })
     }
@@ -140,7 +140,7 @@ impl<'m, 't> Walk<'m, 't> {
     pub(super) fn conv(
         &mut self,
         kernel: ConvKernel,
-        source: Source,
+        source: LayerInput,
         prologue: Prologue,
         to: Map,
         accumulate: Accumulate,
@@ -162,7 +162,7 @@ impl<'m, 't> Walk<'m, 't> {
     }
 
     /// Copies what a layer reads, in the larger scale of its maps.
-    pub(super) fn copy(&mut self, from: Source, to: Map) -> Result<Map> {
+    pub(super) fn copy(&mut self, from: LayerInput, to: Map) -> Result<Map> {
         let second = from.second.map_or(from.first.values, |second| second.values);
         let first = from.first.values;
         let values = if second.scale() > first.scale() { second } else { first };

@@ -19,7 +19,7 @@
 //!
 //! ```text
 //! for each 64 codes, 8·B bytes:
-//!     codes   = a byte each, by `ByteMap`                  vpermb, vpmultishiftqb
+//!     codes   = a byte each, by `BlockUnpacking`                  vpermb, vpmultishiftqb
 //!     plane p = byte p of table[codes]                    vpermb or vpermi2b, four times
 //!     out     = the four planes, interleaved              vpunpck*, eight times
 //! ```
@@ -132,7 +132,7 @@ const fn shifts_of_16(bits: usize) -> [[u8; 64]; 4] {
 /// 5 to 8 bits, the table in byte planes.
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
 fn in_planes<const B: usize>(codes: &[u8], table: &[f32; 256], out: &mut [f32]) -> usize {
-    let order = const { ByteMap::new(B, true) };
+    let order = const { BlockUnpacking::new(B, true) };
     let planes = planes::<B>(table);
     let mut done = 0;
     for (block, out) in blocks::<B>(codes).iter().zip(out.as_chunks_mut::<{ block::CODES }>().0) {
@@ -202,10 +202,10 @@ fn look_up<const B: usize>(plane: &[__m512i; 4], codes: __m512i) -> __m512i {
     }
 }
 
-/// [`ByteMap`] and nothing else.
+/// [`BlockUnpacking`] and nothing else.
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
 fn spread_all<const B: usize>(bytes: &[u8], codes: &mut [u8]) -> usize {
-    let order = const { ByteMap::new(B, false) };
+    let order = const { BlockUnpacking::new(B, false) };
     let mask = _mm512_set1_epi8(max_code(B).cast_signed());
     let mut done = 0;
     for (block, codes) in blocks::<B>(bytes).iter().zip(codes.as_chunks_mut().0) {
@@ -219,14 +219,14 @@ fn spread_all<const B: usize>(bytes: &[u8], codes: &mut [u8]) -> usize {
 ///
 /// Four neighbouring codes lie in four bytes of the block: 4·B ≤ 28 bits from a bit 0 or 4 for a
 /// width below 8. Two such fours make a 64-bit lane.
-struct ByteMap {
+struct BlockUnpacking {
     /// For each byte of the result, which byte of the block goes there,
     bytes: [u8; 64],
     /// and the bit in its 64-bit lane where its code then starts.
     shifts: [u8; 64],
 }
 
-impl ByteMap {
+impl BlockUnpacking {
     /// The codes in their order, or in the order that interleaving undoes.
     const fn new(b: usize, interleaved: bool) -> Self {
         let (mut bytes, mut shifts) = ([0; 64], [0; 64]);
@@ -245,7 +245,7 @@ impl ByteMap {
 
 /// A code in the low bits of each byte, below bits of its neighbours.
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
-fn spread<const B: usize>(order: &ByteMap, block: &CodeBlock<B>) -> __m512i {
+fn spread<const B: usize>(order: &BlockUnpacking, block: &CodeBlock<B>) -> __m512i {
     let bytes = _mm512_permutexvar_epi8(load(&order.bytes), load_first(block));
     _mm512_multishift_epi64_epi8(load(&order.shifts), bytes)
 }

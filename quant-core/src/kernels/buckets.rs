@@ -27,7 +27,7 @@ const WORD: usize = size_of::<i32>();
 
 /// Layout of the input words that a row of weights meets, counted from the first.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Layout {
+pub(crate) struct InputLayout {
     /// Lines of weights, and their length: 3 or 1.
     pub(crate) side: usize,
     /// Words from one line to the next.
@@ -38,13 +38,13 @@ pub(crate) struct Layout {
 
 /// Returns whether this chip had better add up buckets, for so many weights of so many bits: for few,
 /// buckets are hardly more than words.
-pub(crate) const fn pay(bits: u8, layout: Layout, weights: usize) -> bool {
+pub(crate) const fn pay(bits: u8, layout: InputLayout, weights: usize) -> bool {
     cfg!(fmq_buckets) && weights >= 16 * BUCKETS && fit(bits, layout, weights)
 }
 
 /// Returns whether so many weights of so many bits can be sorted: 16 bits must say where their words lie.
-const fn fit(bits: u8, layout: Layout, weights: usize) -> bool {
-    let Layout { side, next_line, next_pair } = layout;
+const fn fit(bits: u8, layout: InputLayout, weights: usize) -> bool {
+    let InputLayout { side, next_line, next_pair } = layout;
     let pairs = match weights.checked_div(2 * side * side) {
         Some(pairs) => pairs.saturating_add(1),
         None => usize::MAX,
@@ -85,10 +85,10 @@ impl<'a> Buckets<'a> {
         (codes, bits): (&mut [u8], u8),
         levels: &[i16; 256],
         most: i32,
-        layout: Layout,
+        layout: InputLayout,
         memory: &'a mut [u16],
     ) -> Self {
-        let Layout { side, next_line, next_pair } = layout;
+        let InputLayout { side, next_line, next_pair } = layout;
         // Nothing else, so that the compiler sees that there are no chunks of nothing.
         let (side, taps) = if side == 3 { (3, 9) } else { (1, 1) };
         let count = 1usize << (2 * bits.min(MOST));
@@ -288,7 +288,7 @@ mod tests {
                 pairs::mix(&mut expected, &input, width, &taps);
             }
 
-            let layout = Layout { side, next_line: pairs * width, next_pair: width };
+            let layout = InputLayout { side, next_line: pairs * width, next_pair: width };
             let mut memory = vec![u16::MAX; pairs * side * side];
             prop_assert!(fit(bits, layout, codes.len()));
             let buckets = Buckets::sort((&mut codes, bits), &levels, most, layout, &mut memory);
@@ -300,9 +300,9 @@ mod tests {
 
     #[test]
     fn rows_fit_whose_words_16_bits_reach() {
-        let layout = |next_pair| Layout { side: 1, next_line: 0, next_pair };
+        let layout = |next_pair| InputLayout { side: 1, next_line: 0, next_pair };
         assert!(fit(2, layout(5461), 4) && !fit(2, layout(5462), 4) && !fit(3, layout(1), 4));
         assert!(!fit(2, layout(usize::MAX), 1));
-        assert!(!fit(2, Layout { side: 3, next_line: usize::MAX, next_pair: 1 }, 9));
+        assert!(!fit(2, InputLayout { side: 3, next_line: usize::MAX, next_pair: 1 }, 9));
     }
 }

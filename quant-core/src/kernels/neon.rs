@@ -52,7 +52,7 @@ const fn words(bits: usize) -> Words<8> {
 #[target_feature(enable = "neon")]
 fn look_up<const B: usize>(codes: &[u8], table: &[f32; 256], out: &mut [f32]) -> usize {
     let uint8x16x4_t(p0, p1, p2, p3) = load_planes(&core::array::from_fn(|i| table[i]));
-    let spread = const { ByteMap::new(B) };
+    let spread = const { WordUnpacking::new(B) };
     let mut done = 0;
     for (block, out) in blocks::<B>(codes).iter().zip(out.as_chunks_mut::<{ block::CODES }>().0) {
         for (part, out) in out.as_chunks_mut().0.iter_mut().enumerate() {
@@ -72,7 +72,7 @@ fn look_up<const B: usize>(codes: &[u8], table: &[f32; 256], out: &mut [f32]) ->
 }
 
 /// Unpacking of 16 packed codes of a word to bytes.
-struct ByteMap {
+struct WordUnpacking {
     /// For each half of the codes: the two bytes of the word that each begins in,
     pairs: [[u8; 16]; 2],
     /// and how far up it is in them, negative as `ushl` wants it to move down.
@@ -80,7 +80,7 @@ struct ByteMap {
     mask: u8,
 }
 
-impl ByteMap {
+impl WordUnpacking {
     const fn new(bits: usize) -> Self {
         let (mut pairs, mut shifts) = ([[0; 16]; 2], [[0; 8]; 2]);
         let mut code = 0;

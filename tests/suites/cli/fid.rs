@@ -400,8 +400,8 @@ fn statistics_are_read_in_every_layout() {
     let statistics =
         |mean: [f64; 2]| Statistics { n: None, mean: mean.to_vec(), covariance: sigma.to_vec() };
     npz::write_statistics(&dir.join("b.npz"), &statistics([0.5, 1.0])).unwrap();
-    let mu = npz::Array { shape: vec![1, 2], values: npz::Values::F32(vec![0.5, -1.0]) };
-    let covariance = npz::Array { shape: vec![2, 2], values: npz::Values::F64(sigma.to_vec()) };
+    let mu = npz::Array { shape: vec![1, 2], values: npz::NpyValues::F32(vec![0.5, -1.0]) };
+    let covariance = npz::Array { shape: vec![2, 2], values: npz::NpyValues::F64(sigma.to_vec()) };
     npz::write(&dir.join("row.npz"), &[("mu", mu.clone()), ("sigma", covariance)]).unwrap();
     let pickles =
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/data/cases/pickled-statistics");
@@ -421,12 +421,12 @@ fn statistics_are_read_in_every_layout() {
         ([1.0, 2.0, 2.0, 1.0], "array `sigma`: has the eigenvalue -1.0000 (the largest is 3.0000)"),
         ([1.0, 0.5, 0.0, 1.0], "array `sigma`: entries (0, 1) and (1, 0) differ"),
     ] {
-        let sigma = npz::Array { shape: vec![2, 2], values: npz::Values::F64(values.to_vec()) };
+        let sigma = npz::Array { shape: vec![2, 2], values: npz::NpyValues::F64(values.to_vec()) };
         npz::write(&dir.join("bad.npz"), &[("mu", mu.clone()), ("sigma", sigma)]).unwrap();
         let error = fails(dir, &["fid", "b.npz", "bad.npz"]);
         assert!(error.starts_with(&format!("error: B: `bad.npz`: {told}")), "{error}");
     }
-    let array = npz::Array { shape: vec![2], values: npz::Values::F64(vec![0.0; 2]) };
+    let array = npz::Array { shape: vec![2], values: npz::NpyValues::F64(vec![0.0; 2]) };
     npz::write(&dir.join("bad.npz"), &[("m", array.clone()), ("s", array)]).unwrap();
     let error = fails(dir, &["fid", "bad.npz", "b.npz"]);
     assert!(error.ends_with("nor images (`arr_0`), but `m`, `s`\n"), "{error}");

@@ -10,7 +10,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 
 use flate2::Crc;
 
-use super::records::TorchArchive;
+use super::records::ZipRecords;
 use crate::atomic::Writer;
 
 /// Signatures of a record's local header, central header and data descriptor.
@@ -27,7 +27,7 @@ const HAS_DESCRIPTOR: u8 = 1 << 3;
 
 /// Sets the sum of the record at `index` of the archive that `out` is a copy of to that of the
 /// bytes that the record has in `out`.
-pub(super) fn renew(out: &mut Writer<'_>, archive: &TorchArchive, index: usize) -> io::Result<()> {
+pub(super) fn renew(out: &mut Writer<'_>, archive: &ZipRecords, index: usize) -> io::Result<()> {
     let mut reader = archive.clone();
     let record = reader.by_index_raw(index)?;
     let (local, central) = (record.header_start(), record.central_header_start());

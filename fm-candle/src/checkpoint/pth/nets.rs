@@ -14,7 +14,7 @@ const MAX_VISITS: usize = 1 << 16;
 /// A dictionary with dotted names of tensors is one; so is what lies under a key such as `model` or
 /// `ema_state_dict`. Where there is none, the whole file counts as one. Optimizers never do.
 pub(super) fn nets(pickle: &Pickle) -> Vec<(String, Value)> {
-    let mut search = Search { pickle, visits: 0 };
+    let mut search = NetSearch { pickle, visits: 0 };
     let found = search.below("", pickle.root(), 0);
     if found.is_empty() { vec![(String::new(), pickle.root())] } else { found }
 }
@@ -31,12 +31,12 @@ fn is_container(pickle: &Pickle, value: Value) -> bool {
     pickle.dict(value).is_some() || pickle.items(value).is_some()
 }
 
-struct Search<'a> {
+struct NetSearch<'a> {
     pickle: &'a Pickle,
     visits: usize,
 }
 
-impl Search<'_> {
+impl NetSearch<'_> {
     /// The state dicts in and below the dictionary `value`; none where it holds no tensors of
     /// weights.
     fn below(&mut self, path: &str, value: Value, depth: usize) -> Vec<(String, Value)> {

@@ -10,7 +10,7 @@ use zip::{CompressionMethod, ZipArchive};
 use crate::mapped::Mapped;
 
 /// A zip archive's table of contents, and a cursor in the map.
-pub(super) type TorchArchive = ZipArchive<Cursor<Mapped>>;
+pub(super) type ZipRecords = ZipArchive<Cursor<Mapped>>;
 
 /// The storages of a file.
 #[derive(Debug)]
@@ -23,7 +23,7 @@ pub(super) struct Records {
 #[derive(Debug)]
 pub(super) enum RecordLayout {
     Zip {
-        archive: TorchArchive,
+        archive: ZipRecords,
         folder: String,
     },
     /// After the pickles of a legacy stream: the range of each storage.
@@ -35,7 +35,7 @@ enum Place<'a> {
     /// Stored plainly, in the bytes of this range of the file, if that has them all.
     Plain(Range<u64>),
     /// Compressed, in the archive's record of this index.
-    Compressed(&'a TorchArchive, usize),
+    Compressed(&'a ZipRecords, usize),
 }
 
 impl Records {
@@ -106,7 +106,7 @@ fn failed(key: &str, error: &io::Error) -> String {
 ///
 /// The CRC-32 of a stored record is not looked at, as in torch, which can be told to write none
 /// (`torch.serialization.set_crc32_options`).
-fn place(archive: &TorchArchive, index: usize) -> io::Result<Place<'_>> {
+fn place(archive: &ZipRecords, index: usize) -> io::Result<Place<'_>> {
     // A clone shares the table of contents and has a cursor of its own.
     let mut reader = archive.clone();
     let record = reader.by_index_raw(index)?;
@@ -125,7 +125,7 @@ fn place(archive: &TorchArchive, index: usize) -> io::Result<Place<'_>> {
 /// bytes.
 pub(super) fn whole<'a>(
     file: &'a Mapped,
-    archive: &TorchArchive,
+    archive: &ZipRecords,
     index: usize,
     limit: u64,
 ) -> io::Result<Cow<'a, [u8]>> {
@@ -140,7 +140,7 @@ pub(super) fn whole<'a>(
 }
 
 /// The `len` bytes from `start` on of a compressed record.
-fn unpack(archive: &TorchArchive, index: usize, start: u64, len: u64) -> io::Result<Vec<u8>> {
+fn unpack(archive: &ZipRecords, index: usize, start: u64, len: u64) -> io::Result<Vec<u8>> {
     let mut archive = archive.clone();
     let mut record = archive.by_index(index)?;
     io::copy(&mut record.by_ref().take(start), &mut io::sink())?;

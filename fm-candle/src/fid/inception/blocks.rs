@@ -41,14 +41,14 @@ pub(super) const fn strided(name: &'static str, o: usize) -> Spec {
 }
 
 /// A convolution with its batch norm, and a relu.
-pub(super) enum Conv {
+pub(super) enum ConvBnRelu {
     /// On the CPU.
     Inference(InferenceConv2d),
     /// Elsewhere.
     Tensors { weight: Tensor, bias: Tensor, stride: usize, padding: (usize, usize) },
 }
 
-impl Conv {
+impl ConvBnRelu {
     /// The convolution of `c` channels that `spec` describes, below the name `prefix`:
     ///
     /// ```text
@@ -107,7 +107,10 @@ impl Conv {
 }
 
 /// One convolution after the other.
-pub(super) fn chain<'a>(convs: impl IntoIterator<Item = &'a Conv>, x: &Tensor) -> Result<Tensor> {
+pub(super) fn chain<'a>(
+    convs: impl IntoIterator<Item = &'a ConvBnRelu>,
+    x: &Tensor,
+) -> Result<Tensor> {
     convs.into_iter().try_fold(x.clone(), |x, conv| conv.forward(&x))
 }
 
@@ -126,7 +129,7 @@ pub(super) fn means(x: &Tensor) -> Result<Tensor> {
 
 /// The pooling of a branch, before its convolutions.
 #[derive(Clone, Copy)]
-pub(super) enum Pool {
+pub(super) enum BranchPool {
     /// Nothing.
     None,
     /// Means of 3x3 pixels.
@@ -140,19 +143,19 @@ pub(super) enum Pool {
 /// A branch of a block: a pool, convolutions in a chain, and perhaps two that both take what comes
 /// out of it.
 struct Branch {
-    pool: Pool,
-    convs: Vec<Conv>,
-    fork: Vec<Conv>,
+    pool: BranchPool,
+    convs: Vec<ConvBnRelu>,
+    fork: Vec<ConvBnRelu>,
 }
 
 impl Branch {
     /// Adds the maps of the branch to `maps`.
     fn forward(&self, x: &Tensor, maps: &mut Vec<Tensor>) -> Result<()> {
         let pooled = match self.pool {
-            Pool::None => x.clone(),
-            Pool::Mean => avg_pool3(x)?,
-            Pool::Max => max_pool3(x, 1, 1)?,
-            Pool::Strided => max_pool3(x, 2, 0)?,
+            BranchPool::None => x.clone(),
+            BranchPool::Mean => avg_pool3(x)?,
+            BranchPool::Max => max_pool3(x, 1, 1)?,
+            BranchPool::Strided => max_pool3(x, 2, 0)?,
         };
         let x = chain(&self.convs, &pooled)?;
         if self.fork.is_empty() {
@@ -184,15 +187,15 @@ impl<'a> Builder<'a> {
     }
 
     /// A branch of these convolutions.
-    fn branch(self, pool: Pool, chain: &[Spec]) -> Result<Self> {
+    fn branch(self, pool: BranchPool, chain: &[Spec]) -> Result<Self> {
         self.forked(pool, chain, &[])
     }
 
     /// A branch of these convolutions that ends in a fork.
-    fn forked(mut self, pool: Pool, chain: &[Spec], fork: &[Spec]) -> Result<Self> {
+    fn forked(mut self, pool: BranchPool, chain: &[Spec], fork: &[Spec]) -> Result<Self> {
         let mut c = self.c;
         let mut conv = |spec: &Spec, c| {
-            Conv::new(self.weights, &format!("{}.{}", self.prefix, spec.name), c, spec)
+            ConvBnRelu::new(self.weights, &format!("{}.{}", self.prefix, spec.name), c, spec)
         };
         let mut convs = Vec::new();
         for spec in chain {
@@ -226,42 +229,45 @@ impl Mixed {
         pooled: usize,
     ) -> Result<Self> {
         Ok(Builder::new(weights, prefix, c)
-            .branch(Pool::None, &[same("branch1x1", 64, 1, 1)])?
-            .branch(Pool::None, &[same("branch5x5_1", 48, 1, 1), same("branch5x5_2", 64, 5, 5)])?
+            .branch(BranchPool::None, &[same("branch1x1", 64, 1, 1)])?
             .branch(
-                Pool::None,
+                BranchPool::None,
+                &[same("branch5x5_1", 48, 1, 1), same("branch5x5_2", 64, 5, 5)],
+            )?
+            .branch(
+                BranchPool::None,
                 &[
                     same("branch3x3dbl_1", 64, 1, 1),
                     same("branch3x3dbl_2", 96, 3, 3),
                     same("branch3x3dbl_3", 96, 3, 3),
                 ],
             )?
-            .branch(Pool::Mean, &[same("branch_pool", pooled, 1, 1)])?
+            .branch(BranchPool::Mean, &[same("branch_pool", pooled, 1, 1)])?
             .finish())
     }
 
     /// 35 x 35 to 17 x 17.
     pub(super) fn b(weights: &mut dyn WeightLoader, prefix: &str, c: usize) -> Result<Self> {
         Ok(Builder::new(weights, prefix, c)
-            .branch(Pool::None, &[strided("branch3x3", 384)])?
+            .branch(BranchPool::None, &[strided("branch3x3", 384)])?
             .branch(
-                Pool::None,
+                BranchPool::None,
                 &[
                     same("branch3x3dbl_1", 64, 1, 1),
                     same("branch3x3dbl_2", 96, 3, 3),
                     strided("branch3x3dbl_3", 96),
                 ],
             )?
-            .branch(Pool::Strided, &[])?
+            .branch(BranchPool::Strided, &[])?
             .finish())
     }
 
     /// 17 x 17, branches of 7x7 as 1x7 and 7x1, with `c7` channels between.
     pub(super) fn c(weights: &mut dyn WeightLoader, prefix: &str, c7: usize) -> Result<Self> {
         Ok(Builder::new(weights, prefix, 768)
-            .branch(Pool::None, &[same("branch1x1", 192, 1, 1)])?
+            .branch(BranchPool::None, &[same("branch1x1", 192, 1, 1)])?
             .branch(
-                Pool::None,
+                BranchPool::None,
                 &[
                     same("branch7x7_1", c7, 1, 1),
                     same("branch7x7_2", c7, 1, 7),
@@ -269,7 +275,7 @@ impl Mixed {
                 ],
             )?
             .branch(
-                Pool::None,
+                BranchPool::None,
                 &[
                     same("branch7x7dbl_1", c7, 1, 1),
                     same("branch7x7dbl_2", c7, 7, 1),
@@ -278,16 +284,19 @@ impl Mixed {
                     same("branch7x7dbl_5", 192, 1, 7),
                 ],
             )?
-            .branch(Pool::Mean, &[same("branch_pool", 192, 1, 1)])?
+            .branch(BranchPool::Mean, &[same("branch_pool", 192, 1, 1)])?
             .finish())
     }
 
     /// 17 x 17 to 8 x 8.
     pub(super) fn d(weights: &mut dyn WeightLoader, prefix: &str, c: usize) -> Result<Self> {
         Ok(Builder::new(weights, prefix, c)
-            .branch(Pool::None, &[same("branch3x3_1", 192, 1, 1), strided("branch3x3_2", 320)])?
             .branch(
-                Pool::None,
+                BranchPool::None,
+                &[same("branch3x3_1", 192, 1, 1), strided("branch3x3_2", 320)],
+            )?
+            .branch(
+                BranchPool::None,
                 &[
                     same("branch7x7x3_1", 192, 1, 1),
                     same("branch7x7x3_2", 192, 1, 7),
@@ -295,7 +304,7 @@ impl Mixed {
                     strided("branch7x7x3_4", 192),
                 ],
             )?
-            .branch(Pool::Strided, &[])?
+            .branch(BranchPool::Strided, &[])?
             .finish())
     }
 
@@ -304,17 +313,17 @@ impl Mixed {
         weights: &mut dyn WeightLoader,
         prefix: &str,
         c: usize,
-        pool: Pool,
+        pool: BranchPool,
     ) -> Result<Self> {
         Ok(Builder::new(weights, prefix, c)
-            .branch(Pool::None, &[same("branch1x1", 320, 1, 1)])?
+            .branch(BranchPool::None, &[same("branch1x1", 320, 1, 1)])?
             .forked(
-                Pool::None,
+                BranchPool::None,
                 &[same("branch3x3_1", 384, 1, 1)],
                 &[same("branch3x3_2a", 384, 1, 3), same("branch3x3_2b", 384, 3, 1)],
             )?
             .forked(
-                Pool::None,
+                BranchPool::None,
                 &[same("branch3x3dbl_1", 448, 1, 1), same("branch3x3dbl_2", 384, 3, 3)],
                 &[same("branch3x3dbl_3a", 384, 1, 3), same("branch3x3dbl_3b", 384, 3, 1)],
             )?

@@ -6,7 +6,7 @@ use std::io::{self, BufReader};
 use zip::CompressionMethod;
 
 use super::archive::Npz;
-use super::npy::{Array, Dtype, Values, head};
+use super::npy::{Array, Dtype, NpyValues, head};
 use crate::data::ImageSet;
 use crate::error::{Error, Result};
 use crate::mapped::Mapped;
@@ -53,7 +53,8 @@ impl Npz<BufReader<File>> {
             _ => None,
         };
         let Some(start) = start else {
-            let Array { values: Values::U8(pixels), .. } = head.read(entry).map_err(fault)? else {
+            let Array { values: NpyValues::U8(pixels), .. } = head.read(entry).map_err(fault)?
+            else {
                 return Err(fault("images must be u1 in [0, 255]".into()));
             };
             let pixels = Pixels::Read(pixels);

@@ -28,7 +28,7 @@ const MAX_DIMS: usize = 64;
 
 /// The elements of an array. Whole numbers of all sizes but bytes are read as `I64`.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Values {
+pub enum NpyValues {
     /// `|u1`.
     U8(Vec<u8>),
     /// `<i8`.
@@ -47,10 +47,10 @@ pub struct Array {
     /// Length of each axis; none for a scalar.
     pub shape: Vec<usize>,
     /// The elements, as many as the shape multiplies to.
-    pub values: Values,
+    pub values: NpyValues,
 }
 
-impl Values {
+impl NpyValues {
     pub(in crate::fid) fn len(&self) -> usize {
         match self {
             Self::U8(values) => values.len(),
@@ -146,22 +146,22 @@ impl Dtype {
     }
 
     /// The values in `bytes`.
-    fn values(self, bytes: Vec<u8>) -> Result<Values, String> {
+    fn values(self, bytes: Vec<u8>) -> Result<NpyValues, String> {
         Ok(match (self.kind, self.size) {
-            (b'u', 1) => Values::U8(bytes),
-            (b'f', 2) => Values::F16(self.each(&bytes, f16::from_le_bytes)),
-            (b'f', 4) => Values::F32(self.each(&bytes, f32::from_le_bytes)),
-            (b'f', _) => Values::F64(self.each(&bytes, f64::from_le_bytes)),
-            (b'i', 1) => Values::I64(self.each(&bytes, |x| i8::from_le_bytes(x).into())),
-            (b'i', 2) => Values::I64(self.each(&bytes, |x| i16::from_le_bytes(x).into())),
-            (b'i', 4) => Values::I64(self.each(&bytes, |x| i32::from_le_bytes(x).into())),
-            (b'i', _) => Values::I64(self.each(&bytes, i64::from_le_bytes)),
-            (_, 2) => Values::I64(self.each(&bytes, |x| u16::from_le_bytes(x).into())),
-            (_, 4) => Values::I64(self.each(&bytes, |x| u32::from_le_bytes(x).into())),
+            (b'u', 1) => NpyValues::U8(bytes),
+            (b'f', 2) => NpyValues::F16(self.each(&bytes, f16::from_le_bytes)),
+            (b'f', 4) => NpyValues::F32(self.each(&bytes, f32::from_le_bytes)),
+            (b'f', _) => NpyValues::F64(self.each(&bytes, f64::from_le_bytes)),
+            (b'i', 1) => NpyValues::I64(self.each(&bytes, |x| i8::from_le_bytes(x).into())),
+            (b'i', 2) => NpyValues::I64(self.each(&bytes, |x| i16::from_le_bytes(x).into())),
+            (b'i', 4) => NpyValues::I64(self.each(&bytes, |x| i32::from_le_bytes(x).into())),
+            (b'i', _) => NpyValues::I64(self.each(&bytes, i64::from_le_bytes)),
+            (_, 2) => NpyValues::I64(self.each(&bytes, |x| u16::from_le_bytes(x).into())),
+            (_, 4) => NpyValues::I64(self.each(&bytes, |x| u32::from_le_bytes(x).into())),
             (_, _) => {
                 let values = self.each(&bytes, u64::from_le_bytes).into_iter().map(i64::try_from);
                 let values = values.collect::<Result<_, _>>();
-                Values::I64(values.map_err(|_| "holds whole numbers beyond 2^63")?)
+                NpyValues::I64(values.map_err(|_| "holds whole numbers beyond 2^63")?)
             }
         })
     }

@@ -57,8 +57,8 @@ fn what_statistics_are_of_goes_with_them() {
     assert_eq!(read_about(&path).unwrap(), about);
     assert_eq!(read_statistics(&path).unwrap(), statistics());
     for (about, reason) in [
-        (Values::U8(b"{\"net\": 1}".to_vec()), "invalid type"),
-        (Values::F32(vec![0.0; 2]), "must be u1"),
+        (NpyValues::U8(b"{\"net\": 1}".to_vec()), "invalid type"),
+        (NpyValues::F32(vec![0.0; 2]), "must be u1"),
     ] {
         let array = Array { shape: vec![about.len()], values: about };
         write(&path, &[("about", array)]).unwrap();
@@ -126,7 +126,7 @@ fn layout_is_that_of_numpy() {
         assert!(bytes.len().is_multiple_of(64));
         let n = shape.iter().product();
         let array = parse(&[bytes, vec![7; n]].concat()[..]).unwrap();
-        assert_eq!(array, Array { shape: shape.to_vec(), values: Values::U8(vec![7; n]) });
+        assert_eq!(array, Array { shape: shape.to_vec(), values: NpyValues::U8(vec![7; n]) });
     }
 }
 
@@ -134,7 +134,7 @@ fn layout_is_that_of_numpy() {
 fn reads_what_other_writers_write() {
     let floats = 1.5_f32.to_le_bytes();
     let text = r#" {"shape": ( 1L, ), 'fortran_order':False , "descr":'<f4'} "#;
-    let expected = Array { shape: vec![1], values: Values::F32(vec![1.5]) };
+    let expected = Array { shape: vec![1], values: NpyValues::F32(vec![1.5]) };
     assert_eq!(parse(&npy(text, &floats)[..]).unwrap(), expected);
 
     // Version 2 has a wider length; one axis is in both orders at once.
@@ -160,19 +160,19 @@ fn numbers_of_any_kind_and_order_are_read() {
     };
     let f16 = |x: f32| half::f16::from_f32(x);
     // numpy.array([1, -2], dtype) and numpy.array([1, 254], dtype), as tobytes gives them.
-    assert_eq!(of("<f2", &[0, 0x3c, 0, 0xc0]), Values::F16(vec![f16(1.0), f16(-2.0)]));
-    assert_eq!(of(">f2", &[0x3c, 0, 0xc0, 0]), Values::F16(vec![f16(1.0), f16(-2.0)]));
-    assert_eq!(of(">f4", &[0x3f, 0x80, 0, 0, 0xc0, 0, 0, 0]), Values::F32(vec![1.0, -2.0]));
+    assert_eq!(of("<f2", &[0, 0x3c, 0, 0xc0]), NpyValues::F16(vec![f16(1.0), f16(-2.0)]));
+    assert_eq!(of(">f2", &[0x3c, 0, 0xc0, 0]), NpyValues::F16(vec![f16(1.0), f16(-2.0)]));
+    assert_eq!(of(">f4", &[0x3f, 0x80, 0, 0, 0xc0, 0, 0, 0]), NpyValues::F32(vec![1.0, -2.0]));
     let f8 = [[0x3f, 0xf0, 0, 0, 0, 0, 0, 0], [0xc0, 0, 0, 0, 0, 0, 0, 0]];
-    assert_eq!(of(">f8", f8.as_flattened()), Values::F64(vec![1.0, -2.0]));
-    assert_eq!(of("|i1", &[1, 0xfe]), Values::I64(vec![1, -2]));
-    assert_eq!(of("<i2", &[1, 0, 0xfe, 0xff]), Values::I64(vec![1, -2]));
-    assert_eq!(of(">i4", &[0, 0, 0, 1, 0xff, 0xff, 0xff, 0xfe]), Values::I64(vec![1, -2]));
-    assert_eq!(of("|u1", &[1, 0xfe]), Values::U8(vec![1, 254]));
-    assert_eq!(of(">u2", &[0, 1, 0, 0xfe]), Values::I64(vec![1, 254]));
-    assert_eq!(of("<u4", &[1, 0, 0, 0, 0xfe, 0, 0, 0]), Values::I64(vec![1, 254]));
+    assert_eq!(of(">f8", f8.as_flattened()), NpyValues::F64(vec![1.0, -2.0]));
+    assert_eq!(of("|i1", &[1, 0xfe]), NpyValues::I64(vec![1, -2]));
+    assert_eq!(of("<i2", &[1, 0, 0xfe, 0xff]), NpyValues::I64(vec![1, -2]));
+    assert_eq!(of(">i4", &[0, 0, 0, 1, 0xff, 0xff, 0xff, 0xfe]), NpyValues::I64(vec![1, -2]));
+    assert_eq!(of("|u1", &[1, 0xfe]), NpyValues::U8(vec![1, 254]));
+    assert_eq!(of(">u2", &[0, 1, 0, 0xfe]), NpyValues::I64(vec![1, 254]));
+    assert_eq!(of("<u4", &[1, 0, 0, 0, 0xfe, 0, 0, 0]), NpyValues::I64(vec![1, 254]));
     let wide: Vec<u8> = [1_i64, -2].iter().flat_map(|x| x.to_be_bytes()).collect();
-    assert_eq!(of(">i8", &wide), Values::I64(vec![1, -2]));
+    assert_eq!(of(">i8", &wide), NpyValues::I64(vec![1, -2]));
 }
 
 #[test]
@@ -182,7 +182,7 @@ fn the_first_axis_may_be_the_fastest() {
         [0, 12, 4, 16, 8, 20, 1, 13, 5, 17, 9, 21, 2, 14, 6, 18, 10, 22, 3, 15, 7, 19, 11, 23];
     let text = "{'descr': '|u1', 'fortran_order': True, 'shape': (2, 3, 4), }";
     let array = parse(&npy(text, &bytes)[..]).unwrap();
-    assert_eq!(array, Array { shape: vec![2, 3, 4], values: Values::U8((0..24).collect()) });
+    assert_eq!(array, Array { shape: vec![2, 3, 4], values: NpyValues::U8((0..24).collect()) });
 
     // Images of it are turned round in memory.
     let folder = tempfile::tempdir().unwrap();

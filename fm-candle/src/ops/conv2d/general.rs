@@ -10,7 +10,7 @@ use rayon::prelude::*;
 
 use super::geometry::{Band, ConvGeometry, split};
 use super::im2col::im2col;
-use super::product::{COLUMNS, ROWS, Start, Target, product, product_of_transposed};
+use super::product::{COLUMNS, ProductOutput, ROWS, Start, product, product_of_transposed};
 use super::weight_source::{Epilogue, WeightSource};
 use crate::ops::scratch::scratch;
 
@@ -53,7 +53,7 @@ pub(super) fn forward(
             with_columns(x, band, g, depth, |columns| {
                 for (panel, factor) in factors.chunks_exact(COLUMNS * depth).enumerate() {
                     let first = panel * COLUMNS;
-                    let target = Target {
+                    let target = ProductOutput {
                         dst: &mut y[first..],
                         stride: g.o,
                         rows: band.tiles(ow),
@@ -101,7 +101,7 @@ pub(super) fn weight_gradient(x: &[f32], gy: &[f32], g: &ConvGeometry) -> Vec<f3
                             right[..width].copy_from_slice(&gy[first..first + width]);
                             right[width..].fill(0.0);
                         }
-                        let target = Target {
+                        let target = ProductOutput {
                             dst: sums,
                             stride: COLUMNS,
                             rows: depth,

@@ -74,7 +74,15 @@ pub(super) fn forward(
             let images = sums.chunks_exact(pixels).zip(y.chunks_exact_mut(pixels * g.o));
             for ((sums, y), image) in images.zip(band.images.clone()) {
                 let (rounding, y) = (roundings[image], &mut y[first..]);
-                arch.dispatch(Scale { panel, sums, rounding, bias: &bias, y, stride: g.o, width });
+                arch.dispatch(Dequantize {
+                    panel,
+                    sums,
+                    rounding,
+                    bias: &bias,
+                    y,
+                    stride: g.o,
+                    width,
+                });
             }
         }
         if let Some(residual) = residual {
@@ -86,7 +94,7 @@ pub(super) fn forward(
 }
 
 /// Writes `bias + s r (sum - z sum of v)` to columns of `y`, whose rows are `stride` apart.
-struct Scale<'a> {
+struct Dequantize<'a> {
     panel: &'a Panel,
     sums: &'a [[i32; COLUMNS]],
     rounding: Rounding,
@@ -96,7 +104,7 @@ struct Scale<'a> {
     width: usize,
 }
 
-impl WithSimd for Scale<'_> {
+impl WithSimd for Dequantize<'_> {
     type Output = ();
 
     #[inline(always)]

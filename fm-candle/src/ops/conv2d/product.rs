@@ -13,7 +13,7 @@ pub(super) const ROWS: usize = 8;
 pub(super) const COLUMNS: usize = 32;
 
 /// The target of a product.
-pub(super) struct Target<'a> {
+pub(super) struct ProductOutput<'a> {
     /// Row `i` begins at `i * stride`.
     pub dst: &'a mut [f32],
     /// Distance of the rows, at least `columns`.
@@ -41,7 +41,7 @@ pub(super) enum Start<'a> {
 ///
 /// # Shapes
 /// `left: [rows, depth]`, at least `target.rows` of them; `panel: [depth, COLUMNS]`.
-pub(super) fn product(left: &[f32], panel: &[f32], target: Target<'_>) {
+pub(super) fn product(left: &[f32], panel: &[f32], target: ProductOutput<'_>) {
     let depth = panel.len() / COLUMNS;
     Arch::new().dispatch(Product { left, kind: Left::Plain, stride: depth, panel, target });
 }
@@ -55,7 +55,7 @@ pub(super) fn product_of_transposed(
     left: &[f32],
     stride: usize,
     panel: &[f32],
-    target: Target<'_>,
+    target: ProductOutput<'_>,
 ) {
     Arch::new().dispatch(Product { left, kind: Left::Transposed, stride, panel, target });
 }
@@ -71,7 +71,7 @@ struct Product<'a> {
     kind: Left,
     stride: usize,
     panel: &'a [f32],
-    target: Target<'a>,
+    target: ProductOutput<'a>,
 }
 
 impl WithSimd for Product<'_> {
@@ -134,7 +134,7 @@ impl<S: Simd, const R: usize, const V: usize> Tile<S, R, V> {
     }
 }
 
-impl Target<'_> {
+impl ProductOutput<'_> {
     /// The sums' first values for the tile at this row and vector.
     #[inline(always)]
     fn start<S: Simd, const R: usize, const V: usize>(
@@ -234,7 +234,7 @@ mod tests {
                 for start in [Start::Zero, Start::Row(&bias), Start::Target] {
                     on_every_width(|run| {
                         let mut dst = vec![SENTINEL; rows * stride];
-                        let target = Target { dst: &mut dst, stride, rows, columns, start };
+                        let target = ProductOutput { dst: &mut dst, stride, rows, columns, start };
                         run(Product {
                             left: &left,
                             kind,

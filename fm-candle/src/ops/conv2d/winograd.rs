@@ -16,7 +16,7 @@ use pulp::Arch;
 use rayon::prelude::*;
 
 use super::geometry::{Band, ConvGeometry, split};
-use super::product::{COLUMNS, Start, Target, product, product_of_transposed};
+use super::product::{COLUMNS, ProductOutput, Start, product, product_of_transposed};
 use super::weight_source::{Epilogue, WeightSource};
 use super::winograd_transforms::{
     Inputs, KernelGradients, Kernels, OutputGradients, Outputs, PLACES, pixel_lines,
@@ -75,7 +75,7 @@ fn multiply(x: &[f32], kernels: &[f32], add: Epilogue<'_>, g: &ConvGeometry) -> 
             let depth = g.c * COLUMNS;
             for (place, (inputs, sums)) in places.enumerate() {
                 for (panel, kernels) in kernels.chunks_exact(PLACES * depth).enumerate() {
-                    let target = Target {
+                    let target = ProductOutput {
                         dst: &mut sums[panel * COLUMNS..],
                         stride: g.o,
                         rows: tiles,
@@ -117,7 +117,7 @@ pub(super) fn weight_gradient(x: &[f32], gy: &[f32], g: &ConvGeometry) -> Vec<f3
                 let gradients = &gradients[place * tiles * g.o..][..tiles * g.o];
                 let panels = gradients.chunks_exact(tiles * COLUMNS);
                 for (sums, gradients) in sums.chunks_exact_mut(depth).zip(panels) {
-                    let target = Target {
+                    let target = ProductOutput {
                         dst: sums,
                         stride: COLUMNS,
                         rows: g.c,

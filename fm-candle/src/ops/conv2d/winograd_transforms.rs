@@ -46,9 +46,9 @@ trait Transform<const A: usize, const B: usize> {
 }
 
 /// `B^T d`.
-struct Input;
+struct InputTransform;
 
-impl Transform<4, 4> for Input {
+impl Transform<4, 4> for InputTransform {
     #[inline(always)]
     fn line<S: Simd>(simd: S, [a, b, c, d]: [S::f32s; 4]) -> [S::f32s; 4] {
         [simd.sub_f32s(a, c), simd.add_f32s(b, c), simd.sub_f32s(c, b), simd.sub_f32s(b, d)]
@@ -56,9 +56,9 @@ impl Transform<4, 4> for Input {
 }
 
 /// `A^T m`.
-struct Output;
+struct OutputTransform;
 
-impl Transform<4, 2> for Output {
+impl Transform<4, 2> for OutputTransform {
     #[inline(always)]
     fn line<S: Simd>(simd: S, [a, b, c, d]: [S::f32s; 4]) -> [S::f32s; 2] {
         [simd.add_f32s(simd.add_f32s(a, b), c), simd.sub_f32s(simd.sub_f32s(b, c), d)]
@@ -66,9 +66,9 @@ impl Transform<4, 2> for Output {
 }
 
 /// `G g`.
-struct Kernel;
+struct KernelTransform;
 
-impl Transform<3, 4> for Kernel {
+impl Transform<3, 4> for KernelTransform {
     #[inline(always)]
     fn line<S: Simd>(simd: S, [a, b, c]: [S::f32s; 3]) -> [S::f32s; 4] {
         let half = simd.splat_f32s(0.5);
@@ -140,7 +140,7 @@ impl WithSimd for Inputs<'_> {
                         *value = pixel[v];
                     }
                 }
-                let values = Input::square(simd, piece);
+                let values = InputTransform::square(simd, piece);
                 for (place, &value) in places.iter_mut().zip(values.as_flattened()) {
                     place[tile * vectors + v] = value;
                 }
@@ -186,7 +186,7 @@ impl WithSimd for Outputs<'_> {
                 for (value, place) in piece.as_flattened_mut().iter_mut().zip(&places) {
                     *value = place[tile * vectors + v];
                 }
-                let [[a, b], [c, d]] = Output::square(simd, piece);
+                let [[a, b], [c, d]] = OutputTransform::square(simd, piece);
                 let at = first + v;
                 let below = at + ow * vectors;
                 let mut put = |inside: bool, at: usize, value| {
@@ -276,7 +276,7 @@ impl WithSimd for Kernels<'_> {
                 for (value, tap) in piece.as_flattened_mut().iter_mut().zip(&taps) {
                     *value = S::as_simd_f32s(tap).0[v];
                 }
-                let values = Kernel::square(simd, piece);
+                let values = KernelTransform::square(simd, piece);
                 for (place, &value) in places.iter_mut().zip(values.as_flattened()) {
                     place[channel * vectors + v] = value;
                 }

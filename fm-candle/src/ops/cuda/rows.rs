@@ -13,7 +13,7 @@ use super::launch::{argument, grid, small, spread};
 
 /// An operation on rows of `len` values.
 #[derive(Clone, Copy)]
-enum Pass {
+enum RowOp {
     /// `y = x + b`, `b: [len]`.
     AddBias,
     /// `y = softmax(x)`.
@@ -29,14 +29,14 @@ pub(in crate::ops) fn add_bias(
     x: (&CudaStorage, &Layout),
     b: (&CudaStorage, &Layout),
 ) -> Result<CudaStorage> {
-    by_type(Pass::AddBias, x, Some(b))
+    by_type(RowOp::AddBias, x, Some(b))
 }
 
 /// The softmax along the last axis.
 ///
 /// # Shapes: `x: [.., len]`, contiguous; result as `x`
 pub(in crate::ops) fn softmax(x: (&CudaStorage, &Layout)) -> Result<CudaStorage> {
-    by_type(Pass::Softmax, x, None)
+    by_type(RowOp::Softmax, x, None)
 }
 
 /// The gradient of the softmax's argument.
@@ -46,11 +46,11 @@ pub(in crate::ops) fn softmax_gradient(
     y: (&CudaStorage, &Layout),
     gy: (&CudaStorage, &Layout),
 ) -> Result<CudaStorage> {
-    by_type(Pass::SoftmaxGradient, y, Some(gy))
+    by_type(RowOp::SoftmaxGradient, y, Some(gy))
 }
 
 fn by_type(
-    pass: Pass,
+    pass: RowOp,
     x: (&CudaStorage, &Layout),
     other: Option<(&CudaStorage, &Layout)>,
 ) -> Result<CudaStorage> {
@@ -63,7 +63,7 @@ fn by_type(
 }
 
 fn run<T: CudaDType + DeviceRepr>(
-    pass: Pass,
+    pass: RowOp,
     dtype: &str,
     x: (&CudaStorage, &Layout),
     other: Option<(&CudaStorage, &Layout)>,
@@ -71,12 +71,12 @@ fn run<T: CudaDType + DeviceRepr>(
     let (device, count) = (x.0.device(), x.1.shape().elem_count());
     let len = x.1.dims().last().copied().unwrap_or(1);
     let x = argument::<T>(x, count)?;
-    let other_len = if matches!(pass, Pass::AddBias) { len } else { count };
+    let other_len = if matches!(pass, RowOp::AddBias) { len } else { count };
     let other = other.map(|other| argument::<T>(other, other_len)).transpose()?;
     let name = match pass {
-        Pass::AddBias => "add_bias",
-        Pass::Softmax => "softmax",
-        Pass::SoftmaxGradient => "softmax_gradient",
+        RowOp::AddBias => "add_bias",
+        RowOp::Softmax => "softmax",
+        RowOp::SoftmaxGradient => "softmax_gradient",
     };
     let function = kernel(&format!("{name}_{dtype}"), device)?;
     let (stream, n, width) = (device.cuda_stream(), small(count)?, small(len)?);
@@ -89,7 +89,7 @@ fn run<T: CudaDType + DeviceRepr>(
             launch.arg(other);
         }
         let grid = match pass {
-            Pass::AddBias => {
+            RowOp::AddBias => {
                 launch.arg(&n);
                 spread(count)?
             }

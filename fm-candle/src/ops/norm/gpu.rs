@@ -12,7 +12,7 @@ use crate::ops::cuda;
 ///
 /// # Shapes: `x: [n, .., c]`, `ab: [n, 2 c]`, result as `x`
 pub(super) fn norm(x: &Tensor, ab: &Tensor, sizes: cuda::Norm) -> Result<Tensor> {
-    x.contiguous()?.apply_op2(&ab.contiguous()?, Norm(sizes))
+    x.contiguous()?.apply_op2(&ab.contiguous()?, NormKernels(sizes))
 }
 
 /// `a = (1 + s) w`, `b = (1 + s) beta + t`, with `s` and `t` from an embedding or 0.
@@ -32,7 +32,7 @@ pub(super) fn modulate(
 }
 
 /// The map's kernels.
-struct Norm(cuda::Norm);
+struct NormKernels(cuda::Norm);
 
 /// The kernels of the factors and summands.
 struct Modulate;
@@ -41,7 +41,7 @@ fn tensor(storage: CudaStorage, shape: &Shape) -> Tensor {
     Tensor::from_storage(Cuda(storage), shape, BackpropOp::none(), false)
 }
 
-impl CustomOp2 for Norm {
+impl CustomOp2 for NormKernels {
     fn name(&self) -> &'static str {
         "group_norm"
     }

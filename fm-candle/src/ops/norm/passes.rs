@@ -90,7 +90,7 @@ impl NormGeometry {
     /// # Shapes: `x: [pixels of a block, c]`, `moments: [groups]`
     fn block_moments<T: Lanes>(&self, arch: Arch, x: &[T], moments: &mut [BlockMoments]) {
         let mut sums = vec![T::zero(); self.c()];
-        arch.dispatch(Sum { maps: [x], rows: [], sums: [&mut sums], f: &Values });
+        arch.dispatch(Sum { maps: [x], rows: [], sums: [&mut sums], f: &PlainValues });
         let mut means = vec![T::zero(); self.c()];
         let count = (x.len() / self.groups) as f64;
         for (group, moments) in moments.iter_mut().enumerate() {
@@ -211,9 +211,9 @@ impl NormGeometry {
 }
 
 /// The values themselves.
-struct Values;
+struct PlainValues;
 
-impl<T: Lanes> Function<T, 1, 0, 1> for Values {
+impl<T: Lanes> Function<T, 1, 0, 1> for PlainValues {
     #[inline(always)]
     fn of<S: Simd>(
         &self,

@@ -33,7 +33,7 @@ const CHUNK: usize = 64;
 
 /// The values kept of a set beside its statistics.
 #[derive(Clone, Copy)]
-pub(super) struct Wanted {
+pub(super) struct KeptValues {
     /// The option that needs the features of each image, if one does.
     pub(super) rows: Option<&'static str>,
     /// True if the classes' logits of each image are needed.
@@ -163,11 +163,11 @@ impl<'a> FeatureExtractor<'a> {
     }
 
     /// The set that `name` names; its contents tell what a file is.
-    pub(super) fn side(&self, name: &str, wanted: Wanted) -> Result<ImageSetStats> {
+    pub(super) fn side(&self, name: &str, wanted: KeptValues) -> Result<ImageSetStats> {
         self.read(name, wanted).map_err(|error| images::named(name, error))
     }
 
-    fn read(&self, name: &str, wanted: Wanted) -> Result<ImageSetStats> {
+    fn read(&self, name: &str, wanted: KeptValues) -> Result<ImageSetStats> {
         let path = Path::new(name);
         let source = match PathKind::of(name)? {
             PathKind::DataSet(dataset, split) => {
@@ -212,7 +212,7 @@ impl<'a> FeatureExtractor<'a> {
         name: &str,
         dataset: Dataset,
         split: Split,
-        wanted: Wanted,
+        wanted: KeptValues,
     ) -> Result<ImageSetStats> {
         let args = self.args;
         let (dir, size) = (args.data_path.as_deref(), args.image_size.map(usize::from));
@@ -250,7 +250,12 @@ impl<'a> FeatureExtractor<'a> {
 
     /// The statistics of a data set from the folder `--cache`, or into it, by the set's name and the
     /// fingerprints of its images and of the net.
-    fn cached(&self, set: Box<dyn ImageSet>, name: &str, wanted: Wanted) -> Result<ImageSetStats> {
+    fn cached(
+        &self,
+        set: Box<dyn ImageSet>,
+        name: &str,
+        wanted: KeptValues,
+    ) -> Result<ImageSetStats> {
         let Some(dir) =
             self.args.cache.as_ref().filter(|_| wanted.rows.is_none() && !wanted.logits)
         else {
@@ -281,7 +286,7 @@ impl<'a> FeatureExtractor<'a> {
     fn statistics(
         statistics: Statistics,
         about: Provenance,
-        wanted: Wanted,
+        wanted: KeptValues,
     ) -> Result<ImageSetStats> {
         if let Some(option) = wanted.rows {
             bail!("holds statistics alone, but {option} needs the features of each image");
@@ -295,7 +300,7 @@ impl<'a> FeatureExtractor<'a> {
         &self,
         features: &fm_candle::Tensor,
         name: &str,
-        wanted: Wanted,
+        wanted: KeptValues,
     ) -> Result<ImageSetStats> {
         ensure!(!wanted.logits, "holds features, but --is needs images");
         let (mut rows, d) = fid::rows(features)?;
@@ -329,7 +334,7 @@ impl<'a> FeatureExtractor<'a> {
     }
 
     /// The net's features of the images, or of the first `-n` of them.
-    fn judge(&self, source: &ImageSource, name: &str, wanted: Wanted) -> Result<ImageSetStats> {
+    fn judge(&self, source: &ImageSource, name: &str, wanted: KeptValues) -> Result<ImageSetStats> {
         let n = source.len().min(self.args.n.unwrap_or(usize::MAX));
         ensure!(n >= 2, "at least 2 images are needed, but there is {n}");
         let (net, _) = self.net()?;

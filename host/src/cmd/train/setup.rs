@@ -5,7 +5,7 @@ use std::sync::Arc;
 use fm_candle::data::ImageSet;
 use fm_candle::device::Device;
 use fm_candle::process_group::ProcessGroup;
-use fm_candle::sample::Sampler;
+use fm_candle::sample::BatchSampler;
 
 use super::args::Args;
 use crate::cmd::signals::Signals;
@@ -18,7 +18,7 @@ pub(super) struct Setup<'a> {
     pub(super) seed: u64,
     pub(super) group: Arc<dyn ProcessGroup>,
     pub(super) data: Arc<dyn ImageSet>,
-    pub(super) sampler: Sampler,
+    pub(super) sampler: BatchSampler,
     pub(super) device: Device,
     pub(super) progress: Reporter,
     pub(super) signals: Signals,

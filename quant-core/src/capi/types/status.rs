@@ -3,7 +3,7 @@
 use core::ffi::CStr;
 
 /// A value, or the outcome that tells why there is none.
-pub(in crate::capi) type Checked<T> = Result<T, FmqStatus>;
+pub(in crate::capi) type CapiResult<T> = Result<T, FmqStatus>;
 
 /// Outcome of a call: at least 0 where it did what it should.
 #[repr(i32)]

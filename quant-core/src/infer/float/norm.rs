@@ -1,6 +1,6 @@
 //! The norm of 32 groups, as a gain and an offset per channel.
 
-use super::super::map::Source;
+use super::super::map::LayerInput;
 use super::super::op::{Modulation, Params};
 use super::super::workspace::{Workspace, first};
 use crate::error::Result;
@@ -19,7 +19,7 @@ pub(in super::super) const EPS: f32 = 1e-5;
 /// ```
 pub(super) fn norm(
     params: &Params<'_>,
-    source: &Source,
+    source: &LayerInput,
     modulation: Modulation,
     workspace: &mut Workspace<'_>,
 ) -> Result<()> {
@@ -50,7 +50,7 @@ pub(super) fn norm(
 }
 
 /// Adds to each channel of a map its value of the modulation.
-fn shift(source: &Source, workspace: &mut Workspace<'_>) {
+fn shift(source: &LayerInput, workspace: &mut Workspace<'_>) {
     let to = source.first;
     for (channel, &value) in (0..to.channels).zip(&*workspace.modulation) {
         to.plane_mut(workspace.maps, channel).iter_mut().for_each(|x| *x += value);

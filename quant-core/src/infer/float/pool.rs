@@ -1,6 +1,6 @@
 //! Layers that move or average values: pooling, copies.
 
-use super::super::map::{Map, Source, part, part_mut};
+use super::super::map::{LayerInput, Map, part, part_mut};
 use super::super::op::Prologue;
 use super::super::workspace::{Workspace, first};
 use super::norm_act::NormAct;
@@ -34,7 +34,7 @@ pub(super) fn pool(
 }
 
 /// Copies what a layer reads; see [`Op::Copy`](super::super::op::Op).
-pub(super) fn copy(from: &Source, to: Map, workspace: &mut Workspace<'_>) -> Result<()> {
+pub(super) fn copy(from: &LayerInput, to: Map, workspace: &mut Workspace<'_>) -> Result<()> {
     let Workspace { maps, gathered, .. } = workspace;
     let row = first(gathered, to.width)?;
     for channel in 0..to.channels {

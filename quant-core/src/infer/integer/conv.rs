@@ -3,15 +3,15 @@
 //! A band is as high as its gathered words allow. For each output channel the row of weights is decoded
 //! and multiplied with all pixels of the band, so a sum is complete before it is rounded to a byte.
 
-use super::super::map::{Map, Source, Values, part, part_mut};
+use super::super::map::{LayerInput, Map, Values, part, part_mut};
 use super::super::op::{Conv, ConvKernel, Prologue};
 use super::super::workspace::{Sizes, Workspace, first};
 use super::arena::{bytes, limit, words};
 use super::input_quantizer::InputQuantizer;
-use super::levels::{Levels, row_words};
+use super::levels::{IntegerLevels, row_words};
 use super::requantizer::Requantizer;
 use crate::error::Result;
-use crate::kernels::buckets::Layout;
+use crate::kernels::buckets::InputLayout;
 use crate::kernels::pairs;
 use crate::num;
 
@@ -20,7 +20,7 @@ const BAND: usize = 3072;
 
 /// Rows that are gathered together.
 #[derive(Clone, Copy, Debug)]
-struct Band {
+struct RowBand {
     /// The first row, which may be the margin above a map.
     first: isize,
     rows: usize,
@@ -96,17 +96,17 @@ pub(super) fn conv(op: &Conv<'_, '_>, workspace: &mut Workspace<'_>) -> Result<(
     let sums = first(words(sums), bands.sums(to.width))?;
     let bias = first(vector, to.channels)?;
     params.bias.decode_row(0, bias)?;
-    let inputs = Inputs::new(source, op.prologue, affine, *peak, limit, floats);
-    let mut levels = Levels::new(limit, inputs.most);
+    let inputs = SourceConversion::new(source, op.prologue, affine, *peak, limit, floats);
+    let mut levels = IntegerLevels::new(limit, inputs.most);
     for start in (0..to.height).step_by(rows) {
         let count = rows.min(to.height - start);
         let margin = side / 2;
         let first = (start * stride).cast_signed() - margin.cast_signed();
         let rows_first = side == 3;
-        let band = Band { first, rows: bands.read(count), margin, rows_first };
+        let band = RowBand { first, rows: bands.read(count), margin, rows_first };
         inputs.gather(source, maps, floats, band, gathered);
         let (next_line, next_pair) = if rows_first { (across, width) } else { (0, count * width) };
-        let layout = Layout { side, next_line, next_pair };
+        let layout = InputLayout { side, next_line, next_pair };
         for (o, &bias) in bias.iter().enumerate() {
             let row = levels.row(&params.weight, o, layout, row)?;
             let requantizer = Requantizer::new(op, row.scale * inputs.scale, bias);
@@ -145,7 +145,7 @@ fn put_row(
 }
 
 /// Conversion of a source's values to integers.
-struct Inputs<'a> {
+struct SourceConversion<'a> {
     quantizer: InputQuantizer<'a>,
     /// The real value of the integer 1.
     scale: f32,
@@ -155,9 +155,9 @@ struct Inputs<'a> {
     most: i32,
 }
 
-impl<'a> Inputs<'a> {
+impl<'a> SourceConversion<'a> {
     fn new(
-        source: &Source,
+        source: &LayerInput,
         prologue: Prologue,
         affine: &'a [f32],
         peak: i32,
@@ -179,7 +179,14 @@ impl<'a> Inputs<'a> {
     }
 
     /// Writes a band of all channels, two in a word, with margins of zeros.
-    fn gather(&self, source: &Source, maps: &[i8], floats: &[f32], band: Band, out: &mut [i32]) {
+    fn gather(
+        &self,
+        source: &LayerInput,
+        maps: &[i8],
+        floats: &[f32],
+        band: RowBand,
+        out: &mut [i32],
+    ) {
         let (width, height) = (source.width(), source.height());
         let across = width + 2 * band.margin;
         let pairs = source.channels().div_ceil(2);

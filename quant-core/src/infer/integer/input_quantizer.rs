@@ -4,7 +4,7 @@
 //! 16 on: a table with a value at every sixteenth, and straight lines between them, which are off by
 //! 2.7e-4 at most.
 
-use super::super::map::{Source, Values};
+use super::super::map::{LayerInput, Values};
 use super::super::op::Prologue;
 use crate::kernels::pairs;
 use crate::num;
@@ -80,7 +80,7 @@ impl<'a> InputQuantizer<'a> {
     /// `affine`: gain and offset of each channel; `peak`: the largest magnitude after the norm in fixed
     /// point; `limit`: the largest magnitude that may come out.
     pub(super) fn new(
-        source: &Source,
+        source: &LayerInput,
         prologue: Prologue,
         affine: &'a [f32],
         peak: i32,

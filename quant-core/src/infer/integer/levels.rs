@@ -5,13 +5,13 @@ use super::super::map::part_mut;
 use super::arena::words;
 use crate::error::{Error, Result};
 use crate::format::Tensor;
-use crate::kernels::buckets::{self, Buckets, Layout};
+use crate::kernels::buckets::{self, Buckets, InputLayout};
 use crate::kernels::{self, pairs};
 use crate::num;
 
 /// The levels of one codebook as integers: `level = scale · integer`, off by half a scale at most.
 #[derive(Debug)]
-pub(super) struct Levels {
+pub(super) struct IntegerLevels {
     table: [i16; 256],
     scale: f32,
     /// The codebook that they are of.
@@ -24,7 +24,7 @@ pub(super) struct Levels {
 
 /// A row of weights, ready to be multiplied with.
 #[derive(Debug)]
-pub(super) struct Row<'a> {
+pub(super) struct WeightRow<'a> {
     multipliers: Multipliers<'a>,
     /// Real value of its integer 1.
     pub(super) scale: f32,
@@ -37,7 +37,7 @@ enum Multipliers<'a> {
     Buckets(Buckets<'a>),
 }
 
-impl Row<'_> {
+impl WeightRow<'_> {
     /// Writes a row of sums of 3 x 3 products, as [`pairs::correlate`].
     pub(super) fn correlate(
         &self,
@@ -78,7 +78,7 @@ pub(super) const fn row_words(weight: &Tensor<'_>, side: usize) -> (usize, usize
     (channels.div_ceil(2).saturating_mul(taps), if coded { len.div_ceil(4) } else { len })
 }
 
-impl Levels {
+impl IntegerLevels {
     /// Levels up to `limit`, for input up to `most`.
     pub(super) const fn new(limit: i32, most: i32) -> Self {
         Self { table: [0; 256], scale: 0.0, codebook: None, limit, most }
@@ -95,9 +95,9 @@ impl Levels {
         &'a mut self,
         weight: &Tensor<'_>,
         row: usize,
-        layout: Layout,
+        layout: InputLayout,
         memory: &'a mut [f32],
-    ) -> Result<Row<'a>> {
+    ) -> Result<WeightRow<'a>> {
         let side = layout.side;
         let (pairs, rest) = row_words(weight, side);
         let (out, rest_memory) = memory.split_at_mut_checked(pairs).unwrap_or_default();
@@ -105,7 +105,7 @@ impl Levels {
         let out = words(out);
         let Some(coded) = weight.quantized() else {
             self.dense(weight, row, side, rest, out)?;
-            return Ok(Row { multipliers: Multipliers::Words(out), scale: self.scale });
+            return Ok(WeightRow { multipliers: Multipliers::Words(out), scale: self.scale });
         };
         let len = weight.row_len();
         let bits = coded.layout().bits;
@@ -132,7 +132,7 @@ impl Levels {
         if buckets::pay(bits.get(), layout, len) {
             let offsets = bytemuck::try_cast_slice_mut(out).unwrap_or_default();
             let buckets = Buckets::sort((unpacked, bits.get()), table, self.most, layout, offsets);
-            return Ok(Row { multipliers: Multipliers::Buckets(buckets), scale });
+            return Ok(WeightRow { multipliers: Multipliers::Buckets(buckets), scale });
         }
         let level = |code| table[usize::from(code)];
         match side {
@@ -140,7 +140,7 @@ impl Levels {
             1 if len.is_multiple_of(2) => pairs::join_one(unpacked, level, out),
             _ => pairs::join(unpacked, (side, side), level, out),
         }
-        Ok(Row { multipliers: Multipliers::Words(out), scale })
+        Ok(WeightRow { multipliers: Multipliers::Words(out), scale })
     }
 
     /// Makes a row of weights that are not coded ready.

@@ -1,7 +1,7 @@
 //! The norm of 32 groups over bytes: sums are exact.
 
 use super::super::float::{EPS, finish};
-use super::super::map::Source;
+use super::super::map::LayerInput;
 use super::super::op::{Modulation, Params};
 use super::super::workspace::{Workspace, first};
 use super::arena::bytes;
@@ -12,14 +12,14 @@ use crate::num;
 
 /// Mean and variance of the bytes of a plane.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-struct Statistics {
+struct PlaneStatistics {
     mean: f32,
     /// Mean square of the distances from the mean.
     var: f32,
     count: f32,
 }
 
-impl Statistics {
+impl PlaneStatistics {
     /// The mean and variance of bytes, each rounded once.
     fn new(plane: &[i8]) -> Self {
         let (mut sum, mut squares) = (0i64, 0i64);
@@ -45,7 +45,7 @@ impl Statistics {
 /// Gains and offsets of a norm, as those of floats, and the largest magnitude after it.
 pub(super) fn norm(
     params: &Params<'_>,
-    source: &Source,
+    source: &LayerInput,
     modulation: Modulation,
     workspace: &mut Workspace<'_>,
 ) -> Result<()> {
@@ -62,8 +62,8 @@ pub(super) fn norm(
         // Means and variances of the channels, kept where gain and offset will be.
         let (mut mean, mut count) = (0.0, 0.0);
         for (channel, member) in (first..).zip(members.iter_mut()) {
-            let Statistics { mean: own, var, count: pixels } =
-                Statistics::new(source.plane(maps, channel));
+            let PlaneStatistics { mean: own, var, count: pixels } =
+                PlaneStatistics::new(source.plane(maps, channel));
             let scale = source.values(channel).scale();
             let pixels = pixels * num::f32_of_usize(source.repeats(channel));
             *member = [scale * own + shift(channel), scale * scale * var];
@@ -103,8 +103,11 @@ mod tests {
 
     #[test]
     fn statistics_are_exact() {
-        assert_eq!(Statistics::new(&[1, 2, 3, 6]), Statistics { mean: 3.0, var: 3.5, count: 4.0 });
+        assert_eq!(
+            PlaneStatistics::new(&[1, 2, 3, 6]),
+            PlaneStatistics { mean: 3.0, var: 3.5, count: 4.0 }
+        );
         let far = std::vec![100i8; 200_000];
-        assert_eq!(Statistics::new(&far).var, 0.0);
+        assert_eq!(PlaneStatistics::new(&far).var, 0.0);
     }
 }

@@ -1,6 +1,6 @@
 //! Layers that move or average bytes: pooling, copies, the first map.
 
-use super::super::map::{Map, Source, Values, part, part_mut};
+use super::super::map::{LayerInput, Map, Values, part, part_mut};
 use super::super::op::Prologue;
 use super::super::workspace::Workspace;
 use super::arena::bytes;
@@ -12,7 +12,7 @@ use crate::num;
 pub(super) fn pool(from: Map, prologue: Prologue, to: Map, workspace: &mut Workspace<'_>) {
     let Workspace { maps, affine, peak, .. } = workspace;
     let maps = bytes(maps);
-    let source = Source::from(from);
+    let source = LayerInput::from(from);
     let quantizer = InputQuantizer::new(&source, prologue, affine, *peak, i32::MAX);
     let scale = 0.25 * quantizer.scale() / to.values.scale();
     for channel in 0..to.channels {
@@ -36,7 +36,7 @@ pub(super) fn pool(from: Map, prologue: Prologue, to: Map, workspace: &mut Works
 }
 
 /// Copies what a layer reads; see [`Op::Copy`](super::super::op::Op).
-pub(super) fn copy(from: &Source, to: Map, workspace: &mut Workspace<'_>) {
+pub(super) fn copy(from: &LayerInput, to: Map, workspace: &mut Workspace<'_>) {
     let maps = bytes(workspace.maps);
     for channel in 0..to.channels {
         let scale = from.values(channel).scale() / to.values.scale();
