@@ -40,6 +40,10 @@ pub enum Domain {
     TuneNoise = 24,
     /// Points of a step of tuning; index: the step, element: the point.
     TuneBatch = 25,
+    /// Patches of a layer's input in error-feedback rounding; index: tensor and batch, element: the draw.
+    FeedbackPatch = 26,
+    /// Times of points on paths to real images that a net is tuned at; index: the point.
+    TuneTime = 27,
 }
 
 impl Domain {

@@ -12,6 +12,10 @@ use fm_candle::fid::lenet::LeNet;
 use fm_candle::fid::{Statistics, npz};
 use fm_candle::model::{UNet, UNetConfig};
 use fm_candle::{Tensor, checkpoint};
+use quant_core::bits::Bits;
+use quant_core::scheme::Scheme;
+
+use crate::cmd::method::{QuantizeMethod, Refinement};
 
 /// The trained nets that draw digits of a wanted class; each is of the preset of its name.
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -47,6 +51,28 @@ pub(crate) fn net(net: EmbeddedNet) -> Result<(UNetConfig, Vec<(String, Tensor)>
         Ok((name, tensor))
     });
     Ok((config, ordered.collect::<Result<_>>()?))
+}
+
+/// The packed file of mnist-small tuned, of the widths that are built in.
+pub(crate) fn tuned_small(method: QuantizeMethod, bits: Bits) -> Option<&'static [u8]> {
+    match (is_tuned(method), bits.get()) {
+        (true, 2) => Some(include_bytes!("../assets/mnist-small-tuned-2.fmq")),
+        (true, 3) => Some(include_bytes!("../assets/mnist-small-tuned-3.fmq")),
+        _ => None,
+    }
+}
+
+/// The packed file of mnist-micro tuned, of the widths that are built in.
+pub(crate) fn tuned_micro(method: QuantizeMethod, bits: Bits) -> Option<&'static [u8]> {
+    match (is_tuned(method), bits.get()) {
+        (true, 2) => Some(include_bytes!("../assets/mnist-micro-tuned-2.fmq")),
+        (true, 3) => Some(include_bytes!("../assets/mnist-micro-tuned-3.fmq")),
+        _ => None,
+    }
+}
+
+fn is_tuned(QuantizeMethod { scheme, refinement }: QuantizeMethod) -> bool {
+    scheme == Scheme::LloydMax && refinement == Some(Refinement::Tune)
 }
 
 /// Name of [`lenet`], where others are told by their weights.

@@ -8,6 +8,8 @@ use core::fmt;
 pub struct Bits(u8);
 
 impl Bits {
+    /// One bit, the narrowest code.
+    pub const MIN: Self = Self(1);
     /// The greatest width, 8 bits.
     pub const MAX: Self = Self(8);
 

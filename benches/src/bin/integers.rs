@@ -1,8 +1,9 @@
 //! Holds the images of integers against those of floats, for `firmware.sh`.
 //!
-//! `integers N FILE...`: for each calibrated packed file, images 0 to N - 1 drawn with both on this machine,
-//! of seeds 42, 43 and so on and of each class in turn, by 16 steps of Euler's method; it prints the mean
-//! and the worst PSNR and which image that is.
+//! `integers N [--to FULL] FILE...`: for each calibrated packed file, images 0 to N - 1 drawn with both on
+//! this machine, of seeds 42, 43 and so on and of each class in turn, by 16 steps of Euler's method; it
+//! prints the mean and the worst PSNR and which image that is. The floats are those of the packed file
+//! FULL where it is given.
 
 use std::io::{self, Write};
 use std::thread;
@@ -15,8 +16,14 @@ const SEED: u64 = 42;
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let Some((count, files)) = args.split_first() else { panic!("usage: integers N FILE...") };
+    let (count, full, files) = match &args[..] {
+        [count, to, full, files @ ..] if to == "--to" => (count, Some(full), files),
+        [count, files @ ..] => (count, None, files),
+        [] => panic!("usage: integers N [--to FULL] FILE..."),
+    };
     let count: u32 = count.parse().expect("a number of images");
+    let full = full.map(|path| std::fs::read(path).expect("a packed file"));
+    let full = full.as_ref().map(|file| Model::parse(file).expect("a packed file"));
     for path in files {
         let file = std::fs::read(path).expect("a packed file");
         let model = Model::parse(&file).expect("a packed file");
@@ -24,10 +31,11 @@ fn main() {
         let next = |image: u32| (u64::from(image) + SEED, classes.map(|classes| image % classes));
         let threads = thread::available_parallelism().map_or(1, usize::from);
         let share = |thread: usize| {
-            let model = &model;
+            let (model, floats) = (&model, full.as_ref().unwrap_or(&model));
             move || {
                 let own = (0..count).skip(thread).step_by(threads);
-                own.map(|image| (compare(model, next(image)), next(image))).collect::<Vec<_>>()
+                own.map(|image| (compare(floats, model, next(image)), next(image)))
+                    .collect::<Vec<_>>()
             }
         };
         let all: Vec<_> = thread::scope(|scope| {
@@ -45,9 +53,10 @@ fn main() {
     }
 }
 
-/// PSNR in dB of the image that integers draw, beside that of floats; values are -1 to 1.
-fn compare(model: &Model<'_>, (seed, label): (u64, Option<u32>)) -> f64 {
-    let draw = |precision| {
+/// PSNR in dB of the image that `model` draws in integers, beside that of `full` in floats; values are -1
+/// to 1.
+fn compare(full: &Model<'_>, model: &Model<'_>, (seed, label): (u64, Option<u32>)) -> f64 {
+    let draw = |model, precision| {
         let plan = Plan::with_precision(model, precision).expect("a calibrated file");
         let settings = Settings { label, ..Settings::default() };
         let mut arena = vec![0.0; settings.arena_len(&plan, model)];
@@ -56,7 +65,7 @@ fn compare(model: &Model<'_>, (seed, label): (u64, Option<u32>)) -> f64 {
         while sampler.step().expect("a step") {}
         sampler.image().to_vec()
     };
-    let [floats, integers] = [Precision::Float, Precision::Integer].map(draw);
+    let (floats, integers) = (draw(full, Precision::Float), draw(model, Precision::Integer));
     let square = |(a, b): (&f32, &f32)| f64::from(a.clamp(-1.0, 1.0) - b.clamp(-1.0, 1.0)).powi(2);
     let squares = floats.iter().zip(&integers).map(square);
     let (sum, count) = squares.fold((0.0, 0.0), |(sum, count), square| (sum + square, count + 1.0));

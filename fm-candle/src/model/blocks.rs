@@ -1,11 +1,13 @@
 //! The building blocks of the U-Net: convolution, linear layer, norm, residual block.
 
+use std::sync::Arc;
+
 use candle_core::{DType, Tensor};
 use quant_core::net::{GROUPS, Resample, UNetConfig};
 
 use super::masks::Mode;
-use super::weight_loader::{Init, Weight, WeightLoader};
-use crate::error::Result;
+use super::weight_loader::{Init, InputObserver, Weight, WeightLoader};
+use crate::error::{Error, Result};
 use crate::ops::{
     Activation, ConvArithmetic, InferenceConv2d, QuantizedWeight, add, conv2d, downsample2,
     dropout, modulated_group_norm, upsample2,
@@ -16,6 +18,7 @@ pub(super) struct Convolution {
     kernel: ConvWeight,
     stride: usize,
     padding: usize,
+    observer: Option<Arc<dyn InputObserver>>,
 }
 
 /// The parameters of a convolution: in training, or constant on the CPU or packed on a device.
@@ -70,6 +73,10 @@ impl Convolution {
         let (full, padding) = ([shape[0], shape[1], size, size], size / 2);
         let weight = weights.take_weight(&format!("{prefix}.weight"), shape, init)?;
         let bias = weights.take(&format!("{prefix}.bias"), &shape[..1], init)?;
+        let (weight, observer) = match weight {
+            Weight::Observed(weight, observer) => (*weight, Some(observer)),
+            weight => (weight, None),
+        };
         let kernel = match weight {
             Weight::Tensor(mut weight) => {
                 // Not reshaped, which would copy a weight that is only a shape.
@@ -88,8 +95,11 @@ impl Convolution {
             Weight::Quantized(weight) => {
                 ConvWeight::Quantized { weight: weight.reshape(&full)?, bias }
             }
+            Weight::Observed(..) => {
+                return Err(Error::tensor(prefix, "has two observers; one is the most"));
+            }
         };
-        Ok(Self { kernel, stride: 1, padding })
+        Ok(Self { kernel, stride: 1, padding, observer })
     }
 
     /// The convolution on every `stride`-th pixel.
@@ -103,6 +113,7 @@ impl Convolution {
 
     /// # Shapes: `x: [n, h, w, c]`, result `[n, h', w', o]`
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.show(x)?;
         Ok(match &self.kernel {
             ConvWeight::Tensors { weight, bias } => {
                 conv2d(x, weight, bias, self.stride, self.padding)?
@@ -117,9 +128,19 @@ impl Convolution {
     /// The convolution of `x`, plus `residual`.
     pub(super) fn forward_add(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
         match &self.kernel {
-            ConvWeight::Inference(conv) => Ok(conv.forward(x, Some(residual))?),
+            ConvWeight::Inference(conv) => {
+                self.show(x)?;
+                Ok(conv.forward(x, Some(residual))?)
+            }
             _ => Ok(add(residual, &self.forward(x)?)?),
         }
+    }
+
+    /// Shows the observer an input, where there is one.
+    fn show(&self, x: &Tensor) -> Result<()> {
+        self.observer
+            .as_ref()
+            .map_or(Ok(()), |observer| observer.observe(x, self.stride, self.padding))
     }
 }
 

@@ -5,13 +5,17 @@ mod blocks;
 pub mod config;
 mod masks;
 mod recompute;
+mod stages;
 mod unet;
 mod weight_loader;
 
 pub use masks::{Masks, Mode};
 pub use quant_core::net::UNetConfig;
 pub use recompute::BlockInputs;
+pub use stages::{StageState, stage_prefixes};
 pub use unet::UNet;
-pub use weight_loader::{Cast, Init, RandomInit, ShapeRecorder, StateDict, Weight, WeightLoader};
+pub use weight_loader::{
+    Cast, Init, InputObserver, Observed, RandomInit, ShapeRecorder, StateDict, Weight, WeightLoader,
+};
 
 pub(crate) use weight_loader::{BEYOND_F16, checked};

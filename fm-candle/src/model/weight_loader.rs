@@ -39,6 +39,18 @@ pub enum Weight {
     Source(Arc<dyn WeightSource>, ConvArithmetic),
     /// Constant weights that stay packed on their device, and are decoded when a layer runs.
     Quantized(QuantizedWeight),
+    /// A weight whose layer shows its inputs.
+    Observed(Box<Weight>, Arc<dyn InputObserver>),
+}
+
+/// Sees the inputs of a convolution or linear layer as they come.
+pub trait InputObserver: Send + Sync {
+    /// Takes the input of one run of the layer, `[n, h, w, c]`, of which it reads patches `stride`
+    /// apart with a border of `padding` zeros.
+    ///
+    /// # Errors
+    /// Those of reading it.
+    fn observe(&self, x: &Tensor, stride: usize, padding: usize) -> Result<()>;
 }
 
 /// Hands out the parameters of a net under construction, each once, in state-dict order.
@@ -170,6 +182,28 @@ impl WeightLoader for StateDict {
 
     fn take_weight(&mut self, name: &str, shape: &[usize], init: Init) -> Result<Weight> {
         Weight::constant(&self.take(name, shape, init)?, ConvArithmetic::Float)
+    }
+}
+
+/// The parameters of another loader; the layer of one weight shows its inputs.
+pub struct Observed<'a, L> {
+    /// The loader.
+    pub weights: L,
+    /// Name of the weight.
+    pub name: &'a str,
+    /// What sees its inputs.
+    pub observer: Arc<dyn InputObserver>,
+}
+
+impl<L: WeightLoader> WeightLoader for Observed<'_, L> {
+    fn take(&mut self, name: &str, shape: &[usize], init: Init) -> Result<Tensor> {
+        self.weights.take(name, shape, init)
+    }
+
+    fn take_weight(&mut self, name: &str, shape: &[usize], init: Init) -> Result<Weight> {
+        let weight = self.weights.take_weight(name, shape, init)?;
+        let is_it = name == self.name;
+        Ok(if is_it { Weight::Observed(weight.into(), self.observer.clone()) } else { weight })
     }
 }
 

@@ -30,6 +30,15 @@ const MEASURED: usize = 4;
 /// Halvings of the interval of the multiplier.
 const HALVINGS: usize = 200;
 
+/// Size that a packed file may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Budget {
+    /// At most so many bytes.
+    Bytes(u64),
+    /// At most so many bytes, or the smallest file where that takes more.
+    BytesOrLeast(u64),
+}
+
 /// Policies of all tensors in order, and what a file by them takes.
 #[derive(Clone, Debug)]
 pub struct Allocation {
@@ -48,19 +57,19 @@ struct WidthChoice {
     error: f64,
 }
 
-/// Allocates the bits of a net's `tensors` for a packed file of at most `budget` bytes. `choices` gives
+/// Allocates the bits of a net's `tensors` for a packed file within `budget`. `choices` gives
 /// the policies among which a tensor may have any, of which the first is at the fewest bits.
 ///
 /// Errors are measured at `points`; a tensor of one choice alone is not measured.
 ///
 /// # Errors
-/// A budget below the smallest file, with its size; tensors that cannot be quantized or are not the
+/// [`Budget::Bytes`] below the smallest file, with its size; tensors that cannot be quantized or are not the
 /// net's; those of evaluating the net.
 pub fn allocate(
     net: PackedNet<'_>,
     tensors: &[(String, Tensor)],
     points: &Points,
-    budget: u64,
+    budget: Budget,
     choices: impl Fn(&str, &[usize]) -> Vec<TensorPolicy>,
     done: impl Fn() + Sync,
 ) -> Result<Allocation> {
@@ -91,8 +100,17 @@ pub fn allocate(
         done();
     }
     measure(net.config, tensors, points, &mut table, done)?;
-    let picked =
-        pick(&table, budget as f64 - head).map_err(|least| too_small(budget, least + head))?;
+    let (Budget::Bytes(most) | Budget::BytesOrLeast(most)) = budget;
+    let picked = match pick(&table, most as f64 - head) {
+        Some(picked) => picked,
+        None if matches!(budget, Budget::BytesOrLeast(_)) => smallest(&table),
+        None => {
+            let least = bytes_of(&table, &smallest(&table)) + head;
+            return Err(Error::Config(format!(
+                "{most} bytes are too few: the smallest such file takes {least:.0}"
+            )));
+        }
+    };
     let of = |(all, place): (&Vec<WidthChoice>, usize)| all[place];
     let chosen: Vec<WidthChoice> = table.iter().zip(picked).map(of).collect();
     let bytes = head + chosen.iter().map(|choice| choice.bytes).sum::<f64>();
@@ -147,11 +165,23 @@ fn velocity_error(
     Ok(error.to_device(&Device::Cpu)?.to_scalar()?)
 }
 
-/// The choice of each tensor within `budget` bytes; where none is, the fewest bytes.
-fn pick(table: &[Vec<WidthChoice>], budget: f64) -> Result<Vec<usize>, f64> {
-    let bytes = |picked: &[usize]| -> f64 {
-        picked.iter().zip(table).map(|(&place, choices)| choices[place].bytes).sum()
+fn bytes_of(table: &[Vec<WidthChoice>], picked: &[usize]) -> f64 {
+    picked.iter().zip(table).map(|(&place, choices)| choices[place].bytes).sum()
+}
+
+/// The choice of the fewest bytes for each tensor.
+fn smallest(table: &[Vec<WidthChoice>]) -> Vec<usize> {
+    let of = |choices: &Vec<WidthChoice>| {
+        (0..choices.len())
+            .min_by(|&a, &b| choices[a].bytes.total_cmp(&choices[b].bytes))
+            .unwrap_or(0)
     };
+    table.iter().map(of).collect()
+}
+
+/// The choice of each tensor within `budget` bytes, if there is one.
+fn pick(table: &[Vec<WidthChoice>], budget: f64) -> Option<Vec<usize>> {
+    let bytes = |picked: &[usize]| bytes_of(table, picked);
     let best = |multiplier: f64| -> Vec<usize> {
         let of = |choices: &Vec<WidthChoice>| {
             let cost = |choice: &WidthChoice| choice.error + multiplier * choice.bytes;
@@ -160,14 +190,9 @@ fn pick(table: &[Vec<WidthChoice>], budget: f64) -> Result<Vec<usize>, f64> {
         };
         table.iter().map(of).collect()
     };
-    let smallest = |choices: &Vec<WidthChoice>| {
-        (0..choices.len())
-            .min_by(|&a, &b| choices[a].bytes.total_cmp(&choices[b].bytes))
-            .unwrap_or(0)
-    };
-    let mut picked: Vec<usize> = table.iter().map(smallest).collect();
+    let mut picked = smallest(table);
     if bytes(&picked) > budget {
-        return Err(bytes(&picked));
+        return None;
     }
     let (mut low, mut high) = (-300.0_f64, 300.0_f64);
     for _ in 0..HALVINGS {
@@ -193,16 +218,13 @@ fn pick(table: &[Vec<WidthChoice>], budget: f64) -> Result<Vec<usize>, f64> {
         let Some((_, i, place)) = better.max_by(|a, b| a.0.total_cmp(&b.0)) else { break };
         picked[i] = place;
     }
-    Ok(picked)
+    Some(picked)
 }
 
-fn too_small(budget: u64, least: f64) -> Error {
-    Error::Config(format!("{budget} bytes are too few: the smallest such file takes {least:.0}"))
-}
-
-/// Policies at 1 to 8 bits and 16, by `of` for codes.
-pub fn all_widths(of: impl Fn(Bits) -> TensorPolicy) -> Vec<TensorPolicy> {
-    Bits::ALL.into_iter().map(of).chain([TensorPolicy::F16]).collect()
+/// Policies at `least` to 8 bits and 16, by `of` for codes.
+pub fn widths(least: Bits, of: impl Fn(Bits) -> TensorPolicy) -> Vec<TensorPolicy> {
+    let codes = Bits::ALL.into_iter().filter(|bits| *bits >= least);
+    codes.map(of).chain([TensorPolicy::F16]).collect()
 }
 
 #[cfg(test)]
@@ -241,6 +263,7 @@ mod tests {
             assert!(error < 1.5 * least, "{budget}: {error} {least}");
         }
         assert_eq!(pick(&table, 1e9).unwrap(), [7; 4]);
-        assert_eq!(pick(&table, 1110.0), Err(1111.0));
+        assert_eq!(pick(&table, 1110.0), None);
+        assert_eq!((smallest(&table), bytes_of(&table, &smallest(&table))), (vec![0; 4], 1111.0));
     }
 }

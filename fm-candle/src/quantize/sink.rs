@@ -6,12 +6,11 @@ use std::path::Path;
 use candle_core::Tensor;
 use quant_core::format::Sink;
 use quant_core::net::UNetConfig;
-use quant_core::quantize::Distortion;
 
 use super::device::{self, PackedNet};
 use super::named_tensors::NamedTensors;
 use super::report::Report;
-use super::stream::{PackedModel, quantize, write};
+use super::stream::{PackedModel, quantize};
 use super::tensor::{PackedTensor, TensorPolicy};
 use crate::atomic;
 use crate::checkpoint::TensorInfo;
@@ -31,7 +30,7 @@ impl Sink for Discard {
 }
 
 /// A file under construction.
-struct FileSink<'a, 'f> {
+pub(super) struct FileSink<'a, 'f> {
     out: &'a mut atomic::Writer<'f>,
     path: &'a Path,
 }
@@ -59,50 +58,8 @@ pub fn quantize_to_file(
     to_file(path, net.is_some(), |sink| quantize(dict, indices, net, sink, policy, done))
 }
 
-/// The packed tensors of a net, in state-dict order; the report calls their codes after `scheme`.
-pub(crate) struct PackedTensors {
-    pub(crate) scheme: &'static str,
-    pub(crate) infos: Vec<TensorInfo>,
-    /// Each with the error of what is kept as floats.
-    pub(crate) tensors: Vec<(PackedTensor, Option<Distortion>)>,
-}
-
-impl PackedTensors {
-    /// Writes the tensors to the packed file at `path`, whole or not at all.
-    ///
-    /// # Errors
-    /// Those of [`quantize`] and of [`atomic::write_with`].
-    pub(crate) fn write_to_file(self, path: &Path, net: PackedNet<'_>) -> Result<Report> {
-        to_file(path, true, |sink| self.write(net, sink))
-    }
-
-    /// The report on a packed file of the tensors.
-    ///
-    /// # Errors
-    /// Those of [`quantize`].
-    pub(crate) fn report(self, net: PackedNet<'_>) -> Result<Report> {
-        Ok(self.write(net, Discard)?.report)
-    }
-
-    fn write<S>(self, net: PackedNet<'_>, sink: S) -> Result<PackedModel<S>>
-    where
-        S: Sink,
-        Error: From<S::Error>,
-    {
-        let infos: Vec<&TensorInfo> = self.infos.iter().collect();
-        let mut tensors = self.tensors.into_iter();
-        let pack = |_, info: &TensorInfo| {
-            let none = || Error::tensor(&info.name, "is not there");
-            let (packed, kept) = tensors.next().ok_or_else(none)?;
-            let report = packed.report(info, self.scheme, kept);
-            Ok((packed, report))
-        };
-        write(&infos, Some(net), sink, pack, |_, _| Ok(()))
-    }
-}
-
 /// Writes a packed file by `write`, then its head; that of a net is filled from the tensors.
-fn to_file(
+pub(super) fn to_file(
     path: &Path,
     is_net: bool,
     write: impl for<'a, 'f> FnOnce(FileSink<'a, 'f>) -> Result<PackedModel<FileSink<'a, 'f>>>,

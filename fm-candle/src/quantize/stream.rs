@@ -1,5 +1,7 @@
 //! A state dict into a sink, tensor by tensor: no more than one of them is held at a time.
 
+use core::borrow::Borrow;
+
 use quant_core::format::{Dense, Head, Sink, Writer};
 
 use super::device::PackedNet;
@@ -53,15 +55,16 @@ where
 ///
 /// # Errors
 /// Tensors that are not `net`'s parameters; those of `pack`, of the sink and of `done`.
-pub(super) fn write<S>(
+pub(super) fn write<S, P>(
     infos: &[&TensorInfo],
     net: Option<PackedNet<'_>>,
     sink: S,
-    mut pack: impl FnMut(usize, &TensorInfo) -> Result<(PackedTensor, PendingReport)>,
+    mut pack: impl FnMut(usize, &TensorInfo) -> Result<(P, PendingReport)>,
     mut done: impl FnMut(&TensorInfo, &PackedTensor) -> Result<()>,
 ) -> Result<PackedModel<S>>
 where
     S: Sink,
+    P: Borrow<PackedTensor>,
     Error: From<S::Error>,
 {
     let names = infos.iter().map(|info| info.name.as_str()).collect();
@@ -76,14 +79,15 @@ where
             other => other,
         };
         let (packed, report) = pack(place, info).map_err(named)?;
-        let written = match &packed {
+        let packed = packed.borrow();
+        let written = match packed {
             PackedTensor::Quantized(tensor) => writer.quantized(tensor),
             PackedTensor::F32(values) => writer.dense(&info.shape, Dense::F32(values)),
             PackedTensor::F16(values) => writer.dense(&info.shape, Dense::F16(values)),
             PackedTensor::I64(values) => writer.dense(&info.shape, Dense::I64(values)),
         };
         written.map_err(Error::from).map_err(named)?;
-        done(info, &packed)?;
+        done(info, packed)?;
         reports.push(report);
     }
     let written = writer.finish()?;

@@ -82,7 +82,7 @@ impl PackedTensor {
 ///
 /// # Errors
 /// Values that are not finite, or beyond f16 where that is asked for.
-pub(crate) fn pack_tensor(
+pub(super) fn pack_tensor(
     tensor: &Tensor,
     name: &str,
     policy: TensorPolicy,

@@ -31,12 +31,12 @@ impl Points {
     ///
     /// # Errors
     /// Times that are no vector.
-    fn len(&self) -> Result<usize> {
+    pub(crate) fn len(&self) -> Result<usize> {
         Ok(self.t.dim(0)?)
     }
 
     /// Points `first..first + n`.
-    fn narrow(&self, first: usize, n: usize) -> Result<Self> {
+    pub(crate) fn narrow(&self, first: usize, n: usize) -> Result<Self> {
         let cut = |x: &Tensor| x.narrow(0, first, n);
         Ok(Self {
             x: cut(&self.x)?,

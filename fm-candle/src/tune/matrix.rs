@@ -31,10 +31,12 @@ pub(super) struct TunedMatrix {
 }
 
 impl TunedMatrix {
-    /// The weights `originals` as `tensor` quantizes them; `None` where it has no codes.
+    /// The weights `originals` as `tensor` quantizes them, by rounding `targets` where it did not round
+    /// those; `None` where it has no codes.
     pub(super) fn new(
         index: usize,
         originals: Vec<f32>,
+        targets: Option<&[f32]>,
         tensor: &QuantizedTensor,
     ) -> Result<Option<Self>> {
         let Some(fitted) = Tables::of(tensor) else { return Ok(None) };
@@ -53,10 +55,11 @@ impl TunedMatrix {
             .map(|(i, level)| level / table_units[i / count])
             .collect();
         let unit = |row: usize| fitted.row_scale(row) * table_units[row / fitted.rows_per_table];
+        let rounded = targets.unwrap_or(&originals);
         let latent: Vec<f32> = (0..rows)
             .flat_map(|row| {
                 let unit = unit(row).max(f32::MIN_POSITIVE);
-                originals[row * row_len..][..row_len].iter().map(move |w| w / unit)
+                rounded[row * row_len..][..row_len].iter().map(move |w| w / unit)
             })
             .collect();
         let var = |values: &[f32]| Var::from_slice(values, values.len(), &Device::Cpu);
@@ -201,7 +204,7 @@ mod tests {
         let values = tables.quantize(&ramp, &ramp, &[6, 8]).unwrap().dequantized();
         let tensor = tables.quantize(&values, &values, &[6, 8]).unwrap();
         let counts = (0..48).map(|i| (i as f32 * 0.9).cos()).collect();
-        (TunedMatrix::new(0, values, &tensor).unwrap().unwrap(), counts)
+        (TunedMatrix::new(0, values, None, &tensor).unwrap().unwrap(), counts)
     }
 
     /// The sum of the weights as they count.

@@ -1,12 +1,15 @@
-//! The calibration set: points along trajectories of a net from its own noise, with its velocities.
+//! The calibration set: points along trajectories of a net from its own noise, or on paths to real images,
+//! with its velocities.
 
 use candle_core::{DType, Device, Tensor};
 use rayon::prelude::*;
 
+use crate::data::ImageSet;
 use crate::error::{Error, Result};
 use crate::model::{Mode, UNet};
+use crate::path::cond_ot;
 use crate::random::Domain;
-use crate::sample::BatchSampler;
+use crate::sample::{BatchSampler, batch_size};
 use crate::solver::solve;
 use crate::train::Points;
 
@@ -41,45 +44,94 @@ impl CalibrationPoints {
         device: &Device,
         done: impl Fn(usize) + Sync,
     ) -> Result<Self> {
-        let noise = Domain::TuneNoise.stream(seed);
-        let size: usize = shape.iter().product();
-        let rows = net.config().num_classes.map(|classes| classes + 1);
-        let rows = rows
-            .map(u32::try_from)
-            .transpose()
-            .map_err(|_| Error::Config("too many classes".into()))?;
-        let batch = |first: usize| -> Result<Self> {
-            let count = sampler.batch_size.clamp(1, BATCH).min(n - first);
-            let mut x0 = vec![0f32; count * size];
-            for (image, x0) in (first as u64..).zip(x0.chunks_mut(size)) {
-                noise.fill_normal(image, 0, x0);
-            }
-            let [c, h, w] = shape;
-            let x0 = Tensor::from_vec(x0, (count, c, h, w), device)?;
+        let rows = label_rows(net)?;
+        Self::in_batches(shape, n, sampler.batch_size, device, |points, first, count| {
+            let x0 = points.noise(seed, first, count, device)?;
             let labels: Option<Vec<u32>> = rows
                 .map(|rows| (0..rows).cycle().skip(first % rows as usize).take(count).collect());
-            let mut points = Self { shape, x: vec![], u: vec![], t: vec![], label: vec![] };
             let mut field = |x: &Tensor, t: f64| -> Result<Tensor> {
-                let v = points.evaluate(net, x, t, labels.as_deref())?;
+                let t = Tensor::full(t, count, device)?.to_dtype(DType::F32)?;
+                let v = points.evaluate(net, x, &t, labels.as_deref())?;
                 if sampler.cfg_scale == 0.0 || labels.is_none() {
                     return Ok(v);
                 }
                 let none = vec![rows.unwrap_or(1) - 1; count];
-                let free = points.evaluate(net, x, t, Some(&none))?;
+                let free = points.evaluate(net, x, &t, Some(&none))?;
                 Ok(((v * (1.0 + sampler.cfg_scale))? - (free * sampler.cfg_scale)?)?)
             };
             solve(sampler.method, &mut field, &x0, &sampler.grid, &sampler.options, |_| {})?;
             done(count);
+            Ok(())
+        })
+    }
+
+    /// The net's velocities at `n` points of straight paths from its own noise to `images`, in turn: at
+    /// uniform times, with the images' labels, each `classes + 1`-th without one. `done` is told how many
+    /// points each finished batch held.
+    ///
+    /// # Errors
+    /// A velocity that is not finite, with its time; images that cannot be read.
+    pub fn on_paths(
+        net: &UNet,
+        images: &dyn ImageSet,
+        n: usize,
+        seed: u64,
+        device: &Device,
+        done: impl Fn(usize) + Sync,
+    ) -> Result<Self> {
+        let rows = label_rows(net)?;
+        let times = Domain::TuneTime.stream(seed);
+        let step = batch_size(device);
+        Self::in_batches(images.shape(), n, step, device, |points, first, count| {
+            let [c, h, w] = points.shape;
+            let mut x1 = vec![0f32; count * c * h * w];
+            let mut pixels = vec![0; c * h * w];
+            for (i, x1) in (first..).zip(x1.chunks_mut(c * h * w)) {
+                images.read(i % images.len(), &mut pixels)?;
+                for (x, pixel) in x1.iter_mut().zip(&pixels) {
+                    *x = f32::from(*pixel) / 127.5 - 1.0;
+                }
+            }
+            let x0 = points.noise(seed, first, count, device)?;
+            let x1 = Tensor::from_vec(x1, (count, c, h, w), device)?;
+            let t: Vec<f32> = (first as u64..).take(count).map(|i| times.uniform(i, 0)).collect();
+            let t = Tensor::from_vec(t, count, device)?;
+            let (x, _) = cond_ot(&x0, &x1, &t)?;
+            let labels: Option<Vec<u32>> = rows.map(|rows| {
+                let of = |i: usize| match images.label(i % images.len()) {
+                    Some(label) if !(i + 1).is_multiple_of(rows as usize) => label.min(rows - 1),
+                    _ => rows - 1,
+                };
+                (first..first + count).map(of).collect()
+            });
+            points.evaluate(net, &x, &t, labels.as_deref())?;
+            done(count);
+            Ok(())
+        })
+    }
+
+    /// Points that `fill` adds for `count` items from `first` on, a batch of at most `step` at a time.
+    fn in_batches(
+        shape: [usize; 3],
+        n: usize,
+        step: usize,
+        device: &Device,
+        fill: impl Fn(&mut Self, usize, usize) -> Result<()> + Sync,
+    ) -> Result<Self> {
+        let none = || Self { shape, x: vec![], u: vec![], t: vec![], label: vec![] };
+        let step = step.clamp(1, BATCH);
+        let batch = |first: usize| -> Result<Self> {
+            let mut points = none();
+            fill(&mut points, first, step.min(n - first))?;
             Ok(points)
         };
-        let step = sampler.batch_size.clamp(1, BATCH);
         let firsts: Vec<usize> = (0..n).step_by(step).collect();
         let parts: Vec<Self> = if device.is_cpu() {
             firsts.into_par_iter().map(batch).collect::<Result<_>>()?
         } else {
             firsts.into_iter().map(batch).collect::<Result<_>>()?
         };
-        let mut all = Self { shape, x: vec![], u: vec![], t: vec![], label: vec![] };
+        let mut all = none();
         for part in parts {
             all.x.extend(part.x);
             all.u.extend(part.u);
@@ -87,6 +139,16 @@ impl CalibrationPoints {
             all.label.extend(part.label);
         }
         Ok(all)
+    }
+
+    /// Noise of the images from `first` on, `[count, c, h, w]`.
+    fn noise(&self, seed: u64, first: usize, count: usize, device: &Device) -> Result<Tensor> {
+        let (stream, [c, h, w]) = (Domain::TuneNoise.stream(seed), self.shape);
+        let mut x0 = vec![0f32; count * c * h * w];
+        for (image, x0) in (first as u64..).zip(x0.chunks_mut((c * h * w).max(1))) {
+            stream.fill_normal(image, 0, x0);
+        }
+        Ok(Tensor::from_vec(x0, (count, c, h, w), device)?)
     }
 
     /// The bytes of the points of one trajectory of `evaluations` of the net.
@@ -99,27 +161,27 @@ impl CalibrationPoints {
         self.t.len()
     }
 
-    /// The velocity at one time, which becomes points.
+    /// The velocities at states and times, which become points.
     fn evaluate(
         &mut self,
         net: &UNet,
         x: &Tensor,
-        t: f64,
+        times: &Tensor,
         labels: Option<&[u32]>,
     ) -> Result<Tensor> {
-        let n = x.dim(0)?;
-        let time = Tensor::full(t, n, x.device())?.to_dtype(DType::F32)?;
         let label = labels.map(|labels| Tensor::new(labels, x.device())).transpose()?;
-        let v = net.forward(x, &time, label.as_ref(), None, Mode::Eval)?;
+        let v = net.forward(x, times, label.as_ref(), None, Mode::Eval)?;
         let values = v.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
-        if values.iter().any(|value| !value.is_finite()) {
+        let t = times.to_vec1::<f32>()?;
+        if let Some(at) = values.iter().position(|value| !value.is_finite()) {
+            let t = t[at / (values.len() / t.len())];
             let reason =
                 format!("the net's velocity is not finite at t = {t}; it cannot be tuned to");
             return Err(Error::Config(reason));
         }
         self.x.extend(x.flatten_all()?.to_vec1::<f32>()?);
         self.u.extend(values);
-        self.t.extend(time.to_vec1::<f32>()?);
+        self.t.extend(t);
         self.label.extend(labels.unwrap_or(&[]));
         Ok(v)
     }
@@ -153,9 +215,16 @@ impl CalibrationPoints {
     }
 }
 
+/// Rows of the net's table of labels, that of no label last; none where the net has no classes.
+fn label_rows(net: &UNet) -> Result<Option<u32>> {
+    let rows = net.config().num_classes.map(|classes| u32::try_from(classes + 1));
+    rows.transpose().map_err(|_| Error::Config("too many classes".into()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::Images;
     use crate::model::{RandomInit, UNetConfig};
     use crate::solver::{Method, SolverOptions, uniform_grid};
 
@@ -202,6 +271,25 @@ mod tests {
         assert_eq!(values(&again.x), values(&batch.x));
         let other = points.batch(1, 6, 6, &Device::Cpu).unwrap();
         assert_ne!(values(&other.x), values(&batch.x));
+    }
+
+    #[test]
+    fn points_on_paths_lie_between_noise_and_images() {
+        let net = net(Some(3));
+        let images = Images::new([1, 8, 8], vec![255; 3 * 64], vec![2, 0, 1]).unwrap();
+        let points =
+            CalibrationPoints::on_paths(&net, &images, 20, 7, &Device::Cpu, |_| {}).unwrap();
+        assert_eq!((points.count(), &points.label[..5]), (20, &[2, 0, 1, 3, 0][..]));
+        let noise = points.noise(7, 0, 20, &Device::Cpu).unwrap().flatten_all().unwrap();
+        let noise = noise.to_vec1::<f32>().unwrap();
+        for (i, (x, x0)) in points.x.iter().zip(noise).enumerate() {
+            let t = points.t[i / 64];
+            assert!((x - ((1.0 - t) * x0 + t)).abs() < 1e-5, "{i}");
+        }
+        let batch = points.batch(1, 5, 6, &Device::Cpu).unwrap();
+        let v = net.forward(&batch.x, &batch.t, batch.label.as_ref(), None, Mode::Eval).unwrap();
+        let error = (v - &batch.u).unwrap().abs().unwrap().max_all().unwrap();
+        assert!(error.to_scalar::<f32>().unwrap() < 1e-5);
     }
 
     #[test]

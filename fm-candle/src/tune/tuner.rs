@@ -1,25 +1,25 @@
 //! The state of a tuning run: the net, the parts of its weights, their optimizers.
 
 use core::f64::consts::PI;
-use std::path::Path;
 
-use candle_core::{Device, Tensor, Var};
+use candle_core::{DType, Device, Tensor, Var};
 use half::f16;
-use quant_core::quantize::Distortion;
 use serde::{Deserialize, Serialize};
 
 use super::matrix::TunedMatrix;
 use super::points::CalibrationPoints;
-use crate::checkpoint::TensorInfo;
 use crate::error::{Error, Result};
-use crate::model::{RandomInit, UNet, UNetConfig};
-use crate::quantize::{PackedNet, PackedTensor, PackedTensors, Report, TensorPolicy, pack_tensor};
+use crate::model::{RandomInit, UNet};
+use crate::quantize::{PackedTensor, QuantizedNet};
 use crate::train::{AdamW, AdamWConfig, Regression, TrainPrecision};
+
+/// Part of the steps in which the learning rates rise from nearly 0.
+const WARM_UP: f64 = 0.05;
 
 /// Settings of a tuning run.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TuneConfig {
-    /// Steps in all; the learning rates fall to 0 by a cosine until then.
+    /// Steps in all; the learning rates rise over the first twentieth, and fall to 0 by a cosine.
     pub steps: u64,
     /// Points of a step.
     pub batch_size: usize,
@@ -40,7 +40,6 @@ impl Default for TuneConfig {
 /// A parameter that is tuned as it is: a norm, a bias, a weight that is kept.
 struct TunedFloats {
     index: usize,
-    originals: Vec<f32>,
     /// Stored as f16.
     half: bool,
     /// Root mean square of the values, their unit.
@@ -66,6 +65,7 @@ impl ParameterGroup {
 pub struct Tuner {
     pub(super) config: TuneConfig,
     regression: Regression,
+    originals: Vec<(String, Tensor)>,
     matrices: Vec<TunedMatrix>,
     floats: Vec<TunedFloats>,
     /// Levels, scales and floats.
@@ -78,16 +78,13 @@ pub struct Tuner {
 }
 
 impl Tuner {
-    /// The net of `tensors`, which are its parameters in order, each quantized as `policy` says by a
-    /// scheme of this name.
+    /// Starts from a quantized net; `originals` are its parameters in full precision, in order.
     ///
     /// # Errors
-    /// Settings that cannot tune; those of quantizing.
+    /// Settings that cannot tune.
     pub fn new(
-        net: &UNetConfig,
-        tensors: &[(String, Tensor)],
-        scheme: &'static str,
-        policy: impl Fn(&str, &[usize]) -> TensorPolicy,
+        start: &QuantizedNet,
+        originals: &[(String, Tensor)],
         config: TuneConfig,
         device: &Device,
     ) -> Result<Self> {
@@ -95,32 +92,31 @@ impl Tuner {
             return Err(Error::Config("tuning takes at least 1 step of at least 1 point".into()));
         }
         let mut initial = RandomInit::new(config.seed, device);
-        let unet = UNet::new(net, &mut initial)?;
+        let unet = UNet::new(start.config(), &mut initial)?;
         let (mut matrices, mut floats) = (Vec::new(), Vec::new());
-        for (index, (name, tensor)) in tensors.iter().enumerate() {
-            let values =
-                tensor.flatten_all()?.to_dtype(candle_core::DType::F32)?.to_vec1::<f32>()?;
-            let policy = policy(name, tensor.dims());
-            let packed = pack_tensor(&tensor.to_dtype(candle_core::DType::F32)?, name, policy)?;
-            if let PackedTensor::Quantized(packed) = &packed
-                && let Some(matrix) = TunedMatrix::new(index, values.clone(), packed)?
+        for (index, (packed, targets)) in start.tensors().enumerate() {
+            let (_, original) = &originals[index];
+            let original = original.flatten_all()?.to_dtype(DType::F32)?.to_vec1::<f32>()?;
+            if let PackedTensor::Quantized(packed) = packed
+                && let Some(matrix) = TunedMatrix::new(index, original, targets, packed)?
             {
                 matrices.push(matrix);
                 continue;
             }
+            let shape = initial.vars[index].1.dims();
+            let values = packed.tensor(shape)?.flatten_all()?.to_vec1::<f32>()?;
             let square = values.iter().map(|value| value * value).sum::<f32>();
             let unit = (square / values.len().max(1) as f32).sqrt().max(1e-3);
             let scaled: Vec<f32> = values.iter().map(|value| value / unit).collect();
             floats.push(TunedFloats {
                 index,
-                half: policy != TensorPolicy::F32,
+                half: matches!(packed, PackedTensor::F16(_)),
                 unit,
                 values: Var::from_vec(scaled, values.len(), &Device::Cpu)?,
-                originals: values,
             });
         }
         let named = |index: usize, part: &str, var: &Var| {
-            (format!("{}.{part}", tensors[index].0), var.clone())
+            (format!("{}.{part}", originals[index].0), var.clone())
         };
         let (mut parts, mut latents) = (Vec::new(), Vec::new());
         for matrix in &matrices {
@@ -133,11 +129,12 @@ impl Tuner {
         let mut tuner = Self {
             config,
             regression,
+            originals: originals.to_vec(),
             matrices,
             floats,
             parts: ParameterGroup::new(parts)?,
             latents: ParameterGroup::new(latents)?,
-            scheme,
+            scheme: start.scheme(),
             step: 0,
             device: device.clone(),
         };
@@ -193,10 +190,10 @@ impl Tuner {
             parts.push(gradient.map(scaled).transpose()?);
         }
         let progress = self.step as f64 / self.config.steps as f64;
-        let cosine = 0.5 * (1.0 + (PI * progress).cos());
-        self.parts.adam.step(&self.parts.vars, &parts, self.config.lr * cosine)?;
+        let rate = 0.5 * (1.0 + (PI * progress).cos()) * (progress / WARM_UP + 0.01).min(1.0);
+        self.parts.adam.step(&self.parts.vars, &parts, self.config.lr * rate)?;
         if self.config.code_lr > 0.0 {
-            let lr = self.config.code_lr * cosine;
+            let lr = self.config.code_lr * rate;
             self.latents.adam.step(&self.latents.vars, &latents, lr)?;
         }
         self.regression.pending.fill(None);
@@ -217,54 +214,26 @@ impl Tuner {
         Ok(())
     }
 
-    /// The tensors as the packed file holds them.
-    fn packed(&self) -> Result<PackedTensors> {
-        let mut all: Vec<_> = self.regression.vars.iter().map(|_| None).collect();
+    /// The quantized net as its packed file holds it.
+    ///
+    /// # Errors
+    /// An allocation that fails.
+    pub fn quantized(&self) -> Result<QuantizedNet> {
+        let mut packed: Vec<_> = self.originals.iter().map(|_| None).collect();
         for matrix in &self.matrices {
-            all[matrix.index] = Some((PackedTensor::Quantized(matrix.packed()?), None));
+            packed[matrix.index] = Some(PackedTensor::Quantized(matrix.packed()?));
         }
         for floats in &self.floats {
             let values = floats.stored()?;
-            let mut distortion = Distortion { count: values.len(), ..Distortion::default() };
-            for (original, value) in floats.originals.iter().zip(&values) {
-                let error = f64::from(original - value);
-                distortion.signal += f64::from(*original).powi(2);
-                distortion.noise += error * error;
-            }
-            let packed = if floats.half {
+            packed[floats.index] = Some(if floats.half {
                 PackedTensor::F16(values.iter().map(|&value| f16::from_f32(value)).collect())
             } else {
                 PackedTensor::F32(values)
-            };
-            all[floats.index] = Some((packed, Some(distortion)));
+            });
         }
-        let info = |(name, var): &(String, Var)| TensorInfo {
-            name: name.clone(),
-            dtype: candle_core::DType::F32,
-            shape: var.dims().to_vec(),
-        };
-        Ok(PackedTensors {
-            scheme: self.scheme,
-            infos: self.regression.vars.iter().map(info).collect(),
-            tensors: all.into_iter().flatten().collect(),
-        })
-    }
-
-    /// Writes the net to the packed file at `path`, whole or not at all.
-    ///
-    /// # Errors
-    /// Those of [`quantize_to_file`](crate::quantize::quantize_to_file).
-    pub fn write(&self, path: &Path, self_test: bool) -> Result<Report> {
-        let net = PackedNet { config: self.regression.net.config(), self_test };
-        self.packed()?.write_to_file(path, net)
-    }
-
-    /// Sizes and errors of the packed file that [`write`](Self::write) would make.
-    ///
-    /// # Errors
-    /// As [`write`](Self::write).
-    pub fn report(&self) -> Result<Report> {
-        self.packed()?.report(self.regression.net.config().into())
+        let packed = packed.into_iter().flatten().collect();
+        let none = vec![None; self.originals.len()];
+        QuantizedNet::new(self.net().config(), &self.originals, packed, none, self.scheme)
     }
 
     /// Plans as many steps as fit a time of which those done have taken this part.
@@ -272,15 +241,6 @@ impl Tuner {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "bounded")]
         let steps = (self.step as f64 / part.max(1e-9)).min(1e12) as u64;
         self.config.steps = steps.max(self.step + 1);
-    }
-
-    /// The weights as the packed file decodes to them, in state-dict order.
-    ///
-    /// # Errors
-    /// An allocation that fails.
-    pub fn weights(&self) -> Result<Vec<(String, Tensor)>> {
-        let vars = self.regression.vars.iter();
-        vars.map(|(name, var)| Ok((name.clone(), var.as_tensor().detach().copy()?))).collect()
     }
 }
 

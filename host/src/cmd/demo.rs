@@ -11,12 +11,16 @@ use quant_core::bits::Bits;
 use quant_core::scheme::Scheme;
 
 use crate::cmd::folder;
+use crate::cmd::method::{QuantizeMethod, Refinement};
 use crate::cmd::net::NetPrecision;
 use crate::cmd::policy::PolicyArgs;
 use crate::common::{Common, command_line};
 use crate::embedded::{self, EmbeddedNet};
 use crate::report::tables;
 use crate::study::{Reference, Study};
+
+/// Steps of tuning of a row that is not built in.
+const TUNE_STEPS: u64 = 40;
 
 /// Quantize, pack, sample and judge the embedded MNIST model, and write a report
 #[derive(clap::Args)]
@@ -32,14 +36,22 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<()> {
     folder::check_place(&args.output)?;
     let progress = common.progress();
-    progress.line("demo: 7 schemes at 2, 3, 4 and 8 bits, 256 samples each from the packed files");
+    progress.line(
+        "demo: 7 schemes at 2, 3, 4 and 8 bits, and lloyd-max with error feedback and tuned, 256 \
+         samples each from the packed files",
+    );
     let (config, tensors) = embedded::net(args.net)?;
     let device = common.device()?;
     let study = Study {
         model: args.net.name().into(),
         config,
         tensors,
-        schemes: Scheme::ALL.to_vec(),
+        methods: methods(),
+        tune_steps: TUNE_STEPS,
+        shipped: match args.net {
+            EmbeddedNet::MnistSmall => embedded::tuned_small,
+            EmbeddedNet::MnistMicro => embedded::tuned_micro,
+        },
         bits: [2, 3, 4, 8].into_iter().map(Bits::new).collect::<Result<_, _>>()?,
         policy: PolicyArgs::default(),
         n: 256,
@@ -72,4 +84,11 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
     let report = report.canonicalize().unwrap_or(report);
     writeln!(out, "report: {}", report.display())?;
     Ok(())
+}
+
+/// All schemes, then the best one with what can come after it.
+fn methods() -> Vec<QuantizeMethod> {
+    let refined = [Refinement::Feedback, Refinement::Tune]
+        .map(|it| QuantizeMethod { scheme: Scheme::LloydMax, refinement: Some(it) });
+    Scheme::ALL.into_iter().map(QuantizeMethod::from).chain(refined).collect()
 }

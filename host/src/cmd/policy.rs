@@ -5,7 +5,7 @@ use core::str::FromStr;
 
 use anyhow::{Result, bail};
 use clap::builder::TypedValueParser;
-use fm_candle::quantize::{TensorPolicy, is_sensitive};
+use fm_candle::quantize::{TensorPolicy, is_sensitive, widths};
 use globset::{Glob, GlobMatcher};
 use quant_core::bits::Bits;
 use quant_core::quantize::{CodebookDtype, Granularity, QuantizeOptions};
@@ -96,9 +96,36 @@ impl PolicyArgs {
         }
     }
 
+    /// The policies that a tensor may have in a file of a given size: that of `--keep`, 16 bits for
+    /// other vectors, else widths from `least` on.
+    pub(crate) fn choices(
+        &self,
+        scheme: Scheme,
+        least: Bits,
+        name: &str,
+        shape: &[usize],
+    ) -> Vec<TensorPolicy> {
+        if self.keep.iter().any(|keep| keep.width(name, shape).is_some()) {
+            return vec![self.of(scheme, least, name, shape)];
+        }
+        match shape {
+            [] | [_] => vec![TensorPolicy::F16],
+            _ => widths(least, |bits| self.of(scheme, bits, name, shape)),
+        }
+    }
+
     /// `true` if there is a `--keep`.
     pub(crate) fn keeps_any(&self) -> bool {
         !self.keep.is_empty()
+    }
+
+    /// These options as tuning has them where nothing is said: granularity auto.
+    pub(crate) fn for_tuning(&self) -> Self {
+        let granularity = match self.granularity {
+            Granularity::Channel => Granularity::Auto,
+            other => other,
+        };
+        Self { granularity, ..self.clone() }
     }
 
     /// `true` if `--keep` names the tensor.

@@ -1,6 +1,5 @@
 //! `fmq quantize`: a checkpoint into low bits.
 
-use std::collections::HashMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -10,17 +9,18 @@ use fm_candle::atomic;
 use fm_candle::checkpoint::{self, FileKind, NET_KEY, Source, TensorInfo, identify, order};
 use fm_candle::model::{UNetConfig, config};
 use fm_candle::quantize::{
-    Discard, PackedNet, Report, TensorPolicy, quantize, quantize_to_file, quantize_to_torch,
+    Discard, PackedNet, QuantizedNet, Report, TensorPolicy, quantize, quantize_to_file,
+    quantize_to_torch,
 };
 use globset::GlobMatcher;
 use quant_core::bits::Bits;
 use quant_core::scheme::Scheme;
 use serde::Serialize;
 
-use crate::cmd::net;
 use crate::cmd::policy::{PolicyArgs, check_glob, glob};
-use crate::cmd::size::SizeArgs;
+use crate::cmd::size::{Policies, SizeArgs, policies_within};
 use crate::cmd::weights::{Scope, WeightsArgs, say_taken};
+use crate::cmd::{feedback, net};
 use crate::common::Common;
 
 /// Quantize the weights of a checkpoint
@@ -41,6 +41,16 @@ pub(crate) struct Args {
     output: PathBuf,
     #[command(flatten)]
     policy: PolicyArgs,
+    /// Choose the codes by the errors of the layers' outputs (error feedback), on N trajectories of
+    /// the net's own noise [default where N is left out: 64]
+    #[arg(
+        long,
+        value_name = "N",
+        num_args = 0..=1,
+        default_missing_value = "64",
+        value_parser = clap::value_parser!(u16).range(1..)
+    )]
+    feedback: Option<u16>,
     /// Quantize only the tensors whose name matches
     #[arg(long, value_name = "GLOB", value_parser = glob)]
     only: Option<GlobMatcher>,
@@ -112,7 +122,7 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
 impl Args {
     /// Opens the input: from torch to torch with all that its state dict holds.
     fn open(&self, kind: OutputKind) -> Result<Source> {
-        if kind == OutputKind::Torch {
+        if kind == OutputKind::Torch && self.feedback.is_none() {
             let whole = self.weights.open(&self.input, Scope::Whole)?;
             if is_torch(&whole) {
                 let all = "a .pth made from a .pth holds all nets of that, quantized";
@@ -147,7 +157,7 @@ impl Args {
         let weights: usize = source.tensors().iter().map(TensorInfo::count).sum();
         let bar = common.progress().bar("quantizing", weights as u64, "weights");
         let allocated = match (self.size.is_size(), &net) {
-            (false, _) => HashMap::new(),
+            (false, _) => Policies::new(),
             (true, Some(net)) => self.allocate(net, source, common)?,
             (true, None) => {
                 bail!("{}: it is not known which net this is; give --arch", self.size.describe())
@@ -156,6 +166,14 @@ impl Args {
         let policy = |name: &str, shape: &[usize]| {
             allocated.get(name).copied().unwrap_or_else(|| self.policy(Bits::MAX, name, shape))
         };
+        if let Some(trajectories) = self.feedback {
+            let Some(net) = &net else {
+                bail!("--feedback: it is not known which net the weights are of; give --arch");
+            };
+            let report = self.feed_back(trajectories, net, source, policy, kind, common)?;
+            bar.finish_and_clear();
+            return Ok(report);
+        }
         let report = match kind {
             OutputKind::Torch => {
                 quantize_to_torch(&self.output, source, &indices, policy, |info, _| {
@@ -198,20 +216,41 @@ impl Args {
         Ok(report)
     }
 
-    /// The policies by which the file has the size that is asked for.
-    fn allocate(
+    /// Quantizes with error feedback and writes the output.
+    fn feed_back(
         &self,
-        net: &UNetConfig,
+        trajectories: u16,
+        config: &UNetConfig,
         source: &Source,
+        policy: impl Fn(&str, &[usize]) -> TensorPolicy,
+        kind: OutputKind,
         common: &Common,
-    ) -> Result<HashMap<String, TensorPolicy>> {
+    ) -> Result<Report> {
+        let tensors = source.load()?.tensors;
+        let net = feedback::round(
+            config,
+            &tensors,
+            trajectories,
+            self.scheme,
+            policy,
+            common.seed,
+            common.progress(),
+        )?;
+        kind.write(&self.output, &net, config, self.golden)
+    }
+
+    /// The policies by which the file has the size that is asked for.
+    fn allocate(&self, net: &UNetConfig, source: &Source, common: &Common) -> Result<Policies> {
         let net = PackedNet { config: net, self_test: self.golden };
-        let fixed = |name: &str, shape: &[usize]| {
-            let kept = self.is_left(name, shape) || self.policy.keeps(name, shape);
-            kept.then(|| self.policy(Bits::MAX, name, shape))
+        let choices = |name: &str, shape: &[usize]| {
+            if self.is_left(name, shape) {
+                return vec![TensorPolicy::F32];
+            }
+            self.policy.choices(self.scheme, Bits::MIN, name, shape)
         };
-        let of = |bits, name: &str, shape: &[usize]| self.policy.of(self.scheme, bits, name, shape);
-        self.size.allocate(net, &source.load()?.tensors, fixed, of, common)
+        let tensors = source.load()?.tensors;
+        let budget = self.size.budget(&tensors).context("the bits are given")?;
+        policies_within(budget, net, &tensors, choices, common.seed, common.progress())
     }
 
     /// Returns true for a tensor that `--only` leaves as it is.
@@ -247,6 +286,27 @@ impl OutputKind {
                 path.display()
             ),
         }
+    }
+
+    /// Writes a net to `path`, with a self-test vector in a packed file where asked for; the report is
+    /// that of the packed file.
+    pub(crate) fn write(
+        self,
+        path: &Path,
+        net: &QuantizedNet,
+        config: &UNetConfig,
+        self_test: bool,
+    ) -> Result<Report> {
+        match self {
+            Self::Packed => return Ok(net.write(path, self_test)?),
+            Self::Torch => checkpoint::torch::save_tensors(path, &net.weights()?)?,
+            Self::Safetensors => {
+                let json = config::to_json(config);
+                let metadata = [(NET_KEY, json.as_str())];
+                checkpoint::safetensors::save(path, &net.weights()?, &metadata)?;
+            }
+        }
+        Ok(net.report()?)
     }
 }
 

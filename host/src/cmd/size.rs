@@ -2,25 +2,22 @@
 
 use std::collections::HashMap;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use clap::Args;
-use fm_candle::device::Device;
-use fm_candle::quantize::{PackedNet, TensorPolicy, all_widths, allocate};
-use fm_candle::sample::{BatchSampler, batch_size};
-use fm_candle::solver::{Method, SolverOptions, steps_grid};
-use fm_candle::tune::CalibrationPoints;
-use fm_candle::{DType, Tensor};
+use fm_candle::Tensor;
+use fm_candle::quantize::{Budget, PackedNet, TensorPolicy, allocate};
 use quant_core::bits::Bits;
+use quant_core::scheme::Scheme;
 
-use crate::cmd::net::build;
-use crate::cmd::policy::bits;
-use crate::cmd::sample::image_shape;
-use crate::common::Common;
+use crate::cmd::own_points::own_points;
+use crate::cmd::policy::{PolicyArgs, bits};
+use crate::progress::Reporter;
 
-/// Trajectories, their steps, and points of them, at which errors of the velocity are measured.
+/// Trajectories, and points of them, at which errors of the velocity are measured.
 const TRAJECTORIES: usize = 16;
-const STEPS: usize = 8;
 const POINTS: usize = 32;
+/// Bits per weight that a file of tuned codes takes beyond those of the codes, at most.
+const SPARE: f64 = 0.7;
 
 /// Bits of the tensors, or the size of the file.
 #[derive(Args)]
@@ -39,15 +36,10 @@ pub(crate) struct SizeArgs {
 }
 
 impl SizeArgs {
-    /// The bytes that a packed file of so many weights may have; `None` where the bits are given.
-    fn bytes(&self, weights: usize) -> Option<u64> {
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "a file's size"
-        )]
-        let of = |bits: f64| (bits * weights as f64 / 8.0).floor() as u64;
-        self.budget.or(self.bits_per_weight.map(of))
+    /// The size that a packed file of these tensors may have; `None` where the bits are given.
+    pub(crate) fn budget(&self, tensors: &[(String, Tensor)]) -> Option<Budget> {
+        let of_bits = |bits| bytes_at(bits, count(tensors));
+        self.budget.or(self.bits_per_weight.map(of_bits)).map(Budget::Bytes)
     }
 
     /// Returns true where the file's size decides.
@@ -63,47 +55,59 @@ impl SizeArgs {
             (.., budget) => format!("{} bytes", budget.unwrap_or(0)),
         }
     }
+}
 
-    /// The policy of each tensor by its name, where the file's size decides: of `fixed` for those that
-    /// have one, else of the widths by `of`.
-    pub(crate) fn allocate(
-        &self,
-        net: PackedNet<'_>,
-        tensors: &[(String, Tensor)],
-        fixed: impl Fn(&str, &[usize]) -> Option<TensorPolicy>,
-        of: impl Fn(Bits, &str, &[usize]) -> TensorPolicy,
-        common: &Common,
-    ) -> Result<HashMap<String, TensorPolicy>> {
-        let weights = tensors.iter().map(|(_, tensor)| tensor.elem_count()).sum();
-        let Some(budget) = self.bytes(weights) else { bail!("the bits are given") };
-        let device = Device::Cpu;
-        let full = build(net.config, tensors.to_vec(), &device, DType::F32)?;
-        let sampler = BatchSampler {
-            method: Method::Euler,
-            grid: steps_grid(STEPS)?,
-            options: SolverOptions::default(),
-            cfg_scale: 0.0,
-            batch_size: batch_size(&device),
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a file's size")]
+fn bytes_at(bits_per_weight: f64, weights: usize) -> u64 {
+    (bits_per_weight * weights as f64 / 8.0).floor() as u64
+}
+
+/// Policies of tensors by their names.
+pub(crate) type Policies = HashMap<String, TensorPolicy>;
+
+/// The policy of each tensor for a packed file within `budget`, among its `choices`.
+pub(crate) fn policies_within(
+    budget: Budget,
+    net: PackedNet<'_>,
+    tensors: &[(String, Tensor)],
+    choices: impl Fn(&str, &[usize]) -> Vec<TensorPolicy>,
+    seed: u64,
+    progress: Reporter,
+) -> Result<Policies> {
+    let points = own_points(net.config, tensors, TRAJECTORIES, POINTS, seed)?;
+    let matrices = tensors.iter().filter(|(_, tensor)| tensor.rank() > 1).count();
+    let bar = progress.bar("errors of the velocity", 4 * matrices as u64 + 9, "tensors");
+    let allocation = allocate(net, tensors, &points, budget, choices, || bar.inc(1))?;
+    bar.finish_and_clear();
+    let names = tensors.iter().map(|(name, _)| name.clone());
+    Ok(names.zip(allocation.policies).collect())
+}
+
+/// The policy of each tensor of a net that is tuned at `bits`: no fewer for any, and more where the
+/// velocity needs them, of [`SPARE`] bits per weight in all. With a `--keep` all others have `bits`.
+pub(crate) fn tuned_policies(
+    bits: Bits,
+    scheme: Scheme,
+    policy: &PolicyArgs,
+    net: PackedNet<'_>,
+    tensors: &[(String, Tensor)],
+    seed: u64,
+    progress: Reporter,
+) -> Result<Policies> {
+    if policy.keeps_any() {
+        let of = |(name, tensor): &(String, Tensor)| {
+            (name.clone(), policy.of(scheme, bits, name, tensor.dims()))
         };
-        let (c, h, w) = image_shape(net.config)?;
-        let (seed, shape) = (common.seed, [c, h, w]);
-        let points =
-            CalibrationPoints::draw(&full, &sampler, shape, TRAJECTORIES, seed, &device, |_| {})?;
-        let points = points.batch(seed, 0, POINTS, &device)?;
-        drop(full);
-        let choices = |name: &str, shape: &[usize]| match fixed(name, shape) {
-            Some(policy) => vec![policy],
-            None if shape.len() < 2 => vec![TensorPolicy::F16],
-            None => all_widths(|bits| of(bits, name, shape)),
-        };
-        let matrices = tensors.iter().filter(|(_, tensor)| tensor.rank() > 1).count();
-        let bar =
-            common.progress().bar("errors of the velocity", 4 * matrices as u64 + 9, "tensors");
-        let allocation = allocate(net, tensors, &points, budget, choices, || bar.inc(1))?;
-        bar.finish_and_clear();
-        let names = tensors.iter().map(|(name, _)| name.clone());
-        Ok(names.zip(allocation.policies).collect())
+        return Ok(tensors.iter().map(of).collect());
     }
+    let bytes = bytes_at(f64::from(bits.get()) + SPARE, count(tensors));
+    let choices = |name: &str, shape: &[usize]| policy.choices(scheme, bits, name, shape);
+    policies_within(Budget::BytesOrLeast(bytes), net, tensors, choices, seed, progress)
+}
+
+/// The number of weights.
+fn count(tensors: &[(String, Tensor)]) -> usize {
+    tensors.iter().map(|(_, tensor)| tensor.elem_count()).sum()
 }
 
 fn above_0(text: &str) -> Result<f64, String> {

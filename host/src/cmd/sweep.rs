@@ -13,10 +13,10 @@ use fm_candle::fingerprint;
 use fm_candle::model::UNetConfig;
 use fm_candle::sample::{BatchSampler, batch_size};
 use quant_core::bits::Bits;
-use quant_core::scheme::Scheme;
 
 use crate::cmd::folder;
 use crate::cmd::images;
+use crate::cmd::method::QuantizeMethod;
 use crate::cmd::net::NetArgs;
 use crate::cmd::ode::OdeArgs;
 use crate::cmd::policy::{PolicyArgs, bits};
@@ -48,9 +48,24 @@ pub(crate) struct Args {
     /// How images come to Inception's size: torchmetrics, tf1 or pytorch-fid [default: torchmetrics]
     #[arg(long, value_name = "HOW")]
     resize: Option<Resize>,
-    /// Schemes, separated by commas
-    #[arg(long, value_delimiter = ',', default_value = "ot,uniform,pwl,log,uniform-mse,lloyd-max")]
-    schemes: Vec<Scheme>,
+    /// Schemes, separated by commas; SCHEME+feedback chooses the codes by the layers' outputs,
+    /// SCHEME+tune also tunes levels, scales, norms and biases (more bits for embeddings, first and
+    /// last convolution)
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "ot,uniform,pwl,log,uniform-mse,lloyd-max,lloyd-max+feedback"
+    )]
+    schemes: Vec<QuantizeMethod>,
+    /// Steps of tuning for SCHEME+tune
+    #[arg(
+        long = "tune-steps",
+        alias = "tune_steps",
+        value_name = "N",
+        default_value_t = 600,
+        value_parser = clap::value_parser!(u64).range(1..)
+    )]
+    tune_steps: u64,
     /// Bits, separated by commas
     #[arg(long, value_delimiter = ',', default_value = "2,3,4,8", value_parser = bits())]
     bits: Vec<Bits>,
@@ -114,7 +129,9 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
         model: args.net.name(),
         config,
         tensors: source.load()?.tensors,
-        schemes: distinct(&args.schemes),
+        methods: distinct(&args.schemes),
+        tune_steps: args.tune_steps,
+        shipped: |_, _| None,
         bits: distinct(&args.bits),
         policy: args.policy.clone(),
         n: args.n,

@@ -1,7 +1,6 @@
 //! `fmq tune`: a quantized net fitted to its full-precision self.
 
 use core::time::Duration;
-use std::collections::HashMap;
 use std::fs;
 use std::io::Write;
 use std::path::PathBuf;
@@ -9,10 +8,10 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use fm_candle::analysis::paired;
-use fm_candle::checkpoint::{self, NET_KEY};
+use fm_candle::data::{Dataset, Split};
 use fm_candle::device::Device;
 use fm_candle::model::{UNet, UNetConfig, config};
-use fm_candle::quantize::{PackedNet, Report, TensorPolicy, is_sensitive};
+use fm_candle::quantize::{PackedNet, Report};
 use fm_candle::sample::{BatchSampler, batch_size, start_noise};
 use fm_candle::solver::Method;
 use fm_candle::tune::{CalibrationPoints, TuneConfig, Tuner};
@@ -21,6 +20,7 @@ use quant_core::bits::Bits;
 use quant_core::scheme::Scheme;
 use serde::Serialize;
 
+use crate::cmd::feedback::tuning_start;
 use crate::cmd::label::class_cycle;
 use crate::cmd::net::{NetArgs, NetPrecision, build};
 use crate::cmd::ode::OdeOptions;
@@ -28,7 +28,7 @@ use crate::cmd::policy::PolicyArgs;
 use crate::cmd::quantize::OutputKind;
 use crate::cmd::sample::{finite, image_shape};
 use crate::cmd::signals::Signals;
-use crate::cmd::size::SizeArgs;
+use crate::cmd::size::{Policies, SizeArgs, policies_within, tuned_policies};
 use crate::common::Common;
 use crate::progress::Reporter;
 
@@ -42,8 +42,6 @@ const MEASUREMENTS: u64 = 8;
 const MEASURED_STEPS: u64 = 4;
 /// Time between saves of the run.
 const SAVE: Duration = Duration::from_secs(60);
-/// Bits of sensitive matrices, at least, where `--keep` does not say.
-const SENSITIVE: u8 = 4;
 
 /// Quantize a net and tune it against itself in full precision, without data
 ///
@@ -79,6 +77,12 @@ pub(crate) struct Args {
     /// Trajectories of the net's own noise that points are taken from
     #[arg(long, value_name = "N", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..))]
     trajectories: u32,
+    /// Tune at points on paths to the training images of this data set, in place of trajectories
+    #[arg(long, requires = "data_path")]
+    data: Option<Dataset>,
+    /// Folder of the data set
+    #[arg(long = "data-path", alias = "data_path", value_name = "DIR", requires = "data")]
+    data_path: Option<PathBuf>,
     /// Solver of the trajectories
     #[arg(long = "ode-method", alias = "ode_method", default_value_t = Method::Midpoint)]
     ode_method: Method,
@@ -110,25 +114,14 @@ struct TuneJson<'a> {
     steps: u64,
     seconds: f64,
     /// Paired PSNR of held-out images before and after, mean over images, dB.
-    psnr_before_db: f64,
-    psnr_db: f64,
+    paired_psnr_before_db: f64,
+    paired_psnr_db: f64,
     #[serde(flatten)]
     report: &'a Report,
 }
 
 pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<()> {
-    let kind = OutputKind::of(&args.output)?;
-    if args.golden && kind != OutputKind::Packed {
-        bail!("--golden: `{}` is no packed .fmq file", args.output.display());
-    }
-    if args.net.dtype != NetPrecision::F32 {
-        bail!("--dtype {}: nets are tuned in f32", args.net.dtype.name());
-    }
-    atomic::check_target(&args.output)?;
-    let state = args.state();
-    if args.resume && !state.is_file() {
-        bail!("--resume: there is no stopped run `{}`", state.display());
-    }
+    let (kind, state) = args.check()?;
     let signals = Signals::watch().context("watching for signals")?;
     let (progress, start) = (common.progress(), Instant::now());
     let device = common.device()?;
@@ -151,13 +144,13 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
         code_lr: args.code_lr,
         seed: common.seed,
     };
-    let allocated =
-        if args.size.is_size() { args.allocate(&net, &tensors, common)? } else { HashMap::new() };
-    let policy = |name: &str, shape: &[usize]| {
-        allocated.get(name).copied().unwrap_or_else(|| args.policy(name, shape))
-    };
-    let mut tuner = Tuner::new(&net, &tensors, args.scheme.name(), policy, settings, &device)
-        .with_context(|| format!("`{}`", args.net.path.display()))?;
+    let policies = args.policies(&net, &tensors, common)?;
+    let policy = |name: &str, _: &[usize]| policies[name];
+    let context = || format!("`{}`", args.net.path.display());
+    let quantized =
+        tuning_start(&net, &tensors, args.steps, args.scheme, policy, common.seed, progress)
+            .with_context(context)?;
+    let mut tuner = Tuner::new(&quantized, &tensors, settings, &device).with_context(context)?;
     let before = held_out.psnr(tuner.net())?;
     let of = args.describe(&net, &tensors)?;
     if args.resume {
@@ -181,8 +174,13 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
         ));
         return Ok(());
     }
-    let psnr = held_out.psnr(tuner.net())?;
-    let report = args.write(kind, &tuner, &net)?;
+    let found = held_out.psnr(tuner.net())?;
+    let (psnr, tuned) =
+        if found < before { (before, quantized) } else { (found, tuner.quantized()?) };
+    if found < before {
+        progress.line(&format!("that led to {found:.2} dB: the net is left as it was before"));
+    }
+    let report = kind.write(&args.output, &tuned, &net, args.golden)?;
     if state.exists() {
         fs::remove_file(&state).with_context(|| format!("removing `{}`", state.display()))?;
     }
@@ -193,8 +191,8 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
             bits: args.size.bits.map(Bits::get),
             steps: tuner.steps(),
             seconds,
-            psnr_before_db: before,
-            psnr_db: psnr,
+            paired_psnr_before_db: before,
+            paired_psnr_db: psnr,
             report: &report,
         };
         writeln!(out, "{}", serde_json::to_string(&output)?)?;
@@ -213,6 +211,22 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
 }
 
 impl Args {
+    /// Refuses what cannot be done; the kind of the output, and the file of the run's state.
+    fn check(&self) -> Result<(OutputKind, PathBuf)> {
+        let (kind, state) = (OutputKind::of(&self.output)?, self.state());
+        if self.golden && kind != OutputKind::Packed {
+            bail!("--golden: `{}` is no packed .fmq file", self.output.display());
+        }
+        if self.net.dtype != NetPrecision::F32 {
+            bail!("--dtype {}: nets are tuned in f32", self.net.dtype.name());
+        }
+        atomic::check_target(&self.output)?;
+        if self.resume && !state.is_file() {
+            bail!("--resume: there is no stopped run `{}`", state.display());
+        }
+        Ok((kind, state))
+    }
+
     /// The solver of the trajectories.
     fn sampler(&self, device: &Device) -> Result<BatchSampler> {
         let method = self.ode_method;
@@ -233,6 +247,23 @@ impl Args {
         let guided = if self.cfg_scale == 0.0 { 1 } else { 2 };
         let bytes = CalibrationPoints::bytes([c, h, w], sampler.nfe().unwrap_or(200) * guided);
         let n = (self.trajectories as usize).min((MAX_POINTS / bytes.max(1)).max(1));
+        if let (Some(data), Some(dir)) = (self.data, &self.data_path) {
+            let set = data.open(dir, Split::Train, &data.folder_options())?;
+            if set.shape() != [c, h, w] {
+                let (found, drawn) = (set.shape(), [c, h, w]);
+                bail!("--data {data}: its images are {found:?}, the net draws {drawn:?}");
+            }
+            let classes = full.config().num_classes.unwrap_or(usize::MAX);
+            if set.classes() > classes {
+                bail!("--data {data}: it has {} classes, the net {classes}", set.classes());
+            }
+            let n = n * sampler.nfe().unwrap_or(200) * guided;
+            let bar = common.progress().bar("points", n as u64, "points");
+            let done = |n: usize| bar.inc(n as u64);
+            let points = CalibrationPoints::on_paths(full, &*set, n, common.seed, device, done)?;
+            bar.finish_and_clear();
+            return Ok(points);
+        }
         let bar = common.progress().bar("trajectories", n as u64, "img");
         let done = |n: usize| bar.inc(n as u64);
         let points =
@@ -288,32 +319,27 @@ impl Args {
         Ok(true)
     }
 
-    /// The policies by which the file has the size that is asked for.
-    fn allocate(
+    /// The policies of the tensors, by the file's size or the bits that are asked for.
+    fn policies(
         &self,
         net: &UNetConfig,
         tensors: &[(String, Tensor)],
         common: &Common,
-    ) -> Result<HashMap<String, TensorPolicy>> {
+    ) -> Result<Policies> {
         let net = PackedNet { config: net, self_test: self.golden };
-        let of = |bits, name: &str, shape: &[usize]| self.policy.of(self.scheme, bits, name, shape);
-        let fixed = |name: &str, shape: &[usize]| {
-            self.policy.keeps(name, shape).then(|| of(Bits::MAX, name, shape))
-        };
-        self.size.allocate(net, tensors, fixed, of, common)
-    }
-
-    /// The policy for a tensor: that of `--keep`, else more bits for the sensitive ones.
-    fn policy(&self, name: &str, shape: &[usize]) -> TensorPolicy {
-        let bits = self.size.bits.unwrap_or(Bits::MAX);
-        if !self.policy.keeps_any() && is_sensitive(name, shape) {
-            if shape.len() < 2 {
-                return TensorPolicy::F16;
+        let (scheme, policy) = (self.scheme, &self.policy);
+        let (seed, progress) = (common.seed, common.progress());
+        match (self.size.budget(tensors), self.size.bits) {
+            (None, Some(bits)) => {
+                tuned_policies(bits, scheme, policy, net, tensors, seed, progress)
             }
-            let bits = bits.max(Bits::new(SENSITIVE).unwrap_or(Bits::MAX));
-            return self.policy.of(self.scheme, bits, name, shape);
+            (budget, _) => {
+                let budget = budget.context("neither bits nor a size are given")?;
+                let choices =
+                    |name: &str, shape: &[usize]| policy.choices(scheme, Bits::MIN, name, shape);
+                policies_within(budget, net, tensors, choices, seed, progress)
+            }
         }
-        self.policy.of(self.scheme, bits, name, shape)
     }
 
     /// The run's state, beside the output.
@@ -327,31 +353,16 @@ impl Args {
     fn describe(&self, net: &UNetConfig, tensors: &[(String, Tensor)]) -> Result<String> {
         let (scheme, size) = (self.scheme, self.size.describe());
         Ok(format!(
-            "weights {} of {}, {scheme} at {size}, {}, {} trajectories, {}, {}, guidance {}",
+            "weights {} of {}, {scheme} at {size}, {}, {} trajectories, {}, {}, guidance {}, {}",
             fingerprint::of_weights(tensors)?,
             config::to_json(net),
             self.policy.differences().unwrap_or_default(),
             self.trajectories,
             self.ode_method,
             serde_json::to_string(&self.ode_options)?,
-            self.cfg_scale
+            self.cfg_scale,
+            self.data.map_or_else(|| "no data".into(), |data| data.to_string())
         ))
-    }
-
-    /// Writes the output; the report is that of the packed file.
-    fn write(&self, kind: OutputKind, tuner: &Tuner, net: &UNetConfig) -> Result<Report> {
-        if kind == OutputKind::Packed {
-            return Ok(tuner.write(&self.output, self.golden)?);
-        }
-        let report = tuner.report()?;
-        let (weights, json) = (tuner.weights()?, config::to_json(net));
-        let metadata = [(NET_KEY, json.as_str())];
-        if kind == OutputKind::Torch {
-            checkpoint::torch::save_tensors(&self.output, &weights)?;
-        } else {
-            checkpoint::safetensors::save(&self.output, &weights, &metadata)?;
-        }
-        Ok(report)
     }
 }
 

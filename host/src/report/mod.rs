@@ -2,10 +2,13 @@
 //!
 //! Everything here is a pure function of its arguments; no file is written, no net is run.
 
+use anyhow::Result;
 use fm_candle::analysis::bounds::{Bounds, Lipschitz};
 use fm_candle::analysis::inversion::Inversion;
 use fm_candle::analysis::latent::Latent;
 use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::cmd::method::QuantizeMethod;
 
 mod axis;
 mod chart;
@@ -54,6 +57,9 @@ pub(crate) struct Row {
     pub(crate) scheme: String,
     /// Bits of a code, 1 to 8.
     pub(crate) bits: u8,
+    /// Steps of tuning, where the row was tuned in the study.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) tune_steps: Option<u64>,
     /// Signal to quantization noise of the weights, `10 log₁₀(Σw² / Σ(w − q)²)`, in dB.
     #[serde(deserialize_with = "null_is_infinite")]
     pub(crate) sqnr_db: f64,
@@ -70,6 +76,9 @@ pub(crate) struct Row {
     pub(crate) psnr_db: f64,
     /// Half of its 95 % confidence interval, in dB.
     pub(crate) psnr_error: Option<f64>,
+    /// Mean over the pairs of each pair's PSNR, in dB; none where pairs are equal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) mean_psnr_db: Option<f64>,
     /// SSIM of the same pairs, at most 1.
     pub(crate) ssim: Option<f64>,
     /// Distance of the same pairs in unit-length features: mean of `|a/|a| - b/|b||²`, 0 to 4.
@@ -143,6 +152,13 @@ pub(crate) struct Summary {
     pub(crate) lipschitz: Option<Lipschitz>,
     /// Further remarks, a sentence each.
     pub(crate) notes: Vec<String>,
+}
+
+impl Row {
+    /// The scheme and what came after it.
+    pub(crate) fn method(&self) -> Result<QuantizeMethod> {
+        self.scheme.parse().map_err(anyhow::Error::msg)
+    }
 }
 
 /// The weights of one channel of one tensor, and the levels that schemes have for them.

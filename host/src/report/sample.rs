@@ -50,6 +50,7 @@ pub(super) fn rows() -> Vec<Row> {
         Row {
             scheme: scheme.into(),
             bits,
+            tune_steps: None,
             sqnr_db,
             mse: 0.01 * 10.0_f64.powf(-sqnr_db / 10.0),
             bits_per_weight: b + 0.31 + 0.02 * 2.0_f64.powf(b - 4.0),
@@ -57,6 +58,7 @@ pub(super) fn rows() -> Vec<Row> {
             ratio: 32.0 / (b + 0.33),
             psnr_db: 0.9 * sqnr_db + 4.0,
             psnr_error: Some(0.1),
+            mean_psnr_db: None,
             ssim: (bits > 2).then_some(1.0 - 0.9 * 10.0_f64.powf(-sqnr_db / 20.0)),
             fid: 9.41 + 900.0 * 10.0_f64.powf(-sqnr_db / 8.0),
             fid_error: Some(0.3),

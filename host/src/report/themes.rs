@@ -81,6 +81,13 @@ pub(super) fn pairs<'a>() -> Vec<Column<'a, Row>> {
         )
         .better(Lower),
         Column::new(
+            "mean PSNR dB",
+            "Mean over the samples of each one's PSNR against that of full precision",
+            Fixed(2),
+            |row: &Row| row.mean_psnr_db,
+        )
+        .better(Higher),
+        Column::new(
             "feature distance",
             "Mean squared distance of paired samples in unit-length features, 0 to 4",
             Significant(3),

@@ -19,7 +19,7 @@ pub(super) fn of(study: &Study, rows: &[Row]) -> Result<Option<Levels>> {
     };
     let mut levels = Vec::new();
     for row in rows.iter().filter(|row| row.bits <= MAX_BITS) {
-        let path = study.packed_path(row.scheme.parse()?, row.bits);
+        let path = study.packed_path(row.method()?, row.bits);
         let packed = Source::open(&path, false)?.load()?;
         let tensor =
             packed.tensor(name).with_context(|| format!("`{}`: {name}", path.display()))?;

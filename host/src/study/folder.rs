@@ -8,11 +8,11 @@ use anyhow::{Context, Result, bail};
 use fm_candle::atomic;
 use fm_candle::data::Images;
 use fm_candle::model::UNet;
-use quant_core::scheme::Scheme;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{SHOWN, Study, channel_levels, classes_in_turn, settings};
+use crate::cmd::method::{QuantizeMethod, Refinement};
 use crate::cmd::net::NetArgs;
 use crate::progress::Reporter;
 use crate::report::{Row, Summary, grid, html, plots, tables};
@@ -38,13 +38,16 @@ impl Study {
         };
         let there = match serde_json::from_slice::<Results>(&json) {
             Ok(results) => match settings::difference(&results.settings, settings) {
-                None => {
-                    return Ok(results
-                        .rows
-                        .into_iter()
-                        .filter(|row| self.has_files(row))
-                        .collect());
-                }
+                None => match self.tuned_otherwise(&results.rows) {
+                    None => {
+                        let rows = results.rows.into_iter();
+                        return Ok(rows.filter(|row| self.has_files(row)).collect());
+                    }
+                    Some(steps) => {
+                        let wanted = self.tune_steps;
+                        format!("holds rows tuned in {steps} steps, not {wanted}")
+                    }
+                },
                 Some(difference) => format!("holds another study: {difference}"),
             },
             Err(error) => format!("is not of this version's studies: {error}"),
@@ -55,25 +58,34 @@ impl Study {
         bail!("`{}` {there}; choose another -o, or remove that folder", path.display())
     }
 
+    /// Steps of a row that this study would tune in others.
+    fn tuned_otherwise(&self, rows: &[Row]) -> Option<u64> {
+        let tunes = |method: &QuantizeMethod| method.refinement == Some(Refinement::Tune);
+        if !self.methods.iter().any(tunes) {
+            return None;
+        }
+        rows.iter().filter_map(|row| row.tune_steps).find(|&steps| steps != self.tune_steps)
+    }
+
     fn has_files(&self, row: &Row) -> bool {
-        row.scheme.parse().is_ok_and(|scheme| {
-            self.grid_path(scheme, row.bits).exists() && self.packed_path(scheme, row.bits).exists()
+        row.scheme.parse().is_ok_and(|method| {
+            self.grid_path(method, row.bits).exists() && self.packed_path(method, row.bits).exists()
         })
     }
 
     /// The packed file of a row.
-    pub(super) fn packed_path(&self, scheme: Scheme, bits: u8) -> PathBuf {
-        self.dir.join(format!("packed/{scheme}_{bits}.fmq"))
+    pub(super) fn packed_path(&self, method: QuantizeMethod, bits: u8) -> PathBuf {
+        self.dir.join(format!("packed/{method}_{bits}.fmq"))
     }
 
     /// The net in it.
-    pub(super) fn packed_net(&self, scheme: Scheme, bits: u8) -> Result<UNet> {
-        let path = self.packed_path(scheme, bits);
+    pub(super) fn packed_net(&self, method: QuantizeMethod, bits: u8) -> Result<UNet> {
+        let path = self.packed_path(method, bits);
         NetArgs::plain(&path).with_dtype(self.dtype).build(&self.device, Reporter::silent())
     }
 
-    pub(super) fn grid_path(&self, scheme: Scheme, bits: u8) -> PathBuf {
-        self.dir.join(format!("grids/{scheme}_{bits}.png"))
+    pub(super) fn grid_path(&self, method: QuantizeMethod, bits: u8) -> PathBuf {
+        self.dir.join(format!("grids/{method}_{bits}.png"))
     }
 
     pub(super) fn write_report(&self, summary: &Summary, rows: &[Row]) -> Result<()> {
@@ -81,7 +93,7 @@ impl Study {
             |path: &Path| fs::read(path).with_context(|| format!("reading `{}`", path.display()));
         let grids = rows
             .iter()
-            .map(|row| read(&self.grid_path(row.scheme.parse()?, row.bits)))
+            .map(|row| read(&self.grid_path(row.method()?, row.bits)))
             .collect::<Result<Vec<_>>>()?;
         let full = read(&self.dir.join("grids/full.png"))?;
         let real = classes_in_turn(&self.real, SHOWN.0);

@@ -9,6 +9,7 @@
 //! | [`estimate`] | a number from several sets of samples, and how far chance moves it |
 //! | [`folder`] | what earlier runs left, and the files that are written |
 //! | [`channel_levels`] | the levels of a channel of weights, for histograms |
+//! | [`pack`] | the packed file of a row: by its scheme, with feedback, tuned |
 //! | [`mod@reference`] | what samples are compared with |
 //! | [`run`] | from a study to its rows |
 //! | [`settings`] | what a study was made with |
@@ -17,6 +18,7 @@ mod analyses;
 mod channel_levels;
 mod estimate;
 mod folder;
+mod pack;
 mod reference;
 mod run;
 mod settings;
@@ -31,9 +33,9 @@ use fm_candle::fid::FeatureNet;
 use fm_candle::model::UNetConfig;
 use fm_candle::sample::BatchSampler;
 use quant_core::bits::Bits;
-use quant_core::scheme::Scheme;
 
 pub(crate) use self::reference::Reference;
+use crate::cmd::method::QuantizeMethod;
 use crate::cmd::net::NetPrecision;
 use crate::cmd::policy::PolicyArgs;
 
@@ -48,8 +50,12 @@ pub(crate) struct Study {
     pub(crate) config: UNetConfig,
     /// Its weights in full precision.
     pub(crate) tensors: Vec<(String, Tensor)>,
-    /// Schemes, in the report's order.
-    pub(crate) schemes: Vec<Scheme>,
+    /// Schemes with what comes after them, in the report's order.
+    pub(crate) methods: Vec<QuantizeMethod>,
+    /// Steps of tuning, where a row is tuned here.
+    pub(crate) tune_steps: u64,
+    /// Packed files of tuned rows that need not be made here.
+    pub(crate) shipped: fn(QuantizeMethod, Bits) -> Option<&'static [u8]>,
     /// Bits of the codes.
     pub(crate) bits: Vec<Bits>,
     /// The options that give the policy of each tensor.

@@ -8,16 +8,15 @@ use fm_candle::analysis::paired;
 use fm_candle::fid::bootstrap::standard_error;
 use fm_candle::fid::{Statistics, fid};
 use fm_candle::model::UNet;
-use fm_candle::quantize::quantize_in_memory;
 use fm_candle::sample::{BatchSampler, start_noise, to_pixels};
 use fm_candle::{Tensor, atomic};
 use indicatif::ProgressBar;
 use quant_core::bits::Bits;
-use quant_core::scheme::Scheme;
 
 use super::analyses::{Analyses, Measured};
-use super::{SHOWN, Study, classes_in_turn, estimate, settings};
+use super::{SHOWN, Study, classes_in_turn, estimate, pack, settings};
 use crate::cmd::label::class_cycle;
+use crate::cmd::method::{QuantizeMethod, Refinement};
 use crate::cmd::net::build;
 use crate::cmd::sample::{image_shape, images};
 use crate::progress::Reporter;
@@ -42,15 +41,16 @@ impl Study {
             let path = self.dir.join(folder);
             fs::create_dir_all(&path).with_context(|| format!("creating `{}`", path.display()))?;
         }
-        let cells: Vec<(Scheme, Bits)> = self
-            .schemes
+        let cells: Vec<(QuantizeMethod, Bits)> = self
+            .methods
             .iter()
-            .flat_map(|&scheme| self.bits.iter().map(move |&bits| (scheme, bits)))
+            .flat_map(|&method| self.bits.iter().map(move |&bits| (method, bits)))
             .collect();
-        let is_known = |&(scheme, bits): &(Scheme, Bits)| {
-            known.iter().any(|row| row.scheme == scheme.name() && row.bits == bits.get())
+        let known_row = |(method, bits): (QuantizeMethod, Bits)| {
+            let name = method.to_string();
+            known.iter().find(|row| row.scheme == name && row.bits == bits.get())
         };
-        let missing = cells.iter().filter(|cell| !is_known(cell)).count();
+        let missing = cells.iter().filter(|&&cell| known_row(cell).is_none()).count();
         let total = (missing + 1) * self.n * self.seeds;
         let bar = progress.bar("full precision", total as u64, "img");
 
@@ -68,58 +68,58 @@ impl Study {
         let summary = self.summary(&full)?;
 
         let mut rows = Vec::with_capacity(cells.len());
-        for (scheme, bits) in cells {
-            bar.set_message(format!("{scheme}, {bits} bits"));
-            let found =
-                known.iter().find(|row| row.scheme == scheme.name() && row.bits == bits.get());
-            rows.push(match found {
+        for (method, bits) in cells {
+            bar.set_message(format!("{method}, {bits} bits"));
+            rows.push(match known_row((method, bits)) {
                 Some(row) => row.clone(),
-                None => self.row(scheme, bits, &full, &bar, progress)?,
+                None => self.row(method, bits, &full, &bar, progress)?,
             });
             self.save(&settings, &summary, &rows, &known)?;
         }
         bar.finish_and_clear();
-        for &scheme in &self.schemes {
-            self.compare_bits(scheme, &full, progress)?;
+        for &method in &self.methods {
+            self.compare_bits(method, &full, progress)?;
         }
         self.write_report(&summary, &rows)?;
         Ok((summary, rows))
     }
 
     /// A picture with a line of samples at full precision, then one for each number of bits.
-    fn compare_bits(&self, scheme: Scheme, full: &Full<'_>, progress: Reporter) -> Result<()> {
+    fn compare_bits(
+        &self,
+        method: QuantizeMethod,
+        full: &Full<'_>,
+        progress: Reporter,
+    ) -> Result<()> {
         let count = LINE.min(self.n);
         let noise = full.noise[0].narrow(0, 0, count)?;
         let mut bits = self.bits.clone();
         bits.sort_unstable_by(|a, b| b.cmp(a));
         let mut lines = vec![full.images[0].narrow(0, 0, count)?];
         for bits in bits {
-            let net = self.packed_net(scheme, bits.get())?;
+            let net = self.packed_net(method, bits.get())?;
             lines.push(self.sample(&net, &noise, &ProgressBar::hidden(), progress)?);
         }
         let all = Tensor::cat(&lines, 0)?;
         let (n, c, h, w) = all.dims4()?;
         let png = grid::png(&to_pixels(&all)?, [n, h, w, c], count, 2)?;
-        Ok(atomic::write(&self.dir.join(format!("grids/bits_{scheme}.png")), &png)?)
+        Ok(atomic::write(&self.dir.join(format!("grids/bits_{method}.png")), &png)?)
     }
 
     /// Quantizes, packs, samples from the packed file, and scores.
     fn row(
         &self,
-        scheme: Scheme,
+        method: QuantizeMethod,
         bits: Bits,
         full: &Full<'_>,
         bar: &ProgressBar,
         progress: Reporter,
     ) -> Result<Row> {
         let start = Instant::now();
-        let policy = |name: &str, shape: &[usize]| self.policy.of(scheme, bits, name, shape);
-        let (packed, report) = quantize_in_memory(&self.tensors, Some(&self.config), policy)?;
-        let path = self.packed_path(scheme, bits.get());
-        atomic::write(&path, &packed)?;
-        let net = self.packed_net(scheme, bits.get())?;
+        let report = self.pack(method, bits, bar)?;
+        let net = self.packed_net(method, bits.get())?;
         let samples = self.sample_all(&net, &full.noise, bar, progress)?;
-        atomic::write(&self.grid_path(scheme, bits.get()), &shown(&samples[0])?)?;
+        atomic::write(&self.grid_path(method, bits.get()), &shown(&samples[0])?)?;
         let weights = (report.mse * report.quantized_parameters as f64).sqrt();
         let measured = match &full.analyses {
             Some(analyses) => analyses.measure(&net, weights)?,
@@ -127,9 +127,11 @@ impl Study {
         };
 
         let features = self.features_of(&samples)?;
-        let (mut psnr, mut ssim, mut apart) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut psnr, mut mean_psnr) = (Vec::new(), Vec::new());
+        let (mut ssim, mut apart) = (Vec::new(), Vec::new());
         for (set, images) in samples.iter().enumerate() {
             psnr.push(paired::psnr(images, &full.images[set])?);
+            mean_psnr.push(paired::mean_psnr(images, &full.images[set])?);
             ssim.extend(paired::ssim(images, &full.images[set])?);
             let d = self.features.dim();
             apart.push(paired::feature_distance(&features[set], &full.features[set], d)?);
@@ -138,8 +140,9 @@ impl Study {
         let (psnr_db, psnr_error) = estimate::over_sets(&psnr, single);
         let (fid, fid_error) = self.fid(&features)?;
         Ok(Row {
-            scheme: scheme.name().into(),
+            scheme: method.to_string(),
             bits: bits.get(),
+            tune_steps: self.steps_of(method, bits),
             sqnr_db: report.sqnr_db.unwrap_or(f64::INFINITY),
             mse: report.mse,
             bits_per_weight: report.bits_per_weight,
@@ -147,6 +150,7 @@ impl Study {
             ratio: report.ratio,
             psnr_db,
             psnr_error,
+            mean_psnr_db: Some(estimate::over_sets(&mean_psnr, None).0).filter(|db| db.is_finite()),
             ssim: (!ssim.is_empty()).then(|| estimate::over_sets(&ssim, None).0),
             feature_distance: Some(estimate::over_sets(&apart, None).0),
             fid,
@@ -236,6 +240,9 @@ impl Study {
             "PSNR and SSIM (11 x 11 box window) compare samples with pixels in [0, 1].".to_string(),
         ];
         notes.extend(self.policy.differences().map(|it| format!("All rows with {it}.")));
+        if self.methods.iter().any(|method| method.refinement == Some(Refinement::Tune)) {
+            notes.push(pack::TUNED_ROWS.into());
+        }
         let analyses = full.analyses.as_ref();
         Ok(Summary {
             schema: SCHEMA,

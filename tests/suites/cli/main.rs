@@ -66,6 +66,15 @@ fn fails(dir: &Path, args: &[&str]) -> String {
     stderr
 }
 
+/// The weights of a file by name.
+fn weights(dir: &Path, name: &str) -> Vec<(String, Vec<f32>)> {
+    let mut tensors = checkpoint::load(&dir.join(name), true).unwrap().tensors;
+    tensors.sort_by(|(a, _), (b, _)| a.cmp(b));
+    let flat =
+        |(name, tensor): (String, Tensor)| (name, tensor.flatten_all().unwrap().to_vec1().unwrap());
+    tensors.into_iter().map(flat).collect()
+}
+
 fn names(dir: &Path) -> Vec<PathBuf> {
     let mut names: Vec<_> = fs::read_dir(dir).unwrap().map(|e| e.unwrap().path()).collect();
     names.sort();

@@ -1,5 +1,6 @@
 //! `fmq quantize`: every scheme and description, sizes that are the file's, refusals.
 
+use fm_candle::device::Device;
 use serde_json::Value;
 use std::fs;
 
@@ -304,4 +305,42 @@ fn calibrate_adds_scales_and_changes_nothing_else() {
     let error = fails(dir, &["calibrate", "net.safetensors", "-o", "d.fmq"]);
     assert!(error.contains("`net.safetensors`"), "{error}");
     assert!(!dir.join("d.fmq").exists());
+}
+
+#[test]
+fn feedback_brings_samples_nearer_in_a_file_of_the_same_size() {
+    let dir = folder();
+    let dir = dir.path();
+    let samples = |net: &str| -> Tensor {
+        ok(dir, &["sample", net, "-n", "8", "--steps", "4", "-o", "s.safetensors"]);
+        let file = checkpoint::load(&dir.join("s.safetensors"), true).unwrap();
+        file.tensors.into_iter().find(|(name, _)| name == "samples").unwrap().1
+    };
+    let full = samples("net.safetensors");
+    let error = |net: &str| -> f32 {
+        let error = (samples(net) - &full).unwrap().sqr().unwrap().mean_all().unwrap();
+        error.to_scalar().unwrap()
+    };
+    for (scheme, granularity) in [("lloyd-max", "auto"), ("ot", "channel")] {
+        let quantize = ["quantize", "net.safetensors", "--scheme", scheme, "--bits", "2"];
+        let quantize = [&quantize[..], &["--granularity", granularity]].concat();
+        ok(dir, &[&quantize[..], &["-o", "plain.fmq"]].concat());
+        ok(dir, &[&quantize[..], &["-o", "fed.fmq", "--feedback", "16"]].concat());
+        let [plain, fed] = ["plain.fmq", "fed.fmq"];
+        let size = |file: &str| fs::metadata(dir.join(file)).unwrap().len();
+        assert_eq!(size(plain), size(fed));
+        let (plain, fed) = (error(plain), error(fed));
+        assert!(fed < 0.7 * plain, "{scheme}: {fed} {plain}");
+        // The same weights in the other kinds of output.
+        let packed = weights(dir, "fed.fmq");
+        for output in ["fed.safetensors", "fed.pth"] {
+            ok(dir, &[&quantize[..], &["-o", output, "--feedback", "16"]].concat());
+            assert_eq!(weights(dir, output), packed, "{output}");
+        }
+    }
+    let list = [("a.weight".to_string(), Tensor::ones((4, 4), DType::F32, &Device::Cpu).unwrap())];
+    checkpoint::safetensors::save(&dir.join("list.safetensors"), &list, &[]).unwrap();
+    let quantize = ["quantize", "list.safetensors", "--scheme", "ot", "--bits", "2"];
+    let error = fails(dir, &[&quantize[..], &["-o", "x.fmq", "--feedback"]].concat());
+    assert!(error.contains("--feedback: it is not known which net"), "{error}");
 }

@@ -75,11 +75,8 @@ fn a_sweep_scores_packed_files_and_restarts_where_it_stopped() {
     assert!(error.contains("is not of this version's studies"), "{error}");
 }
 
-#[test]
-fn rows_hold_the_analyses_of_their_net() {
-    let folder = sweep_folder();
-    let dir = folder.path();
-    // A net that does something: the last convolution of a fresh one is zero.
+/// Makes the net do something: the last convolution of a fresh one is zero.
+fn fill_last_convolution(dir: &Path) {
     let mut file = checkpoint::load(&dir.join("net.safetensors"), true).unwrap();
     for (name, tensor) in &mut file.tensors {
         if name == "out.2.weight" {
@@ -91,7 +88,13 @@ fn rows_hold_the_analyses_of_their_net() {
     let net = config::to_json(&sweep_net());
     let metadata = [(checkpoint::NET_KEY, net.as_str())];
     checkpoint::safetensors::save(&dir.join("net.safetensors"), &file.tensors, &metadata).unwrap();
+}
 
+#[test]
+fn rows_hold_the_analyses_of_their_net() {
+    let folder = sweep_folder();
+    let dir = folder.path();
+    fill_last_convolution(dir);
     let found = sweep(dir, &["--bits", "2,8", "-n", "6", "--seeds", "2"]);
     let row = |scheme: &str, bits: u8| {
         let rows = found["rows"].as_array().unwrap().iter();
@@ -219,4 +222,45 @@ fn sets_that_do_not_fit_are_refused() {
         let error = refused(&format!("{command} --data mnist"));
         assert!(error.contains("(3, 28, 28)") && error.contains("(1, 28, 28)"), "{error}");
     }
+}
+
+#[test]
+fn refined_rows_stand_beside_their_scheme() {
+    let folder = sweep_folder();
+    let dir = folder.path();
+    fill_last_convolution(dir);
+    let schemes = ["--schemes", "lloyd-max,lloyd-max+feedback,lloyd-max+tune", "--no-analyses"];
+    let args = |steps: &'static str| {
+        let mut args: Vec<&str> = "sweep net.safetensors --data mnist --data-path . --bits 2 -n 4 \
+            -o out --json"
+            .split_whitespace()
+            .collect();
+        args.extend(schemes);
+        args.extend(["--tune-steps", steps]);
+        args
+    };
+    let found: Value = serde_json::from_str(&ok(dir, &args("5"))).unwrap();
+    let rows = found["rows"].as_array().unwrap();
+    let names: Vec<&str> = rows.iter().map(|row| row["scheme"].as_str().unwrap()).collect();
+    assert_eq!(names, ["lloyd-max", "lloyd-max+feedback", "lloyd-max+tune"]);
+    assert_eq!(rows[0]["packed_bytes"], rows[1]["packed_bytes"]);
+    let number = |row: &Value, key: &str| row[key].as_f64().unwrap();
+    assert!(number(&rows[1], "sqnr_db") < number(&rows[0], "sqnr_db"));
+    assert_eq!((&rows[1]["tune_steps"], &rows[2]["tune_steps"]), (&Value::Null, &5.into()));
+    for row in rows {
+        let name = format!("out/packed/{}_2.fmq", row["scheme"].as_str().unwrap());
+        let bytes = fs::metadata(dir.join(name)).unwrap().len();
+        assert_eq!(row["packed_bytes"].as_u64(), Some(bytes));
+        assert!(number(row, "mean_psnr_db") > 0.0);
+    }
+    let notes = found["summary"]["notes"].to_string();
+    assert!(notes.contains("Rows +tune keep vectors at 16 bits"), "{notes}");
+    // The same again is there already; other steps are another study.
+    let again: Value = serde_json::from_str(&ok(dir, &args("5"))).unwrap();
+    assert_eq!(again["rows"], found["rows"]);
+    let error = fails(dir, &args("6"));
+    assert!(error.contains("holds rows tuned in 5 steps, not 6"), "{error}");
+    let output = fmq(dir, &["sweep", "net.safetensors", "--data", "mnist", "--schemes", "ot+x"]);
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(stderr.contains("`+x` is not known; expected +feedback or +tune"), "{stderr}");
 }

@@ -1,0 +1,39 @@
+//! Points of a net's own trajectories, from its own noise: where its velocity is compared.
+
+use anyhow::Result;
+use fm_candle::device::Device;
+use fm_candle::model::UNetConfig;
+use fm_candle::sample::{BatchSampler, batch_size};
+use fm_candle::solver::{Method, SolverOptions, steps_grid};
+use fm_candle::train::Points;
+use fm_candle::tune::CalibrationPoints;
+use fm_candle::{DType, Tensor};
+
+use crate::cmd::net::build;
+use crate::cmd::sample::image_shape;
+
+/// Euler steps of a trajectory.
+const STEPS: usize = 8;
+
+/// `points` points of `trajectories` of the net of `tensors`.
+pub(crate) fn own_points(
+    config: &UNetConfig,
+    tensors: &[(String, Tensor)],
+    trajectories: usize,
+    points: usize,
+    seed: u64,
+) -> Result<Points> {
+    let device = Device::Cpu;
+    let full = build(config, tensors.to_vec(), &device, DType::F32)?;
+    let sampler = BatchSampler {
+        method: Method::Euler,
+        grid: steps_grid(STEPS)?,
+        options: SolverOptions::default(),
+        cfg_scale: 0.0,
+        batch_size: batch_size(&device),
+    };
+    let (c, h, w) = image_shape(config)?;
+    let all =
+        CalibrationPoints::draw(&full, &sampler, [c, h, w], trajectories, seed, &device, |_| {})?;
+    Ok(all.batch(seed, 0, points, &device)?)
+}

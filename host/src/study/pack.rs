@@ -1,0 +1,109 @@
+//! The packed file of a row: by its scheme alone, with error feedback, or tuned.
+
+use anyhow::Result;
+use fm_candle::quantize::{QuantizedNet, Report, TensorPolicy, quantize_in_memory};
+use fm_candle::sample::{BatchSampler, batch_size};
+use fm_candle::solver::{Method, SolverOptions, steps_grid};
+use fm_candle::tune::{CalibrationPoints, TuneConfig, Tuner};
+use fm_candle::{DType, atomic};
+use indicatif::ProgressBar;
+use quant_core::bits::Bits;
+use quant_core::scheme::Scheme;
+
+use super::Study;
+use crate::cmd::feedback::{self, tuning_start};
+use crate::cmd::method::{QuantizeMethod, Refinement};
+use crate::cmd::net::build;
+use crate::cmd::sample::image_shape;
+use crate::cmd::size::tuned_policies;
+use crate::progress::Reporter;
+
+/// What differs in the rows that are tuned, for people.
+pub(super) const TUNED_ROWS: &str = "Rows +tune keep vectors at 16 bits and, unless --keep says otherwise, \
+    have more bits where the velocity needs them, 0.7 per weight in all; their codebooks are those of \
+    --granularity auto.";
+
+/// Midpoint steps of the trajectories that a row is tuned along, two points each.
+const STEPS: usize = 10;
+/// Trajectories, at most.
+const TRAJECTORIES: u64 = 1024;
+
+impl Study {
+    /// Quantizes the net and writes the row's packed file; what it holds.
+    pub(super) fn pack(
+        &self,
+        method: QuantizeMethod,
+        bits: Bits,
+        bar: &ProgressBar,
+    ) -> Result<Report> {
+        let path = self.packed_path(method, bits.get());
+        let scheme = method.scheme;
+        let net = match (method.refinement, (self.shipped)(method, bits)) {
+            (_, Some(file)) => QuantizedNet::of_packed(file, &self.tensors, scheme.name())?,
+            (Some(Refinement::Tune), None) => self.tune(scheme, bits, bar)?,
+            (Some(Refinement::Feedback), None) => {
+                let policy =
+                    |name: &str, shape: &[usize]| self.policy.of(scheme, bits, name, shape);
+                self.feed_back(scheme, policy)?
+            }
+            (None, None) => {
+                let policy =
+                    |name: &str, shape: &[usize]| self.policy.of(scheme, bits, name, shape);
+                let (packed, report) =
+                    quantize_in_memory(&self.tensors, Some(&self.config), policy)?;
+                atomic::write(&path, &packed)?;
+                return Ok(report);
+            }
+        };
+        Ok(net.write(&path, false)?)
+    }
+
+    /// Steps that a row is tuned for in this study; none where it is not, or was before.
+    pub(super) fn steps_of(&self, method: QuantizeMethod, bits: Bits) -> Option<u64> {
+        let tuned = method.refinement == Some(Refinement::Tune);
+        (tuned && (self.shipped)(method, bits).is_none()).then_some(self.tune_steps)
+    }
+
+    fn feed_back(
+        &self,
+        scheme: Scheme,
+        policy: impl Fn(&str, &[usize]) -> TensorPolicy,
+    ) -> Result<QuantizedNet> {
+        let (config, tensors) = (&self.config, &self.tensors);
+        let (trajectories, silent) = (feedback::TRAJECTORIES, Reporter::silent());
+        feedback::round(config, tensors, trajectories, scheme, policy, self.seed, silent)
+    }
+
+    /// Tunes the net for as many steps as a row gets.
+    fn tune(&self, scheme: Scheme, bits: Bits, bar: &ProgressBar) -> Result<QuantizedNet> {
+        let policy = self.policy.for_tuning();
+        let (steps, seed, device) = (self.tune_steps, self.seed, &self.device);
+        let (net, tensors, silent) = (&self.config, &self.tensors, Reporter::silent());
+        let policies = tuned_policies(bits, scheme, &policy, net.into(), tensors, seed, silent)?;
+        let policy = |name: &str, _: &[usize]| policies[name];
+        let start = tuning_start(net, tensors, steps, scheme, policy, seed, silent)?;
+        let config = TuneConfig { steps, seed, ..TuneConfig::default() };
+        let sampler = BatchSampler {
+            method: Method::Midpoint,
+            grid: steps_grid(STEPS)?,
+            options: SolverOptions::default(),
+            cfg_scale: 0.0,
+            batch_size: batch_size(device),
+        };
+        let points = steps.saturating_mul(config.batch_size as u64);
+        let trajectories = points.div_ceil(2 * STEPS as u64).min(TRAJECTORIES);
+        let trajectories = usize::try_from(trajectories)?;
+        let full = build(&self.config, self.tensors.clone(), device, DType::F32)?;
+        let (c, h, w) = image_shape(&self.config)?;
+        let shape = [c, h, w];
+        let points =
+            CalibrationPoints::draw(&full, &sampler, shape, trajectories, seed, device, |_| {})?;
+        let mut tuner = Tuner::new(&start, &self.tensors, config, device)?;
+        while tuner.steps() < steps {
+            tuner.step(&points)?;
+            let done = tuner.steps();
+            bar.set_message(format!("{scheme}+tune, {bits} bits, step {done} of {steps}"));
+        }
+        Ok(tuner.quantized()?)
+    }
+}
