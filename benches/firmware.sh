@@ -33,6 +33,15 @@ for net in mnist-micro mnist-small; do
     done
 done
 
+# The tuned nets that the command carries, and full precision to compare them with.
+mkdir "$work/tuned"
+for bits in 2 3; do
+    "$root/target/release/fmq" --quiet calibrate "$root/host/assets/mnist-micro-tuned-$bits.fmq" \
+        -o "$work/tuned/mnist-micro-tuned-$bits.fmq" >/dev/null
+done
+"$root/target/release/fmq" --quiet quantize "$root/host/assets/mnist-micro.safetensors" --scheme ot --bits 8 \
+    --keep '*=32' -o "$work/tuned/full.fmq" >/dev/null
+
 # run MACHINE TARGET PROGRAM MODEL WORDS...
 run() {
     local machine=$1 program=$firmware/target/$2/release/$3 model=$4 words=enable=on,target=native,chardev=console
@@ -77,6 +86,13 @@ done
 
 printf '\nImages of integers beside those of floats, 100 each:\n\n```text\n'
 "$root/target/release/integers" 100 "$work"/*.fmq | sed "s|$work/||"
+echo '```'
+printf '\nImages of integers beside those of full precision in floats, 100 each:\n\n```text\n'
+"$root/target/release/integers" 100 --to "$work/tuned/full.fmq" "$work"/mnist-micro-[23].fmq \
+    "$work"/tuned/mnist-micro-tuned-*.fmq | sed "s|$work/||"
+echo '```'
+printf '\nClass 7, seed 42, tuned at 2 bits, integers:\n\n```text\n'
+run "${m4[@]}" digit "$work/tuned/mnist-micro-tuned-2.fmq" 7 42 "$steps" integer
 echo '```'
 
 # A line for each layer: who, side, channels from and to, kernel, instructions, multiplications, bytes in flash.

@@ -86,6 +86,30 @@ fn images_stay_those_of_floats() {
     }
 }
 
+#[test]
+fn tuned_nets_of_few_bits_draw_the_digits_of_full_precision() {
+    let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("../host/assets");
+    let net = checkpoint::load(&assets.join("mnist-micro.safetensors"), false).unwrap();
+    let config = config::from_json(net.net().unwrap()).unwrap();
+    let (full, _) =
+        quantize_in_memory(&net.tensors, Some(&config), |_, _| TensorPolicy::F32).unwrap();
+    for (bits, least) in [(2, 22.0), (3, 26.0)] {
+        let tuned = std::fs::read(assets.join(format!("mnist-micro-tuned-{bits}.fmq"))).unwrap();
+        let tuned = calibrate(&tuned, BY, || {}).unwrap();
+        let plain = embedded("mnist-micro", bits, false);
+        let mut means = [0.0; 2];
+        for label in 0..10 {
+            let (floats, _) = draw(&full, Precision::Float, 42, label);
+            for (mean, file) in means.iter_mut().zip([&tuned, &plain]) {
+                *mean += psnr(&floats, &draw(file, Precision::Integer, 42, label).0) / 10.0;
+            }
+        }
+        let [tuned, plain] = means;
+        println!("mnist-micro, {bits} bits: tuned {tuned:.1} dB, else {plain:.1}");
+        assert!(tuned > least && tuned > plain + 6.0, "{bits} bits: {tuned} {plain}");
+    }
+}
+
 /// Every kind of layer, and every way in which weights are stored.
 #[test]
 fn every_net_stays_close_to_its_floats() {

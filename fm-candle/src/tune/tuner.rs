@@ -9,12 +9,17 @@ use serde::{Deserialize, Serialize};
 use super::matrix::TunedMatrix;
 use super::points::CalibrationPoints;
 use crate::error::{Error, Result};
-use crate::model::{RandomInit, UNet};
+use crate::model::{Mode, RandomInit, UNet};
+use crate::path::loss;
 use crate::quantize::{PackedTensor, QuantizedNet};
 use crate::train::{AdamW, AdamWConfig, Regression, TrainPrecision};
 
 /// Part of the steps in which the learning rates rise from nearly 0.
 const WARM_UP: f64 = 0.05;
+
+/// Batches at which [`Tuner::error`] is measured, and their points.
+const ERROR_BATCHES: u64 = 8;
+const ERROR_BATCH: usize = 32;
 
 /// Settings of a tuning run.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -200,6 +205,22 @@ impl Tuner {
         self.step += 1;
         self.refresh()?;
         Ok(loss)
+    }
+
+    /// Mean squared error of the velocity at 256 of `points`, always the same.
+    ///
+    /// # Errors
+    /// An allocation that fails on the device.
+    pub fn error(&self, points: &CalibrationPoints) -> Result<f64> {
+        let mut sum = 0.0;
+        for batch in 0..ERROR_BATCHES {
+            let (seed, step) = (self.config.seed, u64::MAX - batch);
+            let points = points.batch(seed, step, ERROR_BATCH, &self.device)?;
+            let label = points.label.as_ref();
+            let v = self.net().forward(&points.x, &points.t, label, None, Mode::Eval)?;
+            sum += f64::from(loss(&v, &points.u)?.to_scalar::<f32>()?);
+        }
+        Ok(sum / ERROR_BATCHES as f64)
     }
 
     /// Puts the weights that the parts make into the net.

@@ -99,11 +99,13 @@ impl Study {
         let points =
             CalibrationPoints::draw(&full, &sampler, shape, trajectories, seed, device, |_| {})?;
         let mut tuner = Tuner::new(&start, &self.tensors, config, device)?;
+        let before = tuner.error(&points)?;
         while tuner.steps() < steps {
             tuner.step(&points)?;
             let done = tuner.steps();
             bar.set_message(format!("{scheme}+tune, {bits} bits, step {done} of {steps}"));
         }
-        Ok(tuner.quantized()?)
+        // Few steps may leave many bits worse than they were.
+        if tuner.error(&points)? > before { Ok(start) } else { Ok(tuner.quantized()?) }
     }
 }
