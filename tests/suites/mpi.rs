@@ -20,7 +20,7 @@ use fm_candle::checkpoint;
 use fm_candle::data::{Images, mnist};
 use fm_candle::device::Device;
 use fm_candle::fid::inception::Inception;
-use fm_candle::model::{RandomInit, UNetConfig, config};
+use fm_candle::model::{RandomInit, UNet, UNetConfig, config};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -68,6 +68,20 @@ fn folder() -> TempDir {
     };
     fs::write(path.join("tiny.json"), config::to_json(&net)).unwrap();
     dir
+}
+
+/// Adds a net of `tiny.json` that does something, `net.safetensors`.
+fn save_net(dir: &Path) {
+    let json = fs::read_to_string(dir.join("tiny.json")).unwrap();
+    let mut initial = RandomInit::new(3, &Device::Cpu);
+    UNet::new(&config::from_json(&json).unwrap(), &mut initial).unwrap();
+    let tensors: Vec<_> = initial
+        .vars
+        .iter()
+        .map(|(name, var)| (name.clone(), (var.as_tensor().detach() + 0.01).unwrap()))
+        .collect();
+    let metadata = [(checkpoint::NET_KEY, json.as_str())];
+    checkpoint::safetensors::save(&dir.join("net.safetensors"), &tensors, &metadata).unwrap();
 }
 
 /// A running program, which neither outlives its test nor hangs it.
@@ -345,4 +359,30 @@ fn an_error_of_one_process_ends_all() {
     assert!(said.contains("do not all train the same run"), "{said}");
     let said = Job::pair(dir, &with("--lr=1e30")).fails();
     assert!(said.contains("the loss is") && said.contains("images ["), "{said}");
+}
+
+#[test]
+fn two_processes_tune_as_one_does() {
+    let dir = folder();
+    let dir = dir.path();
+    save_net(dir);
+    let tune = "tune net.safetensors --bits=2 --keep=*bias=16 --steps=3 --batch-size=5 --trajectories=2 --code-lr=0 \
+        --threads=1 --device=cpu -o";
+    let tune: Vec<&str> = tune.split_whitespace().collect();
+    Job::start(FMQ, dir, &[&tune[..], &["alone.fmq"]].concat()).ok();
+    let mpirun = ["--allow-run-as-root", "--oversubscribe", "--bind-to", "none", "-n", "2", FMQ];
+    let said = Job::start("mpirun", dir, &[&mpirun[..], &tune, &["two.fmq"]].concat()).ok();
+    // The first alone speaks and writes.
+    assert_eq!(said.matches("wrote `two.fmq`").count(), 1, "{said}");
+    let load = |name: &str| checkpoint::load(&dir.join(name), true).unwrap().tensors;
+    for ((name, alone), (_, two)) in load("alone.fmq").iter().zip(load("two.fmq")) {
+        let off = (alone - two).unwrap().abs().unwrap().max_all().unwrap();
+        assert!(off.to_scalar::<f32>().unwrap() < 1e-3, "{name}");
+    }
+    // A process of another run ends both.
+    let other = ["--allow-run-as-root", "--oversubscribe", "--bind-to", "none", "-n", "1", FMQ];
+    let parts = [&other[..], &tune, &["x.fmq", ":", "-n", "1", FMQ], &tune, &["x.fmq", "--lr=1"]];
+    let said = Job::start("mpirun", dir, &parts.concat()).fails();
+    assert!(said.contains("do not all tune the same run"), "{said}");
+    assert!(!dir.join("x.fmq").exists());
 }

@@ -1,6 +1,7 @@
 //! The state of a tuning run: the net, the parts of its weights, their optimizers.
 
 use core::f64::consts::PI;
+use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor, Var};
 use half::f16;
@@ -11,6 +12,7 @@ use super::points::CalibrationPoints;
 use crate::error::{Error, Result};
 use crate::model::{Mode, RandomInit, UNet};
 use crate::path::loss;
+use crate::process_group::{self, ProcessGroup, SingleProcess};
 use crate::quantize::{PackedTensor, QuantizedNet};
 use crate::train::{AdamW, AdamWConfig, Regression, TrainPrecision};
 
@@ -79,6 +81,7 @@ pub struct Tuner {
     pub(super) latents: ParameterGroup,
     scheme: &'static str,
     pub(super) step: u64,
+    group: Arc<dyn ProcessGroup>,
     device: Device,
 }
 
@@ -141,10 +144,36 @@ impl Tuner {
             latents: ParameterGroup::new(latents)?,
             scheme: start.scheme(),
             step: 0,
+            group: Arc::new(SingleProcess),
             device: device.clone(),
         };
         tuner.refresh()?;
         Ok(tuner)
+    }
+
+    /// This run as one process of several, each of which takes its share of a step's points.
+    ///
+    /// # Errors
+    /// Fewer points in a step than processes; processes that are not all of one run and at the same step.
+    pub fn with_group(self, group: Arc<dyn ProcessGroup>) -> Result<Self> {
+        let (size, points) = (group.rank().size, self.config.batch_size);
+        if points < size {
+            let reason = format!("steps of {points} points are too few for {size} processes");
+            return Err(Error::Config(reason));
+        }
+        let (config, step, on_cpu) = (&self.config, self.step, self.device.is_cpu());
+        if !group.all_equal(&format!("{config:?} {step} {on_cpu}"))? {
+            return Err(Error::Config(format!(
+                "the {size} processes do not all tune the same run from the same step; this one is \
+                 at step {step}: give all the same arguments and files, and a GPU or none"
+            )));
+        }
+        Ok(Self { group, ..self })
+    }
+
+    /// The processes that tune together.
+    pub fn group(&self) -> &dyn ProcessGroup {
+        &*self.group
     }
 
     /// The quantized net as it stands.
@@ -169,7 +198,14 @@ impl Tuner {
     pub fn step(&mut self, points: &CalibrationPoints) -> Result<f64> {
         let TuneConfig { seed, batch_size, .. } = self.config;
         let batch = points.batch(seed, self.step, batch_size, &self.device)?;
-        let loss = self.regression.accumulate(&batch, 1.0, |_| None)?;
+        let rank = self.group.rank();
+        let (first, last) = rank.share(batch_size);
+        let part = ((last - first) * rank.size) as f64 / batch_size as f64;
+        let own = batch.narrow(first, last - first)?;
+        let loss = self.regression.accumulate(&own, part, |_| None)?;
+        let loss = process_group::mean(&self.group, loss * part)?;
+        let Regression { vars, pending, .. } = &mut self.regression;
+        process_group::average(&self.group, vars, pending)?;
         if !loss.is_finite() {
             let step = self.step;
             return Err(Error::Config(format!("the error is {loss} in step {step} of the tuning")));
@@ -273,5 +309,79 @@ impl TunedFloats {
             if self.half { f16::from_f32(value).clamp(f16::MIN, f16::MAX).to_f32() } else { value }
         };
         Ok(self.values.to_vec1::<f32>()?.into_iter().map(round).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use quant_core::bits::Bits;
+    use quant_core::quantize::QuantizeOptions;
+    use quant_core::scheme::Scheme;
+
+    use super::*;
+    use crate::model::UNetConfig;
+    use crate::process_group::threads;
+    use crate::quantize::TensorPolicy;
+    use crate::sample::BatchSampler;
+    use crate::solver::{Method, SolverOptions, uniform_grid};
+
+    /// Losses of three steps as one of some processes, and the weights after them.
+    fn tune(group: &Arc<dyn ProcessGroup>, batch_size: usize) -> Result<(Vec<f64>, Vec<f32>)> {
+        let config = UNetConfig {
+            in_channels: 1,
+            out_channels: 1,
+            model_channels: 32,
+            num_res_blocks: 1,
+            attention_resolutions: [].into(),
+            channel_mult: [1.0].into(),
+            ..UNetConfig::default()
+        };
+        let mut weights = RandomInit::new(1, &Device::Cpu);
+        let net = UNet::new(&config, &mut weights)?;
+        let tensors: Vec<(String, Tensor)> = weights
+            .vars
+            .iter()
+            .map(|(name, var)| (name.clone(), var.as_tensor().copy().unwrap()))
+            .collect();
+        for (name, var) in &weights.vars {
+            if name == "out.2.weight" {
+                var.set(&(var.as_tensor() + 0.1)?)?;
+            }
+        }
+        let sampler = BatchSampler {
+            method: Method::Euler,
+            grid: uniform_grid(0.25)?,
+            options: SolverOptions::default(),
+            cfg_scale: 0.0,
+            batch_size: 4,
+        };
+        let points =
+            CalibrationPoints::draw(&net, &sampler, [1, 8, 8], 8, 7, &Device::Cpu, |_| {})?;
+        let options = QuantizeOptions::new(Scheme::LloydMax, Bits::new(2).unwrap());
+        let start = QuantizedNet::nearest(&config, &tensors, "lloyd-max", |_, shape| {
+            if shape.len() < 2 { TensorPolicy::F16 } else { TensorPolicy::Quantize(options) }
+        })?;
+        let settings = TuneConfig { steps: 3, batch_size, ..TuneConfig::default() };
+        let tuner = Tuner::new(&start, &tensors, settings, &Device::Cpu)?;
+        let mut tuner = tuner.with_group(Arc::clone(group))?;
+        let losses = (0..3).map(|_| tuner.step(&points)).collect::<Result<_>>()?;
+        let weights = tuner.quantized()?.weights()?;
+        let values = weights.iter().map(|(_, tensor)| tensor.flatten_all()?.to_vec1::<f32>());
+        Ok((losses, values.collect::<candle_core::Result<Vec<_>>>()?.concat()))
+    }
+
+    #[test]
+    fn several_processes_share_a_step_s_points() {
+        let alone = threads::run(1, |group| tune(&group, 8).unwrap()).remove(0);
+        assert!(alone.0[0] > 0.0);
+        let three = threads::run(3, |group| tune(&group, 8).unwrap());
+        for (losses, weights) in &three {
+            for (found, expected) in losses.iter().zip(&alone.0) {
+                assert!((found - expected).abs() < 1e-5 * expected, "{found} {expected}");
+            }
+            assert_eq!(weights, &three[0].1, "the same bits in each");
+        }
+        let error = threads::run(3, |group| tune(&group, 2).err().unwrap().to_string());
+        assert!(error[0].contains("2 points are too few for 3 processes"), "{error:?}");
     }
 }

@@ -19,6 +19,7 @@ pub(crate) mod ode;
 pub(crate) mod output;
 mod own_points;
 pub(crate) mod policy;
+mod processes;
 pub(crate) mod quantize;
 pub(crate) mod sample;
 pub(crate) mod shell;

@@ -18,12 +18,11 @@ use serde_json::{Map, Value};
 use crate::cmd::folder;
 use crate::cmd::images;
 use crate::cmd::images::named;
-use crate::common::{Common, one_line};
+use crate::common::Common;
 mod args;
 mod fid;
 mod journal;
 mod namespace;
-mod processes;
 mod resume;
 mod run;
 mod setup;
@@ -33,19 +32,11 @@ use self::fid::Fid;
 use self::journal::Journal;
 use self::run::TrainRun;
 use self::setup::Setup;
+use crate::cmd::processes;
 use crate::cmd::signals::Signals;
 
 pub(crate) fn run(args: &Args, common: &Common) -> Result<()> {
-    let group = processes::join()?;
-    let result = run_as(args, common, &group);
-    if let Err(error) = &result
-        && group.rank().size > 1
-    {
-        let line = one_line(error);
-        eprintln!("error: process {} of {}: {line}", group.rank().index, group.rank().size);
-        group.abort();
-    }
-    result
+    processes::together(|group| run_as(args, common, group))
 }
 
 /// The run of one process among those that train together.

@@ -4,6 +4,7 @@ use core::time::Duration;
 use std::fs;
 use std::io::Write;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
@@ -11,6 +12,7 @@ use fm_candle::analysis::paired;
 use fm_candle::data::{Dataset, Split};
 use fm_candle::device::Device;
 use fm_candle::model::{UNet, UNetConfig, config};
+use fm_candle::process_group::ProcessGroup;
 use fm_candle::quantize::{PackedNet, Report};
 use fm_candle::sample::{BatchSampler, batch_size, start_noise};
 use fm_candle::solver::Method;
@@ -25,6 +27,7 @@ use crate::cmd::label::class_cycle;
 use crate::cmd::net::{NetArgs, NetPrecision, build};
 use crate::cmd::ode::OdeOptions;
 use crate::cmd::policy::PolicyArgs;
+use crate::cmd::processes;
 use crate::cmd::quantize::OutputKind;
 use crate::cmd::sample::{finite, image_shape};
 use crate::cmd::signals::Signals;
@@ -121,10 +124,21 @@ struct TuneJson<'a> {
 }
 
 pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<()> {
+    processes::together(|group| run_as(args, common, group, out))
+}
+
+/// The run of one process among those that tune together; the first alone writes.
+fn run_as(
+    args: &Args,
+    common: &Common,
+    group: &Arc<dyn ProcessGroup>,
+    out: &mut dyn Write,
+) -> Result<()> {
+    let is_first = group.rank().index == 0;
     let (kind, state) = args.check()?;
     let signals = Signals::watch().context("watching for signals")?;
-    let (progress, start) = (common.progress(), Instant::now());
-    let device = common.device()?;
+    let (progress, start) = (common.progress_of(group.rank()), Instant::now());
+    let device = common.device_for(processes::local())?;
     let (source, net) = args.net.open(progress)?;
     let tensors = source.load()?.tensors;
     let shapes = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor.dims()));
@@ -156,6 +170,7 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
     if args.resume {
         tuner.take_up(&state, &of).context("--resume")?;
     }
+    let mut tuner = tuner.with_group(Arc::clone(group))?;
     progress.line(&format!(
         "{} points; {} at {}: paired PSNR {before:.2} dB",
         points.count(),
@@ -165,7 +180,12 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
     if args.resume {
         progress.line(&format!("goes on at step {} of {}", tuner.steps(), tuner.config().steps));
     }
-    let save = |tuner: &Tuner| Ok(tuner.save(&state, &of)?);
+    let save = |tuner: &Tuner| -> Result<()> {
+        if is_first {
+            tuner.save(&state, &of)?;
+        }
+        Ok(())
+    };
     if !args.tune(&mut tuner, &points, &held_out, save, &signals, progress)? {
         progress.line(&format!(
             "stopped by a signal at step {} of {}, saved; go on with --resume",
@@ -179,6 +199,9 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
         if found < before { (before, quantized) } else { (found, tuner.quantized()?) };
     if found < before {
         progress.line(&format!("that led to {found:.2} dB: the net is left as it was before"));
+    }
+    if !is_first {
+        return Ok(());
     }
     let report = kind.write(&args.output, &tuned, &net, args.golden)?;
     if state.exists() {
@@ -289,7 +312,7 @@ impl Args {
         let (start, mut saved) = (Instant::now(), Instant::now());
         let (mut error, mut psnr) = (f64::NAN, String::new());
         while tuner.steps() < tuner.config().steps {
-            if signals.asked() {
+            if tuner.group().any(signals.asked())? {
                 save(tuner)?;
                 return Ok(false);
             }
@@ -299,8 +322,9 @@ impl Args {
             if let Some(minutes) = self.minutes
                 && step == MEASURED_STEPS
             {
-                let part = start.elapsed().as_secs_f64() / (60.0 * minutes);
-                tuner.set_duration(part);
+                let mut part = [start.elapsed().as_secs_f64() / (60.0 * minutes)];
+                tuner.group().broadcast(0, &mut part)?;
+                tuner.set_duration(part[0]);
                 bar.set_length(tuner.config().steps);
             }
             bar.inc(1);

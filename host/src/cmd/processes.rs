@@ -1,5 +1,5 @@
-//! The processes that `mpirun` or `srun` has started to train together; those of other launchers, which
-//! would each train alone, and all into the same files.
+//! The processes that `mpirun` or `srun` has started to train or tune together; those of other launchers,
+//! which would each do it alone, and all into the same files.
 
 use std::env;
 use std::sync::Arc;
@@ -7,9 +7,25 @@ use std::sync::Arc;
 use anyhow::{Result, bail};
 use fm_candle::process_group::{ProcessGroup, SingleProcess};
 
+use crate::common::one_line;
+
+/// Runs this process's part of a command; where it cannot go on, all end.
+pub(crate) fn together(run: impl FnOnce(&Arc<dyn ProcessGroup>) -> Result<()>) -> Result<()> {
+    let group = join()?;
+    let result = run(&group);
+    if let Err(error) = &result
+        && group.rank().size > 1
+    {
+        let line = one_line(error);
+        eprintln!("error: process {} of {}: {line}", group.rank().index, group.rank().size);
+        group.abort();
+    }
+    result
+}
+
 /// This process among those that were started with it; MPI runs only where there are several, so
 /// that a process alone needs no MPI at work.
-pub(super) fn join() -> Result<Arc<dyn ProcessGroup>> {
+fn join() -> Result<Arc<dyn ProcessGroup>> {
     match started(number) {
         0 | 1 => match strangers(number) {
             None => Ok(Arc::new(SingleProcess)),
@@ -32,7 +48,7 @@ pub(super) fn join() -> Result<Arc<dyn ProcessGroup>> {
 }
 
 /// This process's number among those on its machine, from 0.
-pub(super) fn local() -> usize {
+pub(crate) fn local() -> usize {
     let names = ["OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "SLURM_LOCALID"];
     let several = started(number) > 1;
     names.into_iter().find_map(number).filter(|_| several).unwrap_or(0)
