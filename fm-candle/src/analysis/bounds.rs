@@ -265,6 +265,7 @@ mod tests {
     use candle_core::Device;
 
     use super::*;
+    use crate::model::config::tiny;
     use crate::model::{RandomInit, StateDict};
     use crate::sample::start_noise;
     use crate::solver::{Method, SolverOptions, uniform_grid};
@@ -291,23 +292,10 @@ mod tests {
         assert!((found - 2.0).abs() < 0.02, "{found}");
     }
 
-    fn config() -> UNetConfig {
-        UNetConfig {
-            in_channels: 1,
-            out_channels: 1,
-            model_channels: 32,
-            num_res_blocks: 1,
-            attention_resolutions: [].into(),
-            channel_mult: [1.0].into(),
-            image_size: Some(8),
-            ..UNetConfig::default()
-        }
-    }
-
     /// A net whose last convolution, zero at the start, does something.
     fn tensors() -> Vec<(String, Tensor)> {
         let mut initial = RandomInit::new(5, &Device::Cpu);
-        UNet::new(&config(), &mut initial).unwrap();
+        UNet::new(&tiny(), &mut initial).unwrap();
         let stir = |(i, (name, var)): (usize, (String, Var))| {
             let mut noise = vec![0f32; var.elem_count()];
             Domain::Analysis.stream(9).fill_normal(i as u64, 0, &mut noise);
@@ -328,7 +316,7 @@ mod tests {
         };
         let tensors = tensors();
         let build = |tensors: Vec<(String, Tensor)>| {
-            UNet::new(&config(), &mut StateDict::new(tensors, &Device::Cpu)).unwrap()
+            UNet::new(&tiny(), &mut StateDict::new(tensors, &Device::Cpu)).unwrap()
         };
         let full_net = build(tensors.clone());
         let shift = |(name, tensor): &(String, Tensor)| {
@@ -346,7 +334,7 @@ mod tests {
         let (a, b) = (states(&full_net), states(&other_net));
         let full = Trajectories { sampler: &sampler, states: &a, labels: None };
         let quantized = Trajectories { sampler: &sampler, states: &b, labels: None };
-        let constants = Lipschitz::estimate(&config(), &tensors, &full, || {}).unwrap();
+        let constants = Lipschitz::estimate(&tiny(), &tensors, &full, || {}).unwrap();
         assert!(constants.x.iter().chain(&constants.theta).all(|&l| l > 1e-3), "{constants:?}");
         let bounds = Bounds::measure(
             &constants,

@@ -4,10 +4,12 @@ use std::path::Path;
 
 use candle_core::Tensor;
 
+use super::identify::order;
 use super::metadata::net;
 use super::source::{Source, TensorInfo};
 use super::store::FileKind;
 use crate::error::Result;
+use crate::model::UNetConfig;
 
 /// The weights of a net as a file holds them.
 #[derive(Debug)]
@@ -57,5 +59,15 @@ impl Source {
             ema: self.ema(),
             metadata: self.metadata().to_vec(),
         })
+    }
+
+    /// Names and values of the parameters of `net`, in its order, whatever the file's.
+    ///
+    /// # Errors
+    /// Those of [`order`] and [`read`](Self::read).
+    pub fn parameters(&self, net: &UNetConfig) -> Result<Vec<(String, Tensor)>> {
+        let places = order(net, self.tensors())?;
+        let read = |place: usize| Ok((self.tensors()[place].name.clone(), self.read(place)?));
+        places.into_iter().map(read).collect()
     }
 }

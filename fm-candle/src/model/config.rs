@@ -15,6 +15,21 @@ pub fn from_json(json: &str) -> Result<UNetConfig> {
     Ok(config)
 }
 
+/// A net of one level for grey images of 8 x 8, for tests.
+#[cfg(test)]
+pub(crate) fn tiny() -> UNetConfig {
+    UNetConfig {
+        in_channels: 1,
+        out_channels: 1,
+        model_channels: 32,
+        num_res_blocks: 1,
+        attention_resolutions: [].into(),
+        channel_mult: [1.0].into(),
+        image_size: Some(8),
+        ..UNetConfig::default()
+    }
+}
+
 /// Writes a configuration as JSON.
 pub fn to_json(config: &UNetConfig) -> String {
     serde_json::to_string(config).unwrap_or_default()

@@ -39,11 +39,11 @@ pub enum Weight {
     Source(Arc<dyn WeightSource>, ConvArithmetic),
     /// Constant weights that stay packed on their device, and are decoded when a layer runs.
     Quantized(QuantizedWeight),
-    /// A weight whose layer shows its inputs.
+    /// A weight, and an observer of its layer's inputs.
     Observed(Box<Weight>, Arc<dyn InputObserver>),
 }
 
-/// Sees the inputs of a convolution or linear layer as they come.
+/// Observer of the inputs of a convolution or linear layer.
 pub trait InputObserver: Send + Sync {
     /// Takes the input of one run of the layer, `[n, h, w, c]`, of which it reads patches `stride`
     /// apart with a border of `padding` zeros.
@@ -185,13 +185,13 @@ impl WeightLoader for StateDict {
     }
 }
 
-/// The parameters of another loader; the layer of one weight shows its inputs.
+/// Loader that hands on the parameters of another and attaches an observer to the layer of one weight.
 pub struct Observed<'a, L> {
-    /// The loader.
+    /// Loader that the parameters come from.
     pub weights: L,
-    /// Name of the weight.
+    /// Name of the weight whose layer is observed.
     pub name: &'a str,
-    /// What sees its inputs.
+    /// Observer of the inputs of that weight's layer.
     pub observer: Arc<dyn InputObserver>,
 }
 

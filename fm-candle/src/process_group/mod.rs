@@ -183,6 +183,7 @@ mod tests {
     use super::*;
     use crate::data::{ImageSet, Images};
     use crate::model::UNetConfig;
+    use crate::model::config::tiny;
     use crate::train::{TrainConfig, Trainer};
 
     /// Two processes that hold the same, but for what the other adds to the first value.
@@ -238,18 +239,7 @@ mod tests {
 
     /// The losses of two batches under these settings, and the weights after them.
     fn train(batch_size: usize, group: Arc<dyn ProcessGroup>) -> (Vec<f64>, Vec<Vec<f32>>) {
-        let net = UNetConfig {
-            in_channels: 1,
-            out_channels: 1,
-            model_channels: 32,
-            num_res_blocks: 1,
-            attention_resolutions: [].into(),
-            channel_mult: [1.0].into(),
-            num_classes: Some(3),
-            dropout: 0.2,
-            image_size: Some(4),
-            ..UNetConfig::default()
-        };
+        let net = UNetConfig { num_classes: Some(3), dropout: 0.2, image_size: Some(4), ..tiny() };
         let world_size = group.rank().size;
         let config = TrainConfig { batch_size, world_size, use_ema: true, ..Default::default() };
         let pixels = (0..13 * 16u8).map(|i| i.wrapping_mul(31)).collect();

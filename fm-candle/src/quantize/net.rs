@@ -1,4 +1,4 @@
-//! A whole net as it is quantized.
+//! A quantized net: all its parameters as a packed file holds them.
 
 use std::path::Path;
 
@@ -24,7 +24,7 @@ pub struct QuantizedNet {
     infos: Vec<TensorInfo>,
     /// Each with the error of what is kept as floats.
     tensors: Vec<(PackedTensor, Option<Distortion>)>,
-    /// For each tensor what was rounded to its codes, where that is not the original.
+    /// For each tensor the weights that were rounded to its codes, where those are not the originals.
     targets: Vec<Option<Vec<f32>>>,
 }
 
@@ -132,7 +132,7 @@ impl QuantizedNet {
     /// Sizes and errors of the packed file that [`write`](Self::write) makes.
     ///
     /// # Errors
-    /// As [`write`](Self::write).
+    /// Tensors that are not the net's parameters.
     pub fn report(&self) -> Result<Report> {
         Ok(self.pack((&self.config).into(), Discard)?.report)
     }
@@ -171,8 +171,8 @@ impl QuantizedNet {
         self.scheme
     }
 
-    /// The parameters as they are packed, in order, each with what was rounded to its codes where that
-    /// is not the original.
+    /// The parameters as they are packed, in order, each with the weights that were rounded to its codes
+    /// where those are not the originals.
     pub(crate) fn tensors(&self) -> impl Iterator<Item = (&PackedTensor, Option<&[f32]>)> {
         let tensors = self.tensors.iter().zip(&self.targets);
         tensors.map(|((packed, _), targets)| (packed, targets.as_deref()))
@@ -199,19 +199,12 @@ mod tests {
 
     use super::super::quantize_in_memory;
     use super::*;
-    use crate::model::RandomInit;
-    use crate::model::UNet;
+    use crate::model::config::tiny;
+    use crate::model::{RandomInit, UNet};
 
     #[test]
     fn a_packed_file_is_read_as_it_was_written() {
-        let config = UNetConfig {
-            model_channels: 32,
-            num_res_blocks: 1,
-            attention_resolutions: [].into(),
-            channel_mult: [1.0].into(),
-            image_size: Some(8),
-            ..UNetConfig::default()
-        };
+        let config = tiny();
         let mut weights = RandomInit::new(1, &Device::Cpu);
         UNet::new(&config, &mut weights).unwrap();
         let tensors: Vec<(String, Tensor)> = weights

@@ -225,20 +225,12 @@ fn label_rows(net: &UNet) -> Result<Option<u32>> {
 mod tests {
     use super::*;
     use crate::data::Images;
+    use crate::model::config::tiny;
     use crate::model::{RandomInit, UNetConfig};
     use crate::solver::{Method, SolverOptions, uniform_grid};
 
     fn net(num_classes: Option<usize>) -> UNet {
-        let config = UNetConfig {
-            in_channels: 1,
-            out_channels: 1,
-            model_channels: 32,
-            num_res_blocks: 1,
-            attention_resolutions: [].into(),
-            channel_mult: [1.0].into(),
-            num_classes,
-            ..UNetConfig::default()
-        };
+        let config = UNetConfig { num_classes, ..tiny() };
         UNet::new(&config, &mut RandomInit::new(1, &Device::Cpu)).unwrap()
     }
 

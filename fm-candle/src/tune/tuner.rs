@@ -319,7 +319,7 @@ mod tests {
     use quant_core::scheme::Scheme;
 
     use super::*;
-    use crate::model::UNetConfig;
+    use crate::model::config::tiny;
     use crate::process_group::threads;
     use crate::quantize::TensorPolicy;
     use crate::sample::BatchSampler;
@@ -327,15 +327,7 @@ mod tests {
 
     /// Losses of three steps as one of some processes, and the weights after them.
     fn tune(group: &Arc<dyn ProcessGroup>, batch_size: usize) -> Result<(Vec<f64>, Vec<f32>)> {
-        let config = UNetConfig {
-            in_channels: 1,
-            out_channels: 1,
-            model_channels: 32,
-            num_res_blocks: 1,
-            attention_resolutions: [].into(),
-            channel_mult: [1.0].into(),
-            ..UNetConfig::default()
-        };
+        let config = tiny();
         let mut weights = RandomInit::new(1, &Device::Cpu);
         let net = UNet::new(&config, &mut weights)?;
         let tensors: Vec<(String, Tensor)> = weights

@@ -86,7 +86,7 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
     Ok(())
 }
 
-/// All schemes, then the best one with what can come after it.
+/// All schemes, then the refinements of the best one.
 fn methods() -> Vec<QuantizeMethod> {
     let refined = [Refinement::Feedback, Refinement::Tune]
         .map(|it| QuantizeMethod { scheme: Scheme::LloydMax, refinement: Some(it) });

@@ -1,25 +1,25 @@
-//! A way to quantize a net: a scheme, and what comes after it.
+//! A way to quantize a net: a scheme, and the refinement of its result.
 
 use core::fmt;
 use core::str::FromStr;
 
 use quant_core::scheme::{Scheme, UnknownScheme};
 
-/// A scheme, and what comes after it: `lloyd-max`, `lloyd-max+feedback`, `lloyd-max+tune`.
+/// A scheme and its refinement: `lloyd-max`, `lloyd-max+feedback`, `lloyd-max+tune`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct QuantizeMethod {
     /// The scheme of codebooks and first codes.
     pub(crate) scheme: Scheme,
-    /// What comes after it.
+    /// Refinement of the scheme's result, if any.
     pub(crate) refinement: Option<Refinement>,
 }
 
-/// What comes after a scheme.
+/// Refinement of a scheme's result by the net's outputs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refinement {
-    /// Codes chosen by the errors of the layers' outputs.
+    /// Error feedback: codes chosen by the errors of the layers' outputs.
     Feedback,
-    /// Codes, levels, scales, norms and biases tuned.
+    /// Tuning of codes, levels, scales, norms and biases.
     Tune,
 }
 

@@ -17,6 +17,7 @@ use quant_core::bits::Bits;
 use quant_core::scheme::Scheme;
 use serde::Serialize;
 
+use crate::cmd::method::{QuantizeMethod, Refinement};
 use crate::cmd::policy::{PolicyArgs, check_glob, glob};
 use crate::cmd::size::{Policies, SizeArgs, policies_within};
 use crate::cmd::weights::{Scope, WeightsArgs, say_taken};
@@ -42,7 +43,8 @@ pub(crate) struct Args {
     #[command(flatten)]
     policy: PolicyArgs,
     /// Choose the codes by the errors of the layers' outputs (error feedback), on N trajectories of
-    /// the net's own noise [default where N is left out: 64]
+    /// the net's own noise, and correct the biases that are kept as floats; the output holds the net
+    /// alone [default where N is left out: 64]
     #[arg(
         long,
         value_name = "N",
@@ -68,7 +70,7 @@ pub(crate) struct Args {
 /// The JSON of a quantization.
 #[derive(Serialize)]
 struct QuantizeJson<'a> {
-    scheme: &'a str,
+    scheme: String,
     bits: Option<u8>,
     seconds: f64,
     #[serde(flatten)]
@@ -100,7 +102,7 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
     if args.json {
         let report = &report;
         let output = QuantizeJson {
-            scheme: args.scheme.name(),
+            scheme: args.method().to_string(),
             bits: args.size.bits.map(Bits::get),
             seconds,
             report,
@@ -138,6 +140,12 @@ impl Args {
         self.weights.open(&self.input, Scope::Net)
     }
 
+    /// The scheme and its refinement.
+    fn method(&self) -> QuantizeMethod {
+        let refinement = self.feedback.map(|_| Refinement::Feedback);
+        QuantizeMethod { scheme: self.scheme, refinement }
+    }
+
     /// Quantizes and writes the output.
     fn quantize(&self, source: &Source, kind: OutputKind, common: &Common) -> Result<Report> {
         let net = match net::stated(source, self.weights.arch.as_deref())? {
@@ -154,8 +162,6 @@ impl Args {
         if self.golden && net.is_none() {
             bail!("--golden: it is not known which net the weights are of; give --arch");
         }
-        let weights: usize = source.tensors().iter().map(TensorInfo::count).sum();
-        let bar = common.progress().bar("quantizing", weights as u64, "weights");
         let allocated = match (self.size.is_size(), &net) {
             (false, _) => Policies::new(),
             (true, Some(net)) => self.allocate(net, source, common)?,
@@ -170,10 +176,10 @@ impl Args {
             let Some(net) = &net else {
                 bail!("--feedback: it is not known which net the weights are of; give --arch");
             };
-            let report = self.feed_back(trajectories, net, source, policy, kind, common)?;
-            bar.finish_and_clear();
-            return Ok(report);
+            return self.feed_back(trajectories, net, source, policy, kind, common);
         }
+        let weights: usize = source.tensors().iter().map(TensorInfo::count).sum();
+        let bar = common.progress().bar("quantizing", weights as u64, "weights");
         let report = match kind {
             OutputKind::Torch => {
                 quantize_to_torch(&self.output, source, &indices, policy, |info, _| {
@@ -226,7 +232,7 @@ impl Args {
         kind: OutputKind,
         common: &Common,
     ) -> Result<Report> {
-        let tensors = source.load()?.tensors;
+        let tensors = source.parameters(config)?;
         let net = feedback::round(
             config,
             &tensors,
@@ -241,6 +247,7 @@ impl Args {
 
     /// The policies by which the file has the size that is asked for.
     fn allocate(&self, net: &UNetConfig, source: &Source, common: &Common) -> Result<Policies> {
+        let tensors = source.parameters(net)?;
         let net = PackedNet { config: net, self_test: self.golden };
         let choices = |name: &str, shape: &[usize]| {
             if self.is_left(name, shape) {
@@ -248,7 +255,6 @@ impl Args {
             }
             self.policy.choices(self.scheme, Bits::MIN, name, shape)
         };
-        let tensors = source.load()?.tensors;
         let budget = self.size.budget(&tensors).context("the bits are given")?;
         policies_within(budget, net, &tensors, choices, common.seed, common.progress())
     }
@@ -324,7 +330,7 @@ fn summary(args: &Args, report: &Report, seconds: f64) -> String {
     format!(
         "{} at {}: SQNR {sqnr}; packed {:.3} bits per weight, {} bytes, {:.2}x smaller than \
          f32; {seconds:.2} s; wrote `{}`",
-        args.scheme,
+        args.method(),
         args.size.describe(),
         report.bits_per_weight,
         report.packed_bytes,

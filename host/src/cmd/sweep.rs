@@ -49,8 +49,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "HOW")]
     resize: Option<Resize>,
     /// Schemes, separated by commas; SCHEME+feedback chooses the codes by the layers' outputs,
-    /// SCHEME+tune also tunes levels, scales, norms and biases (more bits for embeddings, first and
-    /// last convolution)
+    /// SCHEME+tune also tunes levels, scales, norms and biases (0.7 bits per weight more, where the
+    /// velocity needs them)
     #[arg(
         long,
         value_delimiter = ',',
@@ -127,8 +127,8 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
     let reference = judge.reference(args, common, &mut found)?;
     let study = Study {
         model: args.net.name(),
+        tensors: source.parameters(&config)?,
         config,
-        tensors: source.load()?.tensors,
         methods: distinct(&args.schemes),
         tune_steps: args.tune_steps,
         shipped: |_, _| None,

@@ -49,7 +49,8 @@ const SAVE: Duration = Duration::from_secs(60);
 /// Quantize a net and tune it against itself in full precision, without data
 ///
 /// Levels, scales, norms, biases and codes are moved until the velocity along the net's own
-/// trajectories is that of full precision.
+/// trajectories is that of full precision. Without --keep no tensor has fewer bits than --bits says, and
+/// the file spends 0.7 bits per weight beyond those where the velocity needs them.
 #[derive(clap::Args)]
 #[command(mut_arg("granularity", |arg| arg.default_value("auto")))]
 pub(crate) struct Args {
@@ -140,7 +141,7 @@ fn run_as(
     let (progress, start) = (common.progress_of(group.rank()), Instant::now());
     let device = common.device_for(processes::local())?;
     let (source, net) = args.net.open(progress)?;
-    let tensors = source.load()?.tensors;
+    let tensors = source.parameters(&net)?;
     let shapes = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor.dims()));
     if let Some(note) = args.policy.check(&shapes.collect::<Vec<_>>())? {
         progress.line(note);

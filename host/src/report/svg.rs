@@ -9,8 +9,10 @@ use super::escape;
 
 /// Colours of Okabe and Ito, "Color universal design" (2008), told apart by colour-blind readers
 /// too; their yellow and black are replaced by a grey that shows on light and on dark.
-pub(super) const COLORS: [&str; 7] =
-    ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f"];
+pub(super) const COLORS: [&str; 9] = [
+    "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f", "#882255",
+    "#117733",
+];
 
 /// Style of axes and levels.
 pub(super) const INK: &str = r##"class="ink-line" stroke="#333333""##;

@@ -50,7 +50,7 @@ pub(crate) struct Study {
     pub(crate) config: UNetConfig,
     /// Its weights in full precision.
     pub(crate) tensors: Vec<(String, Tensor)>,
-    /// Schemes with what comes after them, in the report's order.
+    /// Schemes with their refinements, in the report's order.
     pub(crate) methods: Vec<QuantizeMethod>,
     /// Steps of tuning, where a row is tuned here.
     pub(crate) tune_steps: u64,

@@ -18,7 +18,7 @@ use crate::cmd::sample::image_shape;
 use crate::cmd::size::tuned_policies;
 use crate::progress::Reporter;
 
-/// What differs in the rows that are tuned, for people.
+/// Note on the settings of tuned rows, for people.
 pub(super) const TUNED_ROWS: &str = "Rows +tune keep vectors at 16 bits and, unless --keep says otherwise, \
     have more bits where the velocity needs them, 0.7 per weight in all; their codebooks are those of \
     --granularity auto.";
@@ -38,17 +38,12 @@ impl Study {
     ) -> Result<Report> {
         let path = self.packed_path(method, bits.get());
         let scheme = method.scheme;
+        let policy = |name: &str, shape: &[usize]| self.policy.of(scheme, bits, name, shape);
         let net = match (method.refinement, (self.shipped)(method, bits)) {
             (_, Some(file)) => QuantizedNet::of_packed(file, &self.tensors, scheme.name())?,
             (Some(Refinement::Tune), None) => self.tune(scheme, bits, bar)?,
-            (Some(Refinement::Feedback), None) => {
-                let policy =
-                    |name: &str, shape: &[usize]| self.policy.of(scheme, bits, name, shape);
-                self.feed_back(scheme, policy)?
-            }
+            (Some(Refinement::Feedback), None) => self.feed_back(scheme, policy)?,
             (None, None) => {
-                let policy =
-                    |name: &str, shape: &[usize]| self.policy.of(scheme, bits, name, shape);
                 let (packed, report) =
                     quantize_in_memory(&self.tensors, Some(&self.config), policy)?;
                 atomic::write(&path, &packed)?;

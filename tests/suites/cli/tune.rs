@@ -186,3 +186,33 @@ fn real_images_can_be_tuned_to_if_they_are_of_the_net_s_size() {
     );
     assert!(error.contains("nowhere"), "{error}");
 }
+
+#[test]
+fn the_order_of_a_file_s_tensors_does_not_matter() {
+    let dir = folder();
+    let dir = dir.path();
+    let mut tensors = checkpoint::load(&dir.join("net.safetensors"), true).unwrap().tensors;
+    fs::write(dir.join("net.json"), config::to_json(&tiny())).unwrap();
+    let commands = [
+        ["tune", "--trajectories=2", "--steps=2", "--keep=*bias=16", "--bits=2"],
+        ["quantize", "--scheme=ot", "--feedback=2", "--granularity=tensor", "--bits=2"],
+        [
+            "quantize",
+            "--scheme=lloyd-max",
+            "--granularity=auto",
+            "--keep=*bias=16",
+            "--budget=90000",
+        ],
+    ];
+    for [command, options @ ..] in commands {
+        let files = ["a", "b"].map(|name| {
+            tensors.reverse();
+            checkpoint::torch::save_tensors(&dir.join("net.pth"), &tensors).unwrap();
+            let output = format!("{name}.fmq");
+            let args = [command, "net.pth", "--arch", "net.json", "-o", &output];
+            ok(dir, &[&args[..], &options].concat());
+            fs::read(dir.join(output)).unwrap()
+        });
+        assert!(files[0] == files[1], "{command}");
+    }
+}

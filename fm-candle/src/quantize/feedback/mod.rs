@@ -49,7 +49,7 @@ pub fn quantize_with_feedback(
     done: impl Fn(),
 ) -> Result<QuantizedNet> {
     let device = points.x.device();
-    let mut run = Run::new(config, tensors, points, seed)?;
+    let mut nets = PairedNets::new(config, tensors, points, seed)?;
     let mut packed: Vec<Option<PackedTensor>> = tensors.iter().map(|_| None).collect();
     let mut targets = vec![None; tensors.len()];
     for (stage, prefixes) in stage_prefixes(config).iter().enumerate() {
@@ -57,23 +57,23 @@ pub fn quantize_with_feedback(
             if !prefixes.iter().any(|prefix| name.starts_with(prefix)) {
                 continue;
             }
-            let tensor = run.quantized[index].1.clone();
+            let tensor = nets.quantized[index].1.clone();
             let mut chosen = pack_tensor(&tensor, name, policy(name, tensor.dims()))?;
             if tensor.rank() > 1 {
                 let bias = name
                     .strip_suffix("weight")
-                    .and_then(|layer| run.place(&format!("{layer}bias")))
+                    .and_then(|layer| nets.place(&format!("{layer}bias")))
                     .filter(|&bias| {
                         let (name, tensor) = &tensors[bias];
                         !matches!(policy(name, tensor.dims()), TensorPolicy::Quantize(_))
                     });
-                (chosen, targets[index]) = run.reassign(stage, index, chosen, bias)?;
+                (chosen, targets[index]) = nets.reassign(stage, index, chosen, bias)?;
             }
-            run.quantized[index].1 = chosen.tensor(tensor.dims())?.to_device(device)?;
+            nets.quantized[index].1 = chosen.tensor(tensor.dims())?.to_device(device)?;
             packed[index] = Some(chosen);
             done();
         }
-        run.advance(stage)?;
+        nets.advance(stage)?;
     }
     let packed = packed.into_iter().zip(tensors).map(|(packed, (name, _))| {
         packed.ok_or_else(|| Error::tensor(name, "is no parameter of a stage of the net"))
@@ -81,20 +81,20 @@ pub fn quantize_with_feedback(
     QuantizedNet::new(config, tensors, packed.collect::<Result<_>>()?, targets, scheme)
 }
 
-/// Both nets on their way through the stages.
-struct Run<'a> {
+/// The full-precision net and the quantized one, run side by side stage by stage.
+struct PairedNets<'a> {
     config: &'a UNetConfig,
     /// The parameters in full precision, and as quantized so far.
     full: &'a [(String, Tensor)],
     quantized: Vec<(String, Tensor)>,
     batches: Vec<Points>,
-    /// What the stages so far have made of each batch: by the full net, by the quantized one.
+    /// Maps of each batch after the last stage that was run: of the full net and of the quantized one.
     states: Vec<[Option<StageState>; 2]>,
     seed: u64,
     device: Device,
 }
 
-impl<'a> Run<'a> {
+impl<'a> PairedNets<'a> {
     fn new(
         config: &'a UNetConfig,
         full: &'a [(String, Tensor)],
@@ -231,19 +231,15 @@ mod tests {
     use rayon::ThreadPoolBuilder;
 
     use super::*;
+    use crate::model::config::tiny;
     use crate::model::{Mode, RandomInit};
 
     fn config() -> UNetConfig {
         UNetConfig {
-            in_channels: 1,
-            out_channels: 1,
-            model_channels: 32,
-            num_res_blocks: 1,
             attention_resolutions: [2].into(),
             channel_mult: [1.0, 2.0].into(),
             num_classes: Some(3),
-            image_size: Some(8),
-            ..UNetConfig::default()
+            ..tiny()
         }
     }
 

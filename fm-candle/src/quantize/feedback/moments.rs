@@ -17,12 +17,12 @@ use rayon::prelude::*;
 use crate::error::{Error, Result};
 use crate::ops::gemm::{self, gemm};
 
-/// What is added to the diagonal, over its mean.
+/// Damping: the part of the mean diagonal of H that is added to its diagonal (GPTQ's `percdamp`).
 const DAMPING: f64 = 0.01;
 /// Rows of a product that a thread computes at once.
 const BLOCK: usize = 64;
 
-/// Sums over patches.
+/// First and second moments of a layer's inputs, as sums over patches.
 pub(super) struct Moments {
     columns: usize,
     patches: usize,

@@ -20,12 +20,12 @@ pub(super) struct PatchRecorder {
     seed: u64,
     /// The layer's place, which with the run chooses the patches.
     layer: u64,
-    taken: Mutex<Taken>,
+    taken: Mutex<RecordedRun>,
 }
 
 /// The patches of the last run, and the number of the next.
 #[derive(Default)]
-struct Taken {
+struct RecordedRun {
     run: u32,
     patches: Vec<f32>,
 }

@@ -45,9 +45,9 @@ pub(super) fn targets(
     let mut targets = problem.weights.clone();
     targets.par_chunks_mut((ROWS * n).max(1)).enumerate().for_each(|(block, targets)| {
         let rows = targets.chunks_mut(n).enumerate();
-        let mut rows: Vec<Row<'_>> = rows
+        let mut rows: Vec<RowRounding<'_>> = rows
             .filter_map(|(i, targets)| {
-                Some(Row::new(targets, &metric.order, values(block * ROWS + i)?))
+                Some(RowRounding::new(targets, &metric.order, values(block * ROWS + i)?))
             })
             .collect();
         for i in (0..n).rev() {
@@ -79,18 +79,18 @@ pub(super) fn targets(
     Ok(targets)
 }
 
-/// A row under rounding, in the metric's order.
-struct Row<'a> {
+/// Rounding of one row, its weights in the metric's order.
+struct RowRounding<'a> {
     targets: &'a mut [f32],
     weights: Vec<f32>,
-    /// What was rounded last, and to which level.
+    /// The continuous optimum of each weight when it was last rounded, and the level it was rounded to.
     last: Vec<f32>,
     rounded: Vec<f32>,
     errors: Vec<f32>,
     values: RowValues,
 }
 
-impl<'a> Row<'a> {
+impl<'a> RowRounding<'a> {
     fn new(targets: &'a mut [f32], order: &[usize], values: RowValues) -> Self {
         let weights: Vec<f32> = order.iter().map(|&place| targets[place]).collect();
         let zeros = vec![0.0; weights.len()];
