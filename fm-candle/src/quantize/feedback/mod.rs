@@ -5,6 +5,7 @@
 //! floats take the mean of the error. After GPTQ (Frantar et al., arXiv 2210.17323), with the
 //! full-precision net's outputs as the aim (GPTAQ, arXiv 2504.02692).
 
+mod metric;
 mod moments;
 mod patches;
 mod rounding;
@@ -133,7 +134,8 @@ impl<'a> PairedNets<'a> {
         let name = &self.full[index].0;
         let originals = self.full[index].1.flatten_all()?.to_dtype(DType::F32)?.to_vec1::<f32>()?;
         let problem = moments.least_squares(name, &originals, bias.is_some())?;
-        let targets = rounding::targets(name, &problem, |row| tensor.row_values(row))?;
+        let targets =
+            rounding::targets(&problem.metric, &problem.weights, |row| tensor.row_values(row));
         let tensor = tensor.reassigned(&targets, &originals)?;
         if let Some(bias) = bias {
             let [quantized, full] = moments.means();

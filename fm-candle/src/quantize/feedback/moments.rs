@@ -10,11 +10,11 @@
 //! `b' = b + W mean(x) - Q mean(x')` for the quantized weight `Q`.
 
 use candle_core::WithDType;
-use faer::linalg::solvers::Solve;
-use faer::{Mat, Side};
+use faer::Mat;
 use rayon::prelude::*;
 
-use crate::error::{Error, Result};
+use super::metric::Metric;
+use crate::error::Result;
 use crate::ops::gemm::{self, gemm};
 
 /// Damping: the part of the mean diagonal of H that is added to its diagonal (GPTQ's `percdamp`).
@@ -39,7 +39,7 @@ pub(super) struct Moments {
 /// A layer's rounding as a problem of least squares: `(w - q)^T H (w - q)` for each row.
 pub(super) struct LeastSquares {
     /// `H`, of as many rows and columns as a row has weights.
-    pub(super) metric: Mat<f64>,
+    pub(super) metric: Metric,
     /// `W'`, `[rows, columns]`.
     pub(super) weights: Vec<f32>,
 }
@@ -90,23 +90,15 @@ impl Moments {
             let part = if centred { quantized[i] * means[j] } else { 0.0 };
             f64::from(sums[i * n + j]) / patches - part
         };
-        let mut metric = Mat::from_fn(n, n, |i, j| moment(&self.gram, &quantized, i, j));
-        let trace: f64 = (0..n).map(|i| metric[(i, i)]).sum();
+        let trace: f64 = (0..n).map(|i| moment(&self.gram, &quantized, i, i)).sum();
         let damping = (DAMPING * trace / n as f64).max(f64::MIN_POSITIVE.sqrt());
-        for i in 0..n {
-            metric[(i, i)] += damping;
-        }
-        let rows = weights.len() / n;
-        let cross = Mat::from_fn(n, n, |i, j| {
-            moment(&self.cross, &full, i, j) + if i == j { damping } else { 0.0 }
-        });
-        let right = &cross * Mat::from_fn(n, rows, |i, row| f64::from(weights[row * n + i]));
-        let factor = metric
-            .llt(Side::Lower)
-            .map_err(|_| Error::tensor(name, "the moments of its inputs are not finite"))?;
-        let solved = factor.solve(&right);
-        #[expect(clippy::cast_possible_truncation, reason = "weights are f32")]
-        let weights = (0..rows * n).map(|i| solved[(i % n, i / n)] as f32).collect();
+        let damped = |sums: &[f32], means: &[f64], i: usize, j: usize| {
+            moment(sums, means, i, j) + if i == j { damping } else { 0.0 }
+        };
+        let metric = Metric::new(name, n, |i, j| damped(&self.gram, &quantized, i, j))?;
+        let right = Mat::from_fn(n, n, |i, j| damped(&self.cross, &full, i, j))
+            * Mat::from_fn(n, weights.len() / n, |i, row| f64::from(weights[row * n + i]));
+        let weights = metric.solve(&right);
         Ok(LeastSquares { metric, weights })
     }
 }

@@ -5,139 +5,135 @@
 //! GPTQ; Chen et al., arXiv 2507.18553). The weights come in the order of H's diagonal, the largest
 //! first. Then sweeps of coordinate descent: each weight in turn takes its best level, given all others.
 
-use faer::{Mat, Side};
 use quant_core::quantize::RowValues;
 use rayon::prelude::*;
 
-use super::moments::LeastSquares;
-use crate::error::{Error, Result};
+use super::metric::Metric;
+use crate::ops::gemm::{Mat, gemm};
 
 /// Sweeps of coordinate descent, at most.
 const SWEEPS: usize = 8;
 /// Rows that a thread rounds at once, so that they share the reading of H.
-const ROWS: usize = 8;
-/// Sums that a dot product keeps side by side.
-const LANES: usize = 16;
+const ROWS: usize = 32;
+/// Weights of a row between two products of errors with the rest of R.
+const BLOCK: usize = 128;
 
-/// H in the order in which weights are rounded.
-struct Metric {
-    /// Position in a row of each weight, that of the largest diagonal last.
-    order: Vec<usize>,
-    /// H, row-major.
-    h: Vec<f32>,
-    /// R, row-major, upper triangular.
-    r: Vec<f32>,
+/// Targets near whose levels the error towards `weights` is small, both `[rows, columns]`: the level
+/// nearest to each target is the one to take. `values` tells the levels of a row.
+pub(super) fn targets(
+    metric: &Metric,
+    weights: &[f32],
+    values: impl Fn(usize) -> Option<RowValues> + Sync,
+) -> Vec<f32> {
+    let n = metric.order.len();
+    let mut targets = weights.to_vec();
+    targets.par_chunks_mut((ROWS * n).max(1)).enumerate().for_each(|(block, targets)| {
+        let values: Option<Vec<RowValues>> =
+            (0..targets.len() / n).map(|row| values(block * ROWS + row)).collect();
+        let Some(values) = values else { return };
+        let mut rows = RoundedRows::new(metric, targets, values);
+        rows.nearest_plane(metric);
+        rows.coordinate_descent(metric);
+        rows.write(metric, targets);
+    });
+    targets
 }
 
-/// Targets near whose levels the error is small, `[rows, columns]`: the level nearest to each is the
-/// one to take. `values` tells the levels of a row.
-///
-/// # Errors
-/// A metric that is not positive, of the tensor `name`.
-pub(super) fn targets(
-    name: &str,
-    problem: &LeastSquares,
-    values: impl Fn(usize) -> Option<RowValues> + Sync,
-) -> Result<Vec<f32>> {
-    let metric = Metric::new(&problem.metric)
-        .ok_or_else(|| Error::tensor(name, "the moments of its inputs are not finite"))?;
-    let n = metric.order.len();
-    let mut targets = problem.weights.clone();
-    targets.par_chunks_mut((ROWS * n).max(1)).enumerate().for_each(|(block, targets)| {
-        let rows = targets.chunks_mut(n).enumerate();
-        let mut rows: Vec<RowRounding<'_>> = rows
-            .filter_map(|(i, targets)| {
-                Some(RowRounding::new(targets, &metric.order, values(block * ROWS + i)?))
-            })
-            .collect();
-        for i in (0..n).rev() {
-            let r = &metric.r[i * n..][..n];
-            for row in &mut rows {
-                let others = dot(&r[i + 1..], &row.errors[i + 1..]);
-                row.round(i, row.weights[i] + others / r[i]);
+/// Rows under rounding, their weights in the metric's order; all `[rows, columns]`.
+struct RoundedRows {
+    n: usize,
+    values: Vec<RowValues>,
+    weights: Vec<f32>,
+    /// The continuous optimum of each weight when it was last rounded, and the level it was rounded to.
+    last: Vec<f32>,
+    rounded: Vec<f32>,
+    /// Weights less levels.
+    errors: Vec<f32>,
+}
+
+impl RoundedRows {
+    fn new(metric: &Metric, weights: &[f32], values: Vec<RowValues>) -> Self {
+        let n = metric.order.len();
+        let rows = weights.chunks(n).flat_map(|row| metric.order.iter().map(|&place| row[place]));
+        let weights: Vec<f32> = rows.collect();
+        let zeros = vec![0.0; weights.len()];
+        let (last, rounded) = (zeros.clone(), zeros.clone());
+        Self { n, values, weights, last, rounded, errors: zeros }
+    }
+
+    /// Gives weight `i` of `row` the level nearest to `target`; returns by how much its error grew.
+    fn round(&mut self, row: usize, i: usize, target: f32) -> f32 {
+        let values = &self.values[row];
+        let value = values.values()[values.nearest(target)];
+        let at = row * self.n + i;
+        self.last[at] = target;
+        self.rounded[at] = value;
+        let before = core::mem::replace(&mut self.errors[at], self.weights[at] - value);
+        self.errors[at] - before
+    }
+
+    /// Rounds each weight, from the last to the first, given all after it.
+    fn nearest_plane(&mut self, metric: &Metric) {
+        let n = self.n;
+        // R times the errors of the blocks after.
+        let mut after = vec![0f32; self.errors.len()];
+        for first in (0..n).step_by(BLOCK).rev() {
+            let end = n.min(first + BLOCK);
+            for i in (first..end).rev() {
+                let r = &metric.r[i * n..][..end];
+                for row in 0..self.values.len() {
+                    let at = row * n;
+                    let near: f32 = r[i + 1..]
+                        .iter()
+                        .zip(&self.errors[at + i + 1..])
+                        .map(|(r, error)| r * error)
+                        .sum();
+                    self.round(row, i, self.weights[at + i] + (after[at + i] + near) / r[i]);
+                }
             }
+            let errors = Mat::new(&self.errors[first..], self.values.len(), end - first, n);
+            let r = Mat::new(&metric.r[first..], first, end - first, n);
+            gemm(errors, r.t(), &mut after, n, true);
         }
+    }
+
+    /// Gives each weight its best level, given all others, until none changes.
+    fn coordinate_descent(&mut self, metric: &Metric) {
+        let (n, rows) = (self.n, self.values.len());
+        let mut products = vec![0f32; self.errors.len()];
+        let h = Mat::new(&metric.h, n, n, n);
+        gemm(Mat::new(&self.errors, rows, n, n), h, &mut products, n, false);
         for _ in 0..SWEEPS {
             let mut moved = false;
             for i in (0..n).rev() {
                 let h = &metric.h[i * n..][..n];
-                for row in &mut rows {
-                    let others = dot(h, &row.errors) - h[i] * row.errors[i];
-                    moved |= row.round(i, row.weights[i] + others / h[i]);
+                for row in 0..rows {
+                    let at = row * n + i;
+                    let others = products[at] - h[i] * self.errors[at];
+                    let before = self.rounded[at].to_bits();
+                    let growth = self.round(row, i, self.weights[at] + others / h[i]);
+                    if self.rounded[at].to_bits() != before {
+                        moved = true;
+                        for (product, h) in products[row * n..][..n].iter_mut().zip(h) {
+                            *product += growth * h;
+                        }
+                    }
                 }
             }
             if !moved {
                 break;
             }
         }
-        for row in rows {
-            for (&place, target) in metric.order.iter().zip(row.last) {
-                row.targets[place] = target;
+    }
+
+    /// Writes the last targets in the rows' own order.
+    fn write(&self, metric: &Metric, targets: &mut [f32]) {
+        for (targets, last) in targets.chunks_mut(self.n).zip(self.last.chunks(self.n)) {
+            for (&place, target) in metric.order.iter().zip(last) {
+                targets[place] = *target;
             }
         }
-    });
-    Ok(targets)
-}
-
-/// Rounding of one row, its weights in the metric's order.
-struct RowRounding<'a> {
-    targets: &'a mut [f32],
-    weights: Vec<f32>,
-    /// The continuous optimum of each weight when it was last rounded, and the level it was rounded to.
-    last: Vec<f32>,
-    rounded: Vec<f32>,
-    errors: Vec<f32>,
-    values: RowValues,
-}
-
-impl<'a> RowRounding<'a> {
-    fn new(targets: &'a mut [f32], order: &[usize], values: RowValues) -> Self {
-        let weights: Vec<f32> = order.iter().map(|&place| targets[place]).collect();
-        let zeros = vec![0.0; weights.len()];
-        let (last, rounded) = (zeros.clone(), zeros.clone());
-        Self { targets, weights, last, rounded, errors: zeros, values }
     }
-
-    /// Gives weight `i` the level nearest to `target`; returns whether that is another.
-    fn round(&mut self, i: usize, target: f32) -> bool {
-        let value = self.values.values()[self.values.nearest(target)];
-        let moved = self.rounded[i].to_bits() != value.to_bits();
-        self.last[i] = target;
-        self.rounded[i] = value;
-        self.errors[i] = self.weights[i] - value;
-        moved
-    }
-}
-
-impl Metric {
-    #[expect(clippy::cast_possible_truncation, reason = "sums of products of f32")]
-    fn new(metric: &Mat<f64>) -> Option<Self> {
-        let n = metric.nrows();
-        let mut order: Vec<usize> = (0..n).collect();
-        order.sort_by(|&a, &b| metric[(a, a)].total_cmp(&metric[(b, b)]));
-        let sorted = Mat::from_fn(n, n, |i, j| metric[(order[i], order[j])]);
-        let factor = sorted.llt(Side::Lower).ok()?;
-        let l = factor.L();
-        let square = |of: &(dyn Fn(usize, usize) -> f64 + Sync)| -> Vec<f32> {
-            (0..n * n).into_par_iter().map(|at| of(at / n, at % n) as f32).collect()
-        };
-        let r = square(&|i, j| if j < i { 0.0 } else { l[(j, i)] });
-        let h = square(&|i, j| sorted[(i, j)]);
-        let sound = (0..n).all(|i| r[i * n + i] > 0.0 && h[i * n + i] > 0.0);
-        sound.then_some(Self { order, h, r })
-    }
-}
-
-fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let mut sums = [0f32; LANES];
-    let (a, b) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
-    let rest: f32 = a.remainder().iter().zip(b.remainder()).map(|(a, b)| a * b).sum();
-    for (a, b) in a.zip(b) {
-        for (sum, (a, b)) in sums.iter_mut().zip(a.iter().zip(b)) {
-            *sum += a * b;
-        }
-    }
-    sums.iter().sum::<f32>() + rest
 }
 
 #[cfg(test)]
@@ -148,43 +144,47 @@ mod tests {
 
     use super::*;
 
-    const N: usize = 20;
+    const N: usize = 200;
 
-    /// Ten rows of 2-bit weights and a metric in which neighbours count for one another.
-    fn problem() -> (LeastSquares, QuantizedTensor) {
-        let metric = Mat::from_fn(N, N, |i, j| {
-            let near = (-(i.abs_diff(j) as f64) / 4.0).exp();
-            near * (1.0 + i as f64).sqrt() * (1.0 + j as f64).sqrt()
-        });
-        let weights: Vec<f32> = (0..10 * N).map(|i| (i as f32 * 1.3).sin()).collect();
-        let options = QuantizeOptions::new(Scheme::LloydMax, Bits::new(2).unwrap());
-        let tensor = quantize_tensor(&weights, &[10, N], &options).unwrap();
-        (LeastSquares { metric, weights }, tensor)
+    /// An element of a metric in which neighbours count for one another.
+    fn h(i: usize, j: usize) -> f64 {
+        let near = (-(i.abs_diff(j) as f64) / 4.0).exp();
+        near * (1.0 + i as f64).sqrt() * (1.0 + j as f64).sqrt()
     }
 
-    fn error(problem: &LeastSquares, row: usize, values: &[f32]) -> f64 {
-        let e = |i: usize| f64::from(problem.weights[row * N + i] - values[i]);
+    /// Forty rows of weights, and these in 2 bits.
+    fn problem() -> (Vec<f32>, QuantizedTensor) {
+        let weights: Vec<f32> = (0..40 * N).map(|i| (i as f32 * 1.3).sin()).collect();
+        let options = QuantizeOptions::new(Scheme::LloydMax, Bits::new(2).unwrap());
+        let tensor = quantize_tensor(&weights, &[40, N], &options).unwrap();
+        (weights, tensor)
+    }
+
+    fn error(weights: &[f32], values: &[f32]) -> f64 {
+        let e = |i: usize| f64::from(weights[i] - values[i]);
         let pairs = (0..N * N).map(|at| (at / N, at % N));
-        pairs.map(|(i, j)| e(i) * problem.metric[(i, j)] * e(j)).sum()
+        pairs.map(|(i, j)| e(i) * h(i, j) * e(j)).sum()
     }
 
     #[test]
     fn no_other_level_of_one_weight_has_a_smaller_error() {
-        let (problem, tensor) = problem();
-        let targets = targets("w", &problem, |row| tensor.row_values(row)).unwrap();
-        let rounded = tensor.reassigned(&targets, &problem.weights).unwrap().dequantized();
+        let (weights, tensor) = problem();
+        let metric = Metric::new("w", N, h).unwrap();
+        let targets = targets(&metric, &weights, |row| tensor.row_values(row));
+        let rounded = tensor.reassigned(&targets, &weights).unwrap().dequantized();
         let nearest = tensor.dequantized();
         let (mut sum, mut plain) = (0.0, 0.0);
-        for row in 0..10 {
-            let own = &rounded[row * N..][..N];
-            let least = error(&problem, row, own);
+        for row in [0, 17, 39] {
+            let [weights, own, nearest] =
+                [&weights, &rounded, &nearest].map(|values| &values[row * N..][..N]);
+            let least = error(weights, own);
             sum += least;
-            plain += error(&problem, row, &nearest[row * N..][..N]);
-            for i in 0..N {
+            plain += error(weights, nearest);
+            for i in (0..N).step_by(19) {
                 for &value in tensor.row_values(row).unwrap().values() {
                     let mut other = own.to_vec();
                     other[i] = value;
-                    assert!(error(&problem, row, &other) > least - 1e-4, "{row} {i} {value}");
+                    assert!(error(weights, &other) > 0.9999 * least, "{row} {i} {value}");
                 }
             }
         }
@@ -193,22 +193,8 @@ mod tests {
 
     #[test]
     fn without_correlation_it_is_the_nearest_level() {
-        let (mut problem, tensor) = problem();
-        problem.metric = Mat::from_fn(N, N, |i, j| if i == j { 1.0 + i as f64 } else { 0.0 });
-        let targets = targets("w", &problem, |row| tensor.row_values(row)).unwrap();
-        assert_eq!(targets, problem.weights);
-    }
-
-    #[test]
-    fn a_metric_that_is_not_positive_is_refused() {
-        let (mut problem, tensor) = problem();
-        problem.metric[(3, 3)] = -1.0;
-        assert!(targets("w", &problem, |row| tensor.row_values(row)).is_err());
-    }
-
-    #[test]
-    fn dot_products_take_all_elements() {
-        let values: Vec<f32> = (0..37_u8).map(f32::from).collect();
-        assert_eq!(dot(&values, &values), values.iter().map(|x| x * x).sum::<f32>());
+        let (weights, tensor) = problem();
+        let metric = Metric::new("w", N, |i, j| if i == j { 1.0 + i as f64 } else { 0.0 }).unwrap();
+        assert_eq!(targets(&metric, &weights, |row| tensor.row_values(row)), weights);
     }
 }
