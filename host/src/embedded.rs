@@ -12,7 +12,7 @@ use fm_candle::fid::lenet::LeNet;
 use fm_candle::fid::{Statistics, npz};
 use fm_candle::model::{UNet, UNetConfig};
 use fm_candle::{Tensor, checkpoint};
-use quant_core::bits::Bits;
+use quant_core::rate::Rate;
 use quant_core::scheme::Scheme;
 
 use crate::cmd::method::{QuantizeMethod, Refinement};
@@ -54,19 +54,19 @@ pub(crate) fn net(net: EmbeddedNet) -> Result<(UNetConfig, Vec<(String, Tensor)>
 }
 
 /// The packed file of mnist-small tuned, of the widths that are built in.
-pub(crate) fn tuned_small(method: QuantizeMethod, bits: Bits) -> Option<&'static [u8]> {
-    match (is_tuned(method), bits.get()) {
-        (true, 2) => Some(include_bytes!("../assets/mnist-small-tuned-2.fmq")),
-        (true, 3) => Some(include_bytes!("../assets/mnist-small-tuned-3.fmq")),
+pub(crate) fn tuned_small(method: QuantizeMethod, rate: Rate) -> Option<&'static [u8]> {
+    match (is_tuned(method), rate.to_string().as_str()) {
+        (true, "2") => Some(include_bytes!("../assets/mnist-small-tuned-2.fmq")),
+        (true, "3") => Some(include_bytes!("../assets/mnist-small-tuned-3.fmq")),
         _ => None,
     }
 }
 
 /// The packed file of mnist-micro tuned, of the widths that are built in.
-pub(crate) fn tuned_micro(method: QuantizeMethod, bits: Bits) -> Option<&'static [u8]> {
-    match (is_tuned(method), bits.get()) {
-        (true, 2) => Some(include_bytes!("../assets/mnist-micro-tuned-2.fmq")),
-        (true, 3) => Some(include_bytes!("../assets/mnist-micro-tuned-3.fmq")),
+pub(crate) fn tuned_micro(method: QuantizeMethod, rate: Rate) -> Option<&'static [u8]> {
+    match (is_tuned(method), rate.to_string().as_str()) {
+        (true, "2") => Some(include_bytes!("../assets/mnist-micro-tuned-2.fmq")),
+        (true, "3") => Some(include_bytes!("../assets/mnist-micro-tuned-3.fmq")),
         _ => None,
     }
 }

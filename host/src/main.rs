@@ -9,6 +9,7 @@ mod common;
 mod embedded;
 mod export;
 mod progress;
+mod rate;
 mod report;
 mod study;
 

@@ -73,6 +73,7 @@ pub mod num;
 pub mod packing;
 #[cfg(feature = "alloc")]
 pub mod quantize;
+pub mod rate;
 pub mod scheme;
 
 pub use error::{Error, Result};

@@ -131,7 +131,7 @@ fn everything() -> Vec<u8> {
         });
     }
     let names: Vec<String> =
-        (0..plans.len()).map(|i| format!("{}.{}.{i}", plans[i].scheme, plans[i].bits)).collect();
+        (0..plans.len()).map(|i| format!("{}.{}.{i}", plans[i].scheme, plans[i].rate)).collect();
     let mut names: Vec<&str> = names.iter().map(String::as_str).collect();
     names.extend(["f32", "i64", "empty"]);
     let vector = SelfTestVector::emit((3, 0.25, Some(7)), 1e-4, (2, 2), &weights(12)).unwrap();

@@ -14,6 +14,7 @@
 
 use candle_core::{DType, Device, Tensor};
 use quant_core::bits::Bits;
+use quant_core::rate::Rate;
 use rayon::prelude::*;
 
 use super::device::PackedNet;
@@ -221,9 +222,10 @@ fn pick(table: &[Vec<WidthChoice>], budget: f64) -> Option<Vec<usize>> {
     Some(picked)
 }
 
-/// Policies at `least` to 8 bits and 16, by `of` for codes.
-pub fn widths(least: Bits, of: impl Fn(Bits) -> TensorPolicy) -> Vec<TensorPolicy> {
-    let codes = Bits::ALL.into_iter().filter(|bits| *bits >= least);
+/// Policies at the rate `least`, at all wider codes to 8 bits, and at 16 bits, by `of` for codes.
+pub fn widths(least: Rate, of: impl Fn(Rate) -> TensorPolicy) -> Vec<TensorPolicy> {
+    let wider = Bits::ALL.into_iter().filter(|bits| *bits > least.code_bits());
+    let codes = core::iter::once(least).chain(wider.map(Rate::from));
     codes.map(of).chain([TensorPolicy::F16]).collect()
 }
 

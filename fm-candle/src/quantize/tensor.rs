@@ -110,7 +110,8 @@ pub(super) fn pack(
         let tensor = quantize_on(&Threads, elements, &info.shape, &options)
             .map_err(|error| not_finite(error, elements, info))?;
         let distortion = *tensor.distortion();
-        let entry = entry(options.scheme.name(), options.bits.get(), Some(distortion), None);
+        let entry =
+            entry(options.scheme.name(), options.rate.code_bits().get(), Some(distortion), None);
         return Ok((PackedTensor::Quantized(tensor), entry));
     }
     let mut weights = vec![0.0; elements.len()];

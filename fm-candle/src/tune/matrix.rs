@@ -24,7 +24,7 @@ pub(super) struct TunedMatrix {
     codes: Vec<u8>,
     /// Weights before rounding in units of their level and scale, `[rows, row_len]`.
     pub(super) latent: Var,
-    /// Levels in units of their table, `[tables * 2^bits]`.
+    /// Levels in units of their table, `[tables * K]`.
     pub(super) levels: Var,
     /// Scales over those that were fitted, `[rows]`; none where rows have none.
     pub(super) scales: Option<Var>,
@@ -42,12 +42,12 @@ impl TunedMatrix {
         let Some(fitted) = Tables::of(tensor) else { return Ok(None) };
         let shape = tensor.shape().to_vec();
         let (rows, row_len) = rows_of(&shape)?;
-        let units = fitted.levels.chunks(fitted.bits.code_count()).map(|table| {
+        let units = fitted.levels.chunks(fitted.rate.levels()).map(|table| {
             let square = table.iter().map(|level| level * level).sum::<f32>() / table.len() as f32;
             square.sqrt().max(f32::MIN_POSITIVE)
         });
         let table_units: Vec<f32> = units.collect();
-        let count = fitted.bits.code_count();
+        let count = fitted.rate.levels();
         let levels: Vec<f32> = fitted
             .levels
             .iter()
@@ -81,7 +81,7 @@ impl TunedMatrix {
     /// The tables now.
     fn tables(&self) -> Result<Tables> {
         let mut tables = self.fitted.clone();
-        let count = tables.bits.code_count();
+        let count = tables.rate.levels();
         for (i, (to, level)) in
             tables.levels.iter_mut().zip(self.levels.to_vec1::<f32>()?).enumerate()
         {
@@ -133,7 +133,7 @@ impl TunedMatrix {
     /// The gradients of levels, scales and latent weights from that of the weights.
     pub(super) fn gradients(&self, weights: &Tensor) -> Result<[Option<Tensor>; 3]> {
         let grads = weights.flatten_all()?.to_device(&Device::Cpu)?.to_vec1::<f32>()?;
-        let (len, count) = (self.row_len.max(1), self.fitted.bits.code_count());
+        let (len, count) = (self.row_len.max(1), self.fitted.rate.levels());
         let per_table = self.fitted.rows_per_table;
         let sums: Vec<(f32, Vec<f32>)> = grads
             .par_chunks(len)
@@ -194,7 +194,7 @@ mod tests {
     /// Six rows of eight weights on two tables of four levels, with scales, and what each counts.
     fn matrix() -> (TunedMatrix, Vec<f32>) {
         let tables = Tables {
-            bits: Bits::new(2).unwrap(),
+            rate: Bits::new(2).unwrap().into(),
             codebook_dtype: CodebookDtype::F16,
             rows_per_table: 3,
             levels: vec![-1.5, -0.5, 0.25, 2.0, -4.0, 1.0, 2.0, 3.0],

@@ -52,7 +52,11 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
             EmbeddedNet::MnistSmall => embedded::tuned_small,
             EmbeddedNet::MnistMicro => embedded::tuned_micro,
         },
-        bits: [2, 3, 4, 8].into_iter().map(Bits::new).collect::<Result<_, _>>()?,
+        bits: [2, 3, 4, 8]
+            .into_iter()
+            .map(Bits::new)
+            .map(|bits| Ok(bits?.into()))
+            .collect::<Result<_>>()?,
         policy: PolicyArgs::default(),
         n: 256,
         seeds: 1,

@@ -4,11 +4,10 @@ use core::fmt;
 use core::str::FromStr;
 
 use anyhow::{Result, bail};
-use clap::builder::TypedValueParser;
 use fm_candle::quantize::{TensorPolicy, is_sensitive, widths};
 use globset::{Glob, GlobMatcher};
-use quant_core::bits::Bits;
 use quant_core::quantize::{CodebookDtype, Granularity, QuantizeOptions};
+use quant_core::rate::Rate;
 use quant_core::scheme::Scheme;
 
 /// Options of the policy for tensors.
@@ -26,7 +25,7 @@ pub(crate) struct PolicyArgs {
     /// tensor whatever has the best error for its true size)
     #[arg(long, default_value = "channel", value_parser = granularity)]
     granularity: Granularity,
-    /// Tensors to keep at other bits, GLOB=BITS with BITS 1 to 8, 16 or 32; or `recommended`: first
+    /// Tensors to keep at other bits, GLOB=BITS with BITS 1 to 8, 1.58, 16 or 32; or `recommended`: first
     /// and last convolution, time and label embedding, norms and biases at 16 bits. May be
     /// repeated; the first that matches counts
     #[arg(long, value_name = "recommended|GLOB=BITS", num_args = 1..)]
@@ -49,7 +48,7 @@ enum Keep {
 /// Width of the weights of a kept tensor.
 #[derive(Clone, Copy, Debug)]
 enum Width {
-    Codes(Bits),
+    Codes(Rate),
     F16,
     F32,
 }
@@ -57,7 +56,7 @@ enum Width {
 impl fmt::Display for Width {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Codes(bits) => bits.fmt(f),
+            Self::Codes(rate) => rate.fmt(f),
             Self::F16 => f.write_str("16"),
             Self::F32 => f.write_str("32"),
         }
@@ -77,13 +76,13 @@ impl PolicyArgs {
     pub(crate) fn of(
         &self,
         scheme: Scheme,
-        bits: Bits,
+        rate: Rate,
         name: &str,
         shape: &[usize],
     ) -> TensorPolicy {
-        let options = |bits| QuantizeOptions {
+        let options = |rate| QuantizeOptions {
             scheme,
-            bits,
+            rate,
             granularity: self.granularity,
             codebook_dtype: self.codebook_dtype,
             lambda: self.lambda,
@@ -92,7 +91,7 @@ impl PolicyArgs {
             Some(Width::F32) => TensorPolicy::F32,
             Some(Width::F16) => TensorPolicy::F16,
             Some(Width::Codes(kept)) => TensorPolicy::Quantize(options(kept)),
-            None => TensorPolicy::Quantize(options(bits)),
+            None => TensorPolicy::Quantize(options(rate)),
         }
     }
 
@@ -101,7 +100,7 @@ impl PolicyArgs {
     pub(crate) fn choices(
         &self,
         scheme: Scheme,
-        least: Bits,
+        least: Rate,
         name: &str,
         shape: &[usize],
     ) -> Vec<TensorPolicy> {
@@ -110,7 +109,7 @@ impl PolicyArgs {
         }
         match shape {
             [] | [_] => vec![TensorPolicy::F16],
-            _ => widths(least, |bits| self.of(scheme, bits, name, shape)),
+            _ => widths(least, |rate| self.of(scheme, rate, name, shape)),
         }
     }
 
@@ -198,13 +197,11 @@ impl FromStr for Keep {
             return Ok(Self::Recommended);
         }
         let (pattern, bits) = text.rsplit_once('=').ok_or("expected recommended or GLOB=BITS")?;
-        let width = match bits.parse() {
-            Ok(16) => Some(Width::F16),
-            Ok(32) => Some(Width::F32),
-            Ok(bits) => Bits::new(bits).ok().map(Width::Codes),
-            Err(_) => None,
+        let width = match bits {
+            "16" => Width::F16,
+            "32" => Width::F32,
+            _ => Width::Codes(bits.parse().map_err(|_| "BITS must be 1 to 8, 1.58, 16 or 32")?),
         };
-        let width = width.ok_or("BITS must be 1 to 8, 16 or 32")?;
         Ok(Self::Named { glob: glob(pattern)?, width })
     }
 }
@@ -222,11 +219,6 @@ impl Keep {
 /// A pattern of tensor names.
 pub(crate) fn glob(pattern: &str) -> Result<GlobMatcher, String> {
     Ok(Glob::new(pattern).map_err(|e| e.to_string())?.compile_matcher())
-}
-
-/// Takes the width of a code.
-pub(crate) fn bits() -> impl TypedValueParser<Value = Bits> {
-    clap::value_parser!(u8).range(1..=8).try_map(Bits::new)
 }
 
 fn lambda(text: &str) -> Result<f64, String> {

@@ -14,8 +14,10 @@ use fm_candle::quantize::{
 };
 use globset::GlobMatcher;
 use quant_core::bits::Bits;
+use quant_core::rate::Rate;
 use quant_core::scheme::Scheme;
 use serde::Serialize;
+use serde_json::Number;
 
 use crate::cmd::method::{QuantizeMethod, Refinement};
 use crate::cmd::policy::{PolicyArgs, check_glob, glob};
@@ -71,7 +73,7 @@ pub(crate) struct Args {
 #[derive(Serialize)]
 struct QuantizeJson<'a> {
     scheme: String,
-    bits: Option<u8>,
+    bits: Option<Number>,
     seconds: f64,
     #[serde(flatten)]
     report: &'a Report,
@@ -103,7 +105,7 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
         let report = &report;
         let output = QuantizeJson {
             scheme: args.method().to_string(),
-            bits: args.size.bits.map(Bits::get),
+            bits: args.size.bits.map(crate::rate::number),
             seconds,
             report,
         };
@@ -170,7 +172,10 @@ impl Args {
             }
         };
         let policy = |name: &str, shape: &[usize]| {
-            allocated.get(name).copied().unwrap_or_else(|| self.policy(Bits::MAX, name, shape))
+            allocated
+                .get(name)
+                .copied()
+                .unwrap_or_else(|| self.policy(Bits::MAX.into(), name, shape))
         };
         if let Some(trajectories) = self.feedback {
             let Some(net) = &net else {
@@ -253,7 +258,7 @@ impl Args {
             if self.is_left(name, shape) {
                 return vec![TensorPolicy::F32];
             }
-            self.policy.choices(self.scheme, Bits::MIN, name, shape)
+            self.policy.choices(self.scheme, Bits::MIN.into(), name, shape)
         };
         let budget = self.size.budget(&tensors).context("the bits are given")?;
         policies_within(budget, net, &tensors, choices, common.seed, common.progress())
@@ -265,11 +270,11 @@ impl Args {
         only.is_some_and(|only| !only.is_match(name) && !self.policy.keeps(name, shape))
     }
 
-    fn policy(&self, bits: Bits, name: &str, shape: &[usize]) -> TensorPolicy {
+    fn policy(&self, rate: Rate, name: &str, shape: &[usize]) -> TensorPolicy {
         if self.is_left(name, shape) {
             return TensorPolicy::F32;
         }
-        self.policy.of(self.scheme, self.size.bits.unwrap_or(bits), name, shape)
+        self.policy.of(self.scheme, self.size.bits.unwrap_or(rate), name, shape)
     }
 }
 

@@ -6,11 +6,11 @@ use anyhow::Result;
 use clap::Args;
 use fm_candle::Tensor;
 use fm_candle::quantize::{Budget, PackedNet, TensorPolicy, allocate};
-use quant_core::bits::Bits;
+use quant_core::rate::Rate;
 use quant_core::scheme::Scheme;
 
 use crate::cmd::own_points::own_points;
-use crate::cmd::policy::{PolicyArgs, bits};
+use crate::cmd::policy::PolicyArgs;
 use crate::progress::Reporter;
 
 /// Trajectories, and points of them, at which errors of the velocity are measured.
@@ -23,9 +23,9 @@ const SPARE: f64 = 0.7;
 #[derive(Args)]
 #[group(required = true, multiple = false)]
 pub(crate) struct SizeArgs {
-    /// Bits per weight, 1 to 8
-    #[arg(long, value_parser = bits())]
-    pub(crate) bits: Option<Bits>,
+    /// Bits per weight, 1 to 8, or 1.58: three levels, in codes of 2 bits
+    #[arg(long)]
+    pub(crate) bits: Option<Rate>,
     /// Bits per weight of the whole packed file, at most; each tensor gets those that the velocity
     /// needs (1 to 8, or 16)
     #[arg(long = "bits-per-weight", alias = "bits_per_weight", value_name = "X", value_parser = above_0)]
@@ -83,10 +83,10 @@ pub(crate) fn policies_within(
     Ok(names.zip(allocation.policies).collect())
 }
 
-/// The policy of each tensor of a net that is tuned at `bits`: no fewer for any, and more where the
-/// velocity needs them, of [`SPARE`] bits per weight in all. With a `--keep` all others have `bits`.
+/// The policy of each tensor of a net that is tuned at `rate`: no fewer for any, and more where the
+/// velocity needs them, of [`SPARE`] bits per weight in all. With a `--keep` all others have `rate`.
 pub(crate) fn tuned_policies(
-    bits: Bits,
+    rate: Rate,
     scheme: Scheme,
     policy: &PolicyArgs,
     net: PackedNet<'_>,
@@ -96,12 +96,12 @@ pub(crate) fn tuned_policies(
 ) -> Result<Policies> {
     if policy.keeps_any() {
         let of = |(name, tensor): &(String, Tensor)| {
-            (name.clone(), policy.of(scheme, bits, name, tensor.dims()))
+            (name.clone(), policy.of(scheme, rate, name, tensor.dims()))
         };
         return Ok(tensors.iter().map(of).collect());
     }
-    let bytes = bytes_at(f64::from(bits.get()) + SPARE, count(tensors));
-    let choices = |name: &str, shape: &[usize]| policy.choices(scheme, bits, name, shape);
+    let bytes = bytes_at(f64::from(rate.code_bits().get()) + SPARE, count(tensors));
+    let choices = |name: &str, shape: &[usize]| policy.choices(scheme, rate, name, shape);
     policies_within(Budget::BytesOrLeast(bytes), net, tensors, choices, seed, progress)
 }
 

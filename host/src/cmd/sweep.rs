@@ -12,14 +12,14 @@ use fm_candle::fid::{FeatureAccumulator, FeatureNet, Features, lenet};
 use fm_candle::fingerprint;
 use fm_candle::model::UNetConfig;
 use fm_candle::sample::{BatchSampler, batch_size};
-use quant_core::bits::Bits;
+use quant_core::rate::Rate;
 
 use crate::cmd::folder;
 use crate::cmd::images;
 use crate::cmd::method::QuantizeMethod;
 use crate::cmd::net::NetArgs;
 use crate::cmd::ode::OdeArgs;
-use crate::cmd::policy::{PolicyArgs, bits};
+use crate::cmd::policy::PolicyArgs;
 use crate::cmd::sample::{at_least_1, image_shape};
 use crate::common::{Common, command_line};
 use crate::embedded;
@@ -67,8 +67,8 @@ pub(crate) struct Args {
     )]
     tune_steps: u64,
     /// Bits, separated by commas
-    #[arg(long, value_delimiter = ',', default_value = "2,3,4,8", value_parser = bits())]
-    bits: Vec<Bits>,
+    #[arg(long, value_delimiter = ',', default_value = "2,3,4,8")]
+    bits: Vec<Rate>,
     #[command(flatten)]
     policy: PolicyArgs,
     /// Images sampled per row, from each seed

@@ -21,6 +21,7 @@ use fm_candle::{DType, Tensor, atomic, fingerprint};
 use quant_core::bits::Bits;
 use quant_core::scheme::Scheme;
 use serde::Serialize;
+use serde_json::Number;
 
 use crate::cmd::feedback::tuning_start;
 use crate::cmd::label::class_cycle;
@@ -114,7 +115,7 @@ pub(crate) struct Args {
 #[derive(Serialize)]
 struct TuneJson<'a> {
     scheme: String,
-    bits: Option<u8>,
+    bits: Option<Number>,
     steps: u64,
     seconds: f64,
     /// Paired PSNR of held-out images before and after, mean over images, dB.
@@ -212,7 +213,7 @@ fn run_as(
     if args.json {
         let output = TuneJson {
             scheme: format!("{}+tune", args.scheme),
-            bits: args.size.bits.map(Bits::get),
+            bits: args.size.bits.map(crate::rate::number),
             steps: tuner.steps(),
             seconds,
             paired_psnr_before_db: before,
@@ -360,8 +361,9 @@ impl Args {
             }
             (budget, _) => {
                 let budget = budget.context("neither bits nor a size are given")?;
-                let choices =
-                    |name: &str, shape: &[usize]| policy.choices(scheme, Bits::MIN, name, shape);
+                let choices = |name: &str, shape: &[usize]| {
+                    policy.choices(scheme, Bits::MIN.into(), name, shape)
+                };
                 policies_within(budget, net, tensors, choices, seed, progress)
             }
         }

@@ -2,6 +2,8 @@
 
 use core::fmt::Write as _;
 
+use quant_core::rate::Rate;
+
 use super::axis::{Axis, Scale};
 use super::svg::{self, CENTRED, COLORS, INK, line, text};
 use super::{Levels, distinct, escape};
@@ -21,7 +23,7 @@ const BINS: usize = 48;
 const MANY: usize = 32;
 
 /// The panels of all schemes at `bits`, in two columns; an SVG document.
-pub(crate) fn sheet(levels: &Levels, bits: u8) -> String {
+pub(crate) fn sheet(levels: &Levels, bits: Rate) -> String {
     let title = title(levels, bits);
     let panels = bodies(levels, bits);
     let width = 2.0 * WIDTH;
@@ -40,16 +42,16 @@ pub(crate) fn sheet(levels: &Levels, bits: u8) -> String {
 }
 
 /// The panels, each an SVG document of its own.
-pub(super) fn panels(levels: &Levels, bits: u8) -> Vec<String> {
+pub(super) fn panels(levels: &Levels, bits: Rate) -> Vec<String> {
     let title = title(levels, bits);
     bodies(levels, bits).iter().map(|body| svg::document([WIDTH, HEIGHT], &title, body)).collect()
 }
 
-fn title(levels: &Levels, bits: u8) -> String {
+fn title(levels: &Levels, bits: Rate) -> String {
     format!("Weights of {}, channel {}, {bits} bits", levels.tensor, levels.channel)
 }
 
-fn bodies(levels: &Levels, bits: u8) -> Vec<String> {
+fn bodies(levels: &Levels, bits: Rate) -> Vec<String> {
     let schemes = distinct(levels.rows.iter().map(|(scheme, ..)| scheme.as_str()));
     let finite = |values: &[f32]| -> Vec<f64> {
         values.iter().map(|&value| f64::from(value)).filter(|value| value.is_finite()).collect()
@@ -128,7 +130,7 @@ mod tests {
     #[test]
     fn every_scheme_has_a_panel_with_its_levels() {
         let levels = sample::levels();
-        let panels = panels(&levels, 3);
+        let panels = panels(&levels, sample::whole(3));
         assert_eq!(panels.len(), 4);
         for panel in &panels {
             assert_well_formed(panel);
@@ -136,7 +138,7 @@ mod tests {
             // A line up for each level; the path of the bars begins with M too, but goes elsewhere.
             assert_eq!(panel.matches(&format!("V{TOP}M")).count(), 7);
         }
-        let sheet = sheet(&levels, 3);
+        let sheet = sheet(&levels, sample::whole(3));
         assert_well_formed(&sheet);
         assert_eq!(sheet.matches("<g transform").count(), 4);
         assert!(
@@ -156,7 +158,7 @@ mod tests {
     #[test]
     fn nothing_finite_gives_no_panel() {
         let levels = Levels { weights: vec![f32::NAN], rows: vec![], ..sample::levels() };
-        assert!(panels(&levels, 3).is_empty());
-        assert_well_formed(&sheet(&levels, 3));
+        assert!(panels(&levels, sample::whole(3)).is_empty());
+        assert_well_formed(&sheet(&levels, sample::whole(3)));
     }
 }

@@ -6,6 +6,8 @@ use anyhow::Result;
 use fm_candle::analysis::bounds::{Bounds, Lipschitz};
 use fm_candle::analysis::inversion::Inversion;
 use fm_candle::analysis::latent::Latent;
+use quant_core::bits::Bits;
+use quant_core::rate::Rate;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::cmd::method::QuantizeMethod;
@@ -32,16 +34,16 @@ fn distinct<'a>(names: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
 }
 
 /// The numbers of bits, ascending, each once.
-fn bit_counts(bits: impl Iterator<Item = u8>) -> Vec<u8> {
-    let mut bits: Vec<u8> = bits.collect();
+fn bit_counts(bits: impl Iterator<Item = Rate>) -> Vec<Rate> {
+    let mut bits: Vec<Rate> = bits.collect();
     bits.sort_unstable();
     bits.dedup();
     bits
 }
 
 /// `3 bits`.
-fn bits_name(bits: u8) -> String {
-    format!("{bits} {}", if bits == 1 { "bit" } else { "bits" })
+fn bits_name(bits: Rate) -> String {
+    format!("{bits} {}", if bits == Bits::MIN { "bit" } else { "bits" })
 }
 
 #[cfg(test)]
@@ -55,8 +57,9 @@ mod themes;
 pub(crate) struct Row {
     /// Name of the scheme, as on the command line.
     pub(crate) scheme: String,
-    /// Bits of a code, 1 to 8.
-    pub(crate) bits: u8,
+    /// Rate of the codebooks.
+    #[serde(with = "crate::rate")]
+    pub(crate) bits: Rate,
     /// Steps of tuning, where the row was tuned in the study.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) tune_steps: Option<u64>,
@@ -171,7 +174,7 @@ pub(crate) struct Levels {
     /// Its weights in full precision.
     pub(crate) weights: Vec<f32>,
     /// Scheme, bits and the distinct levels, ascending, that the channel's codes stand for.
-    pub(crate) rows: Vec<(String, u8, Vec<f32>)>,
+    pub(crate) rows: Vec<(String, Rate, Vec<f32>)>,
 }
 
 /// Version of what `results.json` holds.

@@ -1,6 +1,7 @@
 //! The curves of a sweep, and that of a training run.
 
 use fm_candle::analysis::bounds::Bounds;
+use quant_core::rate::Rate;
 
 use super::axis::Scale;
 use super::chart::{Chart, Point, ReferenceLine, Series};
@@ -38,7 +39,7 @@ pub(crate) fn files(
 
 /// Fréchet distance over bits, with full precision and real images as levels; an SVG document.
 pub(super) fn fid(summary: &Summary, rows: &[Row]) -> String {
-    let point = |row: &Row| Point { x: f64::from(row.bits), y: row.fid, error: row.fid_error };
+    let point = |row: &Row| Point { x: row.bits.bits(), y: row.fid, error: row.fid_error };
     let title = format!("Distance to {}", summary.fid_reference);
     let y_label = format!("{}, lower is better", summary.fid_label);
     let series = by_scheme(rows, point);
@@ -67,7 +68,7 @@ pub(super) fn sqnr(rows: &[Row]) -> String {
 /// PSNR of paired samples over bits; an SVG document.
 pub(super) fn psnr(rows: &[Row]) -> String {
     let labels = [BITS, "PSNR of the samples (dB), higher is better"];
-    let point = |row: &Row| Point { x: f64::from(row.bits), y: row.psnr_db, error: row.psnr_error };
+    let point = |row: &Row| Point { x: row.bits.bits(), y: row.psnr_db, error: row.psnr_error };
     let title = "Samples against full precision, same noise";
     Chart::new(title, labels, Scale::Linear, by_scheme(rows, point)).svg()
 }
@@ -107,7 +108,7 @@ fn front(mut points: Vec<Point>) -> Vec<Point> {
 
 /// Distance between the trajectories of `bits` bits and of full precision over t; an SVG document.
 /// The axis has room for all bits, so that the charts compare.
-pub(super) fn divergence(summary: &Summary, rows: &[Row], bits: u8) -> String {
+pub(super) fn divergence(summary: &Summary, rows: &[Row], bits: Rate) -> String {
     let schemes = distinct(rows.iter().map(|row| row.scheme.as_str()));
     let line = |row: &Row| Series {
         name: row.scheme.clone(),
@@ -131,12 +132,12 @@ pub(super) fn divergence(summary: &Summary, rows: &[Row], bits: u8) -> String {
 }
 
 /// The numbers of bits for which trajectories were compared.
-pub(super) fn divergence_bits(rows: &[Row]) -> Vec<u8> {
+pub(super) fn divergence_bits(rows: &[Row]) -> Vec<Rate> {
     bit_counts(rows.iter().filter(|row| !row.divergence.is_empty()).map(|row| row.bits))
 }
 
 /// The numbers of bits for which levels are known.
-pub(super) fn level_bits(levels: &Levels) -> Vec<u8> {
+pub(super) fn level_bits(levels: &Levels) -> Vec<Rate> {
     bit_counts(levels.rows.iter().map(|&(_, bits, _)| bits))
 }
 
@@ -152,7 +153,7 @@ pub(super) fn bounds(rows: &[Row]) -> Option<String> {
     rows.iter().find_map(|row| row.bounds)?;
     let series = kinds.iter().flat_map(|&(dash, _, value)| {
         let value = |row: &Row| row.bounds.as_ref().map_or(f64::NAN, value);
-        let lines = by_scheme(rows, |row| Point::new(f64::from(row.bits), value(row)));
+        let lines = by_scheme(rows, |row| Point::new(row.bits.bits(), value(row)));
         let dashed = move |(at, line)| Series { pen: Pen::Line(at, dash), ..line };
         lines.into_iter().enumerate().map(dashed)
     });
@@ -276,7 +277,7 @@ mod tests {
     fn points_are_sorted_whatever_the_order_of_the_rows() {
         let mut rows = sample::rows();
         rows.reverse();
-        let lines = by_scheme(&rows, |row| Point::new(f64::from(row.bits), row.fid));
+        let lines = by_scheme(&rows, |row| Point::new(row.bits.bits(), row.fid));
         for series in &lines {
             assert!(series.points.is_sorted_by(|a, b| a.x < b.x));
         }

@@ -3,6 +3,8 @@
 use fm_candle::analysis::bounds::{Bounds, Lipschitz};
 use fm_candle::analysis::inversion::Inversion;
 use fm_candle::analysis::latent::{Latent, VarianceSpread};
+use quant_core::bits::Bits;
+use quant_core::rate::Rate;
 
 use super::{Levels, Row, SCHEMA, Summary};
 
@@ -42,6 +44,11 @@ pub(super) fn summary() -> Summary {
     }
 }
 
+/// A rate of whole bits.
+pub(super) fn whole(bits: u8) -> Rate {
+    Bits::new(bits).unwrap().into()
+}
+
 /// Four schemes at 2, 3, 4, 5, 6 and 8 bits, about 6 dB a bit, without analyses.
 pub(super) fn rows() -> Vec<Row> {
     let row = |scheme: &str, gain: f64, bits: u8| {
@@ -49,7 +56,7 @@ pub(super) fn rows() -> Vec<Row> {
         let sqnr_db = 6.02 * b - 3.0 + gain;
         Row {
             scheme: scheme.into(),
-            bits,
+            bits: whole(bits),
             tune_steps: None,
             sqnr_db,
             mse: 0.01 * 10.0_f64.powf(-sqnr_db / 10.0),
@@ -145,7 +152,7 @@ pub(super) fn levels() -> Levels {
             0 => weight(place(i)),
             _ => 0.4 * place(i) - 0.2,
         });
-        (SCHEMES[scheme].0.to_string(), bits, levels.collect())
+        (SCHEMES[scheme].0.to_string(), whole(bits), levels.collect())
     };
     Levels {
         tensor: "input_blocks.1.0.in_layers.2.weight".into(),

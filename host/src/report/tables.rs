@@ -144,7 +144,7 @@ mod tests {
     #[test]
     fn the_text_table_marks_the_best_and_its_ties() {
         let mut rows = sample::rows();
-        rows.retain(|row| row.bits == 8);
+        rows.retain(|row| row.bits == sample::whole(8));
         let text = text(&sample::summary(), &rows);
         let line = |scheme: &str| {
             text.lines().find(|line| line.split(' ').next() == Some(scheme)).unwrap().to_string()

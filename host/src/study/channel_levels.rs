@@ -18,7 +18,7 @@ pub(super) fn of(study: &Study, rows: &[Row]) -> Result<Option<Levels>> {
         return Ok(None);
     };
     let mut levels = Vec::new();
-    for row in rows.iter().filter(|row| row.bits <= MAX_BITS) {
+    for row in rows.iter().filter(|row| row.bits.code_bits().get() <= MAX_BITS) {
         let path = study.packed_path(row.method()?, row.bits);
         let packed = Source::open(&path, false)?.load()?;
         let tensor =

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 use fm_candle::atomic;
 use fm_candle::data::Images;
 use fm_candle::model::UNet;
+use quant_core::rate::Rate;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -74,17 +75,17 @@ impl Study {
     }
 
     /// The packed file of a row.
-    pub(super) fn packed_path(&self, method: QuantizeMethod, bits: u8) -> PathBuf {
+    pub(super) fn packed_path(&self, method: QuantizeMethod, bits: Rate) -> PathBuf {
         self.dir.join(format!("packed/{method}_{bits}.fmq"))
     }
 
     /// The net in it.
-    pub(super) fn packed_net(&self, method: QuantizeMethod, bits: u8) -> Result<UNet> {
+    pub(super) fn packed_net(&self, method: QuantizeMethod, bits: Rate) -> Result<UNet> {
         let path = self.packed_path(method, bits);
         NetArgs::plain(&path).with_dtype(self.dtype).build(&self.device, Reporter::silent())
     }
 
-    pub(super) fn grid_path(&self, method: QuantizeMethod, bits: u8) -> PathBuf {
+    pub(super) fn grid_path(&self, method: QuantizeMethod, bits: Rate) -> PathBuf {
         self.dir.join(format!("grids/{method}_{bits}.png"))
     }
 

@@ -32,7 +32,7 @@ use fm_candle::device::Device;
 use fm_candle::fid::FeatureNet;
 use fm_candle::model::UNetConfig;
 use fm_candle::sample::BatchSampler;
-use quant_core::bits::Bits;
+use quant_core::rate::Rate;
 
 pub(crate) use self::reference::Reference;
 use crate::cmd::method::QuantizeMethod;
@@ -55,9 +55,9 @@ pub(crate) struct Study {
     /// Steps of tuning, where a row is tuned here.
     pub(crate) tune_steps: u64,
     /// Packed files of tuned rows that need not be made here.
-    pub(crate) shipped: fn(QuantizeMethod, Bits) -> Option<&'static [u8]>,
-    /// Bits of the codes.
-    pub(crate) bits: Vec<Bits>,
+    pub(crate) shipped: fn(QuantizeMethod, Rate) -> Option<&'static [u8]>,
+    /// Rate of the codes.
+    pub(crate) bits: Vec<Rate>,
     /// The options that give the policy of each tensor.
     pub(crate) policy: PolicyArgs,
     /// Images sampled per row, from each seed.

@@ -7,7 +7,7 @@ use fm_candle::solver::{Method, SolverOptions, steps_grid};
 use fm_candle::tune::{CalibrationPoints, TuneConfig, Tuner};
 use fm_candle::{DType, atomic};
 use indicatif::ProgressBar;
-use quant_core::bits::Bits;
+use quant_core::rate::Rate;
 use quant_core::scheme::Scheme;
 
 use super::Study;
@@ -33,10 +33,10 @@ impl Study {
     pub(super) fn pack(
         &self,
         method: QuantizeMethod,
-        bits: Bits,
+        bits: Rate,
         bar: &ProgressBar,
     ) -> Result<Report> {
-        let path = self.packed_path(method, bits.get());
+        let path = self.packed_path(method, bits);
         let scheme = method.scheme;
         let policy = |name: &str, shape: &[usize]| self.policy.of(scheme, bits, name, shape);
         let net = match (method.refinement, (self.shipped)(method, bits)) {
@@ -54,7 +54,7 @@ impl Study {
     }
 
     /// Steps that a row is tuned for in this study; none where it is not, or was before.
-    pub(super) fn steps_of(&self, method: QuantizeMethod, bits: Bits) -> Option<u64> {
+    pub(super) fn steps_of(&self, method: QuantizeMethod, bits: Rate) -> Option<u64> {
         let tuned = method.refinement == Some(Refinement::Tune);
         (tuned && (self.shipped)(method, bits).is_none()).then_some(self.tune_steps)
     }
@@ -70,7 +70,7 @@ impl Study {
     }
 
     /// Tunes the net for as many steps as a row gets.
-    fn tune(&self, scheme: Scheme, bits: Bits, bar: &ProgressBar) -> Result<QuantizedNet> {
+    fn tune(&self, scheme: Scheme, bits: Rate, bar: &ProgressBar) -> Result<QuantizedNet> {
         let policy = self.policy.for_tuning();
         let (steps, seed, device) = (self.tune_steps, self.seed, &self.device);
         let (net, tensors, silent) = (&self.config, &self.tensors, Reporter::silent());

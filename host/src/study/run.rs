@@ -11,7 +11,7 @@ use fm_candle::model::UNet;
 use fm_candle::sample::{BatchSampler, start_noise, to_pixels};
 use fm_candle::{Tensor, atomic};
 use indicatif::ProgressBar;
-use quant_core::bits::Bits;
+use quant_core::rate::Rate;
 
 use super::analyses::{Analyses, Measured};
 use super::{SHOWN, Study, classes_in_turn, estimate, pack, settings};
@@ -41,14 +41,14 @@ impl Study {
             let path = self.dir.join(folder);
             fs::create_dir_all(&path).with_context(|| format!("creating `{}`", path.display()))?;
         }
-        let cells: Vec<(QuantizeMethod, Bits)> = self
+        let cells: Vec<(QuantizeMethod, Rate)> = self
             .methods
             .iter()
             .flat_map(|&method| self.bits.iter().map(move |&bits| (method, bits)))
             .collect();
-        let known_row = |(method, bits): (QuantizeMethod, Bits)| {
+        let known_row = |(method, bits): (QuantizeMethod, Rate)| {
             let name = method.to_string();
-            known.iter().find(|row| row.scheme == name && row.bits == bits.get())
+            known.iter().find(|row| row.scheme == name && row.bits == bits)
         };
         let missing = cells.iter().filter(|&&cell| known_row(cell).is_none()).count();
         let total = (missing + 1) * self.n * self.seeds;
@@ -97,7 +97,7 @@ impl Study {
         bits.sort_unstable_by(|a, b| b.cmp(a));
         let mut lines = vec![full.images[0].narrow(0, 0, count)?];
         for bits in bits {
-            let net = self.packed_net(method, bits.get())?;
+            let net = self.packed_net(method, bits)?;
             lines.push(self.sample(&net, &noise, &ProgressBar::hidden(), progress)?);
         }
         let all = Tensor::cat(&lines, 0)?;
@@ -110,16 +110,16 @@ impl Study {
     fn row(
         &self,
         method: QuantizeMethod,
-        bits: Bits,
+        bits: Rate,
         full: &Full<'_>,
         bar: &ProgressBar,
         progress: Reporter,
     ) -> Result<Row> {
         let start = Instant::now();
         let report = self.pack(method, bits, bar)?;
-        let net = self.packed_net(method, bits.get())?;
+        let net = self.packed_net(method, bits)?;
         let samples = self.sample_all(&net, &full.noise, bar, progress)?;
-        atomic::write(&self.grid_path(method, bits.get()), &shown(&samples[0])?)?;
+        atomic::write(&self.grid_path(method, bits), &shown(&samples[0])?)?;
         let weights = (report.mse * report.quantized_parameters as f64).sqrt();
         let measured = match &full.analyses {
             Some(analyses) => analyses.measure(&net, weights)?,
@@ -141,7 +141,7 @@ impl Study {
         let (fid, fid_error) = self.fid(&features)?;
         Ok(Row {
             scheme: method.to_string(),
-            bits: bits.get(),
+            bits,
             tune_steps: self.steps_of(method, bits),
             sqnr_db: report.sqnr_db.unwrap_or(f64::INFINITY),
             mse: report.mse,

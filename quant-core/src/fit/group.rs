@@ -1,8 +1,8 @@
 //! The input of a fit.
 
-use crate::bits::Bits;
 use crate::error::{Error, Result, check_length};
-use crate::num::{exp2, u64_of};
+use crate::num::{f64_of, u64_of};
+use crate::rate::Rate;
 use core::f64::consts::LN_2;
 
 /// Weights that share a codebook, and the options of their fit.
@@ -13,8 +13,8 @@ pub struct Group<'a> {
     /// Factor of the squared error of each weight; `None`: 1 for all. Finite, not negative,
     /// of positive sum; 0 is fine. `ot`, `uniform`, `pwl` and `log` ignore it.
     pub importance: Option<&'a [f32]>,
-    /// Width of a code.
-    pub bits: Bits,
+    /// Rate: the greatest number of levels.
+    pub rate: Rate,
     /// Elements of the whole tensor that the group belongs to: three schemes copy a small tensor.
     pub numel: usize,
     /// Lagrange multiplier of the entropy under `ecq`: the cost of a bit per weight, as a part of the
@@ -24,9 +24,10 @@ pub struct Group<'a> {
 
 impl<'a> Group<'a> {
     /// Group of all weights of a tensor, of equal importance, with the [`default_lambda`].
-    pub fn new(weights: &'a [f32], bits: Bits) -> Self {
+    pub fn new(weights: &'a [f32], rate: impl Into<Rate>) -> Self {
+        let rate = rate.into();
         let numel = weights.len();
-        Self { weights, importance: None, bits, numel, lambda: default_lambda(bits) }
+        Self { weights, importance: None, rate, numel, lambda: default_lambda(rate) }
     }
 
     /// Fails unless every field is in its range.
@@ -47,10 +48,11 @@ impl<'a> Group<'a> {
     }
 }
 
-/// Multiplier at which Shannon's bound for a Gaussian has `bits` bits: `D/σ² = 4^-bits` falls by
-/// `2 ln 2 · 4^-bits` per bit.
-pub fn default_lambda(bits: Bits) -> f64 {
-    2.0 * LN_2 * exp2(-2.0 * f64::from(bits.get()))
+/// Multiplier at which Shannon's bound for a Gaussian has the rate `R = log2 K`: `D/σ² = 4^-R = 1/K²`
+/// falls by `2 ln 2 / K²` per bit.
+pub fn default_lambda(rate: impl Into<Rate>) -> f64 {
+    let levels = f64_of(rate.into().levels());
+    2.0 * LN_2 / (levels * levels)
 }
 
 /// Fails unless weights and importance are what a fit takes.

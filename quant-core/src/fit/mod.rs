@@ -11,8 +11,8 @@
 //! | `ecq` | `entropy` | least error plus multiplier times entropy of the codes |
 //!
 //! A group is one channel in the paper ("Low-Bit, High-Fidelity: Optimal Transport Quantization for
-//! Flow Matching", arXiv 2511.11418); here it may be any slice of weights. `K = 2^bits` and `n` is
-//! the number of weights in the group. Some groups are *copied*, that is kept exactly instead of
+//! Flow Matching", arXiv 2511.11418); here it may be any slice of weights. K is the number of levels of the rate and `n` is the
+//! number of weights in the group. Some groups are *copied*, that is kept exactly instead of
 //! coded: see [`Fit::Copied`]. Weights 0.0 and -0.0 count as equal.
 //!
 //! The first four are the paper's: they look at the weights alone, and small tensors are copied as
@@ -52,8 +52,8 @@ use points::FitPoints;
 /// larger than its tensor.
 pub fn fit(scheme: Scheme, group: &Group<'_>) -> Result<Fitted> {
     group.check()?;
-    let &Group { weights, importance, bits, numel, lambda } = group;
-    let k = bits.code_count();
+    let &Group { weights, importance, rate, numel, lambda } = group;
+    let k = rate.levels();
     let copies_small =
         matches!(scheme, Scheme::EqualMass | Scheme::Piecewise | Scheme::Logarithmic);
     if weights.is_empty() || (copies_small && numel < k) {

@@ -37,7 +37,7 @@ pub(super) fn best(
     let mut consider = |storage: Storage, distortion: Distortion| {
         let bits = 8.0 * f64_of(storage.bytes()) / f64_of(distortion.count.max(1));
         let sqnr = distortion.sqnr_db().map_or(MAX_DB, |db| db.min(MAX_DB));
-        let score = sqnr - DB_PER_BIT * (bits - f64::from(options.bits.get()));
+        let score = sqnr - DB_PER_BIT * (bits - options.rate.bits());
         if best.as_ref().is_none_or(|(most, ..)| score > *most) {
             best = Some((score, storage, distortion));
         }
@@ -67,7 +67,7 @@ fn plans(options: &QuantizeOptions, groups: RowGroups) -> Vec<QuantPlan> {
     };
     let mut plans = alloc::vec![plan(1, CodebookDtype::F16, false)];
     // Entries of 8 bits cost less than 0.05 dB up to here.
-    if options.bits.get() <= 5 {
+    if options.rate.code_bits().get() <= 5 {
         plans.push(plan(1, CodebookDtype::I8, false));
     }
     let shared = (SHARED / groups.row_len.max(1)).clamp(1, groups.rows);

@@ -18,11 +18,11 @@ pub(super) fn fit_group(weights: &[f32], plan: &QuantPlan) -> Result<FittedGroup
             (book, codes) = copied(weights, plan.scheme);
             book
         }
-        Fit::Affine(affine) => GroupCodebook::Affine(affine),
-        Fit::Logarithmic(range) => {
-            GroupCodebook::Logarithmic(range, weights.len().min(plan.bits.code_count()))
+        Fit::Affine(affine) if plan.rate.uses_all_codes() => GroupCodebook::Affine(affine),
+        Fit::Logarithmic(range) if plan.rate.uses_all_codes() => {
+            GroupCodebook::Logarithmic(range, weights.len().min(plan.rate.levels()))
         }
-        Fit::Table => {
+        Fit::Table | Fit::Affine(_) | Fit::Logarithmic(_) => {
             let levels = round_levels(&levels, plan.codebook_dtype);
             if let Some(bad) = levels.0.iter().position(|level| !level.is_finite()) {
                 let index = codes.iter().position(|&code| usize::from(code) == bad).unwrap_or(0);

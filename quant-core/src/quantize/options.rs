@@ -1,6 +1,6 @@
 //! Options of quantization.
 
-use crate::bits::Bits;
+use crate::rate::Rate;
 use crate::scheme::Scheme;
 
 /// Rows that share a codebook.
@@ -36,8 +36,8 @@ pub enum CodebookDtype {
 pub struct QuantizeOptions {
     /// Quantizer.
     pub scheme: Scheme,
-    /// Width of a code: a codebook has at most 2^bits levels.
-    pub bits: Bits,
+    /// Rate: the greatest number of levels of a codebook.
+    pub rate: Rate,
     /// Rows that share a codebook.
     pub granularity: Granularity,
     /// Type of a table's entries; [`Granularity::Auto`] chooses its own.
@@ -49,8 +49,9 @@ pub struct QuantizeOptions {
 
 impl QuantizeOptions {
     /// Options of the paper: a codebook per channel, levels in f32.
-    pub const fn new(scheme: Scheme, bits: Bits) -> Self {
+    pub fn new(scheme: Scheme, rate: impl Into<Rate>) -> Self {
+        let rate = rate.into();
         let (granularity, codebook_dtype) = (Granularity::Channel, CodebookDtype::F32);
-        Self { scheme, bits, granularity, codebook_dtype, lambda: None }
+        Self { scheme, rate, granularity, codebook_dtype, lambda: None }
     }
 }

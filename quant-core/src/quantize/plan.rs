@@ -1,15 +1,15 @@
 //! The plan by which the groups of a tensor are described.
 
 use super::options::{CodebookDtype, QuantizeOptions};
-use crate::bits::Bits;
 use crate::fit::Group;
+use crate::rate::Rate;
 use crate::scheme::Scheme;
 
 /// Plan by which the groups of a tensor are described.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct QuantPlan {
     pub(super) scheme: Scheme,
-    pub(super) bits: Bits,
+    pub(super) rate: Rate,
     pub(super) lambda: Option<f64>,
     pub(super) codebook_dtype: CodebookDtype,
     pub(super) groups: RowGroups,
@@ -19,13 +19,13 @@ pub(super) struct QuantPlan {
 
 impl QuantPlan {
     pub(super) const fn new(options: &QuantizeOptions, groups: RowGroups) -> Self {
-        let &QuantizeOptions { scheme, bits, codebook_dtype, lambda, .. } = options;
-        Self { scheme, bits, lambda, codebook_dtype, groups, row_scales: false }
+        let &QuantizeOptions { scheme, rate, codebook_dtype, lambda, .. } = options;
+        Self { scheme, rate, lambda, codebook_dtype, groups, row_scales: false }
     }
 
     /// The fit of some weights of the tensor.
     pub(super) fn group<'a>(&self, weights: &'a [f32]) -> Group<'a> {
-        let group = Group::new(weights, self.bits);
+        let group = Group::new(weights, self.rate);
         let numel = self.groups.rows * self.groups.row_len;
         Group { numel, lambda: self.lambda.unwrap_or(group.lambda), ..group }
     }

@@ -41,11 +41,11 @@ pub(super) fn fit_scaled(weights: &[f32], plan: &QuantPlan) -> Result<FittedGrou
     let Fitted { fit, mut levels, mut codes } = fit(plan.scheme, &group)?;
     let book = match fit {
         Fit::Copied => return Ok(kept(weights)),
-        Fit::Table => None,
-        Fit::Affine(affine) => Some(GroupCodebook::Affine(affine)),
-        Fit::Logarithmic(range) => {
-            Some(GroupCodebook::Logarithmic(range, weights.len().min(plan.bits.code_count())))
+        Fit::Affine(affine) if plan.rate.uses_all_codes() => Some(GroupCodebook::Affine(affine)),
+        Fit::Logarithmic(range) if plan.rate.uses_all_codes() => {
+            Some(GroupCodebook::Logarithmic(range, weights.len().min(plan.rate.levels())))
         }
+        Fit::Table | Fit::Affine(_) | Fit::Logarithmic(_) => None,
     };
     let is_nearest = matches!(
         plan.scheme,
@@ -64,7 +64,7 @@ pub(super) fn fit_scaled(weights: &[f32], plan: &QuantPlan) -> Result<FittedGrou
         Some(book) => book,
         None => merged(round_levels(&levels, plan.codebook_dtype), &mut codes),
     };
-    let values = book.values(plan.bits);
+    let values = book.values(plan.rate.code_bits());
     rescale(weights, row_len, &values, &codes, &mut scales);
     let of_row: Vec<f32> = scales.iter().map(|scale| scale.to_f32()).collect();
     let value = |code: u8, i: usize| values[usize::from(code)] * of_row[i / row_len];

@@ -49,11 +49,11 @@ pub(super) fn assemble(mut groups: Vec<FittedGroup>, plan: &QuantPlan) -> Storag
     }
     let all = |test: fn(&GroupCodebook) -> bool| groups.iter().all(|group| test(&group.book));
     let (format, bits) = if all(|book| matches!(book, GroupCodebook::Affine(_))) {
-        (CodebookFormat::Affine, plan.bits)
+        (CodebookFormat::Affine, plan.rate.code_bits())
     } else if all(|book| matches!(book, GroupCodebook::Logarithmic(..))) {
-        (CodebookFormat::Logarithmic, plan.bits)
+        (CodebookFormat::Logarithmic, plan.rate.code_bits())
     } else {
-        into_tables(&mut groups, plan.bits);
+        into_tables(&mut groups, plan.rate.code_bits());
         (table_format(&groups, plan.codebook_dtype), table_bits(&groups))
     };
     let row_scale = if plan.row_scales { RowScale::F16 } else { RowScale::None };
@@ -89,7 +89,7 @@ fn dense(groups: &[FittedGroup], plan: &QuantPlan) -> Storage {
             all.extend(values);
             continue;
         }
-        let values = group.book.values(plan.bits);
+        let values = group.book.values(plan.rate.code_bits());
         for (row, codes) in group.codes.chunks(plan.groups.row_len).enumerate() {
             let scale = group.scales.get(row).map_or(1.0, |scale| scale.to_f32());
             all.extend(codes.iter().map(|&code| values[usize::from(code)] * scale));

@@ -15,6 +15,7 @@ use crate::codebook::CodebookFormat;
 use crate::error::{Error, Result, check_length, check_range};
 use crate::matrix::{QuantizedMatrix, RowScale, rows_of};
 use crate::num::{low_u8, u64_of};
+use crate::rate::Rate;
 use crate::scheme::Scheme;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -23,32 +24,35 @@ use half::f16;
 /// Tables of levels that rows share, and scales of rows.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tables {
-    /// Width of a code.
-    pub bits: Bits,
+    /// Rate: the number of levels of a table.
+    pub rate: Rate,
     /// Type of the tables' entries.
     pub codebook_dtype: CodebookDtype,
     /// Rows that share a table, at least 1.
     pub rows_per_table: usize,
-    /// Levels of all tables, `[tables, 2^bits]`, those of a table ascending.
+    /// Levels of all tables, `[tables, K]`, those of a table ascending.
     pub levels: Vec<f32>,
     /// Scales, `[rows]`, all above 0; empty where rows have none.
     pub scales: Vec<f32>,
 }
 
 impl Tables {
-    /// The tables of a quantized tensor; `None` where it has no codes.
+    /// The tables of a quantized tensor, of three levels where no table of 2-bit codes has four; `None`
+    /// where it has no codes.
     pub fn of(tensor: &QuantizedTensor) -> Option<Self> {
         let Storage::Quantized { layout, parts } = tensor.storage() else { return None };
         let (rows, row_len) = (tensor.rows, tensor.row_len);
         let matrix = QuantizedMatrix::new(*layout, rows, row_len, parts.as_slices()).ok()?;
         let rows_per_table = usize::try_from(layout.rows_per_codebook).ok()?.min(rows.max(1));
-        let mut levels = Vec::new();
+        let mut tables = Vec::new();
         for first in (0..rows).step_by(rows_per_table) {
             let codebook = matrix.codebook(first)?;
-            let first = levels.len();
-            levels.extend((0..layout.bits.code_count()).map(|code| codebook.value(low_u8(code))));
-            levels[first..].sort_unstable_by(f32::total_cmp);
+            let codes = (0..layout.bits.code_count()).map(low_u8);
+            let mut levels: Vec<f32> = codes.map(|code| codebook.value(code)).collect();
+            levels.sort_unstable_by(f32::total_cmp);
+            tables.push(levels);
         }
+        let rate = rate_of(layout.bits, &mut tables);
         let scales = match layout.row_scale {
             RowScale::None => Vec::new(),
             _ => (0..rows).filter_map(|row| matrix.scale(row)).collect(),
@@ -59,14 +63,14 @@ impl Tables {
             CodebookFormat::I8 => CodebookDtype::I8,
             _ => CodebookDtype::F16,
         };
-        Some(Self { bits: layout.bits, codebook_dtype, rows_per_table, levels, scales })
+        Some(Self { rate, codebook_dtype, rows_per_table, levels: tables.concat(), scales })
     }
 
     /// These tables as they are stored: levels ascending and rounded to the type of the entries, scales
     /// to f16, at least the smallest normal number.
     #[must_use]
     pub fn stored(&self) -> Self {
-        let tables = self.levels.chunks(self.bits.code_count());
+        let tables = self.levels.chunks(self.rate.levels());
         let levels = tables.flat_map(|table| self.stored_table(table).0).collect();
         let (least, most) = (f16::MIN_POSITIVE, f16::MAX);
         let round = |&scale: &f32| f16::from_f32(scale).clamp(least, most).to_f32();
@@ -84,9 +88,9 @@ impl Tables {
         round_levels(&levels, self.codebook_dtype)
     }
 
-    /// The levels of a row, `[2^bits]`, before its scale; empty after the last table.
+    /// The levels of a row, `[K]`, before its scale; empty after the last table.
     pub fn row_levels(&self, row: usize) -> &[f32] {
-        let count = self.bits.code_count();
+        let count = self.rate.levels();
         let first = row / self.rows_per_table.max(1) * count;
         self.levels.get(first..first + count).unwrap_or(&[])
     }
@@ -131,7 +135,7 @@ impl Tables {
         check_length("originals", rows * row_len, originals.len())?;
         check_range("rows per codebook", u64_of(self.rows_per_table), 1, u32::MAX.into())?;
         let tables = rows.div_ceil(self.rows_per_table);
-        check_length("levels", tables * self.bits.code_count(), self.levels.len())?;
+        check_length("levels", tables * self.rate.levels(), self.levels.len())?;
         if !self.scales.is_empty() {
             check_length("row scales", rows, self.scales.len())?;
         }
@@ -143,7 +147,7 @@ impl Tables {
         let options = QuantizeOptions {
             granularity: Granularity::Tensor,
             codebook_dtype: self.codebook_dtype,
-            ..QuantizeOptions::new(Scheme::LloydMax, self.bits)
+            ..QuantizeOptions::new(Scheme::LloydMax, self.rate)
         };
         let plan =
             QuantPlan { row_scales: !self.scales.is_empty(), ..QuantPlan::new(&options, groups) };
@@ -156,7 +160,7 @@ impl Tables {
             for (row, codes) in own.clone().zip(codes.chunks_mut(row_len.max(1))) {
                 stored.encode_row(row, &weights[row * row_len..][..row_len], codes);
             }
-            let count = self.bits.code_count();
+            let count = self.rate.levels();
             let own_levels = self.levels.get(table * count..(table + 1) * count).unwrap_or(&[]);
             let (levels, scale) = self.stored_table(own_levels);
             let value = |code: u8, i: usize| {
@@ -175,6 +179,23 @@ impl Tables {
         let storage = assemble(fitted.collect(), &plan);
         Ok(QuantizedTensor { shape: shape.to_vec(), rows, row_len, storage, distortion: sum })
     }
+}
+
+/// The rate of tables of ascending levels, which lose what they repeat where none has more than three.
+fn rate_of(bits: Bits, tables: &mut [Vec<f32>]) -> Rate {
+    let three = Rate::THREE_LEVELS;
+    let repeated = |levels: &Vec<f32>| {
+        levels.windows(2).position(|pair| pair[0].to_bits() == pair[1].to_bits())
+    };
+    if bits != three.code_bits() || !tables.iter().all(|levels| repeated(levels).is_some()) {
+        return bits.into();
+    }
+    for levels in tables {
+        if let Some(at) = repeated(levels) {
+            levels.remove(at);
+        }
+    }
+    three
 }
 
 #[cfg(test)]
@@ -206,7 +227,7 @@ mod tests {
     #[test]
     fn levels_and_scales_are_what_is_decoded() {
         let tables = Tables {
-            bits: Bits::ALL[0],
+            rate: Bits::ALL[0].into(),
             codebook_dtype: CodebookDtype::F16,
             rows_per_table: 4,
             levels: vec![0.75, -1.000_1],

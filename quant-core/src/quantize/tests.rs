@@ -8,6 +8,7 @@ use crate::fit::{Group, fit};
 use crate::matrix::{QuantLayout, RowScale};
 use crate::noise::Stream;
 use crate::num::f64_of;
+use crate::rate::Rate;
 use crate::scheme::Scheme;
 use alloc::vec;
 use half::f16;
@@ -97,6 +98,40 @@ fn rows_share_codebooks() {
         ..QuantizeOptions::new(Scheme::Uniform, width(2))
     };
     assert!(matches!(quantize_tensor(&weights, &[5, 64], &none), Err(Error::Range { .. })));
+}
+
+#[test]
+fn three_levels_take_codes_of_two_bits() {
+    let weights: Vec<f32> = (0..640_u16).map(|i| libm::sinf(f32::from(i) * 1.7)).collect();
+    let granularities = [Granularity::Channel, Granularity::Tensor, Granularity::Auto];
+    for (scheme, granularity) in
+        Scheme::ALL.into_iter().flat_map(|scheme| granularities.map(|g| (scheme, g)))
+    {
+        let at = |rate: Rate| {
+            let options = QuantizeOptions { granularity, ..QuantizeOptions::new(scheme, rate) };
+            quantize_tensor(&weights, &[5, 128], &options).unwrap()
+        };
+        let [one, three, two] = [width(1).into(), Rate::THREE_LEVELS, width(2).into()].map(at);
+        let levels =
+            |tensor: &QuantizedTensor, row: usize| tensor.row_values(row).unwrap().values().len();
+        for row in 0..5 {
+            assert!(levels(&three, row) <= 3, "{scheme} {granularity:?}");
+            let of_two = if scheme == Scheme::Ecq { 2..=4 } else { 4..=4 };
+            assert!(of_two.contains(&levels(&two, row)), "{scheme} {granularity:?}");
+        }
+        let Storage::Quantized { layout, .. } = three.storage() else { panic!("{scheme}") };
+        // `log` has a level for each sign.
+        let bits = if scheme == Scheme::Logarithmic { 1 } else { 2 };
+        assert_eq!(layout.bits, width(bits), "{scheme} {granularity:?}");
+        if scheme == Scheme::LloydMax {
+            let noise = [&one, &three, &two].map(|tensor| tensor.distortion().noise);
+            assert!(noise.is_sorted_by(|a, b| *a > 1.5 * b), "{granularity:?}: {noise:?}");
+            let tables = Tables::of(&three).unwrap();
+            assert_eq!(tables.rate, Rate::THREE_LEVELS);
+            let again = tables.quantize(&three.dequantized(), &weights, &[5, 128]).unwrap();
+            assert_eq!(again.dequantized(), three.dequantized());
+        }
+    }
 }
 
 #[test]

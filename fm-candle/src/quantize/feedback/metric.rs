@@ -83,8 +83,7 @@ mod tests {
         let metric = Metric::new("w", 6, h).unwrap();
         for i in 0..6 {
             for j in 0..6 {
-                let product: f32 =
-                    (0..6).map(|k| metric.r[k * 6 + i] * metric.r[k * 6 + j]).sum();
+                let product: f32 = (0..6).map(|k| metric.r[k * 6 + i] * metric.r[k * 6 + j]).sum();
                 assert!((product - metric.h[i * 6 + j]).abs() < 1e-5, "{i} {j}");
                 let own = h(metric.order[i], metric.order[j]) as f32;
                 assert_eq!(metric.h[i * 6 + j].to_bits(), own.to_bits());
@@ -97,8 +96,7 @@ mod tests {
     fn solutions_are_in_the_order_of_the_weights() {
         let metric = Metric::new("w", 6, h).unwrap();
         let x = |row: usize, i: usize| (row * 6 + i) as f64 - 4.0;
-        let right =
-            Mat::from_fn(6, 2, |i, row| (0..6).map(|j| h(i, j) * x(row, j)).sum::<f64>());
+        let right = Mat::from_fn(6, 2, |i, row| (0..6).map(|j| h(i, j) * x(row, j)).sum::<f64>());
         let solved = metric.solve(&right);
         for (at, found) in solved.iter().enumerate() {
             assert!((f64::from(*found) - x(at / 6, at % 6)).abs() < 1e-4, "{at}");
@@ -109,7 +107,9 @@ mod tests {
     fn one_that_is_not_positive_is_refused() {
         for wrong in [-1.0, f64::NAN] {
             let bad = |i: usize, j: usize| if (i, j) == (3, 3) { wrong } else { h(i, j) };
-            assert!(Metric::new("a.weight", 6, bad).err().unwrap().to_string().contains("a.weight"));
+            assert!(
+                Metric::new("a.weight", 6, bad).err().unwrap().to_string().contains("a.weight")
+            );
         }
     }
 }

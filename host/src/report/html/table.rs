@@ -2,6 +2,8 @@
 
 use core::fmt::Write as _;
 
+use quant_core::rate::Rate;
+
 use super::super::column::{Column, Mark};
 use super::super::{Row, escape};
 
@@ -21,7 +23,7 @@ pub(super) fn legend(out: &mut String, intervals: bool) {
 
 /// A line of a table.
 pub(super) struct TableRow<'a, T> {
-    pub(super) bits: u8,
+    pub(super) bits: Rate,
     pub(super) scheme: &'a str,
     pub(super) item: &'a T,
 }
@@ -104,7 +106,7 @@ mod tests {
     fn best_and_ties_are_marked_block_by_block() {
         let mut out = String::new();
         let mut rows = sample::rows();
-        rows.retain(|row| row.bits == 2 || row.bits == 8);
+        rows.retain(|row| [2, 8].map(sample::whole).contains(&row.bits));
         of_rows(&mut out, &themes::results(&sample::summary()), &rows);
         let blocks: Vec<&str> = out.split("<tbody>").skip(1).collect();
         assert_eq!(blocks.len(), 2);
@@ -124,7 +126,12 @@ mod tests {
         ];
         let mut out = String::new();
         let line = |bits, item| TableRow { bits, scheme: "ot", item };
-        table(&mut out, &columns, Some(&7.0), vec![line(3, &3.0), line(2, &2.0)]);
+        table(
+            &mut out,
+            &columns,
+            Some(&7.0),
+            vec![line(sample::whole(3), &3.0), line(sample::whole(2), &2.0)],
+        );
         assert!(out.contains(">known</th>") && !out.contains("unknown"));
         let [full, two, three] = [">7.0<", ">2.0<", ">3.0<"].map(|cell| out.find(cell).unwrap());
         assert!(full < two && two < three, "full precision, then bits in order");
