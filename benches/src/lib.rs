@@ -8,7 +8,7 @@
 //! | `ops` | our convolution and group norm beside candle's own operations |
 //! | `data` | a folder of JPEGs, decoded and resized |
 //! | `cuda` | a GPU, with the feature `cuda`: packed weights made dense, convolutions, the small MNIST net |
-//! | `unet` | the small MNIST net: velocity, dense and packed, and training step |
+//! | `unet` | the small MNIST net: velocity, dense and packed, and steps of training and tuning |
 //!
 //! `src/bin/pace.rs` times whole nets for `peers/cpu.py`, which sets them beside PyTorch, and
 //! `src/bin/folder.rs` the reading of images for `peers/folder.py`; `src/bin/integers.rs` holds images of
@@ -32,11 +32,14 @@ use fm_candle::checkpoint::{FileWeights, Source};
 use fm_candle::data::{ImageSet, Images};
 use fm_candle::model::{StateDict, UNet, UNetConfig};
 use fm_candle::ops::ConvArithmetic;
-use fm_candle::quantize::{TensorPolicy, quantize_in_memory};
+use fm_candle::quantize::{QuantizedNet, TensorPolicy, quantize_in_memory};
+use fm_candle::sample::BatchSampler;
+use fm_candle::solver::{Method, SolverOptions, uniform_grid};
 use fm_candle::train::{Loader, Trainer};
+use fm_candle::tune::{CalibrationPoints, TuneConfig, Tuner};
 use quant_core::bits::Bits;
 use quant_core::noise::Stream;
-use quant_core::quantize::QuantizeOptions;
+use quant_core::quantize::{Granularity, QuantizeOptions};
 use quant_core::scheme::Scheme;
 
 /// The allocator of the program, so that tensors cost here what they cost there.
@@ -131,12 +134,8 @@ pub fn net_on(
 ) -> fm_candle::Result<UNet> {
     match form {
         Form::Dense => {
-            let tensors = UNet::shapes(config)?.into_iter().map(|(name, shape)| {
-                let values = weights(shape.iter().product());
-                Ok((name, Tensor::from_vec(values, shape, &Device::Cpu)?))
-            });
-            let tensors = tensors.collect::<fm_candle::Result<Vec<_>>>()?;
-            UNet::new(config, &mut StateDict::new(tensors, device).with_dtype(dtype))
+            let weights = StateDict::new(tensors(config)?, device);
+            UNet::new(config, &mut weights.with_dtype(dtype))
         }
         Form::Packed(bits, arithmetic) => {
             let path = std::env::temp_dir().join(format!("fmq-bench-{}.fmq", std::process::id()));
@@ -155,14 +154,62 @@ pub fn net_on(
 /// # Errors
 /// A configuration that makes no net.
 pub fn packed_file(config: &UNetConfig, bits: Bits) -> fm_candle::Result<Vec<u8>> {
+    let policy = TensorPolicy::Quantize(QuantizeOptions::new(Scheme::EqualMass, bits));
+    Ok(quantize_in_memory(&tensors(config)?, Some(config), |_, _| policy)?.0)
+}
+
+/// The parameters of a net, in order, with irregular weights.
+fn tensors(config: &UNetConfig) -> fm_candle::Result<Vec<(String, Tensor)>> {
     let tensor = |(name, shape): (String, Vec<usize>)| {
         let values = weights(shape.iter().product());
         Ok((name, Tensor::from_vec(values, shape, &Device::Cpu)?))
     };
-    let tensors =
-        UNet::shapes(config)?.into_iter().map(tensor).collect::<fm_candle::Result<Vec<_>>>()?;
-    let policy = TensorPolicy::Quantize(QuantizeOptions::new(Scheme::EqualMass, bits));
-    Ok(quantize_in_memory(&tensors, Some(config), |_, _| policy)?.0)
+    UNet::shapes(config)?.into_iter().map(tensor).collect()
+}
+
+/// Steps of tuning without end, of `n` points each.
+pub struct TuneSteps {
+    tuner: Tuner,
+    points: CalibrationPoints,
+}
+
+impl TuneSteps {
+    /// Steps of a net with irregular weights at 2 bits, at points of 2 `n` trajectories.
+    ///
+    /// # Errors
+    /// A configuration that makes no net.
+    pub fn new(config: &UNetConfig, n: usize, device: &Device) -> fm_candle::Result<Self> {
+        let tensors = tensors(config)?;
+        let full = UNet::new(config, &mut StateDict::new(tensors.clone(), device))?;
+        let sampler = BatchSampler {
+            method: Method::Euler,
+            grid: uniform_grid(0.25)?,
+            options: SolverOptions::default(),
+            cfg_scale: 0.0,
+            batch_size: n,
+        };
+        let side = config.image_size.unwrap_or(0);
+        let shape = [config.in_channels, side, side];
+        let points = CalibrationPoints::draw(&full, &sampler, shape, 2 * n, SEED, device, |_| {})?;
+        let options = QuantizeOptions {
+            granularity: Granularity::Auto,
+            ..QuantizeOptions::new(Scheme::LloydMax, width(2))
+        };
+        let start =
+            QuantizedNet::nearest(config, &tensors, Scheme::LloydMax.name(), |_, shape| {
+                if shape.len() < 2 { TensorPolicy::F16 } else { TensorPolicy::Quantize(options) }
+            })?;
+        let settings = TuneConfig { batch_size: n, ..TuneConfig::default() };
+        Ok(Self { tuner: Tuner::new(&start, &tensors, settings, device)?, points })
+    }
+
+    /// One step; its error.
+    ///
+    /// # Errors
+    /// An error that is not finite.
+    pub fn step(&mut self) -> fm_candle::Result<f64> {
+        self.tuner.step(&self.points)
+    }
 }
 
 /// Training steps without end.

@@ -1,4 +1,4 @@
-//! The small MNIST net: a velocity, and a training step with batch, loss, gradients and update.
+//! The small MNIST net: a velocity, and steps of training and tuning with batch, loss, gradients and update.
 
 use candle_core::{Device, Tensor};
 use criterion::{
@@ -8,7 +8,7 @@ use fm_candle::data::Images;
 use fm_candle::model::Mode;
 use fm_candle::ops::ConvArithmetic;
 use fm_candle::train::{TrainConfig, Trainer};
-use fmq_benches::{Form, Steps, codes, net, quick, small_config, tensor, width};
+use fmq_benches::{Form, Steps, TuneSteps, codes, net, quick, small_config, tensor, width};
 
 /// How the weights may lie, by name.
 const FORMS: [(&str, Form); 3] = [
@@ -58,9 +58,21 @@ fn train(c: &mut Criterion) {
     group.finish();
 }
 
+fn tune(c: &mut Criterion) {
+    const N: usize = 16;
+    let arch = small_config().expect("the preset exists");
+    let mut steps = TuneSteps::new(&arch, N, &Device::Cpu).expect("settings that tune");
+    let mut group = c.benchmark_group("tune_step");
+    group.sampling_mode(SamplingMode::Flat).sample_size(10);
+    group.throughput(Throughput::Elements(N as u64));
+    let id = BenchmarkId::new("net=mnist-small/impl=ours", format!("n={N}"));
+    group.bench_function(id, |b| b.iter(|| steps.step().expect("a finite error")));
+    group.finish();
+}
+
 criterion_group! {
     name = benches;
     config = quick();
-    targets = forward, train
+    targets = forward, train, tune
 }
 criterion_main!(benches);

@@ -1,7 +1,7 @@
 //! Times evaluations or training steps of a whole net, one for each line on stdin.
 //!
 //! `pace NET N KIND [DEVICE TYPE]` with a preset's name, a number of images, and `dense`, `packed4`,
-//! `packed2`, `int8` or `train`, on `cpu` in `f32` unless it says otherwise, or `pace inception N dense`
+//! `packed2`, `int8`, `train` or `tune` (a step at 2 bits), on `cpu` in `f32` unless it says otherwise, or `pace inception N dense`
 //! for FID's features, `pace frechet D dense` for the distance on D of them; it prints `ready`, then the
 //! seconds of each. `peers/cpu.py`, `peers/gpu.py`, `peers/fid.py` and `peers/frechet.py` run it in turn
 //! with PyTorch and scipy.
@@ -18,7 +18,7 @@ use fm_candle::fid::{Statistics, fid};
 use fm_candle::model::{Mode, RandomInit, UNetConfig};
 use fm_candle::ops::ConvArithmetic;
 use fm_candle::train::{TrainConfig, TrainPrecision, Trainer};
-use fmq_benches::{Form, Steps, codes, net_on, tensor, width};
+use fmq_benches::{Form, Steps, TuneSteps, codes, net_on, tensor, width};
 
 /// The work of one line.
 type Work = Box<dyn FnMut()>;
@@ -102,6 +102,14 @@ fn work(config: &UNetConfig, n: usize, kind: &str, device: &Device, precision: &
             let device = device.clone();
             return Box::new(move || {
                 steps.step().expect("a finite loss");
+                device.synchronize().expect("a device at work");
+            });
+        }
+        "tune" => {
+            let mut steps = TuneSteps::new(config, n, device).expect("settings that tune");
+            let device = device.clone();
+            return Box::new(move || {
+                steps.step().expect("a finite error");
                 device.synchronize().expect("a device at work");
             });
         }

@@ -348,3 +348,18 @@ fn sweep_folder() -> TempDir {
     checkpoint::safetensors::save(&dir.join("net.safetensors"), &tensors, &metadata).unwrap();
     folder
 }
+
+/// Most distinct values of a row of a weight in a checkpoint.
+fn most_levels(path: &Path) -> usize {
+    let file = checkpoint::load(path, false).unwrap();
+    let matrices = file.tensors.iter().map(|(_, tensor)| tensor).filter(|tensor| tensor.rank() > 1);
+    let rows =
+        matrices.flat_map(|tensor| tensor.flatten_from(1).unwrap().to_vec2::<f32>().unwrap());
+    rows.map(|mut row| {
+        row.sort_by(f32::total_cmp);
+        row.dedup();
+        row.len()
+    })
+    .max()
+    .unwrap()
+}

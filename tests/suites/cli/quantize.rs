@@ -167,6 +167,34 @@ fn better_schemes_make_less_error_and_smaller_books_less_size() {
 }
 
 #[test]
+fn three_levels_lie_between_one_bit_and_two() {
+    let folder = folder();
+    let dir = folder.path();
+    let of = |bits: &str| -> Value {
+        let line = format!(
+            "quantize net.safetensors --scheme lloyd-max --granularity auto --bits {bits} \
+             -o q.fmq --json"
+        );
+        serde_json::from_str(&ok(dir, &line.split_whitespace().collect::<Vec<_>>())).unwrap()
+    };
+    let [one, three, two] = ["1", "1.58", "2"].map(|bits| {
+        let json = of(bits);
+        let number = |key: &str| json[key].as_f64().unwrap();
+        (number("bits"), number("mse"), most_levels(&dir.join("q.fmq")))
+    });
+    assert_eq!([one.0, three.0, two.0], [1.0, 1.58, 2.0]);
+    assert!(one.1 > three.1 && three.1 > two.1, "{one:?} {three:?} {two:?}");
+    assert_eq!([one.2, three.2, two.2], [2, 3, 4]);
+    let line = "quantize net.safetensors --scheme ot -o q.fmq --bits";
+    for (wrong, told) in [("1.5", "1 to 8, or 1.58"), ("9", "1 to 8, or 1.58")] {
+        let args: Vec<&str> = line.split_whitespace().chain([wrong]).collect();
+        let output = fmq(dir, &args);
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.code() == Some(2) && stderr.contains(told), "{stderr}");
+    }
+}
+
+#[test]
 fn a_price_on_entropy_lowers_it() {
     let dir = folder();
     let entropy = |lambda: &str| {
@@ -262,7 +290,7 @@ fn a_torch_file_has_raw_weights_and_average_quantized() {
     for raw_weights in [false, true] {
         let flags: &[&str] = if raw_weights { &["--raw-weights"] } else { &[] };
         ok(dir, &[&["quantize", input, "-o", "q.safetensors"], &base[..], flags].concat());
-        let dense = values(&dir.join("q.safetensors"), true);
+        let dense = values(&dir.join("q.fmq"), true);
         let (was, is) = (values(&data, raw_weights), values(&dir.join("q.pth"), raw_weights));
         for ((name, was), (_, is)) in was.iter().zip(&is) {
             if name.starts_with("conv.") {

@@ -231,10 +231,11 @@ fn refined_rows_stand_beside_their_scheme() {
     fill_last_convolution(dir);
     let schemes = ["--schemes", "lloyd-max,lloyd-max+feedback,lloyd-max+tune", "--no-analyses"];
     let args = |steps: &'static str| {
-        let mut args: Vec<&str> = "sweep net.safetensors --data mnist --data-path . --bits 2 -n 4 \
+        let mut args: Vec<&str> =
+            "sweep net.safetensors --data mnist --data-path . --bits 1.58 -n 4 \
             -o out --json"
-            .split_whitespace()
-            .collect();
+                .split_whitespace()
+                .collect();
         args.extend(schemes);
         args.extend(["--tune-steps", steps]);
         args
@@ -248,10 +249,10 @@ fn refined_rows_stand_beside_their_scheme() {
     assert!(number(&rows[1], "sqnr_db") < number(&rows[0], "sqnr_db"));
     assert_eq!((&rows[1]["tune_steps"], &rows[2]["tune_steps"]), (&Value::Null, &5.into()));
     for row in rows {
-        let name = format!("out/packed/{}_2.fmq", row["scheme"].as_str().unwrap());
+        let name = format!("out/packed/{}_1.58.fmq", row["scheme"].as_str().unwrap());
         let bytes = fs::metadata(dir.join(name)).unwrap().len();
         assert_eq!(row["packed_bytes"].as_u64(), Some(bytes));
-        assert!(number(row, "mean_psnr_db") > 0.0);
+        assert!(number(row, "mean_psnr_db") > 0.0 && row["bits"] == 1.58);
     }
     let notes = found["summary"]["notes"].to_string();
     assert!(notes.contains("Rows +tune keep vectors at 16 bits"), "{notes}");

@@ -54,6 +54,7 @@ fn every_scheme_and_granularity_can_be_tuned() {
         ("pwl", "tensor", "2"),
         ("log", "channel", "4"),
         ("ecq", "auto", "2"),
+        ("lloyd-max", "tensor", "1.58"),
     ] {
         let args = ["--scheme", scheme, "--granularity", granularity, "--steps", "40", "--json"];
         let args = [&args[..], &["--bits", bits, "--keep", "*bias=32", "-o", "t.fmq"]].concat();
@@ -65,6 +66,8 @@ fn every_scheme_and_granularity_can_be_tuned() {
             "{scheme} {granularity}: {json}"
         );
     }
+    // The last: three levels stay three.
+    assert_eq!(most_levels(&dir.join("t.fmq")), 3);
 }
 
 #[test]
