@@ -78,7 +78,5 @@ pub mod scheme;
 
 pub use error::{Error, Result};
 
-/// The guide's program, which must compile.
-#[cfg(doctest)]
-#[doc = include_str!("../../docs/firmware.md")]
-struct Guide;
+/// The declarations of `capi` for programs in C: the text of `fmq.h`.
+pub const C_HEADER: &str = include_str!("../include/fmq.h");

@@ -14,6 +14,11 @@ use fm_candle::model::{UNet, UNetConfig, config};
 use quant_core::bits::Bits;
 use serde_json::Value;
 
+/// The guide's program, which must compile.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/firmware.md")]
+struct Guide;
+
 pub use reference::{data, json, own, ran, reference, tensors};
 
 /// A width of 1 to 8 bits.

@@ -371,10 +371,10 @@ mod tests {
     fn pickles_of_newer_pythons_read_as_well() {
         // tests/data/cifar/make.py
         for pickle in [
-            &include_bytes!("../../../tests/data/cifar/protocol2.pkl")[..],
-            include_bytes!("../../../tests/data/cifar/protocol3.pkl"),
-            include_bytes!("../../../tests/data/cifar/protocol4.pkl"),
-            include_bytes!("../../../tests/data/cifar/protocol5.pkl"),
+            &include_bytes!("../../testdata/cifar/protocol2.pkl")[..],
+            include_bytes!("../../testdata/cifar/protocol3.pkl"),
+            include_bytes!("../../testdata/cifar/protocol4.pkl"),
+            include_bytes!("../../testdata/cifar/protocol5.pkl"),
         ] {
             let batch = read_python(pickle).unwrap();
             assert_eq!(batch.labels, [8]);

@@ -71,15 +71,15 @@ mod tests {
     fn dictionaries_of_arrays_are_read() {
         let mean = vec![0.5, -1.0];
         let expected = Statistics { n: None, mean, covariance: vec![2.0, 0.25, 0.25, 3.0] };
-        // tests/data/cases/pickled-statistics/make.py
+        // testdata/pickled-statistics/make.py
         for pickle in [
-            &include_bytes!("../../../tests/data/cases/pickled-statistics/protocol2.pkl")[..],
-            include_bytes!("../../../tests/data/cases/pickled-statistics/protocol3.pkl"),
-            include_bytes!("../../../tests/data/cases/pickled-statistics/protocol4.pkl"),
-            include_bytes!("../../../tests/data/cases/pickled-statistics/protocol5.pkl"),
+            &include_bytes!("../../testdata/pickled-statistics/protocol2.pkl")[..],
+            include_bytes!("../../testdata/pickled-statistics/protocol3.pkl"),
+            include_bytes!("../../testdata/pickled-statistics/protocol4.pkl"),
+            include_bytes!("../../testdata/pickled-statistics/protocol5.pkl"),
             // Big-endian f4, and f2 in Fortran order.
-            include_bytes!("../../../tests/data/cases/pickled-statistics/others.pkl"),
-            include_bytes!("../../../tests/data/cases/pickled-statistics/edm2.pkl"),
+            include_bytes!("../../testdata/pickled-statistics/others.pkl"),
+            include_bytes!("../../testdata/pickled-statistics/edm2.pkl"),
         ] {
             assert_eq!(of(pickle).unwrap(), expected);
         }
@@ -87,7 +87,7 @@ mod tests {
 
     #[test]
     fn other_pickles_are_told_by_what_they_hold() {
-        let other = include_bytes!("../../../tests/data/cases/pickled-statistics/other.pkl");
+        let other = include_bytes!("../../testdata/pickled-statistics/other.pkl");
         let error = of(other).unwrap_err();
         assert!(error.contains("is a pickle of `data`, `labels`; needed"), "{error}");
         assert!(of(b"\x80\x02K\x01.").unwrap_err().contains("is a pickle; needed"));

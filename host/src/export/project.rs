@@ -54,11 +54,11 @@ const C: &[Template] = &[
     template!("fmq/Cargo.toml", "c/fmq.toml"),
     template!("fmq/lib.rs", "c/lib.rs"),
     ("fmq/Cargo.lock", LOCK),
-    ("fmq.h", include_str!("../../../quant-core/include/fmq.h")),
+    ("fmq.h", quant_core::C_HEADER),
 ];
 
 /// The versions that the tests of the firmware are built with; cargo drops what a project does not use.
-const LOCK: &str = include_str!("../../../tests/firmware/Cargo.lock");
+const LOCK: &str = include_str!("../../assets/firmware/firmware.lock");
 
 /// The source of quant-core in a project.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -404,7 +404,7 @@ fn statistics_are_read_in_every_layout() {
     let covariance = npz::Array { shape: vec![2, 2], values: npz::NpyValues::F64(sigma.to_vec()) };
     npz::write(&dir.join("row.npz"), &[("mu", mu.clone()), ("sigma", covariance)]).unwrap();
     let pickles =
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/data/cases/pickled-statistics");
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../fm-candle/testdata/pickled-statistics");
     // Others are big-endian f4 and f2.
     for name in ["protocol2.pkl", "edm2.pkl", "others.pkl"] {
         fs::copy(pickles.join(name), dir.join(name)).unwrap();
