@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::builder::{PathBufValueParser, TypedValueParser};
-use fm_candle::analysis::paired::psnr_of_each;
+use fm_candle::eval::paired::psnr_of_each;
 use fm_candle::fid::npz;
 use fm_candle::model::UNetConfig;
 use fm_candle::ops::is_finite;

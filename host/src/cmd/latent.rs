@@ -6,10 +6,10 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
-use fm_candle::analysis::inversion::{Inversion, round_trip};
-use fm_candle::analysis::latent::{Components, Latent, Latents};
 use fm_candle::atomic;
 use fm_candle::data::Dataset;
+use fm_candle::eval::inversion::{Inversion, round_trip};
+use fm_candle::eval::latent::{Components, Latent, Latents};
 use fm_candle::model::UNet;
 use fm_candle::sample::{BatchSampler, batch_size, from_pixels};
 use serde::Serialize;

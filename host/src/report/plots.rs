@@ -1,6 +1,6 @@
 //! The curves of a sweep, and that of a training run.
 
-use fm_candle::analysis::bounds::Bounds;
+use fm_candle::eval::bounds::Bounds;
 use quant_core::rate::Rate;
 
 use super::axis::Scale;

@@ -1,11 +1,11 @@
 //! The analyses of a row beside its samples, and those of full precision to compare with.
 
 use anyhow::{Context, Result};
-use fm_candle::analysis::bounds::{Bounds, Lipschitz, Trajectories};
-use fm_candle::analysis::inversion::{Inversion, round_trip};
-use fm_candle::analysis::latent::{Components, Latent, Latents};
-use fm_candle::analysis::paired;
 use fm_candle::data::Images;
+use fm_candle::eval::bounds::{Bounds, Lipschitz, Trajectories};
+use fm_candle::eval::inversion::{Inversion, round_trip};
+use fm_candle::eval::latent::{Components, Latent, Latents};
+use fm_candle::eval::paired;
 use fm_candle::model::{Mode, UNet};
 use fm_candle::sample::from_pixels;
 use fm_candle::{DType, Tensor};

@@ -4,7 +4,7 @@ use std::fs;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use fm_candle::analysis::paired;
+use fm_candle::eval::paired;
 use fm_candle::fid::bootstrap::standard_error;
 use fm_candle::fid::{Statistics, fid};
 use fm_candle::model::UNet;
