@@ -1,19 +1,37 @@
-//! Analyses of a quantized net, beyond the error of its weights.
+//! What quantization does to a net, beyond the error of its weights.
 //!
 //! | module | idea |
 //! |---|---|
+//! | [`sample_sets`] | scores of samples over several sets: paired ones, Fréchet distance |
+//! | [`estimate`] | a mean over sets with its confidence interval |
 //! | [`paired`] | images against images: PSNR, SSIM, distance in features |
-//! | [`latent`] | the bottleneck's latents of real images: how their variance is spread |
-//! | [`inversion`] | the ODE backward: the noise of real images, and the way back |
+//! | [`comparison`] | a net against its full-precision self: all of the following |
+//! | [`velocity`] | the velocity of real images at t = 0 |
+//! | [`real_images`] | real images to latents, and to noise |
+//! | [`latent`] | the bottleneck's latents: how their variance is spread |
+//! | [`inversion`] | the noise of real images: whether it is normal |
+//! | [`mod@round_trip`] | the ODE backward to noise, and the way back |
+//! | [`mod@divergence`] | distance of trajectories over time |
 //! | [`bounds`] | Lipschitz constants, and what Grönwall's inequality makes of them |
+//! | [`pareto`] | the points that no other dominates |
 //!
-//! The paper's analyses are [`latent`], and [`paired`] on one velocity at t = 0; the others are
-//! those that answer its questions directly.
+//! The paper's analyses are [`latent`] and [`velocity`]; the others are those that answer its
+//! questions directly.
 
 pub mod bounds;
+pub mod comparison;
+pub mod divergence;
+pub mod estimate;
+#[cfg(test)]
+mod fixtures;
 pub mod inversion;
 pub mod latent;
 pub mod paired;
+pub mod pareto;
+pub mod real_images;
+pub mod round_trip;
+pub mod sample_sets;
+pub mod velocity;
 
 use serde::{Deserialize, Deserializer};
 
