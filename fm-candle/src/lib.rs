@@ -19,7 +19,7 @@
 //! | [`data`] | image sets |
 //! | [`fid`] | Fréchet distance between image sets |
 //! | [`fingerprint`] | short names of contents: weights, images |
-//! | [`analysis`] | what quantization does: paired images, latents, inversion, bounds |
+//! | [`eval`] | what quantization does to samples, latents, noise and trajectories |
 //! | [`device`] | CPU or GPU |
 //! | [`random`] | who draws which random numbers |
 //! | [`atomic`] | files that appear whole or not at all |
@@ -43,12 +43,12 @@
     )
 )]
 
-pub mod analysis;
 pub mod atomic;
 pub mod checkpoint;
 pub mod data;
 pub mod device;
 pub mod error;
+pub mod eval;
 pub mod fid;
 pub mod fingerprint;
 pub mod json;

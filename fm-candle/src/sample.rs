@@ -57,6 +57,12 @@ impl BatchSampler {
         Some(self.grid.len().saturating_sub(1) * self.method.evaluations()?)
     }
 
+    /// The sampler whose times lead the other way: from images to their noise.
+    #[must_use]
+    pub fn reversed(&self) -> Self {
+        Self { grid: self.grid.iter().rev().copied().collect(), ..self.clone() }
+    }
+
     /// Solves the ODE from each row of `x0`.
     ///
     /// `done` is told how many images each finished batch held.

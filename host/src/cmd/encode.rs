@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::builder::{PathBufValueParser, TypedValueParser};
-use fm_candle::analysis::paired::psnr_of_each;
+use fm_candle::eval::inversion::mean_and_std;
+use fm_candle::eval::round_trip::Reconstruction;
 use fm_candle::fid::npz;
 use fm_candle::model::UNetConfig;
 use fm_candle::ops::is_finite;
@@ -114,9 +115,9 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
         (wanted, ..) => label::labels(wanted.or(Some(Label::None)), n, 0, net.config())?,
     };
 
-    let mut sampler = BatchSampler {
+    let sampler = BatchSampler {
         method: args.ode_method,
-        grid: grid.iter().rev().copied().collect(),
+        grid,
         options,
         cfg_scale: args.cfg_scale,
         batch_size: args.batch_size.unwrap_or_else(|| batch_size(&device)),
@@ -132,29 +133,25 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
         }
         Ok(result)
     };
-    let encoded = solve(&sampler, "encoding", &x1)?;
+    let encoded = solve(&sampler.reversed(), "encoding", &x1)?;
     let x0 = encoded.images;
     let mut tensors = vec![("x0".to_string(), x0.clone())];
     if let Some(labels) = &labels {
         tensors.push(("label".into(), output::label_tensor(labels)?));
     }
-    sampler.grid = grid;
     let again = if args.round_trip {
         let decoded = solve(&sampler, "decoding", &x0)?;
-        let psnr = psnr_of_each(&decoded.images, &x1)?;
-        tensors.push(("reconstruction".into(), decoded.images.clone()));
-        tensors.push(("psnr".into(), psnr.to_dtype(DType::F32)?));
-        let difference = (decoded.images - &x1)?;
-        let mse = mean(&difference.sqr()?)?;
-        Some(RoundTrip { nfe: decoded.nfe, mse, psnr_db: mean(&psnr)? })
+        let error = Reconstruction::measure(&decoded.images, &x1)?;
+        tensors.push(("reconstruction".into(), decoded.images));
+        tensors.push(("psnr".into(), error.psnr.to_dtype(DType::F32)?));
+        Some((decoded.nfe, error))
     } else {
         None
     };
     checkpoint::safetensors::save(&args.output, &tensors, &[])?;
 
-    let center = mean(&x0)?;
-    let std = mean(&(x0.to_dtype(DType::F64)? - center)?.sqr()?)?.sqrt();
-    let round = again.as_ref();
+    let (center, std) = mean_and_std(&x0)?;
+    let (nfe, error) = again.as_ref().map(|(nfe, error)| (nfe, error)).unzip();
     if args.json {
         let result = json!({
             "n": n,
@@ -162,14 +159,14 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
             "nfe": encoded.nfe,
             "mean": center,
             "std": std,
-            "nfe_reconstruction": round.map(|round| round.nfe),
-            "mse": round.map(|round| round.mse),
-            "psnr_db": round.map(|round| round.psnr_db),
+            "nfe_reconstruction": nfe,
+            "mse": error.map(|error| error.mse),
+            "psnr_db": error.map(|error| error.psnr_db),
         });
         writeln!(out, "{result}")?;
     }
-    let back = round.map_or_else(String::new, |round| {
-        format!(", back again with {:.2} dB (peak 2)", round.psnr_db)
+    let back = error.map_or_else(String::new, |error| {
+        format!(", back again with {:.2} dB (peak 2)", error.psnr_db)
     });
     common.progress().line(&format!(
         "{n} images, {} evaluations each, x0 of mean {center:.3} and deviation {std:.3}{back}: `{}`",
@@ -177,19 +174,6 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
         args.output.display()
     ));
     Ok(())
-}
-
-/// The result of solving forward again.
-struct RoundTrip {
-    nfe: usize,
-    mse: f64,
-    /// Mean over the images.
-    psnr_db: f64,
-}
-
-/// Mean of all elements.
-fn mean(x: &Tensor) -> Result<f64> {
-    Ok(x.to_dtype(DType::F64)?.mean_all()?.to_scalar()?)
 }
 
 /// Images as the net takes them.

@@ -6,12 +6,12 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
-use fm_candle::analysis::inversion::{Inversion, round_trip};
-use fm_candle::analysis::latent::{Components, Latent, Latents};
 use fm_candle::atomic;
 use fm_candle::data::Dataset;
-use fm_candle::model::UNet;
-use fm_candle::sample::{BatchSampler, batch_size, from_pixels};
+use fm_candle::eval::inversion::Inversion;
+use fm_candle::eval::latent::Latent;
+use fm_candle::eval::real_images::RealImages;
+use fm_candle::sample::{BatchSampler, batch_size};
 use serde::Serialize;
 
 use crate::cmd::folder;
@@ -89,59 +89,36 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
         .as_ref()
         .map(|path| NetArgs::plain(path).build(&device, common.progress()))
         .transpose()?;
-    let full = full.as_ref().unwrap_or(&net);
     let (dir, n) = (args.data_path.as_deref(), args.n.max(args.invert));
     let (real, summary) = images::test_half(args.data, dir, n)?;
     let shape = (real.channels, real.height, real.width);
     let drawn = image_shape(net.config())?;
-    if drawn != shape || image_shape(full.config())? != shape {
+    let drawn_by_full = full.as_ref().map_or(Ok(drawn), |full| image_shape(full.config()))?;
+    if drawn != shape || drawn_by_full != shape {
         bail!(
             "the net is for {drawn:?} images (channels, height, width), {} has {shape:?}",
             args.data
         );
     }
     common.progress().line(&summary);
-    let images = from_pixels(&real, &device)?;
-    let n = args.n.min(real.n);
-    let mut shown = images.narrow(0, 0, n)?;
-    if args.unit_range {
-        shown = ((shown + 1.0)? / 2.0)?;
-    }
-    let latents = Latents::of(&net, &shown)?;
-    let own = latents.principal();
-    let components: Option<Components> = match &args.against {
-        Some(_) => Some(Latents::of(full, &shown)?.principal()),
-        None => None,
-    };
-    let components = components.as_ref().unwrap_or(&own);
-
-    let n_inverted = args.invert.min(real.n);
-    let inversion = if n_inverted == 0 {
-        None
-    } else {
+    let sampler = if args.invert > 0 {
         let (grid, options) = args.ode.steps(0.1)?;
-        let method = args.ode.ode_method;
-        let sampler =
-            BatchSampler { method, grid, options, cfg_scale: 0.0, batch_size: batch_size(&device) };
-        let images = images.narrow(0, 0, n_inverted)?;
-        let labels = |net: &UNet| {
-            let known = net.config().num_classes.is_some() && real.labels.len() >= n_inverted;
-            known.then(|| real.labels[..n_inverted].to_vec())
-        };
-        let (x0, again) = round_trip(&sampler, &net, &images, labels(&net).as_deref())?;
-        let of_full = match &args.against {
-            Some(_) => round_trip(&sampler, full, &images, labels(full).as_deref())?.0,
-            None => x0.clone(),
-        };
-        Some(Inversion::measure(&x0, &of_full, &images, &again)?)
+        let (method, batch_size) = (args.ode.ode_method, batch_size(&device));
+        Some(BatchSampler { method, grid, options, cfg_scale: 0.0, batch_size })
+    } else {
+        None
     };
+    let inverted = sampler.as_ref().map(|sampler| (args.invert, sampler));
+    let images = RealImages::new(&real, args.n, args.unit_range, inverted, &device)?;
+    let full = full.map(|full| images.measure(&full, None)).transpose()?;
+    let (scores, own) = images.measure(&net, full.as_ref().map(|(_, encoding)| encoding))?;
     let analysis = Analysis {
-        n,
-        n_inverted,
-        latent: latents.measure(&own, components)?,
-        variances_common: latents.variances_along(components)?,
-        variances_own: own.variances,
-        inversion,
+        n: args.n.min(real.n),
+        n_inverted: args.invert.min(real.n),
+        latent: scores.latent,
+        variances_common: scores.variances_common,
+        variances_own: own.components.variances,
+        inversion: scores.inversion,
     };
     if let Some(dir) = &args.output {
         fs::create_dir_all(dir).with_context(|| format!("creating `{}`", dir.display()))?;

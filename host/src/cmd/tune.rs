@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use fm_candle::analysis::paired;
 use fm_candle::data::{Dataset, Split};
 use fm_candle::device::Device;
+use fm_candle::eval::paired;
 use fm_candle::model::{UNet, UNetConfig, config};
 use fm_candle::process_group::ProcessGroup;
 use fm_candle::quantize::{PackedNet, Report};

@@ -3,9 +3,9 @@
 //! Everything here is a pure function of its arguments; no file is written, no net is run.
 
 use anyhow::Result;
-use fm_candle::analysis::bounds::{Bounds, Lipschitz};
-use fm_candle::analysis::inversion::Inversion;
-use fm_candle::analysis::latent::Latent;
+use fm_candle::eval::bounds::{Bounds, Lipschitz};
+use fm_candle::eval::inversion::Inversion;
+use fm_candle::eval::latent::Latent;
 use quant_core::bits::Bits;
 use quant_core::rate::Rate;
 use serde::{Deserialize, Deserializer, Serialize};

@@ -1,6 +1,7 @@
 //! The curves of a sweep, and that of a training run.
 
-use fm_candle::analysis::bounds::Bounds;
+use fm_candle::eval::bounds::Bounds;
+use fm_candle::eval::pareto;
 use quant_core::rate::Rate;
 
 use super::axis::Scale;
@@ -77,9 +78,10 @@ pub(super) fn psnr(rows: &[Row]) -> String {
 /// beats in both; an SVG document.
 pub(super) fn pareto(summary: &Summary, rows: &[Row]) -> String {
     let size = |row: &Row| row.packed_bytes as f64 / 1000.0;
+    let front = pareto::front(rows.iter().map(|row| [size(row), row.fid]).collect());
     let mut series = vec![Series {
         name: "Pareto front".into(),
-        points: front(rows.iter().map(|row| Point::new(size(row), row.fid)).collect()),
+        points: front.into_iter().map(|[x, y]| Point::new(x, y)).collect(),
         pen: Pen::Trace,
     }];
     let point = |row: &Row| Point { x: size(row), y: row.fid, error: row.fid_error };
@@ -91,19 +93,6 @@ pub(super) fn pareto(summary: &Summary, rows: &[Row]) -> String {
     ];
     let chart = Chart::new("Distance against true size", labels, Scale::Log, series);
     Chart { x_scale: Scale::Log, references: distances(summary), ..chart }.svg()
-}
-
-/// The points to which no other is preferable, by ascending x: none has a smaller y at no greater x.
-fn front(mut points: Vec<Point>) -> Vec<Point> {
-    points.retain(|point| point.x.is_finite() && point.y.is_finite());
-    points.sort_by(|a, b| a.x.total_cmp(&b.x).then(a.y.total_cmp(&b.y)));
-    let mut front: Vec<Point> = Vec::new();
-    for point in points {
-        if front.last().is_none_or(|last| point.y < last.y) {
-            front.push(point);
-        }
-    }
-    front
 }
 
 /// Distance between the trajectories of `bits` bits and of full precision over t; an SVG document.
@@ -243,15 +232,6 @@ mod tests {
         for name in ["divergence_5.svg", "bounds.svg", "lipschitz.svg", "levels_8.svg"] {
             assert!(all.iter().any(|known| known == name), "{name}");
         }
-    }
-
-    #[test]
-    fn the_front_holds_what_no_other_beats() {
-        let points = [(3.0, 5.0), (1.0, 9.0), (2.0, 9.5), (4.0, 5.0), (1.0, 9.9), (5.0, 1.0)];
-        let mut points: Vec<_> = points.map(|(x, y)| Point::new(x, y)).into();
-        points.push(Point::new(0.5, f64::NAN));
-        let front: Vec<_> = front(points).iter().map(|point| (point.x, point.y)).collect();
-        assert_eq!(front, [(1.0, 9.0), (3.0, 5.0), (5.0, 1.0)]);
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! Made-up results, for the tests of the files beside this one.
 
-use fm_candle::analysis::bounds::{Bounds, Lipschitz};
-use fm_candle::analysis::inversion::Inversion;
-use fm_candle::analysis::latent::{Latent, VarianceSpread};
+use fm_candle::eval::bounds::{Bounds, Lipschitz};
+use fm_candle::eval::inversion::Inversion;
+use fm_candle::eval::latent::{Latent, VarianceSpread};
 use quant_core::bits::Bits;
 use quant_core::rate::Rate;
 

@@ -121,7 +121,7 @@ fn quoted(field: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use fm_candle::analysis::bounds::Bounds;
+    use fm_candle::eval::bounds::Bounds;
 
     use super::super::sample;
     use super::*;

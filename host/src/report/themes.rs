@@ -1,8 +1,8 @@
 //! The columns of each table, by what it is about.
 
-use fm_candle::analysis::bounds::Bounds;
-use fm_candle::analysis::inversion::Inversion;
-use fm_candle::analysis::latent::Latent;
+use fm_candle::eval::bounds::Bounds;
+use fm_candle::eval::inversion::Inversion;
+use fm_candle::eval::latent::Latent;
 
 use super::column::Better::{Higher, Lower};
 use super::column::Column;

@@ -5,8 +5,7 @@
 //!
 //! | module | idea |
 //! |---|---|
-//! | [`analyses`] | what a row tells beside its samples |
-//! | [`estimate`] | a number from several sets of samples, and how far chance moves it |
+//! | [`analyses`] | what nets are compared on beside their samples |
 //! | [`folder`] | what earlier runs left, and the files that are written |
 //! | [`channel_levels`] | the levels of a channel of weights, for histograms |
 //! | [`pack`] | the packed file of a row: by its scheme, with feedback, tuned |
@@ -16,7 +15,6 @@
 
 mod analyses;
 mod channel_levels;
-mod estimate;
 mod folder;
 mod pack;
 mod reference;

@@ -4,8 +4,9 @@ use std::fs;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use fm_candle::analysis::paired;
-use fm_candle::fid::bootstrap::standard_error;
+use fm_candle::eval::comparison::FullPrecision;
+use fm_candle::eval::estimate::Estimate;
+use fm_candle::eval::sample_sets::{PairedScores, SampleSet, frechet};
 use fm_candle::fid::{Statistics, fid};
 use fm_candle::model::UNet;
 use fm_candle::sample::{BatchSampler, start_noise, to_pixels};
@@ -13,8 +14,7 @@ use fm_candle::{Tensor, atomic};
 use indicatif::ProgressBar;
 use quant_core::rate::Rate;
 
-use super::analyses::{Analyses, Measured};
-use super::{SHOWN, Study, classes_in_turn, estimate, pack, settings};
+use super::{SHOWN, Study, classes_in_turn, pack, settings};
 use crate::cmd::label::class_cycle;
 use crate::cmd::method::{QuantizeMethod, Refinement};
 use crate::cmd::net::build;
@@ -22,8 +22,6 @@ use crate::cmd::sample::{image_shape, images};
 use crate::progress::Reporter;
 use crate::report::{Row, SCHEMA, Summary, grid};
 
-/// Resamples of the bootstrap.
-const RESAMPLES: usize = 200;
 /// Images in a line of the picture that compares bits.
 const LINE: usize = 10;
 
@@ -57,14 +55,12 @@ impl Study {
         let noise = self.noise()?;
         let dtype = self.dtype.on(&self.device)?;
         let net = build(&self.config, self.tensors.clone(), &self.device, dtype)?;
-        let images = self.sample_all(&net, &noise, &bar, progress)?;
-        atomic::write(&self.dir.join("grids/full.png"), &shown(&images[0])?)?;
-        let full = Full {
-            features: self.features_of(&images)?,
-            images,
-            analyses: self.analyses.then(|| Analyses::of(self, &net, &noise[0])).transpose()?,
-            noise,
-        };
+        let samples = self.sample_all(&net, &noise, &bar, progress)?;
+        atomic::write(&self.dir.join("grids/full.png"), &shown(&samples[0].images)?)?;
+        let inputs = self.analyses.then(|| self.comparison_inputs(&noise[0])).transpose()?;
+        let analyses = inputs.map(|inputs| FullPrecision::new(inputs, &net, &self.tensors));
+        let analyses = analyses.transpose().context("analyses")?;
+        let full = Full { noise, samples, analyses };
         let summary = self.summary(&full)?;
 
         let mut rows = Vec::with_capacity(cells.len());
@@ -95,7 +91,7 @@ impl Study {
         let noise = full.noise[0].narrow(0, 0, count)?;
         let mut bits = self.bits.clone();
         bits.sort_unstable_by(|a, b| b.cmp(a));
-        let mut lines = vec![full.images[0].narrow(0, 0, count)?];
+        let mut lines = vec![full.samples[0].images.narrow(0, 0, count)?];
         for bits in bits {
             let net = self.packed_net(method, bits)?;
             lines.push(self.sample(&net, &noise, &ProgressBar::hidden(), progress)?);
@@ -119,26 +115,14 @@ impl Study {
         let report = self.pack(method, bits, bar)?;
         let net = self.packed_net(method, bits)?;
         let samples = self.sample_all(&net, &full.noise, bar, progress)?;
-        atomic::write(&self.grid_path(method, bits), &shown(&samples[0])?)?;
+        atomic::write(&self.grid_path(method, bits), &shown(&samples[0].images)?)?;
         let weights = (report.mse * report.quantized_parameters as f64).sqrt();
-        let measured = match &full.analyses {
-            Some(analyses) => analyses.measure(&net, weights)?,
-            None => Measured::default(),
-        };
-
-        let features = self.features_of(&samples)?;
-        let (mut psnr, mut mean_psnr) = (Vec::new(), Vec::new());
-        let (mut ssim, mut apart) = (Vec::new(), Vec::new());
-        for (set, images) in samples.iter().enumerate() {
-            psnr.push(paired::psnr(images, &full.images[set])?);
-            mean_psnr.push(paired::mean_psnr(images, &full.images[set])?);
-            ssim.extend(paired::ssim(images, &full.images[set])?);
-            let d = self.features.dim();
-            apart.push(paired::feature_distance(&features[set], &full.features[set], d)?);
-        }
-        let single = paired::psnr_error(&samples[0], &full.images[0])?;
-        let (psnr_db, psnr_error) = estimate::over_sets(&psnr, single);
-        let (fid, fid_error) = self.fid(&features)?;
+        let analyses = full.analyses.as_ref();
+        let measured = analyses.map(|full| full.compare(&net, weights));
+        let measured = measured.transpose().context("analyses")?;
+        let measured = measured.as_ref();
+        let paired = PairedScores::measure(&samples, &full.samples, self.features.dim())?;
+        let fid = self.fid(&samples)?;
         Ok(Row {
             scheme: method.to_string(),
             bits,
@@ -148,19 +132,19 @@ impl Study {
             bits_per_weight: report.bits_per_weight,
             packed_bytes: report.packed_bytes,
             ratio: report.ratio,
-            psnr_db,
-            psnr_error,
-            mean_psnr_db: Some(estimate::over_sets(&mean_psnr, None).0).filter(|db| db.is_finite()),
-            ssim: (!ssim.is_empty()).then(|| estimate::over_sets(&ssim, None).0),
-            feature_distance: Some(estimate::over_sets(&apart, None).0),
-            fid,
-            fid_error,
-            velocity_psnr_db: measured.velocity_psnr_db,
-            velocity_ssim: measured.velocity_ssim,
-            latent: measured.latent,
-            inversion: measured.inversion,
-            divergence: measured.divergence,
-            bounds: measured.bounds,
+            psnr_db: paired.psnr_db.mean,
+            psnr_error: paired.psnr_db.error,
+            mean_psnr_db: paired.mean_psnr_db,
+            ssim: paired.ssim,
+            feature_distance: Some(paired.feature_distance),
+            fid: fid.mean,
+            fid_error: fid.error,
+            velocity_psnr_db: measured.and_then(|it| it.velocity.psnr_db),
+            velocity_ssim: measured.and_then(|it| it.velocity.ssim),
+            latent: measured.map(|it| it.latent),
+            inversion: measured.and_then(|it| it.inversion),
+            divergence: measured.map_or_else(Vec::new, |it| it.divergence.clone()),
+            bounds: measured.map(|it| it.bounds),
             seconds: start.elapsed().as_secs_f64(),
         })
     }
@@ -179,13 +163,13 @@ impl Study {
         noise: &[Tensor],
         bar: &ProgressBar,
         progress: Reporter,
-    ) -> Result<Vec<Tensor>> {
-        noise.iter().map(|noise| self.sample(net, noise, bar, progress)).collect()
-    }
-
-    /// The features of each set of samples, `[n, d]`.
-    fn features_of(&self, samples: &[Tensor]) -> Result<Vec<Vec<f32>>> {
-        samples.iter().map(|samples| Ok(self.features.rows(&images(samples)?)?)).collect()
+    ) -> Result<Vec<SampleSet>> {
+        let set = |noise| {
+            let samples = self.sample(net, noise, bar, progress)?;
+            let features = self.features.rows(&images(&samples)?)?;
+            Ok(SampleSet { images: samples, features })
+        };
+        noise.iter().map(set).collect()
     }
 
     /// Samples with classes in turn: the same for every row, and each as often as the others.
@@ -206,36 +190,19 @@ impl Study {
         Ok(samples.images)
     }
 
-    /// The distance of sets of samples to the reference, and half of its confidence interval: over
-    /// the sets, or by the bootstrap where there is one.
-    fn fid(&self, features: &[Vec<f32>]) -> Result<(f64, Option<f64>)> {
-        let d = self.features.dim();
-        let distance =
-            |rows: &Vec<f32>| fid(&Statistics::of_rows(rows, d)?, &self.reference.statistics);
-        let distances: Vec<f64> = features.iter().map(distance).collect::<Result<_, _>>()?;
-        let single = match features {
-            [rows] => {
-                // The samples of a set have their classes in turn.
-                let strata = class_cycle(&self.config, rows.len() / d)?.unwrap_or_default();
-                let error = standard_error(
-                    rows,
-                    &self.reference.statistics,
-                    &strata,
-                    RESAMPLES,
-                    self.seed,
-                )?;
-                Some(1.96 * error)
-            }
-            _ => None,
-        };
-        Ok(estimate::over_sets(&distances, single))
+    /// The distance of sets of samples to the reference.
+    fn fid(&self, samples: &[SampleSet]) -> Result<Estimate> {
+        // The samples of a set have their classes in turn.
+        let strata = class_cycle(&self.config, self.n)?.unwrap_or_default();
+        Ok(frechet(samples, &self.reference.statistics, &strata, self.seed)?)
     }
 
     fn summary(&self, full: &Full<'_>) -> Result<Summary> {
         let parameters = self.tensors.iter().map(|(_, t)| t.elem_count() as u64).sum::<u64>();
         let real = classes_in_turn(&self.real, self.n);
-        let (fid_full, fid_full_error) = self.fid(&full.features)?;
-        let (fid_real, _) = self.fid(&[self.features.rows(&self.real.subset(&real)?)?])?;
+        let fid_full = self.fid(&full.samples)?;
+        let features = self.features.rows(&self.real.subset(&real)?)?;
+        let statistics = Statistics::of_rows(&features, self.features.dim())?;
         let mut notes = vec![
             "PSNR and SSIM (11 x 11 box window) compare samples with pixels in [0, 1].".to_string(),
         ];
@@ -257,12 +224,12 @@ impl Study {
             seeds: self.seeds,
             fid_label: self.fid_label.clone(),
             fid_reference: self.reference.name.clone(),
-            fid_full,
-            fid_full_error,
+            fid_full: fid_full.mean,
+            fid_full_error: fid_full.error,
             n_real: real.len(),
-            fid_real,
+            fid_real: fid(&statistics, &self.reference.statistics)?,
             latent: analyses.map(|analyses| analyses.latent),
-            inversion: analyses.map(|analyses| analyses.inversion),
+            inversion: analyses.and_then(|analyses| analyses.inversion),
             times: analyses.map_or_else(Vec::new, |_| self.sampler.grid.clone()),
             lipschitz: analyses.map(|analyses| analyses.lipschitz.clone()),
             notes,
@@ -275,10 +242,8 @@ struct Full<'a> {
     /// The start noise of each set of samples.
     noise: Vec<Tensor>,
     /// The samples from it.
-    images: Vec<Tensor>,
-    /// Their features.
-    features: Vec<Vec<f32>>,
-    analyses: Option<Analyses<'a>>,
+    samples: Vec<SampleSet>,
+    analyses: Option<FullPrecision<'a>>,
 }
 
 /// The grid of the first samples.

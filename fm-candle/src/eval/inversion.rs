@@ -11,10 +11,8 @@ use candle_core::{DType, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::null_is_infinite;
-use super::paired::psnr_of_each;
+use super::round_trip::Reconstruction;
 use crate::error::{Error, Result};
-use crate::model::UNet;
-use crate::sample::BatchSampler;
 
 /// The 95 % point of the chi-squared distribution with two degrees of freedom.
 const JARQUE_BERA: f64 = 5.991_464_547_107_979;
@@ -55,37 +53,28 @@ impl Inversion {
         }
         let moments = PixelMoments::of(values.iter().copied());
         let difference = (x0.to_dtype(DType::F64)? - full.to_dtype(DType::F64)?)?;
-        let psnr = psnr_of_each(again, images)?.mean_all()?.to_scalar()?;
         Ok(Self {
             mean: moments.mean,
             variance: moments.variance,
             kurtosis: if moments.variance > 0.0 { moments.kurtosis } else { 0.0 },
             rejected: rejected(&values, x0.dim(0)?),
             ks: ks_distance(values),
-            round_trip_psnr_db: psnr,
+            round_trip_psnr_db: Reconstruction::measure(again, images)?.psnr_db,
             drift: difference.sqr()?.mean_all()?.to_scalar::<f64>()?.sqrt(),
         })
     }
 }
 
-/// The noise of images, by the sampler's own method and times backward, and the images that it leads
-/// back to. What the steps of a fixed-step method are off by is in both.
-///
-/// # Shapes: `images`, both results: `[n, c, h, w]`; `labels`: `n` of them, or none
+/// Mean and population standard deviation of all elements; near 0 and 1 for the noise of images that
+/// the net knows.
 ///
 /// # Errors
-/// Those of [`BatchSampler::run`].
-pub fn round_trip(
-    sampler: &BatchSampler,
-    net: &UNet,
-    images: &Tensor,
-    labels: Option<&[u32]>,
-) -> Result<(Tensor, Tensor)> {
-    let backward =
-        BatchSampler { grid: sampler.grid.iter().rev().copied().collect(), ..sampler.clone() };
-    let x0 = backward.run(net, images, labels, false, |_| {})?.images;
-    let again = sampler.run(net, &x0, labels, false, |_| {})?.images;
-    Ok((x0, again))
+/// An allocation that fails on the device.
+pub fn mean_and_std(x0: &Tensor) -> Result<(f64, f64)> {
+    let x0 = x0.to_dtype(DType::F64)?;
+    let mean = x0.mean_all()?.to_scalar::<f64>()?;
+    let variance = (x0 - mean)?.sqr()?.mean_all()?.to_scalar::<f64>()?;
+    Ok((mean, variance.sqrt()))
 }
 
 /// Population moments.
@@ -179,6 +168,13 @@ mod tests {
         assert_eq!((found.rejected, found.kurtosis), (1.0, 0.0));
         let json = serde_json::to_string(&found).unwrap();
         assert_eq!(serde_json::from_str::<Inversion>(&json).unwrap(), found);
+    }
+
+    #[test]
+    fn mean_and_deviation_are_the_populations() {
+        let x0 = Tensor::new(&[[1f32, 3.0], [5.0, 7.0]], &Device::Cpu).unwrap();
+        // Squares about 4: 9, 1, 1, 9.
+        assert_eq!(mean_and_std(&x0).unwrap(), (4.0, 5f64.sqrt()));
     }
 
     #[test]

@@ -205,19 +205,17 @@ impl Latents {
         DMatrix::from_iterator(d, k, sum.into_iter().map(|sum| sum * scale))
     }
 
-    /// Everything about these latents, in their own basis and in that of full precision.
-    ///
-    /// # Errors
-    /// As [`variances_along`](Self::variances_along).
-    pub fn measure(&self, own: &Components, common: &Components) -> Result<Latent> {
+    /// Everything about these latents, whose variances are `own` along their own components and
+    /// `common` along those of full precision.
+    pub fn measure(&self, own: &[f64], common: &[f64]) -> Latent {
         let (dead, constant) = self.idle();
-        Ok(Latent {
-            own: VarianceSpread::of(&own.variances),
-            common: VarianceSpread::of(&self.variances_along(common)?),
+        Latent {
+            own: VarianceSpread::of(own),
+            common: VarianceSpread::of(common),
             units: self.d,
             dead,
             constant,
-        })
+        }
     }
 
     /// The number of dead units, and of constant ones.
@@ -296,7 +294,8 @@ mod tests {
         let first = latents(200, 40);
         let doubled = Latents::new(first.rows.iter().map(|x| 2.0 * x).collect(), 40).unwrap();
         let basis = first.principal();
-        let measured = doubled.measure(&doubled.principal(), &basis).unwrap();
+        let common = doubled.variances_along(&basis).unwrap();
+        let measured = doubled.measure(&doubled.principal().variances, &common);
         let own = VarianceSpread::of(&basis.variances);
         assert!((measured.common.mean / own.mean - 4.0).abs() < 1e-5, "{measured:?}");
         assert!((measured.own.std / own.std - 4.0).abs() < 1e-5, "{measured:?}");
@@ -308,8 +307,8 @@ mod tests {
         // Units: alive, dead but varied, constant, both.
         let rows = (0..6).flat_map(|i| [i as f32, 1e-5 * i as f32, 3.0, 0.0]).collect();
         let latents = Latents::new(rows, 4).unwrap();
-        let own = latents.principal();
-        let measured = latents.measure(&own, &own).unwrap();
+        let own = latents.principal().variances;
+        let measured = latents.measure(&own, &own);
         assert_eq!((measured.units, measured.dead, measured.constant), (4, 2, 2));
         assert_eq!(measured.own.collapsed, 3);
     }

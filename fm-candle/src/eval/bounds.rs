@@ -264,11 +264,11 @@ fn rms_norm(x: &Tensor) -> Result<f64> {
 mod tests {
     use candle_core::Device;
 
+    use super::super::fixtures::{changed, net, sampler, tensors};
     use super::*;
     use crate::model::config::tiny;
-    use crate::model::{RandomInit, StateDict};
     use crate::sample::start_noise;
-    use crate::solver::{Method, SolverOptions, uniform_grid};
+    use crate::solver::Method;
 
     #[test]
     fn groenwalls_integral_has_its_closed_form() {
@@ -292,42 +292,12 @@ mod tests {
         assert!((found - 2.0).abs() < 0.02, "{found}");
     }
 
-    /// A net whose last convolution, zero at the start, does something.
-    fn tensors() -> Vec<(String, Tensor)> {
-        let mut initial = RandomInit::new(5, &Device::Cpu);
-        UNet::new(&tiny(), &mut initial).unwrap();
-        let stir = |(i, (name, var)): (usize, (String, Var))| {
-            let mut noise = vec![0f32; var.elem_count()];
-            Domain::Analysis.stream(9).fill_normal(i as u64, 0, &mut noise);
-            let noise = Tensor::from_vec(noise, var.shape(), &Device::Cpu).unwrap();
-            (name, (var.as_tensor() + (noise * 0.05).unwrap()).unwrap().detach())
-        };
-        initial.vars.into_iter().enumerate().map(stir).collect()
-    }
-
     #[test]
     fn measured_errors_lie_below_their_bounds() {
-        let sampler = BatchSampler {
-            method: Method::Midpoint,
-            grid: uniform_grid(0.1).unwrap(),
-            options: SolverOptions::default(),
-            cfg_scale: 0.0,
-            batch_size: 4,
-        };
-        let tensors = tensors();
-        let build = |tensors: Vec<(String, Tensor)>| {
-            UNet::new(&tiny(), &mut StateDict::new(tensors, &Device::Cpu)).unwrap()
-        };
-        let full_net = build(tensors.clone());
-        let shift = |(name, tensor): &(String, Tensor)| {
-            (name.clone(), (tensor + (tensor.sin().unwrap() * 0.01).unwrap()).unwrap())
-        };
-        let other: Vec<_> = tensors.iter().map(shift).collect();
-        let change: f64 = tensors.iter().zip(&other).fold(0.0, |sum, ((_, a), (_, b))| {
-            let square = (a - b).unwrap().sqr().unwrap().sum_all().unwrap();
-            sum + f64::from(square.to_scalar::<f32>().unwrap())
-        });
-        let other_net = build(other);
+        let sampler = sampler(Method::Midpoint, 0.1);
+        let tensors = tensors(&tiny());
+        let (other, change) = changed(&tensors);
+        let (full_net, other_net) = (net(&tiny(), &tensors), net(&tiny(), &other));
         let noise = start_noise(1, 0, 4, (1, 8, 8), &Device::Cpu).unwrap();
         let states =
             |net: &UNet| sampler.run(net, &noise, None, true, |_| {}).unwrap().trajectory.unwrap();
@@ -336,13 +306,9 @@ mod tests {
         let quantized = Trajectories { sampler: &sampler, states: &b, labels: None };
         let constants = Lipschitz::estimate(&tiny(), &tensors, &full, || {}).unwrap();
         assert!(constants.x.iter().chain(&constants.theta).all(|&l| l > 1e-3), "{constants:?}");
-        let bounds = Bounds::measure(
-            &constants,
-            change.sqrt(),
-            (&full, &full_net),
-            (&quantized, &other_net),
-        )
-        .unwrap();
+        let bounds =
+            Bounds::measure(&constants, change, (&full, &full_net), (&quantized, &other_net))
+                .unwrap();
         assert!(bounds.error > 1e-4, "{bounds:?}");
         assert!(bounds.error < bounds.from_velocity, "{bounds:?}");
         assert!(bounds.from_velocity < bounds.from_weights, "{bounds:?}");
