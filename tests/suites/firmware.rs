@@ -1,14 +1,13 @@
 //! A microcontroller draws the host's digits, bit by bit: the firmware in Rust and the one in C, in QEMU, on
 //! Cortex-M4, M7 and M3, and what is built for a Cortex-M0+ on an M3, which has all its instructions.
 //!
-//! `ci.sh` builds the firmware; this suite runs what is there. Without the firmware or QEMU it passes
-//! and says so, unless `FMQ_FIRMWARE=required`.
+//! `./ci.sh chip` builds the firmware and then runs this suite, which fails without QEMU or a program.
 
 #![allow(
     clippy::cast_precision_loss,
     clippy::print_stdout,
     clippy::unwrap_used,
-    reason = "a suite: it says what it left out, and panics to fail"
+    reason = "a suite: it says what it measured, and panics to fail"
 )]
 
 use core::time::Duration;
@@ -53,9 +52,11 @@ struct Machine {
 }
 
 impl Machine {
-    /// A program that `ci.sh` has built for it.
+    /// A program that `./ci.sh chip` has built for it.
     fn program(self, name: &str) -> PathBuf {
-        firmware("target").join(self.target).join("release").join(name)
+        let path = firmware("target").join(self.target).join("release").join(name);
+        assert!(path.is_file(), "no {}: ./ci.sh chip builds it", path.display());
+        path
     }
 }
 
@@ -84,21 +85,6 @@ fn pack(dir: &Path, bits: u8) -> PathBuf {
 /// The program in Rust, and the one in C.
 const RUST: &str = "digit";
 const C: &str = "c-digit";
-
-/// Whether a program for a machine and the machine are there.
-fn ready(program: &str, machine: Machine) -> bool {
-    let built = machine.program(program).is_file();
-    let asked = Command::new("qemu-system-arm").arg("--version").stdout(Stdio::null()).status();
-    let ready = built && asked.is_ok_and(|status| status.success());
-    let required = std::env::var("FMQ_FIRMWARE").is_ok_and(|value| value == "required");
-    let missing =
-        format!("no {program} for {} (built: {built}) or no qemu-system-arm", machine.target);
-    assert!(ready || !required, "{missing}");
-    if !ready {
-        println!("skipped: {missing}");
-    }
-    ready
-}
 
 /// What the firmware said, and the code that it ended with.
 struct Said {
@@ -137,7 +123,7 @@ fn run(program: &str, machine: Machine, model: &Path, words: &str) -> Said {
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
-        .unwrap();
+        .expect("qemu-system-arm");
     let mut stdout = qemu.stdout.take().unwrap();
     let reader = std::thread::spawn(move || {
         let mut text = String::new();
@@ -230,10 +216,8 @@ impl Drawn {
 }
 
 #[test]
+#[ignore = "needs QEMU and the firmware"]
 fn draws_the_hosts_digit() {
-    if !ready(RUST, MACHINES[0]) {
-        return;
-    }
     let dir = tempfile::tempdir().unwrap();
     for bits in BITS {
         let drawn = Drawn::new(dir.path(), bits, Precision::Float);
@@ -249,10 +233,8 @@ fn draws_the_hosts_digit() {
 }
 
 #[test]
+#[ignore = "needs QEMU and the firmware"]
 fn integers_draw_the_hosts_digit() {
-    if !ready(RUST, MACHINES[0]) {
-        return;
-    }
     let dir = tempfile::tempdir().unwrap();
     for bits in BITS {
         let drawn = Drawn::new(dir.path(), bits, Precision::Integer);
@@ -276,14 +258,12 @@ fn flash(program: &Path) -> usize {
 }
 
 #[test]
+#[ignore = "needs QEMU and the firmware"]
 fn programs_of_one_arithmetic_link_one() {
     let both = MACHINES[0].program(RUST);
     for (program, precision, most) in
         [("floats", Precision::Float, 56 << 10), ("integers", Precision::Integer, 65 << 10)]
     {
-        if !ready(program, MACHINES[0]) {
-            return;
-        }
         let dir = tempfile::tempdir().unwrap();
         let drawn = Drawn::new(dir.path(), 4, precision);
         let said = run(program, MACHINES[0], &drawn.path, "");
@@ -298,10 +278,8 @@ fn programs_of_one_arithmetic_link_one() {
 
 /// At two bits by bucket sums, at others by products.
 #[test]
+#[ignore = "needs QEMU and the firmware"]
 fn chips_without_products_of_pairs_draw_the_hosts_digit() {
-    if !SMALL.iter().all(|&machine| ready(RUST, machine)) {
-        return;
-    }
     let dir = tempfile::tempdir().unwrap();
     let drawn = [2, 4].map(|bits| Drawn::new(dir.path(), bits, Precision::Integer));
     for machine in SMALL {
@@ -311,10 +289,8 @@ fn chips_without_products_of_pairs_draw_the_hosts_digit() {
 }
 
 #[test]
+#[ignore = "needs QEMU and the firmware"]
 fn two_runs_are_equal() {
-    if !ready(RUST, MACHINES[0]) {
-        return;
-    }
     let dir = tempfile::tempdir().unwrap();
     let model = pack(dir.path(), 4);
     let [first, second] =
@@ -325,10 +301,8 @@ fn two_runs_are_equal() {
 }
 
 #[test]
+#[ignore = "needs QEMU and the firmware"]
 fn a_damaged_model_is_refused() {
-    if !ready(RUST, MACHINES[0]) {
-        return;
-    }
     let dir = tempfile::tempdir().unwrap();
     let path = pack(dir.path(), 2);
     let file = std::fs::read(&path).unwrap();
@@ -349,10 +323,8 @@ fn a_damaged_model_is_refused() {
 }
 
 #[test]
+#[ignore = "needs QEMU and the firmware"]
 fn a_failed_self_test_is_said() {
-    if !ready(RUST, MACHINES[0]) {
-        return;
-    }
     let dir = tempfile::tempdir().unwrap();
     let path = pack(dir.path(), 2);
     let mut file = std::fs::read(&path).unwrap();
@@ -371,10 +343,8 @@ fn a_failed_self_test_is_said() {
 }
 
 #[test]
+#[ignore = "needs QEMU and the firmware"]
 fn a_wrong_order_is_refused() {
-    if !ready(RUST, MACHINES[0]) {
-        return;
-    }
     let dir = tempfile::tempdir().unwrap();
     let model = pack(dir.path(), 2);
     for (words, why) in [
@@ -391,10 +361,8 @@ fn a_wrong_order_is_refused() {
 }
 
 #[test]
+#[ignore = "needs QEMU and the firmware"]
 fn c_draws_the_hosts_digit() {
-    if !ready(C, MACHINES[0]) {
-        return;
-    }
     let dir = tempfile::tempdir().unwrap();
     for (bits, machine, precision) in [
         (2, MACHINES[0], Precision::Float),
@@ -406,10 +374,8 @@ fn c_draws_the_hosts_digit() {
 }
 
 #[test]
+#[ignore = "needs QEMU and the firmware"]
 fn c_refuses_what_rust_refuses() {
-    if !ready(C, MACHINES[0]) {
-        return;
-    }
     let dir = tempfile::tempdir().unwrap();
     let path = pack(dir.path(), 2);
     let file = std::fs::read(&path).unwrap();
