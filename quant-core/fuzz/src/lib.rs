@@ -26,6 +26,7 @@ use quant_core::format::{Activations, Encoding, Head, SectionKind, Model, SelfTe
 use quant_core::infer::Plan;
 use quant_core::net::UNetConfig;
 use quant_core::quantize::{Granularity, CodebookDtype, QuantizeOptions, QuantizedTensor, quantize_tensor};
+use quant_core::rate::Rate;
 use quant_core::scheme::Scheme;
 
 const CRC: Crc<u32> = Crc::<u32>::new(&CRC_32_ISO_HDLC);
@@ -85,7 +86,7 @@ pub struct Spec {
     dims: Vec<u8>,
     weights: Vec<u32>,
     scheme: u8,
-    bits: u8,
+    rate: u8,
     granularity: u8,
     levels: u8,
 }
@@ -100,7 +101,7 @@ impl Spec {
         let weights: Vec<f32> = given.chain(std::iter::repeat(-0.25)).take(n).collect();
         let options = QuantizeOptions {
             scheme: Scheme::ALL[usize::from(self.scheme) % Scheme::ALL.len()],
-            bits: Bits::ALL[usize::from(self.bits % 8)],
+            rate: Bits::ALL.get(usize::from(self.rate % 9)).map_or(Rate::THREE_LEVELS, |&bits| bits.into()),
             granularity: match self.granularity % 4 {
                 0 => Granularity::Channel,
                 1 => Granularity::Group(1 + u32::from(self.granularity / 4)),
