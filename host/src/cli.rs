@@ -5,8 +5,8 @@ use std::io::{self, Write};
 use anyhow::{Context, Result};
 use clap::{CommandFactory, Parser, Subcommand};
 
+use crate::args::common::Common;
 use crate::cmd;
-use crate::common::Common;
 
 /// Train, quantize, judge and ship flow-matching image models.
 #[derive(Parser)]

@@ -3,14 +3,20 @@
 #![allow(clippy::doc_markdown, reason = "doc comments of arguments are help texts")]
 #![allow(clippy::cast_precision_loss, reason = "byte counts and times become floats for people")]
 
+mod args;
 mod cli;
 mod cmd;
-mod common;
 mod embedded;
+mod error;
 mod export;
+mod images;
+mod output;
+mod processes;
 mod progress;
+mod quantization;
 mod rate;
 mod report;
+mod signals;
 mod study;
 
 #[cfg(unix)]
@@ -59,8 +65,8 @@ fn main() -> ExitCode {
         // `fmq inspect FILE | head` is no failure.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {}", common::one_line(&error));
-            if error.is::<common::Usage>() { ExitCode::from(2) } else { ExitCode::FAILURE }
+            eprintln!("error: {}", error::one_line(&error));
+            if error.is::<error::Usage>() { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
     }
 }

@@ -9,7 +9,7 @@ use fm_candle::quantize::{Calibration, calibrate};
 use quant_core::format::Model;
 use quant_core::infer::{Plan, Precision, Settings};
 
-use crate::common::Common;
+use crate::args::common::Common;
 
 /// Tell a packed file's device how to compute with integers
 ///

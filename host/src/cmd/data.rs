@@ -9,7 +9,7 @@ use fm_candle::data::fetch::{Client, Proxy};
 use fm_candle::data::verify::{self, Finding, Status};
 use serde::Serialize;
 
-use crate::common::Common;
+use crate::args::common::Common;
 
 /// Fetch a data set or the Inception weights, or check what is there
 #[derive(clap::Args)]

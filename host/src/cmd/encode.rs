@@ -14,13 +14,13 @@ use fm_candle::solver::Method;
 use fm_candle::{DType, Tensor, atomic, checkpoint, data};
 use serde_json::json;
 
-use crate::cmd::images::{self, PathKind};
-use crate::cmd::label::{self, Label};
-use crate::cmd::net::NetArgs;
-use crate::cmd::ode::{OdeOptions, Steps};
-use crate::cmd::output;
-use crate::cmd::sample::{at_least_1, finite};
-use crate::common::Common;
+use crate::args::common::Common;
+use crate::args::label::{self, Label};
+use crate::args::net::NetArgs;
+use crate::args::numbers::{at_least_1, finite};
+use crate::args::ode::{OdeOptions, Steps};
+use crate::images::{self, PathKind};
+use crate::output::{self, samples};
 use crate::progress::Reporter;
 
 /// Find the noise of images: the ODE backward, from t = 1 to 0
@@ -136,7 +136,7 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
     let x0 = encoded.images;
     let mut tensors = vec![("x0".to_string(), x0.clone())];
     if let Some(labels) = &labels {
-        tensors.push(("label".into(), output::label_tensor(labels)?));
+        tensors.push(("label".into(), samples::label_tensor(labels)?));
     }
     sampler.grid = grid;
     let again = if args.round_trip {

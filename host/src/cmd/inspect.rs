@@ -14,8 +14,8 @@ use quant_core::infer::{Plan, Precision, STACK_BYTES, Settings};
 use quant_core::matrix::{QuantLayout, RowScale};
 use serde::Serialize;
 
-use crate::cmd::net::stated;
-use crate::cmd::weights::{Scope, WeightsArgs, named_net};
+use crate::args::net::stated;
+use crate::args::weights::{Scope, WeightsArgs, named_net};
 
 /// Show what a checkpoint or a packed file holds, and check it
 #[derive(clap::Args)]

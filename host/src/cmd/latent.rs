@@ -14,12 +14,12 @@ use fm_candle::model::UNet;
 use fm_candle::sample::{BatchSampler, batch_size, from_pixels};
 use serde::Serialize;
 
-use crate::cmd::folder;
-use crate::cmd::images;
-use crate::cmd::net::NetArgs;
-use crate::cmd::ode::OdeArgs;
-use crate::cmd::sample::{at_least_1, image_shape};
-use crate::common::Common;
+use crate::args::common::Common;
+use crate::args::net::{NetArgs, image_shape};
+use crate::args::numbers::at_least_1;
+use crate::args::ode::OdeArgs;
+use crate::images;
+use crate::output::folder;
 
 /// Analyse the latents of real images: the bottleneck's at t = 0, and the noise they come from
 #[derive(clap::Args)]

@@ -14,15 +14,16 @@ use fm_candle::model::UNetConfig;
 use fm_candle::sample::{BatchSampler, batch_size};
 use quant_core::rate::Rate;
 
-use crate::cmd::folder;
-use crate::cmd::images;
-use crate::cmd::method::QuantizeMethod;
-use crate::cmd::net::NetArgs;
-use crate::cmd::ode::OdeArgs;
-use crate::cmd::policy::PolicyArgs;
-use crate::cmd::sample::{at_least_1, image_shape};
-use crate::common::{Common, command_line};
+use crate::args::command_line::command_line;
+use crate::args::common::Common;
+use crate::args::method::QuantizeMethod;
+use crate::args::net::{NetArgs, image_shape};
+use crate::args::numbers::at_least_1;
+use crate::args::ode::OdeArgs;
+use crate::args::policy::PolicyArgs;
 use crate::embedded;
+use crate::images;
+use crate::output::folder;
 use crate::report::tables;
 use crate::study::{Reference, Study};
 

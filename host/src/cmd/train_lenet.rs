@@ -11,8 +11,8 @@ use fm_candle::fid::npz::Provenance;
 use fm_candle::fid::{Features, npz};
 use fm_candle::fingerprint;
 
-use crate::cmd::images;
-use crate::common::Common;
+use crate::args::common::Common;
+use crate::images;
 
 /// Train the small classifier behind `fmq fid --features lenet`
 #[derive(clap::Args)]

@@ -23,18 +23,19 @@ use quant_core::scheme::Scheme;
 use serde::Serialize;
 use serde_json::Number;
 
-use crate::cmd::feedback::tuning_start;
-use crate::cmd::label::class_cycle;
-use crate::cmd::net::{NetArgs, NetPrecision, build};
-use crate::cmd::ode::OdeOptions;
-use crate::cmd::policy::PolicyArgs;
-use crate::cmd::processes;
-use crate::cmd::quantize::OutputKind;
-use crate::cmd::sample::{finite, image_shape};
-use crate::cmd::signals::Signals;
-use crate::cmd::size::{Policies, SizeArgs, policies_within, tuned_policies};
-use crate::common::Common;
+use crate::args::common::Common;
+use crate::args::label::class_cycle;
+use crate::args::net::{NetArgs, NetPrecision, build, image_shape};
+use crate::args::numbers::finite;
+use crate::args::ode::OdeOptions;
+use crate::args::policy::PolicyArgs;
+use crate::args::size::SizeArgs;
+use crate::output::net::OutputKind;
+use crate::processes;
 use crate::progress::Reporter;
+use crate::quantization::allocation::{Policies, policies_within, tuned_policies};
+use crate::quantization::feedback::tuning_start;
+use crate::signals::Signals;
 
 /// Most memory of the calibration set.
 const MAX_POINTS: usize = 512 << 20;

@@ -10,7 +10,7 @@ use quant_core::bits::Bits;
 use quant_core::rate::Rate;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::cmd::method::QuantizeMethod;
+use crate::args::method::QuantizeMethod;
 
 mod axis;
 mod chart;

@@ -11,7 +11,7 @@ use fm_candle::sample::from_pixels;
 use fm_candle::{DType, Tensor};
 
 use super::Study;
-use crate::cmd::label::class_cycle;
+use crate::args::label::class_cycle;
 
 /// Real images whose latents are taken, at most.
 const LATENT_IMAGES: usize = 2000;

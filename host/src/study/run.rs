@@ -15,10 +15,10 @@ use quant_core::rate::Rate;
 
 use super::analyses::{Analyses, Measured};
 use super::{SHOWN, Study, classes_in_turn, estimate, pack, settings};
-use crate::cmd::label::class_cycle;
-use crate::cmd::method::{QuantizeMethod, Refinement};
-use crate::cmd::net::build;
-use crate::cmd::sample::{image_shape, images};
+use crate::args::label::class_cycle;
+use crate::args::method::{QuantizeMethod, Refinement};
+use crate::args::net::{build, image_shape};
+use crate::images;
 use crate::progress::Reporter;
 use crate::report::{Row, SCHEMA, Summary, grid};
 
@@ -185,7 +185,10 @@ impl Study {
 
     /// The features of each set of samples, `[n, d]`.
     fn features_of(&self, samples: &[Tensor]) -> Result<Vec<Vec<f32>>> {
-        samples.iter().map(|samples| Ok(self.features.rows(&images(samples)?)?)).collect()
+        samples
+            .iter()
+            .map(|samples| Ok(self.features.rows(&images::of_samples(samples)?)?))
+            .collect()
     }
 
     /// Samples with classes in turn: the same for every row, and each as often as the others.

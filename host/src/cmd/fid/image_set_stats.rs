@@ -15,12 +15,12 @@ use fm_candle::fid::{self, FeatureAccumulator, FeatureNet, Features, Statistics,
 use fm_candle::fingerprint;
 
 use super::args::Args;
+use super::drawing::Drawing;
 use super::image_source::{ImageSource, SampleSource};
-use crate::cmd::images::{self, PathKind};
-use crate::cmd::net::NetArgs;
-use crate::cmd::sample::Drawing;
-use crate::common::Common;
+use crate::args::common::Common;
+use crate::args::net::NetArgs;
 use crate::embedded;
+use crate::images::{self, PathKind};
 use crate::progress::Reporter;
 
 /// The kinds of input that may stand for a set.

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use fm_candle::data::Dataset;
 use fm_candle::solver::Method;
 
-use crate::cmd::launcher::Launcher;
-use crate::cmd::ode::{OdeOptions, Steps};
-use crate::cmd::sample::finite;
+use super::launcher::Launcher;
+use crate::args::numbers::finite;
+use crate::args::ode::{OdeOptions, Steps};
 
 /// Train a flow-matching U-Net (upstream's flags, in snake_case or kebab-case)
 #[derive(clap::Args, Clone)]

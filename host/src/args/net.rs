@@ -10,7 +10,7 @@ use fm_candle::device::{self, Device};
 use fm_candle::model::{StateDict, UNet, UNetConfig, config};
 use fm_candle::ops::ConvArithmetic;
 
-use crate::cmd::weights::{Scope, WeightsArgs, config_named, say_taken};
+use crate::args::weights::{Scope, WeightsArgs, config_named, say_taken};
 use crate::progress::Reporter;
 
 /// A file with weights, and how to read it.
@@ -137,6 +137,14 @@ pub(crate) fn stated(source: &Source, arch: Option<&str>) -> Result<Option<UNetC
         (None, Some(arch)) => config_named(arch).map(Some),
         (None, None) => Ok(None),
     }
+}
+
+/// Channels, height and width of the net's images.
+pub(crate) fn image_shape(config: &UNetConfig) -> Result<(usize, usize, usize)> {
+    let side = config.image_size.context(
+        "the net's configuration has no image_size; give --image-size, or the noise with --x0",
+    )?;
+    Ok((config.out_channels, side, side))
 }
 
 /// The net of a complete state dict.

@@ -10,7 +10,7 @@ use fm_candle::solver::{
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::common::Usage;
+use crate::error::Usage;
 
 /// The solver of a command that draws samples.
 #[derive(clap::Args)]
