@@ -24,7 +24,7 @@ use crate::args::policy::PolicyArgs;
 use crate::embedded;
 use crate::images;
 use crate::output::folder;
-use crate::report::tables;
+use crate::report::{distinct, tables};
 use crate::study::{Reference, Study};
 
 /// Judge a model over schemes and bits: errors, true sizes, samples, distances, one report
@@ -102,17 +102,6 @@ const REAL: usize = 10_000;
 /// Images between two steps of the progress bar.
 const CHUNK: usize = 256;
 
-/// The values in their order, each once.
-fn distinct<T: Copy + PartialEq>(values: &[T]) -> Vec<T> {
-    let mut distinct = Vec::new();
-    for &value in values {
-        if !distinct.contains(&value) {
-            distinct.push(value);
-        }
-    }
-    distinct
-}
-
 pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<()> {
     if args.n < 2 {
         bail!("-n {}: at least 2 images are needed", args.n);
@@ -130,10 +119,10 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
         model: args.net.name(),
         tensors: source.parameters(&config)?,
         config,
-        methods: distinct(&args.schemes),
+        methods: distinct(args.schemes.iter().copied()),
         tune_steps: args.tune_steps,
         shipped: |_, _| None,
-        bits: distinct(&args.bits),
+        bits: distinct(args.bits.iter().copied()),
         policy: args.policy.clone(),
         n: args.n,
         seeds: args.seeds,
