@@ -1,4 +1,4 @@
-//! Errors of usage, any error as one line, and the one that is none.
+//! Errors of usage, errors as one line, and the one that is no failure.
 
 use std::io;
 

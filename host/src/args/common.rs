@@ -27,7 +27,7 @@ pub(crate) struct Common {
     #[arg(short, long, global = true, conflicts_with = "quiet")]
     pub(crate) verbose: bool,
     /// No progress bars (automatic when stderr is no terminal)
-    #[arg(long, alias = "no_progress", global = true)]
+    #[arg(long, global = true)]
     no_progress: bool,
 }
 

@@ -22,7 +22,7 @@ pub(crate) struct NetArgs {
     #[command(flatten)]
     weights: WeightsArgs,
     /// Side of the images, where the net's configuration does not say
-    #[arg(long = "image-size", alias = "image_size", value_parser = clap::value_parser!(u16).range(1..=16384))]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=16384))]
     image_size: Option<u16>,
     /// What the net computes in; tf32, f16 and bf16 need a GPU, int8 (products of the inner layers) a CPU
     #[arg(long, value_enum, default_value_t = NetPrecision::F32)]

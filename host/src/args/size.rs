@@ -15,7 +15,7 @@ pub(crate) struct SizeArgs {
     pub(crate) bits: Option<Rate>,
     /// Bits per weight of the whole packed file, at most; each tensor gets those that the velocity
     /// needs (1 to 8, or 16)
-    #[arg(long = "bits-per-weight", alias = "bits_per_weight", value_name = "X", value_parser = above_0)]
+    #[arg(long, value_name = "X", value_parser = above_0)]
     bits_per_weight: Option<f64>,
     /// Size of the whole packed file, at most; likewise
     #[arg(long, value_name = "BYTES")]

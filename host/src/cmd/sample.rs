@@ -46,13 +46,13 @@ pub(crate) struct Args {
     #[arg(long, value_name = "L|all|random", value_parser = label::of_samples)]
     label: Option<Label>,
     /// Guidance; 0 is off
-    #[arg(long = "cfg-scale", alias = "cfg_scale", default_value = "0", value_name = "S", value_parser = finite)]
+    #[arg(long, default_value = "0", value_name = "S", value_parser = finite)]
     cfg_scale: f64,
     #[command(flatten)]
     ode: OdeArgs,
     /// Images in one tensor [default: 8 on the CPU, 256 on a GPU]; the images do not depend on it, but
     /// for an adaptive solver's steps
-    #[arg(long = "batch-size", alias = "batch_size", value_parser = at_least_1)]
+    #[arg(long, value_parser = at_least_1)]
     batch_size: Option<usize>,
     /// Also write the way from noise to images
     ///

@@ -37,7 +37,7 @@ pub(crate) struct Args {
     data: Dataset,
     /// Folder of the data set. Built in is what the built-in features of mnist need, with 512 of its test
     /// images; statistics of other images under mnist's names are computed
-    #[arg(long = "data-path", alias = "data_path", value_name = "DIR")]
+    #[arg(long, value_name = "DIR")]
     data_path: Option<PathBuf>,
     /// Features of the distance: lenet (built in, for 28 x 28 grey images), inception, inception-768,
     /// inception-192, inception-64 [default: inception where --weights is given, else lenet]
@@ -60,8 +60,7 @@ pub(crate) struct Args {
     schemes: Vec<QuantizeMethod>,
     /// Steps of tuning for SCHEME+tune
     #[arg(
-        long = "tune-steps",
-        alias = "tune_steps",
+        long,
         value_name = "N",
         default_value_t = 600,
         value_parser = clap::value_parser!(u64).range(1..)
@@ -79,15 +78,15 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 1, value_parser = at_least_1)]
     seeds: usize,
     /// Leave out the analyses of latents, noise, trajectories and bounds
-    #[arg(long = "no-analyses", alias = "no_analyses")]
+    #[arg(long)]
     no_analyses: bool,
     /// Take latents and velocities of images in [0, 1], as the paper's code does with nets of [-1, 1]
-    #[arg(long = "unit-range", alias = "unit_range")]
+    #[arg(long)]
     unit_range: bool,
     #[command(flatten)]
     ode: OdeArgs,
     /// Guidance; 0 is off
-    #[arg(long = "cfg-scale", alias = "cfg_scale", default_value_t = 0.0)]
+    #[arg(long, default_value_t = 0.0)]
     cfg_scale: f64,
     /// Folder for everything written; an unfinished sweep there is continued
     #[arg(short, long, value_name = "DIR")]
