@@ -11,6 +11,7 @@ mod cmd;
 mod embedded;
 mod error;
 mod export;
+mod features;
 mod images;
 mod output;
 mod processes;

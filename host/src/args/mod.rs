@@ -3,6 +3,7 @@
 
 pub(crate) mod command_line;
 pub(crate) mod common;
+pub(crate) mod features;
 pub(crate) mod label;
 pub(crate) mod method;
 pub(crate) mod net;

@@ -96,7 +96,7 @@ pub(crate) struct Args {
     #[arg(long, default_value = "{}", value_name = "JSON")]
     ode_options: OdeOptions,
     /// Guidance of the trajectories; 0 is off
-    #[arg(long, default_value = "0", value_parser = finite)]
+    #[arg(long, default_value = "0", value_name = "S", value_parser = finite)]
     cfg_scale: f64,
     /// Go on with a run that a signal stopped; it lies beside the output as OUT.tune
     #[arg(long)]

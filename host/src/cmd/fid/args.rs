@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use fm_candle::fid::inception_score::SPLITS;
 use fm_candle::fid::prdc::NEIGHBOURS;
-use fm_candle::fid::resize::Resize;
+
+use crate::args::features::FeaturesArgs;
 
 /// Fréchet distance between two sets of images, and other measures
 ///
@@ -34,18 +35,8 @@ pub(crate) struct Args {
     /// Side to which images of imagenet and celeba are brought first, as in training
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=16384))]
     pub(super) image_size: Option<u16>,
-    /// What is compared: inception (2048 features; inception-768, -192 and -64 are earlier ones), or
-    /// lenet, a small classifier of digits [default: inception with --weights, else lenet]
-    #[arg(long, value_name = "NAME")]
-    pub(super) features: Option<String>,
-    /// Weights of the features' net: torch-fidelity's or pytorch-fid's file for inception (`fmq data
-    /// fetch inception` brings it), one of `fmq train-lenet` for lenet [default: lenet's are built in]
-    #[arg(long, value_name = "FILE")]
-    pub(super) weights: Option<PathBuf>,
-    /// How images are resized for inception: torchmetrics (today's), tf1 (torch-fidelity's) or
-    /// pytorch-fid [default: torchmetrics]
-    #[arg(long, value_name = "HOW")]
-    pub(super) resize: Option<Resize>,
+    #[command(flatten)]
+    pub(super) features: FeaturesArgs,
     /// Print one JSON object
     #[arg(long)]
     pub(super) json: bool,
