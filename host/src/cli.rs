@@ -1,12 +1,14 @@
 //! The command line: one line per command.
 
+use std::env;
 use std::io::{self, Write};
 
 use anyhow::{Context, Result};
 use clap::{CommandFactory, Parser, Subcommand};
 
+use crate::args::command_line;
+use crate::args::common::Common;
 use crate::cmd;
-use crate::common::Common;
 
 /// Train, quantize, judge and ship flow-matching image models.
 #[derive(Parser)]
@@ -42,7 +44,7 @@ enum Command {
 
 /// Parses the arguments (wrong usage exits with 2) and runs the command.
 pub(crate) fn run() -> Result<()> {
-    let cli = Cli::parse();
+    let cli = Cli::parse_from(command_line::with_dashes(env::args_os()));
     if let Some(threads) = cli.common.threads {
         rayon::ThreadPoolBuilder::new()
             .num_threads(threads.into())
@@ -80,5 +82,17 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         super::Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_option_is_known_with_dashes() {
+        for command in super::Cli::command().get_subcommands() {
+            for option in command.get_arguments() {
+                let Some(long) = option.get_long() else { continue };
+                let (dashed, others) = (long.replace('_', "-"), option.get_all_aliases());
+                let known = long == dashed || others.is_some_and(|all| all.contains(&&*dashed));
+                assert!(known, "{} --{long}", command.get_name());
+            }
+        }
     }
 }

@@ -15,7 +15,7 @@ use fm_candle::{Tensor, checkpoint};
 use quant_core::rate::Rate;
 use quant_core::scheme::Scheme;
 
-use crate::cmd::method::{QuantizeMethod, Refinement};
+use crate::args::method::{QuantizeMethod, Refinement};
 
 /// The trained nets that draw digits of a wanted class; each is of the preset of its name.
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]

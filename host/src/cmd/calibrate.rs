@@ -7,9 +7,11 @@ use anyhow::{Context, Result};
 use fm_candle::atomic;
 use fm_candle::quantize::{Calibration, calibrate};
 use quant_core::format::Model;
-use quant_core::infer::{Plan, Precision, Settings};
+use quant_core::infer::Precision;
+use quant_core::method::Method;
 
-use crate::common::Common;
+use crate::args::common::Common;
+use crate::export::drawing_cost::DrawingCost;
 
 /// Tell a packed file's device how to compute with integers
 ///
@@ -46,10 +48,8 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
     atomic::write(&args.output, &calibrated)?;
 
     let model = Model::parse(&calibrated)?;
-    let settings = Settings::default();
     let arena = |precision| -> Result<usize> {
-        let plan = Plan::with_precision(&model, precision)?;
-        Ok(size_of::<f32>() * settings.arena_len(&plan, &model))
+        Ok(DrawingCost::of(&model, precision, Method::Euler)?.arena_bytes())
     };
     let [floats, integers] = [arena(Precision::Float)?, arena(Precision::Integer)?];
     let maps = model.activations().map_or(0, |activations| activations.ranges().len());

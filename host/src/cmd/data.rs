@@ -9,7 +9,7 @@ use fm_candle::data::fetch::{Client, Proxy};
 use fm_candle::data::verify::{self, Finding, Status};
 use serde::Serialize;
 
-use crate::common::Common;
+use crate::args::common::Common;
 
 /// Fetch a data set or the Inception weights, or check what is there
 #[derive(clap::Args)]
@@ -23,11 +23,11 @@ pub(crate) struct Args {
           value_parser = clap::builder::PossibleValuesParser::new(catalog::NAMES))]
     name: String,
     /// Folder of the data, laid out as by torchvision
-    #[arg(long = "data-path", alias = "data_path", default_value = "./data/image_generation")]
+    #[arg(long, default_value = "./data/image_generation")]
     #[arg(value_name = "DIR")]
     data_path: PathBuf,
     /// Fetch from this folder of a server instead of the usual ones: http://... or https://...
-    #[arg(long = "base-url", alias = "base_url", value_name = "URL", value_parser = base_url)]
+    #[arg(long, value_name = "URL", value_parser = base_url)]
     base_url: Option<String>,
     /// Print JSON
     #[arg(long)]

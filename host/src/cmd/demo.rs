@@ -10,12 +10,13 @@ use fm_candle::solver::{Method, SolverOptions, uniform_grid};
 use quant_core::bits::Bits;
 use quant_core::scheme::Scheme;
 
-use crate::cmd::folder;
-use crate::cmd::method::{QuantizeMethod, Refinement};
-use crate::cmd::net::NetPrecision;
-use crate::cmd::policy::PolicyArgs;
-use crate::common::{Common, command_line};
+use crate::args::command_line::command_line;
+use crate::args::common::Common;
+use crate::args::method::{QuantizeMethod, Refinement};
+use crate::args::net::NetPrecision;
+use crate::args::policy::PolicyArgs;
 use crate::embedded::{self, EmbeddedNet};
+use crate::output::folder;
 use crate::report::tables;
 use crate::study::{Reference, Study};
 

@@ -15,13 +15,13 @@ use fm_candle::solver::Method;
 use fm_candle::{DType, Tensor, atomic, checkpoint, data};
 use serde_json::json;
 
-use crate::cmd::images::{self, PathKind};
-use crate::cmd::label::{self, Label};
-use crate::cmd::net::NetArgs;
-use crate::cmd::ode::{OdeOptions, Steps};
-use crate::cmd::output;
-use crate::cmd::sample::{at_least_1, finite};
-use crate::common::Common;
+use crate::args::common::Common;
+use crate::args::label::{self, Label};
+use crate::args::net::NetArgs;
+use crate::args::numbers::{at_least_1, finite};
+use crate::args::ode::{OdeOptions, Steps};
+use crate::images::{self, PathKind};
+use crate::output::{self, samples};
 use crate::progress::Reporter;
 
 /// Find the noise of images: the ODE backward, from t = 1 to 0
@@ -53,45 +53,40 @@ pub(crate) struct Args {
     #[arg(short, value_name = "N", value_parser = at_least_1)]
     n: Option<usize>,
     /// Folder of the data sets; without it there are the first 512 images of mnist:test
-    #[arg(long = "data-path", alias = "data_path", value_name = "DIR")]
+    #[arg(long, value_name = "DIR")]
     data_path: Option<PathBuf>,
     /// Also solve forward again, by the same method, and compare
     ///
     /// Writes reconstruction (n, c, h, w) and psnr (n), in dB: 10 log10(4 / mean squared error),
     /// the peak of 2 being that of images from -1 to 1; nothing is clamped.
-    #[arg(long = "round-trip", alias = "round_trip")]
+    #[arg(long)]
     round_trip: bool,
     /// Class of the images: a number, `all` (0, 1, 2, ... in turn) or `none` [default: the classes
     /// that come with the images, else none]
     #[arg(long, value_name = "L|all|none", value_parser = label::of_images)]
     label: Option<Label>,
     /// Guidance; 0 is off
-    #[arg(long = "cfg-scale", alias = "cfg_scale", default_value = "0", value_name = "S", value_parser = finite)]
+    #[arg(long, default_value = "0", value_name = "S", value_parser = finite)]
     cfg_scale: f64,
     /// Solver, as of `fmq sample`
     ///
     /// The default holds its error to a tolerance: the noise then is the flow's own, and leads back
     /// to the images whatever solves forward. A step of the fixed-step methods has no exact inverse,
     /// so that what they encode is off by as much as their samples are.
-    #[arg(long = "ode-method", alias = "ode_method", default_value = "dopri5")]
+    #[arg(long, default_value = "dopri5")]
     ode_method: Method,
     #[command(flatten)]
     count: Steps,
     /// JSON, as of `fmq sample`: {"atol": 1e-5, "rtol": 1e-5} is the default solver's
-    #[arg(
-        long = "ode-options",
-        alias = "ode_options",
-        default_value = "{}",
-        conflicts_with = "steps"
-    )]
+    #[arg(long, default_value = "{}", conflicts_with = "steps")]
     ode_options: OdeOptions,
     /// Use the EDM time grid, backward; x0 then is the state at its first time, 0.0123, as
     /// `fmq sample --edm-schedule` takes it
-    #[arg(long = "edm-schedule", alias = "edm_schedule")]
+    #[arg(long)]
     edm_schedule: bool,
     /// Images in one tensor [default: 8 on the CPU, 256 on a GPU]; the result does not depend on it, but
     /// for an adaptive solver's steps
-    #[arg(long = "batch-size", alias = "batch_size", value_parser = at_least_1)]
+    #[arg(long, value_parser = at_least_1)]
     batch_size: Option<usize>,
     /// Print one JSON object: n, method, nfe, mean and std of x0 (near 0 and 1 where the net knows
     /// such images); of a round trip nfe_reconstruction, mse, and psnr_db, the mean over the images
@@ -137,7 +132,7 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
     let x0 = encoded.images;
     let mut tensors = vec![("x0".to_string(), x0.clone())];
     if let Some(labels) = &labels {
-        tensors.push(("label".into(), output::label_tensor(labels)?));
+        tensors.push(("label".into(), samples::label_tensor(labels)?));
     }
     let again = if args.round_trip {
         let decoded = solve(&sampler, "decoding", &x0)?;

@@ -35,14 +35,14 @@ pub(crate) struct Args {
     #[arg(long, value_enum, default_value_t = Board::Mps2An386, conflicts_with = "output")]
     board: Board,
     /// Solver of the project's program, whose arena the output tells
-    #[arg(long = "ode-method", alias = "ode_method", value_parser = on_device, default_value = "euler")]
+    #[arg(long, value_parser = on_device, default_value = "euler")]
     ode_method: Method,
     /// Steps of the solver
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1 << 24), default_value_t = 16)]
     steps: u32,
     /// Where the project has quant-core from: a folder, a git address, or a version
     /// [default: the folder that fmq was built from]
-    #[arg(long, alias = "quant_core", value_name = "SOURCE", conflicts_with = "output")]
+    #[arg(long, value_name = "SOURCE", conflicts_with = "output")]
     quant_core: Option<String>,
 }
 

@@ -12,9 +12,10 @@ use serde_json::{Map, Value, json};
 
 pub(crate) use self::args::Args;
 use self::image_set_stats::{FeatureExtractor, ImageSetStats, KeptValues, Origin};
-use crate::common::Common;
+use crate::args::common::Common;
 
 mod args;
+mod drawing;
 mod image_set_stats;
 mod image_source;
 

@@ -10,12 +10,14 @@ use fm_candle::model::{UNetConfig, config};
 use fm_candle::ops::is_finite;
 use quant_core::codebook::CodebookFormat;
 use quant_core::format::{self, Encoding, Model};
-use quant_core::infer::{Plan, Precision, STACK_BYTES, Settings};
+use quant_core::infer::{Precision, STACK_BYTES};
 use quant_core::matrix::{QuantLayout, RowScale};
+use quant_core::method::Method;
 use serde::Serialize;
 
-use crate::cmd::net::stated;
-use crate::cmd::weights::{Scope, WeightsArgs, named_net};
+use crate::args::net::stated;
+use crate::args::weights::{Scope, WeightsArgs, named_net};
+use crate::export::drawing_cost::DrawingCost;
 
 /// Show what a checkpoint or a packed file holds, and check it
 #[derive(clap::Args)]
@@ -99,17 +101,15 @@ struct Device {
 
 impl Device {
     fn of(model: &Model<'_>, file: &[u8]) -> Option<Self> {
-        let plan = Plan::new(model).ok()?;
-        let label = model.net()?.num_classes.map(|_| 0);
-        let settings = Settings { label, ..Settings::default() };
-        let integer = Plan::with_precision(model, Precision::Integer).ok();
+        let by_euler = |precision| DrawingCost::of(model, precision, Method::Euler).ok();
+        let cost = by_euler(Precision::Float)?;
         Some(Self {
             flash_bytes: file.len(),
-            arena_bytes: 4 * plan.arena_len(),
-            sampler_arena_bytes: 4 * settings.arena_len(&plan, model),
-            integer_arena_bytes: integer.map(|plan| 4 * settings.arena_len(&plan, model)),
+            arena_bytes: cost.evaluation_bytes(),
+            sampler_arena_bytes: cost.arena_bytes(),
+            integer_arena_bytes: by_euler(Precision::Integer).map(|cost| cost.arena_bytes()),
             stack_bytes: STACK_BYTES,
-            macs: plan.macs(),
+            macs: cost.macs,
             golden: model.self_test_vector().is_some(),
         })
     }

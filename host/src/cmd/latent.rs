@@ -14,12 +14,12 @@ use fm_candle::eval::real_images::RealImages;
 use fm_candle::sample::{BatchSampler, batch_size};
 use serde::Serialize;
 
-use crate::cmd::folder;
-use crate::cmd::images;
-use crate::cmd::net::NetArgs;
-use crate::cmd::ode::OdeArgs;
-use crate::cmd::sample::{at_least_1, image_shape};
-use crate::common::Common;
+use crate::args::common::Common;
+use crate::args::net::{NetArgs, image_shape};
+use crate::args::numbers::at_least_1;
+use crate::args::ode::OdeArgs;
+use crate::images;
+use crate::output::folder;
 
 /// Analyse the latents of real images: the bottleneck's at t = 0, and the noise they come from
 #[derive(clap::Args)]
@@ -34,7 +34,7 @@ pub(crate) struct Args {
     #[arg(long)]
     data: Dataset,
     /// Folder of the data set; 512 test images of mnist are built in
-    #[arg(long = "data-path", alias = "data_path", value_name = "DIR")]
+    #[arg(long, value_name = "DIR")]
     data_path: Option<PathBuf>,
     /// The full-precision net, for the common components and the drift [default: CKPT itself]
     #[arg(long, value_name = "CKPT")]
@@ -48,7 +48,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     ode: OdeArgs,
     /// Take latents of images in [0, 1], as the paper's code does with nets of [-1, 1]
-    #[arg(long = "unit-range", alias = "unit_range")]
+    #[arg(long)]
     unit_range: bool,
     /// Folder for latent.json and variances.csv
     #[arg(short, long, value_name = "DIR")]

@@ -1,7 +1,7 @@
 //! `fmq quantize`: a checkpoint into low bits.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
@@ -9,8 +9,7 @@ use fm_candle::atomic;
 use fm_candle::checkpoint::{self, FileKind, NET_KEY, Source, TensorInfo, identify, order};
 use fm_candle::model::{UNetConfig, config};
 use fm_candle::quantize::{
-    Discard, PackedNet, QuantizedNet, Report, TensorPolicy, quantize, quantize_to_file,
-    quantize_to_torch,
+    Discard, PackedNet, Report, TensorPolicy, quantize, quantize_to_file, quantize_to_torch,
 };
 use globset::GlobMatcher;
 use quant_core::bits::Bits;
@@ -19,12 +18,15 @@ use quant_core::scheme::Scheme;
 use serde::Serialize;
 use serde_json::Number;
 
-use crate::cmd::method::{QuantizeMethod, Refinement};
-use crate::cmd::policy::{PolicyArgs, check_glob, glob};
-use crate::cmd::size::{Policies, SizeArgs, policies_within};
-use crate::cmd::weights::{Scope, WeightsArgs, say_taken};
-use crate::cmd::{feedback, net};
-use crate::common::Common;
+use crate::args::common::Common;
+use crate::args::method::{QuantizeMethod, Refinement};
+use crate::args::net;
+use crate::args::policy::{PolicyArgs, check_glob, glob};
+use crate::args::size::SizeArgs;
+use crate::args::weights::{Scope, WeightsArgs, say_taken};
+use crate::output::net::OutputKind;
+use crate::quantization::allocation::{Policies, policies_within};
+use crate::quantization::feedback;
 
 /// Quantize the weights of a checkpoint
 #[derive(clap::Args)]
@@ -275,49 +277,6 @@ impl Args {
             return TensorPolicy::F32;
         }
         self.policy.of(self.scheme, self.size.bits.unwrap_or(rate), name, shape)
-    }
-}
-
-/// The format of the output, by its extension.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum OutputKind {
-    Packed,
-    Torch,
-    Safetensors,
-}
-
-impl OutputKind {
-    pub(crate) fn of(path: &Path) -> Result<Self> {
-        match path.extension().and_then(|extension| extension.to_str()) {
-            Some("fmq") => Ok(Self::Packed),
-            Some("pth" | "pt") => Ok(Self::Torch),
-            Some("safetensors") => Ok(Self::Safetensors),
-            _ => bail!(
-                "`{}`: the output must end in .fmq (packed), .safetensors or .pth (dequantized)",
-                path.display()
-            ),
-        }
-    }
-
-    /// Writes a net to `path`, with a self-test vector in a packed file where asked for; the report is
-    /// that of the packed file.
-    pub(crate) fn write(
-        self,
-        path: &Path,
-        net: &QuantizedNet,
-        config: &UNetConfig,
-        self_test: bool,
-    ) -> Result<Report> {
-        match self {
-            Self::Packed => return Ok(net.write(path, self_test)?),
-            Self::Torch => checkpoint::torch::save_tensors(path, &net.weights()?)?,
-            Self::Safetensors => {
-                let json = config::to_json(config);
-                let metadata = [(NET_KEY, json.as_str())];
-                checkpoint::safetensors::save(path, &net.weights()?, &metadata)?;
-            }
-        }
-        Ok(net.report()?)
     }
 }
 

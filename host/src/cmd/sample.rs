@@ -1,25 +1,22 @@
 //! `fmq sample`: images from a net.
 
-use core::ops::Range;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use clap::builder::{PathBufValueParser, TypedValueParser};
-use fm_candle::data::Images;
 use fm_candle::device::Device;
-use fm_candle::fid::planar;
-use fm_candle::model::{UNet, UNetConfig};
-use fm_candle::sample::{BatchSampler, batch_size, start_noise, to_pixels};
-use fm_candle::solver::{Method, SolverOptions, uniform_grid};
+use fm_candle::model::UNetConfig;
+use fm_candle::sample::{BatchSampler, batch_size, start_noise};
 use fm_candle::{Tensor, checkpoint};
 
-use crate::cmd::label::{self, Label};
-use crate::cmd::net::NetArgs;
-use crate::cmd::ode::OdeArgs;
-use crate::cmd::output::OutputFile;
-use crate::common::Common;
+use crate::args::common::Common;
+use crate::args::label::{self, Label};
+use crate::args::net::{NetArgs, image_shape};
+use crate::args::numbers::{at_least_1, finite};
+use crate::args::ode::OdeArgs;
+use crate::output::samples::OutputFile;
 
 /// Draw images from a net, packed or not
 #[derive(clap::Args)]
@@ -49,13 +46,13 @@ pub(crate) struct Args {
     #[arg(long, value_name = "L|all|random", value_parser = label::of_samples)]
     label: Option<Label>,
     /// Guidance; 0 is off
-    #[arg(long = "cfg-scale", alias = "cfg_scale", default_value = "0", value_name = "S", value_parser = finite)]
+    #[arg(long, default_value = "0", value_name = "S", value_parser = finite)]
     cfg_scale: f64,
     #[command(flatten)]
     ode: OdeArgs,
     /// Images in one tensor [default: 8 on the CPU, 256 on a GPU]; the images do not depend on it, but
     /// for an adaptive solver's steps
-    #[arg(long = "batch-size", alias = "batch_size", value_parser = at_least_1)]
+    #[arg(long, value_parser = at_least_1)]
     batch_size: Option<usize>,
     /// Also write the way from noise to images
     ///
@@ -119,45 +116,6 @@ fn peak_memory() -> Option<u64> {
     Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? / 1000)
 }
 
-/// Samples of a net by the command's defaults, a range of them at a time.
-pub(crate) struct Drawing {
-    net: UNet,
-    sampler: BatchSampler,
-    labels: Option<Vec<u32>>,
-    seed: u64,
-    device: Device,
-}
-
-impl Drawing {
-    /// `n` samples to be drawn from the net in the file at `path`.
-    pub(crate) fn open(path: &Path, n: usize, common: &Common) -> Result<Self> {
-        let device = common.device()?;
-        let net = NetArgs::plain(path).build(&device, common.progress())?;
-        let grid = uniform_grid(0.05)?;
-        let (method, options) = (Method::Midpoint, SolverOptions::default());
-        let sampler =
-            BatchSampler { method, grid, options, cfg_scale: 0.0, batch_size: batch_size(&device) };
-        let labels = label::labels(None, n, common.seed, net.config())?;
-        Ok(Self { net, sampler, labels, seed: common.seed, device })
-    }
-
-    /// The samples with these numbers, which do not depend on the range.
-    pub(crate) fn images(&self, range: Range<usize>) -> Result<Images> {
-        let shape = image_shape(self.net.config())?;
-        let x0 = start_noise(self.seed, range.start as u64, range.len(), shape, &self.device)?;
-        let labels = self.labels.as_ref().map(|labels| &labels[range]);
-        images(&self.sampler.run(&self.net, &x0, labels, false, |_| {})?.images)
-    }
-}
-
-/// Channels, height and width of the net's images.
-pub(crate) fn image_shape(config: &UNetConfig) -> Result<(usize, usize, usize)> {
-    let side = config.image_size.context(
-        "the net's configuration has no image_size; give --image-size, or the noise with --x0",
-    )?;
-    Ok((config.out_channels, side, side))
-}
-
 /// Noise, and labels if there are any, from a safetensors file.
 fn given_noise(
     path: &Path,
@@ -186,23 +144,4 @@ fn given_noise(
         (None, label) => label::labels(label, n, seed, config)?,
     };
     Ok((x0.narrow(0, 0, n)?.to_device(device)?, labels))
-}
-
-/// A number that is neither infinite nor none.
-pub(crate) fn finite(text: &str) -> Result<f64, &'static str> {
-    text.parse().ok().filter(|number: &f64| number.is_finite()).ok_or("expected a finite number")
-}
-
-/// A count of at least 1.
-pub(crate) fn at_least_1(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(0) | Err(_) => Err("expected a whole number of at least 1".into()),
-        Ok(n) => Ok(n),
-    }
-}
-
-/// The pixels of samples as an image set without labels.
-pub(crate) fn images(samples: &Tensor) -> Result<Images> {
-    let (n, c, h, w) = samples.dims4()?;
-    Ok(Images::new([c, h, w], planar(&to_pixels(samples)?, c, h * w), vec![0; n])?)
 }

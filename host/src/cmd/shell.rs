@@ -10,7 +10,7 @@ use clap_complete::Shell;
 use clap_mangen::Man;
 use fm_candle::atomic;
 
-use crate::cmd::folder::check_place;
+use crate::output::folder::check_place;
 
 /// Print the completions of a shell
 #[derive(clap::Args)]

@@ -3,27 +3,27 @@
 use std::io::Write;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use fm_candle::data::{Dataset, ImageSet, Images, Split};
-use fm_candle::device::Device;
-use fm_candle::fid::inception::FeatureLayer;
-use fm_candle::fid::resize::Resize;
-use fm_candle::fid::{FeatureAccumulator, FeatureNet, Features, lenet};
+use fm_candle::fid::{Features, lenet};
 use fm_candle::fingerprint;
 use fm_candle::model::UNetConfig;
 use fm_candle::sample::{BatchSampler, batch_size};
 use quant_core::rate::Rate;
 
-use crate::cmd::folder;
-use crate::cmd::images;
-use crate::cmd::method::QuantizeMethod;
-use crate::cmd::net::NetArgs;
-use crate::cmd::ode::OdeArgs;
-use crate::cmd::policy::PolicyArgs;
-use crate::cmd::sample::{at_least_1, image_shape};
-use crate::common::{Common, command_line};
+use crate::args::command_line::command_line;
+use crate::args::common::Common;
+use crate::args::features::FeaturesArgs;
+use crate::args::method::QuantizeMethod;
+use crate::args::net::{NetArgs, image_shape};
+use crate::args::numbers::{at_least_1, finite};
+use crate::args::ode::OdeArgs;
+use crate::args::policy::PolicyArgs;
 use crate::embedded;
-use crate::report::tables;
+use crate::features::NamedFeatureNet;
+use crate::images;
+use crate::output::folder;
+use crate::report::{distinct, tables};
 use crate::study::{Reference, Study};
 
 /// Judge a model over schemes and bits: errors, true sizes, samples, distances, one report
@@ -36,18 +36,10 @@ pub(crate) struct Args {
     data: Dataset,
     /// Folder of the data set. Built in is what the built-in features of mnist need, with 512 of its test
     /// images; statistics of other images under mnist's names are computed
-    #[arg(long = "data-path", alias = "data_path", value_name = "DIR")]
+    #[arg(long, value_name = "DIR")]
     data_path: Option<PathBuf>,
-    /// Features of the distance: lenet (built in, for 28 x 28 grey images), inception, inception-768,
-    /// inception-192, inception-64 [default: inception where --weights is given, else lenet]
-    #[arg(long)]
-    features: Option<Features>,
-    /// Weights of the Inception network, torch-fidelity's or pytorch-fid's
-    #[arg(long, value_name = "FILE")]
-    weights: Option<PathBuf>,
-    /// How images come to Inception's size: torchmetrics, tf1 or pytorch-fid [default: torchmetrics]
-    #[arg(long, value_name = "HOW")]
-    resize: Option<Resize>,
+    #[command(flatten)]
+    features: FeaturesArgs,
     /// Schemes, separated by commas; SCHEME+feedback chooses the codes by the layers' outputs,
     /// SCHEME+tune also tunes levels, scales, norms and biases (0.7 bits per weight more, where the
     /// velocity needs them)
@@ -59,8 +51,7 @@ pub(crate) struct Args {
     schemes: Vec<QuantizeMethod>,
     /// Steps of tuning for SCHEME+tune
     #[arg(
-        long = "tune-steps",
-        alias = "tune_steps",
+        long,
         value_name = "N",
         default_value_t = 600,
         value_parser = clap::value_parser!(u64).range(1..)
@@ -78,15 +69,15 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 1, value_parser = at_least_1)]
     seeds: usize,
     /// Leave out the analyses of latents, noise, trajectories and bounds
-    #[arg(long = "no-analyses", alias = "no_analyses")]
+    #[arg(long)]
     no_analyses: bool,
     /// Take latents and velocities of images in [0, 1], as the paper's code does with nets of [-1, 1]
-    #[arg(long = "unit-range", alias = "unit_range")]
+    #[arg(long)]
     unit_range: bool,
     #[command(flatten)]
     ode: OdeArgs,
     /// Guidance; 0 is off
-    #[arg(long = "cfg-scale", alias = "cfg_scale", default_value_t = 0.0)]
+    #[arg(long, default_value = "0", value_name = "S", value_parser = finite)]
     cfg_scale: f64,
     /// Folder for everything written; an unfinished sweep there is continued
     #[arg(short, long, value_name = "DIR")]
@@ -98,19 +89,6 @@ pub(crate) struct Args {
 
 /// Test images of the data set that are looked at, at most.
 const REAL: usize = 10_000;
-/// Images between two steps of the progress bar.
-const CHUNK: usize = 256;
-
-/// The values in their order, each once.
-fn distinct<T: Copy + PartialEq>(values: &[T]) -> Vec<T> {
-    let mut distinct = Vec::new();
-    for &value in values {
-        if !distinct.contains(&value) {
-            distinct.push(value);
-        }
-    }
-    distinct
-}
 
 pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<()> {
     if args.n < 2 {
@@ -120,19 +98,19 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
     let (source, config) = args.net.open(common.progress())?;
     let device = common.device()?;
     let (grid, options) = args.ode.steps(0.1)?;
-    let judge = Comparison::open(args, &device)?;
+    let features = NamedFeatureNet::open(&args.features, &device)?;
     let (real, summary) = images::test_half(args.data, args.data_path.as_deref(), REAL)?;
-    judge.check(&config, &real, args.data)?;
+    check(args, &config, &real)?;
     let mut found = vec![summary];
-    let reference = judge.reference(args, common, &mut found)?;
+    let reference = reference(args, &features, common, &mut found)?;
     let study = Study {
         model: args.net.name(),
         tensors: source.parameters(&config)?,
         config,
-        methods: distinct(&args.schemes),
+        methods: distinct(args.schemes.iter().copied()),
         tune_steps: args.tune_steps,
         shipped: |_, _| None,
-        bits: distinct(&args.bits),
+        bits: distinct(args.bits.iter().copied()),
         policy: args.policy.clone(),
         n: args.n,
         seeds: args.seeds,
@@ -144,9 +122,9 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
             batch_size: batch_size(&device),
         },
         seed: common.seed,
-        features: judge.net,
-        features_name: judge.name,
-        fid_label: judge.label,
+        features: features.net,
+        features_name: features.name,
+        fid_label: distance_name(&args.features)?,
         reference,
         real,
         found,
@@ -168,96 +146,57 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
     Ok(())
 }
 
-/// The features of the distance.
-struct Comparison {
-    net: Box<dyn FeatureNet>,
-    features: Features,
-    /// Name of the net, with the fingerprint of its weights.
-    name: String,
-    /// Name of the distance, which includes the resize filter.
-    label: String,
+/// Name of the distance, with the filter that brings images to the net's size.
+fn distance_name(features: &FeaturesArgs) -> Result<String> {
+    let title = features.kind().title();
+    Ok(features.resize()?.map_or(title.clone(), |how| format!("{title}, resize: {how}")))
 }
 
-impl Comparison {
-    fn open(args: &Args, device: &Device) -> Result<Self> {
-        let given = args.weights.is_some().then_some(Features::Inception(FeatureLayer::D2048));
-        let features = args.features.or(given).unwrap_or(Features::LeNet);
-        if features == Features::LeNet
-            && let Some(how) = args.resize
-        {
-            bail!("--resize {how} is about inception's features; lenet takes 28 x 28 as they are");
-        }
-        let resize = args.resize.unwrap_or_default();
-        let (net, name): (Box<dyn FeatureNet>, _) = match (features, &args.weights) {
-            (Features::LeNet, None) => (Box::new(embedded::lenet()?), embedded::LENET.into()),
-            (_, Some(path)) => {
-                let net = features.open(path, resize, device).context("--weights")?;
-                (net, format!("{features}, weights {}", fingerprint::of_file(path)?))
-            }
-            (_, None) => bail!("--features {features} needs --weights FILE"),
-        };
-        let label = match features {
-            Features::LeNet => features.title(),
-            Features::Inception(_) => format!("{}, resize: {resize}", features.title()),
-        };
-        Ok(Self { net, features, name, label })
+/// Refuses images that the net does not draw, or the features are not for.
+fn check(args: &Args, config: &UNetConfig, real: &Images) -> Result<()> {
+    let (data, drawn) = (args.data, image_shape(config)?);
+    let shape = (real.channels, real.height, real.width);
+    if drawn != shape {
+        bail!("the net draws {drawn:?} images (channels, height, width), {data} has {shape:?}");
     }
-
-    /// Refuses images that the net does not draw, or the features are not for.
-    fn check(&self, config: &UNetConfig, real: &Images, data: Dataset) -> Result<()> {
-        let drawn = image_shape(config)?;
-        let shape = (real.channels, real.height, real.width);
-        if drawn != shape {
-            bail!("the net draws {drawn:?} images (channels, height, width), {data} has {shape:?}");
-        }
-        if self.features == Features::LeNet && shape != (1, lenet::SIDE, lenet::SIDE) {
-            bail!(
-                "the built-in features are for (1, 28, 28) images, these are {shape:?}; give \
-                 Inception's --weights FILE"
-            );
-        }
-        Ok(())
+    if args.features.kind() == Features::LeNet && shape != (1, lenet::SIDE, lenet::SIDE) {
+        bail!(
+            "the built-in features are for (1, 28, 28) images, these are {shape:?}; give \
+             Inception's --weights FILE"
+        );
     }
+    Ok(())
+}
 
-    /// Statistics of the training half: the built-in ones where no folder is given, or where MNIST lies
-    /// in it.
-    /// Adds what it finds in the folder to `found`.
-    fn reference(
-        &self,
-        args: &Args,
-        common: &Common,
-        found: &mut Vec<String>,
-    ) -> Result<Reference> {
-        let built_in = self.features == Features::LeNet
-            && args.weights.is_none()
-            && args.data == Dataset::Mnist;
-        let Some(dir) = &args.data_path else {
-            ensure!(built_in, "--data {}: needs --data-path DIR", args.data);
+/// Statistics of the training half: the built-in ones where no folder is given, or where MNIST lies
+/// in it. Adds what it finds in the folder to `found`.
+fn reference(
+    args: &Args,
+    features: &NamedFeatureNet,
+    common: &Common,
+    found: &mut Vec<String>,
+) -> Result<Reference> {
+    let built_in = args.features.are_built_in() && args.data == Dataset::Mnist;
+    let Some(dir) = &args.data_path else {
+        ensure!(built_in, "--data {}: needs --data-path DIR", args.data);
+        return Reference::built_in();
+    };
+    let set: Box<dyn ImageSet> = if built_in {
+        let images = args.data.load(dir, Split::Train)?;
+        if embedded::is_mnist_train(&images)? {
             return Reference::built_in();
-        };
-        let set: Box<dyn ImageSet> = if built_in {
-            let images = args.data.load(dir, Split::Train)?;
-            if embedded::is_mnist_train(&images)? {
-                return Reference::built_in();
-            }
-            Box::new(images)
-        } else {
-            args.data.open(dir, Split::Train, &args.data.folder_options())?
-        };
-        let name = format!("{}:{}", args.data, Split::Train);
-        found.push(images::summary(&*set, &name));
-        let bar = common.progress().bar("training half", set.len() as u64, "img");
-        let mut gathering = FeatureAccumulator::new(&*self.net);
-        for first in (0..set.len()).step_by(CHUNK) {
-            let range = first..set.len().min(first + CHUNK);
-            bar.inc(range.len() as u64);
-            gathering.add_set(&*set, range)?;
         }
-        bar.finish_and_clear();
-        Ok(Reference {
-            statistics: gathering.finish()?.try_into()?,
-            name: format!("the {} images of {} train in `{}`", set.len(), args.data, dir.display()),
-            images: fingerprint::of_images(&*set, set.len(), |_| {})?,
-        })
-    }
+        Box::new(images)
+    } else {
+        args.data.open(dir, Split::Train, &args.data.folder_options())?
+    };
+    let name = format!("{}:{}", args.data, Split::Train);
+    found.push(images::summary(&*set, &name));
+    let bar = common.progress().bar("training half", set.len() as u64, "img");
+    let read = |range| Ok(vec![Images::read(&*set, range)?]);
+    Ok(Reference {
+        statistics: features.statistics(set.len(), read, &bar, |_| Ok(()))?,
+        name: format!("the {} images of {} train in `{}`", set.len(), args.data, dir.display()),
+        images: fingerprint::of_images(&*set, set.len(), |_| {})?,
+    })
 }

@@ -15,13 +15,14 @@ use fm_candle::sample::{BatchSampler, batch_size};
 use fm_candle::train::{TrainConfig, TrainPrecision, Trainer};
 use serde_json::{Map, Value};
 
-use crate::cmd::folder;
-use crate::cmd::images;
-use crate::cmd::images::named;
-use crate::common::Common;
+use crate::args::common::Common;
+use crate::images;
+use crate::images::named;
+use crate::output::folder;
 mod args;
 mod fid;
 mod journal;
+mod launcher;
 mod namespace;
 mod resume;
 mod run;
@@ -32,8 +33,8 @@ use self::fid::Fid;
 use self::journal::Journal;
 use self::run::TrainRun;
 use self::setup::Setup;
-use crate::cmd::processes;
-use crate::cmd::signals::Signals;
+use crate::processes;
+use crate::signals::Signals;
 
 pub(crate) fn run(args: &Args, common: &Common) -> Result<()> {
     processes::together(|group| run_as(args, common, group))

@@ -11,23 +11,25 @@ use fm_candle::fid::npz::Provenance;
 use fm_candle::fid::{Features, npz};
 use fm_candle::fingerprint;
 
-use crate::cmd::images;
-use crate::common::Common;
+use crate::args::command_line::with_dashes_too;
+use crate::args::common::Common;
+use crate::images;
 
 /// Train the small classifier behind `fmq fid --features lenet`
 #[derive(clap::Args)]
+#[command(mut_args(with_dashes_too))]
 pub(crate) struct Args {
     /// mnist or fashionmnist
     #[arg(long, default_value = "mnist")]
     dataset: String,
     /// Folder of the data set
-    #[arg(long = "data_path", alias = "data-path", default_value = "./data/image_generation")]
+    #[arg(long = "data_path", default_value = "./data/image_generation")]
     data_path: PathBuf,
     /// Passes over the data
     #[arg(long, default_value_t = LeNetTraining::default().epochs)]
     epochs: u64,
     /// Images per update
-    #[arg(long = "batch_size", alias = "batch-size", default_value_t = LeNetTraining::default().batch_size)]
+    #[arg(long = "batch_size", default_value_t = LeNetTraining::default().batch_size)]
     batch_size: usize,
     /// Learning rate at the start; it falls linearly to 0
     #[arg(long, default_value_t = LeNetTraining::default().lr)]
@@ -39,7 +41,7 @@ pub(crate) struct Args {
     #[arg(short, long, default_value = "lenet.safetensors", value_name = "FILE")]
     output: PathBuf,
     /// The statistics of the features of the training images, as .npz
-    #[arg(long = "save-stats", alias = "save_stats", value_name = "FILE")]
+    #[arg(long, value_name = "FILE")]
     save_stats: Option<PathBuf>,
 }
 

@@ -23,18 +23,19 @@ use quant_core::scheme::Scheme;
 use serde::Serialize;
 use serde_json::Number;
 
-use crate::cmd::feedback::tuning_start;
-use crate::cmd::label::class_cycle;
-use crate::cmd::net::{NetArgs, NetPrecision, build};
-use crate::cmd::ode::OdeOptions;
-use crate::cmd::policy::PolicyArgs;
-use crate::cmd::processes;
-use crate::cmd::quantize::OutputKind;
-use crate::cmd::sample::{finite, image_shape};
-use crate::cmd::signals::Signals;
-use crate::cmd::size::{Policies, SizeArgs, policies_within, tuned_policies};
-use crate::common::Common;
+use crate::args::common::Common;
+use crate::args::label::class_cycle;
+use crate::args::net::{NetArgs, NetPrecision, build, image_shape};
+use crate::args::numbers::finite;
+use crate::args::ode::OdeOptions;
+use crate::args::policy::PolicyArgs;
+use crate::args::size::SizeArgs;
+use crate::output::net::OutputKind;
+use crate::processes;
 use crate::progress::Reporter;
+use crate::quantization::allocation::{Policies, policies_within, tuned_policies};
+use crate::quantization::feedback::tuning_start;
+use crate::signals::Signals;
 
 /// Most memory of the calibration set.
 const MAX_POINTS: usize = 512 << 20;
@@ -71,13 +72,13 @@ pub(crate) struct Args {
     #[arg(long, value_name = "M", conflicts_with = "steps", value_parser = minutes)]
     minutes: Option<f64>,
     /// Points of a step
-    #[arg(long = "batch-size", alias = "batch_size", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..))]
     batch_size: u16,
     /// Learning rate of levels, scales, norms and biases, in units of each
     #[arg(long, default_value_t = 1e-3, value_parser = finite)]
     lr: f64,
     /// Learning rate of the weights behind the codes, in units of their level; 0 keeps the codes
-    #[arg(long = "code-lr", alias = "code_lr", default_value_t = 2e-3, value_parser = finite)]
+    #[arg(long, default_value_t = 2e-3, value_parser = finite)]
     code_lr: f64,
     /// Trajectories of the net's own noise that points are taken from
     #[arg(long, value_name = "N", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..))]
@@ -86,16 +87,16 @@ pub(crate) struct Args {
     #[arg(long, requires = "data_path")]
     data: Option<Dataset>,
     /// Folder of the data set
-    #[arg(long = "data-path", alias = "data_path", value_name = "DIR", requires = "data")]
+    #[arg(long, value_name = "DIR", requires = "data")]
     data_path: Option<PathBuf>,
     /// Solver of the trajectories
-    #[arg(long = "ode-method", alias = "ode_method", default_value_t = Method::Midpoint)]
+    #[arg(long, default_value_t = Method::Midpoint)]
     ode_method: Method,
     /// JSON: {"step_size": 0.1} or what else the solver takes
-    #[arg(long = "ode-options", alias = "ode_options", default_value = "{}", value_name = "JSON")]
+    #[arg(long, default_value = "{}", value_name = "JSON")]
     ode_options: OdeOptions,
     /// Guidance of the trajectories; 0 is off
-    #[arg(long = "cfg-scale", alias = "cfg_scale", default_value = "0", value_parser = finite)]
+    #[arg(long, default_value = "0", value_name = "S", value_parser = finite)]
     cfg_scale: f64,
     /// Go on with a run that a signal stopped; it lies beside the output as OUT.tune
     #[arg(long)]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use fm_candle::checkpoint::{self, FileKind, Source};
 
-use crate::cmd::quantize::OutputKind;
+use crate::output::net::OutputKind;
 
 /// Turn a packed file into dequantized tensors
 #[derive(clap::Args)]

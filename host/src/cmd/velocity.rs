@@ -9,9 +9,9 @@ use fm_candle::model::{Mode, UNetConfig};
 use fm_candle::ops::is_finite;
 use fm_candle::{DType, Tensor, atomic};
 
-use crate::cmd::net::NetArgs;
-use crate::cmd::output;
-use crate::common::Common;
+use crate::args::common::Common;
+use crate::args::net::NetArgs;
+use crate::output;
 
 /// Evaluate the velocity v(x, t, label) at given points
 #[derive(clap::Args)]

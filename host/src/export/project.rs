@@ -8,7 +8,7 @@ use clap::ValueEnum;
 use fm_candle::atomic;
 use quant_core::infer::STACK_BYTES;
 
-use crate::common::Usage;
+use crate::error::Usage;
 use crate::export::board::{self, Board};
 use crate::export::facts::Facts;
 use crate::export::source_code;

@@ -10,7 +10,7 @@ use quant_core::bits::Bits;
 use quant_core::rate::Rate;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::cmd::method::QuantizeMethod;
+use crate::args::method::QuantizeMethod;
 
 mod axis;
 mod chart;
@@ -22,12 +22,12 @@ mod level_histograms;
 mod pen;
 pub(crate) mod picture;
 pub(crate) mod plots;
-/// The names, each once, in order of first appearance.
-fn distinct<'a>(names: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+/// The values, each once, in order of first appearance.
+pub(crate) fn distinct<T: PartialEq>(values: impl IntoIterator<Item = T>) -> Vec<T> {
     let mut distinct = Vec::new();
-    for name in names {
-        if !distinct.contains(&name) {
-            distinct.push(name);
+    for value in values {
+        if !distinct.contains(&value) {
+            distinct.push(value);
         }
     }
     distinct

@@ -7,7 +7,7 @@ use fm_candle::eval::comparison::ComparisonInputs;
 use fm_candle::eval::real_images::RealImages;
 
 use super::Study;
-use crate::cmd::label::class_cycle;
+use crate::args::label::class_cycle;
 
 /// Real images whose latents are taken, at most.
 const LATENT_IMAGES: usize = 2000;

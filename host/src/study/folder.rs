@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{SHOWN, Study, channel_levels, classes_in_turn, settings};
-use crate::cmd::method::{QuantizeMethod, Refinement};
-use crate::cmd::net::NetArgs;
+use crate::args::method::{QuantizeMethod, Refinement};
+use crate::args::net::NetArgs;
 use crate::progress::Reporter;
 use crate::report::{Row, Summary, grid, html, plots, tables};
 

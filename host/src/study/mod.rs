@@ -33,9 +33,9 @@ use fm_candle::sample::BatchSampler;
 use quant_core::rate::Rate;
 
 pub(crate) use self::reference::Reference;
-use crate::cmd::method::QuantizeMethod;
-use crate::cmd::net::NetPrecision;
-use crate::cmd::policy::PolicyArgs;
+use crate::args::method::QuantizeMethod;
+use crate::args::net::NetPrecision;
+use crate::args::policy::PolicyArgs;
 
 /// Images in a sample grid of the report, and its columns.
 const SHOWN: (usize, usize) = (16, 4);

@@ -11,12 +11,11 @@ use quant_core::rate::Rate;
 use quant_core::scheme::Scheme;
 
 use super::Study;
-use crate::cmd::feedback::{self, tuning_start};
-use crate::cmd::method::{QuantizeMethod, Refinement};
-use crate::cmd::net::build;
-use crate::cmd::sample::image_shape;
-use crate::cmd::size::tuned_policies;
+use crate::args::method::{QuantizeMethod, Refinement};
+use crate::args::net::{build, image_shape};
 use crate::progress::Reporter;
+use crate::quantization::allocation::tuned_policies;
+use crate::quantization::feedback::{self, tuning_start};
 
 /// Note on the settings of tuned rows, for people.
 pub(super) const TUNED_ROWS: &str = "Rows +tune keep vectors at 16 bits and, unless --keep says otherwise, \

@@ -15,10 +15,10 @@ use indicatif::ProgressBar;
 use quant_core::rate::Rate;
 
 use super::{SHOWN, Study, classes_in_turn, pack, settings};
-use crate::cmd::label::class_cycle;
-use crate::cmd::method::{QuantizeMethod, Refinement};
-use crate::cmd::net::build;
-use crate::cmd::sample::{image_shape, images};
+use crate::args::label::class_cycle;
+use crate::args::method::{QuantizeMethod, Refinement};
+use crate::args::net::{build, image_shape};
+use crate::images;
 use crate::progress::Reporter;
 use crate::report::{Row, SCHEMA, Summary, grid};
 
@@ -166,7 +166,7 @@ impl Study {
     ) -> Result<Vec<SampleSet>> {
         let set = |noise| {
             let samples = self.sample(net, noise, bar, progress)?;
-            let features = self.features.rows(&images(&samples)?)?;
+            let features = self.features.rows(&images::of_samples(&samples)?)?;
             Ok(SampleSet { images: samples, features })
         };
         noise.iter().map(set).collect()

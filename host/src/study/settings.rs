@@ -7,7 +7,7 @@ use fm_candle::model::config;
 use serde_json::{Map, Value, json};
 
 use super::Study;
-use crate::cmd::net::NetPrecision;
+use crate::args::net::NetPrecision;
 
 /// Everything that a row depends on but its scheme and bits, by name.
 pub(super) fn of(study: &Study) -> Result<Map<String, Value>> {

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use fm_candle::fid::inception_score::SPLITS;
 use fm_candle::fid::prdc::NEIGHBOURS;
-use fm_candle::fid::resize::Resize;
+
+use crate::args::features::FeaturesArgs;
 
 /// Fréchet distance between two sets of images, and other measures
 ///
@@ -29,28 +30,18 @@ pub(crate) struct Args {
     #[arg(short, value_name = "N")]
     pub(super) n: Option<usize>,
     /// Folder of the data sets
-    #[arg(long = "data-path", alias = "data_path", value_name = "DIR")]
+    #[arg(long, value_name = "DIR")]
     pub(super) data_path: Option<PathBuf>,
     /// Side to which images of imagenet and celeba are brought first, as in training
-    #[arg(long = "image-size", alias = "image_size", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=16384))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=16384))]
     pub(super) image_size: Option<u16>,
-    /// What is compared: inception (2048 features; inception-768, -192 and -64 are earlier ones), or
-    /// lenet, a small classifier of digits [default: inception with --weights, else lenet]
-    #[arg(long, value_name = "NAME")]
-    pub(super) features: Option<String>,
-    /// Weights of the features' net: torch-fidelity's or pytorch-fid's file for inception (`fmq data
-    /// fetch inception` brings it), one of `fmq train-lenet` for lenet [default: lenet's are built in]
-    #[arg(long, value_name = "FILE")]
-    pub(super) weights: Option<PathBuf>,
-    /// How images are resized for inception: torchmetrics (today's), tf1 (torch-fidelity's) or
-    /// pytorch-fid [default: torchmetrics]
-    #[arg(long, value_name = "HOW")]
-    pub(super) resize: Option<Resize>,
+    #[command(flatten)]
+    pub(super) features: FeaturesArgs,
     /// Print one JSON object
     #[arg(long)]
     pub(super) json: bool,
     /// Write A's statistics, and which images, net and resize they are of; pytorch-fid reads the file
-    #[arg(long = "save-stats", alias = "save_stats", value_name = "OUT.npz")]
+    #[arg(long, value_name = "OUT.npz")]
     pub(super) save_stats: Option<PathBuf>,
     /// Keep data sets' statistics in this folder, and take them from there the next time, for the same
     /// images (by their contents), net and resize
@@ -63,21 +54,21 @@ pub(crate) struct Args {
     #[arg(long, requires = "b")]
     pub(super) kid: bool,
     /// Subsets of the kernel distance
-    #[arg(long = "kid-subsets", alias = "kid_subsets", value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) kid_subsets: u32,
     /// Images of each set in a subset [default: 1000, or all of the smaller set]
-    #[arg(long = "kid-subset-size", alias = "kid_subset_size", value_name = "N")]
+    #[arg(long, value_name = "N")]
     pub(super) kid_subset_size: Option<usize>,
     /// Inception score of A, mean and standard deviation over parts
     #[arg(long)]
     pub(super) is: bool,
     /// Parts of the inception score
-    #[arg(long = "is-splits", alias = "is_splits", value_name = "N", default_value_t = SPLITS)]
+    #[arg(long, value_name = "N", default_value_t = SPLITS)]
     pub(super) is_splits: usize,
     /// Precision, recall, density and coverage
     #[arg(long, requires = "b")]
     pub(super) prdc: bool,
     /// Neighbours that make a ball for --prdc; the authors of density and coverage take 5
-    #[arg(long = "prdc-k", alias = "prdc_k", value_name = "K", default_value_t = NEIGHBOURS)]
+    #[arg(long, value_name = "K", default_value_t = NEIGHBOURS)]
     pub(super) prdc_k: usize,
 }

@@ -8,28 +8,24 @@ use anyhow::{Context, Result, bail, ensure};
 use fm_candle::checkpoint;
 use fm_candle::data::folder::{self, Hidden};
 use fm_candle::data::{Dataset, ImageSet, Split};
-use fm_candle::fid::inception::FeatureLayer;
 use fm_candle::fid::npz::Provenance;
-use fm_candle::fid::resize::Resize;
-use fm_candle::fid::{self, FeatureAccumulator, FeatureNet, Features, Statistics, npz, pickled};
+use fm_candle::fid::{self, Features, Statistics, npz, pickled};
 use fm_candle::fingerprint;
 
 use super::args::Args;
+use super::drawing::Drawing;
 use super::image_source::{ImageSource, SampleSource};
-use crate::cmd::images::{self, PathKind};
-use crate::cmd::net::NetArgs;
-use crate::cmd::sample::Drawing;
-use crate::common::Common;
+use crate::args::common::Common;
+use crate::args::net::NetArgs;
 use crate::embedded;
+use crate::features::NamedFeatureNet;
+use crate::images::{self, PathKind};
 use crate::progress::Reporter;
 
 /// The kinds of input that may stand for a set.
 const NEEDED: &str = "needed is a folder of images, an .npz of images (arr_0) or statistics (mu, sigma), \
      a pickle of statistics, a .safetensors of samples or features, a data set (mnist:test) or a \
      checkpoint";
-
-/// Images read and turned into features at a time.
-const CHUNK: usize = 64;
 
 /// The values kept of a set beside its statistics.
 #[derive(Clone, Copy)]
@@ -113,53 +109,23 @@ impl ImageSetStats {
 pub(super) struct FeatureExtractor<'a> {
     args: &'a Args,
     common: &'a Common,
-    pub(super) features: Features,
-    resize: Resize,
-    /// The features' net and its name, once it is needed.
-    net: OnceCell<(Box<dyn FeatureNet>, String)>,
+    /// The features' net, once it is needed.
+    net: OnceCell<NamedFeatureNet>,
 }
 
 impl<'a> FeatureExtractor<'a> {
     pub(super) fn new(args: &'a Args, common: &'a Common) -> Result<Self> {
-        let features = match &args.features {
-            Some(name) => name.parse().context("--features")?,
-            None if args.weights.is_some() => Features::Inception(FeatureLayer::D2048),
-            None => Features::LeNet,
-        };
-        if features == Features::LeNet
-            && let Some(how) = args.resize
-        {
-            bail!("--resize {how} is about inception's features; lenet takes 28 x 28 as they are");
-        }
-        let resize = args.resize.unwrap_or_default();
-        Ok(Self { args, common, features, resize, net: OnceCell::new() })
+        args.features.resize()?;
+        Ok(Self { args, common, net: OnceCell::new() })
     }
 
-    /// The features' net, and its name with that of its weights.
-    fn net(&self) -> Result<&(Box<dyn FeatureNet>, String)> {
+    /// The features' net.
+    fn net(&self) -> Result<&NamedFeatureNet> {
         if let Some(net) = self.net.get() {
             return Ok(net);
         }
-        let net: (Box<dyn FeatureNet>, _) = match (self.features, &self.args.weights) {
-            (Features::LeNet, None) => (Box::new(embedded::lenet()?), embedded::LENET.into()),
-            (features, Some(path)) => {
-                let net = features.open(path, self.resize, &self.common.device()?);
-                let net = net.with_context(|| format!("--weights for {features}"))?;
-                (net, format!("{features}, weights {}", fingerprint::of_file(path)?))
-            }
-            (features, None) => bail!(
-                "--features {features} needs --weights FILE, torch-fidelity's or pytorch-fid's; \
-                 `fmq data fetch inception` brings the former"
-            ),
-        };
+        let net = NamedFeatureNet::open(&self.args.features, &self.common.device()?)?;
         Ok(self.net.get_or_init(|| net))
-    }
-
-    /// The origin of our net's features of `images`.
-    fn about(&self, images: &str) -> Result<Provenance> {
-        let resized = self.features != Features::LeNet;
-        let resize = resized.then(|| self.resize.name());
-        Ok(Provenance::ours(images.into(), self.net()?.1.clone(), resize))
     }
 
     /// The set that `name` names; its contents tell what a file is.
@@ -232,9 +198,8 @@ impl<'a> FeatureExtractor<'a> {
             return self.cached(set, &name, wanted);
         }
         // A checkpoint as the other set needs -n, so -n must not ask for the images here.
-        let embedded = self.features == Features::LeNet && args.weights.is_none();
         if (dataset, split) == (Dataset::Mnist, Split::Train)
-            && embedded
+            && args.features.are_built_in()
             && wanted.rows.is_none()
             && !wanted.logits
         {
@@ -265,7 +230,7 @@ impl<'a> FeatureExtractor<'a> {
         let bar = self.common.progress().bar("fingerprint", n as u64, "img");
         let images = fingerprint::of_images(&*set, n, |n| bar.inc(n as u64))?;
         bar.finish_and_clear();
-        let about = Provenance { fingerprint: Some(images), ..self.about(name)? };
+        let about = Provenance { fingerprint: Some(images), ..self.net()?.about(name) };
         let words = [Some(name), about.net.as_deref(), about.fingerprint.as_deref()];
         let words = words.into_iter().chain([about.resize.as_deref()]);
         let key = words.flatten().collect::<Vec<_>>().join("-");
@@ -337,35 +302,23 @@ impl<'a> FeatureExtractor<'a> {
     fn judge(&self, source: &ImageSource, name: &str, wanted: KeptValues) -> Result<ImageSetStats> {
         let n = source.len().min(self.args.n.unwrap_or(usize::MAX));
         ensure!(n >= 2, "at least 2 images are needed, but there is {n}");
-        let (net, _) = self.net()?;
+        let features = self.net()?;
         let bar = self.common.progress().bar("features", n as u64, "img");
-        let mut gathering = FeatureAccumulator::new(&**net);
         let (mut rows, mut logits) = (Vec::new(), (Vec::new(), 0));
-        for first in (0..n).step_by(CHUNK) {
-            let range = first..(first + CHUNK).min(n);
-            bar.inc(range.len() as u64);
-            for images in source.read(range)? {
-                let features = net.rows(&images)?;
-                gathering.add_rows(&features)?;
-                if wanted.logits {
-                    let (more, classes) = net.logits(&features).context("--is")?;
-                    logits.0.extend(more);
-                    logits.1 = classes;
-                }
-                if wanted.rows.is_some() {
-                    rows.extend(features);
-                }
+        let take = |more: Vec<f32>| {
+            if wanted.logits {
+                let (more, classes) = features.net.logits(&more).context("--is")?;
+                logits.0.extend(more);
+                logits.1 = classes;
             }
-        }
-        bar.finish_and_clear();
-        let statistics = gathering.finish()?.try_into()?;
-        Ok(ImageSetStats {
-            statistics,
-            origin: Origin::Computed,
-            about: self.about(name)?,
-            rows,
-            logits,
-        })
+            if wanted.rows.is_some() {
+                rows.extend(more);
+            }
+            Ok(())
+        };
+        let statistics = features.statistics(n, |range| source.read(range), &bar, take)?;
+        let (origin, about) = (Origin::Computed, features.about(name));
+        Ok(ImageSetStats { statistics, origin, about, rows, logits })
     }
 }
 

@@ -9,8 +9,8 @@ use fm_candle::checkpoint;
 use fm_candle::data::{ImageSet, Images};
 use fm_candle::device::Device;
 
-use crate::cmd::images;
-use crate::cmd::sample::{self, Drawing};
+use super::drawing::Drawing;
+use crate::images;
 
 /// Images, by number.
 pub(super) enum ImageSource {
@@ -69,6 +69,6 @@ impl SampleSource {
         let mut values = vec![0.0; n * len];
         let elements = self.file.elements(self.index)?;
         elements.fill_f32(range.start * len..range.end * len, &mut values);
-        sample::images(&Tensor::from_vec(values, (n, c, h, w), &Device::Cpu)?)
+        images::of_samples(&Tensor::from_vec(values, (n, c, h, w), &Device::Cpu)?)
     }
 }

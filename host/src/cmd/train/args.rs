@@ -5,103 +5,99 @@ use std::path::PathBuf;
 use fm_candle::data::Dataset;
 use fm_candle::solver::Method;
 
-use crate::cmd::launcher::Launcher;
-use crate::cmd::ode::{OdeOptions, Steps};
-use crate::cmd::sample::finite;
+use super::launcher::Launcher;
+use crate::args::command_line::with_dashes_too;
+use crate::args::numbers::finite;
+use crate::args::ode::{OdeOptions, Steps};
 
 /// Train a flow-matching U-Net (upstream's flags, in snake_case or kebab-case)
 #[derive(clap::Args, Clone)]
-#[command(args_override_self = true)]
+#[command(rename_all = "snake_case", args_override_self = true, mut_args(with_dashes_too))]
 #[expect(clippy::struct_excessive_bools, reason = "upstream's switches, one to one")]
 pub(crate) struct Args {
     /// Images per batch
-    #[arg(long = "batch_size", alias = "batch-size", default_value_t = 32)]
+    #[arg(long, default_value_t = 32)]
     pub(super) batch_size: usize,
     /// Passes over the data
     #[arg(long, default_value_t = 921)]
     pub(super) epochs: u64,
     /// Batches per update
-    #[arg(long = "accum_iter", alias = "accum-iter", default_value_t = 1)]
+    #[arg(long, default_value_t = 1)]
     pub(super) accum_iter: usize,
     /// Learning rate
     #[arg(long, default_value_t = 1e-4)]
     pub(super) lr: f64,
     /// AdamW's two decays
-    #[arg(long = "optimizer_betas", alias = "optimizer-betas", num_args = 2, default_values_t = [0.9, 0.95])]
+    #[arg(long, num_args = 2, default_values_t = [0.9, 0.95])]
     pub(super) optimizer_betas: Vec<f64>,
     /// Let the learning rate fall linearly to 1e-8
-    #[arg(long = "decay_lr", alias = "decay-lr")]
+    #[arg(long)]
     pub(super) decay_lr: bool,
     /// Probability that a batch is trained without labels
-    #[arg(long = "class_drop_prob", alias = "class-drop-prob", default_value_t = 0.2)]
+    #[arg(long, default_value_t = 0.2)]
     pub(super) class_drop_prob: f64,
     /// Draw times from the skewed distribution
-    #[arg(long = "skewed_timesteps", alias = "skewed-timesteps")]
+    #[arg(long)]
     pub(super) skewed_timesteps: bool,
     /// Sample on the EDM time grid (nfe in --ode_options)
-    #[arg(long = "edm_schedule", alias = "edm-schedule")]
+    #[arg(long)]
     pub(super) edm_schedule: bool,
     /// Keep a moving average of the weights and evaluate with it
-    #[arg(long = "use_ema", alias = "use-ema")]
+    #[arg(long)]
     pub(super) use_ema: bool,
     /// imagenet, cifar10, celeba, mnist or fashionmnist; imagenet is any folder of class folders,
     /// celeba any folder of images
     #[arg(long, default_value_t = Dataset::ImageNet)]
     pub(super) dataset: Dataset,
     /// Folder of the data set
-    #[arg(long = "data_path", alias = "data-path", default_value = "./data/image_generation")]
+    #[arg(long, default_value = "./data/image_generation")]
     pub(super) data_path: PathBuf,
     /// Folder for everything written
-    #[arg(long = "output_dir", alias = "output-dir", default_value = "./output_dir")]
+    #[arg(long, default_value = "./output_dir")]
     pub(super) output_dir: PathBuf,
     /// Solver of the snapshots, as `fmq sample` knows them
-    #[arg(long = "ode_method", alias = "ode-method", default_value_t = Method::Midpoint)]
+    #[arg(long, default_value_t = Method::Midpoint)]
     pub(super) ode_method: Method,
     #[command(flatten)]
     pub(super) count: Steps,
     /// JSON: step_size; nfe with --edm_schedule; the solver's own, as `fmq sample` knows them
-    #[arg(
-        long = "ode_options",
-        alias = "ode-options",
-        default_value = r#"{"step_size": 0.01}"#,
-        conflicts_with = "steps"
-    )]
+    #[arg(long, default_value = r#"{"step_size": 0.01}"#, conflicts_with = "steps")]
     pub(super) ode_options: OdeOptions,
     /// Guidance of the snapshots
-    #[arg(long = "cfg_scale", alias = "cfg-scale", default_value = "0.2", value_parser = finite)]
+    #[arg(long, default_value = "0.2", value_parser = finite)]
     pub(super) cfg_scale: f64,
     /// Go on from a checkpoint, ours or upstream's (checkpoint.pth, checkpoint-N.pth), or with
     /// "auto" from the one in --output_dir; from a file with weights alone, start from them
     #[arg(long, default_value = "")]
     pub(super) resume: String,
     /// Epochs between evaluations and checkpoints
-    #[arg(long = "eval_frequency", alias = "eval-frequency", default_value_t = 50)]
+    #[arg(long, default_value_t = 50)]
     pub(super) eval_frequency: u64,
     /// Train on the batches of one update, and evaluate on one batch
-    #[arg(long = "test_run", alias = "test-run")]
+    #[arg(long)]
     pub(super) test_run: bool,
     /// Only evaluate the file of --resume, with the net and the average that it holds: write these
     /// weights and a snapshot
-    #[arg(long = "eval_only", alias = "eval-only")]
+    #[arg(long)]
     pub(super) eval_only: bool,
     /// Measure FID against the training set at every evaluation
-    #[arg(long = "compute_fid", alias = "compute-fid")]
+    #[arg(long)]
     pub(super) compute_fid: bool,
     /// Samples for it, at most one for each training image
-    #[arg(long = "fid_samples", alias = "fid-samples", default_value_t = 50_000)]
+    #[arg(long, default_value_t = 50_000)]
     pub(super) fid_samples: usize,
     /// Keep these samples as PNGs in fid_samples/
-    #[arg(long = "save_fid_samples", alias = "save-fid-samples")]
+    #[arg(long)]
     pub(super) save_fid_samples: bool,
     /// Weights of the Inception network [default: those that `fmq data fetch inception` has put into
     /// --data_path]
     #[arg(long, value_name = "FILE")]
     pub(super) weights: Option<PathBuf>,
     /// Not supported
-    #[arg(long = "discrete_flow_matching", alias = "discrete-flow-matching", hide = true)]
+    #[arg(long, hide = true)]
     pub(super) discrete_flow_matching: bool,
     /// First epoch; a resumed run knows its own
-    #[arg(long = "start_epoch", alias = "start-epoch", hide = true)]
+    #[arg(long, hide = true)]
     pub(super) start_epoch: Option<u64>,
     #[command(flatten)]
     pub(super) launcher: Launcher,
@@ -109,25 +105,25 @@ pub(crate) struct Args {
     #[arg(long)]
     pub(super) arch: Option<String>,
     /// Side to which the images of a folder are resized [default: their own]
-    #[arg(long = "image-size", alias = "image_size")]
+    #[arg(long = "image-size")]
     pub(super) image_size: Option<usize>,
     /// Pass over files that are no images, links to nothing and pipes instead of ending with an error
-    #[arg(long = "skip-bad", alias = "skip_bad")]
+    #[arg(long = "skip-bad")]
     pub(super) skip_bad: bool,
     /// Memory for decoded images of a folder, in MiB
-    #[arg(long = "cache-mib", alias = "cache_mib", default_value_t = 4096)]
+    #[arg(long = "cache-mib", default_value_t = 4096)]
     pub(super) cache_mib: u64,
     /// Do not flip images left to right
-    #[arg(long = "no-flip", alias = "no_flip")]
+    #[arg(long = "no-flip")]
     pub(super) no_flip: bool,
     /// What the net computes in; weights and optimizer stay f32
     #[arg(long, default_value = "f32", value_parser = ["f32", "tf32", "bf16", "f16"])]
     pub(super) precision: String,
     /// Compute each block again when its gradient is due, instead of keeping what it computed
-    #[arg(long = "gradient-checkpointing", alias = "gradient_checkpointing")]
+    #[arg(long = "gradient-checkpointing")]
     pub(super) gradient_checkpointing: bool,
     /// Seconds between saves of the run inside an epoch
-    #[arg(long = "save-seconds", alias = "save_seconds", default_value_t = 120)]
+    #[arg(long = "save-seconds", default_value_t = 120)]
     pub(super) save_seconds: u64,
 }
 

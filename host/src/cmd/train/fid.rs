@@ -24,7 +24,7 @@ use fm_candle::train::EpochOrder;
 
 use super::args::Args;
 use super::setup::Setup;
-use crate::cmd::sample::images;
+use crate::images;
 use crate::report::grid;
 
 /// Images sampled, resized and turned into features at a time.
@@ -165,7 +165,7 @@ impl Fid {
                     atomic::write(&folder.join(format!("{image}.png")), &png)?;
                 }
             }
-            Ok(gathering.add(&images(&drawn.images)?)?)
+            Ok(gathering.add(&images::of_samples(&drawn.images)?)?)
         })
     }
 

@@ -5,7 +5,7 @@ use fm_candle::process_group::Rank;
 use serde_json::{Map, Value, json};
 
 use super::args::Args;
-use crate::common::Common;
+use crate::args::common::Common;
 
 /// Upstream's flags by their names, in its order, then ours.
 pub(super) fn namespace(

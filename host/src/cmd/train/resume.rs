@@ -11,8 +11,8 @@ use fm_candle::model::{UNetConfig, config};
 use fm_candle::train::{TrainConfig, TrainProgress, Trainer};
 
 use super::args::{Args, RUN};
-use crate::cmd::images::named;
-use crate::cmd::weights::config_named;
+use crate::args::weights::config_named;
+use crate::images::named;
 
 /// The saved run to go on with; a folder that holds one is never started over by mistake.
 pub(super) fn path(args: &Args) -> Result<Option<PathBuf>> {

@@ -17,7 +17,7 @@ use super::args::{MODEL, RUN};
 use super::fid::Fid;
 use super::journal::{EpochLog, Journal};
 use super::setup::Setup;
-use crate::cmd::net;
+use crate::args::net;
 use crate::report::grid;
 
 /// A run and what belongs to it.

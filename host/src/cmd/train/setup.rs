@@ -8,8 +8,8 @@ use fm_candle::process_group::ProcessGroup;
 use fm_candle::sample::BatchSampler;
 
 use super::args::Args;
-use crate::cmd::signals::Signals;
 use crate::progress::Reporter;
+use crate::signals::Signals;
 
 /// The parts of a run that do not change from its start to its end.
 pub(super) struct Setup<'a> {

@@ -3,8 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Error, Result, bail};
+use fm_candle::Tensor;
 use fm_candle::data::folder::{self, FolderOptions, Hidden};
 use fm_candle::data::{Dataset, ImageSet, Images, Split};
+use fm_candle::fid::planar;
+use fm_candle::sample::to_pixels;
 use rayon::prelude::*;
 
 pub(crate) use self::kind::PathKind;
@@ -116,6 +119,12 @@ pub(crate) fn files(paths: &[PathBuf]) -> Result<Vec<Images>> {
         }
     }
     Ok(groups)
+}
+
+/// The pixels of samples as an image set without labels.
+pub(crate) fn of_samples(samples: &Tensor) -> Result<Images> {
+    let (n, c, h, w) = samples.dims4()?;
+    Ok(Images::new([c, h, w], planar(&to_pixels(samples)?, c, h * w), vec![0; n])?)
 }
 
 #[cfg(test)]

@@ -2,14 +2,14 @@
 //! name.
 
 use core::fmt;
-use std::path::{Path, PathBuf, is_separator};
+use std::path::{PathBuf, is_separator};
 
 use anyhow::{Context, Result};
 use fm_candle::fid::npz;
 use fm_candle::sample::{Samples, to_pixels};
 use fm_candle::{Tensor, atomic, checkpoint};
 
-use crate::cmd::folder;
+use super::{extension, folder};
 use crate::report::grid;
 use crate::report::picture::{self, Picture};
 
@@ -32,19 +32,6 @@ enum SampleFormat {
     Npz,
     Safetensors,
     Folder,
-}
-
-/// The extension of a path in small letters; empty where there is none.
-fn extension(path: &Path) -> String {
-    path.extension().map(|end| end.to_string_lossy().to_ascii_lowercase()).unwrap_or_default()
-}
-
-/// A path of a file that ends in `.safetensors`.
-pub(crate) fn safetensors(path: PathBuf) -> Result<PathBuf, &'static str> {
-    if extension(&path) != "safetensors" {
-        return Err("the output must end in .safetensors");
-    }
-    if path.is_dir() { Err("the output is a folder") } else { Ok(path) }
 }
 
 impl OutputFile {
@@ -204,10 +191,6 @@ mod tests {
         assert!(kind("b.jpg").is_err());
         let dir = tempfile::Builder::new().suffix(".png").tempdir().unwrap();
         assert_eq!(OutputFile::of(dir.path().into()).unwrap().kind, SampleFormat::Folder);
-        assert!(safetensors("x.safetensors".into()).is_ok());
-        let dir = tempfile::Builder::new().suffix(".safetensors").tempdir().unwrap();
-        assert!(safetensors(dir.path().into()).is_err());
-        assert!(safetensors("safetensors".into()).is_err());
     }
 
     #[test]

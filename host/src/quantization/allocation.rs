@@ -1,16 +1,16 @@
-//! The bits of the tensors: one number for all, or what a size of the file allows.
+//! The bits of each tensor by what the velocity of the net needs, in a file of a given size.
 
 use std::collections::HashMap;
 
 use anyhow::Result;
-use clap::Args;
 use fm_candle::Tensor;
 use fm_candle::quantize::{Budget, PackedNet, TensorPolicy, allocate};
 use quant_core::rate::Rate;
 use quant_core::scheme::Scheme;
 
-use crate::cmd::own_points::own_points;
-use crate::cmd::policy::PolicyArgs;
+use super::own_points::own_points;
+use crate::args::policy::PolicyArgs;
+use crate::args::size::{bytes_at, count};
 use crate::progress::Reporter;
 
 /// Trajectories, and points of them, at which errors of the velocity are measured.
@@ -18,49 +18,6 @@ const TRAJECTORIES: usize = 16;
 const POINTS: usize = 32;
 /// Bits per weight that a file of tuned codes takes beyond those of the codes, at most.
 const SPARE: f64 = 0.7;
-
-/// Bits of the tensors, or the size of the file.
-#[derive(Args)]
-#[group(required = true, multiple = false)]
-pub(crate) struct SizeArgs {
-    /// Bits per weight, 1 to 8, or 1.58: three levels, in codes of 2 bits
-    #[arg(long)]
-    pub(crate) bits: Option<Rate>,
-    /// Bits per weight of the whole packed file, at most; each tensor gets those that the velocity
-    /// needs (1 to 8, or 16)
-    #[arg(long = "bits-per-weight", alias = "bits_per_weight", value_name = "X", value_parser = above_0)]
-    bits_per_weight: Option<f64>,
-    /// Size of the whole packed file, at most; likewise
-    #[arg(long, value_name = "BYTES")]
-    budget: Option<u64>,
-}
-
-impl SizeArgs {
-    /// The size that a packed file of these tensors may have; `None` where the bits are given.
-    pub(crate) fn budget(&self, tensors: &[(String, Tensor)]) -> Option<Budget> {
-        let of_bits = |bits| bytes_at(bits, count(tensors));
-        self.budget.or(self.bits_per_weight.map(of_bits)).map(Budget::Bytes)
-    }
-
-    /// Returns true where the file's size decides.
-    pub(crate) fn is_size(&self) -> bool {
-        self.bits.is_none()
-    }
-
-    /// The bits or the size, in words.
-    pub(crate) fn describe(&self) -> String {
-        match (self.bits, self.bits_per_weight, self.budget) {
-            (Some(bits), ..) => format!("{bits} bits"),
-            (_, Some(bits), _) => format!("{bits} bits per weight"),
-            (.., budget) => format!("{} bytes", budget.unwrap_or(0)),
-        }
-    }
-}
-
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a file's size")]
-fn bytes_at(bits_per_weight: f64, weights: usize) -> u64 {
-    (bits_per_weight * weights as f64 / 8.0).floor() as u64
-}
 
 /// Policies of tensors by their names.
 pub(crate) type Policies = HashMap<String, TensorPolicy>;
@@ -103,14 +60,4 @@ pub(crate) fn tuned_policies(
     let bytes = bytes_at(f64::from(rate.code_bits().get()) + SPARE, count(tensors));
     let choices = |name: &str, shape: &[usize]| policy.choices(scheme, rate, name, shape);
     policies_within(Budget::BytesOrLeast(bytes), net, tensors, choices, seed, progress)
-}
-
-/// The number of weights.
-fn count(tensors: &[(String, Tensor)]) -> usize {
-    tensors.iter().map(|(_, tensor)| tensor.elem_count()).sum()
-}
-
-fn above_0(text: &str) -> Result<f64, String> {
-    let bits = text.parse().ok().filter(|bits: &f64| *bits > 0.0 && *bits <= 64.0);
-    bits.ok_or_else(|| "expected a number of bits above 0".into())
 }

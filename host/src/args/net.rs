@@ -10,7 +10,7 @@ use fm_candle::device::{self, Device};
 use fm_candle::model::{StateDict, UNet, UNetConfig, config};
 use fm_candle::ops::ConvArithmetic;
 
-use crate::cmd::weights::{Scope, WeightsArgs, config_named, say_taken};
+use crate::args::weights::{Scope, WeightsArgs, config_named, say_taken};
 use crate::progress::Reporter;
 
 /// A file with weights, and how to read it.
@@ -22,7 +22,7 @@ pub(crate) struct NetArgs {
     #[command(flatten)]
     weights: WeightsArgs,
     /// Side of the images, where the net's configuration does not say
-    #[arg(long = "image-size", alias = "image_size", value_parser = clap::value_parser!(u16).range(1..=16384))]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=16384))]
     image_size: Option<u16>,
     /// What the net computes in; tf32, f16 and bf16 need a GPU, int8 (products of the inner layers) a CPU
     #[arg(long, value_enum, default_value_t = NetPrecision::F32)]
@@ -137,6 +137,14 @@ pub(crate) fn stated(source: &Source, arch: Option<&str>) -> Result<Option<UNetC
         (None, Some(arch)) => config_named(arch).map(Some),
         (None, None) => Ok(None),
     }
+}
+
+/// Channels, height and width of the net's images.
+pub(crate) fn image_shape(config: &UNetConfig) -> Result<(usize, usize, usize)> {
+    let side = config.image_size.context(
+        "the net's configuration has no image_size; give --image-size, or the noise with --x0",
+    )?;
+    Ok((config.out_channels, side, side))
 }
 
 /// The net of a complete state dict.

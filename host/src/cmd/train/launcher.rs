@@ -4,21 +4,22 @@ use serde_json::{Map, Value, json};
 
 /// Flags of upstream's launcher, loader workers and discrete variant.
 #[derive(clap::Args, Clone, Default)]
+#[command(rename_all = "snake_case")]
 #[expect(clippy::struct_excessive_bools, reason = "upstream's switches, one to one")]
 pub(crate) struct Launcher {
-    #[arg(long = "num_workers", alias = "num-workers", hide = true)]
+    #[arg(long, hide = true)]
     num_workers: Option<String>,
-    #[arg(long = "pin_mem", alias = "pin-mem", hide = true)]
+    #[arg(long, hide = true)]
     pin_mem: bool,
-    #[arg(long = "no_pin_mem", alias = "no-pin-mem", hide = true)]
+    #[arg(long, hide = true)]
     no_pin_mem: bool,
-    #[arg(long = "world_size", alias = "world-size", hide = true)]
+    #[arg(long, hide = true)]
     world_size: Option<String>,
-    #[arg(long = "local_rank", alias = "local-rank", hide = true, allow_hyphen_values = true)]
+    #[arg(long, hide = true, allow_hyphen_values = true)]
     local_rank: Option<String>,
-    #[arg(long = "dist_on_itp", alias = "dist-on-itp", hide = true)]
+    #[arg(long, hide = true)]
     dist_on_itp: bool,
-    #[arg(long = "dist_url", alias = "dist-url", hide = true)]
+    #[arg(long, hide = true)]
     dist_url: Option<String>,
     #[arg(long, hide = true)]
     nodes: Option<String>,
@@ -26,9 +27,9 @@ pub(crate) struct Launcher {
     ngpus: Option<String>,
     #[arg(long, hide = true)]
     timeout: Option<String>,
-    #[arg(long = "job_dir", alias = "job-dir", hide = true)]
+    #[arg(long, hide = true)]
     job_dir: Option<String>,
-    #[arg(long = "shared_dir", alias = "shared-dir", hide = true)]
+    #[arg(long, hide = true)]
     shared_dir: Option<String>,
     #[arg(long, hide = true)]
     partition: Option<String>,
@@ -42,15 +43,15 @@ pub(crate) struct Launcher {
     account: Option<String>,
     #[arg(long, hide = true)]
     exclude: Option<String>,
-    #[arg(long = "discrete_fm_steps", alias = "discrete-fm-steps", hide = true)]
+    #[arg(long, hide = true)]
     discrete_fm_steps: Option<String>,
     #[arg(long, hide = true)]
     sym: Option<String>,
-    #[arg(long = "sym_func", alias = "sym-func", hide = true)]
+    #[arg(long, hide = true)]
     sym_func: bool,
     #[arg(long, hide = true)]
     temp: Option<String>,
-    #[arg(long = "sampling_dtype", alias = "sampling-dtype", hide = true)]
+    #[arg(long, hide = true)]
     sampling_dtype: Option<String>,
 }
 

@@ -1,6 +1,4 @@
-//! Options, errors of usage and the command line as text, which all commands share.
-
-use std::env;
+//! The options that all commands share.
 
 use anyhow::Result;
 use clap::Args;
@@ -29,7 +27,7 @@ pub(crate) struct Common {
     #[arg(short, long, global = true, conflicts_with = "quiet")]
     pub(crate) verbose: bool,
     /// No progress bars (automatic when stderr is no terminal)
-    #[arg(long, alias = "no_progress", global = true)]
+    #[arg(long, global = true)]
     no_progress: bool,
 }
 
@@ -68,27 +66,4 @@ fn device_name(text: &str) -> Result<String, &'static str> {
     } else {
         Err("expected cpu, cuda or cuda:N")
     }
-}
-
-/// Arguments that do not go together; the program exits with 2, as for those that are wrong alone.
-#[derive(Debug)]
-pub(crate) struct Usage(pub(crate) String);
-
-impl core::fmt::Display for Usage {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl core::error::Error for Usage {}
-
-/// The command line as its user wrote it, the program by its bare name.
-pub(crate) fn command_line() -> Vec<String> {
-    let given = env::args_os().skip(1).map(|it| it.to_string_lossy().into_owned());
-    core::iter::once("fmq".to_string()).chain(given).collect()
-}
-
-/// An error as one line, whatever its causes hold.
-pub(crate) fn one_line(error: &anyhow::Error) -> String {
-    format!("{error:#}").replace('\n', " ")
 }

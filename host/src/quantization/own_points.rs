@@ -9,8 +9,7 @@ use fm_candle::train::Points;
 use fm_candle::tune::CalibrationPoints;
 use fm_candle::{DType, Tensor};
 
-use crate::cmd::net::build;
-use crate::cmd::sample::image_shape;
+use crate::args::net::{build, image_shape};
 
 /// Euler steps of a trajectory.
 const STEPS: usize = 8;

@@ -6,7 +6,7 @@ use fm_candle::model::UNetConfig;
 use fm_candle::quantize::{QuantizedNet, TensorPolicy, quantize_with_feedback};
 use quant_core::scheme::Scheme;
 
-use crate::cmd::own_points::own_points;
+use super::own_points::own_points;
 use crate::progress::Reporter;
 
 /// Trajectories, where their number is not given.

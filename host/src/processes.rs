@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::{Result, bail};
 use fm_candle::process_group::{ProcessGroup, SingleProcess};
 
-use crate::common::one_line;
+use crate::error::one_line;
 
 /// Runs this process's part of a command; where it cannot go on, all end.
 pub(crate) fn together(run: impl FnOnce(&Arc<dyn ProcessGroup>) -> Result<()>) -> Result<()> {

@@ -19,11 +19,11 @@ pub(crate) struct WeightsArgs {
     #[arg(long, value_name = "NAME|FILE.json")]
     pub(crate) arch: Option<String>,
     /// Take the raw weights although the file has an average (EMA)
-    #[arg(long = "raw-weights", alias = "raw_weights")]
+    #[arg(long)]
     pub(crate) raw_weights: bool,
     /// Take the net under this key, where the file holds several, such as `ema_model`; `inspect`
     /// lists them
-    #[arg(long = "checkpoint-key", alias = "checkpoint_key", value_name = "KEY")]
+    #[arg(long, value_name = "KEY")]
     pub(crate) checkpoint_key: Option<String>,
 }
 

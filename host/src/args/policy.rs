@@ -1,4 +1,4 @@
-//! The policy for each tensor: the options that `quantize` and `sweep` share.
+//! The policy for each tensor: the options that `quantize`, `tune` and `sweep` share.
 
 use core::fmt;
 use core::str::FromStr;
@@ -15,7 +15,7 @@ use quant_core::scheme::Scheme;
 pub(crate) struct PolicyArgs {
     /// Precision of the codebooks' entries
     #[arg(
-        long = "codebook-dtype",
+        long,
         value_name = "f32|f16|i16|i8",
         default_value = "f32",
         value_parser = codebook_dtype

@@ -10,30 +10,24 @@ use fm_candle::solver::{
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::common::Usage;
+use crate::error::Usage;
 
 /// The solver of a command that draws samples.
 #[derive(clap::Args)]
 pub(crate) struct OdeArgs {
     /// Solver: euler, midpoint, heun2, heun3, rk4; explicit_adams, implicit_adams; adaptive_heun,
     /// fehlberg2, bosh3, dopri5, dopri8
-    #[arg(long = "ode-method", alias = "ode_method", default_value = "midpoint")]
+    #[arg(long, default_value = "midpoint")]
     pub(crate) ode_method: Method,
     #[command(flatten)]
     count: Steps,
     /// JSON: {"step_size": 0.05}, or {"nfe": 50} with --edm-schedule. Adaptive solvers: atol, rtol,
     /// first_step, min_step, max_step, max_num_steps, safety, ifactor, dfactor, step_t, jump_t; the
     /// others: perturb, interp; Adams: max_order, and if implicit max_iters, atol, rtol
-    #[arg(
-        long = "ode-options",
-        alias = "ode_options",
-        default_value = "{}",
-        value_name = "JSON",
-        conflicts_with = "steps"
-    )]
+    #[arg(long, default_value = "{}", value_name = "JSON", conflicts_with = "steps")]
     pub(crate) ode_options: OdeOptions,
     /// Use the EDM time grid
-    #[arg(long = "edm-schedule", alias = "edm_schedule")]
+    #[arg(long)]
     pub(crate) edm_schedule: bool,
 }
 

@@ -1,0 +1,82 @@
+//! Features of images, and statistics of sets of them.
+
+use core::ops::Range;
+
+use anyhow::{Context, Result, bail};
+use fm_candle::data::Images;
+use fm_candle::device::Device;
+use fm_candle::fid::npz::Provenance;
+use fm_candle::fid::resize::Resize;
+use fm_candle::fid::{FeatureAccumulator, FeatureNet, Statistics};
+use fm_candle::fingerprint;
+use indicatif::ProgressBar;
+
+use crate::args::features::FeaturesArgs;
+use crate::embedded;
+
+/// Images read and turned into features at a time.
+const CHUNK: usize = 64;
+
+/// A net that gives images their features.
+pub(crate) struct NamedFeatureNet {
+    pub(crate) net: Box<dyn FeatureNet>,
+    /// Its name, with the fingerprint of its weights.
+    pub(crate) name: String,
+    resize: Option<Resize>,
+}
+
+impl NamedFeatureNet {
+    /// The net that the arguments name.
+    ///
+    /// # Errors
+    ///
+    /// Weights that are needed and not given, or are of another net.
+    pub(crate) fn open(args: &FeaturesArgs, device: &Device) -> Result<Self> {
+        let (kind, resize) = (args.kind(), args.resize()?);
+        let (net, name): (Box<dyn FeatureNet>, _) = match &args.weights {
+            None if args.are_built_in() => (Box::new(embedded::lenet()?), embedded::LENET.into()),
+            None => bail!(
+                "--features {kind} needs --weights FILE, torch-fidelity's or pytorch-fid's; \
+                 `fmq data fetch inception` brings the former"
+            ),
+            Some(path) => {
+                let net = kind.open(path, resize.unwrap_or_default(), device);
+                let net = net.with_context(|| format!("--weights for {kind}"))?;
+                (net, format!("{kind}, weights {}", fingerprint::of_file(path)?))
+            }
+        };
+        Ok(Self { net, name, resize })
+    }
+
+    /// The origin of the net's features of `images`.
+    pub(crate) fn about(&self, images: &str) -> Provenance {
+        Provenance::ours(images.into(), self.name.clone(), self.resize.map(Resize::name))
+    }
+
+    /// Statistics of the features of `n` images, which `read` gives by number, in groups of one size;
+    /// `take` is given the features of each group, `[images, features]`.
+    ///
+    /// # Errors
+    ///
+    /// Those of `read`, the net and `take`.
+    pub(crate) fn statistics(
+        &self,
+        n: usize,
+        read: impl Fn(Range<usize>) -> Result<Vec<Images>>,
+        bar: &ProgressBar,
+        mut take: impl FnMut(Vec<f32>) -> Result<()>,
+    ) -> Result<Statistics> {
+        let mut gathering = FeatureAccumulator::new(&*self.net);
+        for first in (0..n).step_by(CHUNK) {
+            let range = first..(first + CHUNK).min(n);
+            bar.inc(range.len() as u64);
+            for images in read(range)? {
+                let features = self.net.rows(&images)?;
+                gathering.add_rows(&features)?;
+                take(features)?;
+            }
+        }
+        bar.finish_and_clear();
+        Ok(gathering.finish()?.try_into()?)
+    }
+}
