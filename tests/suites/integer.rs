@@ -57,6 +57,9 @@ fn draw(file: &[u8], precision: Precision, seed: u64, label: u32) -> (Vec<f32>, 
     (sampler.image().to_vec(), arena.len())
 }
 
+/// How much more noise than was measured a test allows: twice its power.
+const MARGIN_DB: f64 = 3.0;
+
 /// Peak signal to noise of two images of -1 to 1, in dB.
 fn psnr(a: &[f32], b: &[f32]) -> f64 {
     let off = |(a, b): (&f32, &f32)| f64::from(a.clamp(-1.0, 1.0) - b.clamp(-1.0, 1.0)).powi(2);
@@ -66,23 +69,24 @@ fn psnr(a: &[f32], b: &[f32]) -> f64 {
 
 #[test]
 fn images_stay_those_of_floats() {
-    for (preset, bits) in [("mnist-micro", [2, 3, 4, 8]), ("mnist-small", [4; 4])] {
-        for bits in bits {
-            let file = embedded(preset, bits, false);
-            let mut worst = f64::INFINITY;
-            for label in [0, 3, 7] {
-                let (floats, most) = draw(&file, Precision::Float, 42, label);
-                let (bytes, least) = draw(&file, Precision::Integer, 42, label);
-                worst = worst.min(psnr(&floats, &bytes));
-                assert!(2 * least < most, "{least} of {most} floats");
-                assert!(4 * least < 512 << 10);
-            }
-            println!("{preset}, {bits} bits: {worst:.1} dB");
-            assert!(worst > 38.0, "{preset}, {bits} bits: {worst:.1} dB");
-            if preset == "mnist-small" {
-                break;
-            }
+    for (preset, bits, measured) in [
+        ("mnist-micro", 2, 49.6),
+        ("mnist-micro", 3, 39.8),
+        ("mnist-micro", 4, 44.8),
+        ("mnist-micro", 8, 40.4),
+        ("mnist-small", 4, 42.8),
+    ] {
+        let file = embedded(preset, bits, false);
+        let mut worst = f64::INFINITY;
+        for label in [0, 3, 7] {
+            let (floats, most) = draw(&file, Precision::Float, 42, label);
+            let (bytes, least) = draw(&file, Precision::Integer, 42, label);
+            worst = worst.min(psnr(&floats, &bytes));
+            assert!(2 * least < most, "{least} of {most} floats");
+            assert!(4 * least < 512 << 10);
         }
+        println!("{preset}, {bits} bits: {worst:.1} dB");
+        assert!(worst > measured - MARGIN_DB, "{preset}, {bits} bits: {worst:.1} dB");
     }
 }
 
@@ -93,7 +97,7 @@ fn tuned_nets_of_few_bits_draw_the_digits_of_full_precision() {
     let config = config::from_json(net.net().unwrap()).unwrap();
     let (full, _) =
         quantize_in_memory(&net.tensors, Some(&config), |_, _| TensorPolicy::F32).unwrap();
-    for (bits, least) in [(2, 22.0), (3, 26.0)] {
+    for (bits, least) in [(2, 22.0), (3, 28.0)] {
         let tuned = std::fs::read(assets.join(format!("mnist-micro-tuned-{bits}.fmq"))).unwrap();
         let tuned = calibrate(&tuned, BY, || {}).unwrap();
         let plain = embedded("mnist-micro", bits, false);
@@ -106,18 +110,28 @@ fn tuned_nets_of_few_bits_draw_the_digits_of_full_precision() {
         }
         let [tuned, plain] = means;
         println!("mnist-micro, {bits} bits: tuned {tuned:.1} dB, else {plain:.1}");
-        assert!(tuned > least && tuned > plain + 6.0, "{bits} bits: {tuned} {plain}");
+        assert!(tuned > least && tuned > plain + 9.0, "{bits} bits: {tuned} {plain}");
     }
 }
+
+/// Signal to noise of each of `nets()`, in dB. Up to 39 maps of 8 bits stand between image and
+/// velocity; most of the noise comes from the encoder's first ones.
+const MEASURED_DB: [f64; 20] = [
+    25.3, 25.8, 27.1, 25.7, 25.4, 24.4, 21.4, 22.2, 25.7, 25.6, 28.1, 27.2, 30.6, 29.4, 29.6, 24.2,
+    23.7, 25.7, 28.9, 22.1,
+];
 
 /// Every kind of layer, and every way in which weights are stored.
 #[test]
 fn every_net_stays_close_to_its_floats() {
     let coded = |scheme| TensorPolicy::Quantize(QuantizeOptions::new(scheme, width(5)));
     let policies = [TensorPolicy::F32, TensorPolicy::F16, coded(Scheme::EqualMass)];
-    for (i, (name, config, (height, width))) in nets().into_iter().enumerate() {
+    let nets = nets();
+    assert_eq!(nets.len(), MEASURED_DB.len());
+    let policies = policies.into_iter().cycle();
+    for ((policy, measured), (name, config, (height, width))) in policies.zip(MEASURED_DB).zip(nets)
+    {
         let weights = formula_weights(&config, 3);
-        let policy = policies[i % policies.len()];
         let (file, _) = quantize_in_memory(&weights, Some(&config), |_, _| policy).unwrap();
         let model = Model::parse(&file).unwrap();
         let plan = Plan::with_size(&model, height, width).unwrap();
@@ -146,7 +160,7 @@ fn every_net_stays_close_to_its_floats() {
         let noise: f64 = v.iter().zip(&bytes).map(|(a, b)| square(a - b)).sum();
         let snr = 10.0 * (v.iter().map(|&v| square(v)).sum::<f64>() / noise).log10();
         println!("{name}: {snr:.1} dB");
-        assert!(snr > 20.0, "{name}: {snr:.1} dB");
+        assert!(snr > measured - MARGIN_DB, "{name}: {snr:.1} dB");
 
         let short = arena.len() - 1;
         let mut run = |arena: &mut [f32]| plan.velocity(&model, &input, arena, &mut bytes);
