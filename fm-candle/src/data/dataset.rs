@@ -1,15 +1,16 @@
 //! The data sets by their names.
 
-use core::fmt;
-use core::str::FromStr;
 use std::path::Path;
+
+use strum::{Display, EnumString, IntoStaticStr, VariantNames};
 
 use super::folder::{Crop, Folder, FolderOptions};
 use super::{ImageSet, Images, Split, cifar, mnist};
 use crate::error::{Error, Result};
 
-/// A data set that `fmq` knows by name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A data set that `fmq` knows by name, in the order in which they are listed to users.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Display, EnumString, IntoStaticStr, VariantNames)]
+#[strum(serialize_all = "lowercase", parse_err_ty = Error, parse_err_fn = unknown)]
 pub enum Dataset {
     /// Handwritten digits, 28 x 28, grey (`LeCun`, Cortes and Burges).
     Mnist,
@@ -25,19 +26,9 @@ pub enum Dataset {
 }
 
 impl Dataset {
-    /// Every data set, in the order in which they are listed to users.
-    pub const ALL: [Self; 5] =
-        [Self::Mnist, Self::FashionMnist, Self::Cifar10, Self::ImageNet, Self::CelebA];
-
     /// Name on the command line.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Mnist => "mnist",
-            Self::FashionMnist => "fashionmnist",
-            Self::Cifar10 => "cifar10",
-            Self::ImageNet => "imagenet",
-            Self::CelebA => "celeba",
-        }
+        self.into()
     }
 
     /// Number of classes; labels lie below it. 0 where there are none.
@@ -93,21 +84,8 @@ impl Dataset {
     }
 }
 
-impl fmt::Display for Dataset {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl FromStr for Dataset {
-    type Err = Error;
-
-    fn from_str(name: &str) -> Result<Self> {
-        Self::ALL.into_iter().find(|set| set.name() == name).ok_or_else(|| {
-            let known = Self::ALL.map(Self::name).join(", ");
-            Error::Config(format!("unknown data set `{name}`; known are {known}"))
-        })
-    }
+fn unknown(name: &str) -> Error {
+    Error::Config(format!("unknown data set `{name}`; known are {}", Dataset::VARIANTS.join(", ")))
 }
 
 #[cfg(test)]
@@ -136,8 +114,8 @@ mod tests {
 
     #[test]
     fn names_round_trip() {
-        for set in Dataset::ALL {
-            assert_eq!(set.to_string().parse::<Dataset>().unwrap(), set);
+        for name in Dataset::VARIANTS {
+            assert_eq!(name.parse::<Dataset>().unwrap().to_string(), *name);
         }
         for split in [Split::Train, Split::Test] {
             assert_eq!(split.to_string().parse::<Split>().unwrap(), split);

@@ -1,12 +1,12 @@
 //! The halves of a data set.
 
-use core::fmt;
-use core::str::FromStr;
+use strum::{Display, EnumString, VariantNames};
 
-use crate::error::{Error, Result};
+use crate::error::Error;
 
 /// Half of a data set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Display, EnumString, VariantNames)]
+#[strum(serialize_all = "lowercase", parse_err_ty = Error, parse_err_fn = unknown)]
 pub enum Split {
     /// Images to learn from.
     Train,
@@ -14,23 +14,6 @@ pub enum Split {
     Test,
 }
 
-impl fmt::Display for Split {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Train => "train",
-            Self::Test => "test",
-        })
-    }
-}
-
-impl FromStr for Split {
-    type Err = Error;
-
-    fn from_str(name: &str) -> Result<Self> {
-        match name {
-            "train" => Ok(Self::Train),
-            "test" => Ok(Self::Test),
-            _ => Err(Error::Config(format!("unknown split `{name}`; known are train, test"))),
-        }
-    }
+fn unknown(name: &str) -> Error {
+    Error::Config(format!("unknown split `{name}`; known are {}", Split::VARIANTS.join(", ")))
 }

@@ -34,7 +34,8 @@ pub enum Status {
 }
 
 /// The check that a file has passed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr)]
+#[strum(serialize_all = "lowercase")]
 pub enum Basis {
     /// The checksum of the file.
     File,
@@ -47,11 +48,7 @@ pub enum Basis {
 impl Basis {
     /// Name for people and in JSON.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::File => "file",
-            Self::Contents => "contents",
-            Self::Size => "size",
-        }
+        self.into()
     }
 }
 

@@ -310,8 +310,8 @@ mod tests {
         let error = "vgg".parse::<Features>().unwrap_err().to_string();
         let known = "lenet, inception, inception-768, inception-192, inception-64";
         assert_eq!(error, format!("unknown features `vgg`; known are {known}"));
-        for resize in Resize::ALL {
-            assert_eq!(resize.to_string().parse::<Resize>().unwrap(), resize);
+        for name in ["torchmetrics", "tf1", "pytorch-fid"] {
+            assert_eq!(name.parse::<Resize>().unwrap().to_string(), name);
         }
         assert!("bicubic".parse::<Resize>().unwrap_err().to_string().contains("pytorch-fid"));
     }

@@ -19,11 +19,9 @@
 //!                           j inside of the image, divided by their sum
 //! ```
 
-use core::fmt;
-use core::str::FromStr;
-
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
+use strum::{Display, EnumString, IntoStaticStr, VariantNames};
 
 use crate::error::{Error, Result};
 
@@ -33,7 +31,10 @@ pub const SIDE: usize = 299;
 const RGB: usize = 3;
 
 /// The filter that resizes images to Inception's input; see the module.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Default, Display, EnumString, IntoStaticStr, VariantNames,
+)]
+#[strum(serialize_all = "kebab-case", parse_err_ty = Error, parse_err_fn = unknown)]
 pub enum Resize {
     /// The filter of torchmetrics, and so of upstream's training.
     #[default]
@@ -45,16 +46,9 @@ pub enum Resize {
 }
 
 impl Resize {
-    /// Every filter, in the order in which they are listed to users.
-    pub const ALL: [Self; 3] = [Self::Torchmetrics, Self::Tf1, Self::PytorchFid];
-
     /// Name on the command line and in results.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Torchmetrics => "torchmetrics",
-            Self::Tf1 => "tf1",
-            Self::PytorchFid => "pytorch-fid",
-        }
+        self.into()
     }
 
     /// The images as Inception takes them, their channels last: `(x - 128) / 128`, or
@@ -157,21 +151,9 @@ impl Resize {
     }
 }
 
-impl fmt::Display for Resize {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl FromStr for Resize {
-    type Err = Error;
-
-    fn from_str(name: &str) -> Result<Self> {
-        Self::ALL.into_iter().find(|resize| resize.name() == name).ok_or_else(|| {
-            let known = Self::ALL.map(Self::name).join(", ");
-            Error::Config(format!("unknown way to resize `{name}`; known are {known}"))
-        })
-    }
+fn unknown(name: &str) -> Error {
+    let known = Resize::VARIANTS.join(", ");
+    Error::Config(format!("unknown way to resize `{name}`; known are {known}"))
 }
 
 /// The pixels along a side that one result is made of.
@@ -217,7 +199,7 @@ mod tests {
     #[test]
     fn images_of_the_size_stay_as_they_are() {
         let pixels: Vec<u8> = (0..SIDE).map(|i| (i * 7 % 256) as u8).collect();
-        for how in Resize::ALL {
+        for how in [Resize::Torchmetrics, Resize::Tf1, Resize::PytorchFid] {
             for (found, &pixel) in line(how, &pixels).iter().zip(&pixels) {
                 assert_close(*found, f32::from(pixel));
             }
@@ -253,7 +235,7 @@ mod tests {
 
     #[test]
     fn one_pixel_and_colours() {
-        for how in Resize::ALL {
+        for how in [Resize::Torchmetrics, Resize::Tf1, Resize::PytorchFid] {
             assert!(line(how, &[77]).iter().all(|value| (value - 77.0).abs() < 1e-3));
             let x = how.input(&[0, 255, 102], [3, 1, 1], &Device::Cpu).unwrap();
             let pixel =

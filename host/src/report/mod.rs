@@ -186,8 +186,8 @@ fn null_is_infinite<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D
     Ok(Option::deserialize(deserializer)?.unwrap_or(f64::INFINITY))
 }
 
-/// `text` with the characters that XML and HTML give a meaning written as entities, and control
-/// characters, which XML has no way to write, as U+FFFD.
+/// `text` with the characters that XML gives a meaning written as entities, and control characters,
+/// which XML has no way to write, as U+FFFD.
 fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {

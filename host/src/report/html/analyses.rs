@@ -1,66 +1,59 @@
 //! The sections of the analyses beyond samples and distances, one for each that was made.
 
-use core::fmt::Write as _;
+use maud::{Markup, PreEscaped, html};
 
 use super::super::column::Column;
-use super::super::{Levels, Row, Summary, bits_name, escape, level_histograms, plots, themes};
+use super::super::{Levels, Row, Summary, bits_name, level_histograms, plots, themes};
+use super::figures;
 use super::table::{self, TableRow};
 
 /// All sections for which there are numbers.
-pub(super) fn sections(out: &mut String, summary: &Summary, rows: &[Row], levels: Option<&Levels>) {
+pub(super) fn sections(summary: &Summary, rows: &[Row], levels: Option<&Levels>) -> Markup {
     let compared = |row: &Row| row.feature_distance.is_some() || row.velocity_psnr_db.is_some();
-    if rows.iter().any(compared) {
-        heading(
-            out,
-            "Further comparisons",
-            "Other measures of the same rows: of weights, paired samples and, as the paper compares, of velocities.",
-        );
-        table::of_rows(out, &themes::pairs(), rows);
+    html! {
+        @if rows.iter().any(compared) {
+            h2 { "Further comparisons" }
+            p {
+                "Other measures of the same rows: of weights, paired samples and, as the paper \
+                compares, of velocities."
+            }
+            (table::of_rows(&themes::pairs(), rows))
+        }
+        (analysis(
+            "Latent space",
+            &latent_text(summary),
+            &themes::latent(),
+            summary.latent.as_ref(),
+            lines(rows, |row| row.latent.as_ref()),
+        ))
+        (analysis(
+            "Noise of real images",
+            "The ODE run backward from real images: what it finds is normal noise where the net is \
+            right, and forward again leads back to the images.",
+            &themes::inversion(),
+            summary.inversion.as_ref(),
+            lines(rows, |row| row.inversion.as_ref()),
+        ))
+        (divergence(summary, rows))
+        (bounds(summary, rows))
+        @if let Some(levels) = levels { (weights(levels)) }
     }
-    analysis(
-        out,
-        "Latent space",
-        &latent_text(summary),
-        &themes::latent(),
-        summary.latent.as_ref(),
-        rows,
-        |row| row.latent.as_ref(),
-    );
-    analysis(
-        out,
-        "Noise of real images",
-        "The ODE run backward from real images: what it finds is normal noise where the net is \
-         right, and forward again leads back to the images.",
-        &themes::inversion(),
-        summary.inversion.as_ref(),
-        rows,
-        |row| row.inversion.as_ref(),
-    );
-    divergence(out, summary, rows);
-    bounds(out, summary, rows);
-    if let Some(levels) = levels {
-        weights(out, levels);
-    }
-}
-
-fn heading(out: &mut String, title: &str, text: &str) {
-    let _ = write!(out, "<h2>{}</h2>\n<p>{}</p>\n", escape(title), escape(text));
 }
 
 /// A section of one table, if there is anything in it.
 fn analysis<T>(
-    out: &mut String,
     title: &str,
     text: &str,
     columns: &[Column<'_, T>],
     full: Option<&T>,
-    rows: &[Row],
-    item: fn(&Row) -> Option<&T>,
-) {
-    let lines = lines(rows, item);
-    if full.is_some() || !lines.is_empty() {
-        heading(out, title, text);
-        table::table(out, columns, full, lines);
+    lines: Vec<TableRow<'_, T>>,
+) -> Markup {
+    html! {
+        @if full.is_some() || !lines.is_empty() {
+            h2 { (title) }
+            p { (text) }
+            (table::table(columns, full, lines))
+        }
     }
 }
 
@@ -81,64 +74,58 @@ fn latent_text(summary: &Summary) -> String {
 }
 
 /// A chart for each number of bits.
-fn divergence(out: &mut String, summary: &Summary, rows: &[Row]) {
+fn divergence(summary: &Summary, rows: &[Row]) -> Markup {
     let all_bits = plots::divergence_bits(rows);
-    if all_bits.is_empty() {
-        return;
+    html! {
+        @if !all_bits.is_empty() {
+            h2 { "Divergence of trajectories" }
+            p {
+                "How far samples are from those of full precision on the way from the same noise."
+            }
+            .by-bits.plots {
+                @for bits in all_bits {
+                    figure data-bits=(bits) { (PreEscaped(plots::divergence(summary, rows, bits))) }
+                }
+            }
+        }
     }
-    heading(
-        out,
-        "Divergence of trajectories",
-        "How far samples are from those of full precision on the way from the same noise.",
-    );
-    out.push_str("<div class=\"by-bits plots\">\n");
-    for bits in all_bits {
-        let svg = plots::divergence(summary, rows, bits);
-        let _ = writeln!(out, "<figure data-bits=\"{bits}\">{svg}</figure>");
-    }
-    out.push_str("</div>\n");
 }
 
 /// The bounds and the constants that they come from.
-fn bounds(out: &mut String, summary: &Summary, rows: &[Row]) {
+fn bounds(summary: &Summary, rows: &[Row]) -> Markup {
     let charts: Vec<_> = plots::bounds(rows).into_iter().chain(plots::lipschitz(summary)).collect();
-    if charts.is_empty() {
-        return;
-    }
-    heading(
-        out,
-        "Bounds of the error",
-        "The error of samples as measured, and what Gr\u{f6}nwall's inequality allows it to be given \
-         the Lipschitz constants of the velocity. The constants are estimated at points of \
-         trajectories, so the bounds are estimates too.",
-    );
-    out.push_str("<div class=\"plots\">\n");
-    for svg in charts {
-        let _ = writeln!(out, "<figure>{svg}</figure>");
-    }
-    out.push_str("</div>\n");
     let lines = lines(rows, |row| row.bounds.as_ref());
-    if !lines.is_empty() {
-        table::table(out, &themes::bounds(), None, lines);
+    html! {
+        @if !charts.is_empty() {
+            h2 { "Bounds of the error" }
+            p {
+                "The error of samples as measured, and what Gr\u{f6}nwall's inequality allows it \
+                to be given the Lipschitz constants of the velocity. The constants are estimated at \
+                points of trajectories, so the bounds are estimates too."
+            }
+            (figures(charts))
+            @if !lines.is_empty() { (table::table(&themes::bounds(), None, lines)) }
+        }
     }
 }
 
 /// A histogram for each scheme and number of bits.
-fn weights(out: &mut String, known: &Levels) {
-    let text = format!(
-        "The weights of channel {} of {} (grey), and the levels that they are rounded to.",
-        known.channel, known.tensor
-    );
-    heading(out, "Weights and levels", &text);
-    out.push_str("<div class=\"by-bits\">\n");
-    for bits in plots::level_bits(known) {
-        let _ = writeln!(
-            out,
-            "<figure data-bits=\"{bits}\"><figcaption>{}</figcaption><div class=\"panels\">",
-            bits_name(bits)
-        );
-        out.extend(level_histograms::panels(known, bits));
-        out.push_str("</div></figure>\n");
+fn weights(known: &Levels) -> Markup {
+    html! {
+        h2 { "Weights and levels" }
+        p {
+            "The weights of channel " (known.channel) " of " (known.tensor) " (grey), and the \
+            levels that they are rounded to."
+        }
+        .by-bits {
+            @for bits in plots::level_bits(known) {
+                figure data-bits=(bits) {
+                    figcaption { (bits_name(bits)) }
+                    .panels {
+                        @for svg in level_histograms::panels(known, bits) { (PreEscaped(svg)) }
+                    }
+                }
+            }
+        }
     }
-    out.push_str("</div>\n");
 }

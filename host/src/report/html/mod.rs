@@ -1,10 +1,10 @@
 //! One HTML page with everything: it opens offline and loads nothing. A small script of its own
 //! sorts the tables and slides over the bits; without it, and in print, everything is shown.
 
-use core::fmt::Write as _;
+use maud::{DOCTYPE, Markup, PreEscaped, Render, html};
 
 pub(crate) use self::samples::Pictures;
-use super::{Row, Summary, escape, plots, themes};
+use super::{Row, Summary, plots, themes};
 
 mod analyses;
 mod samples;
@@ -20,34 +20,39 @@ const POLICY: &str =
 
 /// The page. Bits ascend; schemes keep the order of `rows`.
 pub(crate) fn page(summary: &Summary, rows: &[Row], pictures: &Pictures<'_>) -> String {
-    let mut out = format!(
-        concat!(
-            "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\"/>\n",
-            "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\n",
-            "<meta http-equiv=\"Content-Security-Policy\" content=\"{policy}\"/>\n",
-            "<title>{title}</title>\n<style>{style}</style>\n</head>\n<body>\n<h1>{title}</h1>\n",
-        ),
-        policy = POLICY,
-        title = escape(&format!("Quantizing {}", summary.model)),
-        style = STYLE,
-    );
-    facts(&mut out, summary);
-    out.push_str("<h2>Results</h2>\n");
-    table::of_rows(&mut out, &themes::results(summary), rows);
-    table::legend(&mut out, has_intervals(rows));
-    curves(&mut out, summary, rows);
-    samples::section(&mut out, summary, rows, pictures);
-    analyses::sections(&mut out, summary, rows, pictures.levels);
-    notes(&mut out, summary);
-    again(&mut out, summary);
-    let _ = write!(out, "<script>{SCRIPT}</script>\n</body>\n</html>\n");
-    out
+    let title = format!("Quantizing {}", summary.model);
+    let page = html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta http-equiv="Content-Security-Policy" content=(POLICY);
+                title { (title) }
+                style { (PreEscaped(STYLE)) }
+            }
+            body {
+                h1 { (title) }
+                (facts(summary))
+                h2 { "Results" }
+                (table::of_rows(&themes::results(summary), rows))
+                (table::legend(has_intervals(rows)))
+                (curves(summary, rows))
+                (samples::section(summary, rows, pictures))
+                (analyses::sections(summary, rows, pictures.levels))
+                (notes(summary))
+                (again(summary))
+                script { (PreEscaped(SCRIPT)) }
+            }
+        }
+    };
+    page.into_string()
 }
 
-/// Writes the facts of the run: weights, samples, sampler and distances.
-fn facts(out: &mut String, summary: &Summary) {
+/// The facts of the run: weights, samples, sampler and distances.
+fn facts(summary: &Summary) -> Markup {
     let error = summary.fid_full_error.map_or_else(String::new, |error| format!(" ± {error:.2}"));
-    let facts = [
+    definitions([
         (
             "Weights",
             format!("{}, {} in f32", grouped(summary.parameters), bytes(summary.dense_bytes)),
@@ -63,16 +68,14 @@ fn facts(out: &mut String, summary: &Summary) {
                 summary.fid_real, summary.n_real
             ),
         ),
-    ];
-    definitions(out, &facts);
+    ])
 }
 
-fn definitions(out: &mut String, facts: &[(&str, String)]) {
-    out.push_str("<dl>\n");
-    for (term, fact) in facts {
-        let _ = writeln!(out, "<div><dt>{term}</dt><dd>{}</dd></div>", escape(fact));
+/// Terms and what they stand for.
+fn definitions<'a>(facts: impl IntoIterator<Item = (&'a str, impl Render)>) -> Markup {
+    html! {
+        dl { @for (term, fact) in facts { div { dt { (term) } dd { (fact) } } } }
     }
-    out.push_str("</dl>\n");
 }
 
 fn seeds(summary: &Summary) -> String {
@@ -82,22 +85,26 @@ fn seeds(summary: &Summary) -> String {
     }
 }
 
-fn curves(out: &mut String, summary: &Summary, rows: &[Row]) {
-    out.push_str("<h2>Curves</h2>\n<div class=\"plots\">\n");
+fn curves(summary: &Summary, rows: &[Row]) -> Markup {
     let curves = [
         plots::psnr(rows),
         plots::sqnr(rows),
         plots::fid(summary, rows),
         plots::pareto(summary, rows),
     ];
-    for svg in curves {
-        let _ = writeln!(out, "<figure>{svg}</figure>");
+    html! {
+        h2 { "Curves" }
+        (figures(curves))
+        @if has_intervals(rows) {
+            p.small { "Bars: 95 % intervals. Point at a marker for its values." }
+        }
     }
-    out.push_str("</div>\n");
-    if has_intervals(rows) {
-        out.push_str(
-            "<p class=\"small\">Bars: 95 % intervals. Point at a marker for its values.</p>\n",
-        );
+}
+
+/// Drawings side by side.
+fn figures(drawings: impl IntoIterator<Item = String>) -> Markup {
+    html! {
+        .plots { @for svg in drawings { figure { (PreEscaped(svg)) } } }
     }
 }
 
@@ -105,8 +112,8 @@ fn has_intervals(rows: &[Row]) -> bool {
     rows.iter().any(|row| row.fid_error.is_some() || row.psnr_error.is_some())
 }
 
-/// Writes how to read the numbers, then the run's own remarks.
-fn notes(out: &mut String, summary: &Summary) {
+/// How to read the numbers, then the run's own remarks.
+fn notes(summary: &Summary) -> Markup {
     let n = summary.n;
     let reading = [
         "SQNR and PSNR decide between schemes: they compare the same weights, and samples from the \
@@ -122,26 +129,24 @@ fn notes(out: &mut String, summary: &Summary) {
          so schemes are compared at true size."
             .to_string(),
     ];
-    out.push_str("<h2>How to read the numbers</h2>\n<ul>\n");
-    for note in reading.iter().chain(&summary.notes) {
-        let _ = writeln!(out, "<li>{}</li>", escape(note));
+    html! {
+        h2 { "How to read the numbers" }
+        ul { @for note in reading.iter().chain(&summary.notes) { li { (note) } } }
     }
-    out.push_str("</ul>\n");
 }
 
 /// The command, and what else decides the numbers.
-fn again(out: &mut String, summary: &Summary) {
-    let _ = write!(
-        out,
-        "<h2>To do the same again</h2>\n<pre><code>{}</code></pre>\n",
-        escape(&command(&summary.command))
-    );
+fn again(summary: &Summary) -> Markup {
     let facts = [
         ("Program", format!("fmq {}", summary.version)),
         ("Random numbers", seeds(summary)),
         ("Numbers of this page", format!("results.json, schema {}; results.csv", summary.schema)),
     ];
-    definitions(out, &facts);
+    html! {
+        h2 { "To do the same again" }
+        pre { code { (command(&summary.command)) } }
+        (definitions(facts))
+    }
 }
 
 /// The command as a shell takes it, the program by its name alone.

@@ -1,11 +1,10 @@
 //! Grids of samples: a table of schemes and bits, of which the script shows one column at a time.
 
-use core::fmt::Write as _;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use maud::{Markup, html};
 
-use super::super::{Levels, Row, Summary, bit_counts, bits_name, distinct, escape};
+use super::super::{Levels, Row, Summary, bit_counts, bits_name, distinct};
 
 /// The pictures that the page shows beside the numbers.
 pub(crate) struct Pictures<'a> {
@@ -21,51 +20,64 @@ pub(crate) struct Pictures<'a> {
 }
 
 /// Full precision and real images, then a row for each scheme and a column for each number of bits.
-pub(super) fn section(out: &mut String, summary: &Summary, rows: &[Row], pictures: &Pictures<'_>) {
-    out.push_str("<h2>Samples</h2>\n<div class=\"by-bits samples\">\n<div class=\"top\">\n");
+pub(super) fn section(summary: &Summary, rows: &[Row], pictures: &Pictures<'_>) -> Markup {
     let label = &summary.fid_label;
     let known = [
         ("full precision", Some(pictures.full), summary.fid_full),
         ("real images", pictures.real, summary.fid_real),
     ];
-    for (name, png, fid) in known {
-        if let Some(png) = png {
-            let _ = write!(out, "<div><p class=\"name\">{name}</p>");
-            picture(out, png, name, &format!("{label} {fid:.2}"));
-            out.push_str("</div>\n");
-        }
-    }
-    out.push_str("</div>\n<div class=\"wide\"><table>\n<thead><tr><td></td>");
     let all_bits = bit_counts(rows.iter().map(|row| row.bits));
-    for bits in &all_bits {
-        let _ = write!(out, "<th scope=\"col\">{}</th>", bits_name(*bits));
-    }
-    out.push_str("</tr></thead>\n<tbody>\n");
-    for scheme in distinct(rows.iter().map(|row| row.scheme.as_str())) {
-        let _ = write!(out, "<tr><th scope=\"row\" class=\"name\">{}</th>", escape(scheme));
-        for bits in &all_bits {
-            let _ = write!(out, "<td data-bits=\"{bits}\">");
-            let at = rows.iter().position(|row| row.scheme == scheme && row.bits == *bits);
-            if let Some((row, png)) = at.and_then(|at| rows.get(at).zip(pictures.rows.get(at))) {
-                let name = format!("{scheme}, {}", bits_name(*bits));
-                let caption = format!("{:.2} bpw\n{label} {:.2}", row.bits_per_weight, row.fid);
-                picture(out, png, &name, &caption);
+    let caption = |row: &Row| format!("{:.2} bpw\n{label} {:.2}", row.bits_per_weight, row.fid);
+    let of = |scheme: &str, bits| {
+        let at = rows.iter().position(|row| row.scheme == scheme && row.bits == bits)?;
+        rows.get(at).zip(pictures.rows.get(at))
+    };
+    html! {
+        h2 { "Samples" }
+        .by-bits.samples {
+            .top {
+                @for (name, png, fid) in known {
+                    @if let Some(png) = png {
+                        div { p.name { (name) } (picture(png, name, &format!("{label} {fid:.2}"))) }
+                    }
+                }
             }
-            out.push_str("</td>");
+            .wide {
+                table {
+                    thead {
+                        tr {
+                            td {}
+                            @for bits in &all_bits { th scope="col" { (bits_name(*bits)) } }
+                        }
+                    }
+                    tbody {
+                        @for scheme in distinct(rows.iter().map(|row| row.scheme.as_str())) {
+                            tr {
+                                th.name scope="row" { (scheme) }
+                                @for bits in &all_bits {
+                                    td data-bits=(bits) {
+                                        @if let Some((row, png)) = of(scheme, *bits) {
+                                            @let name = format!("{scheme}, {}", bits_name(*bits));
+                                            (picture(png, &name, &caption(row)))
+                                        }
+                                    }
+                                }
+                            }
+                        }
+                    }
+                }
+            }
         }
-        out.push_str("</tr>\n");
     }
-    out.push_str("</tbody>\n</table></div>\n</div>\n");
 }
 
-fn picture(out: &mut String, png: &[u8], name: &str, caption: &str) {
-    let _ = write!(
-        out,
-        "<figure><img alt=\"samples: {}\" src=\"data:image/png;base64,{}\"/><figcaption>{}</figcaption></figure>",
-        escape(name),
-        STANDARD.encode(png),
-        escape(caption)
-    );
+fn picture(png: &[u8], name: &str, caption: &str) -> Markup {
+    html! {
+        figure {
+            img alt={ "samples: " (name) } src={ "data:image/png;base64," (STANDARD.encode(png)) };
+            figcaption { (caption) }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -80,9 +92,7 @@ mod tests {
             let grids = vec![b"grid".to_vec(); count];
             let pictures =
                 Pictures { full: b"full", real: Some(b"real"), rows: &grids, levels: None };
-            let mut out = String::new();
-            section(&mut out, &sample::summary(), &rows, &pictures);
-            out
+            section(&sample::summary(), &rows, &pictures).into_string()
         };
         let grids = |page: &str| page.matches(&STANDARD.encode("grid")).count();
         let all = section(rows.len());

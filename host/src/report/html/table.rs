@@ -1,24 +1,24 @@
 //! Tables of numbers, a block of rows for each number of bits. The script makes them sort.
 
-use core::fmt::Write as _;
-
+use maud::{Markup, html};
 use quant_core::rate::Rate;
 
+use super::super::Row;
 use super::super::column::{Column, Mark};
-use super::super::{Row, escape};
+use super::definitions;
 
-/// Writes the meaning of the marks; that of ties only where there are intervals.
-pub(super) fn legend(out: &mut String, intervals: bool) {
-    out.push_str(
-        "<p class=\"small\"><span class=\"best\">Best</span> of the schemes at the same bits",
-    );
-    if intervals {
-        out.push_str(
-            "; <span class=\"tie\">tied</span> with it: they differ by less than the 95 % interval \
-             of their difference. ± is half of a 95 % interval",
-        );
+/// The meaning of the marks; that of ties only where there are intervals.
+pub(super) fn legend(intervals: bool) -> Markup {
+    html! {
+        p.small {
+            span.best { "Best" } " of the schemes at the same bits"
+            @if intervals {
+                "; " span.tie { "tied" } " with it: they differ by less than the 95 % interval of \
+                their difference. ± is half of a 95 % interval"
+            }
+            "."
+        }
     }
-    out.push_str(".</p>\n");
 }
 
 /// A line of a table.
@@ -29,71 +29,70 @@ pub(super) struct TableRow<'a, T> {
 }
 
 /// A table of all rows.
-pub(super) fn of_rows(out: &mut String, columns: &[Column<'_, Row>], rows: &[Row]) {
+pub(super) fn of_rows(columns: &[Column<'_, Row>], rows: &[Row]) -> Markup {
     let lines = rows.iter().map(|row| TableRow { bits: row.bits, scheme: &row.scheme, item: row });
-    table(out, columns, None, lines.collect());
+    table(columns, None, lines.collect())
 }
 
 /// A table of `lines`, after one of full precision. Columns in which nothing was measured are left
 /// out.
 pub(super) fn table<T>(
-    out: &mut String,
     columns: &[Column<'_, T>],
     full: Option<&T>,
     mut lines: Vec<TableRow<'_, T>>,
-) {
+) -> Markup {
     let items = || full.into_iter().chain(lines.iter().map(|line| line.item));
     let measured = |column: &&Column<'_, T>| items().any(|item| !column.text(item).is_empty());
     let columns: Vec<&Column<'_, T>> = columns.iter().filter(measured).collect();
     lines.sort_by_key(|line| line.bits);
-
-    out.push_str("<div class=\"wide\" tabindex=\"0\"><table class=\"numbers\">\n<thead><tr>");
-    out.push_str("<th scope=\"col\">bits</th><th scope=\"col\">scheme</th>");
-    for column in &columns {
-        let (title, meaning) = (escape(column.title), escape(column.meaning));
-        let _ = write!(out, "<th scope=\"col\" title=\"{meaning}\">{title}</th>");
-    }
-    out.push_str("</tr></thead>\n");
-    if let Some(item) = full {
-        out.push_str("<tbody>\n");
-        line(out, "32", "full precision", columns.iter().map(|column| (column.text(item), None)));
-        out.push_str("</tbody>\n");
-    }
-    for block in lines.chunk_by(|a, b| a.bits == b.bits) {
-        let items: Vec<&T> = block.iter().map(|line| line.item).collect();
-        let marks: Vec<_> = columns.iter().map(|column| column.marks(&items)).collect();
-        out.push_str("<tbody>\n");
-        for (at, entry) in block.iter().enumerate() {
-            let cells = columns.iter().zip(&marks);
-            let cells = cells.map(|(column, marks)| (column.text(entry.item), marks[at]));
-            line(out, &entry.bits.to_string(), entry.scheme, cells);
+    html! {
+        .wide tabindex="0" {
+            table.numbers {
+                thead {
+                    tr {
+                        th scope="col" { "bits" } th scope="col" { "scheme" }
+                        @for column in &columns {
+                            th scope="col" title=(column.meaning) { (column.title) }
+                        }
+                    }
+                }
+                @if let Some(item) = full {
+                    @let cells = columns.iter().map(|column| (column.text(item), None));
+                    tbody { (line("32", "full precision", cells)) }
+                }
+                @for block in lines.chunk_by(|a, b| a.bits == b.bits) {
+                    @let items = block.iter().map(|line| line.item).collect::<Vec<_>>();
+                    @let marks = columns.iter().map(|column| column.marks(&items));
+                    @let marks = marks.collect::<Vec<_>>();
+                    tbody {
+                        @for (at, entry) in block.iter().enumerate() {
+                            @let cells = columns.iter().zip(&marks);
+                            @let cells = cells.map(|(it, marks)| (it.text(entry.item), marks[at]));
+                            (line(&entry.bits.to_string(), entry.scheme, cells))
+                        }
+                    }
+                }
+            }
         }
-        out.push_str("</tbody>\n");
+        details {
+            summary { "What the columns say" }
+            (definitions(columns.iter().map(|column| (column.title, column.meaning))))
+        }
     }
-    out.push_str("</table></div>\n<details><summary>What the columns say</summary><dl>\n");
-    for column in &columns {
-        let (title, meaning) = (escape(column.title), escape(column.meaning));
-        let _ = writeln!(out, "<div><dt>{title}</dt><dd>{meaning}</dd></div>");
-    }
-    out.push_str("</dl></details>\n");
 }
 
-fn line(
-    out: &mut String,
-    bits: &str,
-    scheme: &str,
-    cells: impl Iterator<Item = (String, Option<Mark>)>,
-) {
-    let _ = write!(out, "<tr><td>{bits}</td><th scope=\"row\">{}</th>", escape(scheme));
-    for (text, mark) in cells {
-        let class = match mark {
-            Some(Mark::Best) => " class=\"best\"",
-            Some(Mark::Tie) => " class=\"tie\"",
-            None => "",
-        };
-        let _ = write!(out, "<td{class}>{text}</td>");
+fn line(bits: &str, scheme: &str, cells: impl Iterator<Item = (String, Option<Mark>)>) -> Markup {
+    let class = |mark| match mark {
+        Mark::Best => "best",
+        Mark::Tie => "tie",
+    };
+    html! {
+        tr {
+            td { (bits) }
+            th scope="row" { (scheme) }
+            @for (text, mark) in cells { td class=[mark.map(class)] { (text) } }
+        }
     }
-    out.push_str("</tr>\n");
 }
 
 #[cfg(test)]
@@ -104,10 +103,9 @@ mod tests {
 
     #[test]
     fn best_and_ties_are_marked_block_by_block() {
-        let mut out = String::new();
         let mut rows = sample::rows();
         rows.retain(|row| [2, 8].map(sample::whole).contains(&row.bits));
-        of_rows(&mut out, &themes::results(&sample::summary()), &rows);
+        let out = of_rows(&themes::results(&sample::summary()), &rows).into_string();
         let blocks: Vec<&str> = out.split("<tbody>").skip(1).collect();
         assert_eq!(blocks.len(), 2);
         // At 8 bits all distances lie within 0.3; at 2 bits none does.
@@ -124,14 +122,9 @@ mod tests {
             Column::new("known", "it is", Digits::Fixed(1), |x: &f64| Some(*x)),
             Column::new("unknown", "it is not", Digits::Fixed(1), |_: &f64| None),
         ];
-        let mut out = String::new();
         let line = |bits, item| TableRow { bits, scheme: "ot", item };
-        table(
-            &mut out,
-            &columns,
-            Some(&7.0),
-            vec![line(sample::whole(3), &3.0), line(sample::whole(2), &2.0)],
-        );
+        let lines = vec![line(sample::whole(3), &3.0), line(sample::whole(2), &2.0)];
+        let out = table(&columns, Some(&7.0), lines).into_string();
         assert!(out.contains(">known</th>") && !out.contains("unknown"));
         let [full, two, three] = [">7.0<", ">2.0<", ">3.0<"].map(|cell| out.find(cell).unwrap());
         assert!(full < two && two < three, "full precision, then bits in order");
