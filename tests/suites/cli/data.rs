@@ -105,30 +105,6 @@ fn what_is_there_is_not_fetched() {
 }
 
 #[test]
-fn sets_with_a_licence_to_sign_say_how_to_get_them() {
-    let dir = folder();
-    for (name, how) in [("imagenet", "folder of class folders"), ("celeba", "flat folder")] {
-        for action in ["fetch", "verify"] {
-            let error = fails(dir.path(), &args(action, name, &[]));
-            assert!(error.contains(name) && error.contains(how), "{error}");
-        }
-    }
-}
-
-#[test]
-fn wrong_usage_exits_with_2() {
-    let dir = folder();
-    for args in [
-        args("fetch", "emnist", &[]),
-        args("delete", "mnist", &[]),
-        args("fetch", "mnist", &["--base-url", "ftp://host/folder"]),
-        vec!["data", "fetch"],
-    ] {
-        assert_eq!(fmq(dir.path(), &args).status.code(), Some(2), "{args:?}");
-    }
-}
-
-#[test]
 fn verify_says_what_is_right_missing_and_damaged() {
     let dir = folder();
     let error = fails(dir.path(), &args("verify", "mnist", &[]));

@@ -1,4 +1,4 @@
-//! `fmq encode`: upstream's noise from upstream's samples, the way back, kinds of images, refusals.
+//! `fmq encode`: upstream's noise from upstream's samples, the way back, kinds of images.
 
 use fm_candle::device::Device;
 use fm_candle::fid::npz;
@@ -158,59 +158,4 @@ fn the_edm_grid_is_walked_backward() {
     ok(dir, &[&["velocity", "net.safetensors"], &velocity[..]].concat());
     let expected = (x1 - read(&dir.join("v.safetensors"), "v")).unwrap();
     assert!(difference(&read(&dir.join("x.safetensors"), "x0"), &expected) < 1e-5);
-}
-
-#[test]
-fn images_that_do_not_fit_are_refused() {
-    let dir = folder();
-    let dir = dir.path();
-    idx(dir);
-    let colours: Vec<u8> = (0..192).collect();
-    npz::write_images(&dir.join("colour.npz"), &colours, [1, 8, 8, 3]).unwrap();
-    npz::write_images(&dir.join("large.npz"), &[0; 81], [1, 9, 9, 1]).unwrap();
-    npz::write_images(&dir.join("none.npz"), &[], [0, 8, 8, 1]).unwrap();
-    fs::create_dir(dir.join("empty")).unwrap();
-    fs::write(dir.join("text.txt"), "no images at all").unwrap();
-    let cpu = &Device::Cpu;
-    let zeros = Tensor::zeros((1, 1, 8, 8), DType::F32, cpu).unwrap();
-    let nan = (&zeros * f64::NAN).unwrap();
-    let flat = zeros.flatten_all().unwrap();
-    let three = Tensor::zeros((1, 3, 8, 8), DType::F32, cpu).unwrap();
-    let label = |label: i64| Tensor::new(&[label], cpu).unwrap();
-    write(&dir.join("other.safetensors"), &[("images", zeros.clone())]);
-    write(&dir.join("nan.safetensors"), &[("samples", nan)]);
-    write(&dir.join("flat.safetensors"), &[("samples", flat)]);
-    write(&dir.join("three.safetensors"), &[("samples", three)]);
-    write(&dir.join("l11.safetensors"), &[("samples", zeros.clone()), ("label", label(11))]);
-    write(&dir.join("l-1.safetensors"), &[("samples", zeros), ("label", label(-1))]);
-    let encode = |set| ["encode", "net.safetensors", set, "-o", "x.safetensors"];
-    for (set, fault) in [
-        ("colour.npz", "colours"),
-        ("large.npz", "9 x 9, the net's 8 x 8"),
-        ("none.npz", "no images"),
-        ("empty", "holds no images"),
-        ("text.txt", "no set of images"),
-        ("absent.npz", "neither a readable file"),
-        ("mnist:train", "--data-path"),
-        ("other.safetensors", "no tensor samples"),
-        ("nan.safetensors", "not finite"),
-        ("flat.safetensors", "[64]"),
-        ("three.safetensors", "3 channel(s), the net's have 1"),
-        ("l11.safetensors", "label 11"),
-        ("l-1.safetensors", "label -1"),
-    ] {
-        let error = fails(dir, &encode(set));
-        assert!(error.contains(&format!("`{set}`")) && error.contains(fault), "{error}");
-    }
-    let label = [&encode("large.npz")[..], &["--image-size", "9", "--label", "10"]].concat();
-    assert!(fails(dir, &label).contains("--label 10"));
-    for wrong in
-        [&["-o", "x.npz"][..], &["--label", "random"], &["-n", "0"], &["--cfg-scale", "inf"]]
-    {
-        let out: &[&str] = if wrong[0] == "-o" { &[] } else { &["-o", "x.safetensors"] };
-        let args = [&["encode", "net.safetensors", "colour.npz"], out, wrong].concat();
-        assert_eq!(fmq(dir, &args).status.code(), Some(2), "{wrong:?}");
-    }
-    let args = ["encode", "net.safetensors", "colour.npz", "-o", "missing/x.safetensors"];
-    assert!(fails(dir, &args).contains("missing"));
 }

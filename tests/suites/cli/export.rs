@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use quant_core::format::Model;
 use quant_core::infer::{Plan, Precision, Sampler, Settings};
 
-use crate::{fails, fmq, folder, names, ok};
+use crate::{folder, names, ok};
 
 /// A folder with `q.fmq`, a small net that can test its device.
 fn packed() -> tempfile::TempDir {
@@ -128,40 +128,6 @@ fn sources_compile() {
         let run = Command::new(dir.join(program)).output().unwrap();
         assert!(run.status.success() && run.stdout == file, "{program}");
     }
-}
-
-#[test]
-fn what_cannot_be_exported_is_said() {
-    let dir = packed();
-    let dir = dir.path();
-    let usage = |args: &[&str]| {
-        let output = fmq(dir, args);
-        assert_eq!(output.status.code(), Some(2), "{args:?}");
-        String::from_utf8(output.stderr).unwrap()
-    };
-    let wrong = usage(&["export", "q.fmq", "-o", "a.c"]);
-    assert!(wrong.contains("must end in .h, .rs or .bin"), "{wrong}");
-    usage(&["export", "q.fmq"]);
-    usage(&["export", "q.fmq", "-o", "a.h", "--firmware", "d"]);
-    usage(&["export", "q.fmq", "-o", "a.h", "--lang", "c"]);
-    usage(&["export", "q.fmq", "--firmware", "d", "--board", "uno"]);
-    let wrong = usage(&["export", "q.fmq", "--firmware", "d", "--quant-core", "nowhere"]);
-    assert!(wrong.contains("--quant-core nowhere"), "{wrong}");
-    assert!(!dir.join("d").exists());
-
-    assert!(fails(dir, &["export", "none.fmq", "-o", "a.h"]).contains("none.fmq"));
-    assert!(fails(dir, &["export", "net.safetensors", "-o", "a.h"]).contains("first bytes"));
-    assert!(fails(dir, &["export", "q.fmq", "-o", "no/a.h"]).contains("no/a.h"));
-    let wrong = usage(&["export", "q.fmq", "--firmware", "d", "--ode-method", "rk4"]);
-    assert!(
-        wrong.contains("the device's solver has euler, midpoint and heun2, not rk4"),
-        "{wrong}"
-    );
-    assert!(fails(dir, &["export", "q.fmq", "--firmware", "."]).contains("new or empty folder"));
-    assert!(fails(dir, &["export", "q.fmq", "--firmware", "q.fmq"]).contains("new or empty"));
-    let good = fs::read(dir.join("q.fmq")).unwrap();
-    fs::write(dir.join("bad.fmq"), &good[..good.len() - 1]).unwrap();
-    assert!(fails(dir, &["export", "bad.fmq", "--firmware", "d"]).contains("bad.fmq"));
 }
 
 /// What cargo tells a test and a project must not hear.

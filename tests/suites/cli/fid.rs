@@ -128,6 +128,10 @@ fn measures_beside_the_distance_are_those_asked_for() {
     let turned: Value = serde_json::from_str(&ok(dir, &args)).unwrap();
     assert_eq!((&turned["precision"], &turned["recall"]), (&json["recall"], &json["precision"]));
 
+    // The interval is A's, so B may be statistics.
+    ok(dir, &["fid", "x.safetensors", "--save-stats", "x.npz"]);
+    ok(dir, &["fid", "y.safetensors", "x.npz", "--bootstrap", "9"]);
+
     let text = ok(dir, &["fid", "x.safetensors", "y.safetensors", "--kid", "--prdc"]);
     for part in [
         "KID (3 given features) = ",
@@ -141,40 +145,10 @@ fn measures_beside_the_distance_are_those_asked_for() {
 }
 
 /// A file of `n` rows of 3 features.
-fn save_rows(dir: &Path, name: &str, n: usize, salt: f32) {
+pub(super) fn save_rows(dir: &Path, name: &str, n: usize, salt: f32) {
     let rows: Vec<f32> = (0..3 * n).map(|i| ((i * i) as f32 * salt).sin() + 0.1 * salt).collect();
     let rows = Tensor::from_vec(rows, (n, 3), &Device::Cpu).unwrap();
     checkpoint::safetensors::save(&dir.join(name), &[("features".into(), rows)], &[]).unwrap();
-}
-
-#[test]
-fn measures_that_cannot_be_taken_say_why() {
-    let dir = tempfile::tempdir().unwrap();
-    let dir = dir.path();
-    save_rows(dir, "x.safetensors", 60, 1.0);
-    save_rows(dir, "y.safetensors", 40, 2.0);
-    ok(dir, &["fid", "x.safetensors", "--save-stats", "x.npz"]);
-    let complaint =
-        |a: &str, b: &str, arguments: &[&str]| fails(dir, &[&["fid", a, b], arguments].concat());
-    let (x, y) = ("x.safetensors", "y.safetensors");
-    for option in [&["--kid"][..], &["--prdc"], &["--bootstrap", "9"]] {
-        let error = complaint("x.npz", y, option);
-        assert!(error.contains("`x.npz`") && error.contains(option[0]), "{error}");
-    }
-    // The interval is A's, so B may be statistics.
-    ok(dir, &["fid", y, "x.npz", "--bootstrap", "9"]);
-    assert!(complaint(x, "x.npz", &["--kid"]).contains("`x.npz`"));
-    assert!(complaint(x, y, &["--is"]).contains("--is needs images"));
-    let error = complaint(x, y, &["--kid", "--kid-subset-size", "41"]);
-    assert!(error.contains("subsets of 41 images") && error.contains("to 40"), "{error}");
-    let error = complaint(x, y, &["--prdc", "--prdc-k", "40"]);
-    assert!(error.contains("40 neighbours") && error.contains("the 40 images"), "{error}");
-    let error = complaint("mnist:test", "mnist:train", &["-n", "9", "--kid"]);
-    assert!(error.contains("`mnist:train`") && error.contains("--data-path"), "{error}");
-    let error = complaint("mnist:test", "mnist:train", &["-n", "9", "--image-size", "32"]);
-    assert!(error.contains("--image-size 32 is for imagenet and celeba"), "{error}");
-    let digits = ["-n", "4", "--is", "--is-splits", "5"];
-    assert!(complaint("mnist:test", "mnist:train", &digits).contains("5 splits of 4 images"));
 }
 
 #[test]
@@ -293,23 +267,6 @@ fn other_images_under_the_same_name_are_not_those_of_the_cache() {
 }
 
 #[test]
-fn features_that_cannot_be_had_say_why() {
-    let dir = folder();
-    let dir = dir.path();
-    let error =
-        fails(dir, &["fid", "mnist:test", "mnist:train", "-n", "4", "--features", "inception"]);
-    assert!(error.contains("--weights") && error.contains("fmq data fetch inception"), "{error}");
-    let error = fails(dir, &["fid", "mnist:test", "mnist:train", "-n", "4", "--resize", "tf1"]);
-    assert!(error.contains("lenet"), "{error}");
-    let output = fmq(dir, &["fid", "mnist:test", "mnist:train", "--features", "vgg"]);
-    let error = String::from_utf8(output.stderr).unwrap();
-    assert!(output.status.code() == Some(2) && error.contains("inception-768"), "{error}");
-    let net = ["fid", "mnist:test", "mnist:train", "-n", "4", "--weights", "net.safetensors"];
-    let error = fails(dir, &net);
-    assert!(error.contains("net.safetensors") && error.contains("Conv2d_1a_3x3"), "{error}");
-}
-
-#[test]
 fn checkpoints_are_sampled_in_parts_as_at_once() {
     let dir = inception();
     let dir = dir.path();
@@ -320,77 +277,6 @@ fn checkpoints_are_sampled_in_parts_as_at_once() {
     let json: Value = serde_json::from_str(&ok(dir, &[&args[..], &weights].concat())).unwrap();
     assert_eq!((json["n_a"].as_u64(), json["n_b"].as_u64()), (Some(70), Some(70)));
     assert!(json["fid"].as_f64().unwrap() < 1e-9, "{json}");
-
-    // Samples stay in their file, and must be images.
-    for (shape, dtype) in [(&[70, 3][..], DType::F32), (&[2, 1, 28, 28], DType::I64)] {
-        let samples = Tensor::zeros(shape, dtype, &Device::Cpu).unwrap();
-        let file = dir.join("bad.safetensors");
-        checkpoint::safetensors::save(&file, &[("samples".into(), samples)], &[]).unwrap();
-        let error = fails(dir, &["fid", "bad.safetensors", "mnist:train"]);
-        assert!(error.contains("needed is F32 [n, c, h, w]"), "{error}");
-        assert!(error.contains("bad.safetensors"), "{error}");
-    }
-}
-
-#[test]
-fn files_of_other_kinds_are_told_before_anything_is_asked_for() {
-    let dir = folder();
-    let dir = dir.path();
-    save_rows(dir, "b.safetensors", 9, 1.0);
-    let write = |name: &str, bytes: &[u8]| fs::write(dir.join(name), bytes).unwrap();
-    write("pictures.zip", &[&b"PK\x05\x06"[..], &[0; 18]].concat());
-    write("one.jpg", b"\xff\xd8\xff\xe0\0\x10JFIF");
-    write("one.png", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR");
-    write("stat.npy", b"\x93NUMPY\x01\0\x76\0{'descr': '|O'}");
-    write("notes.txt", b"mu = 1, sigma = 2\n");
-    write("net.json", b"{\"abcd\": {}}");
-    write("empty.npz", b"");
-    write("lfs.npz", b"version https://git-lfs.github.com/spec/v1\noid sha256:12\n");
-    write("train-images-idx3-ubyte", b"\0\0\x08\x03\0\0\0\0\0\0\0\x1c\0\0\0\x1c");
-    write("train-images-idx3-ubyte.gz", b"\x1f\x8b\x08\0\0\0\0\0");
-    write("noise", b"\xff\0\xfe");
-    write("x.pkl", b"\x80\x04}(\x8c\x01a\x8c\x01bu.");
-    let rows = Tensor::zeros((2, 3), DType::F32, &Device::Cpu).unwrap();
-    checkpoint::safetensors::save(&dir.join("other.safetensors"), &[("w".into(), rows)], &[])
-        .unwrap();
-    ok(dir, &["quantize", "other.safetensors", "--scheme", "ot", "--bits", "2", "-o", "other.fmq"]);
-    ok(dir, &["unpack", "other.fmq", "-o", "other.pth"]);
-    fs::create_dir(dir.join("nothing")).unwrap();
-    fs::create_dir_all(dir.join("classes/cat")).unwrap();
-    let needed =
-        "needed is a folder of images, an .npz of images (arr_0) or statistics (mu, sigma)";
-    for (name, told) in [
-        ("one.jpg", "is one JPEG image; needed is a folder"),
-        ("one.png", "is one PNG image; needed is a folder"),
-        ("stat.npy", "is one NumPy array (.npy), no archive of arrays (.npz); needed"),
-        ("notes.txt", "is a text file; needed"),
-        ("net.json", "is a text file; needed"),
-        ("empty.npz", "is empty; needed"),
-        ("lfs.npz", "is a pointer of Git LFS (`git lfs pull` brings the file itself); needed"),
-        ("train-images-idx3-ubyte", "is the file of a data set's images (IDX); needed"),
-        ("train-images-idx3-ubyte.gz", "is compressed by gzip; needed"),
-        ("pictures.zip", "is a zip archive without arrays (.npy) or torch's data.pkl; needed"),
-        ("noise", "is a file of no known kind; needed"),
-        ("x.pkl", "is a pickle of `a`; needed is a dictionary with the arrays `mu` and `sigma`"),
-        ("other.safetensors", "holds one tensor, `w`: neither `features` nor `samples`"),
-        ("other.pth", "holds one tensor, `w`: neither"),
-        ("other.fmq", "holds one tensor, `w`: neither"),
-        ("nothing", "holds no images; their names end in jpg"),
-        ("classes", "holds no images itself, but folders (`cat`, ...); give one of them"),
-        ("net.safetensors", "-n N is needed to sample from a checkpoint"),
-        ("absent", "neither a readable file or folder nor a data set such as mnist:test"),
-        ("mnist:half", "unknown split `half`; known are train, test"),
-    ] {
-        let error = fails(dir, &["fid", name, "b.safetensors"]);
-        assert!(error.starts_with(&format!("error: A: `{name}`: {told}")), "{error}");
-        assert_eq!(
-            error.contains(needed),
-            told.contains("; needed") && !told.contains("dictionary"),
-            "{error}"
-        );
-        let error = fails(dir, &["fid", "b.safetensors", name]);
-        assert!(error.starts_with(&format!("error: B: `{name}`: {told}")), "{error}");
-    }
 }
 
 #[test]
@@ -416,30 +302,4 @@ fn statistics_are_read_in_every_layout() {
         assert!((json["fid"].as_f64().unwrap() - 4.0).abs() < 1e-12, "{name}: {json}");
         assert_eq!(json["reference"], "given");
     }
-    // What is no Gaussian's is refused by its file and array.
-    for (values, told) in [
-        ([1.0, f64::NAN, f64::NAN, 1.0], "array `sigma`: value 1 is NaN"),
-        ([1.0, 2.0, 2.0, 1.0], "array `sigma`: has the eigenvalue -1.0000 (the largest is 3.0000)"),
-        ([1.0, 0.5, 0.0, 1.0], "array `sigma`: entries (0, 1) and (1, 0) differ"),
-    ] {
-        let sigma = npz::Array { shape: vec![2, 2], values: npz::NpyValues::F64(values.to_vec()) };
-        npz::write(&dir.join("bad.npz"), &[("mu", mu.clone()), ("sigma", sigma)]).unwrap();
-        let error = fails(dir, &["fid", "b.npz", "bad.npz"]);
-        assert!(error.starts_with(&format!("error: B: `bad.npz`: {told}")), "{error}");
-    }
-    let array = npz::Array { shape: vec![2], values: npz::NpyValues::F64(vec![0.0; 2]) };
-    npz::write(&dir.join("bad.npz"), &[("m", array.clone()), ("s", array)]).unwrap();
-    let error = fails(dir, &["fid", "bad.npz", "b.npz"]);
-    assert!(error.ends_with("nor images (`arr_0`), but `m`, `s`\n"), "{error}");
-    npz::write_statistics(
-        &dir.join("three.npz"),
-        &Statistics {
-            n: None,
-            mean: vec![0.0; 3],
-            covariance: vec![1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0],
-        },
-    )
-    .unwrap();
-    let error = fails(dir, &["fid", "b.npz", "three.npz"]);
-    assert!(error.contains("A (`b.npz`) has 2 features, but B (`three.npz`) has 3"), "{error}");
 }

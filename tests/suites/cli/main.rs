@@ -12,6 +12,7 @@
 
 mod data;
 mod encode;
+mod errors;
 mod export;
 mod fid;
 mod folders;
@@ -54,16 +55,23 @@ fn ok(dir: &Path, args: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Runs `fmq` and expects exit code 1, one line on stderr, and no new file; returns the line.
+/// Runs `fmq` and expects exit code 1 and one line on stderr; returns the line.
 fn fails(dir: &Path, args: &[&str]) -> String {
+    let (code, stderr) = refusal(dir, args);
+    assert_eq!(code, 1, "fmq {args:?}: {stderr}");
+    stderr
+}
+
+/// Runs `fmq` and expects exit code 1 and one line on stderr, or 2 for wrong usage, and no new file.
+fn refusal(dir: &Path, args: &[&str]) -> (i32, String) {
     let before = names(dir);
     let output = fmq(dir, args);
     let stderr = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(1), "fmq {args:?}: {stderr}");
-    assert_eq!(stderr.lines().count(), 1, "fmq {args:?}: {stderr}");
+    let code = output.status.code().unwrap();
+    assert!(code == 2 || code == 1 && stderr.lines().count() == 1, "fmq {args:?}: {stderr}");
     assert!(stderr.starts_with("error: "), "fmq {args:?}: {stderr}");
     assert_eq!(names(dir), before, "fmq {args:?} left a file");
-    stderr
+    (code, stderr)
 }
 
 /// The weights of a file by name.
@@ -161,84 +169,16 @@ fn damaged_packed_files_are_refused_wherever_the_damage_is() {
         fails(dir, &["sample", "bad.fmq", "-n", "1", "-o", "x.png"]);
         fails(dir, &["unpack", "bad.fmq", "-o", "x.safetensors"]);
     }
-    let mut future = good.clone();
-    future[4] = 9;
-    fs::write(&bad, &future).unwrap();
-    let error = fails(dir, &["inspect", "bad.fmq"]);
-    assert!(error.contains("version"), "{error}");
-    fs::write(&bad, b"not a model at all").unwrap();
-    fails(dir, &["inspect", "bad.fmq"]);
 }
 
 #[test]
-fn bad_checkpoints_are_refused_by_name() {
+fn inspect_names_infinite_weights() {
     let dir = folder();
     let dir = dir.path();
-    let sample = ["sample", "bad.safetensors", "-n", "1", "-o", "x.png"];
-
-    save(&dir.join("bad.safetensors"), |name, tensor| {
-        if name == "out.2.bias" {
-            Tensor::new(&[0f32, 0.0], tensor.device()).unwrap()
-        } else {
-            tensor
-        }
-    });
-    let error = fails(dir, &sample);
-    assert!(
-        error.contains("out.2.bias") && error.contains("[2]") && error.contains("[1]"),
-        "{error}"
-    );
-
-    let all = checkpoint::load(&dir.join("net.safetensors"), false).unwrap();
-    let json = config::to_json(&tiny());
-    let metadata = [(checkpoint::NET_KEY, json.as_str())];
-    checkpoint::safetensors::save(&dir.join("bad.safetensors"), &all.tensors[1..], &metadata)
-        .unwrap();
-    let error = fails(dir, &sample);
-    assert!(error.contains("time_embed.0.weight") && error.contains("missing"), "{error}");
-
     save(&dir.join("bad.safetensors"), |name, tensor| {
         if name == "out.2.bias" { (tensor * f64::NAN).unwrap() } else { tensor }
     });
-    let quantize = ["quantize", "bad.safetensors", "--scheme", "ot", "--bits", "2", "-o", "x.fmq"];
-    let error = fails(dir, &quantize);
-    assert!(error.contains("out.2.bias") && error.contains("NaN"), "{error}");
-
     assert!(ok(dir, &["inspect", "bad.safetensors"]).contains("infinite weights in: out.2.bias"));
-
-    checkpoint::safetensors::save(&dir.join("bad.safetensors"), &all.tensors, &[]).unwrap();
-    let error = fails(dir, &sample);
-    assert!(error.contains("mnist-micro") && error.contains("--arch"), "{error}");
-}
-
-#[test]
-fn numbers_that_make_no_images_are_refused() {
-    let dir = folder();
-    let dir = dir.path();
-    let sample = |extra: &[&'static str]| -> Vec<&'static str> {
-        [&["sample", "net.safetensors", "-n", "2", "-o", "x.png"], extra].concat()
-    };
-    for (options, key) in [(r#"{"step_size": 0}"#, "step_size"), (r#"{"nfe": 5}"#, "nfe")] {
-        let output = fmq(dir, &sample(&["--ode-options", options]));
-        assert_eq!(output.status.code(), Some(2), "{options}");
-        assert!(String::from_utf8_lossy(&output.stderr).contains(key), "{options}");
-    }
-    assert!(fails(dir, &sample(&["--label", "10"])).contains("10"));
-    assert!(
-        fails(dir, &["sample", "net.safetensors", "-n", "99999999999999", "-o", "x.png"])
-            .contains("memory")
-    );
-    assert_eq!(
-        fmq(dir, &["sample", "net.safetensors", "-n", "0", "-o", "x.png"]).status.code(),
-        Some(2)
-    );
-    assert_eq!(fmq(dir, &sample(&["--cfg-scale", "nan"])).status.code(), Some(2));
-
-    let x0 = Tensor::new(&[f32::NAN; 64], &fm_candle::device::Device::Cpu).unwrap();
-    let x0 = x0.reshape((1, 1, 8, 8)).unwrap();
-    checkpoint::safetensors::save(&dir.join("x0.safetensors"), &[("x0".into(), x0)], &[]).unwrap();
-    let error = fails(dir, &["sample", "net.safetensors", "--x0", "x0.safetensors", "-o", "x.png"]);
-    assert!(error.contains("not finite"), "{error}");
 }
 
 #[test]
@@ -267,53 +207,7 @@ fn completions_and_manual_cover_every_command() {
     assert!(page("fmq.1").contains("quantize"));
     assert!(page("fmq-quantize.1").contains("codebook"));
     assert_eq!(fmq(dir.path(), &["completions", "tcsh"]).status.code(), Some(2));
-}
-
-#[test]
-fn a_lying_idx_file_is_refused() {
-    let dir = tempfile::tempdir().unwrap();
-    let dir = dir.path();
-    idx(dir);
-    let path = dir.join("mnist/train-images-idx3-ubyte");
-    let mut bytes = fs::read(&path).unwrap();
-    bytes[7] = 21;
-    fs::write(&path, bytes).unwrap();
-    let error = fails(dir, &TRAIN);
-    assert!(error.contains("train-images-idx3-ubyte") && error.contains("21"), "{error}");
-}
-
-#[test]
-fn outputs_that_cannot_be_written_leave_nothing() {
-    let dir = folder();
-    let dir = dir.path();
-    let quantize =
-        |output| ["quantize", "net.safetensors", "--scheme", "ot", "--bits", "2", "-o", output];
-    assert!(fails(dir, &quantize("missing/q.fmq")).contains("missing/q.fmq"));
-    assert!(fails(dir, &quantize("q.bin")).contains(".fmq"));
-    assert!(fails(dir, &["inspect", "nowhere.fmq"]).contains("nowhere.fmq"));
-    fs::create_dir(dir.join("folder.fmq")).unwrap();
-    assert!(fails(dir, &quantize("folder.fmq")).contains("folder.fmq"));
-}
-
-#[test]
-fn wrong_usage_exits_with_2() {
-    let dir = folder();
-    let base = ["quantize", "net.safetensors", "-o", "q.fmq"];
-    for wrong in [
-        vec!["--scheme", "ot", "--bits", "9"],
-        vec!["--scheme", "ot", "--bits", "0"],
-        vec!["--scheme", "best", "--bits", "4"],
-        vec!["--scheme", "ot"],
-        vec!["--scheme", "ot", "--bits", "4", "--keep", "out.*=12"],
-        vec!["--scheme", "ot", "--bits", "4", "--granularity", "group:0"],
-    ] {
-        let args: Vec<&str> = base.iter().copied().chain(wrong).collect();
-        assert_eq!(fmq(dir.path(), &args).status.code(), Some(2), "{args:?}");
-    }
     assert_eq!(fmq(dir.path(), &["paint"]).status.code(), Some(2));
-    let device = ["inspect", "net.safetensors", "--device", "tpu"];
-    assert_eq!(fmq(dir.path(), &device).status.code(), Some(2));
-    assert!(!dir.path().join("q.fmq").exists());
 }
 
 /// The net of a [`sweep_folder`]: attention over 28 x 28 pixels would take most of the time.

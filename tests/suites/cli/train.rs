@@ -59,8 +59,6 @@ fn train_writes_its_files_and_resumes() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     idx(dir);
-    let nothing = [&TRAIN[..], &["--eval_only", "--resume", "auto"]].concat();
-    assert!(fails(dir, &nothing).contains("no such run"));
     let train = |epochs: &'static str| {
         let mut args = TRAIN.to_vec();
         args.extend(["--epochs", epochs, "--resume", "auto"]);
@@ -113,14 +111,6 @@ fn upstreams_launcher_flags_are_named_and_ignored() {
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success(), "{stderr}");
     assert!(stderr.contains("ignored here: --num_workers, --nodes, --pin_mem"), "{stderr}");
-
-    let mut args = TRAIN.to_vec();
-    args.push("--discrete_flow_matching");
-    assert_eq!(fmq(dir, &args).status.code(), Some(2));
-    let mut args = TRAIN.to_vec();
-    args.push("--compute_fid");
-    let error = fails(dir, &args);
-    assert!(error.contains("fmq data fetch inception") && error.contains("--weights"), "{error}");
 }
 
 /// What a run with these flags more says on stderr; it must be a success.
@@ -139,20 +129,10 @@ fn updates(path: &Path) -> f32 {
 }
 
 #[test]
-fn an_epoch_without_an_update_is_refused() {
+fn what_remains_of_an_epoch_makes_no_update() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     idx(dir);
-    let refused = |args: &[&str]| fails(dir, &[&TRAIN[..], args].concat());
-    let error = refused(&["--accum_iter", "5"]);
-    let expected = "--accum_iter 5: an epoch of 20 images has 4 batches of 5, so there would be no \
-                    update at all; at most 4 is right";
-    assert!(error.contains(expected), "{error}");
-    let error = refused(&["--batch_size", "21"]);
-    assert!(error.contains("--batch_size 21") && error.contains("at most 20 is right"), "{error}");
-    let error = refused(&["--epochs", "0"]);
-    assert!(error.contains("epochs 0 must be at least 1"), "{error}");
-
     // As upstream, what remains of an epoch makes no update.
     let stderr = told(dir, &["--accum_iter", "3", "--epochs", "2"]);
     assert!(stderr.contains("the last 1 of 4 batches of an epoch make no update"), "{stderr}");
@@ -239,10 +219,6 @@ fn an_evaluation_asks_nothing_of_the_training() {
     let error = refused(&["run/checkpoint.pth", "--arch=deep.json"]);
     let expected = "--arch: num_res_blocks 2, but the file's net has num_res_blocks 1";
     assert!(error.contains(expected), "{error}");
-    assert!(refused(&["run"]).contains("is a folder; name a checkpoint, as `checkpoint.pth`"));
-    assert!(refused(&["none.pth"]).contains("`none.pth`: no such file"));
-    assert!(refused(&["https://a.b/c.pth"]).contains("is an address; download the file"));
-    assert!(refused(&["tiny.json"]).contains("is no torch checkpoint"));
 }
 
 #[test]
@@ -319,27 +295,15 @@ fn weights_alone_start_a_run_of_the_same_net() {
     let dir = dir.path();
     idx(dir);
     let from = ["--resume", "net.safetensors", "--epochs", "1"];
-    let heads = UNetConfig { num_heads: 2, ..tiny() };
-    fs::write(dir.join("heads.json"), config::to_json(&heads)).unwrap();
-    let error = fails(dir, &[&TRAIN[..], &from, &["--arch", "heads.json"]].concat());
-    assert!(error.contains("--arch: num_heads 2, but the file's net has num_heads 1"), "{error}");
     assert!(told(dir, &from).contains("holds weights alone: a new run starts from them"));
 }
 
 #[test]
 fn an_output_that_is_no_folder_is_refused() {
-    let dir = folder();
+    let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     idx(dir);
-    let error = fails(dir, &[&TRAIN[..], &["--output_dir", "tiny.json"]].concat());
-    assert!(error.contains("--output_dir: `tiny.json`: is no folder"), "{error}");
-    for args in [
-        &["latent", "net.safetensors", "--data", "mnist", "-o", "tiny.json"][..],
-        &["sweep", "net.safetensors", "--data", "mnist", "-n", "8", "-o", "tiny.json"],
-        &["sample", "net.safetensors", "-n", "1", "-o", "tiny.json/"],
-        &["demo", "-o", "tiny.json"],
-        &["man", "tiny.json"],
-    ] {
+    for args in [&["demo", "-o", "tiny.json"][..], &["man", "tiny.json"]] {
         let error = fails(dir, args);
         assert!(error.contains("is no folder, and the output is one"), "{args:?}: {error}");
     }
