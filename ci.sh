@@ -187,9 +187,9 @@ mpi() {
         not_run "training in several processes (docs/distributed.md says what it needs)"
         return
     fi
-    step cargo clippy --locked -p fm-candle -p fmq --features mpi --all-targets -- -D warnings
+    step cargo clippy --locked -p fm-candle -p fmq-cli --features mpi --all-targets -- -D warnings
     RUSTDOCFLAGS=-Dwarnings step cargo doc --locked -p fm-candle --features mpi --no-deps
-    tests -p fmq --features mpi --test mpi
+    tests -p fmq-cli --features mpi --test mpi
 }
 
 deep() {

@@ -11,24 +11,32 @@ use super::*;
 
 /// Runs the cases of `errors/COMMAND.snap` in `dir` and holds them to what is written there.
 fn said(command: &str, dir: &Path) {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/suites/cli/errors");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cli/errors");
     let cases = fs::read_to_string(folder.join(format!("{command}.snap"))).unwrap();
     let mut said = String::new();
     for line in cases.lines().filter(|line| line.starts_with("$ ")) {
         let args = words(line.strip_prefix("$ fmq ").expect(line));
         assert_eq!(args[0], command);
-        said += &match refusal(dir, &args) {
-            (1, error) => format!("{line}\n{error}"),
-            (code, usage) => {
-                format!("{line}\n{}\n[exit code {code}]\n", usage.split("\n\n").next().unwrap())
-            }
-        };
+        let (code, error) = refusal(dir, &args);
+        said.push_str(line);
+        said.push('\n');
+        if code == 1 {
+            said.push_str(&error);
+        } else {
+            said.push_str(error.split("\n\n").next().unwrap());
+            said.push_str(&format_code(code));
+        }
     }
     let mut settings = insta::Settings::new();
     settings.set_snapshot_path("errors");
     settings.set_prepend_module_to_snapshot(false);
     settings.set_omit_expression(true);
     settings.bind(|| insta::assert_snapshot!(command, said));
+}
+
+/// How a snapshot tells an exit code.
+fn format_code(code: i32) -> String {
+    format!("\n[exit code {code}]\n")
 }
 
 /// The words of a command line, without its single quotes.
