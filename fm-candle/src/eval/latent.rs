@@ -5,13 +5,12 @@
 //! different directions; in the basis of one net, common to all, they compare.
 
 use candle_core::{DType, Tensor};
-use nalgebra::{DMatrix, SymmetricEigen};
+use faer::{Mat, MatRef, Scale, Side};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::model::UNet;
-use crate::ops::gemm::{Mat, gemm};
 use crate::random::Domain;
 
 /// Components of the paper's analysis.
@@ -133,34 +132,37 @@ impl Latents {
     ///
     /// By subspace iteration (Halko, Martinsson and Tropp, "Finding structure with randomness", 2011,
     /// algorithm 4.4) until the variances stand still, so that no `[d, d]` matrix is needed.
-    pub fn principal(&self) -> Components {
+    ///
+    /// # Errors
+    /// Eigenvalues that cannot be found, which is not known to happen.
+    pub fn principal(&self) -> Result<Components> {
         let (d, mean) = (self.d, self.mean());
         let k = COMPONENTS.min(d).min(self.n() - 1);
         let width = (k + SPARE).min(d);
         let mut start = vec![0f32; d * width];
         Domain::Analysis.stream(0).fill_normal(0, 0, &mut start);
-        let start = DMatrix::from_iterator(d, width, start.into_iter().map(f64::from));
-        let mut basis = start.qr().q();
+        let start = Mat::from_fn(d, width, |i, j| f64::from(start[j * d + i]));
+        let mut basis = start.qr().compute_thin_Q();
         let mut variances = vec![0.0; k];
         for _ in 0..ITERATIONS {
-            let image = self.covariance_times(&mean, &basis);
+            let image = self.covariance_times(&mean, basis.as_ref());
             // Rayleigh-Ritz: the best variances within the subspace.
-            let inner = SymmetricEigen::new(basis.transpose() * &image);
-            let mut order: Vec<usize> = (0..inner.eigenvalues.len()).collect();
-            order.sort_by(|&a, &b| inner.eigenvalues[b].total_cmp(&inner.eigenvalues[a]));
-            let found: Vec<f64> =
-                order.iter().take(k).map(|&at| inner.eigenvalues[at].max(0.0)).collect();
+            let inner = (basis.transpose() * &image)
+                .self_adjoint_eigen(Side::Lower)
+                .map_err(|_| Error::Config("the latents' variances cannot be found".into()))?;
+            // In ascending order.
+            let (values, turn) = (inner.S().column_vector(), inner.U().reverse_cols());
+            let found: Vec<f64> = values.iter().rev().take(k).map(|value| value.max(0.0)).collect();
             let ends = |old: &f64, new: &f64| (old - new).abs() <= CHANGE * found[0];
             let done = variances.iter().zip(&found).all(|(old, new)| ends(old, new));
             variances = found;
-            let turn = DMatrix::from_fn(width, width, |i, j| inner.eigenvectors[(i, order[j])]);
             if done {
-                basis *= turn;
+                basis = basis * turn;
                 break;
             }
-            basis = (image * turn).qr().q();
+            basis = (image * turn).qr().compute_thin_Q();
         }
-        Components { basis: basis.columns(0, k).into_owned(), variances }
+        Ok(Components { basis: basis.subcols(0, k).to_owned(), variances })
     }
 
     /// The unbiased variances along some components, which need not be this set's own.
@@ -174,35 +176,25 @@ impl Latents {
             let reason = format!("latents of {has} units, but components of {needs}: other nets");
             return Err(Error::Config(reason));
         }
-        let image = self.covariance_times(&self.mean(), basis);
-        Ok((0..basis.ncols()).map(|j| basis.column(j).dot(&image.column(j))).collect())
+        let image = self.covariance_times(&self.mean(), basis.as_ref());
+        Ok(basis.col_iter().zip(image.col_iter()).map(|(x, y)| x.transpose() * y).collect())
     }
 
     /// The covariance times `basis`, `[d, k]`.
-    fn covariance_times(&self, mean: &[f64], basis: &DMatrix<f64>) -> DMatrix<f64> {
+    fn covariance_times(&self, mean: &[f64], basis: MatRef<'_, f64>) -> Mat<f64> {
         let (d, k) = basis.shape();
-        // Column-major: the transposed matrix in rows.
-        let columns = basis.as_slice();
         let part = |rows: &[f32]| {
-            let n = rows.len() / d;
-            let centred: Vec<f64> = rows
-                .chunks_exact(d)
-                .flat_map(|row| row.iter().zip(mean).map(|(&x, mean)| f64::from(x) - mean))
-                .collect();
-            let (mut inner, mut outer) = (vec![0.0; k * n], vec![0.0; k * d]);
-            let centred = Mat::new(&centred, n, d, d);
-            gemm(Mat::new(columns, k, d, d), centred.t(), &mut inner, n, false);
-            gemm(Mat::new(&inner, k, n, n), centred, &mut outer, d, false);
-            outer
+            let centred =
+                Mat::from_fn(d, rows.len() / d, |i, j| f64::from(rows[j * d + i]) - mean[i]);
+            &centred * (centred.transpose() * basis)
         };
         // Partial sums in the order of the rows: the result depends on no thread.
-        let parts: Vec<Vec<f64>> = self.rows.par_chunks(8 * BATCH * d).map(part).collect();
-        let mut sum = vec![0.0; k * d];
+        let parts: Vec<Mat<f64>> = self.rows.par_chunks(8 * BATCH * d).map(part).collect();
+        let mut sum = Mat::zeros(d, k);
         for part in parts {
-            sum.iter_mut().zip(part).for_each(|(sum, part)| *sum += part);
+            sum += part;
         }
-        let scale = 1.0 / (self.n() - 1) as f64;
-        DMatrix::from_iterator(d, k, sum.into_iter().map(|sum| sum * scale))
+        sum * Scale(1.0 / (self.n() - 1) as f64)
     }
 
     /// Everything about these latents, whose variances are `own` along their own components and
@@ -238,7 +230,7 @@ impl Latents {
 /// Orthonormal directions in the space of the latents.
 pub struct Components {
     /// A column for each, `[d, k]`.
-    basis: DMatrix<f64>,
+    basis: Mat<f64>,
     /// Unbiased variances along them, descending.
     pub variances: Vec<f64>,
 }
@@ -262,12 +254,10 @@ mod tests {
     /// The covariance by its definition, and its eigenvalues, descending.
     fn eigenvalues(latents: &Latents) -> Vec<f64> {
         let (n, d) = (latents.n(), latents.d);
-        let x = DMatrix::from_row_iterator(n, d, latents.rows.iter().map(|&x| f64::from(x)));
-        let mean = x.row_mean();
-        let centred = DMatrix::from_fn(n, d, |i, j| x[(i, j)] - mean[j]);
-        let covariance = centred.transpose() * centred / (n - 1) as f64;
-        let mut values: Vec<f64> =
-            SymmetricEigen::new(covariance).eigenvalues.iter().copied().collect();
+        let mean = latents.mean();
+        let centred = Mat::from_fn(n, d, |i, j| f64::from(latents.rows[i * d + j]) - mean[j]);
+        let covariance = centred.transpose() * &centred * Scale(1.0 / (n - 1) as f64);
+        let mut values = covariance.self_adjoint_eigenvalues(Side::Lower).unwrap();
         values.sort_by(|a, b| b.total_cmp(a));
         values
     }
@@ -276,7 +266,7 @@ mod tests {
     fn variances_are_the_covariances_eigenvalues() {
         for (n, d) in [(300, 70), (30, 90), (50, 7), (2, 5)] {
             let latents = latents(n, d);
-            let found = latents.principal();
+            let found = latents.principal().unwrap();
             let expected = eigenvalues(&latents);
             assert_eq!(found.variances.len(), COMPONENTS.min(d).min(n - 1));
             for (found, expected) in found.variances.iter().zip(&expected) {
@@ -293,9 +283,9 @@ mod tests {
     fn in_the_basis_of_another_net_variances_are_of_its_directions() {
         let first = latents(200, 40);
         let doubled = Latents::new(first.rows.iter().map(|x| 2.0 * x).collect(), 40).unwrap();
-        let basis = first.principal();
+        let basis = first.principal().unwrap();
         let common = doubled.variances_along(&basis).unwrap();
-        let measured = doubled.measure(&doubled.principal().variances, &common);
+        let measured = doubled.measure(&doubled.principal().unwrap().variances, &common);
         let own = VarianceSpread::of(&basis.variances);
         assert!((measured.common.mean / own.mean - 4.0).abs() < 1e-5, "{measured:?}");
         assert!((measured.own.std / own.std - 4.0).abs() < 1e-5, "{measured:?}");
@@ -307,7 +297,7 @@ mod tests {
         // Units: alive, dead but varied, constant, both.
         let rows = (0..6).flat_map(|i| [i as f32, 1e-5 * i as f32, 3.0, 0.0]).collect();
         let latents = Latents::new(rows, 4).unwrap();
-        let own = latents.principal().variances;
+        let own = latents.principal().unwrap().variances;
         let measured = latents.measure(&own, &own);
         assert_eq!((measured.units, measured.dead, measured.constant), (4, 2, 2));
         assert_eq!(measured.own.collapsed, 3);

@@ -85,7 +85,7 @@ impl<'a> RealImages<'a> {
         full: Option<&Encoding>,
     ) -> Result<(RealImageScores, Encoding)> {
         let latents = Latents::of(net, &self.shown)?;
-        let components = latents.principal();
+        let components = latents.principal()?;
         let common = full.map_or(&components, |full| &full.components);
         let variances_common = latents.variances_along(common)?;
         let latent = latents.measure(&components.variances, &variances_common);

@@ -22,11 +22,11 @@
 
 use std::collections::BTreeMap;
 
-use nalgebra::DMatrix;
+use faer::MatRef;
 use rayon::prelude::*;
 
 use super::Statistics;
-use super::frechet::{covariance, factor, sum_of_roots};
+use super::frechet::{columns, covariance, factor, sum_of_roots, trace};
 use super::rows::{BLOCK, Rows, products};
 use crate::error::{Error, Result};
 use crate::ops::gemm::{Mat, gemm};
@@ -141,12 +141,10 @@ impl<'a> BootstrapSample<'a> {
             return Err(Error::Config(format!("resampling needs at least 2 images, got {n}")));
         }
         let sigma = covariance(&reference.mean, &reference.covariance)?;
-        let factor = factor(&sigma);
-        let rank = factor.ncols();
+        let factor = factor(sigma);
+        let rank = factor.len() / d;
         let mut squares = vec![0.0; n];
         let mut projected = vec![0.0; n * rank];
-        // Columns lie one after the other: a row-major [rank, d].
-        let l = Mat::new(factor.as_slice(), rank, d, d).t();
         for range in rows.blocks() {
             let mut x = rows.block(range.clone());
             for (x, square) in x.chunks_exact_mut(d).zip(&mut squares[range.clone()]) {
@@ -154,9 +152,9 @@ impl<'a> BootstrapSample<'a> {
                 *square = x.iter().map(|x| x * x).sum();
             }
             let y = &mut projected[range.start * rank..range.end * rank];
-            gemm(Mat::new(&x, range.len(), d, d), l, y, rank, false);
+            gemm(Mat::new(&x, range.len(), d, d), columns(&factor, d), y, rank, false);
         }
-        Ok(Self { rows, reference, squares, projected, rank, trace: sigma.trace() })
+        Ok(Self { rows, reference, squares, projected, rank, trace: trace(sigma) })
     }
 
     fn n(&self) -> usize {
@@ -186,19 +184,20 @@ impl<'a> BootstrapSample<'a> {
         };
         let distinct: Vec<(usize, f64)> = drawn().collect();
         // The smaller of the two Gram matrices, as the greater has eigenvalues at 0.
-        let gram = if distinct.len() < rank {
+        let (size, gram) = if distinct.len() < rank {
             let z: Vec<f64> = distinct.iter().copied().flat_map(row).collect();
-            DMatrix::from_vec(distinct.len(), distinct.len(), products(&z, &z, rank))
+            (distinct.len(), products(&z, &z, rank))
         } else {
-            let mut gram = DMatrix::zeros(rank, rank);
+            let mut gram = vec![0.0; rank * rank];
             for rows in distinct.chunks(BLOCK) {
                 let z: Vec<f64> = rows.iter().copied().flat_map(row).collect();
                 let z = Mat::new(&z, rows.len(), rank, rank);
-                gemm(z.t(), z, gram.as_mut_slice(), rank, true);
+                gemm(z.t(), z, &mut gram, rank, true);
             }
-            gram
+            (rank, gram)
         };
-        let overlap = sum_of_roots(&(gram / (n - 1.0)));
+        let gram = MatRef::from_column_major_slice(&gram, size, size);
+        let overlap = sum_of_roots(gram) / (n - 1.0).sqrt();
         (shift + trace + self.trace - 2.0 * overlap).max(0.0)
     }
 }

@@ -13,12 +13,15 @@
 //! with fewer images than features a covariance is singular, and the eigenvalues that should be 0
 //! but come out as rounding, 1e-17 say, would each add their root, 3e-9, to the trace.
 
-use faer::{MatRef, Side};
-use nalgebra::{DMatrix, DVector};
+use faer::dyn_stack::{MemBuffer, MemStack};
+use faer::linalg::cholesky::llt_pivoting::factor::{
+    PivLltInfo, cholesky_in_place, cholesky_in_place_scratch,
+};
+use faer::{Mat, MatRef, Par, Side, Spec};
 use rayon::prelude::*;
 
 use crate::error::{Error, Result};
-use crate::ops::gemm::{Mat, gemm};
+use crate::ops::gemm::{self, gemm};
 
 /// Relative asymmetry up to which a matrix passes as a covariance; statistics gathered in `f32`
 /// stay below it.
@@ -51,9 +54,9 @@ pub fn frechet_distance(mu1: &[f64], sigma1: &[f64], mu2: &[f64], sigma2: &[f64]
     }
     let (sigma1, sigma2) = (covariance(mu1, sigma1)?, covariance(mu2, sigma2)?);
     let shift: f64 = mu1.iter().zip(mu2).map(|(a, b)| (a - b).powi(2)).sum();
-    let (factor1, factor2) = rayon::join(|| factor(&sigma1), || factor(&sigma2));
-    let overlap = trace_of_root(&factor1, &factor2);
-    let distance = shift + sigma1.trace() + sigma2.trace() - 2.0 * overlap;
+    let (factor1, factor2) = rayon::join(|| factor(sigma1), || factor(sigma2));
+    let overlap = trace_of_root(&factor1, &factor2, mu1.len());
+    let distance = shift + trace(sigma1) + trace(sigma2) - 2.0 * overlap;
     if !distance.is_finite() {
         return Err(Error::Config("the Fréchet distance of these statistics overflows".into()));
     }
@@ -61,7 +64,7 @@ pub fn frechet_distance(mu1: &[f64], sigma1: &[f64], mu2: &[f64], sigma2: &[f64]
 }
 
 /// `sigma` as a matrix, once it is known to be one that belongs to `mu`.
-pub(super) fn covariance(mu: &[f64], sigma: &[f64]) -> Result<DMatrix<f64>> {
+pub(super) fn covariance<'a>(mu: &[f64], sigma: &'a [f64]) -> Result<MatRef<'a, f64>> {
     let d = mu.len();
     if d.checked_mul(d) != Some(sigma.len()) {
         return Err(Error::tensor(
@@ -77,14 +80,15 @@ pub(super) fn covariance(mu: &[f64], sigma: &[f64]) -> Result<DMatrix<f64>> {
             ));
         }
     }
-    let sigma = DMatrix::from_column_slice(d, d, sigma);
-    if let Some((at, variance)) = sigma.diagonal().iter().enumerate().find(|(_, s)| **s < 0.0) {
+    let sigma = MatRef::from_column_major_slice(sigma, d, d);
+    let variances = sigma.diagonal().column_vector();
+    if let Some((at, variance)) = variances.iter().enumerate().find(|(_, s)| **s < 0.0) {
         return Err(Error::tensor(
             "sigma",
             format!("the variance of feature {at} is {variance}, but it must be at least 0"),
         ));
     }
-    let tolerance = ASYMMETRY * sigma.amax();
+    let tolerance = ASYMMETRY * sigma.norm_max();
     for column in 0..d {
         for row in 0..column {
             if (sigma[(row, column)] - sigma[(column, row)]).abs() > tolerance {
@@ -101,67 +105,68 @@ pub(super) fn covariance(mu: &[f64], sigma: &[f64]) -> Result<DMatrix<f64>> {
     Ok(sigma)
 }
 
-/// `L` with `L Lᵀ = sigma`, by Cholesky decomposition with diagonal pivoting.
+/// `L` with `L Lᵀ = sigma`, by Cholesky decomposition with diagonal pivoting, NaN where it overflows.
 ///
-/// Each step takes the column of what is left, `sigma − L Lᵀ`, with the greatest diagonal entry, and
-/// ends where that entry is rounding, at most `ε tr sigma`. Columns come in order of choice; rows
-/// keep their places. What is left is brought up to date a panel of columns at a time, as one product.
+/// Features are scaled to variances in [1, 4) first, by powers of two, which rounds nothing. The
+/// decomposition ends where what is left of every variance is rounding: less than `d ε` times the
+/// greatest, a limit that faer sets. So the rank does not depend on the units of the features.
 ///
 /// # Shapes
 ///
-/// `sigma`: `[d, d]`; result: `[d, rank]`.
-pub(super) fn factor(sigma: &DMatrix<f64>) -> DMatrix<f64> {
+/// `sigma`: `[d, d]`; result: the columns of `[d, rank]`, one after the other.
+pub(super) fn factor(sigma: MatRef<'_, f64>) -> Vec<f64> {
     let d = sigma.nrows();
-    let mut l = DMatrix::zeros(d, d);
-    let mut left = sigma.clone();
-    let mut diagonal: DVector<f64> = sigma.diagonal();
-    let limit = diagonal.sum() * f64::EPSILON;
-    let (mut first, mut rank) = (0, 0);
-    while rank < d {
-        let (at, pivot) = diagonal.argmax();
-        if pivot <= limit {
-            break;
-        }
-        let panel = l.columns(first, rank - first);
-        let mut column: DVector<f64> = left.column(at) - panel * panel.row(at).transpose();
-        column /= pivot.sqrt();
-        diagonal -= column.component_mul(&column);
-        diagonal[at] = 0.0;
-        l.set_column(rank, &column);
-        rank += 1;
-        if rank - first == PANEL {
-            let panel = &l.as_slice()[first * d..];
-            let negative: Vec<f64> = panel[..PANEL * d].iter().map(|x| -x).collect();
-            let (negative, panel) = (columns(&negative, d), columns(panel, d).t().rows(0..PANEL));
-            add_product(negative, panel, left.as_mut_slice(), d);
-            first = rank;
-        }
+    // faer divides by the first pivot even where it is 0.
+    if trace(sigma) <= 0.0 {
+        return Vec::new();
     }
-    l.resize_horizontally(rank, 0.0)
+    let scale = |variance: &f64| (variance.max(f64::MIN_POSITIVE).log2() / 2.0).floor().exp2();
+    let scales: Vec<f64> = sigma.diagonal().column_vector().iter().map(scale).collect();
+    let mut l = Mat::from_fn(d, d, |i, j| sigma[(i, j)] / scales[i] / scales[j]);
+    let (mut order, mut places) = (vec![0_usize; d], vec![0; d]);
+    let scratch = cholesky_in_place_scratch::<usize, f64>(d, Par::Seq, Spec::default());
+    let mut buffer = MemBuffer::new(scratch);
+    let stack = MemStack::new(&mut buffer);
+    let Ok((PivLltInfo { rank, .. }, _)) =
+        cholesky_in_place(l.as_mut(), &mut order, &mut places, Par::Seq, stack, Spec::default())
+    else {
+        return vec![f64::NAN; d];
+    };
+    // Row `places[i]` of the decomposition is feature `i`; above its diagonal there is no `L`.
+    let entry = |j, i| {
+        let place: usize = places[i];
+        if place < j { 0.0 } else { l[(place, j)] * scales[i] }
+    };
+    (0..rank).flat_map(|j| (0..d).map(move |i| entry(j, i))).collect()
+}
+
+/// The sum of the variances.
+pub(super) fn trace(sigma: MatRef<'_, f64>) -> f64 {
+    sigma.diagonal().column_vector().sum()
 }
 
 /// `tr (A Aᵀ B Bᵀ)^½`, NaN where it overflows.
 ///
 /// # Shapes
 ///
-/// `a`: `[d, rank of a]`; `b`: `[d, rank of b]`.
-fn trace_of_root(a: &DMatrix<f64>, b: &DMatrix<f64>) -> f64 {
+/// `a`: columns of `d`, as many as its rank; `b`: the same.
+fn trace_of_root(a: &[f64], b: &[f64], d: usize) -> f64 {
     // The smaller of the two Gram matrices, so that the lower rank leaves no eigenvalue at 0.
-    let (a, b) = if a.ncols() <= b.ncols() { (a, b) } else { (b, a) };
-    let (d, few, many) = (a.nrows(), a.ncols(), b.ncols());
-    if few == 0 {
+    let (a, b) = if a.len() <= b.len() { (a, b) } else { (b, a) };
+    if a.is_empty() {
         return 0.0;
     }
+    let (few, many) = (a.len() / d, b.len() / d);
     let mut cross = vec![0.0; few * many];
-    add_product(columns(a.as_slice(), d).t(), columns(b.as_slice(), d), &mut cross, many);
-    let mut gram = DMatrix::zeros(few, few);
-    add_gram(Mat::new(&cross, few, many, many), gram.as_mut_slice(), few);
-    sum_of_roots(&gram)
+    add_product(columns(a, d).t(), columns(b, d), &mut cross, many);
+    let mut gram = vec![0.0; few * few];
+    add_gram(gemm::Mat::new(&cross, few, many, many), &mut gram, few);
+    sum_of_roots(MatRef::from_column_major_slice(&gram, few, few))
 }
 
 /// Columns of `d` one after the other as a matrix, `[d, any]`.
-fn columns(values: &[f64], d: usize) -> Mat<'_, f64> {
-    Mat::new(values, values.len() / d, d, d).t()
+pub(super) fn columns(values: &[f64], d: usize) -> gemm::Mat<'_, f64> {
+    gemm::Mat::new(values, values.len() / d, d, d).t()
 }
 
 /// `dst += a b`, on all threads.
@@ -169,7 +174,7 @@ fn columns(values: &[f64], d: usize) -> Mat<'_, f64> {
 /// # Shapes
 ///
 /// `dst`: `[rows of a, n]`, row-major, `n` columns of `b`.
-fn add_product(a: Mat<'_, f64>, b: Mat<'_, f64>, dst: &mut [f64], n: usize) {
+fn add_product(a: gemm::Mat<'_, f64>, b: gemm::Mat<'_, f64>, dst: &mut [f64], n: usize) {
     dst.par_chunks_mut(PANEL * n).enumerate().for_each(|(panel, dst)| {
         let rows = panel * PANEL..panel * PANEL + dst.len() / n;
         gemm(a.rows(rows), b, dst, n, true);
@@ -181,7 +186,7 @@ fn add_product(a: Mat<'_, f64>, b: Mat<'_, f64>, dst: &mut [f64], n: usize) {
 /// # Shapes
 ///
 /// `dst`: `[n, n]`, row-major, `n` rows of `a`.
-fn add_gram(a: Mat<'_, f64>, dst: &mut [f64], n: usize) {
+fn add_gram(a: gemm::Mat<'_, f64>, dst: &mut [f64], n: usize) {
     dst.par_chunks_mut(PANEL * n).enumerate().for_each(|(panel, dst)| {
         let first = panel * PANEL;
         let rows = first..first + dst.len() / n;
@@ -192,15 +197,13 @@ fn add_gram(a: Mat<'_, f64>, dst: &mut [f64], n: usize) {
 /// The sum of the roots of the eigenvalues of a symmetric matrix, of which it reads what is on and below
 /// the diagonal, NaN where it is not finite;
 /// eigenvalues below 0 are rounding.
-pub(super) fn sum_of_roots(gram: &DMatrix<f64>) -> f64 {
-    if gram.is_empty() {
+pub(super) fn sum_of_roots(gram: MatRef<'_, f64>) -> f64 {
+    if gram.nrows() == 0 {
         return 0.0;
     }
-    if !gram.iter().all(|x| x.is_finite()) {
+    if !gram.is_all_finite() {
         return f64::NAN;
     }
-    let n = gram.nrows();
-    let gram = MatRef::from_column_major_slice(gram.as_slice(), n, n);
     // That the iteration does not end is not known to happen.
     let Ok(values) = gram.self_adjoint_eigenvalues(Side::Lower) else { return f64::NAN };
     values.iter().map(|value| value.max(0.0).sqrt()).sum()
@@ -258,7 +261,9 @@ mod tests {
 
     /// `diag(variances)`, row-major.
     fn diagonal(variances: &[f64]) -> Vec<f64> {
-        DMatrix::from_diagonal(&DVector::from_column_slice(variances)).data.into()
+        let d = variances.len();
+        let entry = |at| if at / d == at % d { variances[at / d] } else { 0.0 };
+        (0..d * d).map(entry).collect()
     }
 
     fn assert_close(value: f64, expected: f64, relative: f64) {
@@ -313,6 +318,20 @@ mod tests {
         // Against a point, the trace remains.
         assert_close(distance(&slanted, &diagonal(&zero)), 2.0, 1e-14);
         assert_eq!(distance(&diagonal(&zero), &diagonal(&zero)).to_bits(), 0);
+    }
+
+    #[test]
+    fn factors_have_the_rank_in_any_units() {
+        // Correlations of rank 2 of 3.
+        let (sigma, units) = ([5.0, 0.0, 5.0, 0.0, 5.0, 5.0, 5.0, 5.0, 10.0], [1.0, 1e-6, 1e5]);
+        let sigma: Vec<f64> = (0..9).map(|at| sigma[at] * units[at / 3] * units[at % 3]).collect();
+        let factor = factor(MatRef::from_column_major_slice(&sigma, 3, 3));
+        assert_eq!(factor.len(), 2 * 3);
+        for (at, sigma) in sigma.iter().enumerate() {
+            let (i, j) = (at / 3, at % 3);
+            let product = factor[i] * factor[j] + factor[3 + i] * factor[3 + j];
+            assert!((product - sigma).abs() < 1e-14 * units[i] * units[j], "{product} {sigma}");
+        }
     }
 
     #[test]

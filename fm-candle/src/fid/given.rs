@@ -4,11 +4,10 @@
 //! farther from it are made 0 again: left as they are, a thousand small ones above 0 move a distance by
 //! tenths. So whatever takes [`Statistics`] has a covariance before it.
 
-use faer::{Mat, MatRef, Side};
-use nalgebra::DMatrix;
+use faer::{ColRef, Mat, MatRef, Scale, Side};
 
 use super::Statistics;
-use super::frechet::covariance;
+use super::frechet::{covariance, trace};
 use super::npz::{Array, NpyValues};
 use crate::error::Error;
 
@@ -40,11 +39,13 @@ pub(super) fn statistics(mu: Array, sigma: Array, n: Option<u64>) -> Result<Stat
     }
     let rounding = if matches!(sigma.values, NpyValues::F16(_)) { ROUNDING_F16 } else { ROUNDING };
     let mean = mu.values.into_f64();
-    let sigma = covariance(&mean, &sigma.values.into_f64()).map_err(|error| match error {
+    let sigma = sigma.values.into_f64();
+    let sigma = covariance(&mean, &sigma).map_err(|error| match error {
         Error::Tensor { name, reason } => format!("array `{name}`: {reason}"),
         error => error.to_string(),
     })?;
-    let covariance = semidefinite(sigma, rounding)?.data.into();
+    let covariance =
+        semidefinite(sigma, rounding)?.col_iter().flat_map(ColRef::iter).copied().collect();
     Ok(Statistics { n, mean, covariance })
 }
 
@@ -54,14 +55,14 @@ fn wide(shape: &[usize]) -> Vec<usize> {
 }
 
 /// The matrix itself, or, where it has eigenvalues below 0 by rounding, one without those of rounding.
-fn semidefinite(sigma: DMatrix<f64>, rounding: f64) -> Result<DMatrix<f64>, String> {
+fn semidefinite(sigma: MatRef<'_, f64>, rounding: f64) -> Result<Mat<f64>, String> {
     let d = sigma.nrows();
     // A factorization takes a tenth of the time of the eigenvalues.
-    let raised = &sigma + DMatrix::identity(d, d) * (NEGLIGIBLE * sigma.trace());
-    if view(&raised).llt(Side::Lower).is_ok() {
-        return Ok(sigma);
+    let raised = sigma + Mat::<f64>::identity(d, d) * Scale(NEGLIGIBLE * trace(sigma));
+    if raised.llt(Side::Lower).is_ok() {
+        return Ok(sigma.to_owned());
     }
-    let eigen = view(&sigma)
+    let eigen = sigma
         .self_adjoint_eigen(Side::Lower)
         .map_err(|_| "array `sigma`: its eigenvalues cannot be found")?;
     let values: Vec<f64> = eigen.S().column_vector().iter().copied().collect();
@@ -76,13 +77,7 @@ fn semidefinite(sigma: DMatrix<f64>, rounding: f64) -> Result<DMatrix<f64>, Stri
     let vectors = eigen.U();
     let kept = |value: f64| if value > -least { value } else { 0.0 };
     let root = Mat::from_fn(d, d, |i, j| vectors[(i, j)] * kept(values[j]).sqrt());
-    let exact = &root * root.transpose();
-    Ok(DMatrix::from_fn(d, d, |i, j| exact[(i, j)]))
-}
-
-/// A view of a nalgebra matrix as one of faer.
-fn view(matrix: &DMatrix<f64>) -> MatRef<'_, f64> {
-    MatRef::from_column_major_slice(matrix.as_slice(), matrix.nrows(), matrix.ncols())
+    Ok(&root * root.transpose())
 }
 
 #[cfg(test)]

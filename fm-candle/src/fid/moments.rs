@@ -12,9 +12,8 @@
 //!
 //! The covariance is the unbiased `S / (n − 1)` of `numpy.cov`, pytorch-fid and torchmetrics.
 
-use nalgebra::{DMatrix, DVector};
-
 use crate::error::{Error, Result};
+use crate::ops::gemm::{Mat, gemm};
 use crate::process_group::ProcessGroup;
 
 /// Rows that are centred and multiplied together: enough to keep the matrix product busy, and 4 MiB
@@ -25,15 +24,16 @@ pub(super) const BLOCK: usize = 256;
 #[derive(Debug, Clone, PartialEq)]
 pub struct FeatureMoments {
     n: u64,
-    mean: DVector<f64>,
+    /// `[d]`
+    mean: Vec<f64>,
     /// `S = Σ (x − mean)(x − mean)ᵀ`, `[d, d]`.
-    scatter: DMatrix<f64>,
+    scatter: Vec<f64>,
 }
 
 impl FeatureMoments {
     /// No rows yet, of `d` features each.
     pub fn new(d: usize) -> Self {
-        Self { n: 0, mean: DVector::zeros(d), scatter: DMatrix::zeros(d, d) }
+        Self { n: 0, mean: vec![0.0; d], scatter: vec![0.0; d * d] }
     }
 
     /// Number of features in a row, `d`.
@@ -107,13 +107,13 @@ impl FeatureMoments {
         let mut n = [count(self.n)];
         group.broadcast(from, &mut n)?;
         self.n = n[0] as u64;
-        group.broadcast(from, self.mean.as_mut_slice())?;
-        group.broadcast(from, self.scatter.as_mut_slice())
+        group.broadcast(from, &mut self.mean)?;
+        group.broadcast(from, &mut self.scatter)
     }
 
     /// Mean of the rows, `[d]`; zero before the first.
     pub fn mean(&self) -> &[f64] {
-        self.mean.as_slice()
+        &self.mean
     }
 
     /// Unbiased covariance of the rows, `[d, d]`: `Σ (x − mean)(x − mean)ᵀ / (n − 1)`.
@@ -152,8 +152,8 @@ impl FeatureMoments {
                 format!("{} values, but {d} features need {d} x {d}", covariance.len()),
             ));
         }
-        let scatter = DMatrix::from_vec(d, d, covariance) * count(n - 1);
-        Ok(Self { n, mean: DVector::from_vec(mean), scatter })
+        let scatter = covariance.into_iter().map(|s| s * count(n - 1)).collect();
+        Ok(Self { n, mean, scatter })
     }
 
     /// Number of rows, mean `[d]` and unbiased covariance `[d, d]`.
@@ -163,19 +163,26 @@ impl FeatureMoments {
     /// [`Error::Config`] with fewer than two rows, which have no covariance.
     pub fn into_parts(self) -> Result<(u64, Vec<f64>, Vec<f64>)> {
         let covariance = self.covariance()?;
-        Ok((self.n, self.mean.data.into(), covariance))
+        Ok((self.n, self.mean, covariance))
     }
 
     /// Moments of one block of whole rows about its own mean.
     fn of_block(rows: &[f32], d: usize) -> Self {
         let n = rows.len() / d;
-        // nalgebra is column-major: a row of features becomes a column.
-        let mut x = DMatrix::from_iterator(d, n, rows.iter().copied().map(f64::from));
-        let mean = x.column_mean();
-        for mut column in x.column_iter_mut() {
-            column -= &mean;
+        let mut x: Vec<f64> = rows.iter().copied().map(f64::from).collect();
+        let mut mean = vec![0.0; d];
+        for row in x.chunks_exact(d) {
+            mean.iter_mut().zip(row).for_each(|(mean, x)| *mean += x);
         }
-        let scatter = &x * x.transpose();
+        for mean in &mut mean {
+            *mean /= count(n as u64);
+        }
+        for row in x.chunks_exact_mut(d) {
+            row.iter_mut().zip(&mean).for_each(|(x, mean)| *x -= mean);
+        }
+        let mut scatter = vec![0.0; d * d];
+        let x = Mat::new(&x, n, d, d);
+        gemm(x.t(), x, &mut scatter, d, false);
         Self { n: n as u64, mean, scatter }
     }
 
@@ -185,10 +192,16 @@ impl FeatureMoments {
             return;
         }
         let (na, nb) = (count(self.n), count(other.n));
-        let delta = &other.mean - &self.mean;
-        self.mean.axpy(nb / (na + nb), &delta, 1.0);
-        self.scatter += &other.scatter;
-        self.scatter.ger(na * nb / (na + nb), &delta, &delta, 1.0);
+        let (share, weight) = (nb / (na + nb), na * nb / (na + nb));
+        let d = self.dim();
+        let delta: Vec<f64> = other.mean.iter().zip(&self.mean).map(|(b, a)| b - a).collect();
+        self.mean.iter_mut().zip(&delta).for_each(|(mean, delta)| *mean += share * delta);
+        for (i, delta_i) in delta.iter().enumerate() {
+            let (row, other) = (&mut self.scatter[i * d..][..d], &other.scatter[i * d..][..d]);
+            for ((s, other), delta_j) in row.iter_mut().zip(other).zip(&delta) {
+                *s += other + weight * (delta_i * delta_j);
+            }
+        }
         self.n += other.n;
     }
 }

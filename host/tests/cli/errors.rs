@@ -17,26 +17,19 @@ fn said(command: &str, dir: &Path) {
     for line in cases.lines().filter(|line| line.starts_with("$ ")) {
         let args = words(line.strip_prefix("$ fmq ").expect(line));
         assert_eq!(args[0], command);
-        let (code, error) = refusal(dir, &args);
-        said.push_str(line);
-        said.push('\n');
-        if code == 1 {
-            said.push_str(&error);
-        } else {
-            said.push_str(error.split("\n\n").next().unwrap());
-            said.push_str(&format_code(code));
-        }
+        let shown = match refusal(dir, &args) {
+            (1, error) => error,
+            (code, usage) => {
+                format!("{}\n[exit code {code}]\n", usage.split("\n\n").next().unwrap())
+            }
+        };
+        said.extend([line, "\n", &shown]);
     }
     let mut settings = insta::Settings::new();
     settings.set_snapshot_path("errors");
     settings.set_prepend_module_to_snapshot(false);
     settings.set_omit_expression(true);
     settings.bind(|| insta::assert_snapshot!(command, said));
-}
-
-/// How a snapshot tells an exit code.
-fn format_code(code: i32) -> String {
-    format!("\n[exit code {code}]\n")
 }
 
 /// The words of a command line, without its single quotes.
