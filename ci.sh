@@ -101,6 +101,8 @@ core() {
     done
     tests -p quant-core
     tests -p quant-core --features alloc,capi --lib capi
+    step cargo run --locked -p quant-core --features alloc --example pack_tensor
+    step cargo run --locked -p quant-core --features std --example draw -- host/assets/mnist-micro-tuned-2.fmq 7
     note_lacking avx2 avx512vbmi
 
     # The header for C is what the functions are.
@@ -165,10 +167,16 @@ chip() {
 }
 
 workspace() {
+    local example
     tests --workspace
     note_lacking avx512vnni
+    [[ $OSTYPE != msys && $OSTYPE != cygwin ]] || not_run "the tests of the command line (need Unix)"
     [[ -d ${FMQ_REFERENCE-../shared/reference} ]] ||
         not_run "the reference beyond the committed selection (needs FMQ_REFERENCE)"
+    # The examples, which `cargo test` has built.
+    for example in train_ten_steps distance_of_two_sets; do
+        step "${CARGO_TARGET_DIR:-target}/debug/examples/$example"
+    done
     # Each bench once, untimed: criterion does so when `cargo test` runs it.
     tests -p fmq-benches --benches
     if has "${FMQ_CHROMIUM:-chromium}" || has chromium-browser || has google-chrome; then

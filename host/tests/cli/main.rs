@@ -1,7 +1,8 @@
 //! The command line as users and scripts call it: real runs of the binary.
 //!
-//! Compiled as a test of the package `fmq`, which alone is told where its binary lies.
+//! They send signals and make links and sockets, so they need Unix.
 
+#![cfg(unix)]
 #![allow(
     clippy::cast_possible_truncation,
     clippy::cast_precision_loss,
