@@ -13,17 +13,17 @@ use super::*;
 fn said(command: &str, dir: &Path) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/suites/cli/errors");
     let cases = fs::read_to_string(folder.join(format!("{command}.snap"))).unwrap();
-    let mut said = String::new();
-    for line in cases.lines().filter(|line| line.starts_with("$ ")) {
+    let said = |line: &str| {
         let args = words(line.strip_prefix("$ fmq ").expect(line));
         assert_eq!(args[0], command);
-        said += &match refusal(dir, &args) {
+        match refusal(dir, &args) {
             (1, error) => format!("{line}\n{error}"),
             (code, usage) => {
                 format!("{line}\n{}\n[exit code {code}]\n", usage.split("\n\n").next().unwrap())
             }
-        };
-    }
+        }
+    };
+    let said: String = cases.lines().filter(|line| line.starts_with("$ ")).map(said).collect();
     let mut settings = insta::Settings::new();
     settings.set_snapshot_path("errors");
     settings.set_prepend_module_to_snapshot(false);
