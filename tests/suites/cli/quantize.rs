@@ -259,7 +259,7 @@ fn a_torch_file_has_raw_weights_and_average_quantized() {
     for raw_weights in [false, true] {
         let flags: &[&str] = if raw_weights { &["--raw-weights"] } else { &[] };
         ok(dir, &[&["quantize", input, "-o", "q.safetensors"], &base[..], flags].concat());
-        let dense = values(&dir.join("q.fmq"), true);
+        let dense = values(&dir.join("q.safetensors"), true);
         let (was, is) = (values(&data, raw_weights), values(&dir.join("q.pth"), raw_weights));
         for ((name, was), (_, is)) in was.iter().zip(&is) {
             if name.starts_with("conv.") {
