@@ -40,9 +40,9 @@ pub struct Likelihood {
     pub divergence: Divergence,
 }
 
-/// The source and the log-likelihood of data.
+/// Log-likelihoods of data under the net's flow, and the noise that the data come from.
 #[derive(Clone, Debug)]
-pub struct Estimate {
+pub struct LogLikelihood {
     /// The source of each row, in the shape of the data.
     pub x0: Tensor,
     /// `log p1(x1)` in nats, `[n]`.
@@ -56,7 +56,7 @@ impl Likelihood {
     ///
     /// # Errors
     /// As [`Likelihood::run_from`].
-    pub fn run(&self, v: &mut dyn Velocity, x1: &Tensor) -> Result<Estimate> {
+    pub fn run(&self, v: &mut dyn Velocity, x1: &Tensor) -> Result<LogLikelihood> {
         self.run_from(v, x1, standard_normal)
     }
 
@@ -76,7 +76,7 @@ impl Likelihood {
         v: &mut dyn Velocity,
         x1: &Tensor,
         base: impl FnOnce(&Tensor) -> Result<Tensor>,
-    ) -> Result<Estimate> {
+    ) -> Result<LogLikelihood> {
         if self.grid.first() != Some(&1.0) || self.grid.last() != Some(&0.0) {
             return Err(Error::Config("a likelihood's times must lead from 1 to 0".into()));
         }
@@ -94,7 +94,7 @@ impl Likelihood {
         let trace = solve(self.method, &mut field, &start, &self.grid, &options, |x| end = x)?;
         let x0 = end.narrow(0, 0, size)?.reshape(x1.shape())?;
         let log_p = (base(&x0)? + end.narrow(0, size, n)?)?;
-        Ok(Estimate { x0, log_p, trace })
+        Ok(LogLikelihood { x0, log_p, trace })
     }
 }
 

@@ -142,7 +142,7 @@ impl BatchSampler {
     /// # Shapes: `x`, result: `[n, c, h, w]`; `label: [n]`
     ///
     /// # Errors
-    /// As [`UNet::forward`].
+    /// States, labels or a time that do not fit the net, an allocation that fails on the device.
     pub fn velocity(
         &self,
         net: &UNet,

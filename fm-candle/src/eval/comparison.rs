@@ -6,13 +6,13 @@ use super::bounds::{Bounds, Lipschitz, Trajectories};
 use super::divergence::divergence;
 use super::inversion::Inversion;
 use super::latent::Latent;
-use super::real_images::{Encoding, RealImageScores, RealImages};
+use super::real_images::{EncodedImages, RealImageScores, RealImages};
 use super::velocity::{self, VelocityMatch};
 use crate::error::{Error, Result};
 use crate::model::UNet;
 use crate::sample::BatchSampler;
 
-/// What nets are compared on.
+/// Real images, start noise and classes on which a quantized net is compared with full precision.
 pub struct ComparisonInputs<'a> {
     /// Images whose latents, noise and velocities are compared.
     pub real: RealImages<'a>,
@@ -28,7 +28,7 @@ pub struct ComparisonInputs<'a> {
 pub struct FullPrecision<'a> {
     inputs: ComparisonInputs<'a>,
     net: &'a UNet,
-    encoding: Encoding,
+    encoding: EncodedImages,
     /// At t = 0.
     velocity: Tensor,
     /// `[times, n, c, h, w]`.
@@ -50,7 +50,8 @@ pub struct Comparison {
     pub latent: Latent,
     /// Its noise of the real images, where that is sought.
     pub inversion: Option<Inversion>,
-    /// How far its trajectories are from those of full precision, at each time of the sampler.
+    /// Root mean square distance of its trajectories' states to those of full precision, at each time of
+    /// the sampler ([`divergence`]), in units of pixels from -1 to 1.
     pub divergence: Vec<f64>,
     /// The error of their ends, and its bounds.
     pub bounds: Bounds,

@@ -1,4 +1,5 @@
-//! How far two nets' trajectories from the same noise are apart, over time.
+//! Divergence of trajectories: root mean square distance of two nets' states from the same noise, at each
+//! time of the sampler.
 
 use candle_core::{DType, Tensor};
 

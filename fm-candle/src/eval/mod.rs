@@ -1,4 +1,5 @@
-//! What quantization does to a net, beyond the error of its weights.
+//! Measures of a quantized net beside its full-precision self: samples, velocities, latents, trajectories,
+//! bounds of the error.
 //!
 //! | module | idea |
 //! |---|---|

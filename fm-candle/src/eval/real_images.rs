@@ -25,8 +25,9 @@ struct Inverted<'a> {
     sampler: &'a BatchSampler,
 }
 
-/// What a net makes of the images, for others to be compared with.
-pub struct Encoding {
+/// Principal components of a net's latents of real images, and their noise under its ODE run backward;
+/// measures of other nets refer to those of full precision.
+pub struct EncodedImages {
     /// The principal components of its latents.
     pub components: Components,
     /// The noise of the images, `[n, c, h, w]`, where it was sought.
@@ -82,8 +83,8 @@ impl<'a> RealImages<'a> {
     pub fn measure(
         &self,
         net: &UNet,
-        full: Option<&Encoding>,
-    ) -> Result<(RealImageScores, Encoding)> {
+        full: Option<&EncodedImages>,
+    ) -> Result<(RealImageScores, EncodedImages)> {
         let latents = Latents::of(net, &self.shown)?;
         let components = latents.principal()?;
         let common = full.map_or(&components, |full| &full.components);
@@ -99,7 +100,7 @@ impl<'a> RealImages<'a> {
             None => (None, None),
         };
         let scores = RealImageScores { latent, variances_common, inversion };
-        Ok((scores, Encoding { components, x0 }))
+        Ok((scores, EncodedImages { components, x0 }))
     }
 }
 

@@ -14,7 +14,7 @@ const IMAGES: usize = 64;
 /// # Shapes: `images: [n, c, h, w]`, result `[min(n, 64), c, h, w]`
 ///
 /// # Errors
-/// As [`UNet::forward`].
+/// Images that do not fit the net, an allocation that fails on the device.
 pub fn at_start(net: &UNet, images: &Tensor) -> Result<Tensor> {
     let x = images.narrow(0, 0, IMAGES.min(images.dim(0)?))?;
     let t = Tensor::zeros(x.dim(0)?, DType::F32, x.device())?;
