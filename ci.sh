@@ -178,7 +178,7 @@ workspace() {
         step "${CARGO_TARGET_DIR:-target}/debug/examples/$example"
     done
     # Each bench once, untimed: criterion does so when `cargo test` runs it.
-    tests -p fmq-benches --benches
+    tests --workspace --bench '*'
     if has "${FMQ_CHROMIUM:-chromium}" || has chromium-browser || has google-chrome; then
         tests --workspace --test cli -- --ignored report::
     fi
