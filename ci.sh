@@ -167,7 +167,7 @@ chip() {
 }
 
 workspace() {
-    local example
+    local example suite benches=()
     tests --workspace
     note_lacking avx512vnni
     [[ $OSTYPE != msys && $OSTYPE != cygwin ]] || not_run "the tests of the command line (need Unix)"
@@ -178,7 +178,10 @@ workspace() {
         step "${CARGO_TARGET_DIR:-target}/debug/examples/$example"
     done
     # Each bench once, untimed: criterion does so when `cargo test` runs it.
-    tests --workspace --bench '*'
+    for suite in benches/suites/*.rs; do
+        [[ $suite == */cuda.rs ]] || benches+=(--bench "$(basename "$suite" .rs)")
+    done
+    tests --workspace "${benches[@]}"
     if has "${FMQ_CHROMIUM:-chromium}" || has chromium-browser || has google-chrome; then
         tests --workspace --test cli -- --ignored report::
     fi

@@ -20,8 +20,10 @@ fn main() -> Result<()> {
         |scheme| quantize_tensor(&weights, &[4, 64], &QuantizeOptions::new(scheme, Bits::new(2)?));
     let tensors = schemes.map(quantize);
 
-    let head =
-        Head { names: schemes.iter().map(|scheme| scheme.name()).collect(), ..Head::default() };
+    let head = Head {
+        names: Some(schemes.iter().map(|scheme| scheme.name()).collect()),
+        ..Head::default()
+    };
     let mut writer = Writer::new(Vec::new(), &head)?;
     for tensor in tensors {
         writer.quantized(&tensor?)?;

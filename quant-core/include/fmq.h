@@ -71,6 +71,8 @@ enum fmq_status
   FMQ_STATUS_NO_GOLDEN = -13,
   // The file holds no scales to compute in integers with.
   FMQ_STATUS_NO_SCALES = -14,
+  // The file's self-test is of another version of the arithmetic: it says nothing of the device.
+  FMQ_STATUS_NOT_COMPARABLE = -15,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L

@@ -192,8 +192,8 @@ impl fmt::Display for Error {
                 write!(f, "first bytes {found:02x?}: must be {expected:02x?}")
             }
             Self::UnsupportedVersion { found, supported } => {
-                let ((a, b), (major, minor)) = (found, supported);
-                write!(f, "format version {a}.{b}: must be {major}.{minor} or a later {major}.x")
+                let ((a, b), (major, _)) = (found, supported);
+                write!(f, "format version {a}.{b}: must be {major}.x")
             }
             Self::UnknownFeatures { bits } => {
                 write!(f, "unknown feature bits {bits:#x}: must be none")

@@ -14,7 +14,7 @@
 //! let weights = [0.5, -1.0, 0.5, 2.0, -1.0, -1.0, 2.0, 0.5];
 //! let options = QuantizeOptions::new(Scheme::EqualMass, Bits::new(2)?);
 //! let quantized = quantize_tensor(&weights, &[8], &options)?;
-//! let head = Head { names: vec!["out.bias"], ..Head::default() };
+//! let head = Head { names: Some(vec!["out.bias"]), ..Head::default() };
 //! let mut writer = Writer::new(Vec::new(), &head)?;
 //! writer.quantized(&quantized)?;
 //! let file = writer.into_file()?;

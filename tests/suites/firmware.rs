@@ -19,11 +19,13 @@ use std::time::Instant;
 use candle_core::{Device, Tensor};
 use fm_candle::checkpoint;
 use fm_candle::model::{StateDict, UNet, config};
-use fm_candle::quantize::{Calibration, PackedNet, TensorPolicy, calibrate, quantize_to_file};
+use fm_candle::quantize::{
+    Calibration, PackedNet, SelfTestForm, TensorPolicy, calibrate, quantize_to_file,
+};
 use fm_candle::sample::BatchSampler;
 use fm_candle::solver::{self, Method, uniform_grid};
 use fmq_tests::width;
-use quant_core::format::{Model, SectionKind, SelfTestVector, fill_section};
+use quant_core::format::{Model, SectionKind, SelfTestVector, with_section};
 use quant_core::infer::{self, Plan, Precision, Settings};
 use quant_core::quantize::{Granularity, QuantizeOptions};
 use quant_core::scheme::Scheme;
@@ -64,15 +66,19 @@ fn firmware(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("firmware").join(path)
 }
 
-/// The embedded net, packed with a self-test vector and calibrated.
+/// The embedded net, packed with a self-test and calibrated.
 fn pack(dir: &Path, bits: u8) -> PathBuf {
+    pack_with(dir, bits, SelfTestForm::Checksum)
+}
+
+fn pack_with(dir: &Path, bits: u8, form: SelfTestForm) -> PathBuf {
     let net = Path::new(env!("CARGO_MANIFEST_DIR")).join("../host/assets/mnist-micro.safetensors");
     let net = checkpoint::load(&net, false).unwrap();
     let config = config::from_json(net.net().unwrap()).unwrap();
     let options = QuantizeOptions::new(Scheme::LloydMax, width(bits));
     let options = QuantizeOptions { granularity: Granularity::Auto, ..options };
     let all: Vec<usize> = (0..net.tensors.len()).collect();
-    let packed = Some(PackedNet { config: &config, self_test: true });
+    let packed = Some(PackedNet { config: &config, self_test: Some(form) });
     let path = dir.join(format!("micro-{bits}bit.fmq"));
     let policy = |_: &str, _: &[usize]| TensorPolicy::Quantize(options);
     quantize_to_file(&path, &net.tensors[..], &all, packed, policy, |_, _| Ok(())).unwrap();
@@ -326,20 +332,29 @@ fn a_damaged_model_is_refused() {
 #[ignore = "needs QEMU and the firmware"]
 fn a_failed_self_test_is_said() {
     let dir = tempfile::tempdir().unwrap();
-    let path = pack(dir.path(), 2);
-    let mut file = std::fs::read(&path).unwrap();
-    let model = Model::parse(&file).unwrap();
-    let vector = model.self_test_vector().unwrap();
-    let mut velocity: Vec<f32> = vector.velocity().collect();
-    velocity[700] += 0.01;
-    let input = (vector.seed, vector.t, vector.label);
-    let section = SelfTestVector::emit(input, vector.tolerance, vector.size, &velocity).unwrap();
-    let head = u32::from_le_bytes(file[24..28].try_into().unwrap()) as usize;
-    fill_section(&mut file[..head], SectionKind::SELF_TEST, &section).unwrap();
-    std::fs::write(&path, &file).unwrap();
-    let said = run(RUST, MACHINES[0], &path, "3 42 1");
-    assert_eq!(said.code, Some(1), "{}", said.text);
-    assert!(said.text.contains("700"), "{}", said.text);
+    for form in [SelfTestForm::Vector, SelfTestForm::Checksum] {
+        let path = pack_with(dir.path(), 2, form);
+        let file = std::fs::read(&path).unwrap();
+        let model = Model::parse(&file).unwrap();
+        let (kind, section, why) = match (model.self_test_vector(), model.self_test_checksum()) {
+            (Some(&SelfTestVector { input, tolerance, size, .. }), _) => {
+                let mut velocity: Vec<f32> = model.self_test_vector().unwrap().velocity().collect();
+                velocity[700] += 0.01;
+                let section = SelfTestVector::emit(input, tolerance, size, &velocity).unwrap();
+                (SectionKind::SELF_TEST, section, "700")
+            }
+            (None, checksum) => {
+                let mut section = checksum.unwrap().emit().to_vec();
+                section[16] ^= 1;
+                section[20] ^= 1;
+                (SectionKind::SELF_TEST_CHECKSUM, section, "self-test velocity: checksum")
+            }
+        };
+        std::fs::write(&path, with_section(&file, kind, &section).unwrap()).unwrap();
+        let said = run(RUST, MACHINES[0], &path, "3 42 1");
+        assert_eq!(said.code, Some(1), "{}", said.text);
+        assert!(said.text.contains(why), "{}", said.text);
+    }
 }
 
 #[test]

@@ -17,9 +17,10 @@ use fm_candle::quantize::{Calibration, calibrate};
 use fmq_tests::width;
 use quant_core::bits::Bits;
 use quant_core::format::{
-    Dense, Encoding, Head, MemoryPlan, Model, SectionKind, SelfTestVector, Writer, fill_section,
+    Dense, Encoding, Head, MemoryPlan, Model, SectionKind, SelfTestChecksum, SelfTestInput,
+    SelfTestVector, Writer, fill_section,
 };
-use quant_core::infer::{Input, Plan, Precision, Settings};
+use quant_core::infer::{ARITHMETIC, Input, Plan, Precision, SelfTest, Settings};
 use quant_core::matrix::{QuantLayout, RowScale};
 use quant_core::net::UNetConfig;
 use quant_core::noise::Stream;
@@ -41,8 +42,13 @@ fn describe(model: &Model<'_>) -> String {
     }
     if let Some(vector) = model.self_test_vector() {
         let sum = fingerprint(vector.velocity());
-        writeln!(text, "golden {} {} {:?} {sum:016x}", vector.seed, vector.t, vector.label)
-            .unwrap();
+        let SelfTestInput { seed, t, label } = vector.input;
+        writeln!(text, "golden {seed} {t} {label:?} {sum:016x}").unwrap();
+    }
+    if let Some(checksum) = model.self_test_checksum() {
+        let SelfTestChecksum { arithmetic, float, integer, .. } = checksum;
+        let integer = integer.unwrap_or(0);
+        writeln!(text, "checksum {arithmetic} {float:08x} {integer:08x}").unwrap();
     }
     for tensor in model.tensors() {
         let form = match tensor.encoding() {
@@ -86,23 +92,35 @@ fn files_of_every_version_read_as_they_were_written() {
             let expected = fs::read_to_string(path.with_extension("txt")).unwrap();
             let model = Model::parse(&file).unwrap();
             assert_eq!(describe(&model), expected, "{}", path.display());
-            if model.self_test_vector().is_some() && model.net().is_some() {
+            if model.has_self_test() && model.net().is_some() {
                 let plan = Plan::new(&model).unwrap();
                 let mut arena = vec![0.0; Settings::default().arena_len(&plan, &model)];
                 // What another engine may be off by is not asked: the same bits.
-                assert_eq!(plan.self_test(&model, &mut arena), Ok(Some(0.0)), "{}", path.display());
+                assert_eq!(
+                    plan.self_test(&model, &mut arena),
+                    Ok(SelfTest::Passed { off: 0.0 }),
+                    "{}",
+                    path.display()
+                );
             }
             if let Some(activations) = model.activations() {
                 let plan = Plan::with_precision(&model, Precision::Integer).unwrap();
                 let mut arena = vec![0.0; Settings::default().arena_len(&plan, &model)];
-                let off = activations.self_test_error();
-                assert_eq!(plan.self_test(&model, &mut arena), Ok(Some(off)), "{}", path.display());
+                // A checksum goes before the vector.
+                let bits = model.self_test_checksum().is_some();
+                let off = if bits { 0.0 } else { activations.self_test_error() };
+                assert_eq!(
+                    plan.self_test(&model, &mut arena),
+                    Ok(SelfTest::Passed { off }),
+                    "{}",
+                    path.display()
+                );
                 integers += 1;
             }
             count += 1;
         }
     }
-    assert!(count >= 6 && integers >= 1, "{count} golden files, {integers} in integers");
+    assert!(count >= 10 && integers >= 2, "{count} golden files, {integers} in integers");
 }
 
 /// Weights that no later change of a library will draw differently.
@@ -134,10 +152,12 @@ fn everything() -> Vec<u8> {
         (0..plans.len()).map(|i| format!("{}.{}.{i}", plans[i].scheme, plans[i].rate)).collect();
     let mut names: Vec<&str> = names.iter().map(String::as_str).collect();
     names.extend(["f32", "i64", "empty"]);
-    let vector = SelfTestVector::emit((3, 0.25, Some(7)), 1e-4, (2, 2), &weights(12)).unwrap();
+    let input = SelfTestInput { seed: 3, t: 0.25, label: Some(7) };
+    let vector = SelfTestVector::emit(input, 1e-4, (2, 2), &weights(12)).unwrap();
     let sections =
         vec![(SectionKind::SELF_TEST, &vector[..]), (SectionKind(1000), b"of a later version")];
-    let mut writer = Writer::new(Vec::new(), &Head { net: None, names, sections }).unwrap();
+    let mut writer =
+        Writer::new(Vec::new(), &Head { net: None, names: Some(names), sections }).unwrap();
     for options in &plans {
         let tensor = quantize_tensor(&weights(5 * 37), &[5, 37], options).unwrap();
         writer.quantized(&tensor).unwrap();
@@ -149,7 +169,7 @@ fn everything() -> Vec<u8> {
 }
 
 /// A net of patches with all that a device reads.
-fn net() -> Vec<u8> {
+fn net(embedding_rank: Option<usize>) -> Vec<u8> {
     let net = UNetConfig {
         in_channels: 1,
         model_channels: 32,
@@ -164,17 +184,23 @@ fn net() -> Vec<u8> {
         use_new_attention_order: true,
         image_size: Some(8),
         patch: 2,
+        embedding_rank,
         ..UNetConfig::default()
     };
     let shapes = net.shapes();
-    let names: Vec<String> = (0..shapes.len()).map(|i| format!("p{i}")).collect();
-    let vector =
-        |velocity: &[f32]| SelfTestVector::emit((5, 0.5, Some(1)), 1e-3, (8, 8), velocity).unwrap();
+    let input = SelfTestInput { seed: 5, t: 0.5, label: Some(1) };
+    let vector = |velocity: &[f32]| SelfTestVector::emit(input, 1e-3, (8, 8), velocity).unwrap();
+    let checksum =
+        |float| SelfTestChecksum { input, arithmetic: ARITHMETIC, float, integer: None }.emit();
     let plan = MemoryPlan { size: (8, 8), arena_bytes: 0, macs: 0 }.emit();
-    let empty = vector(&[0.0; 64]);
-    let sections = vec![(SectionKind::MEMORY_PLAN, &plan[..]), (SectionKind::SELF_TEST, &empty)];
-    let names = names.iter().map(String::as_str).collect();
-    let mut writer = Writer::new(Vec::new(), &Head { net: Some(&net), names, sections }).unwrap();
+    let (empty, unknown) = (vector(&[0.0; 64]), checksum(0));
+    let sections = vec![
+        (SectionKind::MEMORY_PLAN, &plan[..]),
+        (SectionKind::SELF_TEST, &empty),
+        (SectionKind::SELF_TEST_CHECKSUM, &unknown),
+    ];
+    let head = Head { net: Some(&net), names: None, sections };
+    let mut writer = Writer::new(Vec::new(), &head).unwrap();
     for shape in &shapes {
         let fan_in: usize = shape[1..].iter().product();
         let scale = 1.0 / f64::from(u32::try_from(fan_in).unwrap()).sqrt();
@@ -194,15 +220,18 @@ fn net() -> Vec<u8> {
     let plan = Plan::new(&model).unwrap();
     let (mut x, mut v) = (vec![0.0; 64], vec![0.0; 64]);
     quant_core::noise::fill_normal(5, 0, 0, &mut x);
-    let input = Input { x: &x, concat: &[], t: 0.5, label: Some(1) };
-    plan.velocity(&model, &input, &mut vec![0.0; plan.arena_len()], &mut v).unwrap();
+    let point = Input { x: &x, concat: &[], t: 0.5, label: Some(1) };
+    plan.velocity(&model, &point, &mut vec![0.0; plan.arena_len()], &mut v).unwrap();
+    let mut arena = vec![0.0; plan.arena_len() + 64];
+    let float = plan.velocity_checksum(&model, input, &mut arena).unwrap();
+    fill_section(&mut head, SectionKind::SELF_TEST_CHECKSUM, &checksum(float)).unwrap();
     fill_section(&mut head, SectionKind::MEMORY_PLAN, &plan.stored().emit()).unwrap();
     fill_section(&mut head, SectionKind::SELF_TEST, &vector(&v)).unwrap();
     file[..head.len()].copy_from_slice(&head);
     file
 }
 
-/// No tensors and no sections but that of the names.
+/// No tensors and no sections.
 fn nothing() -> Vec<u8> {
     Writer::new(Vec::new(), &Head::default()).unwrap().into_file().unwrap()
 }
@@ -212,10 +241,11 @@ fn nothing() -> Vec<u8> {
 fn write_golden_files() {
     let version = quant_core::format::VERSION;
     let by = Calibration { seed: 0, images: 2, steps: 4 };
-    let calibrated = calibrate(&net(), by, || {}).unwrap();
+    let calibrated = calibrate(&net(None), by, || {}).unwrap();
     for (name, file) in [
         ("everything", everything()),
-        ("net", net()),
+        ("net", net(None)),
+        ("projected", net(Some(6))),
         ("nothing", nothing()),
         ("calibrated", calibrated),
     ] {

@@ -9,14 +9,16 @@
 use candle_core::{Device, Tensor};
 use fm_candle::checkpoint;
 use fm_candle::model::{Mode, StateDict, UNet, UNetConfig};
-use fm_candle::quantize::{PackedNet, TensorPolicy, quantize_in_memory, quantize_to_file};
+use fm_candle::quantize::{
+    PackedNet, SelfTestForm, TensorPolicy, quantize_in_memory, quantize_to_file,
+};
 use fm_candle::sample::{BatchSampler, start_noise};
 use fm_candle::solver::{self, uniform_grid};
 use fmq_tests::nets::nets;
 use fmq_tests::{formula, formula_weights, width};
 use quant_core::Error;
-use quant_core::format::{Model, SectionKind, fill_section};
-use quant_core::infer::{self, ConvLayer, Input, Method, Plan, Settings};
+use quant_core::format::{Model, SectionKind, fill_section, with_section};
+use quant_core::infer::{self, ConvLayer, Input, Method, Plan, SelfTest, Settings};
 use quant_core::quantize::QuantizeOptions;
 use quant_core::scheme::Scheme;
 
@@ -203,7 +205,13 @@ fn what_makes_no_image_is_refused() {
 }
 
 #[test]
-fn a_file_with_a_self_test_vector_tests_its_device() {
+fn a_file_with_a_self_test_tests_its_device() {
+    for form in [SelfTestForm::Vector, SelfTestForm::Checksum] {
+        tests_its_device(form);
+    }
+}
+
+fn tests_its_device(form: SelfTestForm) {
     let config = UNetConfig::preset("mnist-micro").unwrap();
     let weights = formula_weights(&config, 3);
     let policy = |_: &str, _: &[usize]| {
@@ -212,7 +220,7 @@ fn a_file_with_a_self_test_vector_tests_its_device() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("net.fmq");
     let all: Vec<usize> = (0..weights.len()).collect();
-    let packed = PackedNet { config: &config, self_test: true };
+    let packed = PackedNet { config: &config, self_test: Some(form) };
     quantize_to_file(&path, &weights[..], &all, Some(packed), policy, |_, _| Ok(())).unwrap();
     let mut file = std::fs::read(&path).unwrap();
 
@@ -220,23 +228,43 @@ fn a_file_with_a_self_test_vector_tests_its_device() {
     let plan = Plan::new(&model).unwrap();
     assert_eq!(model.memory_plan(), Some(plan.stored()));
     let mut arena = vec![f32::NAN; Settings::default().arena_len(&plan, &model)];
-    assert_eq!(plan.self_test(&model, &mut arena), Ok(Some(0.0)), "the engine that wrote it");
+    assert_eq!(
+        plan.self_test(&model, &mut arena),
+        Ok(SelfTest::Passed { off: 0.0 }),
+        "its own engine"
+    );
     assert!(plan.self_test(&model, &mut arena[1..]).is_err());
 
-    // A wrong element, with right checksums.
-    let vector = model.sections().find(|(kind, _)| *kind == SectionKind::SELF_TEST).unwrap().1;
-    let mut wrong = vector.to_vec();
-    wrong[24 + 4 * 5 + 3] ^= 0x80;
+    // A wrong element or checksum, in a file whose own checksums are right.
+    let (kind, at) = match form {
+        SelfTestForm::Vector => (SectionKind::SELF_TEST, 24 + 4 * 5 + 3),
+        SelfTestForm::Checksum => (SectionKind::SELF_TEST_CHECKSUM, 16),
+    };
+    let mut section = model.sections().find(|(found, _)| *found == kind).unwrap().1.to_vec();
+    let other_arithmetic = (form == SelfTestForm::Checksum).then(|| {
+        let mut section = section.clone();
+        section[24] += 1;
+        with_section(&file, kind, &section).unwrap()
+    });
+    section[at] ^= 0x80;
     let head_len = file.len() - payload_len(&file);
     let (head, _) = file.split_at_mut(head_len);
-    fill_section(head, SectionKind::SELF_TEST, &wrong).unwrap();
+    fill_section(head, kind, &section).unwrap();
     let model = Model::parse(&file).unwrap();
-    assert_eq!(plan.self_test(&model, &mut arena), Err(Error::SelfTest { index: 5 }));
+    match (plan.self_test(&model, &mut arena), form) {
+        (Err(Error::SelfTest { index: 5 }), SelfTestForm::Vector)
+        | (Err(Error::Crc { what: "self-test velocity", .. }), SelfTestForm::Checksum) => {}
+        (other, _) => panic!("{other:?}"),
+    }
+    if let Some(file) = other_arithmetic {
+        let model = Model::parse(&file).unwrap();
+        assert_eq!(plan.self_test(&model, &mut arena), Ok(SelfTest::NotComparable));
+    }
 
     let (file, _) = quantize_in_memory(&weights, Some(&config), policy).unwrap();
     let model = Model::parse(&file).unwrap();
     assert_eq!(model.memory_plan(), Some(plan.stored()));
-    assert_eq!(plan.self_test(&model, &mut arena), Ok(None), "no pair, no test");
+    assert_eq!(plan.self_test(&model, &mut arena), Ok(SelfTest::Absent), "nothing to test by");
 }
 
 /// Bytes behind the head, whose length is at byte 24.

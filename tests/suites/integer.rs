@@ -13,13 +13,14 @@ use std::path::Path;
 use fm_candle::checkpoint;
 use fm_candle::model::{UNetConfig, config};
 use fm_candle::quantize::{
-    Calibration, PackedNet, TensorPolicy, calibrate, quantize_in_memory, quantize_to_file,
+    Calibration, PackedNet, SelfTestForm, TensorPolicy, calibrate, quantize_in_memory,
+    quantize_to_file,
 };
 use fmq_tests::nets::nets;
 use fmq_tests::{formula, formula_weights, width};
 use quant_core::Error;
 use quant_core::format::{Activations, Model, SectionKind, with_section};
-use quant_core::infer::{Input, Plan, Precision, Sampler, Settings};
+use quant_core::infer::{Input, Plan, Precision, Sampler, SelfTest, Settings};
 use quant_core::quantize::{Granularity, QuantizeOptions};
 use quant_core::scheme::Scheme;
 
@@ -30,7 +31,7 @@ fn values(seed: u64, len: usize) -> Vec<f32> {
 }
 
 /// The embedded net of a preset, packed and calibrated.
-fn embedded(preset: &str, bits: u8, self_test: bool) -> Vec<u8> {
+fn embedded(preset: &str, bits: u8, self_test: Option<SelfTestForm>) -> Vec<u8> {
     let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("../host/assets");
     let net = checkpoint::load(&assets.join(format!("{preset}.safetensors")), false).unwrap();
     let config = config::from_json(net.net().unwrap()).unwrap();
@@ -76,7 +77,7 @@ fn images_stay_those_of_floats() {
         ("mnist-micro", 8, 40.4),
         ("mnist-small", 4, 42.8),
     ] {
-        let file = embedded(preset, bits, false);
+        let file = embedded(preset, bits, None);
         let mut worst = f64::INFINITY;
         for label in [0, 3, 7] {
             let (floats, most) = draw(&file, Precision::Float, 42, label);
@@ -100,7 +101,7 @@ fn tuned_nets_of_few_bits_draw_the_digits_of_full_precision() {
     for (bits, least) in [(2, 22.0), (3, 28.0)] {
         let tuned = std::fs::read(assets.join(format!("mnist-micro-tuned-{bits}.fmq"))).unwrap();
         let tuned = calibrate(&tuned, BY, || {}).unwrap();
-        let plain = embedded("mnist-micro", bits, false);
+        let plain = embedded("mnist-micro", bits, None);
         let mut means = [0.0; 2];
         for label in 0..10 {
             let (floats, _) = draw(&full, Precision::Float, 42, label);
@@ -170,7 +171,7 @@ fn every_net_stays_close_to_its_floats() {
 
 #[test]
 fn calibrating_keeps_everything_else() {
-    let file = embedded("mnist-micro", 3, true);
+    let file = embedded("mnist-micro", 3, None);
     let again = calibrate(&file, BY, || {}).unwrap();
     assert!(again == file, "the same images give the same file");
     let model = Model::parse(&file).unwrap();
@@ -185,13 +186,13 @@ fn calibrating_keeps_everything_else() {
 
 #[test]
 fn a_device_is_right_only_with_the_very_same_numbers() {
-    let file = embedded("mnist-micro", 4, true);
+    let file = embedded("mnist-micro", 4, Some(SelfTestForm::Vector));
     let model = Model::parse(&file).unwrap();
     let plan = Plan::with_precision(&model, Precision::Integer).unwrap();
     let mut arena = vec![0.0; Settings::default().arena_len(&plan, &model)];
     let off = model.activations().unwrap().self_test_error();
     assert!(off > 0.0 && off < 0.2, "{off}");
-    assert_eq!(plan.self_test(&model, &mut arena), Ok(Some(off)));
+    assert_eq!(plan.self_test(&model, &mut arena), Ok(SelfTest::Passed { off }));
 
     let section =
         model.sections().find(|(kind, _)| *kind == SectionKind::ACTIVATION_SCALES).unwrap().1;
@@ -207,8 +208,26 @@ fn a_device_is_right_only_with_the_very_same_numbers() {
 }
 
 #[test]
+fn a_checksum_of_integers_is_of_its_file_alone() {
+    let file = embedded("mnist-micro", 3, Some(SelfTestForm::Checksum));
+    let model = Model::parse(&file).unwrap();
+    let checksum = model.self_test_checksum().unwrap();
+    assert!(checksum.integer.is_some_and(|integer| integer != checksum.float));
+    for (precision, at) in [(Precision::Float, 16), (Precision::Integer, 20)] {
+        let plan = Plan::with_precision(&model, precision).unwrap();
+        let mut arena = vec![0.0; Settings::default().arena_len(&plan, &model)];
+        assert_eq!(plan.self_test(&model, &mut arena), Ok(SelfTest::Passed { off: 0.0 }));
+        let mut section = checksum.emit();
+        section[at] ^= 1;
+        let file = with_section(&file, SectionKind::SELF_TEST_CHECKSUM, &section).unwrap();
+        let found = plan.self_test(&Model::parse(&file).unwrap(), &mut arena);
+        assert!(matches!(found, Err(Error::Crc { .. })), "{found:?}");
+    }
+}
+
+#[test]
 fn scales_that_do_not_fit_are_refused() {
-    let file = embedded("mnist-micro", 2, false);
+    let file = embedded("mnist-micro", 2, None);
     let section = SectionKind::ACTIVATION_SCALES;
     let few = with_section(&file, section, &Activations::emit(0.0, &[1.0, 2.0])).unwrap();
     let model = Model::parse(&few).unwrap();

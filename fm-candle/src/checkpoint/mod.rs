@@ -15,6 +15,7 @@ pub use file_weights::FileWeights;
 pub use identify::{identify, order};
 pub(crate) use metadata::METADATA_KEY;
 pub use metadata::NET_KEY;
+pub use packed::tensor_names;
 pub use source::{Choice, Fits, NetInfo, Source, TensorInfo};
 pub use store::FileKind;
 

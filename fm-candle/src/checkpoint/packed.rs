@@ -27,6 +27,20 @@ self_cell!(
     impl {Debug}
 );
 
+/// Names of a packed file's tensors: those that it stores, or its net's.
+///
+/// # Errors
+///
+/// What the file lacks.
+pub fn tensor_names(model: &Model<'_>) -> Result<Vec<String>, String> {
+    if model.tensors().all(|tensor| !tensor.name().is_empty()) {
+        return Ok(model.tensors().map(|tensor| tensor.name().to_string()).collect());
+    }
+    let net = model.net().ok_or("holds neither names nor a net that has them")?;
+    let shapes = UNet::shapes(net).map_err(|e| e.to_string())?;
+    Ok(shapes.into_iter().map(|(name, _)| name).collect())
+}
+
 /// An opened packed file.
 #[derive(Debug)]
 pub(super) struct PackedFile {
@@ -50,16 +64,7 @@ impl PackedFile {
         let model = &file.borrow_dependent().model;
         let net = model.net();
         net.map(config::check).transpose().map_err(|e| e.to_string())?;
-        let named = model.tensors().all(|tensor| !tensor.name().is_empty());
-        // A device needs no names; the net has them all.
-        let names = match net {
-            _ if named => model.tensors().map(|tensor| tensor.name().to_string()).collect(),
-            Some(net) => {
-                let shapes = UNet::shapes(net).map_err(|e| e.to_string())?;
-                shapes.into_iter().map(|(name, _)| name).collect::<Vec<_>>()
-            }
-            None => return Err("holds neither names nor a net that has them".into()),
-        };
+        let names = tensor_names(model)?;
         let metadata =
             net.map(|net| (NET_KEY.to_string(), config::to_json(net))).into_iter().collect();
         let entries = model.tensors().zip(names).map(|(tensor, name)| TensorEntry {

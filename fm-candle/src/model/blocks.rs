@@ -241,7 +241,7 @@ impl ResBlock {
             Embedding::Constant(weights.take(&name, &[1, width], init)?)
         } else {
             let name = format!("{prefix}.emb_layers.1");
-            Embedding::Linear(Linear::new(weights, &name, config.embedding(), width)?)
+            Embedding::Linear(Linear::new(weights, &name, config.projected_embedding(), width)?)
         };
         Ok(Self {
             in_norm,
@@ -261,7 +261,7 @@ impl ResBlock {
     }
 
     /// # Shapes
-    /// `x: [n, h, w, c]`, `embedding: [n, 4 model_channels]` after its SiLU, result
+    /// `x: [n, h, w, c]`, `embedding: [n, projected_embedding]` after its SiLU, result
     /// `[n, h', w', o]`.
     pub(super) fn forward(&self, x: &Tensor, embedding: &Tensor, mode: Mode<'_>) -> Result<Tensor> {
         let h = self.in_norm.forward(x, Activation::Silu)?;

@@ -3,12 +3,14 @@
 mod attention;
 mod blocks;
 pub mod config;
+mod low_rank;
 mod masks;
 mod recompute;
 mod stages;
 mod unet;
 mod weight_loader;
 
+pub use low_rank::{expand_embedding, project_embedding};
 pub use masks::{Masks, Mode};
 pub use quant_core::net::UNetConfig;
 pub use recompute::BlockInputs;

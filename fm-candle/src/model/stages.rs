@@ -11,7 +11,7 @@ use crate::ops;
 /// The maps between two stages.
 #[derive(Clone)]
 pub struct StageState {
-    /// `[n, 4 model_channels]`, after its SiLU.
+    /// `[n, projected_embedding]`, after its SiLU.
     embedding: Tensor,
     /// Result of the last block, `[n, h, w, c]`; of the output head, the velocity.
     h: Tensor,
@@ -34,7 +34,7 @@ impl StageState {
 
 /// Prefixes of the parameters of each stage in order; those of the first are the embeddings'.
 pub fn stage_prefixes(config: &UNetConfig) -> Vec<Vec<String>> {
-    let embeddings = ["time_embed.", "label_emb."].map(String::from);
+    let embeddings = ["time_embed.", "label_emb.", "emb_projection."].map(String::from);
     let blocks = config.blocks().map(|block| vec![format!("{block}.")]);
     [embeddings.to_vec()].into_iter().chain(blocks).chain([vec!["out.".to_string()]]).collect()
 }

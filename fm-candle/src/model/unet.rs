@@ -79,7 +79,7 @@ impl UNetModules {
     }
 
     /// # Shapes
-    /// `x: [n, h, w, c]`, `embedding: [n, 4 model_channels]` after its SiLU, result
+    /// `x: [n, h, w, c]`, `embedding: [n, projected_embedding]` after its SiLU, result
     /// `[n, h', w', o]`.
     pub(super) fn forward(&self, x: &Tensor, embedding: &Tensor, mode: Mode<'_>) -> Result<Tensor> {
         self.0.iter().try_fold(x.clone(), |x, module| module.forward(&x, embedding, mode))
@@ -91,6 +91,7 @@ pub struct UNet {
     config: UNetConfig,
     time_embed: Option<(Linear, Linear)>,
     label_emb: Option<Tensor>,
+    projection: Option<Linear>,
     pub(super) input_blocks: Vec<UNetModules>,
     pub(super) middle_block: UNetModules,
     pub(super) output_blocks: Vec<UNetModules>,
@@ -119,6 +120,10 @@ impl UNet {
             )?),
             None => None,
         };
+        let projection = config
+            .embedding_rank
+            .map(|rank| Linear::new(weights, "emb_projection", embedding, rank))
+            .transpose()?;
 
         let (mut input_blocks, mut middle_block, mut output_blocks) =
             (Vec::new(), UNetModules(Vec::new()), Vec::new());
@@ -137,7 +142,16 @@ impl UNet {
             Convolution::zero(weights, "out.2", width, velocity, 3)?,
         );
         let config = config.clone();
-        Ok(Self { config, time_embed, label_emb, input_blocks, middle_block, output_blocks, out })
+        Ok(Self {
+            config,
+            time_embed,
+            label_emb,
+            projection,
+            input_blocks,
+            middle_block,
+            output_blocks,
+            out,
+        })
     }
 
     /// Names and shapes of the parameters in state-dict order.
@@ -261,7 +275,8 @@ impl UNet {
         Ok(Tensor::cat(&parts, 1)?)
     }
 
-    /// `SiLU(time_mlp(t) + label_row)`, the form in which every block uses it: `[n, 4m]`.
+    /// `SiLU(time_mlp(t) + label_row)`, or its projection, the form in which every block uses it:
+    /// `[n, projected_embedding]`.
     pub(super) fn embedding(
         &self,
         x: &Tensor,
@@ -299,7 +314,11 @@ impl UNet {
         } else if label.is_some() {
             return Err(Error::Config("the net has no classes, but labels were given".into()));
         }
-        Ok(embedding.silu()?)
+        let embedding = embedding.silu()?;
+        match &self.projection {
+            Some(projection) => projection.forward(&embedding),
+            None => Ok(embedding),
+        }
     }
 }
 

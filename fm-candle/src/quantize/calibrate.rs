@@ -1,6 +1,8 @@
 //! The activation scales of a packed file: how far the bytes of each feature map reach.
 
-use quant_core::format::{Activations, Model, SectionKind, with_section};
+use quant_core::format::{
+    Activations, Model, SectionKind, SelfTestChecksum, SelfTestVector, with_section,
+};
 use quant_core::infer::{Input, Plan, Precision};
 use quant_core::noise;
 
@@ -25,8 +27,8 @@ pub struct Calibration {
 /// Images are drawn in floats, and each map gets the range whose bytes err the least in the mean square,
 /// with what lies beyond it clipped.
 ///
-/// The velocity of the file's self-test vector, if it has one, is computed in integers too, and the file says
-/// how far off its worst element is. `drawn` is told after each image.
+/// The velocity of the file's self-test, if it has one, is computed in integers too: the file says how far off
+/// a vector's worst element is, and the checksum of these integers. `drawn` is told after each image.
 ///
 /// # Errors
 /// [`Error::Config`] for no images or no steps, for images that cannot be drawn from noise alone, and for
@@ -71,20 +73,34 @@ pub fn calibrate(file: &[u8], by: Calibration, mut drawn: impl FnMut()) -> Resul
     let ranges: Vec<f32> = maps.iter().enumerate().map(range).collect::<Result<_>>()?;
     let kind = SectionKind::ACTIVATION_SCALES;
     let calibrated = with_section(file, kind, &Activations::emit(0.0, &ranges))?;
-    let off = self_test_error(&Model::parse(&calibrated)?)?;
-    Ok(with_section(file, kind, &Activations::emit(off, &ranges))?)
+    let model = Model::parse(&calibrated)?;
+    if !model.has_self_test() {
+        return Ok(calibrated);
+    }
+    let plan = Plan::with_precision(&model, Precision::Integer)?;
+    let mut tested = calibrated.clone();
+    if let Some(vector) = model.self_test_vector() {
+        let off = self_test_error(&model, &plan, vector)?;
+        tested = with_section(&tested, kind, &Activations::emit(off, &ranges))?;
+    }
+    if let Some(checksum) = model.self_test_checksum() {
+        let mut arena = vec![0.0; plan.arena_len() + x.len()];
+        let integer = Some(plan.velocity_checksum(&model, checksum.input, &mut arena)?);
+        let section = SelfTestChecksum { integer, ..checksum }.emit();
+        tested = with_section(&tested, SectionKind::SELF_TEST_CHECKSUM, &section)?;
+    }
+    Ok(tested)
 }
 
-/// Greatest error of an element of the self-test velocity in integers; 0 without a self-test vector.
-fn self_test_error(model: &Model<'_>) -> Result<f32> {
-    let (Some(vector), Some(net)) = (model.self_test_vector(), model.net()) else { return Ok(0.0) };
-    let plan = Plan::with_precision(model, Precision::Integer)?;
+/// Greatest error of an element of the vector's velocity in integers.
+fn self_test_error(model: &Model<'_>, plan: &Plan, vector: &SelfTestVector<'_>) -> Result<f32> {
     let (height, width) = plan.image_size();
-    let mut x = vec![0.0; net.in_channels * height * width];
-    noise::fill_normal(vector.seed, 0, 0, &mut x);
+    let channels = model.net().map_or(0, |net| net.in_channels);
+    let mut x = vec![0.0; channels * height * width];
+    noise::fill_normal(vector.input.seed, 0, 0, &mut x);
     let mut v = vec![0.0; vector.velocity().len()];
     let mut arena = vec![0.0; plan.arena_len()];
-    let input = Input { x: &x, concat: &[], t: vector.t, label: vector.label };
+    let input = Input { x: &x, concat: &[], t: vector.input.t, label: vector.input.label };
     plan.velocity(model, &input, &mut arena, &mut v)?;
     let off = v.iter().zip(vector.velocity()).map(|(v, right)| (v - right).abs());
     Ok(off.fold(0f32, f32::max))

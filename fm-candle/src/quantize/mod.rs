@@ -17,7 +17,7 @@ mod torch;
 
 pub use allocate::{Allocation, Budget, allocate, widths};
 pub use calibrate::{Calibration, calibrate};
-pub use device::PackedNet;
+pub use device::{PackedNet, SelfTestForm};
 pub use feedback::quantize_with_feedback;
 pub use named_tensors::NamedTensors;
 pub use net::QuantizedNet;

@@ -8,7 +8,7 @@ use quant_core::format::{Encoding, Model, Sink};
 use quant_core::net::UNetConfig;
 use quant_core::quantize::{Distortion, QuantizedTensor};
 
-use super::device::PackedNet;
+use super::device::{PackedNet, SelfTestForm};
 use super::report::Report;
 use super::sink::{Discard, to_file};
 use super::stream::{PackedModel, write};
@@ -120,12 +120,11 @@ impl QuantizedNet {
         Self::new(config, originals, tensors.collect::<Result<_>>()?, none, scheme)
     }
 
-    /// Writes the net to the packed file at `path`, whole or not at all; with a self-test vector where
-    /// asked for.
+    /// Writes the net to the packed file at `path`, whole or not at all; with a self-test where asked for.
     ///
     /// # Errors
     /// Those of [`quantize_to_file`](super::quantize_to_file).
-    pub fn write(&self, path: &Path, self_test: bool) -> Result<Report> {
+    pub fn write(&self, path: &Path, self_test: Option<SelfTestForm>) -> Result<Report> {
         to_file(path, true, |sink| self.pack(PackedNet { config: &self.config, self_test }, sink))
     }
 
@@ -224,7 +223,7 @@ mod tests {
         let net = QuantizedNet::of_packed(&file, &tensors, "lloyd-max").unwrap();
         let path = tempfile::tempdir().unwrap();
         let path = path.path().join("again.fmq");
-        let again = net.write(&path, false).unwrap();
+        let again = net.write(&path, None).unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), file);
         let json = |report: &Report| serde_json::to_value(report).unwrap();
         assert_eq!(json(&again)["packed_bytes"], json(&report)["packed_bytes"]);

@@ -11,6 +11,6 @@
 /// assert!(!is_sensitive("middle_block.0.in_layers.2.weight", &[256, 256, 3, 3]));
 /// ```
 pub fn is_sensitive(name: &str, shape: &[usize]) -> bool {
-    let embeds = ["input_blocks.0.", "out.", "time_embed.", "label_emb."];
+    let embeds = ["input_blocks.0.", "out.", "time_embed.", "label_emb.", "emb_projection."];
     shape.len() < 2 || embeds.iter().any(|prefix| name.starts_with(prefix))
 }

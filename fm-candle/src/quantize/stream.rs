@@ -10,9 +10,10 @@ use super::report::{PendingReport, Report};
 use super::tensor::{PackedTensor, TensorPolicy, pack};
 use crate::checkpoint::TensorInfo;
 use crate::error::{Error, Result};
+use crate::model::UNet;
 
 /// A packed file but for its head, whose place the sink has filled with as many zeros. The head's
-/// memory plan and self-test vector are not known yet: they are of their length, and empty.
+/// memory plan and self-test are not known yet: they are of their length, and empty.
 pub struct PackedModel<S> {
     /// Sink that took the bytes.
     pub sink: S,
@@ -67,7 +68,11 @@ where
     P: Borrow<PackedTensor>,
     Error: From<S::Error>,
 {
-    let names = infos.iter().map(|info| info.name.as_str()).collect();
+    let names = infos.iter().map(|info| info.name.as_str());
+    // Names that follow from the net take no bytes.
+    let own = net.map(|net| UNet::shapes(net.config)).transpose()?;
+    let own = own.is_some_and(|own| names.clone().eq(own.iter().map(|(name, _)| name.as_str())));
+    let names = if own { None } else { Some(names.collect()) };
     let sections = net.map(PackedNet::sections).transpose()?.unwrap_or_default();
     let sections = sections.iter().map(|(kind, contents)| (*kind, &contents[..])).collect();
     let net = net.map(|net| net.config);

@@ -4,6 +4,7 @@
 pub(crate) mod command_line;
 pub(crate) mod common;
 pub(crate) mod features;
+pub(crate) mod golden;
 pub(crate) mod label;
 pub(crate) mod method;
 pub(crate) mod net;

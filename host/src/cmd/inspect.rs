@@ -4,8 +4,10 @@ use std::fs;
 use std::io::Write;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
-use fm_candle::checkpoint::{Checkpoint, FileKind, LeftOut, Source, identify};
+use anyhow::{Context, Result, anyhow};
+use fm_candle::checkpoint::{
+    Checkpoint, FileKind, LeftOut, Source, identify, tensor_names as packed_names,
+};
 use fm_candle::model::{UNetConfig, config};
 use fm_candle::ops::is_finite;
 use quant_core::codebook::CodebookFormat;
@@ -95,7 +97,7 @@ struct Device {
     stack_bytes: usize,
     /// Multiplications of one evaluation.
     macs: u64,
-    /// True if the file holds a test vector for its device.
+    /// True if the file holds a self-test for its device.
     golden: bool,
 }
 
@@ -110,7 +112,7 @@ impl Device {
             integer_arena_bytes: by_euler(Precision::Integer).map(|cost| cost.arena_bytes()),
             stack_bytes: STACK_BYTES,
             macs: cost.macs,
-            golden: model.self_test_vector().is_some(),
+            golden: model.has_self_test(),
         })
     }
 }
@@ -182,7 +184,9 @@ pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
             crc32: "ok",
             device: Device::of(&model, &bytes),
         });
-        output.tensors = model.tensors().map(|tensor| packed_row(&tensor)).collect();
+        let names = packed_names(&model).map_err(|e| anyhow!("`{}`: {e}", args.file.display()))?;
+        let tensors = names.into_iter().zip(model.tensors());
+        output.tensors = tensors.map(|(name, tensor)| packed_row(name, &tensor)).collect();
     } else {
         output.tensors = dense_rows(&checkpoint);
     }
@@ -213,12 +217,13 @@ fn section(kind: format::SectionKind, contents: &[u8]) -> SectionJson {
         format::SectionKind::ACTIVATION_SCALES => "activation scales".into(),
         format::SectionKind::BIAS_CORRECTIONS => "bias corrections".into(),
         format::SectionKind::SELF_TEST => "self-test vector".into(),
+        format::SectionKind::SELF_TEST_CHECKSUM => "self-test checksum".into(),
         format::SectionKind(other) => format!("unknown ({other})"),
     };
     SectionJson { name, bytes: contents.len() }
 }
 
-fn packed_row(tensor: &format::Tensor<'_>) -> TensorJson {
+fn packed_row(name: String, tensor: &format::Tensor<'_>) -> TensorJson {
     let encoding = match tensor.encoding() {
         Encoding::F32 => "f32".to_string(),
         Encoding::F16 => "f16".to_string(),
@@ -226,7 +231,7 @@ fn packed_row(tensor: &format::Tensor<'_>) -> TensorJson {
         Encoding::Quantized(layout) => quantized(layout),
     };
     TensorJson {
-        name: tensor.name().to_string(),
+        name,
         shape: tensor.shape().to_vec(),
         encoding,
         bytes: tensor.record_bytes(),

@@ -19,6 +19,7 @@ use serde::Serialize;
 use serde_json::Number;
 
 use crate::args::common::Common;
+use crate::args::golden::GoldenArgs;
 use crate::args::method::{QuantizeMethod, Refinement};
 use crate::args::net;
 use crate::args::policy::{PolicyArgs, check_glob, glob};
@@ -62,10 +63,8 @@ pub(crate) struct Args {
     only: Option<GlobMatcher>,
     #[command(flatten)]
     weights: WeightsArgs,
-    /// Store what the net answers to one input, so that a device can test itself (.fmq only; 4 bytes
-    /// per value of an image, and one evaluation by the device's slow engine)
-    #[arg(long)]
-    golden: bool,
+    #[command(flatten)]
+    golden: GoldenArgs,
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
@@ -83,9 +82,7 @@ struct QuantizeJson<'a> {
 
 pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<()> {
     let kind = OutputKind::of(&args.output)?;
-    if args.golden && kind != OutputKind::Packed {
-        bail!("--golden: `{}` is no packed .fmq file", args.output.display());
-    }
+    args.golden.check(kind, &args.output)?;
     atomic::check_target(&args.output)?;
     let start = Instant::now();
     let source = args.open(kind)?;
@@ -163,7 +160,7 @@ impl Args {
             Some(net) => order(net, source.tensors())?,
             None => (0..source.tensors().len()).collect(),
         };
-        if self.golden && net.is_none() {
+        if self.golden.form().is_some() && net.is_none() {
             bail!("--golden: it is not known which net the weights are of; give --arch");
         }
         let allocated = match (self.size.is_size(), &net) {
@@ -198,7 +195,7 @@ impl Args {
                 &self.output,
                 source,
                 &indices,
-                net.as_ref().map(|config| PackedNet { config, self_test: self.golden }),
+                net.as_ref().map(|config| PackedNet { config, self_test: self.golden.form() }),
                 policy,
                 |info, _| {
                     bar.inc(info.count() as u64);
@@ -249,13 +246,13 @@ impl Args {
             common.seed,
             common.progress(),
         )?;
-        kind.write(&self.output, &net, config, self.golden)
+        kind.write(&self.output, &net, config, self.golden.form())
     }
 
     /// The policies by which the file has the size that is asked for.
     fn allocate(&self, net: &UNetConfig, source: &Source, common: &Common) -> Result<Policies> {
         let tensors = source.parameters(net)?;
-        let net = PackedNet { config: net, self_test: self.golden };
+        let net = PackedNet { config: net, self_test: self.golden.form() };
         let choices = |name: &str, shape: &[usize]| {
             if self.is_left(name, shape) {
                 return vec![TensorPolicy::F32];

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use fm_candle::data::{Dataset, Split};
 use fm_candle::device::Device;
 use fm_candle::eval::paired;
-use fm_candle::model::{UNet, UNetConfig, config};
+use fm_candle::model::{UNet, UNetConfig, config, project_embedding};
 use fm_candle::process_group::ProcessGroup;
 use fm_candle::quantize::{PackedNet, Report};
 use fm_candle::sample::{BatchSampler, batch_size, start_noise};
@@ -24,6 +24,7 @@ use serde::Serialize;
 use serde_json::Number;
 
 use crate::args::common::Common;
+use crate::args::golden::GoldenArgs;
 use crate::args::label::class_cycle;
 use crate::args::net::{NetArgs, NetPrecision, build, image_shape};
 use crate::args::numbers::finite;
@@ -104,9 +105,11 @@ pub(crate) struct Args {
     /// Output: .fmq (packed), .safetensors or .pth (dequantized)
     #[arg(short, long, value_name = "OUT")]
     output: PathBuf,
-    /// Store what the net answers to one input, so that a device can test itself (.fmq only)
-    #[arg(long)]
-    golden: bool,
+    /// Values of the projection of the embedding that all blocks share
+    #[arg(long, value_name = "N")]
+    embedding_rank: Option<usize>,
+    #[command(flatten)]
+    golden: GoldenArgs,
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
@@ -153,6 +156,10 @@ fn run_as(
     let points = args.points(&full, &sampler, common, &device)?;
     let held_out = HeldOut::of(&full, &sampler, common.seed, &device)?;
     drop(full);
+    let (net, tensors) = match args.embedding_rank {
+        Some(rank) => project_embedding(&net, &tensors, rank)?,
+        None => (net, tensors),
+    };
 
     let settings = TuneConfig {
         steps: args.steps,
@@ -206,7 +213,7 @@ fn run_as(
     if !is_first {
         return Ok(());
     }
-    let report = kind.write(&args.output, &tuned, &net, args.golden)?;
+    let report = kind.write(&args.output, &tuned, &net, args.golden.form())?;
     if state.exists() {
         fs::remove_file(&state).with_context(|| format!("removing `{}`", state.display()))?;
     }
@@ -240,9 +247,7 @@ impl Args {
     /// Refuses what cannot be done; the kind of the output, and the file of the run's state.
     fn check(&self) -> Result<(OutputKind, PathBuf)> {
         let (kind, state) = (OutputKind::of(&self.output)?, self.state());
-        if self.golden && kind != OutputKind::Packed {
-            bail!("--golden: `{}` is no packed .fmq file", self.output.display());
-        }
+        self.golden.check(kind, &self.output)?;
         if self.net.dtype != NetPrecision::F32 {
             bail!("--dtype {}: nets are tuned in f32", self.net.dtype.name());
         }
@@ -353,7 +358,7 @@ impl Args {
         tensors: &[(String, Tensor)],
         common: &Common,
     ) -> Result<Policies> {
-        let net = PackedNet { config: net, self_test: self.golden };
+        let net = PackedNet { config: net, self_test: self.golden.form() };
         let (scheme, policy) = (self.scheme, &self.policy);
         let (seed, progress) = (common.seed, common.progress());
         match (self.size.budget(tensors), self.size.bits) {

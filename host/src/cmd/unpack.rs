@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use fm_candle::checkpoint::{self, FileKind, Source};
 
+use crate::args::net::stated;
 use crate::output::net::OutputKind;
 
 /// Turn a packed file into dequantized tensors
@@ -26,6 +27,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let source = Source::open(&args.input, false)?;
     if source.kind() != FileKind::Packed {
         bail!("`{}`: is not a packed .fmq file", args.input.display());
+    }
+    if let Some(net) = stated(&source, None)?.filter(|net| net.embedding_rank.is_some()) {
+        return kind.write_upstream(&args.output, &net, source.load()?.tensors);
     }
     if kind == OutputKind::Torch {
         return Ok(checkpoint::torch::save(&args.output, &source)?);

@@ -44,7 +44,7 @@ impl Facts {
         Self {
             name: name.chars().map(plain).collect(),
             bytes: file.len(),
-            golden: model.self_test_vector().is_some(),
+            golden: model.has_self_test(),
             log: model.tensors().any(|tensor| {
                 tensor
                     .quantized()

@@ -3,9 +3,10 @@
 use std::path::Path;
 
 use anyhow::{Result, bail};
+use fm_candle::Tensor;
 use fm_candle::checkpoint::{self, NET_KEY};
-use fm_candle::model::{UNetConfig, config};
-use fm_candle::quantize::{QuantizedNet, Report};
+use fm_candle::model::{UNetConfig, config, expand_embedding};
+use fm_candle::quantize::{QuantizedNet, Report, SelfTestForm};
 
 /// The format of the output, by its extension.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -28,24 +29,34 @@ impl OutputKind {
         }
     }
 
-    /// Writes a net to `path`, with a self-test vector in a packed file where asked for; the report is
+    /// Writes a net to `path`, with a self-test in a packed file where asked for; the report is
     /// that of the packed file.
     pub(crate) fn write(
         self,
         path: &Path,
         net: &QuantizedNet,
         config: &UNetConfig,
-        self_test: bool,
+        self_test: Option<SelfTestForm>,
     ) -> Result<Report> {
-        match self {
-            Self::Packed => return Ok(net.write(path, self_test)?),
-            Self::Torch => checkpoint::torch::save_tensors(path, &net.weights()?)?,
-            Self::Safetensors => {
-                let json = config::to_json(config);
-                let metadata = [(NET_KEY, json.as_str())];
-                checkpoint::safetensors::save(path, &net.weights()?, &metadata)?;
-            }
+        if self == Self::Packed {
+            return Ok(net.write(path, self_test)?);
         }
+        self.write_upstream(path, config, net.weights()?)?;
         Ok(net.report()?)
+    }
+
+    /// Writes a net's weights to the dequantized file at `path`, in the layout that upstream reads.
+    pub(crate) fn write_upstream(
+        self,
+        path: &Path,
+        config: &UNetConfig,
+        weights: Vec<(String, Tensor)>,
+    ) -> Result<()> {
+        let (config, weights) = expand_embedding(config, weights)?;
+        if self == Self::Torch {
+            return Ok(checkpoint::torch::save_tensors(path, &weights)?);
+        }
+        let json = config::to_json(&config);
+        Ok(checkpoint::safetensors::save(path, &weights, &[(NET_KEY, json.as_str())])?)
     }
 }

@@ -49,7 +49,7 @@ impl Study {
                 return Ok(report);
             }
         };
-        Ok(net.write(&path, false)?)
+        Ok(net.write(&path, None)?)
     }
 
     /// Steps that a row is tuned for in this study; none where it is not, or was before.

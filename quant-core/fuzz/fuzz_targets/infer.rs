@@ -62,9 +62,7 @@ fn file(net: &UNetConfig) -> Option<Vec<u8>> {
     if weights.sum::<u64>() > 300_000 {
         return None;
     }
-    let names: Vec<String> = (0..shapes.len()).map(|i| i.to_string()).collect();
-    let names = names.iter().map(String::as_str).collect();
-    let head = Head { net: Some(net), names, sections: Vec::new() };
+    let head = Head { net: Some(net), names: None, sections: Vec::new() };
     let mut writer = Writer::new(Vec::new(), &head).ok()?;
     let values = vec![f16::from_f32(0.03); 300_000];
     for shape in &shapes {

@@ -22,7 +22,7 @@ use arbitrary::Arbitrary;
 use crc::{CRC_32_ISO_HDLC, Crc};
 use quant_core::Error;
 use quant_core::bits::Bits;
-use quant_core::format::{Activations, Encoding, Head, SectionKind, Model, SelfTestVector, Writer, with_section};
+use quant_core::format::{Activations, Encoding, Head, SectionKind, Model, SelfTestInput, SelfTestVector, Writer, with_section};
 use quant_core::infer::Plan;
 use quant_core::net::UNetConfig;
 use quant_core::quantize::{Granularity, CodebookDtype, QuantizeOptions, QuantizedTensor, quantize_tensor};
@@ -129,7 +129,7 @@ pub fn file_of(tensors: &[QuantizedTensor]) -> Vec<u8> {
     let names: Vec<String> = (0..tensors.len()).map(|i| format!("tensor.{i}")).collect();
     let head = Head {
         net: None,
-        names: names.iter().map(String::as_str).collect(),
+        names: Some(names.iter().map(String::as_str).collect()),
         sections: vec![(SectionKind(99), b"unknown")],
     };
     let mut writer = Writer::new(Vec::new(), &head).expect("names are right");
@@ -164,12 +164,11 @@ pub fn drawable() -> Vec<u8> {
         Ok(())
     })
     .expect("the net is right");
-    let names: Vec<String> = (0..tensors.len()).map(|i| i.to_string()).collect();
-    let names: Vec<&str> = names.iter().map(String::as_str).collect();
     // Any velocity: a self-test that fails goes the same way.
-    let vector = SelfTestVector::emit((1, 0.5, Some(3)), 0.1, (4, 4), &[0.0; 16]);
+    let input = SelfTestInput { seed: 1, t: 0.5, label: Some(3) };
+    let vector = SelfTestVector::emit(input, 0.1, (4, 4), &[0.0; 16]);
     let vector = vector.expect("a right vector");
-    let head = Head { net: Some(&net), names, sections: vec![(SectionKind::SELF_TEST, &vector)] };
+    let head = Head { net: Some(&net), names: None, sections: vec![(SectionKind::SELF_TEST, &vector)] };
     let mut writer = Writer::new(Vec::new(), &head).expect("the head is right");
     for tensor in &tensors {
         writer.quantized(tensor).expect("the tensors are the net's");

@@ -28,7 +28,7 @@ mod types;
 
 use crate::error::Error;
 use crate::format::{Model, file_at};
-use crate::infer::STACK_BYTES;
+use crate::infer::{STACK_BYTES, SelfTest};
 use crate::num::u32_of;
 use core::ffi::{c_char, c_void};
 use session::{Run, Session, session, session_mut};
@@ -133,7 +133,7 @@ pub unsafe extern "C" fn fmq_plan(
             height: u32_of(height),
             width: u32_of(width),
             classes: u32_of(net.num_classes.unwrap_or(0)),
-            golden: u32::from(session.model.self_test_vector().is_some()),
+            golden: u32::from(session.model.has_self_test()),
             reserved: 0,
             macs: plan.macs(),
         };
@@ -172,9 +172,10 @@ pub unsafe extern "C" fn fmq_self_test(
         // says that its bytes are there and that nothing else uses them.
         let floats = unsafe { arena.cleared() };
         match plan.self_test(&session.model, floats) {
-            Ok(Some(_)) => Ok(FmqStatus::Ok),
-            Ok(None) => Err(FmqStatus::NoGolden),
-            Err(Error::SelfTest { .. }) => Err(FmqStatus::SelfTest),
+            Ok(SelfTest::Passed { .. }) => Ok(FmqStatus::Ok),
+            Ok(SelfTest::Absent) => Err(FmqStatus::NoGolden),
+            Ok(SelfTest::NotComparable) => Err(FmqStatus::NotComparable),
+            Err(Error::SelfTest { .. } | Error::Crc { .. }) => Err(FmqStatus::SelfTest),
             Err(Error::Length { what: "arena in floats", .. }) => Err(FmqStatus::Length),
             Err(_) => Err(FmqStatus::Net),
         }

@@ -5,13 +5,14 @@
 )]
 
 use super::*;
-use crate::format::{Dense, Head, SectionKind, SelfTestVector, Writer};
-use crate::infer::{Input, Plan, Sampler};
+use crate::format::{
+    Dense, Head, SectionKind, SelfTestChecksum, SelfTestInput, SelfTestVector, Writer,
+};
+use crate::infer::{ARITHMETIC, Input, Plan, Sampler};
 use crate::net::UNetConfig;
 use core::ffi::{CStr, c_void};
 use core::ptr::{from_mut, from_ref, null, null_mut};
 use half::f16;
-use std::string::{String, ToString};
 use std::vec;
 use std::vec::Vec;
 
@@ -47,16 +48,27 @@ fn file(off: Option<f32>) -> Vec<u8> {
     for v in &mut v {
         *v += off;
     }
-    let section = SelfTestVector::emit((5, 0.5, Some(1)), 1e-3, (4, 4), &v).unwrap();
+    let input = SelfTestInput { seed: 5, t: 0.5, label: Some(1) };
+    let section = SelfTestVector::emit(input, 1e-3, (4, 4), &v).unwrap();
     written(&[(SectionKind::SELF_TEST, &section)])
+}
+
+/// The file with a self-test checksum of some arithmetic, some bits off.
+fn checked(arithmetic: u8, off: u32) -> Vec<u8> {
+    let plain = file(None);
+    let model = Model::parse(&plain).unwrap();
+    let plan = Plan::new(&model).unwrap();
+    let input = SelfTestInput { seed: 5, t: 0.5, label: Some(1) };
+    let mut arena = vec![0.0; plan.arena_len() + SIDE * SIDE];
+    let float = plan.velocity_checksum(&model, input, &mut arena).unwrap() ^ off;
+    let checksum = SelfTestChecksum { input, arithmetic, float, integer: None }.emit();
+    written(&[(SectionKind::SELF_TEST_CHECKSUM, &checksum)])
 }
 
 fn written(sections: &[(SectionKind, &[u8])]) -> Vec<u8> {
     let net = net();
     let shapes = net.shapes();
-    let names: Vec<_> = (0..shapes.len()).map(|i| i.to_string()).collect();
-    let names = names.iter().map(String::as_str).collect();
-    let head = Head { net: Some(&net), names, sections: sections.to_vec() };
+    let head = Head { net: Some(&net), names: None, sections: sections.to_vec() };
     let mut writer = Writer::new(Vec::new(), &head).unwrap();
     for shape in &shapes {
         let len: usize = shape.iter().product();
@@ -209,6 +221,9 @@ fn tests_its_device() {
     assert_eq!(Caller::new(file(Some(0.0))).self_test(), FmqStatus::Ok);
     assert_eq!(Caller::new(file(Some(0.5))).self_test(), FmqStatus::SelfTest);
     assert_eq!(Caller::new(file(None)).self_test(), FmqStatus::NoGolden);
+    assert_eq!(Caller::new(checked(ARITHMETIC, 0)).self_test(), FmqStatus::Ok);
+    assert_eq!(Caller::new(checked(ARITHMETIC, 1)).self_test(), FmqStatus::SelfTest);
+    assert_eq!(Caller::new(checked(ARITHMETIC + 1, 0)).self_test(), FmqStatus::NotComparable);
     let mut caller = Caller::new(file(Some(0.0)));
     assert_eq!(caller.init(&settings()), FmqStatus::Ok);
     // It would overwrite the image under way.
@@ -333,12 +348,13 @@ fn files_are_checked() {
 #[test]
 fn every_status_has_a_text() {
     let text = |status: i32| unsafe { CStr::from_ptr(fmq_error_text(status)) }.to_str().unwrap();
-    let texts: Vec<_> = (FmqStatus::NoScales as i32..=FmqStatus::More as i32).map(text).collect();
-    assert_eq!(texts.len(), 16);
+    let texts: Vec<_> =
+        (FmqStatus::NotComparable as i32..=FmqStatus::More as i32).map(text).collect();
+    assert_eq!(texts.len(), 17);
     for (i, text) in texts.iter().enumerate() {
         assert!(*text != "unknown status" && !texts[..i].contains(text), "{text}");
     }
-    for unknown in [2, -15, i32::MIN, i32::MAX] {
+    for unknown in [2, -16, i32::MIN, i32::MAX] {
         assert_eq!(text(unknown), "unknown status");
     }
 }

@@ -1,47 +1,39 @@
 //! Files with one section more, or with another in its place; all else stays as it is.
 
-use super::bytes::{long, put, word};
-use super::header::{CRC, HEADER_LEN, Header, field, renew_crc};
+use super::bytes::word;
+use super::header::{HEADER_LEN, field, renew_crc};
 use super::reader::Model;
-use super::record::{self, RECORD_LEN};
-use super::section::{ENTRY_LEN, SectionKind, find};
-use super::writer::build_head;
+use super::section::{SectionKind, find};
+use super::writer::{Head, Writer};
 use crate::error::{Error, Result, check_length};
-use crate::num::{index, u64_of};
+use crate::num::index;
 use alloc::vec::Vec;
 
 /// The file with a section of a kind: added, or in the place of the one that it has. Tensors and other
-/// sections keep their bytes.
+/// sections keep their contents; a file of version 1.0 becomes one of 1.1.
 ///
 /// # Errors
 /// Those of [`Model::parse`], of the file as it is and as it becomes; [`Error::Range`]
 /// for more sections or a longer head than a file may have.
 pub fn with_section(file: &[u8], kind: SectionKind, contents: &[u8]) -> Result<Vec<u8>> {
     let model = Model::parse(file)?;
-    let header = Header::parse(file)?;
-    let others = model.sections().filter(|&(other, _)| other != kind);
+    let written_apart = [SectionKind::NET, SectionKind::NAMES, kind];
+    let others = model.sections().filter(|(other, _)| !written_apart.contains(other));
     let mut sections: Vec<_> = others.chain([(kind, contents)]).collect();
     sections.sort_by_key(|&(kind, _)| kind);
-
-    let records_at = HEADER_LEN + ENTRY_LEN * header.sections;
-    let at = HEADER_LEN + ENTRY_LEN * sections.len();
-    let (old_head, payload) = file.split_at_checked(header.head_len).unwrap_or((file, &[]));
-    let mut head = build_head(&sections, at + RECORD_LEN * header.tensors)?;
-    let records = old_head.get(records_at..).unwrap_or(&[]).as_chunks::<RECORD_LEN>().0;
-    let (old_len, new_len) = (u64_of(header.head_len), u64_of(head.len()));
-    let places = head.get_mut(at..).unwrap_or(&mut []).as_chunks_mut::<RECORD_LEN>().0;
-    for (place, record) in places.iter_mut().zip(records).take(header.tensors) {
-        *place = *record;
-        // The data moved with the end of the head.
-        let offset = long(record, record::field::OFFSET).wrapping_sub(old_len);
-        put(place, record::field::OFFSET, offset.wrapping_add(new_len).to_le_bytes());
+    let named = model.sections().any(|(kind, _)| kind == SectionKind::NAMES);
+    let names = named.then(|| model.tensors().map(|tensor| tensor.name()).collect());
+    let head = Head { net: model.net(), names, sections };
+    let mut writer = Writer::new(Vec::with_capacity(file.len() + contents.len()), &head)?;
+    for tensor in model.tensors() {
+        match tensor.quantized() {
+            Some(matrix) => writer.matrix(tensor.shape(), matrix.layout(), matrix.parts())?,
+            None => writer.stored(tensor.shape(), tensor.encoding(), tensor.data())?,
+        }
     }
-    let (sections, head_len) = (sections.len(), head.len());
-    let file_len = new_len.saturating_add(u64_of(payload.len()));
-    Header { head_len, sections, ..header }.emit(&mut head, file_len, CRC.checksum(payload));
-    head.extend(payload);
-    Model::parse(&head)?;
-    Ok(head)
+    let file = writer.into_file()?;
+    Model::parse(&file)?;
+    Ok(file)
 }
 
 /// Replaces the contents of a section in a written head by others of the same length: for what is
@@ -66,13 +58,13 @@ pub fn fill_section(head: &mut [u8], kind: SectionKind, contents: &[u8]) -> Resu
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Activations, Dense, Head, Writer};
+    use super::super::{Activations, Dense};
     use super::*;
     use alloc::vec;
 
     fn file() -> Vec<u8> {
         let sections = vec![(SectionKind(9), &b"nine"[..])];
-        let head = Head { net: None, names: vec!["a", "b"], sections };
+        let head = Head { net: None, names: Some(vec!["a", "b"]), sections };
         let mut writer = Writer::new(Vec::new(), &head).unwrap();
         writer.dense(&[3], Dense::F32(&[1.0, 2.0, 3.0])).unwrap();
         writer.dense(&[1], Dense::F32(&[4.0])).unwrap();

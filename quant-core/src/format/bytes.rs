@@ -2,11 +2,6 @@
 
 use crate::error::{Error, Result};
 
-/// The data of each tensor starts at a multiple of this.
-pub(super) const ALIGN: usize = 64;
-/// Sections, and the codes within a tensor's data, start at a multiple of this.
-pub(super) const INNER_ALIGN: usize = 16;
-
 /// The bytes from `len` to the next multiple of `align`, a power of two.
 pub(super) const fn padding(len: usize, align: usize) -> usize {
     len.wrapping_neg() & (align - 1)

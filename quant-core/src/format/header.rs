@@ -2,8 +2,8 @@
 
 #[cfg(feature = "alloc")]
 use super::bytes::put;
-use super::bytes::{ALIGN, check_zero, long, padding, short, word};
-use super::record::RECORD_LEN;
+use super::bytes::{check_zero, long, short, word};
+use super::form::Form;
 use super::section::ENTRY_LEN;
 use crate::error::{Error, Result, check_range};
 use crate::num::{index, u64_of};
@@ -12,8 +12,8 @@ use crc::{CRC_32_ISO_HDLC, Crc};
 /// The first bytes of every packed file.
 pub const MAGIC: [u8; 4] = *b"fmq\x1a";
 /// Major and minor version of the files that this code writes.
-pub const VERSION: (u16, u16) = (1, 0);
-/// The version before, which differs in the number alone.
+pub const VERSION: (u16, u16) = (1, 1);
+/// The version before 1.0, which differs from it in the number alone.
 const BEFORE: (u16, u16) = (0, 9);
 /// The most tensors of a file.
 pub const MAX_TENSORS: u32 = 4096;
@@ -32,7 +32,6 @@ type Digest = crc::Table<1>;
 type Digest = crc::Table<16>;
 pub(super) static CRC: Crc<u32, Digest> = Crc::<u32, Digest>::new(&CRC_32_ISO_HDLC);
 /// A checksum in the making.
-#[cfg(feature = "alloc")]
 pub(super) type Running = crc::Digest<'static, u32, Digest>;
 
 pub(super) mod field {
@@ -64,6 +63,7 @@ pub fn file_at(memory: &[u8]) -> &[u8] {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Header {
     pub(super) version: (u16, u16),
+    pub(super) form: Form,
     pub(super) head_len: usize,
     pub(super) tensors: usize,
     pub(super) sections: usize,
@@ -84,10 +84,9 @@ impl Header {
         if version.0 != VERSION.0 && version != BEFORE {
             return Err(Error::UnsupportedVersion { found: version, supported: VERSION });
         }
-        match word(header, field::REQUIRED) {
-            0 => {}
-            bits => return Err(Error::UnknownFeatures { bits }),
-        }
+        let features = word(header, field::REQUIRED);
+        let unknown = Error::UnknownFeatures { bits: features & !Form::Inline.features() };
+        let form = Form::of_features(features).ok_or(unknown)?;
         let length = long(header, field::LENGTH);
         if left < length {
             return Err(Error::Truncated { what: "file", needed: length, left });
@@ -100,21 +99,21 @@ impl Header {
         check_range("number of tensors", u64::from(tensors), 0, u64::from(MAX_TENSORS))?;
         check_range("number of sections", u64::from(sections), 0, u64::from(MAX_SECTIONS))?;
         let (tensors, sections) = (index(tensors), index(sections));
-        let least = HEADER_LEN + ENTRY_LEN * sections + RECORD_LEN * tensors;
-        let least = least + padding(least, ALIGN);
+        let least = HEADER_LEN + ENTRY_LEN * sections + form.record_in_head() * tensors;
+        let least = least + form.padding(least);
         check_range("length of the head", u64::from(head), u64_of(least), u64::from(MAX_HEAD_LEN))?;
         let head_len = index(head);
         let too_short = Error::Truncated { what: "head", needed: u64::from(head), left };
         let (head, payload) = file.split_at_checked(head_len).ok_or(too_short)?;
-        if padding(head_len, ALIGN) != 0 {
-            return Err(Error::NotZero { what: "length of the head modulo 64" });
+        if form.padding(head_len) != 0 {
+            return Err(Error::NotZero { what: "length of the head modulo its padding" });
         }
         check_crc("head", word(header, field::HEAD_CRC.start), head_crc(head))?;
         check_crc("payload", word(header, field::PAYLOAD_CRC), CRC.checksum(payload))?;
         if version <= VERSION {
             check_zero("end of the header", header.get(field::ZERO..).unwrap_or(&[]))?;
         }
-        Ok(Self { version, head_len, tensors, sections })
+        Ok(Self { version, form, head_len, tensors, sections })
     }
 
     /// Completes a head whose first 64 bytes are zero; `payload_crc` is that of what follows it.
@@ -124,6 +123,7 @@ impl Header {
         put(head, field::MAGIC, MAGIC);
         put(head, field::MAJOR, self.version.0.to_le_bytes());
         put(head, field::MINOR, self.version.1.to_le_bytes());
+        put(head, field::REQUIRED, self.form.features().to_le_bytes());
         put(head, field::LENGTH, file_len.to_le_bytes());
         put(head, field::HEAD, u32_of(self.head_len).to_le_bytes());
         put(head, field::TENSORS, u32_of(self.tensors).to_le_bytes());
@@ -170,7 +170,8 @@ pub(super) mod tests {
         head[field::HEAD_CRC].copy_from_slice(&crc);
     }
 
-    const EMPTY: Header = Header { version: VERSION, head_len: 64, tensors: 0, sections: 0 };
+    const EMPTY: Header =
+        Header { version: VERSION, form: Form::Inline, head_len: 64, tensors: 0, sections: 0 };
 
     fn empty_file() -> [u8; 64] {
         let mut file = [0; 64];
@@ -183,9 +184,9 @@ pub(super) mod tests {
         let file = empty_file();
         #[rustfmt::skip]
         let golden = [
-            b'f', b'm', b'q', 0x1a, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+            b'f', b'm', b'q', 0x1a, 1, 0, 1, 0, 2, 0, 0, 0, 0, 0, 0, 0,
             64, 0, 0, 0, 0, 0, 0, 0, 64, 0, 0, 0, 0, 0, 0, 0,
-            0, 0, 0, 0, 0xe1, 0xc2, 0x0b, 0x7f, 0, 0, 0, 0, 0, 0, 0, 0,
+            0, 0, 0, 0, 0x4d, 0x93, 0x37, 0xad, 0, 0, 0, 0, 0, 0, 0, 0,
             0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
         ];
         assert_eq!(file, golden);
@@ -200,10 +201,10 @@ pub(super) mod tests {
             Header::parse(&file)
         };
         assert_eq!(with(0, b'F'), Err(Error::BadMagic { found: *b"Fmq\x1a", expected: MAGIC }));
-        let version = |found| Err(Error::UnsupportedVersion { found, supported: (1, 0) });
-        assert_eq!(with(4, 2), version((2, 0)));
-        assert_eq!(with(4, 0), version((0, 0)));
-        assert_eq!(with(8, 1), Err(Error::UnknownFeatures { bits: 1 }));
+        let version = |found| Err(Error::UnsupportedVersion { found, supported: (1, 1) });
+        assert_eq!(with(4, 2), version((2, 1)));
+        assert_eq!(with(4, 0), version((0, 1)));
+        assert_eq!(with(8, 3), Err(Error::UnknownFeatures { bits: 1 }));
         assert_eq!(with(16, 63), Err(Error::Trailing { bytes: 1 }));
         let short = Error::Truncated { what: "file", needed: 65, left: 64 };
         assert_eq!(with(16, 65), Err(short));
@@ -219,18 +220,20 @@ pub(super) mod tests {
     #[test]
     fn newer_minor_versions_and_optional_features_are_read() {
         let mut file = empty_file();
-        file[6] = 1; // version 1.1
+        file[6] = 2; // version 1.2
         file[12] = 0x80; // an optional feature
         file[63] = 1; // a field that this version leaves zero
         fix_up(&mut file);
-        assert_eq!(Header::parse(&file), Ok(Header { version: (1, 1), ..EMPTY }));
+        assert_eq!(Header::parse(&file), Ok(Header { version: (1, 2), ..EMPTY }));
+        file[8] = 0; // records in a table
         for (major, minor) in [(1, 0), BEFORE] {
             file[4..8].copy_from_slice(&[low_u8(major.into()), 0, low_u8(minor.into()), 0]);
             fix_up(&mut file);
             assert_eq!(Header::parse(&file), Err(Error::NotZero { what: "end of the header" }));
             file[63] = 0;
             fix_up(&mut file);
-            assert_eq!(Header::parse(&file), Ok(Header { version: (major, minor), ..EMPTY }));
+            let expected = Header { version: (major, minor), form: Form::Table, ..EMPTY };
+            assert_eq!(Header::parse(&file), Ok(expected));
             file[63] = 1;
         }
     }

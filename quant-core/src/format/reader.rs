@@ -1,12 +1,14 @@
 //! Reading a packed file in place: no copy, no heap, no panic.
 
 use super::activations::Activations;
-use super::bytes::check_zero;
+use super::form::{Form, RECORD_LEN};
 use super::header::{HEADER_LEN, Header};
 use super::memory_plan::MemoryPlan;
-use super::record::{Encoding, RECORD_LEN, Record};
+use super::record::{Encoding, Record};
 use super::section::{ENTRY_LEN, Names, SectionKind, Sections};
 use super::self_test::SelfTestVector;
+use super::self_test_checksum::SelfTestChecksum;
+use super::table;
 use crate::error::{Error, Result, check_length};
 use crate::matrix::{QuantizedMatrix, check_part, part, row_out_of_range};
 use crate::net::UNetConfig;
@@ -20,6 +22,7 @@ pub struct Model<'a> {
     net: Option<UNetConfig>,
     plan: Option<MemoryPlan>,
     self_test: Option<SelfTestVector<'a>>,
+    checksum: Option<SelfTestChecksum>,
     activations: Option<Activations<'a>>,
     sections: Sections<'a>,
     tensors: Tensors<'a>,
@@ -37,13 +40,16 @@ impl<'a> Model<'a> {
         let header = Header::parse(file)?;
         let (head, _) = file.split_at_checked(header.head_len).unwrap_or((file, &[]));
         let table_end = HEADER_LEN + ENTRY_LEN * header.sections;
-        let records_end = table_end + RECORD_LEN * header.tensors;
+        let form = header.form;
+        let records_end = table_end + form.record_in_head() * header.tensors;
         let table = head.get(HEADER_LEN..table_end).unwrap_or(&[]);
-        let sections = Sections::parse(head, table, records_end)?;
+        let sections = Sections::parse(form, head, table, records_end)?;
         let net = sections.get(SectionKind::NET).map(UNetConfig::parse).transpose()?;
         let plan = sections.get(SectionKind::MEMORY_PLAN).map(MemoryPlan::parse).transpose()?;
         let self_test =
             sections.get(SectionKind::SELF_TEST).map(SelfTestVector::parse).transpose()?;
+        let checksum = sections.get(SectionKind::SELF_TEST_CHECKSUM).map(SelfTestChecksum::parse);
+        let checksum = checksum.transpose()?;
         let activations = sections.get(SectionKind::ACTIVATION_SCALES).map(Activations::parse);
         let activations = activations.transpose()?;
         let names = sections.get(SectionKind::NAMES);
@@ -52,7 +58,8 @@ impl<'a> Model<'a> {
         }
         let records = head.get(table_end..records_end).unwrap_or(&[]).as_chunks().0;
         let names = Names::new(names);
-        let tensors = Tensors { file, records, names, start: header.head_len };
+        let (end, left) = (header.head_len, header.tensors);
+        let tensors = Tensors { file, form, records, names, end, left };
         tensors.check()?;
         if let Some(net) = &net {
             tensors.check_shapes(net)?;
@@ -60,7 +67,17 @@ impl<'a> Model<'a> {
         let described: usize = tensors.clone().map(|tensor| tensor.described_bytes()).sum();
         let header_bytes = header.head_len.saturating_sub(described);
         let version = header.version;
-        Ok(Self { version, net, plan, self_test, activations, sections, tensors, header_bytes })
+        Ok(Self {
+            version,
+            net,
+            plan,
+            self_test,
+            checksum,
+            activations,
+            sections,
+            tensors,
+            header_bytes,
+        })
     }
 
     /// Major and minor version of the file.
@@ -81,6 +98,16 @@ impl<'a> Model<'a> {
     /// The self-test vector, if the file has one.
     pub const fn self_test_vector(&self) -> Option<&SelfTestVector<'a>> {
         self.self_test.as_ref()
+    }
+
+    /// The self-test checksum, if the file has one.
+    pub const fn self_test_checksum(&self) -> Option<SelfTestChecksum> {
+        self.checksum
+    }
+
+    /// Whether the file holds something to test a device with: a vector, a checksum or both.
+    pub const fn has_self_test(&self) -> bool {
+        self.self_test.is_some() || self.checksum.is_some()
     }
 
     /// The activation scales, if the file has them.
@@ -114,27 +141,42 @@ impl<'a> Model<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tensors<'a> {
     file: &'a [u8],
+    form: Form,
+    /// The records of the tensors left, where they stand in a table.
     records: &'a [[u8; RECORD_LEN]],
     names: Names<'a>,
-    /// Offset of the data of the first of them in the file.
-    start: usize,
+    /// Where the tensor before the first of them ends in the file.
+    end: usize,
+    /// Their number.
+    left: usize,
 }
 
 impl Tensors<'_> {
-    /// Checks every record, its data, the padding between the data and the end of the file.
+    /// Checks every record, its data, the paddings and the end of the file.
     fn check(&self) -> Result<()> {
-        let (mut start, mut end) = (self.start, self.start);
-        for record in self.records {
-            let gap = self.file.get(end..start);
-            check_zero("padding before a tensor's data", gap.unwrap_or(&[]))?;
-            let record = Record::parse(record, start, self.file.len())?;
-            record.check_data(self.file.get(start..record.end).unwrap_or(&[]))?;
-            (start, end) = (record.next(), record.end);
+        let mut tensors = self.clone();
+        for _ in 0..self.left {
+            let record = tensors.next_record()?;
+            record.check_data(self.file)?;
         }
-        match self.file.len().saturating_sub(end) {
+        match self.file.len().saturating_sub(tensors.end) {
             0 => Ok(()),
             bytes => Err(Error::Trailing { bytes: u64_of(bytes) }),
         }
+    }
+
+    /// Goes on to the next tensor, of which there is one.
+    fn next_record(&mut self) -> Result<Record> {
+        let record = match (self.form, self.records) {
+            (Form::Table, [record, records @ ..]) => {
+                self.records = records;
+                table::parse(record, self.end, self.file.len())?
+            }
+            _ => Record::parse(self.file, self.end)?,
+        };
+        self.end = record.end;
+        self.left = self.left.saturating_sub(1);
+        Ok(record)
     }
 
     /// Fails unless the tensors are the parameters of a net.
@@ -156,18 +198,17 @@ impl<'a> Iterator for Tensors<'a> {
     type Item = Tensor<'a>;
 
     fn next(&mut self) -> Option<Tensor<'a>> {
-        let (record, records) = self.records.split_first()?;
-        let record = Record::parse(record, self.start, self.file.len()).ok()?;
+        if self.left == 0 {
+            return None;
+        }
+        let record = self.next_record().ok()?;
         let data = self.file.get(record.start..record.end)?;
         let name = self.names.next()?;
-        self.records = records;
-        self.start = record.next();
-        let padding = if records.is_empty() { 0 } else { record.next() - record.end };
-        Some(Tensor { name, record, data, padding })
+        Some(Tensor { name, record, data })
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        (self.records.len(), Some(self.records.len()))
+        (self.left, Some(self.left))
     }
 }
 
@@ -179,12 +220,10 @@ pub struct Tensor<'a> {
     name: &'a str,
     record: Record,
     data: &'a [u8],
-    /// Bytes between its data and those of the next tensor.
-    padding: usize,
 }
 
 impl<'a> Tensor<'a> {
-    /// The name in the state dict, empty in a file without names.
+    /// The stored name in the state dict; empty in a file without names, whose net knows them.
     pub const fn name(&self) -> &'a str {
         self.name
     }
@@ -270,10 +309,10 @@ impl<'a> Tensor<'a> {
         Ok(())
     }
 
-    /// All bytes that the tensor takes in the file: its record, name, data, and the padding to
-    /// the next tensor's data.
+    /// All bytes that the tensor takes in the file: its record, stored name, data, and the padding
+    /// before them.
     pub const fn record_bytes(&self) -> usize {
-        self.described_bytes() + self.data.len() + self.padding
+        self.described_bytes() + (self.record.end - self.record.first)
     }
 
     /// Bits per element of [`Tensor::record_bytes`]; 0 for a tensor without elements.
@@ -287,7 +326,7 @@ impl<'a> Tensor<'a> {
     /// The bytes of the head that describe the tensor.
     const fn described_bytes(&self) -> usize {
         let name = if self.name.is_empty() { 0 } else { 2 + self.name.len() };
-        RECORD_LEN + name
+        self.record.form.record_in_head() + name
     }
 }
 

@@ -1,33 +1,16 @@
 //! One tensor record, and the data that it describes.
 
-#[cfg(feature = "alloc")]
-use super::bytes::put;
-use super::bytes::{ALIGN, INNER_ALIGN, byte, check_zero, long, padding, word};
+use super::bytes::check_zero;
+use super::form::Form;
+use super::varint::{self, take_byte};
 use crate::bits::Bits;
 use crate::codebook::{CodebookFormat, READS_LOG};
 use crate::error::{Error, Result, check_range};
 use crate::matrix::{Parts, QuantLayout, QuantizedMatrix, RowScale, rows_of};
 use crate::num::{index, u64_of};
-
-/// The bytes of a record.
-pub(super) const RECORD_LEN: usize = field::END;
-
-pub(super) mod field {
-    use core::ops::Range;
-
-    pub(in super::super) const OFFSET: usize = 0;
-    pub(super) const LEN: usize = 8;
-    pub(super) const ENCODING: usize = 16;
-    pub(super) const RANK: usize = 17;
-    pub(super) const BITS: usize = 18;
-    pub(super) const CODE_ORDER: usize = 19;
-    pub(super) const CODEBOOK: usize = 20;
-    pub(super) const ROW_SCALE: usize = 21;
-    pub(super) const ZERO: [Range<usize>; 3] = [22..24, 28..32, 56..64];
-    pub(super) const ROWS_PER_CODEBOOK: usize = 24;
-    pub(super) const SHAPE: Range<usize> = 32..56;
-    pub(super) const END: usize = 64;
-}
+#[cfg(feature = "alloc")]
+use alloc::vec::Vec;
+use core::ops::Range;
 
 /// The most axes of a tensor.
 pub const MAX_RANK: usize = 6;
@@ -53,11 +36,13 @@ const CODEBOOKS: [CodebookFormat; 6] = [
     CodebookFormat::Affine,
     CodebookFormat::Logarithmic,
 ];
+/// The stored number of the quantized encoding.
+const QUANTIZED: u8 = 3;
 const ROW_SCALES: [RowScale; 3] = [RowScale::None, RowScale::F16, RowScale::F32];
 
 impl Encoding {
     /// Bytes of the data of a tensor; `None` beyond the address space.
-    fn data_len(self, shape: &Shape) -> Option<usize> {
+    fn data_len(self, shape: &Shape, form: Form) -> Option<usize> {
         let element = match self {
             Self::F32 => 4,
             Self::F16 => 2,
@@ -65,7 +50,7 @@ impl Encoding {
             Self::Quantized(layout) => {
                 let lens = layout.byte_lens(shape.rows, shape.row_len)?;
                 let before = lens.codebooks.checked_add(lens.scales)?;
-                let before = before.checked_add(padding(before, INNER_ALIGN))?;
+                let before = before.checked_add(form.inner_padding(before))?;
                 return before.checked_add(lens.codes);
             }
         };
@@ -103,31 +88,26 @@ impl Shape {
     }
 }
 
-/// Contents of a record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Record {
-    pub(super) shape: Shape,
-    pub(super) encoding: Encoding,
-    pub(super) start: usize,
-    pub(super) end: usize,
+/// The fields of a record that tell the encoding, as they are stored.
+pub(super) struct Tags {
+    pub(super) encoding: u8,
+    pub(super) bits: u8,
+    pub(super) order: u8,
+    pub(super) codebook: u8,
+    pub(super) scales: u8,
+    pub(super) rows_per_codebook: u32,
 }
 
-impl Record {
-    /// Reads a record whose data must start at `start` in a file of `file_len` bytes.
-    pub(super) fn parse(record: &[u8; RECORD_LEN], start: usize, file_len: usize) -> Result<Self> {
-        for zero in field::ZERO {
-            check_zero("unused bytes of a tensor record", record.get(zero).unwrap_or(&[]))?;
-        }
-        let bytes = [field::ENCODING, field::RANK, field::BITS, field::CODE_ORDER];
-        let [tag, rank, bits, order] = bytes.map(|at| byte(record, at));
-        let [codebook, scales] = [field::CODEBOOK, field::ROW_SCALE].map(|at| byte(record, at));
-        let rows_per_codebook = word(record, field::ROWS_PER_CODEBOOK);
-        let encoding = match tag {
+impl Tags {
+    /// The encoding; the fields of codes must be zero for a dense one.
+    pub(super) fn encoding(&self) -> Result<Encoding> {
+        let &Self { encoding, bits, order, codebook, scales, rows_per_codebook } = self;
+        let dense = match encoding {
             0 => Encoding::F32,
             1 => Encoding::F16,
             2 => Encoding::I64,
             _ => {
-                check_range("encoding", tag.into(), 0, 3)?;
+                check_range("encoding", encoding.into(), 0, QUANTIZED.into())?;
                 check_range("layout of codes", order.into(), 0, 0)?;
                 let codebook = one_of("codebook entries", &CODEBOOKS, codebook)?;
                 if codebook == CodebookFormat::Logarithmic && !READS_LOG {
@@ -139,19 +119,38 @@ impl Record {
                 let bits = Bits::new(bits)?;
                 let layout = QuantLayout { bits, codebook, rows_per_codebook, row_scale };
                 layout.check()?;
-                Encoding::Quantized(layout)
+                return Ok(Encoding::Quantized(layout));
             }
         };
-        if !matches!(encoding, Encoding::Quantized(_)) {
-            let fields = [bits, order, codebook, scales, u8::from(rows_per_codebook != 0)];
-            check_zero("codebook fields of a dense tensor", &fields)?;
-        }
-        check_range("rank", rank.into(), 0, u64_of(MAX_RANK))?;
-        let dims = record.get(field::SHAPE).unwrap_or(&[]);
-        let (dims, unused) = dims.split_at_checked(4 * usize::from(rank)).unwrap_or((&[], &[]));
-        check_zero("unused dimensions", unused)?;
-        let dims = dims.as_chunks().0.iter().map(|&dim| index(u32::from_le_bytes(dim)));
-        let shape = Shape::new(dims)?;
+        let fields = [bits, order, codebook, scales, u8::from(rows_per_codebook != 0)];
+        check_zero("codebook fields of a dense tensor", &fields)?;
+        Ok(dense)
+    }
+}
+
+/// Contents of a record, and the place of its tensor in the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Record {
+    pub(super) shape: Shape,
+    pub(super) encoding: Encoding,
+    pub(super) form: Form,
+    /// Where the bytes of the tensor begin, its record among them where that is not in the table.
+    pub(super) first: usize,
+    /// Where the padding before the data begins.
+    pub(super) padding: usize,
+    /// Where the data begin and end.
+    pub(super) start: usize,
+    pub(super) end: usize,
+}
+
+impl Record {
+    /// A record in the bytes `place`, before its data.
+    pub(super) fn new(
+        form: Form,
+        shape: Shape,
+        encoding: Encoding,
+        place: Range<usize>,
+    ) -> Result<Self> {
         if let Encoding::Quantized(_) = encoding {
             // Rows without codes could be many without a byte in the file.
             check_range(
@@ -161,64 +160,77 @@ impl Record {
                 u32::MAX.into(),
             )?;
         }
-        let offset = long(record, field::OFFSET);
-        check_range("offset of a tensor", offset, u64_of(start), u64_of(start))?;
-        let len = encoding.data_len(&shape).map_or(u64::MAX, u64_of);
-        check_range("bytes of a tensor", long(record, field::LEN), len, len)?;
-        let left = u64_of(file_len.saturating_sub(start));
-        if len > left {
-            return Err(Error::Truncated { what: "tensor", needed: len, left });
-        }
-        // Not more than `left`, so it fits.
-        let end = start.saturating_add(usize::try_from(len).unwrap_or(0));
-        Ok(Self { shape, encoding, start, end })
-    }
-
-    /// The stored form.
-    #[cfg(feature = "alloc")]
-    pub(super) fn emit(&self) -> [u8; RECORD_LEN] {
-        use crate::num::{low_u8, u32_of};
-        let mut record = [0; RECORD_LEN];
-        put(&mut record, field::OFFSET, u64_of(self.start).to_le_bytes());
-        put(&mut record, field::LEN, u64_of(self.end - self.start).to_le_bytes());
-        record[field::RANK] = low_u8(self.shape.rank);
-        match self.encoding {
-            Encoding::F32 => record[field::ENCODING] = 0,
-            Encoding::F16 => record[field::ENCODING] = 1,
-            Encoding::I64 => record[field::ENCODING] = 2,
-            Encoding::Quantized(layout) => {
-                let QuantLayout { bits, codebook, rows_per_codebook, row_scale } = layout;
-                let id = |found: Option<usize>| low_u8(found.unwrap_or(usize::MAX));
-                record[field::ENCODING] = 3;
-                record[field::BITS] = bits.get();
-                record[field::CODEBOOK] = id(CODEBOOKS.iter().position(|&other| other == codebook));
-                record[field::ROW_SCALE] = id(ROW_SCALES.iter().position(|&s| s == row_scale));
-                put(&mut record, field::ROWS_PER_CODEBOOK, rows_per_codebook.to_le_bytes());
-            }
-        }
-        let dims = record[field::SHAPE].as_chunks_mut().0;
-        for (bytes, &dim) in dims.iter_mut().zip(self.shape.dims()) {
-            *bytes = u32_of(dim).to_le_bytes();
-        }
-        record
-    }
-
-    /// A record for data that starts at `start`.
-    #[cfg(feature = "alloc")]
-    pub(super) fn new(shape: Shape, encoding: Encoding, start: usize) -> Result<Self> {
-        let len = encoding.data_len(&shape).and_then(|len| start.checked_add(len));
-        let end = len.ok_or(Error::Range {
+        let Range { start: first, end: padding } = place;
+        let start = padding.saturating_add(form.padding(padding));
+        let end = encoding.data_len(&shape, form).and_then(|len| start.checked_add(len));
+        let end = end.ok_or(Error::Range {
             what: "bytes of a tensor",
             found: u64::MAX,
             min: 0,
             max: u64_of(usize::MAX),
         })?;
-        Ok(Self { shape, encoding, start, end })
+        Ok(Self { shape, encoding, form, first, padding, start, end })
     }
 
-    /// Offset at which the data of the next tensor starts.
-    pub(super) const fn next(&self) -> usize {
-        self.end.saturating_add(padding(self.end, ALIGN))
+    /// Reads the record that begins at `first`.
+    pub(super) fn parse(file: &[u8], first: usize) -> Result<Self> {
+        const WHAT: &str = "tensor record";
+        let mut left = file.get(first..).unwrap_or(&[]);
+        let (encoding, rank) = nibbles(take_byte(WHAT, &mut left)?);
+        let mut tags =
+            Tags { encoding, bits: 0, order: 0, codebook: 0, scales: 0, rows_per_codebook: 0 };
+        if encoding == QUANTIZED {
+            (tags.bits, tags.codebook) = nibbles(take_byte(WHAT, &mut left)?);
+            (tags.scales, tags.order) = nibbles(take_byte(WHAT, &mut left)?);
+            tags.rows_per_codebook = varint::take("rows per codebook", &mut left)?;
+        }
+        check_range("rank", rank.into(), 0, u64_of(MAX_RANK))?;
+        let mut dims = [0; MAX_RANK];
+        let dims = dims.get_mut(..rank.into()).unwrap_or(&mut []);
+        for dim in dims.iter_mut() {
+            *dim = index(varint::take("dimension of a tensor", &mut left)?);
+        }
+        let shape = Shape::new(dims.iter().copied())?;
+        let place = first..file.len().saturating_sub(left.len());
+        let record = Self::new(Form::Inline, shape, tags.encoding()?, place)?;
+        record.check_end(file.len())?;
+        Ok(record)
+    }
+
+    /// Fails unless the data end within a file of `file_len` bytes.
+    pub(super) fn check_end(&self, file_len: usize) -> Result<()> {
+        if self.end <= file_len {
+            return Ok(());
+        }
+        let needed = u64_of(self.end.saturating_sub(self.start));
+        let left = u64_of(file_len.saturating_sub(self.start));
+        Err(Error::Truncated { what: "tensor", needed, left })
+    }
+
+    /// Appends the record and the padding after it, which ends at `start`; returns the whole of it.
+    #[cfg(feature = "alloc")]
+    pub(super) fn emit(shape: Shape, encoding: Encoding, first: usize) -> Result<(Self, Vec<u8>)> {
+        use crate::num::{low_u8, u32_of};
+        let mut bytes = Vec::new();
+        let tag = match encoding {
+            Encoding::F32 => 0,
+            Encoding::F16 => 1,
+            Encoding::I64 => 2,
+            Encoding::Quantized(_) => QUANTIZED,
+        };
+        bytes.push(tag | low_u8(shape.rank) << 4);
+        if let Encoding::Quantized(layout) = encoding {
+            let QuantLayout { bits, codebook, rows_per_codebook, row_scale } = layout;
+            let id = |found: Option<usize>| low_u8(found.unwrap_or(usize::MAX));
+            let codebook = id(CODEBOOKS.iter().position(|&other| other == codebook));
+            bytes.push(bits.get() | codebook << 4);
+            bytes.push(id(ROW_SCALES.iter().position(|&other| other == row_scale)));
+            varint::put(rows_per_codebook, &mut bytes);
+        }
+        shape.dims().iter().for_each(|&dim| varint::put(u32_of(dim), &mut bytes));
+        let record = Self::new(Form::Inline, shape, encoding, first..first + bytes.len())?;
+        bytes.resize(record.start - first, 0);
+        Ok((record, bytes))
     }
 
     /// The quantized matrix in the record's data, `None` if the tensor is dense.
@@ -228,18 +240,26 @@ impl Record {
         let lens = layout.byte_lens(rows, row_len)?;
         let (codebooks, rest) = data.split_at_checked(lens.codebooks)?;
         let (scales, rest) = rest.split_at_checked(lens.scales)?;
-        let codes = rest.get(padding(lens.codebooks + lens.scales, INNER_ALIGN)..)?;
+        let codes = rest.get(self.form.inner_padding(lens.codebooks + lens.scales)..)?;
         QuantizedMatrix::new(layout, rows, row_len, Parts { codebooks, scales, codes }).ok()
     }
 
-    /// Checks codebooks, codes and the padding between them.
-    pub(super) fn check_data(&self, data: &[u8]) -> Result<()> {
+    /// Checks the padding before the data, and codebooks, codes and the padding between them.
+    pub(super) fn check_data(&self, file: &[u8]) -> Result<()> {
+        let gap = file.get(self.padding..self.start);
+        check_zero("padding before a tensor's data", gap.unwrap_or(&[]))?;
+        let data = file.get(self.start..self.end).unwrap_or(&[]);
         let Some(matrix) = self.matrix(data) else { return Ok(()) };
         let Parts { codebooks, scales, codes } = matrix.parts();
         let gap = data.get(codebooks.len() + scales.len()..data.len() - codes.len());
         check_zero("padding before codes", gap.unwrap_or(&[]))?;
         matrix.check()
     }
+}
+
+/// The low and the high four bits.
+const fn nibbles(byte: u8) -> (u8, u8) {
+    (byte & 15, byte >> 4)
 }
 
 /// The value with an id.
@@ -253,34 +273,27 @@ fn one_of<T: Copy>(what: &'static str, values: &[T], id: u8) -> Result<T> {
 mod tests {
     use super::*;
 
-    /// f32 of shape [2, 3] at 64.
-    fn dense() -> [u8; RECORD_LEN] {
-        let mut record = [0; RECORD_LEN];
-        [record[0], record[8], record[17], record[32], record[36]] = [64, 24, 2, 2, 3];
-        record
-    }
+    /// f32 of shape [2, 3] at 5: a record of 3 bytes, 24 of data.
+    const DENSE: [u8; 3] = [0x20, 2, 3];
+    /// Codes of 2 bits with f16 tables and f32 row scales, of shape [2, 3] at 5: a record of 6 bytes, a
+    /// byte of padding, 16 bytes of codebooks, 8 of scales, 2 of codes.
+    const QUANTIZED: [u8; 6] = [0x23, 0x12, 2, 1, 2, 3];
 
-    /// Codes of 2 bits with f16 tables and f32 row scales, of shape [2, 3] at 64: 16 bytes of
-    /// codebooks, 8 of scales, 8 of padding, 2 of codes.
-    fn quantized() -> [u8; RECORD_LEN] {
-        let mut record = dense();
-        [record[8], record[16], record[18], record[20], record[21], record[24]] =
-            [34, 3, 2, 1, 2, 1];
-        record
-    }
-
-    fn parse(record: &[u8; RECORD_LEN]) -> Result<Record> {
-        Record::parse(record, 64, 1000)
+    fn parse(record: &[u8]) -> Result<Record> {
+        let mut file = [0; 60];
+        file[5..5 + record.len()].copy_from_slice(record);
+        Record::parse(&file, 5)
     }
 
     #[test]
     fn reads_shapes_and_places() {
-        let record = parse(&dense()).unwrap();
-        assert_eq!((record.shape.dims(), record.start, record.end), (&[2, 3][..], 64, 88));
-        assert_eq!((record.encoding, record.next()), (Encoding::F32, 128));
-        let record = parse(&quantized()).unwrap();
-        assert_eq!((record.end, record.next()), (98, 128));
-        let matrix = record.matrix(&[0; 34]).unwrap();
+        let record = parse(&DENSE).unwrap();
+        assert_eq!(record.shape.dims(), [2, 3]);
+        assert_eq!((record.first, record.padding, record.start, record.end), (5, 8, 8, 32));
+        assert_eq!(record.encoding, Encoding::F32);
+        let record = parse(&QUANTIZED).unwrap();
+        assert_eq!((record.padding, record.start, record.end), (11, 12, 38));
+        let matrix = record.matrix(&[0; 26]).unwrap();
         let Parts { codebooks, scales, codes } = matrix.parts();
         assert_eq!((codebooks.len(), scales.len(), codes.len()), (16, 8, 2));
     }
@@ -288,51 +301,61 @@ mod tests {
     #[cfg(feature = "alloc")]
     #[test]
     fn writes_what_it_reads() {
-        for bytes in [dense(), quantized()] {
-            assert_eq!(parse(&bytes).unwrap().emit(), bytes);
+        for bytes in [&DENSE[..], &QUANTIZED] {
+            let record = parse(bytes).unwrap();
+            let (again, emitted) = Record::emit(record.shape, record.encoding, 5).unwrap();
+            assert_eq!((again, &emitted[..bytes.len()]), (record, bytes));
+            assert_eq!(emitted.len(), record.start - record.first);
         }
     }
 
     #[test]
     fn refuses_fields_outside_their_range() {
-        let with = |record: fn() -> [u8; RECORD_LEN], at: usize, byte: u8| {
-            let mut record = record();
+        let with = |record: &[u8], at: usize, byte: u8| {
+            let mut record = record.to_vec();
             record[at] = byte;
-            parse(&record)
+            parse(&record).map(|_| ())
         };
         for (at, byte) in [
-            (0, 65),  // elsewhere
-            (8, 25),  // another length
-            (16, 4),  // encoding
-            (17, 7),  // rank
-            (17, 1),  // a dimension after the rank
-            (18, 1),  // bits of a dense tensor
-            (19, 1),  // layout of one
-            (20, 1),  // codebook of one
-            (21, 1),  // row scales of one
-            (22, 1),  // zeros
-            (24, 1),  // rows per codebook of one
-            (28, 1),  // zeros
-            (35, 99), // more elements than 2^32 - 1
-            (36, 4),  // more data than the length says
-            (40, 1),  // a third dimension
-            (63, 1),  // zeros
+            (0, 0x24), // encoding
+            (0, 0x70), // rank
+            (1, 100),  // more data than the file has
         ] {
-            assert!(with(dense, at, byte).is_err(), "dense, byte {at} = {byte}");
+            assert!(with(&DENSE, at, byte).is_err(), "dense, byte {at} = {byte}");
         }
-        for (at, byte) in [(18, 0), (18, 9), (19, 1), (20, 6), (21, 3), (24, 0), (32, 0), (8, 33)] {
-            assert!(with(quantized, at, byte).is_err(), "quantized, byte {at} = {byte}");
+        for (at, byte) in [
+            (1, 0x10), // bits
+            (1, 0x19), // bits
+            (1, 0x62), // codebook
+            (2, 3),    // row scales
+            (2, 0x12), // layout of codes
+            (3, 0),    // rows per codebook
+            (4, 0),    // no elements
+        ] {
+            assert!(with(&QUANTIZED, at, byte).is_err(), "quantized, byte {at} = {byte}");
         }
-        assert!(matches!(Record::parse(&dense(), 64, 87), Err(Error::Truncated { .. })));
+        assert!(matches!(Record::parse(&DENSE, 0), Err(Error::Truncated { .. })));
+        assert!(Record::parse(&DENSE, 1).is_err());
+        assert!(Record::parse(&DENSE, 3).is_err());
+        assert!(Record::parse(&DENSE, 9).is_err());
     }
 
     #[test]
-    fn padding_before_codes_is_zero() {
-        let record = parse(&quantized()).unwrap();
-        let mut data = [0; 34];
-        assert_eq!(record.check_data(&data), Ok(()));
-        data[31] = 1;
-        assert!(matches!(record.check_data(&data), Err(Error::NotZero { .. })));
+    fn paddings_are_zero() {
+        let mut file = [0; 60];
+        file[5..11].copy_from_slice(&QUANTIZED);
+        let record = Record::parse(&file, 5).unwrap();
+        assert_eq!(record.check_data(&file), Ok(()));
+        file[11] = 1;
+        let refused = Err(Error::NotZero { what: "padding before a tensor's data" });
+        assert_eq!(record.check_data(&file), refused);
+        // Codebooks of 8 bytes and a scale of 2, then a padding of 2.
+        let mut file = [0; 60];
+        file[..5].copy_from_slice(&[0x13, 0x12, 1, 1, 3]);
+        let record = Record::parse(&file, 0).unwrap();
+        assert_eq!((record.start, record.end, record.check_data(&file)), (8, 21, Ok(())));
+        file[19] = 1;
+        assert_eq!(record.check_data(&file), Err(Error::NotZero { what: "padding before codes" }));
     }
 
     #[test]

@@ -2,7 +2,8 @@
 
 #[cfg(feature = "alloc")]
 use super::bytes::put;
-use super::bytes::{ALIGN, INNER_ALIGN, check_zero, padding, word};
+use super::bytes::{check_zero, word};
+use super::form::Form;
 use crate::error::{Error, Result, check_range};
 #[cfg(feature = "alloc")]
 use crate::num::u32_of;
@@ -44,6 +45,8 @@ impl SectionKind {
     pub const BIAS_CORRECTIONS: Self = Self(5);
     /// The self-test vector: an input with its output.
     pub const SELF_TEST: Self = Self(6);
+    /// The self-test checksum: an input with the checksum of its output.
+    pub const SELF_TEST_CHECKSUM: Self = Self(7);
 }
 
 /// An entry of the table.
@@ -62,7 +65,7 @@ pub(super) struct Sections<'a> {
 
 impl<'a> Sections<'a> {
     /// Checks the table; `first` is where the contents start but for padding.
-    pub(super) fn parse(head: &'a [u8], table: &'a [u8], first: usize) -> Result<Self> {
+    pub(super) fn parse(form: Form, head: &'a [u8], table: &'a [u8], first: usize) -> Result<Self> {
         let mut end = first;
         let mut last = None;
         for entry in table.as_chunks::<ENTRY_LEN>().0 {
@@ -75,7 +78,7 @@ impl<'a> Sections<'a> {
                 u32::MAX.into(),
             )?;
             last = Some(u64::from(kind));
-            let start = end.saturating_add(padding(end, INNER_ALIGN));
+            let start = end.saturating_add(form.inner_padding(end));
             check_range("offset of a section", offset.into(), u64_of(start), u64_of(start))?;
             let needed = u64::from(len);
             let truncated = Error::Truncated {
@@ -92,7 +95,8 @@ impl<'a> Sections<'a> {
             }
         }
         let rest = head.get(end..).unwrap_or(&[]);
-        check_range("bytes after the last section", u64_of(rest.len()), 0, u64_of(ALIGN - 1))?;
+        let padding = u64_of(form.padding(end));
+        check_range("bytes after the last section", u64_of(rest.len()), padding, padding)?;
         check_zero("padding after the last section", rest)?;
         Ok(Self { head, table })
     }
@@ -216,20 +220,20 @@ mod tests {
     use super::*;
 
     /// Two sections of 3 and 2 bytes after a table of 32.
-    fn head() -> [u8; 64] {
-        let mut head = [0; 64];
-        for (at, word) in [(0, 1), (4, 32), (8, 3), (16, 9), (20, 48), (24, 2_u32)] {
+    fn head() -> [u8; 40] {
+        let mut head = [0; 40];
+        for (at, word) in [(0, 1), (4, 32), (8, 3), (16, 9), (20, 36), (24, 2_u32)] {
             head[at..at + 4].copy_from_slice(&word.to_le_bytes());
         }
         head[32..35].fill(7);
-        head[48..50].fill(8);
+        head[36..38].fill(8);
         head
     }
 
     #[test]
     fn finds_sections_by_kind() {
         let head = head();
-        let sections = Sections::parse(&head, &head[..32], 32).unwrap();
+        let sections = Sections::parse(Form::Inline, &head, &head[..32], 32).unwrap();
         assert_eq!(sections.get(SectionKind::NET), Some(&[7; 3][..]));
         assert_eq!(sections.get(SectionKind(9)), Some(&[8; 2][..]));
         assert_eq!(sections.get(SectionKind::NAMES), None);
@@ -240,24 +244,27 @@ mod tests {
         let with = |at: usize, byte: u8| {
             let mut head = head();
             head[at] = byte;
-            Sections::parse(&head, &head[..32], 32).map(|_| ())
+            Sections::parse(Form::Inline, &head, &head[..32], 32).map(|_| ())
         };
         assert_eq!(with(0, 1), Ok(()));
         for (at, byte) in [
             (0, 0),   // kind 0
             (16, 1),  // the same kind twice
             (4, 16),  // into the table
-            (4, 48),  // a gap
-            (8, 17),  // reaches into the next section
+            (4, 36),  // a gap
+            (8, 5),   // reaches into the next section
             (8, 200), // reaches past the head
             (12, 1),  // the field that is zero
-            (36, 1),  // padding between
-            (60, 1),  // padding after
+            (35, 1),  // padding between
+            (39, 1),  // padding after
         ] {
             assert!(with(at, byte).is_err(), "byte {at} = {byte}");
         }
-        let head = [0; 128];
-        assert!(Sections::parse(&head, &[], 0).is_err(), "more than padding after");
+        for form in [Form::Table, Form::Inline] {
+            let padding = |first| Sections::parse(form, &[0; 64], &[], first).is_ok();
+            assert!(padding(64) && padding(61), "padding to 64 and to 4");
+            assert!(!padding(0), "more than padding after");
+        }
     }
 
     #[test]

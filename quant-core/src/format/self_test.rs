@@ -19,7 +19,7 @@ use crate::num::{index, u64_of};
 use alloc::vec::Vec;
 
 /// The label that says that there is none.
-const NO_LABEL: u32 = u32::MAX;
+pub(super) const NO_LABEL: u32 = u32::MAX;
 
 mod field {
     pub(super) const SEED: usize = 0;
@@ -31,15 +31,30 @@ mod field {
     pub(super) const VELOCITY: usize = 24;
 }
 
-/// Input, given by its seed, and the velocity that the packed net has there.
+/// Input of a self-test.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct SelfTestVector<'a> {
-    /// Seed of the noise that is the input.
+pub struct SelfTestInput {
+    /// Seed of the noise that is the input, image 0 of [`crate::noise`].
     pub seed: u64,
     /// Time, 0 to 1.
     pub t: f32,
     /// Label, `None` for a net without classes or for "no label".
     pub label: Option<u32>,
+}
+
+impl SelfTestInput {
+    pub(super) fn check(self) -> Result<()> {
+        let right = (0.0..=1.0).contains(&self.t);
+        let wrong = Error::Real { what: "time of the self-test", range: "0 to 1" };
+        if right { Ok(()) } else { Err(wrong) }
+    }
+}
+
+/// Input, given by its seed, and the velocity that the packed net has there.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SelfTestVector<'a> {
+    /// Noise, time and label.
+    pub input: SelfTestInput,
     /// Greatest difference of an element that is still right, above 0.
     pub tolerance: f32,
     /// Height and width of the input.
@@ -59,10 +74,13 @@ impl<'a> SelfTestVector<'a> {
         let truncated = Error::Truncated { what: "self-test vector", needed, left };
         let (head, velocity) = section.split_at_checked(field::VELOCITY).ok_or(truncated)?;
         let label = word(head, field::LABEL);
-        let vector = Self {
+        let input = SelfTestInput {
             seed: long(head, field::SEED),
             t: real(head, field::TIME),
             label: (label != NO_LABEL).then_some(label),
+        };
+        let vector = Self {
+            input,
             tolerance: real(head, field::TOLERANCE),
             size: (short(head, field::HEIGHT), short(head, field::WIDTH)),
             velocity,
@@ -71,22 +89,22 @@ impl<'a> SelfTestVector<'a> {
         Ok(vector)
     }
 
-    /// Makes the contents of the section from seed, time and label of an input, and from the velocity
-    /// `[channels, height, width]` that the packed net has there.
+    /// Makes the contents of the section from an input and the velocity `[channels, height, width]` that
+    /// the packed net has there.
     ///
     /// # Errors
     /// Those of [`SelfTestVector::parse`].
     #[cfg(feature = "alloc")]
     pub fn emit(
-        (seed, t, label): (u64, f32, Option<u32>),
+        input: SelfTestInput,
         tolerance: f32,
         (height, width): (u16, u16),
         velocity: &[f32],
     ) -> Result<Vec<u8>> {
         let mut section = alloc::vec![0; field::VELOCITY];
-        put(&mut section, field::SEED, seed.to_le_bytes());
-        put(&mut section, field::TIME, t.to_le_bytes());
-        put(&mut section, field::LABEL, label.unwrap_or(NO_LABEL).to_le_bytes());
+        put(&mut section, field::SEED, input.seed.to_le_bytes());
+        put(&mut section, field::TIME, input.t.to_le_bytes());
+        put(&mut section, field::LABEL, input.label.unwrap_or(NO_LABEL).to_le_bytes());
         put(&mut section, field::TOLERANCE, tolerance.to_le_bytes());
         put(&mut section, field::HEIGHT, height.to_le_bytes());
         put(&mut section, field::WIDTH, width.to_le_bytes());
@@ -106,9 +124,7 @@ impl<'a> SelfTestVector<'a> {
     }
 
     fn check(&self) -> Result<()> {
-        if !(0.0..=1.0).contains(&self.t) {
-            return Err(Error::Real { what: "time of the self-test vector", range: "0 to 1" });
-        }
+        self.input.check()?;
         if !(self.tolerance > 0.0 && self.tolerance.is_finite()) {
             return Err(Error::Real {
                 what: "tolerance of the self-test vector",
@@ -149,18 +165,18 @@ mod tests {
     #[test]
     fn reads_and_writes_the_documented_bytes() {
         let vector = SelfTestVector::parse(&SECTION).unwrap();
-        assert_eq!((vector.seed, vector.t, vector.label), (1 | 2 << 32, 0.5, Some(3)));
+        let input = SelfTestInput { seed: 1 | 2 << 32, t: 0.5, label: Some(3) };
+        assert_eq!(vector.input, input);
         assert_eq!((vector.tolerance, vector.size), (0.125, (1, 2)));
         assert!(vector.velocity().eq([1.0, -2.0]));
         #[cfg(feature = "alloc")]
         assert_eq!(
-            SelfTestVector::emit((vector.seed, 0.5, Some(3)), 0.125, (1, 2), &[1.0, -2.0])
-                .as_deref(),
+            SelfTestVector::emit(input, 0.125, (1, 2), &[1.0, -2.0]).as_deref(),
             Ok(&SECTION[..])
         );
         let mut unlabelled = SECTION;
         unlabelled[12..16].fill(0xff);
-        assert_eq!(SelfTestVector::parse(&unlabelled).unwrap().label, None);
+        assert_eq!(SelfTestVector::parse(&unlabelled).unwrap().input.label, None);
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! The format as a whole: golden bytes, round trips, damaged files.
 
-use super::bytes::ALIGN;
 use super::header::tests::fix_up;
 use super::*;
 use crate::bits::tests::width;
+use crate::matrix::QuantizedMatrix;
 use crate::net::UNetConfig;
 use crate::net::record::tests::example;
 use crate::quantize::{
@@ -18,16 +18,21 @@ use std::vec;
 use std::vec::Vec;
 
 fn writer(names: &[&str]) -> Writer<Vec<u8>> {
-    Writer::new(Vec::new(), &Head { names: names.to_vec(), ..Head::default() }).unwrap()
+    Writer::new(Vec::new(), &Head { names: Some(names.to_vec()), ..Head::default() }).unwrap()
 }
+
+const NAMES: [&str; 9] = ["steps", "bias", "empty", "ot", "uniform", "w2", "log", "i8", "auto"];
+/// What [`small_file`] was in version 1.0.
+const SMALL_1_0: &[u8] = include_bytes!("../../testdata/small-1.0.fmq");
 
 /// A file with every kind of record and of section, small enough to damage everywhere.
 fn small_file() -> Vec<u8> {
     let weights: Vec<f32> = (0..48_u16).map(|i| f32::from(i * 37 % 48) / 16.0 - 1.0).collect();
-    let vector = SelfTestVector::emit((5, 0.5, None), 1e-3, (1, 2), &[0.0; 2]).unwrap();
+    let input = SelfTestInput { seed: 5, t: 0.5, label: None };
+    let vector = SelfTestVector::emit(input, 1e-3, (1, 2), &[0.0; 2]).unwrap();
     let head = Head {
         net: None,
-        names: vec!["steps", "bias", "empty", "ot", "uniform", "w2", "log", "i8", "auto"],
+        names: Some(NAMES.to_vec()),
         sections: vec![(SectionKind::SELF_TEST, &vector), (SectionKind(77), b"unknown")],
     };
     let mut writer = Writer::new(Vec::new(), &head).unwrap();
@@ -94,21 +99,15 @@ fn golden_bytes_of_a_tiny_file() {
     writer.quantized(&quantize_tensor(&weights, &[2, 6], &options).unwrap()).unwrap();
     #[rustfmt::skip]
     let golden = [
-        b'f', b'm', b'q', 0x1a, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-        0xd4, 0, 0, 0, 0, 0, 0, 0, 0xc0, 0, 0, 0, 1, 0, 0, 0,
-        1, 0, 0, 0, 0xf7, 0x01, 0xf9, 0x4e, 0xa9, 0x40, 0x1d, 0x9c, 0, 0, 0, 0,
+        b'f', b'm', b'q', 0x1a, 1, 0, 1, 0, 2, 0, 0, 0, 0, 0, 0, 0,
+        0x70, 0, 0, 0, 0, 0, 0, 0, 0x54, 0, 0, 0, 1, 0, 0, 0,
+        1, 0, 0, 0, 0x5, 0x8d, 0xe8, 0x4e, 0xe6, 0xbb, 0xcf, 0x35, 0, 0, 0, 0,
         0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-        // section of kind 2, the names: 3 bytes at 0x90
-        2, 0, 0, 0, 0x90, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0,
-        // data of 20 bytes at 0xc0; quantized, rank 2, 2 bits, layout 0, f16 tables, no scales
-        0xc0, 0, 0, 0, 0, 0, 0, 0, 20, 0, 0, 0, 0, 0, 0, 0,
-        3, 2, 2, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0,
-        2, 0, 0, 0, 6, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-        0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-        // the name, and padding to 64
-        1, 0, b'w', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-        0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-        0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+        // section of kind 2, the names: 3 bytes at 0x50, and padding to 4
+        2, 0, 0, 0, 0x50, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0,
+        1, 0, b'w', 0,
+        // quantized, rank 2; 2 bits, f16 tables; no scales; tables per row; [2, 6]; padding to 4
+        0x23, 0x12, 0, 1, 2, 6, 0, 0,
         // levels -2, 0.5, 1, 1 and 0.5, 1, 1, 1
         0x00, 0xc0, 0x00, 0x38, 0x00, 0x3c, 0x00, 0x3c, 0x00, 0x38, 0x00, 0x3c, 0x00, 0x3c, 0x00, 0x3c,
         // codes 2 0 1 2 2 0 and 0 0 1 1 1 1
@@ -125,18 +124,35 @@ fn golden_bytes_of_a_tiny_file() {
 fn reads_back_every_kind_of_record() {
     let file = small_file();
     let model = Model::parse(&file).unwrap();
-    let names: Vec<&str> = model.tensors().map(|t| t.name()).collect();
-    assert_eq!(names, ["steps", "bias", "empty", "ot", "uniform", "w2", "log", "i8", "auto"]);
+    assert!(model.tensors().map(|tensor| tensor.name()).eq(NAMES));
     assert_eq!(read_everything(&model), Ok(file.len()));
     let steps: Vec<i64> = model.tensor("steps").unwrap().integers().unwrap().collect();
     assert_eq!(steps, [-3]);
     let mut bias = [0.0; 2];
     model.tensor("bias").unwrap().decode_row(0, &mut bias).unwrap();
     assert!(bias[0] == 1.0 && bias[1].is_nan());
-    assert_eq!(model.self_test_vector().map(|vector| vector.seed), Some(5));
+    assert_eq!(model.self_test_vector().map(|vector| vector.input.seed), Some(5));
     assert!(model.sections().any(|section| section == (SectionKind(77), b"unknown")));
     let offset = |bytes: &[u8]| bytes.as_ptr().addr() - file.as_ptr().addr();
-    assert!(model.tensors().all(|t| t.numel() == 0 || offset(t.data()) % ALIGN == 0));
+    assert!(model.tensors().all(|t| offset(t.data()) % 4 == 0));
+}
+
+#[test]
+fn version_1_0_holds_the_same() {
+    let file = small_file();
+    let [new, old] = [&file, SMALL_1_0].map(|file| Model::parse(file).unwrap());
+    assert_eq!((new.version(), old.version()), ((1, 1), (1, 0)));
+    assert_eq!(read_everything(&old), Ok(SMALL_1_0.len()));
+    assert!(new.sections().eq(old.sections()));
+    for (new, old) in new.tensors().zip(old.tensors()) {
+        assert_eq!((new.name(), new.shape()), (old.name(), old.shape()));
+        assert_eq!(new.encoding(), old.encoding());
+        let [a, b] = [new, old].map(|tensor| tensor.quantized().map(QuantizedMatrix::parts));
+        assert_eq!(a, b);
+        assert!(new.quantized().is_some() || new.data() == old.data());
+    }
+    let (kind, contents) = new.sections().last().unwrap();
+    assert_eq!(with_section(SMALL_1_0, kind, contents), Ok(file.clone()), "written again");
 }
 
 #[test]
@@ -151,38 +167,40 @@ fn reads_at_every_alignment() {
 
 #[test]
 fn every_flipped_bit_is_an_error() {
-    let mut file = small_file();
-    for at in (0..file.len()).step_by(STRIDE) {
-        for bit in 0..8 {
-            file[at] ^= 1 << bit;
-            assert!(Model::parse(&file).is_err(), "bit {bit} of byte {at}");
-            file[at] ^= 1 << bit;
+    for mut file in [small_file(), SMALL_1_0.to_vec()] {
+        for at in (0..file.len()).step_by(STRIDE) {
+            for bit in 0..8 {
+                file[at] ^= 1 << bit;
+                assert!(Model::parse(&file).is_err(), "bit {bit} of byte {at}");
+                file[at] ^= 1 << bit;
+            }
         }
     }
 }
 
 #[test]
 fn every_other_length_is_an_error() {
-    let mut file = small_file();
-    for len in (0..file.len()).step_by(STRIDE) {
-        assert!(Model::parse(&file[..len]).is_err(), "length {len}");
-        // Even with lengths and checksums made right.
-        let mut short = file[..len].to_vec();
-        if len >= 64 {
-            fix_up(&mut short);
-            assert!(Model::parse(&short).is_err(), "length {len}");
+    for mut file in [small_file(), SMALL_1_0.to_vec()] {
+        for len in (0..file.len()).step_by(STRIDE) {
+            assert!(Model::parse(&file[..len]).is_err(), "length {len}");
+            // Even with lengths and checksums made right.
+            let mut short = file[..len].to_vec();
+            if len >= 64 {
+                fix_up(&mut short);
+                assert!(Model::parse(&short).is_err(), "length {len}");
+            }
         }
+        file.push(0);
+        assert_eq!(Model::parse(&file), Err(Error::Trailing { bytes: 1 }));
+        fix_up(&mut file);
+        assert_eq!(Model::parse(&file), Err(Error::Trailing { bytes: 1 }));
     }
-    file.push(0);
-    assert_eq!(Model::parse(&file), Err(Error::Trailing { bytes: 1 }));
-    fix_up(&mut file);
-    assert_eq!(Model::parse(&file), Err(Error::Trailing { bytes: 1 }));
 }
 
 #[test]
 fn writer_refuses_what_the_reader_would() {
     let refused = |names: &[&str]| {
-        let head = Head { names: names.to_vec(), ..Head::default() };
+        let head = Head { names: Some(names.to_vec()), ..Head::default() };
         Writer::new(Vec::new(), &head).err()
     };
     assert!(refused(&[""]).is_some() && refused(&[&"n".repeat(513)]).is_some());
@@ -221,11 +239,9 @@ fn the_most_tensors_are_read() {
 
 /// A net of one level, and its parameters as zeros.
 fn net_file(net: &UNetConfig) -> Result<Vec<u8>> {
-    let shapes = net.shapes();
-    let names: Vec<String> = (0..shapes.len()).map(|i| std::format!("{i}")).collect();
-    let names = names.iter().map(String::as_str).collect();
-    let mut writer = Writer::new(Vec::new(), &Head { net: Some(net), names, sections: vec![] })?;
-    for shape in &shapes {
+    let head = Head { net: Some(net), names: None, sections: vec![] };
+    let mut writer = Writer::new(Vec::new(), &head)?;
+    for shape in &net.shapes() {
         let zeros = vec![0.0; shape.iter().product()];
         let options = QuantizeOptions::new(Scheme::Uniform, width(1));
         writer.quantized(&quantize_tensor(&zeros, shape, &options)?)?;
@@ -246,6 +262,7 @@ fn tensors_are_the_parameters_of_the_net() {
     let mut file = net_file(&net).unwrap();
     let model = Model::parse(&file).unwrap();
     assert_eq!((model.net(), read_everything(&model)), (Some(&net), Ok(file.len())));
+    assert!(model.tensors().all(|tensor| tensor.name().is_empty()));
     // With more classes the label table, tensor 4, would have more rows.
     let record = Model::parse(&file).unwrap().sections().next().unwrap().1;
     let at = record.as_ptr().addr() - file.as_ptr().addr();
@@ -254,11 +271,9 @@ fn tensors_are_the_parameters_of_the_net() {
     assert_eq!(Model::parse(&file), Err(Error::NotOfTheNet { tensor: 4 }));
 
     let head = |names| Head { net: Some(&net), names, sections: vec![] };
-    let refused = Writer::new(Vec::new(), &head(vec!["a"])).err();
+    let refused = Writer::new(Vec::new(), &head(Some(vec!["a"]))).err();
     assert_eq!(refused, Some(Error::NotOfTheNet { tensor: 1 }));
-    let names: Vec<String> = (0..net.shapes().len()).map(|i| std::format!("{i}")).collect();
-    let names = names.iter().map(String::as_str).collect();
-    let mut writer = Writer::new(Vec::new(), &head(names)).unwrap();
+    let mut writer = Writer::new(Vec::new(), &head(None)).unwrap();
     let refused = writer.dense(&[1], Dense::F32(&[0.0]));
     assert_eq!(refused, Err(Error::NotOfTheNet { tensor: 0 }));
 }
@@ -326,8 +341,9 @@ proptest! {
     #[test]
     fn damage_behind_right_checksums_never_panics(
         edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+        old in any::<bool>(),
     ) {
-        let mut file = small_file();
+        let mut file = if old { SMALL_1_0.to_vec() } else { small_file() };
         for (at, byte) in edits {
             let at = at.index(file.len());
             file[at] = byte;
@@ -341,12 +357,15 @@ proptest! {
     #[test]
     fn any_bytes_never_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..400)) {
         prop_assert!(Model::parse(&bytes).is_err());
-        if bytes.len() >= 256 {
-            bytes[..16].copy_from_slice(b"fmq\x1a\0\0\x09\0\0\0\0\0\0\0\0\0");
-            bytes[24..36].copy_from_slice(&[0, 1, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0]);
-            bytes[44..64].fill(0);
-            fix_up(&mut bytes);
-            prop_assert!(Model::parse(&bytes).is_err());
+        for features in [0, 2] {
+            if bytes.len() >= 256 {
+                bytes[..16].copy_from_slice(b"fmq\x1a\x01\0\x01\0\0\0\0\0\0\0\0\0");
+                bytes[8] = features;
+                bytes[24..36].copy_from_slice(&[0, 1, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0]);
+                bytes[44..64].fill(0);
+                fix_up(&mut bytes);
+                prop_assert!(Model::parse(&bytes).is_err());
+            }
         }
     }
 }
@@ -354,14 +373,15 @@ proptest! {
 /// Each single byte of a small file set to many values, with the checksums made right.
 #[test]
 fn every_byte_of_many_values_is_read_without_panic() {
-    let file = small_file();
-    for at in (0..file.len()).step_by(STRIDE) {
-        for byte in [0, 1, 2, 3, 5, 6, 7, 8, 9, 15, 16, 63, 64, 127, 128, 254, 255] {
-            let mut damaged = file.clone();
-            damaged[at] = byte;
-            fix_up(&mut damaged);
-            if let Ok(model) = Model::parse(&damaged) {
-                assert_eq!(read_everything(&model), Ok(file.len()), "byte {at} = {byte}");
+    for file in [small_file(), SMALL_1_0.to_vec()] {
+        for at in (0..file.len()).step_by(STRIDE) {
+            for byte in [0, 1, 2, 3, 5, 6, 7, 8, 9, 15, 16, 63, 64, 127, 128, 254, 255] {
+                let mut damaged = file.clone();
+                damaged[at] = byte;
+                fix_up(&mut damaged);
+                if let Ok(model) = Model::parse(&damaged) {
+                    assert_eq!(read_everything(&model), Ok(file.len()), "byte {at} = {byte}");
+                }
             }
         }
     }
@@ -372,7 +392,7 @@ fn a_section_may_be_filled_once_the_tensors_are_known() {
     let plan = MemoryPlan { size: (4, 6), arena_bytes: 64, macs: 7 };
     let mut sections = vec![(SectionKind::MEMORY_PLAN, &[0; 24][..])];
     sections.push((SectionKind(9), b"other"));
-    let head = Head { names: vec!["w"], sections, ..Head::default() };
+    let head = Head { names: Some(vec!["w"]), sections, ..Head::default() };
     let mut writer = Writer::new(Vec::new(), &head).unwrap();
     writer.dense(&[2], Dense::F32(&[1.0, 2.0])).unwrap();
     let written = writer.finish().unwrap();

@@ -1,10 +1,10 @@
 //! Writing a packed file as a stream: the payload first, the head when everything is known.
 
-use super::bytes::{ALIGN, INNER_ALIGN, padding};
+use super::form::Form;
 use super::header::{
     CRC, HEADER_LEN, Header, MAX_HEAD_LEN, MAX_SECTIONS, MAX_TENSORS, Running, VERSION,
 };
-use super::record::{Encoding, RECORD_LEN, Record, Shape};
+use super::record::{Encoding, Record, Shape};
 use super::section::{ENTRY_LEN, Names, SectionKind, emit_entry};
 use crate::error::{Error, Result, check_length, check_range};
 use crate::matrix::{Parts, QuantLayout, QuantizedMatrix};
@@ -41,8 +41,8 @@ impl Sink for Vec<u8> {
 pub struct Head<'a> {
     /// The net, whose parameters the tensors must then be.
     pub net: Option<&'a UNetConfig>,
-    /// The name of each tensor, in order.
-    pub names: Vec<&'a str>,
+    /// The name of each tensor, in order; `None` for those of the net's parameters.
+    pub names: Option<Vec<&'a str>>,
     /// Contents of other sections, of ascending kinds above [`SectionKind::NAMES`].
     pub sections: Vec<(SectionKind, &'a [u8])>,
 }
@@ -58,6 +58,9 @@ pub enum Dense<'a> {
     I64(&'a [i64]),
 }
 
+/// The form of the files that are written.
+const FORM: Form = Form::Inline;
+
 /// A file that is complete but for its head.
 #[derive(Clone, Debug)]
 pub struct Written<S> {
@@ -71,21 +74,19 @@ pub struct Written<S> {
     pub file_bytes: usize,
 }
 
-/// Writes a packed file, tensor by tensor in the order of the names.
+/// Writes a packed file of version 1.1, tensor by tensor in order.
 ///
 /// The sink first takes zeros in the place of the head, then the payload; [`Writer::finish`] gives
 /// the head, which the caller puts at the start.
 pub struct Writer<S> {
     sink: S,
-    /// The head as far as it is known: sections, and records of the tensors so far.
+    /// The head but for its header.
     head: Vec<u8>,
-    /// Offset of the next record in the head.
-    record_at: usize,
+    sections: usize,
     shapes: Option<vec::IntoIter<Vec<usize>>>,
-    /// Bytes that describe each tensor in the head; then, for those added, all of its bytes.
+    /// Bytes of each tensor: of its name, and of all of it once it is added.
     record_bytes: Vec<usize>,
     added: usize,
-    sections: usize,
     /// Bytes given to the sink.
     written: usize,
     crc: Running,
@@ -100,28 +101,35 @@ impl<S: Sink> Writer<S> {
     /// 2^24 bytes; [`Error::DuplicateName`]; [`Error::NotOfTheNet`] if the net has another number
     /// of parameters; the sink's own.
     pub fn new(mut sink: S, head: &Head<'_>) -> core::result::Result<Self, S::Error> {
-        let tensors = head.names.len();
-        check_range("number of tensors", u64_of(tensors), 0, MAX_TENSORS.into())?;
-        let names = Names::emit(&head.names)?;
-        let net = head.net.map(UNetConfig::emit).transpose()?;
         let shapes = head.net.map(UNetConfig::shapes);
+        let named = head.names.as_ref().map(Vec::len);
+        let tensors = named.or(shapes.as_ref().map(Vec::len)).unwrap_or(0);
+        check_range("number of tensors", u64_of(tensors), 0, MAX_TENSORS.into())?;
         if let Some(shapes) = shapes.as_ref().filter(|shapes| shapes.len() != tensors) {
             return Err(Error::NotOfTheNet { tensor: shapes.len().min(tensors) }.into());
         }
+        // The net and the names are the head's own fields.
+        for (kind, _) in &head.sections {
+            let least = SectionKind::NAMES.0 + 1;
+            check_range("kind of a section", kind.0.into(), least.into(), u32::MAX.into())?;
+        }
+        let names = head.names.as_deref().map(Names::emit).transpose()?;
+        let net = head.net.map(UNetConfig::emit).transpose()?;
         let mut sections: Vec<(SectionKind, &[u8])> = Vec::new();
         sections.extend(net.as_ref().map(|net| (SectionKind::NET, &net[..])));
-        sections.push((SectionKind::NAMES, &names));
+        sections.extend(names.as_ref().map(|names| (SectionKind::NAMES, &names[..])));
         sections.extend(&head.sections);
-        let record_at = HEADER_LEN + ENTRY_LEN * sections.len();
-        let bytes = build_head(&sections, record_at + RECORD_LEN * tensors)?;
+        let names = head.names.as_deref().unwrap_or(&[]);
+        let mut record_bytes: Vec<usize> = names.iter().map(|name| 2 + name.len()).collect();
+        record_bytes.resize(tensors, 0);
+        let bytes = build_head(&sections)?;
         sink.put(&vec![0; bytes.len()])?;
         Ok(Self {
             sink,
-            record_at,
-            shapes: shapes.map(Vec::into_iter),
-            record_bytes: head.names.iter().map(|name| RECORD_LEN + 2 + name.len()).collect(),
-            added: 0,
             sections: sections.len(),
+            shapes: shapes.map(Vec::into_iter),
+            record_bytes,
+            added: 0,
             written: bytes.len(),
             head: bytes,
             crc: CRC.digest(),
@@ -131,7 +139,7 @@ impl<S: Sink> Writer<S> {
     /// Adds a dense tensor.
     ///
     /// # Errors
-    /// [`Error::Range`] for a rank above 6, 2^32 elements or more, or more tensors than names;
+    /// [`Error::Range`] for a rank above 6, 2^32 elements or more, or more tensors than the head says;
     /// [`Error::Length`] if there are not as many elements as the shape says;
     /// [`Error::NotOfTheNet`] for another shape than the net's parameter has; the sink's own.
     pub fn dense(
@@ -154,6 +162,17 @@ impl<S: Sink> Writer<S> {
         }
     }
 
+    /// Adds a dense tensor by its stored bytes, which are as many as its shape says.
+    pub(super) fn stored(
+        &mut self,
+        shape: &[usize],
+        encoding: Encoding,
+        data: &[u8],
+    ) -> core::result::Result<(), S::Error> {
+        self.start(Shape::new(shape.iter().copied())?, encoding)?;
+        self.put(data)
+    }
+
     /// Adds a quantized matrix.
     ///
     /// # Errors
@@ -167,11 +186,11 @@ impl<S: Sink> Writer<S> {
     ) -> core::result::Result<(), S::Error> {
         let shape = Shape::new(shape.iter().copied())?;
         QuantizedMatrix::new(layout, shape.rows, shape.row_len, parts)?;
-        check_range("elements of a quantized tensor", u64_of(shape.numel()), 1, u32::MAX.into())?;
         self.start(shape, Encoding::Quantized(layout))?;
         self.put(parts.codebooks)?;
         self.put(parts.scales)?;
-        self.pad(INNER_ALIGN)?;
+        // The data start at a multiple of it, too.
+        self.put(&[0; 4][..FORM.inner_padding(self.written)])?;
         self.put(parts.codes)
     }
 
@@ -192,11 +211,12 @@ impl<S: Sink> Writer<S> {
     /// Ends the payload.
     ///
     /// # Errors
-    /// [`Error::Length`] if there are fewer tensors than names.
+    /// [`Error::Length`] if there are fewer tensors than the head says.
     pub fn finish(mut self) -> Result<Written<S>> {
         check_length("tensors", self.record_bytes.len(), self.added)?;
         let header = Header {
             version: VERSION,
+            form: FORM,
             head_len: self.head.len(),
             tensors: self.added,
             sections: self.sections,
@@ -206,7 +226,7 @@ impl<S: Sink> Writer<S> {
         Ok(Written { sink, head, record_bytes, file_bytes })
     }
 
-    /// Writes the record of the next tensor and the padding before its data.
+    /// Writes the record of the next tensor and the padding after it.
     fn start(&mut self, shape: Shape, encoding: Encoding) -> core::result::Result<(), S::Error> {
         check_range(
             "number of tensors",
@@ -219,15 +239,9 @@ impl<S: Sink> Writer<S> {
         {
             return Err(Error::NotOfTheNet { tensor: self.added }.into());
         }
-        self.pad(ALIGN)?;
-        let record = Record::new(shape, encoding, self.written)?;
-        let space = self.head.get_mut(self.record_at..self.record_at + RECORD_LEN);
-        if let Some(space) = space {
-            space.copy_from_slice(&record.emit());
-        }
-        self.record_at += RECORD_LEN;
+        let (_, record) = Record::emit(shape, encoding, self.written)?;
         self.added += 1;
-        Ok(())
+        self.put(&record)
     }
 
     fn put(&mut self, bytes: &[u8]) -> core::result::Result<(), S::Error> {
@@ -238,10 +252,6 @@ impl<S: Sink> Writer<S> {
             *size += bytes.len();
         }
         self.sink.put(bytes)
-    }
-
-    fn pad(&mut self, align: usize) -> core::result::Result<(), S::Error> {
-        self.put(&[0; ALIGN][..padding(self.written, align)])
     }
 
     /// Writes numbers in pieces, so that no copy of the whole is made.
@@ -272,14 +282,14 @@ impl Writer<Vec<u8>> {
     }
 }
 
-/// A head whose header and records, up to `end`, are still zero.
-pub(super) fn build_head(sections: &[(SectionKind, &[u8])], end: usize) -> Result<Vec<u8>> {
-    let mut head = vec![0; end];
+/// A head whose header is still zero.
+fn build_head(sections: &[(SectionKind, &[u8])]) -> Result<Vec<u8>> {
+    let mut head = vec![0; HEADER_LEN + ENTRY_LEN * sections.len()];
     for (i, (kind, contents)) in sections.iter().enumerate() {
         let least =
             i.checked_sub(1).and_then(|i| sections.get(i)).map_or(1, |(kind, _)| kind.0 + 1);
         check_range("kind of a section", kind.0.into(), least.into(), u32::MAX.into())?;
-        head.resize(head.len() + padding(head.len(), INNER_ALIGN), 0);
+        head.resize(head.len() + FORM.inner_padding(head.len()), 0);
         let entry = emit_entry(*kind, u32_of(head.len()), u32_of(contents.len()));
         let at = HEADER_LEN + ENTRY_LEN * i;
         head[at..at + ENTRY_LEN].copy_from_slice(&entry);
@@ -287,6 +297,6 @@ pub(super) fn build_head(sections: &[(SectionKind, &[u8])], end: usize) -> Resul
         check_range("length of the head", u64_of(head.len()), 0, MAX_HEAD_LEN.into())?;
     }
     check_range("number of sections", u64_of(sections.len()), 0, MAX_SECTIONS.into())?;
-    head.resize(head.len() + padding(head.len(), ALIGN), 0);
+    head.resize(head.len() + FORM.padding(head.len()), 0);
     Ok(head)
 }

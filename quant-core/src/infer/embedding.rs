@@ -22,6 +22,9 @@ pub(super) fn sizes(op: &Op<'_, '_>) -> Sizes {
         }
         Op::EmbedNothing { len } => Sizes { embedding: *len, ..Sizes::default() },
         Op::EmbedLabel { table, .. } => Sizes { row: table.row_len(), ..Sizes::default() },
+        Op::ProjectEmbedding(Params { weight, bias }) => {
+            Sizes { modulation: bias.numel(), row: weight.row_len(), ..Sizes::default() }
+        }
         Op::Modulate { weight, bias } => Sizes {
             modulation: bias.map_or(weight.row_len(), Tensor::numel),
             row: weight.row_len(),
@@ -43,6 +46,12 @@ pub(super) fn run(op: &Op<'_, '_>, workspace: &mut Workspace<'_>) -> Result<bool
             embedding.iter_mut().zip(&*row).for_each(|(e, &x)| *e += x);
         }
         Op::FinishEmbedding => workspace.embedding.iter_mut().for_each(|x| *x = silu(*x)),
+        Op::ProjectEmbedding(Params { weight, bias }) => {
+            let Workspace { row, embedding, modulation, .. } = workspace;
+            linear((weight, bias), embedding, row, modulation)?;
+            let projected = first(modulation, bias.numel())?;
+            first(embedding, projected.len())?.copy_from_slice(projected);
+        }
         Op::Modulate { weight, bias } => {
             let Workspace { row, embedding, modulation, .. } = workspace;
             match bias {

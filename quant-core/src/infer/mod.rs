@@ -35,6 +35,7 @@
 //! | `map` | feature maps, and what a layer reads of them |
 //! | `workspace` | the memory's parts |
 //! | `sampler` | the solver |
+//! | `self_test` | whether this device computes the right velocity |
 //! | `layer` | one convolution alone, to be measured |
 //!
 //! The arithmetic is a type: [`Arithmetic`] is `f32` or `i8`, and a program links those that it names.
@@ -50,6 +51,7 @@ mod op;
 mod plan;
 mod precision;
 mod sampler;
+mod self_test;
 mod unet;
 mod walk;
 mod workspace;
@@ -60,6 +62,7 @@ pub use layer::ConvLayer;
 pub use plan::Plan;
 pub use precision::Precision;
 pub use sampler::{Sampler, Settings};
+pub use self_test::{ARITHMETIC, SelfTest};
 pub use unet::Input;
 
 /// The bytes of stack that a [`Sampler`] takes, about: as measured on a Cortex-M4.

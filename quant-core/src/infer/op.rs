@@ -78,6 +78,8 @@ pub(super) enum Op<'o, 'm> {
     EmbedLabel { table: &'o Tensor<'m>, label: usize },
     /// The form in which every block uses the embedding: `SiLU(e)`.
     FinishEmbedding,
+    /// Puts a projection of the embedding in its place: `W e + b`, shorter than `e`.
+    ProjectEmbedding(&'o Params<'m>),
     /// The embedding as a block sees it: `W e + b`, or without a bias a constant, of a net that has
     /// neither time nor label.
     Modulate { weight: &'o Tensor<'m>, bias: Option<&'o Tensor<'m>> },
@@ -111,6 +113,9 @@ impl Op<'_, '_> {
                 [2, heads, head_width(qkv, heads), qkv.plane_len(), qkv.plane_len()]
             }
             Op::Modulate { weight, bias: Some(bias) } => [bias.numel(), weight.row_len(), 1, 1, 1],
+            Op::ProjectEmbedding(Params { weight, bias }) => {
+                [bias.numel(), weight.row_len(), 1, 1, 1]
+            }
             Op::EmbedTime { layers: [first, second], .. } => {
                 let len = second.bias.numel();
                 [len, first.weight.row_len().saturating_add(len), 1, 1, 1]

@@ -7,8 +7,8 @@ use super::walk::Walk;
 use super::{Arithmetic, Precision};
 use crate::error::check_range;
 use crate::error::{Error, Result, check_length};
-use crate::format::{Activations, MemoryPlan, Model};
-use crate::{noise, num};
+use crate::format::{MemoryPlan, Model};
+use crate::num;
 
 /// Memory and work of an evaluation of a net, for images of one size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,56 +138,6 @@ impl Plan {
         (self.height * self.patch, self.width * self.patch)
     }
 
-    /// Computes the self-test vector of the file and returns how far off its worst element is; `None`
-    /// where the file has none.
-    ///
-    /// # Shapes
-    /// `arena`: at least [`Plan::arena_len`] and an image of as many channels as the net has.
-    ///
-    /// # Errors
-    /// [`Error::SelfTest`] where an element is off by more than the vector allows;
-    /// [`Error::Length`] for a vector of other images or a short arena; those of
-    /// [`Plan::velocity`].
-    pub fn self_test(&self, model: &Model<'_>, arena: &mut [f32]) -> Result<Option<f32>> {
-        let Some(golden) = model.self_test_vector() else { return Ok(None) };
-        let channels = model.net().map_or(0, |net| net.in_channels);
-        let (height, width) = self.image_size();
-        let inputs = channels.saturating_mul(height).saturating_mul(width);
-        check_length("rows of the self-test vector", height, golden.size.0.into())?;
-        check_length("columns of the self-test vector", width, golden.size.1.into())?;
-        let (expected, found) = (self.arena_len().saturating_add(inputs), arena.len());
-        let short = Error::Length { what: "arena in floats", expected, found };
-        let (x, arena) = arena.split_at_mut_checked(inputs).ok_or(short)?;
-        noise::fill_normal(golden.seed, 0, 0, x);
-        let input = Input { x, concat: &[], t: golden.t, label: golden.label };
-        let velocity = self.evaluate(model, &input, arena, None)?;
-        check_length("velocity of the self-test vector", velocity.len(), golden.velocity().len())?;
-        let tolerance = match self.precision() {
-            Precision::Float => golden.tolerance,
-            // Integers are right only if they are just as far off as they were on the host.
-            Precision::Integer => model.activations().map_or(0.0, Activations::self_test_error),
-        };
-        let (mut worst, mut worst_at) = (0f32, 0);
-        let mut failed = None;
-        velocity.each(|index, v| {
-            let off = golden.velocity_at(index).map_or(f32::NAN, |golden| num::abs_f32(v - golden));
-            // A NaN is off too.
-            if off.is_nan() || off > tolerance {
-                failed = failed.or(Some(index));
-            }
-            if off > worst {
-                (worst, worst_at) = (off, index);
-            }
-        });
-        if let Some(index) = failed {
-            return Err(Error::SelfTest { index });
-        }
-        if self.precision() == Precision::Integer && worst < tolerance {
-            return Err(Error::SelfTest { index: worst_at });
-        }
-        Ok(Some(worst))
-    }
-
     /// Writes the velocity `v(x, t, label)`.
     ///
     /// # Shapes
@@ -276,8 +226,9 @@ pub(super) struct VelocityView<'a> {
 }
 
 impl VelocityView<'_> {
-    const fn len(&self) -> usize {
-        self.values.len()
+    /// The velocity in the order in which the last convolution writes it.
+    pub(super) const fn values(&self) -> &[f32] {
+        self.values
     }
 
     /// Calls with each pixel's place in the image and its velocity.

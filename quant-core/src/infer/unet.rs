@@ -86,7 +86,7 @@ impl SizedNet<'_> {
         walk.conv(ConvKernel::Three, h.into(), Prologue::NormSilu, v, Accumulate::No)
     }
 
-    /// `SiLU(time_mlp(t) + label_row)`.
+    /// `SiLU(time_mlp(t) + label_row)`, or its projection.
     fn embed(&self, walk: &mut Walk<'_, '_>, input: &Input<'_>) -> Result<()> {
         let config = self.config;
         if config.ignore_time {
@@ -100,7 +100,14 @@ impl SizedNet<'_> {
             let label = input.label.map_or(classes, num::index);
             walk.run(&Op::EmbedLabel { table, label })?;
         }
-        walk.run(&Op::FinishEmbedding)
+        walk.run(&Op::FinishEmbedding)?;
+        match config.embedding_rank {
+            Some(_) => {
+                let projection = walk.params()?;
+                walk.run(&Op::ProjectEmbedding(&projection))
+            }
+            None => Ok(()),
+        }
     }
 
     /// The image's patches, above all other maps.

@@ -83,6 +83,10 @@ pub struct UNetConfig {
     /// convolutions have `patch^2` times the image's channels; ours, upstream has none (1).
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "json::is_one"))]
     pub patch: usize,
+    /// Values of a projection of the embedding that all residual blocks share, which read it in the
+    /// embedding's place; ours, upstream has none. At most the embedding's length.
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
+    pub embedding_rank: Option<usize>,
 }
 
 /// Two spatial dimensions, the only value of upstream's `dims` that is supported.
@@ -120,6 +124,7 @@ impl Default for UNetConfig {
             image_size: None,
             target: Ignored,
             patch: 1,
+            embedding_rank: None,
         }
     }
 }
@@ -151,6 +156,10 @@ impl UNetConfig {
         if self.patch > 1 {
             let fourier = u64::from(self.with_fourier_features);
             check_range("with_fourier_features of a net with patches", fourier, 0, 0)?;
+        }
+        if let Some(rank) = self.embedding_rank {
+            let most = if self.embeds_nothing() { 0 } else { self.embedding() };
+            check_count("embedding_rank", rank, 1, most)?;
         }
         // As f32, which is what a record keeps.
         if !(0.0..1.0).contains(&f32_of(self.dropout)) {
@@ -188,6 +197,14 @@ impl UNetConfig {
     /// Length of the embedding of time and label.
     pub const fn embedding(&self) -> usize {
         4 * self.model_channels
+    }
+
+    /// Length of what each residual block reads of the embedding.
+    pub const fn projected_embedding(&self) -> usize {
+        match self.embedding_rank {
+            Some(rank) => rank,
+            None => self.embedding(),
+        }
     }
 
     /// Returns whether blocks see a constant instead of an embedding: of neither time nor label.

@@ -5,6 +5,7 @@
 //! ```text
 //! time_embed.0 .2        unless the time is ignored
 //! label_emb              with classes, one row more for "no label"
+//! emb_projection         with an embedding_rank; not upstream's
 //! input_blocks           the layers of the blocks, in order
 //! middle_block
 //! output_blocks
@@ -30,6 +31,9 @@ impl UNetConfig {
         }
         if let Some(classes) = self.num_classes {
             visit(&[classes + 1, embedding])?;
+        }
+        if let Some(rank) = self.embedding_rank {
+            with_bias(&[rank, embedding], visit)?;
         }
         for block in self.blocks() {
             for layer in block.layers() {
@@ -62,7 +66,7 @@ impl UNetConfig {
                 if self.embeds_nothing() {
                     visit(&[1, width])?;
                 } else {
-                    with_bias(&[width, self.embedding()], visit)?;
+                    with_bias(&[width, self.projected_embedding()], visit)?;
                 }
                 norm(output, visit)?;
                 conv(output, output, visit)?;
@@ -112,6 +116,7 @@ mod tests {
             num_classes: Some(10),
             use_scale_shift_norm: false,
             patch: 1,
+            embedding_rank: None,
             ..example()
         };
         let res = |c: usize| {
@@ -132,6 +137,13 @@ mod tests {
         expected.extend(res(64));
         expected.extend([vec![32], vec![32], vec![1, 32, 3, 3], vec![1]]);
         assert_eq!(config.shapes(), expected);
+
+        // A projection of rank 8 before the blocks, whose embedding layers read it.
+        let mut projected = expected.clone();
+        projected.iter_mut().filter(|shape| **shape == [32, 128]).for_each(|shape| shape[1] = 8);
+        projected.splice(5..5, [vec![8, 128], vec![8]]);
+        projected[0] = vec![128, 32];
+        assert_eq!(UNetConfig { embedding_rank: Some(8), ..config.clone() }.shapes(), projected);
 
         // Patches of 4 x 4 pixels: 16 times the channels at both ends.
         expected[5] = vec![32, 32, 3, 3];

@@ -21,7 +21,8 @@
 //! | 48 | 32 | `attention_resolutions`, then zeros | each 1..=65536 |
 //! | 80 | 64 | `channel_mult`, f64, then zeros | each above 0, to 1024 |
 //! | 144 | 4 | `patch` | 0 = 1, 2..=16 |
-//! | 148 | 12 | zero, reserved | |
+//! | 148 | 4 | `embedding_rank` | 0 = none, to 4 `model_channels` |
+//! | 152 | 8 | zero, reserved | |
 //!
 //! Flags, from bit 0: `conv_resample`, `use_scale_shift_norm`, `resblock_updown`,
 //! `use_new_attention_order`, `with_fourier_features`, `ignore_time`, `input_projection`.
@@ -55,7 +56,7 @@ impl UNetConfig {
         let [resolutions, mults, zero0, zero1] = word(11).to_le_bytes();
         check_zero("unknown flags of the net", flags >> FLAGS == 0)?;
         let mut padding =
-            [zero0 == 0, zero1 == 0].into_iter().chain((37..40).map(|i| word(i) == 0));
+            [zero0 == 0, zero1 == 0].into_iter().chain((38..40).map(|i| word(i) == 0));
         check_zero("padding of the net record", padding.all(|zero| zero))?;
         let patch = option(36);
         // 1 is written as 0.
@@ -81,6 +82,7 @@ impl UNetConfig {
             input_projection: flag(6),
             image_size: option(8),
             patch: patch.unwrap_or(1),
+            embedding_rank: option(37),
             dims: Dims,
             use_checkpoint: false,
             target: Ignored,
@@ -116,8 +118,9 @@ impl UNetConfig {
         let mults = self.channel_mult.iter().map(|mult| mult.to_bits());
         let mults = mults.flat_map(|bits| [low_u32(bits), high_u32(bits)]).chain(zeros.clone());
         let words = head.into_iter().chain(resolutions.chain(zeros).take(MAX_LEVELS));
-        let patch = Some(u32_of(self.patch)).filter(|&patch| patch > 1);
-        let words = words.chain(mults.take(2 * MAX_LEVELS)).chain(patch);
+        let patch = if self.patch > 1 { u32_of(self.patch) } else { 0 };
+        let last = [patch, u32_of(self.embedding_rank.unwrap_or(0))];
+        let words = words.chain(mults.take(2 * MAX_LEVELS)).chain(last);
         let mut record = [0; RECORD_LEN];
         for (bytes, word) in record.as_chunks_mut().0.iter_mut().zip(words) {
             *bytes = word.to_le_bytes();
@@ -190,6 +193,7 @@ pub(crate) mod tests {
             input_projection: true,
             image_size: Some(32),
             patch: 2,
+            embedding_rank: Some(24),
             ..UNetConfig::default()
         }
     }
@@ -202,9 +206,9 @@ pub(crate) mod tests {
         assert_eq!(record[36..48], [0, 0, 0x80, 0x3e, 0b100_1010, 0, 0, 0, 2, 3, 0, 0]);
         assert_eq!(record[48..60], [2, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(record[96..112], [0, 0, 0, 0, 0, 0, 0xf8, 0x3f, 0, 0, 0, 0, 0, 0, 0, 0]);
-        assert_eq!(record[144..], [2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(record[144..], [2, 0, 0, 0, 24, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(UNetConfig::parse(&record), Ok(example()));
-        let whole = UNetConfig { patch: 1, ..example() };
+        let whole = UNetConfig { patch: 1, embedding_rank: None, ..example() };
         assert_eq!(whole.emit().unwrap()[144..], [0; 16]);
     }
 
@@ -229,6 +233,11 @@ pub(crate) mod tests {
             assert!(UNetConfig { patch, ..example() }.emit().is_err());
         }
         assert!(UNetConfig { with_fourier_features: true, ..example() }.emit().is_err());
+        for rank in [0, 4 * 128 + 1] {
+            assert!(UNetConfig { embedding_rank: Some(rank), ..example() }.emit().is_err());
+        }
+        let nothing = UNetConfig { ignore_time: true, num_classes: None, ..example() };
+        assert!(nothing.emit().is_err(), "a rank of no embedding");
     }
 
     proptest! {

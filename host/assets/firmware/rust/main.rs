@@ -10,7 +10,7 @@ mod plan;
 
 use cortex_m_rt::entry;
 use quant_core::format::{Model, file_at};
-use quant_core::infer::{Plan, Sampler, Settings};
+use quant_core::infer::{Plan, Sampler, SelfTest, Settings};
 use quant_core::{Error, Result};
 
 #[entry]
@@ -30,8 +30,9 @@ fn draw(arena: &mut [f32]) -> Result<()> {
     let model = Model::parse(file_at(board::model_flash()))?;
     let plan = Plan::with_arithmetic::<plan::Arithmetic>(&model)?;
     match plan.self_test(&model, arena)? {
-        Some(_) => say!("self-test passed"),
-        None => say!("self-test not in the file"),
+        SelfTest::Passed { .. } => say!("self-test passed"),
+        SelfTest::Absent => say!("self-test not in the file"),
+        SelfTest::NotComparable => say!("self-test of another version of quant-core"),
     }
     let label = plan::CLASSES.map(|classes| 3 % classes);
     let (method, steps) = (plan::METHOD, plan::STEPS);

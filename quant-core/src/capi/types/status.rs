@@ -41,6 +41,8 @@ pub enum FmqStatus {
     NoGolden = -13,
     /// The file holds no scales to compute in integers with.
     NoScales = -14,
+    /// The file's self-test is of another version of the arithmetic: it says nothing of the device.
+    NotComparable = -15,
 }
 
 impl FmqStatus {
@@ -60,9 +62,10 @@ impl FmqStatus {
             -9 => c"the file is of a later version: must be one that this library reads",
             -10 => c"the file has no net to draw with: must have one with the size of its images",
             -11 => c"the image is not finite: must be drawn with other settings or another net",
-            -12 => c"self-test failed: must compute the file's self-test vector",
-            -13 => c"the file has no self-test vector: must be made by fmq quantize --golden",
+            -12 => c"self-test failed: must compute the velocity of the file's self-test",
+            -13 => c"the file has no self-test: must be made by fmq quantize --golden",
             -14 => c"the file has no activation scales: must be made by fmq calibrate",
+            -15 => c"the self-test is of another arithmetic: must be made by this version's fmq",
             _ => c"unknown status",
         }
     }

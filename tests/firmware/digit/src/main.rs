@@ -34,7 +34,7 @@ mod timer;
 use cortex_m_rt::entry;
 use quant_core::Result;
 use quant_core::format::{Model, file_at};
-use quant_core::infer::{Plan, Precision, Sampler, Settings};
+use quant_core::infer::{Plan, Precision, Sampler, SelfTest, Settings};
 
 /// Floats of the arena, all the memory that computing takes: 112 KiB.
 const ARENA_LEN: usize = 28 << 10;
@@ -103,7 +103,7 @@ fn draw(arena: &mut [f32], order: &Order) -> Result<()> {
     let model = Model::parse(file_at(board::model_flash()))?;
     let plan = Plan::with_precision(&model, order.precision)?;
     let settings = Settings { steps: order.steps, label: Some(order.class), ..Settings::default() };
-    let tested = plan.self_test(&model, arena)?.is_some();
+    let tested = matches!(plan.self_test(&model, arena)?, SelfTest::Passed { .. });
     let (needed, there) = (settings.arena_len(&plan, &model), arena.len());
     let mut sampler = Sampler::new(&model, &plan, settings, arena)?;
 

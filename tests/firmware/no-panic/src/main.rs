@@ -48,6 +48,9 @@ extern "C" fn _start() -> ! {
         let mut arena = [0.0; 64];
         let settings = black_box(Settings::default());
         let precision = black_box(Precision::Integer);
+        if let Ok(plan) = Plan::with_precision(&model, precision) {
+            sum += f32::from(plan.self_test(&model, &mut arena).is_ok());
+        }
         if let Ok(plan) = Plan::with_precision(&model, precision)
             && let Ok(mut sampler) = Sampler::new(&model, &plan, settings, &mut arena)
         {

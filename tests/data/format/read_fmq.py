@@ -1,0 +1,1 @@
+../../../host/assets/read_fmq.py
