@@ -120,6 +120,21 @@ fn shadows_are_taken_unless_raw_weights_are_asked_for() {
     }
 }
 
+#[test]
+fn without_an_average_there_are_the_raw_weights_alone() {
+    for raw_weights in [false, true] {
+        let loaded = load(&data("checkpoint/plain.pth"), raw_weights).unwrap();
+        assert!(!loaded.ema);
+        let names: Vec<_> = loaded.tensors.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["0.weight", "0.bias", "1.weight", "1.bias"]);
+        for (i, (name, tensor)) in (0_u8..).zip(&loaded.tensors) {
+            let values = tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            let expected: Vec<f32> = (i..).map(f32::from).take(values.len()).collect();
+            assert_eq!(values, expected, "{name}");
+        }
+    }
+}
+
 /// Names of the tensors of `file` that have to be copied; the elements of all must be those of
 /// the tensor that is read.
 fn copied(path: &Path) -> Vec<String> {

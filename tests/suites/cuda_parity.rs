@@ -30,6 +30,11 @@ use quant_core::scheme::Scheme;
 /// relative to the greatest value.
 const TYPES: [(DType, f64); 3] = [(DType::F32, 1e-5), (DType::F16, 1e-2), (DType::BF16, 6e-2)];
 
+/// The same for the velocity of a net and its gradient, by root mean squares. In half precision 16
+/// unit roundoffs, 2^-11 and 2^-8: on a CPU, which rounds at the same places, the velocity is off by
+/// 4 and its gradient, which passes the net twice, by 8.
+const NETS: [(DType, f64); 3] = [(DType::F32, 1e-4), (DType::F16, 8e-3), (DType::BF16, 6.2e-2)];
+
 fn gpu() -> Device {
     device::open(Some("cuda")).unwrap()
 }
@@ -49,6 +54,14 @@ fn apart(found: &Tensor, expected: &Tensor) -> f64 {
     let off = found.iter().zip(&expected).map(|(a, b)| (a - b).abs());
     // A NaN is far from everything.
     off.map(|off| if off.is_nan() { f64::INFINITY } else { off }).fold(0.0, f64::max) / most
+}
+
+/// Root mean square of the differences relative to that of the expected values.
+fn rms_apart(found: &Tensor, expected: &Tensor) -> f64 {
+    assert_eq!(found.dims(), expected.dims());
+    let (found, expected) = (numbers(found), numbers(expected));
+    let squares: f64 = found.iter().zip(&expected).map(|(a, b)| (a - b).powi(2)).sum();
+    (squares / expected.iter().map(|x| x.powi(2)).sum::<f64>()).sqrt()
 }
 
 /// The result of `f` and the gradient of each argument.
@@ -227,9 +240,9 @@ fn a_net_has_the_same_velocity_and_gradient() {
         velocity(&UNet::new(&config(), &mut stored).unwrap(), device).unwrap()
     };
     let expected = net(&Device::Cpu, DType::F32);
-    for (dtype, most) in [(DType::F32, 1e-4), (DType::F16, 5e-2), (DType::BF16, 0.2)] {
+    for (dtype, most) in NETS {
         for (found, expected) in net(&gpu, dtype).iter().zip(&expected) {
-            let off = apart(found, expected);
+            let off = rms_apart(found, expected);
             assert!(off < most, "{dtype:?}: off by {off}");
         }
     }
@@ -253,9 +266,9 @@ fn a_packed_net_has_the_same_velocity_and_gradient() {
             velocity(&net, device).unwrap()
         };
         let expected = net(&Device::Cpu, DType::F32);
-        for (dtype, most) in [(DType::F32, 1e-4), (DType::F16, 5e-2), (DType::BF16, 0.2)] {
+        for (dtype, most) in NETS {
             for (found, expected) in net(&gpu, dtype).iter().zip(&expected) {
-                let off = apart(found, expected);
+                let off = rms_apart(found, expected);
                 assert!(off < most, "{bits} bits, {dtype:?}: off by {off}");
             }
         }
@@ -287,8 +300,9 @@ fn training_steps_have_the_same_losses() {
     let ways = [
         (TrainPrecision::F32, false, 1e-3),
         (TrainPrecision::F32, true, 1e-3),
-        (TrainPrecision::F16, false, 2e-2),
-        (TrainPrecision::Bf16, false, 5e-2),
+        // A loss is off by no more than the velocity: 4 unit roundoffs.
+        (TrainPrecision::F16, false, 2e-3),
+        (TrainPrecision::Bf16, false, 1.6e-2),
     ];
     for (precision, recompute, most) in ways {
         for (found, expected) in losses(&gpu, precision, recompute).iter().zip(&expected) {

@@ -94,7 +94,7 @@ fn images_come_to_299_pixels_as_in_each_package() {
             run += 1;
         }
     }
-    ran("resized image sets", run, 12, 3);
+    ran("resized image sets", run, 12, 6);
 }
 
 #[test]
@@ -127,7 +127,7 @@ fn features_are_those_of_each_package() {
             }
         }
     }
-    ran("features of image sets", run, 56, 14);
+    ran("features of image sets", run, 56, 28);
 }
 
 #[test]

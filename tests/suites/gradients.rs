@@ -114,7 +114,8 @@ fn half_precision_trains_like_single() {
     let (half, half_updates) = losses(TrainPrecision::F16);
     assert_eq!((updates, half_updates), (4, 4), "no gradient overflowed");
     for (single, half) in single.iter().zip(&half) {
-        assert!((single - half).abs() <= 0.02 * single, "{half} for {single}");
+        // 20 unit roundoffs of 2^-11: small gradients lose digits, and AdamW steps by their signs.
+        assert!((single - half).abs() <= 0.01 * single, "{half} for {single}");
     }
     assert!(half[3] < half[0], "{half:?}");
 }

@@ -79,11 +79,10 @@ fn velocities_equal_candles() {
         println!("{name}: {off:.1e}");
         assert!(off < 1e-5, "{name}: {off}");
     }
-    // The sine of 2 pi 2^7 x amplifies the rounding of its argument.
     let fourier = UNetConfig { with_fourier_features: true, ..nets()[0].1.clone() };
-    assert!(off(&fourier, TensorPolicy::F32, (8, 8)) < 5e-4);
+    assert!(off(&fourier, TensorPolicy::F32, (8, 8)) < 1e-5);
     let both = UNetConfig { in_channels: 5, ..fourier };
-    assert!(off(&both, TensorPolicy::F32, (8, 8)) < 5e-4);
+    assert!(off(&both, TensorPolicy::F32, (8, 8)) < 1e-5);
 }
 
 #[test]
@@ -164,7 +163,7 @@ fn the_solver_equals_candles() {
         let pairs = sampler.image().iter().zip(&expected);
         let off = pairs.map(|(a, b)| (a - b).abs()).fold(0f32, f32::max);
         println!("{method:?}: {off:.1e}");
-        assert!(off < 1e-4, "{method:?}: {off}");
+        assert!(off < 1e-5, "{method:?}: {off}");
     }
 }
 

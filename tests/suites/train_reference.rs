@@ -7,11 +7,11 @@
     reason = "a suite: it panics to fail"
 )]
 
-use candle_core::{Device, IndexOp};
+use candle_core::{Device, IndexOp, Tensor};
 use fm_candle::model::{Masks, Mode, RandomInit, UNet};
 use fm_candle::path::{cond_ot, loss, skewed};
 use fm_candle::train::{Batch, Schedule, TrainConfig, Trainer};
-use fmq_tests::{config, formula_weights, json, max_difference, numbers, ran, reference, tensors};
+use fmq_tests::{config, formula_weights, json, max_difference, numbers, ran, tensors};
 use serde_json::Value;
 
 /// A run from formula weights, and its batches.
@@ -54,38 +54,40 @@ fn ten_steps(use_ema: bool) -> Trainer {
     trainer
 }
 
+/// How far weights are from those of the reference, of which the committed selection keeps every
+/// 37th element of each tensor of more than one dimension.
+///
+/// The third of an attention's bias that belongs to the keys has no gradient but rounding, of
+/// which `AdamW` makes steps of the size of the learning rate: it is apart, second.
+fn off(name: &str, found: &Tensor, expected: &Tensor) -> (f64, f64) {
+    let (found, expected) = (numbers(found), numbers(expected));
+    let every = if found.len() == expected.len() { 1 } else { 37 };
+    assert_eq!(found.len().div_ceil(every), expected.len(), "{name}");
+    let keys = found.len() / 3..found.len() / 3 * 2;
+    let mut off = (0.0_f64, 0.0_f64);
+    for (i, expected) in (0..found.len()).step_by(every).zip(expected) {
+        let key = name.ends_with("qkv.bias") && keys.contains(&i);
+        let most = if key { &mut off.1 } else { &mut off.0 };
+        *most = most.max((found[i] - expected).abs());
+    }
+    off
+}
+
 #[test]
 fn ten_steps_have_upstreams_losses_and_weights() {
-    let (mut compared, files) = (0, ["final", "ema"]);
-    for file in files {
-        let trainer = ten_steps(file == "ema");
-        if !reference(&format!("train/{file}.safetensors")).exists() {
-            continue;
-        }
-        compared += 1;
+    for file in ["final", "ema"] {
+        let weights = ten_steps(file == "ema").evaluation_weights().unwrap();
         let expected = tensors(&format!("train/{file}.safetensors"));
-        let weights = trainer.evaluation_weights().unwrap();
         assert_eq!(weights.len(), expected.len());
         let mut worst = 0.0_f64;
         for (name, tensor) in &weights {
-            let expected = &expected[name];
-            // The third that belongs to the keys has no gradient but rounding, of which AdamW
-            // makes steps of the size of the learning rate.
-            let parts = if name.ends_with("qkv.bias") { 3 } else { 1 };
-            let (ours, theirs) = (tensor.chunk(parts, 0), expected.chunk(parts, 0));
-            for (third, (a, b)) in ours.unwrap().iter().zip(theirs.unwrap()).enumerate() {
-                let off = max_difference(a, &b);
-                if (parts, third) == (3, 1) {
-                    assert!(off <= 2e-3, "{file}: keys of {name}: {off}");
-                    continue;
-                }
-                worst = worst.max(off);
-                assert!(off <= 2e-5, "{file}: {name}: {off}");
-            }
+            let (off, keys) = off(name, tensor, &expected[name]);
+            assert!(off <= 2e-5, "{file}: {name}: {off}");
+            assert!(keys <= 2e-3, "{file}: keys of {name}: {keys}");
+            worst = worst.max(off);
         }
         println!("{file}: weights off by {worst:.1e}");
     }
-    ran("weights after ten steps", compared, files.len(), 0);
 }
 
 #[test]
@@ -153,7 +155,7 @@ fn accumulation_and_the_falling_learning_rate_equal_upstream() {
     let (_, out) = weights.iter().find(|(name, _)| name == "out.2.weight").unwrap();
     let out = out.flatten_all().unwrap().to_vec1::<f32>().unwrap();
     for (w, expected) in out.into_iter().zip(floats(&reference["out2_weight_first5"])) {
-        assert!((f64::from(w) - expected).abs() < 2e-5, "{w} for {expected}");
+        assert!((f64::from(w) - expected).abs() < 1e-7, "{w} for {expected}");
     }
 }
 

@@ -3,6 +3,8 @@
 mod attention;
 mod blocks;
 pub mod config;
+#[cfg(test)]
+pub(crate) mod half_precision;
 mod low_rank;
 mod masks;
 mod recompute;
