@@ -72,8 +72,8 @@ pub fn kid(x: &[f32], y: &[f32], d: usize, subsets: &Subsets) -> Result<MeanStd>
     let most = x.n().min(y.n());
     if count == 0 || size < 2 || size > most {
         return Err(Error::Config(format!(
-            "{count} subsets of {size} images; there must be at least 1, of 2 images to {most}, as \
-             many as the smaller set has"
+            "{count} subsets of {size} images: must be at least 1, of 2 to {most} images, as many as the \
+             smaller set has"
         )));
     }
     let draws = Domain::KidSubset.stream(seed);
