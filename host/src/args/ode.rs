@@ -34,7 +34,13 @@ pub(crate) struct SolverArgs {
     /// fehlberg2, bosh3, dopri5, dopri8
     #[arg(long, default_value = "midpoint")]
     pub(crate) ode_method: Method,
-    #[arg(long, help = options_help(STEP), default_value = "{}", value_name = "JSON")]
+    #[arg(
+        long,
+        help = options_help(STEP),
+        default_value = "{}",
+        hide_default_value = true,
+        value_name = "JSON"
+    )]
     pub(crate) ode_options: OdeOptions,
     /// Use the EDM time grid
     #[arg(long)]
