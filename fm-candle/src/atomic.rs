@@ -29,9 +29,8 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
 ///
 /// # Errors
 ///
-/// [`Error::File`] where `path` exists and is no regular file (a rename would replace the
-/// device or folder itself); [`Error::Io`], naming `path`, where the folder is missing or not
-/// writable, the disk is full, or `fill` fails.
+/// Those of [`check_target`]; [`Error::Io`], naming `path`, where the folder is not writable, the disk
+/// is full, or `fill` fails.
 pub fn write_with(path: &Path, fill: impl FnOnce(&mut Writer<'_>) -> io::Result<()>) -> Result<()> {
     write_through(path, |out| fill(out).map_err(|source| Error::io(path, source)))
 }
@@ -43,9 +42,6 @@ pub fn write_with(path: &Path, fill: impl FnOnce(&mut Writer<'_>) -> io::Result<
 ///
 /// Those of [`write_with`], and those of `fill` as they are.
 pub fn write_through<T>(path: &Path, fill: impl FnOnce(&mut Writer<'_>) -> Result<T>) -> Result<T> {
-    if fs::metadata(path).is_ok_and(|found| !found.is_file()) {
-        return Err(Error::file(path, "is no regular file, so it cannot be replaced"));
-    }
     check_target(path)?;
     let io = |source| Error::io(path, source);
     let folder = folder(path);
@@ -76,17 +72,31 @@ pub fn remove_leftovers(dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Checks that the folder of an output is there, before the work that fills it.
+/// Checks, before the work that fills it, that an output can be put at `path`.
 ///
 /// # Errors
 ///
-/// [`Error::Io`], naming `path`, where it is not.
+/// [`Error::File`] where something is there that is no regular file (a rename would replace the
+/// device or folder itself), or where the folder of `path` does not exist; [`Error::Io`] where the
+/// folder cannot be looked at.
 pub fn check_target(path: &Path) -> Result<()> {
-    match fs::metadata(folder(path)) {
-        Ok(found) if found.is_dir() => Ok(()),
-        Ok(_) => Err(Error::file(path, "its parent is no folder")),
-        Err(cause) => Err(Error::io(path, cause)),
+    match fs::metadata(path) {
+        Ok(found) if found.is_dir() => {
+            return Err(Error::file(path, "is a folder, and the output is a file"));
+        }
+        Ok(found) if !found.is_file() => {
+            return Err(Error::file(path, "is no regular file, so it cannot be replaced"));
+        }
+        _ => {}
     }
+    let folder = folder(path);
+    let fault = match fs::metadata(folder) {
+        Ok(found) if found.is_dir() => return Ok(()),
+        Ok(_) => "is a file",
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => "does not exist",
+        Err(cause) => return Err(Error::io(path, cause)),
+    };
+    Err(Error::file(path, format!("the folder `{}` {fault}", folder.display())))
 }
 
 /// Prefix of the names of temporary files.
@@ -170,11 +180,14 @@ mod tests {
     }
 
     #[test]
-    fn missing_folder_is_an_io_error_that_names_the_file() {
+    fn a_missing_folder_is_named() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("absent").join("out.bin");
-        let error = write(&path, b"x").unwrap_err();
-        assert!(matches!(&error, Error::Io { path: named, .. } if *named == path), "{error}");
+        let absent = folder.path().join("absent");
+        let error = write(&absent.join("out.bin"), b"x").unwrap_err().to_string();
+        assert!(error.ends_with(&format!("the folder `{}` does not exist", absent.display())));
+        fs::write(&absent, "a file").unwrap();
+        let error = write(&absent.join("out.bin"), b"x").unwrap_err().to_string();
+        assert!(error.ends_with(&format!("the folder `{}` is a file", absent.display())));
     }
 
     #[test]

@@ -1,11 +1,23 @@
-//! Zip archives under construction.
+//! Zip archives: what is wrong with one, and one under construction.
 
 use core::cell::Cell;
 use std::io::{self, Seek, SeekFrom, Write};
 use std::rc::Rc;
 
 use zip::ZipWriter;
+use zip::result::ZipError;
 use zip::write::SimpleFileOptions;
+
+/// The reason why an archive cannot be opened, in words.
+pub(crate) fn fault(error: &ZipError) -> String {
+    match error {
+        // The record at the end of an archive, which says where its directory lies.
+        ZipError::InvalidArchive(text) if text.contains("EOCD") => {
+            "is cut short or no zip archive: it has no directory at its end".into()
+        }
+        error => format!("damaged archive: {error}"),
+    }
+}
 
 /// An archive that is written record by record.
 ///

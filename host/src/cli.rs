@@ -59,7 +59,7 @@ pub(crate) fn run() -> Result<()> {
         Command::Tune(args) => cmd::tune::run(args, &cli.common, &mut out),
         Command::Calibrate(args) => cmd::calibrate::run(args, &cli.common, &mut out),
         Command::Unpack(args) => cmd::unpack::run(args),
-        Command::Inspect(args) => cmd::inspect::run(args, &mut out),
+        Command::Inspect(args) => cmd::inspect::run(args, &cli.common, &mut out),
         Command::Velocity(args) => cmd::velocity::run(args, &cli.common),
         Command::Sample(args) => cmd::sample::run(args, &cli.common),
         Command::Encode(args) => cmd::encode::run(args, &cli.common, &mut out),

@@ -1,6 +1,7 @@
 //! Features of images, and statistics of sets of them.
 
 use core::ops::Range;
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use fm_candle::data::Images;
@@ -26,23 +27,23 @@ pub(crate) struct NamedFeatureNet {
 }
 
 impl NamedFeatureNet {
-    /// The net that the arguments name.
+    /// The net that the arguments name; `data` is the folder of the data sets.
     ///
     /// # Errors
     ///
     /// Weights that are needed and not given, or are of another net.
-    pub(crate) fn open(args: &FeaturesArgs, device: &Device) -> Result<Self> {
+    pub(crate) fn open(args: &FeaturesArgs, data: Option<&Path>, device: &Device) -> Result<Self> {
         let (kind, resize) = (args.kind(), args.resize()?);
-        let (net, name): (Box<dyn FeatureNet>, _) = match &args.weights {
+        let (net, name): (Box<dyn FeatureNet>, _) = match args.weights(data) {
             None if args.are_built_in() => (Box::new(embedded::lenet()?), embedded::LENET.into()),
             None => bail!(
-                "--features {kind} needs --weights FILE, torch-fidelity's or pytorch-fid's; \
-                 `fmq data fetch inception` brings the former"
+                "--features {kind} needs --weights FILE, torch-fidelity's or pytorch-fid's, or the \
+                 --data-path into which `fmq data fetch inception` has put the former"
             ),
             Some(path) => {
-                let net = kind.open(path, resize.unwrap_or_default(), device);
+                let net = kind.open(&path, resize.unwrap_or_default(), device);
                 let net = net.with_context(|| format!("--weights for {kind}"))?;
-                (net, format!("{kind}, weights {}", fingerprint::of_file(path)?))
+                (net, format!("{kind}, weights {}", fingerprint::of_file(&path)?))
             }
         };
         Ok(Self { net, name, resize })

@@ -182,6 +182,9 @@ impl fmt::Display for Error {
                 write!(f, "{what} is {found}: must be a multiple of {of}, {why}")
             }
             Self::Real { what, range } => write!(f, "{what}: must be {range}"),
+            Self::Truncated { what: "file", needed, left } => {
+                write!(f, "ends at byte {left}, but its header says {needed}: it was cut short")
+            }
             Self::Truncated { what, needed, left } => {
                 write!(f, "{what}: {left} bytes left, must be {needed}")
             }
@@ -254,6 +257,8 @@ mod tests {
     fn says_what_would_be_right() {
         let error = Error::Truncated { what: "header", needed: 32, left: 7 };
         assert_eq!(error.to_string(), "header: 7 bytes left, must be 32");
+        let error = Error::Truncated { what: "file", needed: 32, left: 7 };
+        assert!(error.to_string().starts_with("ends at byte 7, but its header says 32"));
         assert_eq!(Error::Bits(9).to_string(), "codes of 9 bits: must be 1 to 8");
     }
 }

@@ -23,6 +23,7 @@ use super::entry::{LeftOut, TensorEntry, size_of};
 use super::metadata::METADATA_KEY;
 use crate::mapped::Mapped;
 use crate::pickle::{self, Pickle, PickledTensor, Value};
+use crate::zipped;
 
 mod checksum;
 pub(super) mod fresh;
@@ -191,8 +192,8 @@ struct Contents {
 }
 
 fn read_zip(file: Mapped) -> Result<Contents, String> {
-    let archive = ZipArchive::new(Cursor::new(file.clone()))
-        .map_err(|error| format!("damaged archive: {error}"))?;
+    let archive =
+        ZipArchive::new(Cursor::new(file.clone())).map_err(|error| zipped::fault(&error))?;
     let folder = folder(archive.file_names().filter_map(|name| name.ok().map(String::from)))?;
     let record = |name: &str, limit| {
         let Some(index) = archive.index_for_name(&format!("{folder}{name}")) else {

@@ -45,7 +45,7 @@ pub fn inception_score(
     let n = order.len();
     if splits == 0 || splits > n {
         return Err(Error::Config(format!(
-            "{splits} splits of {n} images; there must be at least 1, and an image in each"
+            "{splits} splits of {n} images: must be at least 1, with an image in each"
         )));
     }
     if let Some(i) = order.iter().find(|&&i| i >= rows.n()) {

@@ -72,8 +72,8 @@ pub fn kid(x: &[f32], y: &[f32], d: usize, subsets: &Subsets) -> Result<MeanStd>
     let most = x.n().min(y.n());
     if count == 0 || size < 2 || size > most {
         return Err(Error::Config(format!(
-            "{count} subsets of {size} images; there must be at least 1, of 2 images to {most}, as \
-             many as the smaller set has"
+            "{count} subsets of {size} images: must be at least 1, of 2 to {most} images, as many as the \
+             smaller set has"
         )));
     }
     let draws = Domain::KidSubset.stream(seed);
@@ -214,7 +214,7 @@ mod tests {
                 && message(1, 6, &y).contains("to 5")
         );
         assert!(message(0, 5, &y).contains("at least 1"));
-        assert!(message(1, 1, &y).contains("2 images"));
+        assert!(message(1, 1, &y).contains("of 2 to 5 images"));
         assert!(message(1, 2, &y[..3]).contains("rows of 2"));
         assert!(mmd2(&x, &y[..2], 2).unwrap_err().to_string().contains("got 1"));
         assert!(mmd2(&[f32::INFINITY; 4], &y, 2).unwrap_err().to_string().contains("is inf"));

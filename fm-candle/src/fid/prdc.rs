@@ -56,8 +56,7 @@ pub fn prdc(generated: &[f32], real: &[f32], d: usize, k: usize) -> Result<Prdc>
     let fewest = x.rows.n().min(y.rows.n());
     if k == 0 || k >= fewest {
         return Err(Error::Config(format!(
-            "{k} neighbours; at least 1 is needed, and fewer than the {fewest} images of the smaller \
-             set"
+            "{k} neighbours: must be at least 1, and fewer than the {fewest} images of the smaller set"
         )));
     }
     let (radii_x, radii_y) = (x.radii(k), y.radii(k));

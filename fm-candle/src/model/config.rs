@@ -8,9 +8,14 @@ use crate::json;
 /// Reads a configuration from JSON.
 ///
 /// # Errors
-/// A misspelt field (the message lists the right ones) or a configuration that makes no net.
+/// Text that is no JSON object; a misspelt field (the message lists the right ones); a configuration that
+/// makes no net.
 pub fn from_json(json: &str) -> Result<UNetConfig> {
-    let config = serde_json::from_str(json::object(json).map_err(fault)?).map_err(fault)?;
+    let config = serde_json::from_str(json::object(json).map_err(fault)?);
+    let config = config.map_err(|error| {
+        let due = if error.is_data() { "" } else { "must be JSON with upstream's field names: " };
+        fault(format!("{due}{error}"))
+    })?;
     check(&config)?;
     Ok(config)
 }

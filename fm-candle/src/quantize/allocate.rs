@@ -108,7 +108,7 @@ pub fn allocate(
         None => {
             let least = bytes_of(&table, &smallest(&table)) + head;
             return Err(Error::Config(format!(
-                "{most} bytes are too few: the smallest such file takes {least:.0}"
+                "the smallest such file takes {least:.0} bytes, more than {most}"
             )));
         }
     };

@@ -38,8 +38,11 @@ pub fn calibrate(file: &[u8], by: Calibration, mut drawn: impl FnMut()) -> Resul
         return Err(Error::Config("calibrating needs at least one image of one step".into()));
     }
     let model = Model::parse(file)?;
+    let Some(net) = model.net().filter(|net| net.image_size.is_some()) else {
+        let why = "holds no net with an image size, which drawing needs";
+        return Err(Error::Config(why.into()));
+    };
     let plan = Plan::new(&model)?;
-    let Some(net) = model.net() else { return Err(Error::Config("a file without a net".into())) };
     let (height, width) = plan.image_size();
     let pixels = height * width;
     if net.in_channels != net.out_channels {

@@ -82,24 +82,27 @@ impl TrainConfig {
     pub fn check(&self) -> Result<()> {
         let fault = |what: String| Err(Error::Config(what));
         for (name, value) in [
-            ("batch_size", self.batch_size as u64),
-            ("accum_iter", self.accum_iter as u64),
-            ("epochs", self.epochs),
+            ("--batch_size", self.batch_size as u64),
+            ("--accum_iter", self.accum_iter as u64),
+            ("--epochs", self.epochs),
             ("world_size", self.world_size as u64),
         ] {
             if value == 0 {
-                return fault(format!("{name} 0 must be at least 1"));
+                return fault(format!("{name} 0: must be at least 1"));
             }
         }
         if !(self.lr > 0.0 && self.lr.is_finite()) {
-            return fault(format!("lr {} must be a positive number", self.lr));
+            return fault(format!("--lr {}: must be a number above 0", self.lr));
         }
         if !(0.0..=1.0).contains(&self.class_drop_prob) {
-            return fault(format!("class_drop_prob {} must lie in [0, 1]", self.class_drop_prob));
+            return fault(format!(
+                "--class_drop_prob {}: must lie in [0, 1]",
+                self.class_drop_prob
+            ));
         }
         let (b1, b2) = self.optimizer_betas;
         if !((0.0..1.0).contains(&b1) && (0.0..1.0).contains(&b2)) {
-            return fault(format!("optimizer_betas {b1} {b2} must lie in [0, 1)"));
+            return fault(format!("--optimizer_betas {b1} {b2}: must lie in [0, 1)"));
         }
         Ok(())
     }
@@ -175,6 +178,6 @@ mod tests {
     #[test]
     fn a_setting_of_0_is_named() {
         let none = TrainConfig { epochs: 0, ..TrainConfig::default() };
-        assert_eq!(none.check().unwrap_err().to_string(), "epochs 0 must be at least 1");
+        assert_eq!(none.check().unwrap_err().to_string(), "--epochs 0: must be at least 1");
     }
 }

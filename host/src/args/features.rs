@@ -1,8 +1,9 @@
 //! The features by which image sets are compared: `--features`, `--weights`, `--resize`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
+use fm_candle::data::catalog::INCEPTION;
 use fm_candle::fid::Features;
 use fm_candle::fid::inception::FeatureLayer;
 use fm_candle::fid::resize::Resize;
@@ -14,10 +15,11 @@ pub(crate) struct FeaturesArgs {
     /// lenet, a small classifier of digits [default: inception with --weights, else lenet]
     #[arg(long, value_name = "NAME")]
     features: Option<Features>,
-    /// Weights of the features' net: torch-fidelity's or pytorch-fid's file for inception (`fmq data
-    /// fetch inception` brings it), one of `fmq train-lenet` for lenet [default: lenet's are built in]
+    /// Weights of the features' net: torch-fidelity's or pytorch-fid's file for inception, one of `fmq
+    /// train-lenet` for lenet [default: inception's those that `fmq data fetch inception` has put into
+    /// --data-path; lenet's are built in]
     #[arg(long, value_name = "FILE")]
-    pub(crate) weights: Option<PathBuf>,
+    weights: Option<PathBuf>,
     /// How images are resized for inception: torchmetrics (today's), tf1 (torch-fidelity's) or
     /// pytorch-fid [default: torchmetrics]
     #[arg(long, value_name = "HOW")]
@@ -46,8 +48,19 @@ impl FeaturesArgs {
         }
     }
 
+    /// The weights: those given, else Inception's where they have been fetched into the folder `data`.
+    pub(crate) fn weights(&self, data: Option<&Path>) -> Option<PathBuf> {
+        let fetched = || inception_in(data?).filter(|_| self.kind() != Features::LeNet);
+        self.weights.clone().or_else(fetched)
+    }
+
     /// Returns true if the features are those of the built-in net.
     pub(crate) fn are_built_in(&self) -> bool {
         self.kind() == Features::LeNet && self.weights.is_none()
     }
+}
+
+/// Inception's weights where `fmq data fetch inception` puts them in the folder `data`, if they are there.
+pub(crate) fn inception_in(data: &Path) -> Option<PathBuf> {
+    Some(data.join(INCEPTION)).filter(|path| path.is_file())
 }

@@ -1,6 +1,7 @@
 //! Classes of images: what `--label` asks for, and what a file holds.
 
 use core::fmt;
+use core::str::FromStr;
 
 use anyhow::{Context, Result, bail};
 use fm_candle::DType;
@@ -21,23 +22,17 @@ pub(crate) enum Label {
     Class(u32),
 }
 
-/// The `--label` of images to draw.
-pub(crate) fn of_samples(text: &str) -> Result<Label, &'static str> {
-    match (text, text.parse()) {
-        ("random", _) => Ok(Label::Random),
-        ("all", _) => Ok(Label::All),
-        (_, Ok(class)) => Ok(Label::Class(class)),
-        _ => Err("expected a class's number, all or random"),
-    }
-}
+impl FromStr for Label {
+    type Err = &'static str;
 
-/// The `--label` of images that there are.
-pub(crate) fn of_images(text: &str) -> Result<Label, &'static str> {
-    match (text, text.parse()) {
-        ("none", _) => Ok(Label::None),
-        ("all", _) => Ok(Label::All),
-        (_, Ok(class)) => Ok(Label::Class(class)),
-        _ => Err("expected a class's number, all or none"),
+    fn from_str(text: &str) -> Result<Self, &'static str> {
+        match (text, text.parse()) {
+            ("random", _) => Ok(Self::Random),
+            ("all", _) => Ok(Self::All),
+            ("none", _) => Ok(Self::None),
+            (_, Ok(class)) => Ok(Self::Class(class)),
+            _ => Err("expected a class's number, all, random or none"),
+        }
     }
 }
 
@@ -85,14 +80,24 @@ pub(crate) fn class_cycle(config: &UNetConfig, n: usize) -> Result<Option<Vec<u3
     Ok(Some((0..u32::try_from(classes)?).cycle().take(n).collect()))
 }
 
-/// The tensor `label` of a file with `n` images; none where the file has none.
-pub(crate) fn in_file(file: &Checkpoint, n: usize) -> Result<Option<Vec<u32>>> {
+/// The tensor `label` of a file with `n` images, for a net; none where the file has none.
+pub(crate) fn in_file(
+    file: &Checkpoint,
+    n: usize,
+    config: &UNetConfig,
+) -> Result<Option<Vec<u32>>> {
     let Some(labels) = file.tensor("label") else { return Ok(None) };
+    let classes = config.num_classes.context("label was given, but the net has no classes")?;
+    let classes = u32::try_from(classes)?;
     if labels.dtype() != DType::I64 || labels.dims() != [n] {
-        bail!("label is {:?} {:?}, not I64 [{n}]", labels.dtype(), labels.dims());
+        bail!("label is {:?} {:?}, expected I64 [{n}]", labels.dtype(), labels.dims());
     }
-    let number =
-        |label| u32::try_from(label).ok().with_context(|| format!("label {label} is no class"));
+    let number = |label| {
+        let number = u32::try_from(label).ok().filter(|&label| label <= classes);
+        number.with_context(|| {
+            format!("label {label} is no class; use 0 to {classes}, the last for none")
+        })
+    };
     labels.to_vec1::<i64>()?.into_iter().map(number).collect::<Result<_>>().map(Some)
 }
 
@@ -102,14 +107,12 @@ mod tests {
 
     #[test]
     fn labels_are_read_as_they_are_shown() {
-        for label in [Label::Random, Label::All, Label::Class(3)] {
-            assert_eq!(of_samples(&label.to_string()), Ok(label));
+        for label in [Label::Random, Label::All, Label::None, Label::Class(3)] {
+            assert_eq!(label.to_string().parse(), Ok(label));
         }
-        for label in [Label::None, Label::All, Label::Class(3)] {
-            assert_eq!(of_images(&label.to_string()), Ok(label));
+        for wrong in ["", "-1", "seven"] {
+            assert!(wrong.parse::<Label>().is_err());
         }
-        assert!(of_samples("none").is_err() && of_samples("-1").is_err());
-        assert!(of_images("random").is_err() && of_images("").is_err());
     }
 
     #[test]

@@ -10,6 +10,7 @@ pub(crate) mod method;
 pub(crate) mod net;
 pub(crate) mod numbers;
 pub(crate) mod ode;
+pub(crate) mod packed;
 pub(crate) mod policy;
 pub(crate) mod size;
 pub(crate) mod weights;

@@ -2,10 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
 use fm_candle::DType;
 use fm_candle::checkpoint::{FileWeights, Source, identify, order};
+use fm_candle::data::Dataset;
 use fm_candle::device::{self, Device};
 use fm_candle::model::{StateDict, UNet, UNetConfig, config};
 use fm_candle::ops::ConvArithmetic;
@@ -21,7 +22,7 @@ pub(crate) struct NetArgs {
     pub(crate) path: PathBuf,
     #[command(flatten)]
     weights: WeightsArgs,
-    /// Side of the images, where the net's configuration does not say
+    /// Side of the images, in place of what the net's configuration says
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=16384))]
     image_size: Option<u16>,
     /// What the net computes in; tf32, f16 and bf16 need a GPU, int8 (products of the inner layers) a CPU
@@ -94,10 +95,17 @@ impl NetArgs {
         let source = self.weights.open(&self.path, Scope::Net)?;
         let config = self.config(&source);
         let mut config = config.with_context(|| format!("`{}`", self.path.display()))?;
-        if let Some(side) = self.image_size {
-            config.image_size = Some(side.into());
+        if let Some(side) = self.image_size.map(usize::from) {
+            let own = config.image_size.replace(side).filter(|_| source.net().is_some());
+            if let Some(own) = own.filter(|&own| own != side) {
+                progress.line(&format!(
+                    "warning: --image-size {side}: the net of `{}` is for images of side {own}",
+                    self.path.display()
+                ));
+            }
         }
         say_taken(&source, &self.path, progress);
+        self.weights.say_unused(&source, &self.path, progress);
         Ok((source, config))
     }
 
@@ -145,6 +153,23 @@ pub(crate) fn image_shape(config: &UNetConfig) -> Result<(usize, usize, usize)> 
         "the net's configuration has no image_size; give --image-size, or the noise with --x0",
     )?;
     Ok((config.out_channels, side, side))
+}
+
+/// Refuses images of a data set, of `shape` (channels, height, width), that are not those of the net in
+/// the file at `path`.
+pub(crate) fn check_images(
+    path: &Path,
+    config: &UNetConfig,
+    data: Dataset,
+    shape: [usize; 3],
+) -> Result<()> {
+    let drawn: [usize; 3] = image_shape(config)?.into();
+    ensure!(
+        drawn == shape,
+        "--data {data}: its images are {shape:?} (channels, height, width), those of `{}` {drawn:?}",
+        path.display()
+    );
+    Ok(())
 }
 
 /// The net of a complete state dict.

@@ -3,6 +3,7 @@
 use core::str::FromStr;
 
 use anyhow::Result;
+use clap::Arg;
 use fm_candle::json;
 use fm_candle::solver::{
     Adams, Control, Interpolation, Method, SolverOptions, edm_grid, steps_grid, uniform_grid,
@@ -12,31 +13,74 @@ use serde_json::{Map, Value};
 
 use crate::error::Usage;
 
-/// The solver of a command that draws samples.
+/// Step of the solver of `sample` and `encode`, where none is given.
+pub(crate) const STEP: f64 = 0.05;
+/// Step of the commands that solve many times to compare nets: `sweep`, `latent`, `tune`, `demo`.
+pub(crate) const COARSE_STEP: f64 = 0.1;
+
+/// The solver, and the number of its steps.
 #[derive(clap::Args)]
 pub(crate) struct OdeArgs {
+    #[command(flatten)]
+    pub(crate) solver: SolverArgs,
+    #[command(flatten)]
+    count: Steps,
+}
+
+/// The solver of a command that draws samples.
+#[derive(clap::Args)]
+pub(crate) struct SolverArgs {
     /// Solver: euler, midpoint, heun2, heun3, rk4; explicit_adams, implicit_adams; adaptive_heun,
     /// fehlberg2, bosh3, dopri5, dopri8
     #[arg(long, default_value = "midpoint")]
     pub(crate) ode_method: Method,
-    #[command(flatten)]
-    count: Steps,
-    /// JSON: {"step_size": 0.05}, or {"nfe": 50} with --edm-schedule. Adaptive solvers: atol, rtol,
-    /// first_step, min_step, max_step, max_num_steps, safety, ifactor, dfactor, step_t, jump_t; the
-    /// others: perturb, interp; Adams: max_order, and if implicit max_iters, atol, rtol
-    #[arg(long, default_value = "{}", value_name = "JSON", conflicts_with = "steps")]
+    #[arg(
+        long,
+        help = options_help(STEP),
+        default_value = "{}",
+        hide_default_value = true,
+        value_name = "JSON"
+    )]
     pub(crate) ode_options: OdeOptions,
     /// Use the EDM time grid
     #[arg(long)]
     pub(crate) edm_schedule: bool,
 }
 
+/// Help of `--ode-options` where steps of `step` are the default.
+fn options_help(step: f64) -> String {
+    format!(
+        "JSON: {{\"step_size\": {step}}}, the default, or with --edm-schedule {{\"nfe\": 50}}. Adaptive \
+         solvers: atol and rtol, 1e-5 each by default, first_step, min_step, max_step, max_num_steps, \
+         safety, ifactor, dfactor, step_t, jump_t; the others: perturb, interp; Adams: max_order, and \
+         if implicit max_iters, atol, rtol"
+    )
+}
+
+/// `--ode-options` of a command with steps of [`COARSE_STEP`].
+pub(crate) fn coarse(ode_options: Arg) -> Arg {
+    ode_options.help(options_help(COARSE_STEP))
+}
+
 impl OdeArgs {
-    /// See [`OdeOptions::steps`].
+    /// See [`SolverArgs::steps`].
     pub(crate) fn steps(&self, step_size: f64) -> Result<(Vec<f64>, SolverOptions)> {
-        let (method, edm) = (self.ode_method, self.edm_schedule);
-        let (grid, options) = self.ode_options.steps(method, edm, step_size)?;
-        Ok((self.count.grid(method, edm, grid)?, options))
+        let SolverArgs { ode_method, edm_schedule, .. } = self.solver;
+        let (grid, options) = self.solver.steps(step_size)?;
+        Ok((self.count.grid(ode_method, edm_schedule, grid)?, options))
+    }
+}
+
+impl SolverArgs {
+    /// See [`OdeOptions::steps`]; a step size is refused where the EDM schedule sets the steps.
+    pub(crate) fn steps(&self, step_size: f64) -> Result<(Vec<f64>, SolverOptions)> {
+        if let (true, Some(step)) = (self.edm_schedule, self.ode_options.step_size) {
+            let text = format!(
+                "--ode-options: step_size {step} has no effect on the time grid of --edm-schedule; give nfe"
+            );
+            return Err(Usage(text).into());
+        }
+        self.ode_options.steps(self.ode_method, self.edm_schedule, step_size)
     }
 }
 
@@ -44,7 +88,12 @@ impl OdeArgs {
 #[derive(clap::Args, Clone, Copy)]
 pub(crate) struct Steps {
     /// Steps of the solver, all of one length but on the EDM time grid; in place of step_size and nfe
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[arg(
+        long,
+        value_name = "N",
+        conflicts_with = "ode_options",
+        value_parser = clap::value_parser!(u32).range(1..=1_000_000)
+    )]
     steps: Option<u32>,
 }
 
@@ -56,6 +105,9 @@ impl Steps {
             let text =
                 format!("--steps {steps}: {method} chooses its own steps; give atol and rtol");
             return Err(Usage(text).into());
+        }
+        if edm && steps < 2 {
+            return Err(Usage(format!("--steps {steps}: the EDM schedule needs at least 2")).into());
         }
         let steps = steps as usize;
         Ok(if edm { edm_grid(steps)? } else { steps_grid(steps)? })
@@ -157,7 +209,8 @@ impl OdeOptions {
         Ok((self.grid(edm, step_size)?, self.solver()))
     }
 
-    /// Upstream's default options hold a step size even where the EDM schedule sets the steps.
+    /// Upstream's default options of training hold a step size even where the EDM schedule sets the
+    /// steps.
     fn grid(&self, edm: bool, step_size: f64) -> fm_candle::Result<Vec<f64>> {
         if edm {
             edm_grid(self.nfe.unwrap_or(50))
@@ -242,6 +295,17 @@ mod tests {
             let error = parse(text).err().expect(text);
             assert!(error.contains(right) && !error.contains('\n'), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn a_step_size_is_refused_where_the_edm_schedule_sets_the_steps() {
+        let solver = |text: &str| SolverArgs {
+            ode_method: Method::Midpoint,
+            ode_options: parse(text).unwrap(),
+            edm_schedule: true,
+        };
+        assert!(solver(r#"{"step_size": 0.1}"#).steps(STEP).unwrap_err().is::<Usage>());
+        assert_eq!(solver(r#"{"nfe": 5}"#).steps(STEP).unwrap().0.len(), 6);
     }
 
     #[test]

@@ -10,6 +10,8 @@ use quant_core::quantize::{CodebookDtype, Granularity, QuantizeOptions};
 use quant_core::rate::Rate;
 use quant_core::scheme::Scheme;
 
+use super::numbers::at_least_0;
+
 /// Options of the policy for tensors.
 #[derive(clap::Args, Clone, Debug)]
 pub(crate) struct PolicyArgs {
@@ -32,7 +34,7 @@ pub(crate) struct PolicyArgs {
     keep: Vec<Keep>,
     /// Price of a bit of entropy under ecq, in units of a channel's variance [default: the slope of
     /// Shannon's bound at BITS, 2 ln 2 / 4^BITS]
-    #[arg(long, value_parser = lambda)]
+    #[arg(long, value_parser = at_least_0)]
     lambda: Option<f64>,
 }
 
@@ -219,11 +221,6 @@ impl Keep {
 /// A pattern of tensor names.
 pub(crate) fn glob(pattern: &str) -> Result<GlobMatcher, String> {
     Ok(Glob::new(pattern).map_err(|e| e.to_string())?.compile_matcher())
-}
-
-fn lambda(text: &str) -> Result<f64, String> {
-    let lambda = text.parse().ok().filter(|lambda: &f64| *lambda >= 0.0 && lambda.is_finite());
-    lambda.ok_or_else(|| "expected a number of at least 0".into())
 }
 
 fn codebook_dtype(text: &str) -> Result<CodebookDtype, String> {

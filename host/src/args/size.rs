@@ -34,6 +34,14 @@ impl SizeArgs {
         self.bits.is_none()
     }
 
+    /// The option of the size, as it was given.
+    pub(crate) fn option(&self) -> String {
+        match (self.bits_per_weight, self.budget) {
+            (Some(bits), _) => format!("--bits-per-weight {bits}"),
+            (_, budget) => format!("--budget {}", budget.unwrap_or(0)),
+        }
+    }
+
     /// The bits or the size, in words.
     pub(crate) fn describe(&self) -> String {
         match (self.bits, self.bits_per_weight, self.budget) {

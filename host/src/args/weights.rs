@@ -51,6 +51,16 @@ impl WeightsArgs {
             Scope::Whole => Source::open_whole(path, &choice)?,
         })
     }
+
+    /// Warns of `--raw-weights` for a file that has no others.
+    pub(crate) fn say_unused(&self, source: &Source, path: &Path, progress: Reporter) {
+        if self.raw_weights && !source.nets().iter().any(|net| net.average) {
+            let path = path.display();
+            progress.line(&format!(
+                "warning: --raw-weights has no effect: `{path}` has no average (EMA)"
+            ));
+        }
+    }
 }
 
 /// Says what was taken of a file where that is not all, a line for each kind.
@@ -107,9 +117,9 @@ pub(crate) fn named_net(net: &NetInfo) -> String {
 /// The configuration that `--arch` names: a preset, or a JSON file with upstream's fields.
 pub(crate) fn config_named(arch: &str) -> Result<UNetConfig> {
     if !UNetConfig::PRESETS.contains(&arch) && Path::new(arch).is_file() {
-        let json = json::read(Path::new(arch))?;
-        return config::from_json(&json).with_context(|| format!("`{arch}`"));
+        let json = json::read(Path::new(arch)).context("--arch")?;
+        return config::from_json(&json).with_context(|| format!("--arch `{arch}`"));
     }
-    let what = || format!("--arch `{arch}` must be a preset or an existing JSON file");
+    let what = || format!("--arch `{arch}`: must be a preset or an existing JSON file");
     UNetConfig::preset(arch).with_context(what)
 }

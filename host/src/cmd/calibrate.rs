@@ -11,6 +11,7 @@ use quant_core::infer::Precision;
 use quant_core::method::Method;
 
 use crate::args::common::Common;
+use crate::args::packed;
 use crate::export::drawing_cost::DrawingCost;
 
 /// Tell a packed file's device how to compute with integers
@@ -39,7 +40,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<()> {
     atomic::check_target(&args.output)?;
     let named = || format!("`{}`", args.input.display());
-    let file = std::fs::read(&args.input).with_context(named)?;
+    let file = packed::read(&args.input)?;
     let by =
         Calibration { images: args.images.into(), steps: args.steps.into(), seed: common.seed };
     let bar = common.progress().bar("calibrating", by.images, "images");

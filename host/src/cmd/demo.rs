@@ -14,6 +14,7 @@ use crate::args::command_line::command_line;
 use crate::args::common::Common;
 use crate::args::method::{QuantizeMethod, Refinement};
 use crate::args::net::NetPrecision;
+use crate::args::ode::COARSE_STEP;
 use crate::args::policy::PolicyArgs;
 use crate::embedded::{self, EmbeddedNet};
 use crate::output::folder;
@@ -63,7 +64,7 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
         seeds: 1,
         sampler: BatchSampler {
             method: Method::Midpoint,
-            grid: uniform_grid(0.1)?,
+            grid: uniform_grid(COARSE_STEP)?,
             options: SolverOptions::default(),
             cfg_scale: 0.0,
             batch_size: batch_size(&device),

@@ -11,7 +11,6 @@ use fm_candle::fid::npz;
 use fm_candle::model::UNetConfig;
 use fm_candle::ops::is_finite;
 use fm_candle::sample::{BatchSampler, Samples, batch_size, from_pixels};
-use fm_candle::solver::Method;
 use fm_candle::{DType, Tensor, atomic, checkpoint, data};
 use serde_json::json;
 
@@ -19,7 +18,7 @@ use crate::args::common::Common;
 use crate::args::label::{self, Label};
 use crate::args::net::NetArgs;
 use crate::args::numbers::{at_least_1, finite};
-use crate::args::ode::{OdeOptions, Steps};
+use crate::args::ode::{OdeArgs, STEP};
 use crate::images::{self, PathKind};
 use crate::output::{self, samples};
 use crate::progress::Reporter;
@@ -30,7 +29,12 @@ use crate::progress::Reporter;
     after_help = "IMAGES: a folder of images (PNG, JPEG, ...), .npz of images (arr_0), .safetensors with \
     `samples` (n, c, h, w; from -1 to 1, as `fmq sample` writes) and where wanted `label` (n), or \
     a data set (mnist:train, mnist:test, ...). A net of one channel takes RGB images whose \
-    channels are equal."
+    channels are equal.\n\n\
+    The default solver holds its error to a tolerance: the noise then is the flow's own, and leads \
+    back to the images whatever solves forward. A step of the fixed-step methods has no exact \
+    inverse, so that what they encode is off by as much as their samples are. With --edm-schedule \
+    x0 is the state at its first time, 0.0123, as `fmq sample --edm-schedule` takes it.",
+    mut_arg("ode_method", |arg| arg.default_value("dopri5"))
 )]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -50,7 +54,7 @@ pub(crate) struct Args {
     )]
     output: PathBuf,
     /// Encode the first N images, or all where there are fewer [default: all]
-    #[arg(short, value_name = "N", value_parser = at_least_1)]
+    #[arg(short, value_name = "N", value_parser = at_least_1::<usize>)]
     n: Option<usize>,
     /// Folder of the data sets; without it there are the first 512 images of mnist:test
     #[arg(long, value_name = "DIR")]
@@ -61,32 +65,18 @@ pub(crate) struct Args {
     /// the peak of 2 being that of images from -1 to 1; nothing is clamped.
     #[arg(long)]
     round_trip: bool,
-    /// Class of the images: a number, `all` (0, 1, 2, ... in turn) or `none` [default: the classes
-    /// that come with the images, else none]
-    #[arg(long, value_name = "L|all|none", value_parser = label::of_images)]
+    /// Class of the images: a number, `all` (0, 1, 2, ... in turn), `random` or `none` [default: the
+    /// classes that come with the images, else none]
+    #[arg(long, value_name = "L|all|random|none")]
     label: Option<Label>,
     /// Guidance; 0 is off
     #[arg(long, default_value = "0", value_name = "S", value_parser = finite)]
     cfg_scale: f64,
-    /// Solver, as of `fmq sample`
-    ///
-    /// The default holds its error to a tolerance: the noise then is the flow's own, and leads back
-    /// to the images whatever solves forward. A step of the fixed-step methods has no exact inverse,
-    /// so that what they encode is off by as much as their samples are.
-    #[arg(long, default_value = "dopri5")]
-    ode_method: Method,
     #[command(flatten)]
-    count: Steps,
-    /// JSON, as of `fmq sample`: {"atol": 1e-5, "rtol": 1e-5} is the default solver's
-    #[arg(long, default_value = "{}", conflicts_with = "steps")]
-    ode_options: OdeOptions,
-    /// Use the EDM time grid, backward; x0 then is the state at its first time, 0.0123, as
-    /// `fmq sample --edm-schedule` takes it
-    #[arg(long)]
-    edm_schedule: bool,
+    ode: OdeArgs,
     /// Images in one tensor [default: 8 on the CPU, 256 on a GPU]; the result does not depend on it, but
     /// for an adaptive solver's steps
-    #[arg(long, value_parser = at_least_1)]
+    #[arg(long, value_parser = at_least_1::<usize>)]
     batch_size: Option<usize>,
     /// Print one JSON object: n, method, nfe, mean and std of x0 (near 0 and 1 where the net knows
     /// such images); of a round trip nfe_reconstruction, mse, and psnr_db, the mean over the images
@@ -97,8 +87,8 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<()> {
     atomic::check_target(&args.output)?;
-    let (grid, options) = args.ode_options.steps(args.ode_method, args.edm_schedule, 0.05)?;
-    let grid = args.count.grid(args.ode_method, args.edm_schedule, grid)?;
+    let (grid, options) = args.ode.steps(STEP)?;
+    let method = args.ode.solver.ode_method;
     let device = common.device()?;
     let net = args.net.build(&device, common.progress())?;
     let set = EncodedSet::read(args, net.config(), common.progress());
@@ -107,11 +97,11 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
     let n = x1.dim(0)?;
     let labels = match (args.label, set.labels, net.config().num_classes) {
         (None, Some(labels), Some(_)) => Some(labels),
-        (wanted, ..) => label::labels(wanted.or(Some(Label::None)), n, 0, net.config())?,
+        (wanted, ..) => label::labels(wanted.or(Some(Label::None)), n, common.seed, net.config())?,
     };
 
     let sampler = BatchSampler {
-        method: args.ode_method,
+        method,
         grid,
         options,
         cfg_scale: args.cfg_scale,
@@ -150,7 +140,7 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
     if args.json {
         let result = json!({
             "n": n,
-            "method": args.ode_method.to_string(),
+            "method": method.to_string(),
             "nfe": encoded.nfe,
             "mean": center,
             "std": std,
@@ -204,7 +194,7 @@ impl EncodedSet {
                 }
                 npz::Content::Statistics(_) => bail!("holds statistics; images are needed"),
             },
-            PathKind::Safetensors => Self::given(path, n)?,
+            PathKind::Safetensors => Self::given(path, n, config)?,
             PathKind::Checkpoint | PathKind::Pickle => bail!("is {NO_IMAGES}"),
             PathKind::Foreign(what) => bail!("{what}, {NO_IMAGES}"),
         };
@@ -229,7 +219,7 @@ impl EncodedSet {
     }
 
     /// Samples in a file of tensors.
-    fn given(path: &Path, n: Option<usize>) -> Result<Self> {
+    fn given(path: &Path, n: Option<usize>, config: &UNetConfig) -> Result<Self> {
         let file = checkpoint::load(path, true)?;
         let samples = file.tensor("samples").context("no tensor samples (n, c, h, w)")?;
         ensure!(
@@ -239,7 +229,10 @@ impl EncodedSet {
             samples.dims()
         );
         ensure!(is_finite(samples)?, "samples holds values that are not finite");
-        let labels = label::in_file(&file, samples.dim(0)?)?;
+        let labels = match config.num_classes {
+            Some(_) => label::in_file(&file, samples.dim(0)?, config)?,
+            None => None,
+        };
         let n = n.unwrap_or(usize::MAX).min(samples.dim(0)?);
         let images = samples.narrow(0, 0, n)?.to_dtype(DType::F32)?;
         let labels = labels.map(|mut labels| {

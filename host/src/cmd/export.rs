@@ -1,6 +1,5 @@
 //! `fmq export`: a packed file for a microcontroller, as source, as bytes, or in a project of its own.
 
-use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -10,6 +9,7 @@ use fm_candle::atomic;
 use quant_core::format::Model;
 use quant_core::method::Method;
 
+use crate::args::packed;
 use crate::export::board::Board;
 use crate::export::facts::Facts;
 use crate::export::project::{self, EngineSource, Language};
@@ -83,8 +83,14 @@ fn on_device(name: &str) -> Result<Method> {
 }
 
 pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
+    if let Some(output) = &args.output {
+        atomic::check_target(&output.path)?;
+    }
+    if let Some(dir) = &args.firmware {
+        project::check_folder(dir)?;
+    }
     let named = || format!("`{}`", args.input.display());
-    let file = fs::read(&args.input).with_context(named)?;
+    let file = packed::read(&args.input)?;
     let model = Model::parse(&file).with_context(named)?;
     let solver = (args.ode_method, args.steps);
     let facts = Facts::of(&args.input, &file, &model, solver);

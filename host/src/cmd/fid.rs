@@ -3,6 +3,7 @@
 use std::io::Write;
 
 use anyhow::{Context, Result, bail, ensure};
+use fm_candle::atomic;
 use fm_candle::fid::bootstrap::{Z95, standard_error};
 use fm_candle::fid::inception_score::{inception_score, order};
 use fm_candle::fid::kid::{MeanStd, Subsets, kid};
@@ -20,6 +21,9 @@ mod image_set_stats;
 mod image_source;
 
 pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<()> {
+    if let Some(path) = &args.save_stats {
+        atomic::check_target(path)?;
+    }
     let judge = FeatureExtractor::new(args, common)?;
     let both = args.kid.then_some("--kid").or(args.prdc.then_some("--prdc"));
     let rows = both.or(args.bootstrap.is_some().then_some("--bootstrap"));
@@ -139,8 +143,7 @@ impl FidReport {
         self.set("fid", distance);
         let mut interval = String::new();
         if let Some(resamples) = args.bootstrap {
-            let error =
-                Z95 * standard_error(&a.rows, &b.statistics, &[], resamples as usize, seed)?;
+            let error = Z95 * standard_error(&a.rows, &b.statistics, &[], resamples, seed)?;
             self.set("fid_error", error);
             interval = format!(" ± {error:.4}");
         }
@@ -149,8 +152,9 @@ impl FidReport {
             let fewest = a.rows.len().min(b.rows.len()) / d;
             let Subsets { size, .. } = Subsets::default();
             let size = args.kid_subset_size.unwrap_or(size.min(fewest));
-            let subsets = Subsets { count: args.kid_subsets as usize, size, seed };
-            let MeanStd { mean, std } = kid(&a.rows, &b.rows, d, &subsets)?;
+            let subsets = Subsets { count: args.kid_subsets, size, seed };
+            let MeanStd { mean, std } =
+                kid(&a.rows, &b.rows, d, &subsets).context("--kid-subset-size")?;
             self.set("kid_mean", mean);
             self.set("kid_std", std);
             let subsets = format!("{} subsets of {size}", args.kid_subsets);
@@ -158,7 +162,7 @@ impl FidReport {
         }
         if args.prdc {
             let k = args.prdc_k;
-            let found = prdc(&a.rows, &b.rows, d, k)?;
+            let found = prdc(&a.rows, &b.rows, d, k).context("--prdc-k")?;
             let measures = [
                 ("precision", found.precision),
                 ("recall", found.recall),
@@ -178,7 +182,8 @@ impl FidReport {
         let (logits, classes) = &a.logits;
         let splits = args.is_splits;
         let order = order(logits.len() / (*classes).max(1), seed);
-        let MeanStd { mean, std } = inception_score(logits, *classes, &order, splits)?;
+        let MeanStd { mean, std } =
+            inception_score(logits, *classes, &order, splits).context("--is-splits")?;
         self.set("is_mean", mean);
         self.set("is_std", std);
         self.line("IS", &format!("{mean:.4} ± {std:.4}  ({splits} splits of A)"));

@@ -17,6 +17,7 @@ use quant_core::matrix::{QuantLayout, RowScale};
 use quant_core::method::Method;
 use serde::Serialize;
 
+use crate::args::common::Common;
 use crate::args::net::stated;
 use crate::args::weights::{Scope, WeightsArgs, named_net};
 use crate::export::drawing_cost::DrawingCost;
@@ -133,11 +134,13 @@ struct TensorJson {
     bits_per_weight: f64,
 }
 
-pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
+pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<()> {
     let source = args.weights.open(&args.file, Scope::Net)?;
+    args.weights.say_unused(&source, &args.file, common.progress());
     let checkpoint = source.load()?;
-    let bytes = fs::read(&args.file).with_context(|| format!("`{}`", args.file.display()))?;
-    let net = match stated(&source, args.weights.arch.as_deref())? {
+    let named = || format!("`{}`", args.file.display());
+    let bytes = fs::read(&args.file).with_context(named)?;
+    let net = match stated(&source, args.weights.arch.as_deref()).with_context(named)? {
         Some(net) => Some(net),
         None => identify(source.tensors()).ok(),
     };

@@ -5,7 +5,7 @@ use std::fs;
 use std::io::Write;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use fm_candle::atomic;
 use fm_candle::data::Dataset;
 use fm_candle::eval::inversion::Inversion;
@@ -15,18 +15,21 @@ use fm_candle::sample::{BatchSampler, batch_size};
 use serde::Serialize;
 
 use crate::args::common::Common;
-use crate::args::net::{NetArgs, image_shape};
-use crate::args::numbers::at_least_1;
-use crate::args::ode::OdeArgs;
+use crate::args::net::{NetArgs, check_images};
+use crate::args::numbers::at_least_2;
+use crate::args::ode::{self, COARSE_STEP, OdeArgs};
 use crate::images;
 use crate::output::folder;
 
 /// Analyse the latents of real images: the bottleneck's at t = 0, and the noise they come from
 #[derive(clap::Args)]
-#[command(after_help = "The bottleneck's latents are what the middle block gives for the images \
+#[command(
+    after_help = "The bottleneck's latents are what the middle block gives for the images \
     themselves at t = 0, without a label, as the paper has it: variances along 20 principal \
     components, fitted to this net (own) and to the net of --against (common). The noise of images is \
-    what the ODE run backward finds; of an exact flow it is standard normal.")]
+    what the ODE run backward finds; of an exact flow it is standard normal.",
+    mut_arg("ode_options", ode::coarse)
+)]
 pub(crate) struct Args {
     #[command(flatten)]
     net: NetArgs,
@@ -58,13 +61,6 @@ pub(crate) struct Args {
     json: bool,
 }
 
-fn at_least_2(text: &str) -> Result<usize, String> {
-    match at_least_1(text)? {
-        1 => Err("a variance needs 2 images or more".into()),
-        n => Ok(n),
-    }
-}
-
 /// The results of the command.
 #[derive(Serialize)]
 struct Analysis {
@@ -82,6 +78,7 @@ struct Analysis {
 
 pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<()> {
     args.output.as_deref().map_or(Ok(()), folder::check_place)?;
+    let (grid, options) = args.ode.steps(COARSE_STEP)?;
     let device = common.device()?;
     let net = args.net.build(&device, common.progress())?;
     let full = args
@@ -91,24 +88,15 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
         .transpose()?;
     let (dir, n) = (args.data_path.as_deref(), args.n.max(args.invert));
     let (real, summary) = images::test_half(args.data, dir, n)?;
-    let shape = (real.channels, real.height, real.width);
-    let drawn = image_shape(net.config())?;
-    let drawn_by_full = full.as_ref().map_or(Ok(drawn), |full| image_shape(full.config()))?;
-    if drawn != shape || drawn_by_full != shape {
-        bail!(
-            "the net is for {drawn:?} images (channels, height, width), {} has {shape:?}",
-            args.data
-        );
+    let shape = [real.channels, real.height, real.width];
+    check_images(&args.net.path, net.config(), args.data, shape)?;
+    if let (Some(path), Some(full)) = (&args.against, &full) {
+        check_images(path, full.config(), args.data, shape)?;
     }
     common.progress().line(&summary);
-    let sampler = if args.invert > 0 {
-        let (grid, options) = args.ode.steps(0.1)?;
-        let (method, batch_size) = (args.ode.ode_method, batch_size(&device));
-        Some(BatchSampler { method, grid, options, cfg_scale: 0.0, batch_size })
-    } else {
-        None
-    };
-    let inverted = sampler.as_ref().map(|sampler| (args.invert, sampler));
+    let (method, batch_size) = (args.ode.solver.ode_method, batch_size(&device));
+    let sampler = BatchSampler { method, grid, options, cfg_scale: 0.0, batch_size };
+    let inverted = (args.invert > 0).then_some((args.invert, &sampler));
     let images = RealImages::new(&real, args.n, args.unit_range, inverted, &device)?;
     let full = full.map(|full| images.measure(&full, None)).transpose()?;
     let (scores, own) = images.measure(&net, full.as_ref().map(|(_, encoding)| encoding))?;

@@ -167,7 +167,7 @@ impl Args {
             (false, _) => Policies::new(),
             (true, Some(net)) => self.allocate(net, source, common)?,
             (true, None) => {
-                bail!("{}: it is not known which net this is; give --arch", self.size.describe())
+                bail!("{}: it is not known which net this is; give --arch", self.size.option())
             }
         };
         let policy = |name: &str, shape: &[usize]| {
@@ -261,6 +261,7 @@ impl Args {
         };
         let budget = self.size.budget(&tensors).context("the bits are given")?;
         policies_within(budget, net, &tensors, choices, common.seed, common.progress())
+            .with_context(|| self.size.option())
     }
 
     /// Returns true for a tensor that `--only` leaves as it is.

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 use clap::builder::{PathBufValueParser, TypedValueParser};
 use fm_candle::device::Device;
 use fm_candle::model::UNetConfig;
+use fm_candle::ops::is_finite;
 use fm_candle::sample::{BatchSampler, batch_size, start_noise};
 use fm_candle::{Tensor, checkpoint};
 
@@ -15,7 +16,7 @@ use crate::args::common::Common;
 use crate::args::label::{self, Label};
 use crate::args::net::{NetArgs, image_shape};
 use crate::args::numbers::{at_least_1, finite};
-use crate::args::ode::OdeArgs;
+use crate::args::ode::{OdeArgs, STEP};
 use crate::output::samples::OutputFile;
 
 /// Draw images from a net, packed or not
@@ -24,7 +25,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     net: NetArgs,
     /// Number of images [default: as many as --x0 holds, else 64]
-    #[arg(short, value_parser = at_least_1)]
+    #[arg(short, value_parser = at_least_1::<usize>)]
     n: Option<usize>,
     /// Output: .png (a grid), .npz, .safetensors, or a folder for one PNG per image
     ///
@@ -42,8 +43,9 @@ pub(crate) struct Args {
     /// Start noise: a safetensors file with x0 and optionally label
     #[arg(long, value_name = "IN.safetensors")]
     x0: Option<PathBuf>,
-    /// Class of the images: a number, `all` (0, 1, 2, ... in turn) or `random` [default: random]
-    #[arg(long, value_name = "L|all|random", value_parser = label::of_samples)]
+    /// Class of the images: a number, `all` (0, 1, 2, ... in turn), `random` or `none` [default: those of
+    /// --x0, else random]
+    #[arg(long, value_name = "L|all|random|none")]
     label: Option<Label>,
     /// Guidance; 0 is off
     #[arg(long, default_value = "0", value_name = "S", value_parser = finite)]
@@ -52,7 +54,7 @@ pub(crate) struct Args {
     ode: OdeArgs,
     /// Images in one tensor [default: 8 on the CPU, 256 on a GPU]; the images do not depend on it, but
     /// for an adaptive solver's steps
-    #[arg(long, value_parser = at_least_1)]
+    #[arg(long, value_parser = at_least_1::<usize>)]
     batch_size: Option<usize>,
     /// Also write the way from noise to images
     ///
@@ -72,10 +74,10 @@ pub(crate) fn run(args: &Args, common: &Common) -> Result<()> {
         clap::Error::raw(kind, reason).exit();
     }
     args.output.check()?;
-    let (grid, options) = args.ode.steps(0.05)?;
+    let (grid, options) = args.ode.steps(STEP)?;
     let device = common.device()?;
     let sampler = BatchSampler {
-        method: args.ode.ode_method,
+        method: args.ode.solver.ode_method,
         grid,
         options,
         cfg_scale: args.cfg_scale,
@@ -135,7 +137,11 @@ fn given_noise(
     if n > x0.dim(0)? {
         bail!("{}: x0 holds {} images, -n asks for {n}", named(), x0.dim(0)?);
     }
-    let labels = match (label::in_file(&file, x0.dim(0)?).with_context(named)?, args.label) {
+    if !is_finite(x0)? {
+        bail!("{}: x0 holds values that are not finite", named());
+    }
+    let labels = label::in_file(&file, x0.dim(0)?, config).with_context(named)?;
+    let labels = match (labels, args.label) {
         (Some(_), Some(label)) => bail!("--label {label}: {} holds labels already", named()),
         (Some(mut labels), None) => {
             labels.truncate(n);

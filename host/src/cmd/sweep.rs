@@ -15,9 +15,9 @@ use crate::args::command_line::command_line;
 use crate::args::common::Common;
 use crate::args::features::FeaturesArgs;
 use crate::args::method::QuantizeMethod;
-use crate::args::net::{NetArgs, image_shape};
-use crate::args::numbers::{at_least_1, finite};
-use crate::args::ode::OdeArgs;
+use crate::args::net::{NetArgs, check_images};
+use crate::args::numbers::{at_least_1, at_least_2, finite};
+use crate::args::ode::{self, COARSE_STEP, OdeArgs};
 use crate::args::policy::PolicyArgs;
 use crate::embedded;
 use crate::features::NamedFeatureNet;
@@ -28,6 +28,7 @@ use crate::study::{Reference, Study};
 
 /// Judge a model over schemes and bits: errors, true sizes, samples, distances, one report
 #[derive(clap::Args)]
+#[command(mut_arg("ode_options", ode::coarse))]
 pub(crate) struct Args {
     #[command(flatten)]
     net: NetArgs,
@@ -50,12 +51,7 @@ pub(crate) struct Args {
     )]
     schemes: Vec<QuantizeMethod>,
     /// Steps of tuning for SCHEME+tune
-    #[arg(
-        long,
-        value_name = "N",
-        default_value_t = 600,
-        value_parser = clap::value_parser!(u64).range(1..)
-    )]
+    #[arg(long, value_name = "N", default_value_t = 600, value_parser = at_least_1::<u64>)]
     tune_steps: u64,
     /// Bits, separated by commas
     #[arg(long, value_delimiter = ',', default_value = "2,3,4,8")]
@@ -63,10 +59,10 @@ pub(crate) struct Args {
     #[command(flatten)]
     policy: PolicyArgs,
     /// Images sampled per row, from each seed
-    #[arg(short, default_value_t = 256)]
+    #[arg(short, default_value_t = 256, value_parser = at_least_2)]
     n: usize,
     /// Sets of samples per row, from --seed and those behind it; intervals then are over the sets
-    #[arg(long, default_value_t = 1, value_parser = at_least_1)]
+    #[arg(long, default_value_t = 1, value_parser = at_least_1::<usize>)]
     seeds: usize,
     /// Leave out the analyses of latents, noise, trajectories and bounds
     #[arg(long)]
@@ -91,15 +87,13 @@ pub(crate) struct Args {
 const REAL: usize = 10_000;
 
 pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<()> {
-    if args.n < 2 {
-        bail!("-n {}: at least 2 images are needed", args.n);
-    }
     folder::check_place(&args.output)?;
+    let (grid, options) = args.ode.steps(COARSE_STEP)?;
+    let dir = args.data_path.as_deref();
     let (source, config) = args.net.open(common.progress())?;
     let device = common.device()?;
-    let (grid, options) = args.ode.steps(0.1)?;
-    let features = NamedFeatureNet::open(&args.features, &device)?;
-    let (real, summary) = images::test_half(args.data, args.data_path.as_deref(), REAL)?;
+    let features = NamedFeatureNet::open(&args.features, dir, &device)?;
+    let (real, summary) = images::test_half(args.data, dir, REAL)?;
     check(args, &config, &real)?;
     let mut found = vec![summary];
     let reference = reference(args, &features, common, &mut found)?;
@@ -115,7 +109,7 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
         n: args.n,
         seeds: args.seeds,
         sampler: BatchSampler {
-            method: args.ode.ode_method,
+            method: args.ode.solver.ode_method,
             grid,
             options,
             cfg_scale: args.cfg_scale,
@@ -154,15 +148,13 @@ fn distance_name(features: &FeaturesArgs) -> Result<String> {
 
 /// Refuses images that the net does not draw, or the features are not for.
 fn check(args: &Args, config: &UNetConfig, real: &Images) -> Result<()> {
-    let (data, drawn) = (args.data, image_shape(config)?);
-    let shape = (real.channels, real.height, real.width);
-    if drawn != shape {
-        bail!("the net draws {drawn:?} images (channels, height, width), {data} has {shape:?}");
-    }
-    if args.features.kind() == Features::LeNet && shape != (1, lenet::SIDE, lenet::SIDE) {
+    let shape = [real.channels, real.height, real.width];
+    check_images(&args.net.path, config, args.data, shape)?;
+    if args.features.kind() == Features::LeNet && shape != [1, lenet::SIDE, lenet::SIDE] {
         bail!(
-            "the built-in features are for (1, 28, 28) images, these are {shape:?}; give \
-             Inception's --weights FILE"
+            "--data {}: its images are {shape:?}, the built-in features are for [1, 28, 28]; give \
+             Inception's --weights FILE",
+            args.data
         );
     }
     Ok(())

@@ -213,7 +213,7 @@ fn check_flags(args: &Args) -> Result<()> {
         bail!("--start_epoch: a run taken up with --resume knows its own epoch; leave it out");
     }
     if args.compute_fid && args.fid_samples < 2 {
-        bail!("--fid_samples {}: a covariance needs at least 2", args.fid_samples);
+        bail!("--fid_samples {}: must be at least 2, for a covariance", args.fid_samples);
     }
     folder::check_place(&args.output_dir).context("--output_dir")
 }

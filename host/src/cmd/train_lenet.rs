@@ -3,62 +3,70 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use anyhow::{Result, bail, ensure};
-use fm_candle::checkpoint;
+use anyhow::{Result, ensure};
+use clap::builder::{PathBufValueParser, TypedValueParser};
 use fm_candle::data::{Dataset, Split};
 use fm_candle::fid::lenet::{self, LeNet, LeNetTraining};
 use fm_candle::fid::npz::Provenance;
 use fm_candle::fid::{Features, npz};
-use fm_candle::fingerprint;
+use fm_candle::{atomic, checkpoint, fingerprint};
 
 use crate::args::command_line::with_dashes_too;
 use crate::args::common::Common;
-use crate::images;
+use crate::args::numbers::{above_0, at_least_1};
+use crate::{images, output};
 
 /// Train the small classifier behind `fmq fid --features lenet`
 #[derive(clap::Args)]
 #[command(mut_args(with_dashes_too))]
 pub(crate) struct Args {
     /// mnist or fashionmnist
-    #[arg(long, default_value = "mnist")]
-    dataset: String,
+    #[arg(long, default_value_t = Dataset::Mnist)]
+    dataset: Dataset,
     /// Folder of the data set
     #[arg(long = "data_path", default_value = "./data/image_generation")]
     data_path: PathBuf,
     /// Passes over the data
-    #[arg(long, default_value_t = LeNetTraining::default().epochs)]
+    #[arg(long, default_value_t = LeNetTraining::default().epochs, value_parser = at_least_1::<u64>)]
     epochs: u64,
     /// Images per update
-    #[arg(long = "batch_size", default_value_t = LeNetTraining::default().batch_size)]
+    #[arg(
+        long = "batch_size",
+        default_value_t = LeNetTraining::default().batch_size,
+        value_parser = at_least_1::<usize>
+    )]
     batch_size: usize,
     /// Learning rate at the start; it falls linearly to 0
-    #[arg(long, default_value_t = LeNetTraining::default().lr)]
+    #[arg(long, default_value_t = LeNetTraining::default().lr, value_parser = above_0)]
     lr: f64,
     /// Largest random shift of an image, in pixels
     #[arg(long, default_value_t = LeNetTraining::default().shift)]
     shift: u8,
-    /// The weights
-    #[arg(short, long, default_value = "lenet.safetensors", value_name = "FILE")]
+    /// Output: .safetensors with the weights
+    #[arg(
+        short,
+        long,
+        default_value = "lenet.safetensors",
+        value_name = "OUT.safetensors",
+        value_parser = PathBufValueParser::new().try_map(output::safetensors)
+    )]
     output: PathBuf,
-    /// The statistics of the features of the training images, as .npz
-    #[arg(long, value_name = "FILE")]
+    /// Write the statistics of the features of the training images
+    #[arg(
+        long,
+        value_name = "OUT.npz",
+        value_parser = PathBufValueParser::new().try_map(output::npz)
+    )]
     save_stats: Option<PathBuf>,
 }
 
 pub(crate) fn run(args: &Args, common: &Common) -> Result<()> {
     let (device, progress) = (common.device()?, common.progress());
-    ensure!(args.epochs > 0, "--epochs 0: at least 1 is needed");
-    ensure!(args.shift < 28, "--shift {}: images have 28 pixels a side", args.shift);
-    if !(args.lr > 0.0 && args.lr.is_finite()) {
-        bail!("--lr {}: must be a positive number", args.lr);
-    }
+    ensure!(args.shift < 28, "--shift {}: must be below 28, the side of the images", args.shift);
     for path in [Some(&args.output), args.save_stats.as_ref()].into_iter().flatten() {
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
-            bail!("`{}`: no such folder", folder.display());
-        }
+        atomic::check_target(path)?;
     }
-    let dataset: Dataset = args.dataset.parse()?;
+    let dataset = args.dataset;
     let train = dataset.load(&args.data_path, Split::Train)?;
     let test = dataset.load(&args.data_path, Split::Test)?;
     progress.line(&images::summary(&train, &format!("{dataset}:{}", Split::Train)));

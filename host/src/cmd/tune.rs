@@ -15,7 +15,6 @@ use fm_candle::model::{UNet, UNetConfig, config, project_embedding};
 use fm_candle::process_group::ProcessGroup;
 use fm_candle::quantize::{PackedNet, Report};
 use fm_candle::sample::{BatchSampler, batch_size, start_noise};
-use fm_candle::solver::Method;
 use fm_candle::tune::{CalibrationPoints, TuneConfig, Tuner};
 use fm_candle::{DType, Tensor, atomic, fingerprint};
 use quant_core::bits::Bits;
@@ -26,9 +25,9 @@ use serde_json::Number;
 use crate::args::common::Common;
 use crate::args::golden::GoldenArgs;
 use crate::args::label::class_cycle;
-use crate::args::net::{NetArgs, NetPrecision, build, image_shape};
-use crate::args::numbers::finite;
-use crate::args::ode::OdeOptions;
+use crate::args::net::{NetArgs, NetPrecision, build, check_images, image_shape};
+use crate::args::numbers::{above_0, at_least_0, at_least_1, finite};
+use crate::args::ode::{self, COARSE_STEP, SolverArgs};
 use crate::args::policy::PolicyArgs;
 use crate::args::size::SizeArgs;
 use crate::output::net::OutputKind;
@@ -55,7 +54,10 @@ const SAVE: Duration = Duration::from_secs(60);
 /// trajectories is that of full precision. Without --keep no tensor has fewer bits than --bits says, and
 /// the file spends 0.7 bits per weight beyond those where the velocity needs them.
 #[derive(clap::Args)]
-#[command(mut_arg("granularity", |arg| arg.default_value("auto")))]
+#[command(
+    mut_arg("granularity", |arg| arg.default_value("auto")),
+    mut_arg("ode_options", ode::coarse)
+)]
 pub(crate) struct Args {
     #[command(flatten)]
     net: NetArgs,
@@ -67,35 +69,31 @@ pub(crate) struct Args {
     #[command(flatten)]
     policy: PolicyArgs,
     /// Steps of tuning
-    #[arg(long, value_name = "N", default_value_t = 1200, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 1200, value_parser = at_least_1::<u64>)]
     steps: u64,
     /// Tune for so many minutes instead, as many steps as they hold
     #[arg(long, value_name = "M", conflicts_with = "steps", value_parser = minutes)]
     minutes: Option<f64>,
     /// Points of a step
-    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..))]
-    batch_size: u16,
+    #[arg(long, default_value_t = 32, value_parser = at_least_1::<usize>)]
+    batch_size: usize,
     /// Learning rate of levels, scales, norms and biases, in units of each
-    #[arg(long, default_value_t = 1e-3, value_parser = finite)]
+    #[arg(long, default_value_t = 1e-3, value_parser = above_0)]
     lr: f64,
     /// Learning rate of the weights behind the codes, in units of their level; 0 keeps the codes
-    #[arg(long, default_value_t = 2e-3, value_parser = finite)]
+    #[arg(long, default_value_t = 2e-3, value_parser = at_least_0)]
     code_lr: f64,
     /// Trajectories of the net's own noise that points are taken from
-    #[arg(long, value_name = "N", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..))]
-    trajectories: u32,
+    #[arg(long, value_name = "N", default_value_t = 1024, value_parser = at_least_1::<usize>)]
+    trajectories: usize,
     /// Tune at points on paths to the training images of this data set, in place of trajectories
     #[arg(long, requires = "data_path")]
     data: Option<Dataset>,
     /// Folder of the data set
     #[arg(long, value_name = "DIR", requires = "data")]
     data_path: Option<PathBuf>,
-    /// Solver of the trajectories
-    #[arg(long, default_value_t = Method::Midpoint)]
-    ode_method: Method,
-    /// JSON: {"step_size": 0.1} or what else the solver takes
-    #[arg(long, default_value = "{}", value_name = "JSON")]
-    ode_options: OdeOptions,
+    #[command(flatten)]
+    solver: SolverArgs,
     /// Guidance of the trajectories; 0 is off
     #[arg(long, default_value = "0", value_name = "S", value_parser = finite)]
     cfg_scale: f64,
@@ -152,9 +150,10 @@ fn run_as(
         progress.line(note);
     }
     let sampler = args.sampler(&device)?;
-    let full = build(&net, tensors.clone(), &device, DType::F32)?;
+    let context = || format!("`{}`", args.net.path.display());
+    let full = build(&net, tensors.clone(), &device, DType::F32).with_context(context)?;
     let points = args.points(&full, &sampler, common, &device)?;
-    let held_out = HeldOut::of(&full, &sampler, common.seed, &device)?;
+    let held_out = HeldOut::of(&full, &sampler, common.seed, &device).with_context(context)?;
     drop(full);
     let (net, tensors) = match args.embedding_rank {
         Some(rank) => project_embedding(&net, &tensors, rank)?,
@@ -163,14 +162,13 @@ fn run_as(
 
     let settings = TuneConfig {
         steps: args.steps,
-        batch_size: args.batch_size.into(),
+        batch_size: args.batch_size,
         lr: args.lr,
         code_lr: args.code_lr,
         seed: common.seed,
     };
     let policies = args.policies(&net, &tensors, common)?;
     let policy = |name: &str, _: &[usize]| policies[name];
-    let context = || format!("`{}`", args.net.path.display());
     let quantized =
         tuning_start(&net, &tensors, args.steps, args.scheme, policy, common.seed, progress)
             .with_context(context)?;
@@ -252,6 +250,7 @@ impl Args {
             bail!("--dtype {}: nets are tuned in f32", self.net.dtype.name());
         }
         atomic::check_target(&self.output)?;
+        self.solver.steps(COARSE_STEP)?;
         if self.resume && !state.is_file() {
             bail!("--resume: there is no stopped run `{}`", state.display());
         }
@@ -260,10 +259,9 @@ impl Args {
 
     /// The solver of the trajectories.
     fn sampler(&self, device: &Device) -> Result<BatchSampler> {
-        let method = self.ode_method;
-        let (grid, options) = self.ode_options.steps(method, false, 0.1)?;
-        let (cfg_scale, batch_size) = (self.cfg_scale, batch_size(device));
-        Ok(BatchSampler { method, grid, options, cfg_scale, batch_size })
+        let (grid, options) = self.solver.steps(COARSE_STEP)?;
+        let (method, cfg_scale) = (self.solver.ode_method, self.cfg_scale);
+        Ok(BatchSampler { method, grid, options, cfg_scale, batch_size: batch_size(device) })
     }
 
     /// The calibration set of the full-precision net.
@@ -274,16 +272,14 @@ impl Args {
         common: &Common,
         device: &Device,
     ) -> Result<CalibrationPoints> {
+        let named = || format!("`{}`", self.net.path.display());
         let (c, h, w) = image_shape(full.config())?;
         let guided = if self.cfg_scale == 0.0 { 1 } else { 2 };
         let bytes = CalibrationPoints::bytes([c, h, w], sampler.nfe().unwrap_or(200) * guided);
-        let n = (self.trajectories as usize).min((MAX_POINTS / bytes.max(1)).max(1));
+        let n = self.trajectories.min((MAX_POINTS / bytes.max(1)).max(1));
         if let (Some(data), Some(dir)) = (self.data, &self.data_path) {
             let set = data.open(dir, Split::Train, &data.folder_options())?;
-            if set.shape() != [c, h, w] {
-                let (found, drawn) = (set.shape(), [c, h, w]);
-                bail!("--data {data}: its images are {found:?}, the net draws {drawn:?}");
-            }
+            check_images(&self.net.path, full.config(), data, set.shape())?;
             let classes = full.config().num_classes.unwrap_or(usize::MAX);
             if set.classes() > classes {
                 bail!("--data {data}: it has {} classes, the net {classes}", set.classes());
@@ -291,14 +287,16 @@ impl Args {
             let n = n * sampler.nfe().unwrap_or(200) * guided;
             let bar = common.progress().bar("points", n as u64, "points");
             let done = |n: usize| bar.inc(n as u64);
-            let points = CalibrationPoints::on_paths(full, &*set, n, common.seed, device, done)?;
+            let points = CalibrationPoints::on_paths(full, &*set, n, common.seed, device, done)
+                .with_context(named)?;
             bar.finish_and_clear();
             return Ok(points);
         }
         let bar = common.progress().bar("trajectories", n as u64, "img");
         let done = |n: usize| bar.inc(n as u64);
         let points =
-            CalibrationPoints::draw(full, sampler, [c, h, w], n, common.seed, device, done)?;
+            CalibrationPoints::draw(full, sampler, [c, h, w], n, common.seed, device, done)
+                .with_context(named)?;
         bar.finish_and_clear();
         Ok(points)
     }
@@ -371,6 +369,7 @@ impl Args {
                     policy.choices(scheme, Bits::MIN.into(), name, shape)
                 };
                 policies_within(budget, net, tensors, choices, seed, progress)
+                    .with_context(|| self.size.option())
             }
         }
     }
@@ -386,13 +385,14 @@ impl Args {
     fn describe(&self, net: &UNetConfig, tensors: &[(String, Tensor)]) -> Result<String> {
         let (scheme, size) = (self.scheme, self.size.describe());
         Ok(format!(
-            "weights {} of {}, {scheme} at {size}, {}, {} trajectories, {}, {}, guidance {}, {}",
+            "weights {} of {}, {scheme} at {size}, {}, {} trajectories, {}, {}{}, guidance {}, {}",
             fingerprint::of_weights(tensors)?,
             config::to_json(net),
             self.policy.differences().unwrap_or_default(),
             self.trajectories,
-            self.ode_method,
-            serde_json::to_string(&self.ode_options)?,
+            self.solver.ode_method,
+            serde_json::to_string(&self.solver.ode_options)?,
+            if self.solver.edm_schedule { ", EDM time grid" } else { "" },
             self.cfg_scale,
             self.data.map_or_else(|| "no data".into(), |data| data.to_string())
         ))

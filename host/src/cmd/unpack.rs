@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
+use fm_candle::atomic;
 use fm_candle::checkpoint::{self, FileKind, Source};
 
 use crate::args::net::stated;
@@ -24,9 +25,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let Some(kind) = kind else {
         bail!("`{}`: the output must end in .safetensors or .pth", args.output.display());
     };
+    atomic::check_target(&args.output)?;
     let source = Source::open(&args.input, false)?;
     if source.kind() != FileKind::Packed {
-        bail!("`{}`: is not a packed .fmq file", args.input.display());
+        bail!("`{}`: is no packed .fmq file", args.input.display());
     }
     if let Some(net) = stated(&source, None)?.filter(|net| net.embedding_rank.is_some()) {
         return kind.write_upstream(&args.output, &net, source.load()?.tensors);

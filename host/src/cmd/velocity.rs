@@ -10,8 +10,9 @@ use fm_candle::ops::is_finite;
 use fm_candle::{DType, Tensor, atomic};
 
 use crate::args::common::Common;
+use crate::args::label;
 use crate::args::net::NetArgs;
-use crate::output;
+use crate::output::{self, samples};
 
 /// Evaluate the velocity v(x, t, label) at given points
 #[derive(clap::Args)]
@@ -79,23 +80,8 @@ impl VelocityInputs {
         if t.dims() != [n] {
             bail!("{}: t has shape {:?}, expected [{n}]", named(), t.dims());
         }
-        let label = file.tensor("label").cloned();
-        if let Some(label) = &label {
-            let Some(classes) = config.num_classes else {
-                bail!("{}: label was given, but the net has no classes", named());
-            };
-            if label.dtype() != DType::I64 || label.dims() != [n] {
-                let (dtype, shape) = (label.dtype(), label.dims());
-                bail!("{}: label is {dtype:?} {shape:?}, expected I64 [{n}]", named());
-            }
-            let inside = |label: &i64| usize::try_from(*label).is_ok_and(|label| label <= classes);
-            if let Some(wrong) = label.to_vec1::<i64>()?.iter().find(|label| !inside(label)) {
-                bail!(
-                    "{}: label {wrong} is no class; use 0 to {classes}, the last for none",
-                    named()
-                );
-            }
-        }
+        let labels = label::in_file(&file, n, config).with_context(named)?;
+        let label = labels.map(|labels| samples::label_tensor(&labels)).transpose()?;
         Ok(Self { x, t, label, concat })
     }
 }

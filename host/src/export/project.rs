@@ -112,15 +112,10 @@ pub(crate) struct Project {
 
 impl Project {
     /// Writes the project for a packed file that was [checked](Self::check) into the folder `dir`, which
-    /// must be new or empty.
+    /// was [checked](check_folder), too.
     pub(crate) fn write(&self, dir: &Path, facts: &Facts, file: &[u8]) -> Result<()> {
         let named = || format!("`{}`", dir.display());
         let there = dir.exists();
-        let taken = there && fs::read_dir(dir).ok().is_none_or(|mut it| it.next().is_some());
-        if taken {
-            bail!("`{}`: must be a new or empty folder", dir.display());
-        }
-        atomic::check_target(dir)?;
         // In a folder that is there, which may be a shell's own or a mount; else beside its place, so
         // that it appears there whole.
         let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());
@@ -208,6 +203,17 @@ impl Project {
         let files = templates.iter().map(|&(name, text)| (name, fill(text)));
         Ok(files.chain([plan]).collect())
     }
+}
+
+/// Refuses, before any work, a folder for a project that is neither new nor empty.
+pub(crate) fn check_folder(dir: &Path) -> Result<()> {
+    if !dir.exists() {
+        return Ok(atomic::check_target(dir)?);
+    }
+    if fs::read_dir(dir).ok().is_none_or(|mut it| it.next().is_some()) {
+        bail!("`{}`: must be a new or empty folder", dir.display());
+    }
+    Ok(())
 }
 
 /// Writes a file, and the folder that it lies in.

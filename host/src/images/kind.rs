@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Result, anyhow};
 use fm_candle::checkpoint;
 use fm_candle::data::{Dataset, Split, regular};
 use fm_candle::fid::{npz, pickled};
@@ -65,8 +65,13 @@ impl PathKind {
             return Ok(Self::Folder);
         }
         let mut head = Vec::new();
-        let none = "neither a readable file or folder nor a data set such as mnist:test";
-        regular::open(path).context(none)?.take(HEAD).read_to_end(&mut head).context(none)?;
+        let file = regular::open(path).map_err(|error| match error {
+            fm_candle::Error::Io { cause, .. } => {
+                anyhow!("{cause}; nor is it a data set such as mnist:test")
+            }
+            other => other.into(),
+        })?;
+        file.take(HEAD).read_to_end(&mut head)?;
         Ok(match Self::foreign(&head) {
             Some(what) => Self::Foreign(what),
             None => match checkpoint::FileKind::of(&head) {

@@ -42,7 +42,7 @@ pub(crate) fn check_place(dir: &Path) -> Result<()> {
     // Without a slash at its end, as what a file's name with one leads to is not there.
     let path: PathBuf = dir.components().collect();
     if path.exists() && !path.is_dir() {
-        bail!("`{}`: is no folder, and the output is one", dir.display());
+        bail!("`{}`: is a file, and the output is a folder", dir.display());
     }
     Ok(())
 }

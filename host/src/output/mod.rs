@@ -13,10 +13,14 @@ fn extension(path: &Path) -> String {
 
 /// A path of a file that ends in `.safetensors`.
 pub(crate) fn safetensors(path: PathBuf) -> Result<PathBuf, &'static str> {
-    if extension(&path) != "safetensors" {
-        return Err("the output must end in .safetensors");
-    }
-    if path.is_dir() { Err("the output is a folder") } else { Ok(path) }
+    let fits = extension(&path) == "safetensors";
+    if fits { Ok(path) } else { Err("the output must end in .safetensors") }
+}
+
+/// A path of a file that ends in `.npz`.
+pub(crate) fn npz(path: PathBuf) -> Result<PathBuf, &'static str> {
+    let fits = extension(&path) == "npz";
+    if fits { Ok(path) } else { Err("the output must end in .npz") }
 }
 
 #[cfg(test)]
@@ -24,10 +28,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn files_of_tensors_go_by_their_extension() {
-        assert!(safetensors("x.safetensors".into()).is_ok());
-        let dir = tempfile::Builder::new().suffix(".safetensors").tempdir().unwrap();
-        assert!(safetensors(dir.path().into()).is_err());
-        assert!(safetensors("safetensors".into()).is_err());
+    fn files_of_numbers_go_by_their_extension() {
+        assert!(safetensors("x.safetensors".into()).is_ok() && npz("x.NPZ".into()).is_ok());
+        assert!(safetensors("safetensors".into()).is_err() && npz("x.png".into()).is_err());
     }
 }

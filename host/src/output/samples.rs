@@ -45,7 +45,12 @@ impl OutputFile {
             "npz" => SampleFormat::Npz,
             "safetensors" => SampleFormat::Safetensors,
             "" => SampleFormat::Folder,
-            _ => return Err("the output must end in .png, .npz or .safetensors, or be a folder"),
+            _ => {
+                return Err(
+                    "the output must end in .png, .npz or .safetensors, or be a folder: one \
+                            that exists, or a name without an extension or with a / at its end",
+                );
+            }
         };
         Ok(Self { path, kind })
     }

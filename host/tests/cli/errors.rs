@@ -3,6 +3,7 @@
 //! A line `$ fmq ...` there is a case, run in a folder of [`files`]. To add one, write it; to accept what
 //! is said now: `INSTA_UPDATE=always cargo test --workspace --test cli -- errors::`.
 
+use fm_candle::data::catalog::INCEPTION;
 use fm_candle::device::Device;
 use fm_candle::fid::npz;
 
@@ -108,8 +109,9 @@ fn files() -> TempDir {
         bytes[at] = value;
         fs::write(dir.join(name), bytes).unwrap();
     }
-    fs::create_dir(dir.join("folder.fmq")).unwrap();
-    fs::create_dir(dir.join("empty")).unwrap();
+    for folder in ["empty", "folder.fmq", "folder.safetensors"] {
+        fs::create_dir(dir.join(folder)).unwrap();
+    }
     idx(dir);
     fs::create_dir(dir.join("digits")).unwrap();
     write_half(&dir.join("digits"), "t10k", 13);
@@ -203,6 +205,7 @@ fn encode() {
     let dir = folder.path();
     let colours: Vec<u8> = (0..192).collect();
     npz::write_images(&dir.join("colour.npz"), &colours, [1, 8, 8, 3]).unwrap();
+    npz::write_images(&dir.join("small.npz"), &[0; 64], [1, 8, 8, 1]).unwrap();
     npz::write_images(&dir.join("large.npz"), &[0; 81], [1, 9, 9, 1]).unwrap();
     npz::write_images(&dir.join("none.npz"), &[], [0, 8, 8, 1]).unwrap();
     let image = zeros(&[1, 1, 8, 8]);
@@ -236,6 +239,7 @@ fn fid() {
         fs::write(dir.join(name), bytes).unwrap();
     }
     fs::create_dir_all(dir.join("classes/cat")).unwrap();
+    fs::copy(dir.join("q.pth"), dir.join("digits").join(INCEPTION)).unwrap();
     let array = |shape: &[usize], values: &[f64]| npz::Array {
         shape: shape.to_vec(),
         values: npz::NpyValues::F64(values.to_vec()),

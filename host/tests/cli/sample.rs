@@ -92,6 +92,23 @@ fn pictures_of_one_channel_are_rgb_and_fid_takes_them() {
 }
 
 #[test]
+fn options_without_effect_or_against_the_file_are_told() {
+    let dir = folder();
+    let args = ["sample", "net.safetensors", "-n", "1", "-o", "x.png", "--ode-options", COARSE];
+    let cases: [(&[&str], _); 3] = [
+        (&["--raw-weights"], "--raw-weights has no effect: `net.safetensors` has no average (EMA)"),
+        (&["--image-size", "16"], "the net of `net.safetensors` is for images of side 8"),
+        (&["--image-size", "8"], ""),
+    ];
+    for (more, told) in cases {
+        let output = fmq(dir.path(), &[&args[..], more].concat());
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success() && stderr.contains(told), "{more:?}: {stderr}");
+        assert_eq!(stderr.contains("warning"), !told.is_empty(), "{more:?}: {stderr}");
+    }
+}
+
+#[test]
 fn the_way_to_the_images_becomes_an_animation() {
     let dir = folder();
     let dir = dir.path();

@@ -305,7 +305,7 @@ fn an_output_that_is_no_folder_is_refused() {
     idx(dir);
     for args in [&["demo", "-o", "tiny.json"][..], &["man", "tiny.json"]] {
         let error = fails(dir, args);
-        assert!(error.contains("is no folder, and the output is one"), "{args:?}: {error}");
+        assert!(error.contains("is a file, and the output is a folder"), "{args:?}: {error}");
     }
     // The folder that one is in is one, empty or not.
     fs::create_dir(dir.join("here")).unwrap();

@@ -52,9 +52,10 @@ pub fn train(
     mut after_epoch: impl FnMut(u64, f64, &LeNet) -> Result<()>,
 ) -> Result<Vec<(String, Tensor)>> {
     check(images)?;
-    if config.batch_size == 0 || images.n < config.batch_size {
-        let (n, batch) = (images.n, config.batch_size);
-        return Err(Error::Config(format!("{n} images cannot fill batches of {batch}")));
+    let (n, batch) = (images.n, config.batch_size);
+    if batch == 0 || n < batch {
+        let fault = format!("--batch_size {batch}: must be 1 to {n}, the images of the data set");
+        return Err(Error::Config(fault));
     }
     if images.labels.len() != images.n || images.labels.iter().any(|&l| l >= 10) {
         return Err(Error::Config("LeNet needs a label from 0 to 9 for every image".into()));

@@ -11,6 +11,7 @@ use super::super::statistics::Statistics;
 use super::npy::{Array, parse};
 use crate::data::regular;
 use crate::error::{Error, Result};
+use crate::zipped;
 
 /// Arrays that an error names, at most.
 const SHOWN: usize = 6;
@@ -30,8 +31,8 @@ impl Npz<BufReader<File>> {
 
 impl<R: Read + Seek> Npz<R> {
     pub(super) fn new(path: &Path, source: R) -> Result<Self> {
-        let archive = ZipArchive::new(source)
-            .map_err(|error| Error::file(path, format!("is no .npz archive: {error}")))?;
+        let archive =
+            ZipArchive::new(source).map_err(|error| Error::file(path, zipped::fault(&error)))?;
         Ok(Self { path: path.to_path_buf(), archive })
     }
 

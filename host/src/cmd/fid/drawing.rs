@@ -13,6 +13,7 @@ use fm_candle::solver::{Method, SolverOptions, uniform_grid};
 use crate::args::common::Common;
 use crate::args::label;
 use crate::args::net::{NetArgs, image_shape};
+use crate::args::ode::STEP;
 use crate::images;
 
 /// Samples of a net by the defaults of `fmq sample`, a range of them at a time.
@@ -29,7 +30,7 @@ impl Drawing {
     pub(super) fn open(path: &Path, n: usize, common: &Common) -> Result<Self> {
         let device = common.device()?;
         let net = NetArgs::plain(path).build(&device, common.progress())?;
-        let grid = uniform_grid(0.05)?;
+        let grid = uniform_grid(STEP)?;
         let (method, options) = (Method::Midpoint, SolverOptions::default());
         let sampler =
             BatchSampler { method, grid, options, cfg_scale: 0.0, batch_size: batch_size(&device) };

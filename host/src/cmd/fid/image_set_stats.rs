@@ -124,7 +124,8 @@ impl<'a> FeatureExtractor<'a> {
         if let Some(net) = self.net.get() {
             return Ok(net);
         }
-        let net = NamedFeatureNet::open(&self.args.features, &self.common.device()?)?;
+        let (args, device) = (self.args, self.common.device()?);
+        let net = NamedFeatureNet::open(&args.features, args.data_path.as_deref(), &device)?;
         Ok(self.net.get_or_init(|| net))
     }
 
@@ -294,7 +295,6 @@ impl<'a> FeatureExtractor<'a> {
         let Some(n) = self.args.n else {
             bail!("-n N is needed to sample from a checkpoint");
         };
-        ensure!(n >= 2, "-n {n}: at least 2 images are needed");
         Ok(ImageSource::Net(Box::new(Drawing::open(path, n, self.common)?), n))
     }
 

@@ -60,8 +60,9 @@ pub(crate) struct Args {
     pub(super) ode_method: Method,
     #[command(flatten)]
     pub(super) count: Steps,
-    /// JSON: step_size; nfe with --edm_schedule; the solver's own, as `fmq sample` knows them
-    #[arg(long, default_value = r#"{"step_size": 0.01}"#, conflicts_with = "steps")]
+    /// JSON: step_size; with --edm_schedule nfe, while step_size has no effect; the solver's own, as `fmq
+    /// sample` knows them
+    #[arg(long, default_value = r#"{"step_size": 0.01}"#)]
     pub(super) ode_options: OdeOptions,
     /// Guidance of the snapshots
     #[arg(long, default_value = "0.2", value_parser = finite)]
@@ -70,7 +71,7 @@ pub(crate) struct Args {
     /// "auto" from the one in --output_dir; from a file with weights alone, start from them
     #[arg(long, default_value = "")]
     pub(super) resume: String,
-    /// Epochs between evaluations and checkpoints
+    /// Epochs between evaluations and checkpoints; 0 leaves those at the end alone
     #[arg(long, default_value_t = 50)]
     pub(super) eval_frequency: u64,
     /// Train on the batches of one update, and evaluate on one batch

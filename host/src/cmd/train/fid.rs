@@ -5,9 +5,8 @@ use core::ops::Range;
 use std::fs;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use fm_candle::atomic;
-use fm_candle::data::catalog::INCEPTION;
 use fm_candle::device::Device;
 use fm_candle::fid::inception::FeatureLayer;
 use fm_candle::fid::moments::FeatureMoments;
@@ -24,6 +23,7 @@ use fm_candle::train::EpochOrder;
 
 use super::args::Args;
 use super::setup::Setup;
+use crate::args::features::inception_in;
 use crate::images;
 use crate::report::grid;
 
@@ -47,16 +47,14 @@ impl Fid {
         if !args.compute_fid {
             return Ok(None);
         }
-        let fetched = args.data_path.join(INCEPTION);
-        let weights = match &args.weights {
-            Some(path) => path.clone(),
-            None if fetched.is_file() => fetched,
-            None => bail!(
+        let weights = args.weights.clone().or_else(|| inception_in(&args.data_path));
+        let weights = weights.with_context(|| {
+            format!(
                 "--compute_fid needs the weights of the Inception network: `fmq data fetch inception \
                  --data-path {}` brings them, or --weights FILE names them",
                 args.data_path.display()
-            ),
-        };
+            )
+        })?;
         let inception = Features::Inception(FeatureLayer::D2048);
         let resize = Resize::default();
         let features = inception.open(&weights, resize, device)?;
