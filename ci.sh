@@ -61,6 +61,15 @@ has() {
     for tool; do command -v "$tool" >/dev/null || return 1; done
 }
 
+# The first Python that has numpy.
+python_with_numpy() {
+    local python
+    for python in python3 /usr/bin/python3; do
+        ! "$python" -c 'import numpy' 2>/dev/null || { echo "$python" && return; }
+    done
+    return 1
+}
+
 # Notes the vector instructions that this CPU lacks, without which the tests of their kernels run nothing.
 note_lacking() {
     local feature
@@ -167,7 +176,7 @@ chip() {
 }
 
 workspace() {
-    local example suite benches=()
+    local example suite python benches=()
     tests --workspace
     note_lacking avx512vnni
     [[ $OSTYPE != msys && $OSTYPE != cygwin ]] || not_run "the tests of the command line (need Unix)"
@@ -182,6 +191,9 @@ workspace() {
         [[ $suite == */cuda.rs ]] || benches+=(--bench "$(basename "$suite" .rs)")
     done
     tests --workspace "${benches[@]}"
+    if python=$(python_with_numpy); then
+        FMQ_PYTHON=$python tests --workspace --test cli -- --ignored read_fmq::
+    fi
     if has "${FMQ_CHROMIUM:-chromium}" || has chromium-browser || has google-chrome; then
         tests --workspace --test cli -- --ignored report::
     fi

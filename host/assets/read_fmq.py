@@ -1,6 +1,7 @@
 """Reads packed .fmq files of versions 0.9 to 1.x with numpy alone.
 
     tensors = read("net.fmq")          # {name: array}, floats as float32, integers as int64
+    tensors = expand(tensors)          # in upstream's layout, where the net projects its embedding
     python3 read_fmq.py net.fmq [OUT.npz]
 
 Written from the byte specification in the documentation of quant_core::format.
@@ -21,6 +22,22 @@ def read(path):
     """The tensors of the packed file at `path`, by name in the file's order."""
     with open(path, "rb") as file:
         return parse(file.read())
+
+
+def expand(tensors):
+    """The tensors in upstream's layout: a projection of the embedding multiplied into its readers."""
+    if "emb_projection.weight" not in tensors:
+        return tensors
+    projection, offset = (tensors[f"emb_projection.{part}"].astype(float) for part in ("weight", "bias"))
+    found = {}
+    for name, array in tensors.items():
+        layer, _, part = name.rpartition(".")
+        if layer.endswith(".emb_layers.1"):
+            weight = tensors[f"{layer}.weight"].astype(float)
+            array = weight @ projection if part == "weight" else array + weight @ offset
+        if layer != "emb_projection":
+            found[name] = array.astype(np.float32)
+    return found
 
 
 def parse(data):
@@ -254,7 +271,7 @@ def net_names(record):
 if __name__ == "__main__":
     if len(sys.argv) not in (2, 3):
         sys.exit("usage: read_fmq.py IN.fmq [OUT.npz]")
-    tensors = read(sys.argv[1])
+    tensors = expand(read(sys.argv[1]))
     if len(sys.argv) == 3:
         np.savez(sys.argv[2], **tensors)
     else:

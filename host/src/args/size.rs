@@ -29,6 +29,13 @@ impl SizeArgs {
         self.budget.or(self.bits_per_weight.map(of_bits)).map(Budget::Bytes)
     }
 
+    /// Bits per weight of the codes or of the whole file.
+    pub(crate) fn bits_per_weight(&self, tensors: &[(String, Tensor)]) -> f64 {
+        let bytes = self.budget.map(|bytes| 8.0 * bytes as f64 / count(tensors) as f64);
+        let rate = self.bits.map(|rate| f64::from(rate.code_bits().get()));
+        self.bits_per_weight.or(bytes).or(rate).unwrap_or(0.0)
+    }
+
     /// Returns true where the file's size decides.
     pub(crate) fn is_size(&self) -> bool {
         self.bits.is_none()

@@ -22,7 +22,8 @@ pub(crate) struct Args {
     /// Packed file
     #[arg(value_name = "IN.fmq")]
     input: PathBuf,
-    /// Output: .h (C), .rs (Rust), or .bin (the bytes for a flash address)
+    /// Output: .h (C), .rs (Rust), .bin (the bytes for a flash address), or .py (a reader of packed files in
+    /// Python with numpy)
     #[arg(short, long, value_name = "OUT", value_parser = output)]
     output: Option<ExportJson>,
     /// Write a project that draws an image, ready to build, into this new or empty folder
@@ -58,7 +59,11 @@ enum ExportKind {
     C,
     Rust,
     Bytes,
+    Python,
 }
+
+/// A reader of packed files, written from their specification.
+const READER: &str = include_str!("../../assets/read_fmq.py");
 
 /// The output of this name: what it ends in decides.
 fn output(name: &str) -> Result<ExportJson, &'static str> {
@@ -68,7 +73,8 @@ fn output(name: &str) -> Result<ExportJson, &'static str> {
         Some("h") => ExportKind::C,
         Some("rs") => ExportKind::Rust,
         Some("bin") => ExportKind::Bytes,
-        _ => return Err("the output must end in .h, .rs or .bin"),
+        Some("py") => ExportKind::Python,
+        _ => return Err("the output must end in .h, .rs, .bin or .py"),
     };
     Ok(ExportJson { path, kind })
 }
@@ -105,6 +111,7 @@ pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
             ExportKind::C => source_code::c(&facts, &name(path), &file),
             ExportKind::Rust => source_code::rust(&facts, &file),
             ExportKind::Bytes => file,
+            ExportKind::Python => READER.into(),
         };
         atomic::write(path, &written)?;
     }
@@ -133,6 +140,7 @@ mod tests {
         assert_eq!(output("a/b.H").unwrap().kind, ExportKind::C);
         assert_eq!(output("b.rs").unwrap().kind, ExportKind::Rust);
         assert_eq!(output("b.v2.bin").unwrap().kind, ExportKind::Bytes);
+        assert_eq!(output("read_fmq.py").unwrap().kind, ExportKind::Python);
         for wrong in ["b", "b.c", "b.fmq", ".h", ""] {
             assert!(output(wrong).is_err(), "{wrong}");
         }

@@ -35,6 +35,7 @@ use crate::processes;
 use crate::progress::Reporter;
 use crate::quantization::allocation::{Policies, policies_within, tuned_policies};
 use crate::quantization::feedback::tuning_start;
+use crate::quantization::projection::project;
 use crate::signals::Signals;
 
 /// Most memory of the calibration set.
@@ -103,7 +104,9 @@ pub(crate) struct Args {
     /// Output: .fmq (packed), .safetensors or .pth (dequantized)
     #[arg(short, long, value_name = "OUT")]
     output: PathBuf,
-    /// Values of the projection of the embedding that all blocks share
+    /// Values of a projection of the embedding that all blocks read in its place, or 0 for none; multiplied
+    /// out where the output is not packed [default: the fewest that change the velocity less than the bits
+    /// do]
     #[arg(long, value_name = "N")]
     embedding_rank: Option<usize>,
     #[command(flatten)]
@@ -155,10 +158,7 @@ fn run_as(
     let points = args.points(&full, &sampler, common, &device)?;
     let held_out = HeldOut::of(&full, &sampler, common.seed, &device).with_context(context)?;
     drop(full);
-    let (net, tensors) = match args.embedding_rank {
-        Some(rank) => project_embedding(&net, &tensors, rank)?,
-        None => (net, tensors),
-    };
+    let (net, tensors) = args.project(net, tensors, common.seed)?;
 
     let settings = TuneConfig {
         steps: args.steps,
@@ -347,6 +347,23 @@ impl Args {
         }
         bar.finish_and_clear();
         Ok(true)
+    }
+
+    /// The net with the projection that its blocks read of the embedding.
+    fn project(
+        &self,
+        net: UNetConfig,
+        tensors: Vec<(String, Tensor)>,
+        seed: u64,
+    ) -> Result<(UNetConfig, Vec<(String, Tensor)>)> {
+        match self.embedding_rank {
+            Some(0) => Ok((net, tensors)),
+            Some(rank) => project_embedding(&net, &tensors, rank).context("--embedding-rank"),
+            None => {
+                let bits = self.size.bits_per_weight(&tensors);
+                project(net, tensors, bits, seed)
+            }
+        }
     }
 
     /// The policies of the tensors, by the file's size or the bits that are asked for.

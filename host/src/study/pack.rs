@@ -1,25 +1,32 @@
 //! The packed file of a row: by its scheme alone, with error feedback, or tuned.
 
+use std::path::Path;
+
 use anyhow::Result;
+use fm_candle::checkpoint::Source;
+use fm_candle::model::{expand_embedding, project_embedding};
 use fm_candle::quantize::{QuantizedNet, Report, TensorPolicy, quantize_in_memory};
 use fm_candle::sample::{BatchSampler, batch_size};
 use fm_candle::solver::{Method, SolverOptions, steps_grid};
 use fm_candle::tune::{CalibrationPoints, TuneConfig, Tuner};
-use fm_candle::{DType, atomic};
+use fm_candle::{DType, Tensor, atomic};
 use indicatif::ProgressBar;
+use quant_core::format::Model;
 use quant_core::rate::Rate;
 use quant_core::scheme::Scheme;
 
 use super::Study;
 use crate::args::method::{QuantizeMethod, Refinement};
-use crate::args::net::{build, image_shape};
+use crate::args::net::{build, image_shape, stated};
 use crate::progress::Reporter;
 use crate::quantization::allocation::tuned_policies;
 use crate::quantization::feedback::{self, tuning_start};
+use crate::quantization::projection::project;
 
 /// Note on the settings of tuned rows, for people.
 pub(super) const TUNED_ROWS: &str = "Rows +tune keep vectors at 16 bits and, unless --keep says otherwise, \
-    have more bits where the velocity needs them, 0.7 per weight in all; their codebooks are those of \
+    have more bits where the velocity needs them, 0.7 per weight in all; their blocks read a projection of the \
+    embedding; their codebooks are those of \
     --granularity auto.";
 
 /// Midpoint steps of the trajectories that a row is tuned along, two points each.
@@ -39,7 +46,9 @@ impl Study {
         let scheme = method.scheme;
         let policy = |name: &str, shape: &[usize]| self.policy.of(scheme, bits, name, shape);
         let net = match (method.refinement, (self.shipped)(method, bits)) {
-            (_, Some(file)) => QuantizedNet::of_packed(file, &self.tensors, scheme.name())?,
+            (_, Some(file)) => {
+                QuantizedNet::of_packed(file, &self.originals(file)?, scheme.name())?
+            }
             (Some(Refinement::Tune), None) => self.tune(scheme, bits, bar)?,
             (Some(Refinement::Feedback), None) => self.feed_back(scheme, policy)?,
             (None, None) => {
@@ -50,6 +59,28 @@ impl Study {
             }
         };
         Ok(net.write(&path, None)?)
+    }
+
+    /// The parameters in full precision of the net that a packed file holds.
+    fn originals(&self, file: &[u8]) -> Result<Vec<(String, Tensor)>> {
+        Ok(match Model::parse(file)?.net().and_then(|net| net.embedding_rank) {
+            Some(rank) => project_embedding(&self.config, &self.tensors, rank)?.1,
+            None => self.tensors.clone(),
+        })
+    }
+
+    /// The length of the vector by which the weights of a row's packed file differ from those of full
+    /// precision.
+    pub(super) fn weight_change(&self, path: &Path) -> Result<f64> {
+        let source = Source::open(path, false)?;
+        let net = stated(&source, None)?.unwrap_or_else(|| self.config.clone());
+        let (_, weights) = expand_embedding(&net, source.parameters(&net)?)?;
+        let mut sum = 0.0;
+        for ((_, weights), (_, original)) in weights.iter().zip(&self.tensors) {
+            let change = (weights - original.to_dtype(DType::F32)?)?;
+            sum += f64::from(change.sqr()?.sum_all()?.to_scalar::<f32>()?);
+        }
+        Ok(sum.sqrt())
     }
 
     /// Steps that a row is tuned for in this study; none where it is not, or was before.
@@ -72,7 +103,10 @@ impl Study {
     fn tune(&self, scheme: Scheme, bits: Rate, bar: &ProgressBar) -> Result<QuantizedNet> {
         let policy = self.policy.for_tuning();
         let (steps, seed, device) = (self.tune_steps, self.seed, &self.device);
-        let (net, tensors, silent) = (&self.config, &self.tensors, Reporter::silent());
+        let silent = Reporter::silent();
+        let per_weight = f64::from(bits.code_bits().get());
+        let (net, tensors) = project(self.config.clone(), self.tensors.clone(), per_weight, seed)?;
+        let (net, tensors) = (&net, &tensors[..]);
         let policies = tuned_policies(bits, scheme, &policy, net.into(), tensors, seed, silent)?;
         let policy = |name: &str, _: &[usize]| policies[name];
         let start = tuning_start(net, tensors, steps, scheme, policy, seed, silent)?;
@@ -92,7 +126,7 @@ impl Study {
         let shape = [c, h, w];
         let points =
             CalibrationPoints::draw(&full, &sampler, shape, trajectories, seed, device, |_| {})?;
-        let mut tuner = Tuner::new(&start, &self.tensors, config, device)?;
+        let mut tuner = Tuner::new(&start, tensors, config, device)?;
         let before = tuner.error(&points)?;
         while tuner.steps() < steps {
             tuner.step(&points)?;

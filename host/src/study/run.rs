@@ -116,7 +116,7 @@ impl Study {
         let net = self.packed_net(method, bits)?;
         let samples = self.sample_all(&net, &full.noise, bar, progress)?;
         atomic::write(&self.grid_path(method, bits), &shown(&samples[0].images)?)?;
-        let weights = (report.mse * report.quantized_parameters as f64).sqrt();
+        let weights = self.weight_change(&self.packed_path(method, bits))?;
         let analyses = full.analyses.as_ref();
         let measured = analyses.map(|full| full.compare(&net, weights));
         let measured = measured.transpose().context("analyses")?;

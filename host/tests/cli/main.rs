@@ -20,6 +20,7 @@ mod folders;
 mod misfits;
 mod paper;
 mod quantize;
+mod read_fmq;
 mod report;
 mod sample;
 mod sweep;
