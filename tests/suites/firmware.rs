@@ -268,7 +268,7 @@ fn flash(program: &Path) -> usize {
 fn programs_of_one_arithmetic_link_one() {
     let both = MACHINES[0].program(RUST);
     for (program, precision, most) in
-        [("floats", Precision::Float, 56 << 10), ("integers", Precision::Integer, 65 << 10)]
+        [("floats", Precision::Float, 58 << 10), ("integers", Precision::Integer, 67 << 10)]
     {
         let dir = tempfile::tempdir().unwrap();
         let drawn = Drawn::new(dir.path(), 4, precision);

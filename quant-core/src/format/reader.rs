@@ -311,8 +311,8 @@ impl<'a> Tensor<'a> {
 
     /// All bytes that the tensor takes in the file: its record, stored name, data, and the padding
     /// before them.
-    pub const fn record_bytes(&self) -> usize {
-        self.described_bytes() + (self.record.end - self.record.first)
+    pub fn record_bytes(&self) -> usize {
+        self.described_bytes() + self.record.bytes()
     }
 
     /// Bits per element of [`Tensor::record_bytes`]; 0 for a tensor without elements.

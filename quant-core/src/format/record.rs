@@ -7,7 +7,7 @@ use crate::bits::Bits;
 use crate::codebook::{CodebookFormat, READS_LOG};
 use crate::error::{Error, Result, check_range};
 use crate::matrix::{Parts, QuantLayout, QuantizedMatrix, RowScale, rows_of};
-use crate::num::{index, u64_of};
+use crate::num::{index, low_u8, u64_of};
 #[cfg(feature = "alloc")]
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -134,10 +134,9 @@ pub(super) struct Record {
     pub(super) shape: Shape,
     pub(super) encoding: Encoding,
     pub(super) form: Form,
-    /// Where the bytes of the tensor begin, its record among them where that is not in the table.
-    pub(super) first: usize,
-    /// Where the padding before the data begins.
-    pub(super) padding: usize,
+    /// Bytes of the record, where that is not in the table, and of the padding after it.
+    described: u8,
+    padding: u8,
     /// Where the data begin and end.
     pub(super) start: usize,
     pub(super) end: usize,
@@ -160,8 +159,8 @@ impl Record {
                 u32::MAX.into(),
             )?;
         }
-        let Range { start: first, end: padding } = place;
-        let start = padding.saturating_add(form.padding(padding));
+        let (described, padding) = (low_u8(place.len()), low_u8(form.padding(place.end)));
+        let start = place.end.saturating_add(padding.into());
         let end = encoding.data_len(&shape, form).and_then(|len| start.checked_add(len));
         let end = end.ok_or(Error::Range {
             what: "bytes of a tensor",
@@ -169,7 +168,7 @@ impl Record {
             min: 0,
             max: u64_of(usize::MAX),
         })?;
-        Ok(Self { shape, encoding, form, first, padding, start, end })
+        Ok(Self { shape, encoding, form, described, padding, start, end })
     }
 
     /// Reads the record that begins at `first`.
@@ -197,6 +196,12 @@ impl Record {
         Ok(record)
     }
 
+    /// The bytes of the tensor in the payload.
+    pub(super) fn bytes(&self) -> usize {
+        let data = self.end.saturating_sub(self.start);
+        data.saturating_add(self.described.into()).saturating_add(self.padding.into())
+    }
+
     /// Fails unless the data end within a file of `file_len` bytes.
     pub(super) fn check_end(&self, file_len: usize) -> Result<()> {
         if self.end <= file_len {
@@ -210,7 +215,7 @@ impl Record {
     /// Appends the record and the padding after it, which ends at `start`; returns the whole of it.
     #[cfg(feature = "alloc")]
     pub(super) fn emit(shape: Shape, encoding: Encoding, first: usize) -> Result<(Self, Vec<u8>)> {
-        use crate::num::{low_u8, u32_of};
+        use crate::num::u32_of;
         let mut bytes = Vec::new();
         let tag = match encoding {
             Encoding::F32 => 0,
@@ -246,7 +251,7 @@ impl Record {
 
     /// Checks the padding before the data, and codebooks, codes and the padding between them.
     pub(super) fn check_data(&self, file: &[u8]) -> Result<()> {
-        let gap = file.get(self.padding..self.start);
+        let gap = file.get(self.start.saturating_sub(self.padding.into())..self.start);
         check_zero("padding before a tensor's data", gap.unwrap_or(&[]))?;
         let data = file.get(self.start..self.end).unwrap_or(&[]);
         let Some(matrix) = self.matrix(data) else { return Ok(()) };
@@ -289,10 +294,11 @@ mod tests {
     fn reads_shapes_and_places() {
         let record = parse(&DENSE).unwrap();
         assert_eq!(record.shape.dims(), [2, 3]);
-        assert_eq!((record.first, record.padding, record.start, record.end), (5, 8, 8, 32));
+        assert_eq!((record.described, record.padding, record.start, record.end), (3, 0, 8, 32));
         assert_eq!(record.encoding, Encoding::F32);
         let record = parse(&QUANTIZED).unwrap();
-        assert_eq!((record.padding, record.start, record.end), (11, 12, 38));
+        assert_eq!((record.described, record.padding, record.start, record.end), (6, 1, 12, 38));
+        assert_eq!(record.bytes(), 33);
         let matrix = record.matrix(&[0; 26]).unwrap();
         let Parts { codebooks, scales, codes } = matrix.parts();
         assert_eq!((codebooks.len(), scales.len(), codes.len()), (16, 8, 2));
@@ -305,7 +311,7 @@ mod tests {
             let record = parse(bytes).unwrap();
             let (again, emitted) = Record::emit(record.shape, record.encoding, 5).unwrap();
             assert_eq!((again, &emitted[..bytes.len()]), (record, bytes));
-            assert_eq!(emitted.len(), record.start - record.first);
+            assert_eq!(emitted.len(), record.start - 5);
         }
     }
 

@@ -76,7 +76,7 @@ mod tests {
     fn reads_shapes_and_places() {
         let record = parse(&dense(), 60, 1000).unwrap();
         assert_eq!(record.shape.dims(), [2, 3]);
-        assert_eq!((record.first, record.padding, record.start, record.end), (60, 60, 64, 88));
+        assert_eq!((record.start, record.end, record.bytes()), (64, 88, 28));
         let record = parse(&quantized(), 64, 1000).unwrap();
         assert_eq!((record.start, record.end), (64, 98));
         let parts = record.matrix(&[0; 34]).unwrap().parts();
