@@ -216,13 +216,17 @@ mpi() {
 }
 
 deep() {
-    local oldest target corpora
-    oldest=$(sed -n 's/^rust-version = "\(.*\)"$/\1/p' Cargo.toml)
-    if toolchain_is_ready "$oldest"; then
-        step cargo "+$oldest" check --locked --workspace --all-targets
-    else
-        not_run "Rust $oldest (needs rustup toolchain install $oldest)"
-    fi
+    local manifest oldest packages target corpora
+    for manifest in quant-core/Cargo.toml Cargo.toml; do
+        oldest=$(sed -n 's/^rust-version = "\(.*\)"$/\1/p' "$manifest")
+        packages=(--workspace --all-targets)
+        [[ $manifest == Cargo.toml ]] || packages=(-p quant-core --features alloc,capi,serde)
+        if toolchain_is_ready "$oldest"; then
+            step cargo "+$oldest" check --locked "${packages[@]}"
+        else
+            not_run "Rust $oldest (needs rustup toolchain install $oldest)"
+        fi
+    done
 
     # As on a big-endian machine, where libm is Rust alone; property tests read a file of failures.
     if cargo +nightly miri --version >/dev/null 2>&1 ||

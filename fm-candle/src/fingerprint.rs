@@ -148,7 +148,7 @@ mod tests {
         let plain = || open(Crop::Whole, Some(2));
         let bytes = save(7);
         let first = plain();
-        let aged = SystemTime::now() - Duration::from_secs(3600);
+        let aged = SystemTime::now() - Duration::from_hours(1);
         let set_aged = || fs::File::options().append(true).open(&path).unwrap().set_modified(aged);
         set_aged().unwrap();
         assert_eq!(plain(), first, "another time alone");

@@ -136,7 +136,7 @@ fn run(program: &str, machine: Machine, model: &Path, words: &str) -> Said {
         stdout.read_to_string(&mut text).unwrap();
         text
     });
-    let deadline = Instant::now() + Duration::from_secs(300);
+    let deadline = Instant::now() + Duration::from_mins(5);
     let status = loop {
         if let Some(status) = qemu.try_wait().unwrap() {
             break status;

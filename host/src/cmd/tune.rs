@@ -47,7 +47,7 @@ const MEASUREMENTS: u64 = 8;
 /// Steps whose time tells how many `--minutes` hold.
 const MEASURED_STEPS: u64 = 4;
 /// Time between saves of the run.
-const SAVE: Duration = Duration::from_secs(60);
+const SAVE: Duration = Duration::from_mins(1);
 
 /// Quantize a net and tune it against itself in full precision, without data
 ///

@@ -228,7 +228,7 @@ fn a_signal_is_obeyed_while_images_are_waited_for() {
     run.retain(|arg| *arg != "--test_run");
     let mut fmq = Command::new(env!("CARGO_BIN_EXE_fmq"));
     let mut child = fmq.args(run).current_dir(dir).stderr(Stdio::piped()).spawn().unwrap();
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + Duration::from_mins(1);
     while !dir.join("run/args.json").exists() && Instant::now() < deadline {
         thread::sleep(Duration::from_millis(10));
     }

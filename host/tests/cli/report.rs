@@ -27,7 +27,7 @@ onmessage = (told) => document.getElementById("seen").textContent = JSON.stringi
 "#;
 
 /// How long a browser may take.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// The report of a small sweep: `report.html` in the returned folder.
 fn report(dir: &Path) -> PathBuf {
