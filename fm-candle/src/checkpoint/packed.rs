@@ -31,7 +31,7 @@ self_cell!(
 ///
 /// # Errors
 ///
-/// What the file lacks.
+/// A file that neither stores names nor holds a net whose parameters the tensors are.
 pub fn tensor_names(model: &Model<'_>) -> Result<Vec<String>, String> {
     if model.tensors().all(|tensor| !tensor.name().is_empty()) {
         return Ok(model.tensors().map(|tensor| tensor.name().to_string()).collect());

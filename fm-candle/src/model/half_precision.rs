@@ -1,4 +1,4 @@
-//! How far a velocity in half precision may be from the one in single precision.
+//! The test that a net's velocity in f16 or bf16 differs from that in f32 by rounding alone.
 
 use candle_core::{DType, Tensor};
 

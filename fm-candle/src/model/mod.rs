@@ -12,7 +12,7 @@ mod stages;
 mod unet;
 mod weight_loader;
 
-pub use low_rank::{expand_embedding, project_embedding};
+pub use low_rank::{EmbeddingProjector, expand_embedding};
 pub use masks::{Masks, Mode};
 pub use quant_core::net::UNetConfig;
 pub use recompute::BlockInputs;

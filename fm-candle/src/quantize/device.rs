@@ -9,11 +9,11 @@ use quant_core::noise;
 
 use crate::error::{Error, Result};
 
-/// How far off an element of the self-test's velocity may be: more than the rounding of any engine, less
-/// than any mistake.
+/// Greatest absolute difference of an element of the self-test velocity that another engine may have:
+/// above the rounding of any order of sums in f32, below the error of a wrong weight or layer.
 const TOLERANCE: f32 = 1e-3;
 
-/// What a device tests itself by.
+/// Self-test of a packed file, by which a device compares its own velocity with the host's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SelfTestForm {
     /// The checksum of a velocity, for quant-core's engine, which gives the same bits on every target.

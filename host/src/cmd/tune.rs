@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use fm_candle::data::{Dataset, Split};
 use fm_candle::device::Device;
 use fm_candle::eval::paired;
-use fm_candle::model::{UNet, UNetConfig, config, project_embedding};
+use fm_candle::model::{EmbeddingProjector, UNet, UNetConfig, config};
 use fm_candle::process_group::ProcessGroup;
 use fm_candle::quantize::{PackedNet, Report};
 use fm_candle::sample::{BatchSampler, batch_size, start_noise};
@@ -358,7 +358,9 @@ impl Args {
     ) -> Result<(UNetConfig, Vec<(String, Tensor)>)> {
         match self.embedding_rank {
             Some(0) => Ok((net, tensors)),
-            Some(rank) => project_embedding(&net, &tensors, rank).context("--embedding-rank"),
+            Some(rank) => EmbeddingProjector::new(&net, &tensors)
+                .and_then(|projector| projector.project(rank))
+                .context("--embedding-rank"),
             None => {
                 let bits = self.size.bits_per_weight(&tensors);
                 project(net, tensors, bits, seed)

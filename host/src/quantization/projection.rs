@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use fm_candle::device::Device;
-use fm_candle::model::{Mode, UNetConfig, project_embedding};
+use fm_candle::model::{EmbeddingProjector, Mode, UNetConfig};
 use fm_candle::{DType, Tensor};
 
 use super::own_points::own_points;
@@ -34,9 +34,10 @@ pub(crate) fn project(
     let embedding = net.embedding();
     let smaller = |rank: &usize| rank * (embedding + read) < embedding * read;
     let points = own_points(&net, &tensors, TRAJECTORIES, POINTS, seed)?;
+    let projector = EmbeddingProjector::new(&net, &tensors)?;
     let ranks = (0..).flat_map(|octave| [2 << octave, 3 << octave]).take_while(smaller);
     for rank in ranks {
-        let (projected, parameters) = project_embedding(&net, &tensors, rank)?;
+        let (projected, parameters) = projector.project(rank)?;
         let unet = build(&projected, parameters.clone(), &Device::Cpu, DType::F32)?;
         let v = unet.forward(&points.x, &points.t, points.label.as_ref(), None, Mode::Eval)?;
         let square =

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use fm_candle::checkpoint::Source;
-use fm_candle::model::{expand_embedding, project_embedding};
+use fm_candle::model::{EmbeddingProjector, expand_embedding};
 use fm_candle::quantize::{QuantizedNet, Report, TensorPolicy, quantize_in_memory};
 use fm_candle::sample::{BatchSampler, batch_size};
 use fm_candle::solver::{Method, SolverOptions, steps_grid};
@@ -64,7 +64,7 @@ impl Study {
     /// The parameters in full precision of the net that a packed file holds.
     fn originals(&self, file: &[u8]) -> Result<Vec<(String, Tensor)>> {
         Ok(match Model::parse(file)?.net().and_then(|net| net.embedding_rank) {
-            Some(rank) => project_embedding(&self.config, &self.tensors, rank)?.1,
+            Some(rank) => EmbeddingProjector::new(&self.config, &self.tensors)?.project(rank)?.1,
             None => self.tensors.clone(),
         })
     }

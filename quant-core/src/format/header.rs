@@ -3,7 +3,7 @@
 #[cfg(feature = "alloc")]
 use super::bytes::put;
 use super::bytes::{check_zero, long, short, word};
-use super::form::Form;
+use super::record_placement::RecordPlacement;
 use super::section::ENTRY_LEN;
 use crate::error::{Error, Result, check_range};
 use crate::num::{index, u64_of};
@@ -63,7 +63,7 @@ pub fn file_at(memory: &[u8]) -> &[u8] {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Header {
     pub(super) version: (u16, u16),
-    pub(super) form: Form,
+    pub(super) placement: RecordPlacement,
     pub(super) head_len: usize,
     pub(super) tensors: usize,
     pub(super) sections: usize,
@@ -85,8 +85,9 @@ impl Header {
             return Err(Error::UnsupportedVersion { found: version, supported: VERSION });
         }
         let features = word(header, field::REQUIRED);
-        let unknown = Error::UnknownFeatures { bits: features & !Form::Inline.features() };
-        let form = Form::of_features(features).ok_or(unknown)?;
+        let unknown =
+            Error::UnknownFeatures { bits: features & !RecordPlacement::Inline.features() };
+        let placement = RecordPlacement::of_features(features).ok_or(unknown)?;
         let length = long(header, field::LENGTH);
         if left < length {
             return Err(Error::Truncated { what: "file", needed: length, left });
@@ -99,13 +100,13 @@ impl Header {
         check_range("number of tensors", u64::from(tensors), 0, u64::from(MAX_TENSORS))?;
         check_range("number of sections", u64::from(sections), 0, u64::from(MAX_SECTIONS))?;
         let (tensors, sections) = (index(tensors), index(sections));
-        let least = HEADER_LEN + ENTRY_LEN * sections + form.record_in_head() * tensors;
-        let least = least + form.padding(least);
+        let least = HEADER_LEN + ENTRY_LEN * sections + placement.record_in_head() * tensors;
+        let least = least + placement.padding(least);
         check_range("length of the head", u64::from(head), u64_of(least), u64::from(MAX_HEAD_LEN))?;
         let head_len = index(head);
         let too_short = Error::Truncated { what: "head", needed: u64::from(head), left };
         let (head, payload) = file.split_at_checked(head_len).ok_or(too_short)?;
-        if form.padding(head_len) != 0 {
+        if placement.padding(head_len) != 0 {
             return Err(Error::NotZero { what: "length of the head modulo its padding" });
         }
         check_crc("head", word(header, field::HEAD_CRC.start), head_crc(head))?;
@@ -113,7 +114,7 @@ impl Header {
         if version <= VERSION {
             check_zero("end of the header", header.get(field::ZERO..).unwrap_or(&[]))?;
         }
-        Ok(Self { version, form, head_len, tensors, sections })
+        Ok(Self { version, placement, head_len, tensors, sections })
     }
 
     /// Completes a head whose first 64 bytes are zero; `payload_crc` is that of what follows it.
@@ -123,7 +124,7 @@ impl Header {
         put(head, field::MAGIC, MAGIC);
         put(head, field::MAJOR, self.version.0.to_le_bytes());
         put(head, field::MINOR, self.version.1.to_le_bytes());
-        put(head, field::REQUIRED, self.form.features().to_le_bytes());
+        put(head, field::REQUIRED, self.placement.features().to_le_bytes());
         put(head, field::LENGTH, file_len.to_le_bytes());
         put(head, field::HEAD, u32_of(self.head_len).to_le_bytes());
         put(head, field::TENSORS, u32_of(self.tensors).to_le_bytes());
@@ -170,8 +171,13 @@ pub(super) mod tests {
         head[field::HEAD_CRC].copy_from_slice(&crc);
     }
 
-    const EMPTY: Header =
-        Header { version: VERSION, form: Form::Inline, head_len: 64, tensors: 0, sections: 0 };
+    const EMPTY: Header = Header {
+        version: VERSION,
+        placement: RecordPlacement::Inline,
+        head_len: 64,
+        tensors: 0,
+        sections: 0,
+    };
 
     fn empty_file() -> [u8; 64] {
         let mut file = [0; 64];
@@ -232,7 +238,8 @@ pub(super) mod tests {
             assert_eq!(Header::parse(&file), Err(Error::NotZero { what: "end of the header" }));
             file[63] = 0;
             fix_up(&mut file);
-            let expected = Header { version: (major, minor), form: Form::Table, ..EMPTY };
+            let expected =
+                Header { version: (major, minor), placement: RecordPlacement::Table, ..EMPTY };
             assert_eq!(Header::parse(&file), Ok(expected));
             file[63] = 1;
         }

@@ -119,11 +119,11 @@ mod activations;
 #[cfg(feature = "alloc")]
 mod amend;
 mod bytes;
-mod form;
 mod header;
 mod memory_plan;
 mod reader;
 mod record;
+mod record_placement;
 mod section;
 mod self_test;
 mod self_test_checksum;

@@ -1,10 +1,10 @@
 //! Reading a packed file in place: no copy, no heap, no panic.
 
 use super::activations::Activations;
-use super::form::{Form, RECORD_LEN};
 use super::header::{HEADER_LEN, Header};
 use super::memory_plan::MemoryPlan;
 use super::record::{Encoding, Record};
+use super::record_placement::{RECORD_LEN, RecordPlacement};
 use super::section::{ENTRY_LEN, Names, SectionKind, Sections};
 use super::self_test::SelfTestVector;
 use super::self_test_checksum::SelfTestChecksum;
@@ -40,10 +40,10 @@ impl<'a> Model<'a> {
         let header = Header::parse(file)?;
         let (head, _) = file.split_at_checked(header.head_len).unwrap_or((file, &[]));
         let table_end = HEADER_LEN + ENTRY_LEN * header.sections;
-        let form = header.form;
-        let records_end = table_end + form.record_in_head() * header.tensors;
+        let placement = header.placement;
+        let records_end = table_end + placement.record_in_head() * header.tensors;
         let table = head.get(HEADER_LEN..table_end).unwrap_or(&[]);
-        let sections = Sections::parse(form, head, table, records_end)?;
+        let sections = Sections::parse(placement, head, table, records_end)?;
         let net = sections.get(SectionKind::NET).map(UNetConfig::parse).transpose()?;
         let plan = sections.get(SectionKind::MEMORY_PLAN).map(MemoryPlan::parse).transpose()?;
         let self_test =
@@ -59,7 +59,7 @@ impl<'a> Model<'a> {
         let records = head.get(table_end..records_end).unwrap_or(&[]).as_chunks().0;
         let names = Names::new(names);
         let (end, left) = (header.head_len, header.tensors);
-        let tensors = Tensors { file, form, records, names, end, left };
+        let tensors = Tensors { file, placement, records, names, end, left };
         tensors.check()?;
         if let Some(net) = &net {
             tensors.check_shapes(net)?;
@@ -141,7 +141,7 @@ impl<'a> Model<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tensors<'a> {
     file: &'a [u8],
-    form: Form,
+    placement: RecordPlacement,
     /// The records of the tensors left, where they stand in a table.
     records: &'a [[u8; RECORD_LEN]],
     names: Names<'a>,
@@ -167,8 +167,8 @@ impl Tensors<'_> {
 
     /// Goes on to the next tensor, of which there is one.
     fn next_record(&mut self) -> Result<Record> {
-        let record = match (self.form, self.records) {
-            (Form::Table, [record, records @ ..]) => {
+        let record = match (self.placement, self.records) {
+            (RecordPlacement::Table, [record, records @ ..]) => {
                 self.records = records;
                 table::parse(record, self.end, self.file.len())?
             }
@@ -326,7 +326,7 @@ impl<'a> Tensor<'a> {
     /// The bytes of the head that describe the tensor.
     const fn described_bytes(&self) -> usize {
         let name = if self.name.is_empty() { 0 } else { 2 + self.name.len() };
-        self.record.form.record_in_head() + name
+        self.record.placement.record_in_head() + name
     }
 }
 

@@ -1,7 +1,7 @@
 //! One tensor record, and the data that it describes.
 
 use super::bytes::check_zero;
-use super::form::Form;
+use super::record_placement::RecordPlacement;
 use super::varint::{self, take_byte};
 use crate::bits::Bits;
 use crate::codebook::{CodebookFormat, READS_LOG};
@@ -42,7 +42,7 @@ const ROW_SCALES: [RowScale; 3] = [RowScale::None, RowScale::F16, RowScale::F32]
 
 impl Encoding {
     /// Bytes of the data of a tensor; `None` beyond the address space.
-    fn data_len(self, shape: &Shape, form: Form) -> Option<usize> {
+    fn data_len(self, shape: &Shape, placement: RecordPlacement) -> Option<usize> {
         let element = match self {
             Self::F32 => 4,
             Self::F16 => 2,
@@ -50,7 +50,7 @@ impl Encoding {
             Self::Quantized(layout) => {
                 let lens = layout.byte_lens(shape.rows, shape.row_len)?;
                 let before = lens.codebooks.checked_add(lens.scales)?;
-                let before = before.checked_add(form.inner_padding(before))?;
+                let before = before.checked_add(placement.inner_padding(before))?;
                 return before.checked_add(lens.codes);
             }
         };
@@ -133,7 +133,7 @@ impl Tags {
 pub(super) struct Record {
     pub(super) shape: Shape,
     pub(super) encoding: Encoding,
-    pub(super) form: Form,
+    pub(super) placement: RecordPlacement,
     /// Bytes of the record, where that is not in the table, and of the padding after it.
     described: u8,
     padding: u8,
@@ -145,7 +145,7 @@ pub(super) struct Record {
 impl Record {
     /// A record in the bytes `place`, before its data.
     pub(super) fn new(
-        form: Form,
+        placement: RecordPlacement,
         shape: Shape,
         encoding: Encoding,
         place: Range<usize>,
@@ -159,16 +159,16 @@ impl Record {
                 u32::MAX.into(),
             )?;
         }
-        let (described, padding) = (low_u8(place.len()), low_u8(form.padding(place.end)));
+        let (described, padding) = (low_u8(place.len()), low_u8(placement.padding(place.end)));
         let start = place.end.saturating_add(padding.into());
-        let end = encoding.data_len(&shape, form).and_then(|len| start.checked_add(len));
+        let end = encoding.data_len(&shape, placement).and_then(|len| start.checked_add(len));
         let end = end.ok_or(Error::Range {
             what: "bytes of a tensor",
             found: u64::MAX,
             min: 0,
             max: u64_of(usize::MAX),
         })?;
-        Ok(Self { shape, encoding, form, described, padding, start, end })
+        Ok(Self { shape, encoding, placement, described, padding, start, end })
     }
 
     /// Reads the record that begins at `first`.
@@ -191,7 +191,7 @@ impl Record {
         }
         let shape = Shape::new(dims.iter().copied())?;
         let place = first..file.len().saturating_sub(left.len());
-        let record = Self::new(Form::Inline, shape, tags.encoding()?, place)?;
+        let record = Self::new(RecordPlacement::Inline, shape, tags.encoding()?, place)?;
         record.check_end(file.len())?;
         Ok(record)
     }
@@ -233,7 +233,8 @@ impl Record {
             varint::put(rows_per_codebook, &mut bytes);
         }
         shape.dims().iter().for_each(|&dim| varint::put(u32_of(dim), &mut bytes));
-        let record = Self::new(Form::Inline, shape, encoding, first..first + bytes.len())?;
+        let record =
+            Self::new(RecordPlacement::Inline, shape, encoding, first..first + bytes.len())?;
         bytes.resize(record.start - first, 0);
         Ok((record, bytes))
     }
@@ -245,7 +246,7 @@ impl Record {
         let lens = layout.byte_lens(rows, row_len)?;
         let (codebooks, rest) = data.split_at_checked(lens.codebooks)?;
         let (scales, rest) = rest.split_at_checked(lens.scales)?;
-        let codes = rest.get(self.form.inner_padding(lens.codebooks + lens.scales)..)?;
+        let codes = rest.get(self.placement.inner_padding(lens.codebooks + lens.scales)..)?;
         QuantizedMatrix::new(layout, rows, row_len, Parts { codebooks, scales, codes }).ok()
     }
 

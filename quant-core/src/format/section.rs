@@ -3,7 +3,7 @@
 #[cfg(feature = "alloc")]
 use super::bytes::put;
 use super::bytes::{check_zero, word};
-use super::form::Form;
+use super::record_placement::RecordPlacement;
 use crate::error::{Error, Result, check_range};
 #[cfg(feature = "alloc")]
 use crate::num::u32_of;
@@ -65,7 +65,12 @@ pub(super) struct Sections<'a> {
 
 impl<'a> Sections<'a> {
     /// Checks the table; `first` is where the contents start but for padding.
-    pub(super) fn parse(form: Form, head: &'a [u8], table: &'a [u8], first: usize) -> Result<Self> {
+    pub(super) fn parse(
+        placement: RecordPlacement,
+        head: &'a [u8],
+        table: &'a [u8],
+        first: usize,
+    ) -> Result<Self> {
         let mut end = first;
         let mut last = None;
         for entry in table.as_chunks::<ENTRY_LEN>().0 {
@@ -78,7 +83,7 @@ impl<'a> Sections<'a> {
                 u32::MAX.into(),
             )?;
             last = Some(u64::from(kind));
-            let start = end.saturating_add(form.inner_padding(end));
+            let start = end.saturating_add(placement.inner_padding(end));
             check_range("offset of a section", offset.into(), u64_of(start), u64_of(start))?;
             let needed = u64::from(len);
             let truncated = Error::Truncated {
@@ -95,7 +100,7 @@ impl<'a> Sections<'a> {
             }
         }
         let rest = head.get(end..).unwrap_or(&[]);
-        let padding = u64_of(form.padding(end));
+        let padding = u64_of(placement.padding(end));
         check_range("bytes after the last section", u64_of(rest.len()), padding, padding)?;
         check_zero("padding after the last section", rest)?;
         Ok(Self { head, table })
@@ -233,7 +238,7 @@ mod tests {
     #[test]
     fn finds_sections_by_kind() {
         let head = head();
-        let sections = Sections::parse(Form::Inline, &head, &head[..32], 32).unwrap();
+        let sections = Sections::parse(RecordPlacement::Inline, &head, &head[..32], 32).unwrap();
         assert_eq!(sections.get(SectionKind::NET), Some(&[7; 3][..]));
         assert_eq!(sections.get(SectionKind(9)), Some(&[8; 2][..]));
         assert_eq!(sections.get(SectionKind::NAMES), None);
@@ -244,7 +249,7 @@ mod tests {
         let with = |at: usize, byte: u8| {
             let mut head = head();
             head[at] = byte;
-            Sections::parse(Form::Inline, &head, &head[..32], 32).map(|_| ())
+            Sections::parse(RecordPlacement::Inline, &head, &head[..32], 32).map(|_| ())
         };
         assert_eq!(with(0, 1), Ok(()));
         for (at, byte) in [
@@ -260,8 +265,8 @@ mod tests {
         ] {
             assert!(with(at, byte).is_err(), "byte {at} = {byte}");
         }
-        for form in [Form::Table, Form::Inline] {
-            let padding = |first| Sections::parse(form, &[0; 64], &[], first).is_ok();
+        for placement in [RecordPlacement::Table, RecordPlacement::Inline] {
+            let padding = |first| Sections::parse(placement, &[0; 64], &[], first).is_ok();
             assert!(padding(64) && padding(61), "padding to 64 and to 4");
             assert!(!padding(0), "more than padding after");
         }

@@ -10,16 +10,14 @@
 //! | 22 | 2 | width |
 //! | 24 | 4m | velocity, f32: the `m = channels · height · width` elements of `v(x, t, label)` |
 
-#[cfg(feature = "alloc")]
-use super::bytes::put;
-use super::bytes::{long, real, short, word};
+use super::bytes::{long, put, real, short, word};
 use crate::error::{Error, Result};
 use crate::num::{index, u64_of};
 #[cfg(feature = "alloc")]
 use alloc::vec::Vec;
 
 /// The label that says that there is none.
-pub(super) const NO_LABEL: u32 = u32::MAX;
+const NO_LABEL: u32 = u32::MAX;
 
 mod field {
     pub(super) const SEED: usize = 0;
@@ -43,10 +41,21 @@ pub struct SelfTestInput {
 }
 
 impl SelfTestInput {
-    pub(super) fn check(self) -> Result<()> {
-        let right = (0.0..=1.0).contains(&self.t);
-        let wrong = Error::Real { what: "time of the self-test", range: "0 to 1" };
-        if right { Ok(()) } else { Err(wrong) }
+    /// Reads the input at the start of a section.
+    pub(super) fn parse(section: &[u8]) -> Result<Self> {
+        let (t, label) = (real(section, field::TIME), word(section, field::LABEL));
+        if !(0.0..=1.0).contains(&t) {
+            return Err(Error::Real { what: "time of the self-test", range: "0 to 1" });
+        }
+        let label = (label != NO_LABEL).then_some(label);
+        Ok(Self { seed: long(section, field::SEED), t, label })
+    }
+
+    /// Writes the input at the start of a section.
+    pub(super) fn emit(self, section: &mut [u8]) {
+        put(section, field::SEED, self.seed.to_le_bytes());
+        put(section, field::TIME, self.t.to_le_bytes());
+        put(section, field::LABEL, self.label.unwrap_or(NO_LABEL).to_le_bytes());
     }
 }
 
@@ -73,14 +82,8 @@ impl<'a> SelfTestVector<'a> {
         let (needed, left) = (u64_of(field::VELOCITY), u64_of(section.len()));
         let truncated = Error::Truncated { what: "self-test vector", needed, left };
         let (head, velocity) = section.split_at_checked(field::VELOCITY).ok_or(truncated)?;
-        let label = word(head, field::LABEL);
-        let input = SelfTestInput {
-            seed: long(head, field::SEED),
-            t: real(head, field::TIME),
-            label: (label != NO_LABEL).then_some(label),
-        };
         let vector = Self {
-            input,
+            input: SelfTestInput::parse(head)?,
             tolerance: real(head, field::TOLERANCE),
             size: (short(head, field::HEIGHT), short(head, field::WIDTH)),
             velocity,
@@ -102,9 +105,7 @@ impl<'a> SelfTestVector<'a> {
         velocity: &[f32],
     ) -> Result<Vec<u8>> {
         let mut section = alloc::vec![0; field::VELOCITY];
-        put(&mut section, field::SEED, input.seed.to_le_bytes());
-        put(&mut section, field::TIME, input.t.to_le_bytes());
-        put(&mut section, field::LABEL, input.label.unwrap_or(NO_LABEL).to_le_bytes());
+        input.emit(&mut section);
         put(&mut section, field::TOLERANCE, tolerance.to_le_bytes());
         put(&mut section, field::HEIGHT, height.to_le_bytes());
         put(&mut section, field::WIDTH, width.to_le_bytes());
@@ -124,7 +125,6 @@ impl<'a> SelfTestVector<'a> {
     }
 
     fn check(&self) -> Result<()> {
-        self.input.check()?;
         if !(self.tolerance > 0.0 && self.tolerance.is_finite()) {
             return Err(Error::Real {
                 what: "tolerance of the self-test vector",

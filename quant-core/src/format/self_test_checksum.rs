@@ -12,15 +12,13 @@
 //! | 25 | 1 | 1 where the velocity in integers has been computed, else 0 |
 //! | 26 | 2 | zero |
 
-use super::bytes::{byte, check_zero, long, put, real, short, word};
+use super::bytes::{byte, check_zero, put, short, word};
 use super::header::{CRC, Running};
-use super::self_test::{NO_LABEL, SelfTestInput};
+use super::self_test::SelfTestInput;
 use crate::error::{Result, check_length, check_range};
 
 mod field {
-    pub(super) const SEED: usize = 0;
-    pub(super) const TIME: usize = 8;
-    pub(super) const LABEL: usize = 12;
+    // The input of the self-test stands before these.
     pub(super) const FLOAT: usize = 16;
     pub(super) const INTEGER: usize = 20;
     pub(super) const ARITHMETIC: usize = 24;
@@ -52,13 +50,7 @@ impl SelfTestChecksum {
     /// [`Error::NotZero`](crate::Error::NotZero) for a field that must be zero.
     pub fn parse(section: &[u8]) -> Result<Self> {
         check_length("self-test checksum", field::END, section.len())?;
-        let label = word(section, field::LABEL);
-        let input = SelfTestInput {
-            seed: long(section, field::SEED),
-            t: real(section, field::TIME),
-            label: (label != NO_LABEL).then_some(label),
-        };
-        input.check()?;
+        let input = SelfTestInput::parse(section)?;
         let arithmetic = byte(section, field::ARITHMETIC);
         check_range("arithmetic of the self-test", arithmetic.into(), 1, u8::MAX.into())?;
         let [has_integer, rest] = [field::HAS_INTEGER, field::ZERO].map(|at| short(section, at));
@@ -78,9 +70,7 @@ impl SelfTestChecksum {
     pub fn emit(self) -> [u8; 28] {
         let Self { input, arithmetic, float, integer } = self;
         let mut section = [0; field::END];
-        put(&mut section, field::SEED, input.seed.to_le_bytes());
-        put(&mut section, field::TIME, input.t.to_le_bytes());
-        put(&mut section, field::LABEL, input.label.unwrap_or(NO_LABEL).to_le_bytes());
+        input.emit(&mut section);
         put(&mut section, field::FLOAT, float.to_le_bytes());
         put(&mut section, field::INTEGER, integer.unwrap_or(0).to_le_bytes());
         put(&mut section, field::ARITHMETIC, [arithmetic, u8::from(integer.is_some())]);

@@ -1,8 +1,8 @@
 //! The records of version 1.0: 64 bytes each, in a table of the head.
 
 use super::bytes::{byte, check_zero, long, word};
-use super::form::{Form, RECORD_LEN};
 use super::record::{MAX_RANK, Record, Shape, Tags};
+use super::record_placement::{RECORD_LEN, RecordPlacement};
 use crate::error::{Result, check_range};
 use crate::num::{index, u64_of};
 
@@ -43,12 +43,13 @@ pub(super) fn parse(record: &[u8; RECORD_LEN], end: usize, file_len: usize) -> R
     let (dims, unused) = dims.split_at_checked(4 * usize::from(rank)).unwrap_or((&[], &[]));
     check_zero("unused dimensions", unused)?;
     let dims = dims.as_chunks().0.iter().map(|&dim| index(u32::from_le_bytes(dim)));
-    let record_of = Record::new(Form::Table, Shape::new(dims)?, tags.encoding()?, end..end)?;
-    let (start, len) = (u64_of(record_of.start), u64_of(record_of.end - record_of.start));
+    let parsed =
+        Record::new(RecordPlacement::Table, Shape::new(dims)?, tags.encoding()?, end..end)?;
+    let (start, len) = (u64_of(parsed.start), u64_of(parsed.end - parsed.start));
     check_range("offset of a tensor", long(record, field::OFFSET), start, start)?;
     check_range("bytes of a tensor", long(record, field::LEN), len, len)?;
-    record_of.check_end(file_len)?;
-    Ok(record_of)
+    parsed.check_end(file_len)?;
+    Ok(parsed)
 }
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
 //! Writing a packed file as a stream: the payload first, the head when everything is known.
 
-use super::form::Form;
 use super::header::{
     CRC, HEADER_LEN, Header, MAX_HEAD_LEN, MAX_SECTIONS, MAX_TENSORS, Running, VERSION,
 };
 use super::record::{Encoding, Record, Shape};
+use super::record_placement::RecordPlacement;
 use super::section::{ENTRY_LEN, Names, SectionKind, emit_entry};
 use crate::error::{Error, Result, check_length, check_range};
 use crate::matrix::{Parts, QuantLayout, QuantizedMatrix};
@@ -58,8 +58,8 @@ pub enum Dense<'a> {
     I64(&'a [i64]),
 }
 
-/// The form of the files that are written.
-const FORM: Form = Form::Inline;
+/// Place of the records in the files that are written.
+const PLACEMENT: RecordPlacement = RecordPlacement::Inline;
 
 /// A file that is complete but for its head.
 #[derive(Clone, Debug)]
@@ -190,7 +190,7 @@ impl<S: Sink> Writer<S> {
         self.put(parts.codebooks)?;
         self.put(parts.scales)?;
         // The data start at a multiple of it, too.
-        self.put(&[0; 4][..FORM.inner_padding(self.written)])?;
+        self.put(&[0; 4][..PLACEMENT.inner_padding(self.written)])?;
         self.put(parts.codes)
     }
 
@@ -216,7 +216,7 @@ impl<S: Sink> Writer<S> {
         check_length("tensors", self.record_bytes.len(), self.added)?;
         let header = Header {
             version: VERSION,
-            form: FORM,
+            placement: PLACEMENT,
             head_len: self.head.len(),
             tensors: self.added,
             sections: self.sections,
@@ -289,7 +289,7 @@ fn build_head(sections: &[(SectionKind, &[u8])]) -> Result<Vec<u8>> {
         let least =
             i.checked_sub(1).and_then(|i| sections.get(i)).map_or(1, |(kind, _)| kind.0 + 1);
         check_range("kind of a section", kind.0.into(), least.into(), u32::MAX.into())?;
-        head.resize(head.len() + FORM.inner_padding(head.len()), 0);
+        head.resize(head.len() + PLACEMENT.inner_padding(head.len()), 0);
         let entry = emit_entry(*kind, u32_of(head.len()), u32_of(contents.len()));
         let at = HEADER_LEN + ENTRY_LEN * i;
         head[at..at + ENTRY_LEN].copy_from_slice(&entry);
@@ -297,6 +297,6 @@ fn build_head(sections: &[(SectionKind, &[u8])]) -> Result<Vec<u8>> {
         check_range("length of the head", u64_of(head.len()), 0, MAX_HEAD_LEN.into())?;
     }
     check_range("number of sections", u64_of(sections.len()), 0, MAX_SECTIONS.into())?;
-    head.resize(head.len() + FORM.padding(head.len()), 0);
+    head.resize(head.len() + PLACEMENT.padding(head.len()), 0);
     Ok(head)
 }

@@ -1,20 +1,21 @@
-//! The two forms of a file: since version 1.1 records stand beside their data, before in a table.
+//! The place of tensor records in a packed file: since version 1.1 before the data of each tensor, in
+//! version 1.0 in a table of the head.
 
 use super::bytes::padding;
 
 /// The bytes of a record in the table.
 pub(super) const RECORD_LEN: usize = 64;
 
-/// Place of the records, and the paddings that go with it.
+/// Place of the tensor records of a packed file, and the paddings that go with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Form {
+pub(super) enum RecordPlacement {
     /// Version 1.0: a table of records in the head, data at multiples of 64.
     Table,
     /// Version 1.1: each record before its data, at multiples of 4.
     Inline,
 }
 
-impl Form {
+impl RecordPlacement {
     /// The required features of its files.
     pub(super) const fn features(self) -> u32 {
         match self {
@@ -23,9 +24,9 @@ impl Form {
         }
     }
 
-    /// The form of a file with these required features.
+    /// The placement in a file with these required features; `None` for others.
     pub(super) fn of_features(features: u32) -> Option<Self> {
-        [Self::Table, Self::Inline].into_iter().find(|form| form.features() == features)
+        [Self::Table, Self::Inline].into_iter().find(|placement| placement.features() == features)
     }
 
     /// The bytes of a tensor's record in the head.
