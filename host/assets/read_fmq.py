@@ -123,7 +123,7 @@ def decode(data, start, encoding, shape, align):
     rows, row_len = (shape[0], count // shape[0]) if len(shape) > 1 else (1, count)
     levels, books = 1 << bits, -(-rows // shared)
     size = (4 * levels, 2 * levels, 4 + 2 * levels, 4 + levels, 8, 16)[codebook]
-    scale_type = (None, np.dtype("<f2"), np.dtype("<f4"))[scales]
+    scale_type = (None, np.dtype("<f2"), np.dtype("<f4"), np.dtype("u1"))[scales]
     codes_at = books * size + (rows * scale_type.itemsize if scale_type else 0)
     codes_at += -codes_at % align
     packed_len = (row_len * bits + 7) // 8
@@ -140,6 +140,8 @@ def decode(data, start, encoding, shape, align):
     values = table[np.arange(rows)[:, None] // shared, codes]
     if scale_type:
         factors = np.frombuffer(data, scale_type, rows, start + books * size)
+        if scales == 3:
+            factors = np.exp2(factors / 16 - 12)
         values = values * factors.astype(np.float32)[:, None]
     return values.reshape(shape), start + codes_at + rows * packed_len
 

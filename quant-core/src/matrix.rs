@@ -9,8 +9,12 @@ use crate::bits::Bits;
 use crate::codebook::{Codebook, CodebookFormat, Table};
 use crate::error::{Error, Result, check_count, check_length, check_range};
 use crate::kernels;
+#[cfg(feature = "alloc")]
+use crate::num::{f32_of, i32_of, low_u8, round_even};
 use crate::num::{index, u64_of};
 use crate::packing::{Codes, tail_is_zero};
+#[cfg(feature = "alloc")]
+use alloc::vec::Vec;
 use half::f16;
 
 /// Scale of a row, in front of a codebook that rows share.
@@ -22,7 +26,29 @@ pub enum RowScale {
     F16,
     /// An f32 for each row.
     F32,
+    /// A byte `b` for each row, which means `2^(b / 16 - 12)`: 2^-12 to 15.3.
+    Log,
 }
+
+/// `2^(i / 16)`, each the nearest f32.
+const SIXTEENTHS: [f32; 16] = [
+    1.0,
+    1.044_273_78,
+    1.090_507_7,
+    1.138_788_6,
+    1.189_207_1,
+    1.241_857_8,
+    1.296_839_6,
+    1.354_255_5,
+    1.414_213_56,
+    1.476_826_15,
+    1.542_210_8,
+    1.610_490_3,
+    1.681_792_8,
+    1.756_252_2,
+    1.834_008_1,
+    1.915_206_6,
+];
 
 impl RowScale {
     /// The bytes of one scale.
@@ -31,8 +57,53 @@ impl RowScale {
             Self::None => 0,
             Self::F16 => 2,
             Self::F32 => 4,
+            Self::Log => 1,
         }
     }
+
+    /// The scale in the bytes of one; `None` where rows have none, and for fewer bytes.
+    fn read(self, bytes: &[u8]) -> Option<f32> {
+        match self {
+            Self::None => None,
+            Self::F16 => bytes.first_chunk().map(|&b| f16::from_le_bytes(b).to_f32()),
+            Self::F32 => bytes.first_chunk().map(|&b| f32::from_le_bytes(b)),
+            Self::Log => {
+                let &byte = bytes.first()?;
+                let octave = f32::from_bits((u32::from(byte >> 4) + 127 - 12) << 23);
+                SIXTEENTHS.get(usize::from(byte & 15)).map(|part| part * octave)
+            }
+        }
+    }
+
+    /// The storable scale nearest to one that is not negative, 1 where rows have none; a byte's is nearest
+    /// by ratio.
+    #[cfg(feature = "alloc")]
+    pub(crate) fn nearest(self, scale: f64) -> f32 {
+        match self {
+            Self::None => 1.0,
+            Self::F16 => f16::from_f32(f32_of(scale)).min(f16::MAX).to_f32(),
+            Self::F32 => f32_of(scale).min(f32::MAX),
+            Self::Log => self.read(&[log_byte(scale)]).unwrap_or(1.0),
+        }
+    }
+
+    /// Appends the bytes of a [storable](Self::nearest) scale.
+    #[cfg(feature = "alloc")]
+    pub(crate) fn put(self, scale: f32, out: &mut Vec<u8>) {
+        match self {
+            Self::None => {}
+            Self::F16 => out.extend(f16::from_f32(scale).to_le_bytes()),
+            Self::F32 => out.extend(scale.to_le_bytes()),
+            Self::Log => out.push(log_byte(scale.into())),
+        }
+    }
+}
+
+/// The byte of the [`RowScale::Log`] nearest to a scale by ratio.
+#[cfg(feature = "alloc")]
+fn log_byte(scale: f64) -> u8 {
+    let byte = round_even(f32_of(16.0 * (libm::log2(scale) + 12.0)));
+    low_u8(usize::try_from(i32_of(byte.clamp(0.0, 255.0))).unwrap_or(0))
 }
 
 /// Format of the codes, codebooks and scales of a quantized matrix.
@@ -184,11 +255,7 @@ impl<'a> QuantizedMatrix<'a> {
     /// The scale of a row, `None` after the last row and where rows have none.
     pub fn scale(self, row: usize) -> Option<f32> {
         let bytes = part(self.parts.scales, row, self.layout.row_scale.byte_len())?;
-        match self.layout.row_scale {
-            RowScale::None => None,
-            RowScale::F16 => bytes.first_chunk().map(|&b| f16::from_le_bytes(b).to_f32()),
-            RowScale::F32 => bytes.first_chunk().map(|&b| f32::from_le_bytes(b)),
-        }
+        self.layout.row_scale.read(bytes)
     }
 
     /// The packed codes of a row, `None` after the last row.
@@ -369,6 +436,37 @@ mod tests {
         let rows = QuantizedMatrix::new(layout, 3, 3, Parts { scales: &scales, ..PARTS }).unwrap();
         assert_eq!(rows.check(), Err(Error::NonFinite { what: "scale of row", index: 1 }));
         assert!(QuantizedMatrix::new(layout, 3, 3, PARTS).is_err());
+    }
+
+    #[test]
+    fn bytes_are_sixteenths_of_octaves() {
+        for byte in 0..=u8::MAX {
+            let expected = libm::exp2(f64::from(byte) / 16.0 - 12.0) as f32;
+            assert_eq!(RowScale::Log.read(&[byte]), Some(expected), "{byte}");
+        }
+        assert_eq!(RowScale::Log.read(&[]), None);
+        let layout = QuantLayout { row_scale: RowScale::Log, ..LAYOUT };
+        let parts = Parts { scales: &[192, 208, 176][..], ..PARTS };
+        let rows = QuantizedMatrix::new(layout, 3, 3, parts).unwrap();
+        let mut out = [0.0; 3];
+        for (row, expected) in
+            [[1.0, 2.0, 3.0], [6.0, 6.0, 2.0], [-1.0, -0.5, -1.5]].iter().enumerate()
+        {
+            rows.decode_row(row, &mut out).unwrap();
+            assert_eq!(&out, expected);
+        }
+    }
+
+    #[cfg(feature = "alloc")]
+    #[test]
+    fn the_nearest_byte_is_that_by_ratio() {
+        for byte in 0..=u8::MAX {
+            let scale = f64::from(RowScale::Log.read(&[byte]).unwrap());
+            for (off, expected) in [(-0.49, byte), (0.0, byte), (0.49, byte)] {
+                assert_eq!(log_byte(scale * libm::exp2(off / 16.0)), expected);
+            }
+        }
+        assert_eq!([0.0, 1e-9, 16.0, 1e9].map(log_byte), [0, 0, 255, 255]);
     }
 
     #[test]

@@ -194,6 +194,7 @@ mod tests {
         };
         let scales = match stored.row_scale {
             RowScale::F16 => halves(1, lens.scales),
+            RowScale::Log => (0..lens.scales).map(|i| (i * 37) as u8).collect(),
             _ => singles(1, lens.scales),
         };
         let codes = (0..lens.codes as u32).map(|i| stream.word(2, i).to_le_bytes()[3]).collect();
@@ -210,13 +211,13 @@ mod tests {
             CodebookFormat::Affine,
             CodebookFormat::Logarithmic,
         ];
-        let scales = [RowScale::None, RowScale::F16, RowScale::F32];
+        let scales = [RowScale::None, RowScale::F16, RowScale::F32, RowScale::Log];
         let cases =
             Bits::ALL.into_iter().flat_map(|bits| codebooks.map(|codebook| (bits, codebook)));
         for (bits, codebook) in cases {
             // Rows that end in the middle of a byte, single weights, a codebook for all.
             for (rows, row_len, shared) in [(5, 27, 2), (3, 1, 1), (4, 64, 9), (1, 13, 1)] {
-                let row_scale = scales[(rows + usize::from(bits.get())) % 3];
+                let row_scale = scales[(rows + usize::from(bits.get())) % 4];
                 let stored = Stored { bits, codebook, rows_per_codebook: shared, row_scale };
                 let bytes = bytes(stored, rows, row_len);
                 let parts = Parts {

@@ -25,6 +25,7 @@ pub use recommended::is_sensitive;
 pub use report::{Report, TensorReport};
 pub use sink::{Discard, quantize_in_memory, quantize_to_file};
 pub use stream::{PackedModel, quantize};
+pub(crate) use tensor::pack_tensor;
 pub use tensor::{PackedTensor, TensorPolicy};
 pub use torch::quantize_to_torch;
 

@@ -4,9 +4,12 @@ use std::borrow::Cow;
 
 use candle_core::{Device, Tensor};
 use half::f16;
+use quant_core::bits::Bits;
 use quant_core::quantize::{
-    Distortion, ParallelMap, QuantizeOptions, QuantizedTensor, Storage, WeightSlices, quantize_on,
+    Distortion, Granularity, ParallelMap, QuantizeOptions, QuantizedTensor, Storage, WeightSlices,
+    quantize_on,
 };
+use quant_core::scheme::Scheme;
 use rayon::prelude::*;
 
 use super::named_tensors::NamedTensors;
@@ -23,6 +26,16 @@ pub enum TensorPolicy {
     F16,
     /// Kept as f32, infinities and NaN included; f64 is rounded.
     F32,
+}
+
+impl TensorPolicy {
+    /// Codes of evenly spaced levels from the least weight to the largest, for vectors.
+    pub fn uniform(bits: Bits) -> Self {
+        Self::Quantize(QuantizeOptions {
+            granularity: Granularity::Tensor,
+            ..QuantizeOptions::new(Scheme::Uniform, bits)
+        })
+    }
 }
 
 /// Tensor as the packed file holds it.
@@ -82,7 +95,7 @@ impl PackedTensor {
 ///
 /// # Errors
 /// Values that are not finite, or beyond f16 where that is asked for.
-pub(super) fn pack_tensor(
+pub(crate) fn pack_tensor(
     tensor: &Tensor,
     name: &str,
     policy: TensorPolicy,

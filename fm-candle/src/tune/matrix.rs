@@ -187,6 +187,7 @@ impl TunedMatrix {
 #[cfg(test)]
 mod tests {
     use quant_core::bits::Bits;
+    use quant_core::matrix::RowScale;
     use quant_core::quantize::CodebookDtype;
 
     use super::*;
@@ -199,6 +200,7 @@ mod tests {
             rows_per_table: 3,
             levels: vec![-1.5, -0.5, 0.25, 2.0, -4.0, 1.0, 2.0, 3.0],
             scales: vec![0.5, 1.0, 2.0, 0.25, 1.5, 1.0],
+            row_scale: RowScale::F16,
         };
         let ramp: Vec<f32> = (0..48).map(|i| (i as f32 * 1.7).sin() * 4.0).collect();
         let values = tables.quantize(&ramp, &ramp, &[6, 8]).unwrap().dequantized();

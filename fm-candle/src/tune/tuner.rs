@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor, Var};
 use half::f16;
+use quant_core::codebook::CodebookFormat;
+use quant_core::quantize::Storage;
 use serde::{Deserialize, Serialize};
 
 use super::matrix::TunedMatrix;
@@ -13,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::model::{Mode, RandomInit, UNet};
 use crate::path::loss;
 use crate::process_group::{self, ProcessGroup, SingleProcess};
-use crate::quantize::{PackedTensor, QuantizedNet};
+use crate::quantize::{PackedTensor, QuantizedNet, TensorPolicy, pack_tensor};
 use crate::train::{AdamW, AdamWConfig, Regression, TrainPrecision};
 
 /// Part of the steps in which the learning rates rise from nearly 0.
@@ -47,8 +49,8 @@ impl Default for TuneConfig {
 /// A parameter that is tuned as it is: a norm, a bias, a weight that is kept.
 struct TunedFloats {
     index: usize,
-    /// Stored as f16.
-    half: bool,
+    /// How the file holds them.
+    form: TensorPolicy,
     /// Root mean square of the values, their unit.
     unit: f32,
     values: Var,
@@ -105,7 +107,9 @@ impl Tuner {
         for (index, (packed, targets)) in start.tensors().enumerate() {
             let (_, original) = &originals[index];
             let original = original.flatten_all()?.to_dtype(DType::F32)?.to_vec1::<f32>()?;
-            if let PackedTensor::Quantized(packed) = packed
+            let form = form(packed);
+            if form.is_none()
+                && let PackedTensor::Quantized(packed) = packed
                 && let Some(matrix) = TunedMatrix::new(index, original, targets, packed)?
             {
                 matrices.push(matrix);
@@ -118,7 +122,7 @@ impl Tuner {
             let scaled: Vec<f32> = values.iter().map(|value| value / unit).collect();
             floats.push(TunedFloats {
                 index,
-                half: matches!(packed, PackedTensor::F16(_)),
+                form: form.unwrap_or(TensorPolicy::F32),
                 unit,
                 values: Var::from_vec(scaled, values.len(), &Device::Cpu)?,
             });
@@ -266,7 +270,7 @@ impl Tuner {
         }
         for floats in &self.floats {
             let var = &self.regression.vars[floats.index].1;
-            var.set(&Tensor::from_vec(floats.stored()?, var.dims(), var.device())?)?;
+            var.set(&floats.packed()?.tensor(var.dims())?.to_device(var.device())?)?;
         }
         Ok(())
     }
@@ -281,12 +285,7 @@ impl Tuner {
             packed[matrix.index] = Some(PackedTensor::Quantized(matrix.packed()?));
         }
         for floats in &self.floats {
-            let values = floats.stored()?;
-            packed[floats.index] = Some(if floats.half {
-                PackedTensor::F16(values.iter().map(|&value| f16::from_f32(value)).collect())
-            } else {
-                PackedTensor::F32(values)
-            });
+            packed[floats.index] = Some(floats.packed()?);
         }
         let packed = packed.into_iter().flatten().collect();
         let none = vec![None; self.originals.len()];
@@ -302,13 +301,27 @@ impl Tuner {
 }
 
 impl TunedFloats {
-    /// The values as they are stored.
-    fn stored(&self) -> Result<Vec<f32>> {
-        let round = |value: f32| {
-            let value = value * self.unit;
-            if self.half { f16::from_f32(value).clamp(f16::MIN, f16::MAX).to_f32() } else { value }
-        };
-        Ok(self.values.to_vec1::<f32>()?.into_iter().map(round).collect())
+    /// The values as the file holds them; their gradient goes straight through the rounding.
+    fn packed(&self) -> Result<PackedTensor> {
+        let mut values = (&*self.values * f64::from(self.unit))?;
+        if self.form == TensorPolicy::F16 {
+            values = values.clamp(f16::MIN.to_f32(), f16::MAX.to_f32())?;
+        }
+        pack_tensor(&values, "values", self.form)
+    }
+}
+
+/// The form of a tensor that is tuned as floats: kept ones, and vectors of evenly spaced levels.
+fn form(packed: &PackedTensor) -> Option<TensorPolicy> {
+    match packed {
+        PackedTensor::F16(_) => Some(TensorPolicy::F16),
+        PackedTensor::Quantized(tensor) if tensor.shape().len() < 2 => {
+            let Storage::Quantized { layout, .. } = tensor.storage() else { return None };
+            let even = layout.codebook == CodebookFormat::Affine;
+            even.then(|| TensorPolicy::uniform(layout.bits))
+        }
+        PackedTensor::Quantized(_) => None,
+        _ => Some(TensorPolicy::F32),
     }
 }
 
@@ -321,7 +334,6 @@ mod tests {
     use super::*;
     use crate::model::config::tiny;
     use crate::process_group::threads;
-    use crate::quantize::TensorPolicy;
     use crate::sample::BatchSampler;
     use crate::solver::{Method, SolverOptions, uniform_grid};
 

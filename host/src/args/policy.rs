@@ -6,6 +6,7 @@ use core::str::FromStr;
 use anyhow::{Result, bail};
 use fm_candle::quantize::{TensorPolicy, is_sensitive, widths};
 use globset::{Glob, GlobMatcher};
+use quant_core::bits::Bits;
 use quant_core::quantize::{CodebookDtype, Granularity, QuantizeOptions};
 use quant_core::rate::Rate;
 use quant_core::scheme::Scheme;
@@ -97,8 +98,8 @@ impl PolicyArgs {
         }
     }
 
-    /// The policies that a tensor may have in a file of a given size: that of `--keep`, 16 bits for
-    /// other vectors, else widths from `least` on.
+    /// The policies that a tensor may have in a file of a given size: that of `--keep`, 8 or 16 bits
+    /// for other vectors, else widths from `least` on.
     pub(crate) fn choices(
         &self,
         scheme: Scheme,
@@ -110,7 +111,7 @@ impl PolicyArgs {
             return vec![self.of(scheme, least, name, shape)];
         }
         match shape {
-            [] | [_] => vec![TensorPolicy::F16],
+            [] | [_] => vec![TensorPolicy::uniform(Bits::MAX), TensorPolicy::F16],
             _ => widths(least, |rate| self.of(scheme, rate, name, shape)),
         }
     }

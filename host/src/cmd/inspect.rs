@@ -256,6 +256,7 @@ fn quantized(layout: QuantLayout) -> String {
         RowScale::None => "",
         RowScale::F16 => ", f16 row scales",
         RowScale::F32 => ", f32 row scales",
+        RowScale::Log => ", 8-bit row scales",
     };
     format!("{} bit, {book} per {} row(s){scale}", layout.bits, layout.rows_per_codebook)
 }

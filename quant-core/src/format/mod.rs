@@ -74,7 +74,7 @@
 //! |---|---|
 //! | 1 | low four bits: encoding, 0 f32, 1 f16, 2 i64 (signed), 3 quantized; high four: rank `r`, 0..=6 |
 //! | 1 | quantized only: low four bits: bits of a code, 1..=8; high four: format of a codebook, 0 f32, 1 f16, 2 i16, 3 i8, 4 affine, 5 logarithmic |
-//! | 1 | quantized only: low four bits: row scales, 0 none, 1 f16, 2 f32; high four: layout of the codes, 0, row after row as [`crate::packing`] packs them |
+//! | 1 | quantized only: low four bits: row scales, 0 none, 1 f16, 2 f32, 3 a byte `b` that means `2^(b / 16 - 12)`, as the product of 2^(b / 16 mod 1) rounded to f32 and a power of two; high four: layout of the codes, 0, row after row as [`crate::packing`] packs them |
 //! | *v* | quantized only: rows per codebook, from 1 |
 //! | `r` · *v* | shape; at most 2^32 - 1 elements |
 //!

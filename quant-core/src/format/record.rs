@@ -38,7 +38,7 @@ const CODEBOOKS: [CodebookFormat; 6] = [
 ];
 /// The stored number of the quantized encoding.
 const QUANTIZED: u8 = 3;
-const ROW_SCALES: [RowScale; 3] = [RowScale::None, RowScale::F16, RowScale::F32];
+const ROW_SCALES: [RowScale; 4] = [RowScale::None, RowScale::F16, RowScale::F32, RowScale::Log];
 
 impl Encoding {
     /// Bytes of the data of a tensor; `None` beyond the address space.
@@ -334,7 +334,7 @@ mod tests {
             (1, 0x10), // bits
             (1, 0x19), // bits
             (1, 0x62), // codebook
-            (2, 3),    // row scales
+            (2, 4),    // row scales
             (2, 0x12), // layout of codes
             (3, 0),    // rows per codebook
             (4, 0),    // no elements

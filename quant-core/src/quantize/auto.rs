@@ -14,6 +14,7 @@ use super::options::{CodebookDtype, QuantizeOptions};
 use super::plan::{QuantPlan, RowGroups};
 use super::storage::Storage;
 use crate::error::{Error, Result};
+use crate::matrix::RowScale;
 use crate::num::f64_of;
 use alloc::vec::Vec;
 use half::f16;
@@ -61,19 +62,19 @@ pub(super) fn best(
 
 /// The plans that are tried, besides dense f16.
 fn plans(options: &QuantizeOptions, groups: RowGroups) -> Vec<QuantPlan> {
-    let plan = |group_rows: usize, codebook_dtype, row_scales| {
+    let plan = |group_rows: usize, codebook_dtype, row_scale| {
         let groups = RowGroups { group_rows, ..groups };
-        QuantPlan { codebook_dtype, row_scales, ..QuantPlan::new(options, groups) }
+        QuantPlan { codebook_dtype, row_scale, ..QuantPlan::new(options, groups) }
     };
-    let mut plans = alloc::vec![plan(1, CodebookDtype::F16, false)];
+    let mut plans = alloc::vec![plan(1, CodebookDtype::F16, RowScale::None)];
     // Entries of 8 bits cost less than 0.05 dB up to here.
     if options.rate.code_bits().get() <= 5 {
-        plans.push(plan(1, CodebookDtype::I8, false));
+        plans.push(plan(1, CodebookDtype::I8, RowScale::None));
     }
     let shared = (SHARED / groups.row_len.max(1)).clamp(1, groups.rows);
     if shared > 1 {
-        plans.push(plan(shared, CodebookDtype::F16, false));
-        plans.push(plan(shared, CodebookDtype::F16, true));
+        let scales = [RowScale::None, RowScale::F16, RowScale::Log];
+        plans.extend(scales.map(|scale| plan(shared, CodebookDtype::F16, scale)));
     }
     plans
 }

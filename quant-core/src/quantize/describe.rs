@@ -8,6 +8,7 @@ use super::plan::QuantPlan;
 use super::scaled::fit_scaled;
 use super::storage::{Storage, assemble};
 use crate::error::{Error, Result};
+use crate::matrix::RowScale;
 use alloc::vec::Vec;
 
 /// Fits every group as planned and stores the result.
@@ -17,7 +18,7 @@ pub(super) fn describe(
     plan: &QuantPlan,
 ) -> Result<(Storage, Distortion)> {
     let (count, len) = (weights.count(), plan.groups.group_len());
-    let fit = if plan.row_scales { fit_scaled } else { fit_group };
+    let fit = if plan.row_scale != RowScale::None { fit_scaled } else { fit_group };
     let groups = map.map(count.div_ceil(len), |group| {
         let first = group * len;
         let range = first..count.min(first + len);

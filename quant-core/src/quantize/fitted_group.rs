@@ -28,8 +28,8 @@ pub(super) enum GroupCodebook {
 #[derive(Clone, Debug)]
 pub(super) struct FittedGroup {
     pub(super) book: GroupCodebook,
-    /// One scale per row, or none.
-    pub(super) scales: Vec<f16>,
+    /// One scale per row as it is stored, or none.
+    pub(super) scales: Vec<f32>,
     /// One code per weight; none with [`GroupCodebook::Values`].
     pub(super) codes: Vec<u8>,
     pub(super) distortion: Distortion,

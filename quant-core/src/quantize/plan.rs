@@ -2,6 +2,7 @@
 
 use super::options::{CodebookDtype, QuantizeOptions};
 use crate::fit::Group;
+use crate::matrix::RowScale;
 use crate::rate::Rate;
 use crate::scheme::Scheme;
 
@@ -13,14 +14,14 @@ pub(super) struct QuantPlan {
     pub(super) lambda: Option<f64>,
     pub(super) codebook_dtype: CodebookDtype,
     pub(super) groups: RowGroups,
-    /// Each row has an f16 scale in front of the group's codebook.
-    pub(super) row_scales: bool,
+    /// Scales of rows in front of the group's codebook.
+    pub(super) row_scale: RowScale,
 }
 
 impl QuantPlan {
     pub(super) const fn new(options: &QuantizeOptions, groups: RowGroups) -> Self {
         let &QuantizeOptions { scheme, rate, codebook_dtype, lambda, .. } = options;
-        Self { scheme, rate, lambda, codebook_dtype, groups, row_scales: false }
+        Self { scheme, rate, lambda, codebook_dtype, groups, row_scale: RowScale::None }
     }
 
     /// The fit of some weights of the tensor.

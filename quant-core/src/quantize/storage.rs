@@ -5,7 +5,7 @@ use super::options::CodebookDtype;
 use super::plan::{QuantPlan, RowGroups};
 use crate::bits::Bits;
 use crate::codebook::CodebookFormat;
-use crate::matrix::{Parts, QuantLayout, RowScale};
+use crate::matrix::{Parts, QuantLayout};
 use crate::num::{i16_of, round_even, u32_of};
 use crate::packing::pack;
 use alloc::vec;
@@ -56,9 +56,12 @@ pub(super) fn assemble(mut groups: Vec<FittedGroup>, plan: &QuantPlan) -> Storag
         into_tables(&mut groups, plan.rate.code_bits());
         (table_format(&groups, plan.codebook_dtype), table_bits(&groups))
     };
-    let row_scale = if plan.row_scales { RowScale::F16 } else { RowScale::None };
-    let layout =
-        QuantLayout { bits, codebook: format, rows_per_codebook: u32_of(group_rows), row_scale };
+    let layout = QuantLayout {
+        bits,
+        codebook: format,
+        rows_per_codebook: u32_of(group_rows),
+        row_scale: plan.row_scale,
+    };
     let lens = layout.byte_lens(rows, row_len).unwrap_or_default();
     if 4 * rows * row_len < lens.codebooks + lens.scales + lens.codes {
         return dense(&groups, plan);
@@ -70,7 +73,7 @@ pub(super) fn assemble(mut groups: Vec<FittedGroup>, plan: &QuantPlan) -> Storag
     };
     for group in &groups {
         emit_codebook(&group.book, format, bits.code_count(), &mut parts.codebooks);
-        parts.scales.extend(group.scales.iter().flat_map(|scale| scale.to_le_bytes()));
+        group.scales.iter().for_each(|&scale| plan.row_scale.put(scale, &mut parts.scales));
     }
     let row_bytes = bits.packed_len(row_len).max(1);
     let codes = groups.iter().flat_map(|group| group.codes.chunks(row_len));
@@ -91,7 +94,7 @@ fn dense(groups: &[FittedGroup], plan: &QuantPlan) -> Storage {
         }
         let values = group.book.values(plan.rate.code_bits());
         for (row, codes) in group.codes.chunks(plan.groups.row_len).enumerate() {
-            let scale = group.scales.get(row).map_or(1.0, |scale| scale.to_f32());
+            let scale = group.scales.get(row).copied().unwrap_or(1.0);
             all.extend(codes.iter().map(|&code| values[usize::from(code)] * scale));
         }
     }

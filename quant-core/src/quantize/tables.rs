@@ -34,6 +34,8 @@ pub struct Tables {
     pub levels: Vec<f32>,
     /// Scales, `[rows]`, all above 0; empty where rows have none.
     pub scales: Vec<f32>,
+    /// Format of the scales.
+    pub row_scale: RowScale,
 }
 
 impl Tables {
@@ -63,17 +65,18 @@ impl Tables {
             CodebookFormat::I8 => CodebookDtype::I8,
             _ => CodebookDtype::F16,
         };
-        Some(Self { rate, codebook_dtype, rows_per_table, levels: tables.concat(), scales })
+        let (levels, row_scale) = (tables.concat(), layout.row_scale);
+        Some(Self { rate, codebook_dtype, rows_per_table, levels, scales, row_scale })
     }
 
     /// These tables as they are stored: levels ascending and rounded to the type of the entries, scales
-    /// to f16, at least the smallest normal number.
+    /// to theirs, at least the smallest normal f16.
     #[must_use]
     pub fn stored(&self) -> Self {
         let tables = self.levels.chunks(self.rate.levels());
         let levels = tables.flat_map(|table| self.stored_table(table).0).collect();
-        let (least, most) = (f16::MIN_POSITIVE, f16::MAX);
-        let round = |&scale: &f32| f16::from_f32(scale).clamp(least, most).to_f32();
+        let least = f16::MIN_POSITIVE.to_f32();
+        let round = |&scale: &f32| self.row_scale.nearest(scale.max(least).into());
         Self { levels, scales: self.scales.iter().map(round).collect(), ..self.clone() }
     }
 
@@ -136,9 +139,8 @@ impl Tables {
         check_range("rows per codebook", u64_of(self.rows_per_table), 1, u32::MAX.into())?;
         let tables = rows.div_ceil(self.rows_per_table);
         check_length("levels", tables * self.rate.levels(), self.levels.len())?;
-        if !self.scales.is_empty() {
-            check_length("row scales", rows, self.scales.len())?;
-        }
+        let scales = if self.row_scale == RowScale::None { 0 } else { rows };
+        check_length("row scales", scales, self.scales.len())?;
         if let Some(index) = weights.iter().position(|w| !w.is_finite()) {
             return Err(Error::NonFinite { what: "weight", index });
         }
@@ -149,8 +151,7 @@ impl Tables {
             codebook_dtype: self.codebook_dtype,
             ..QuantizeOptions::new(Scheme::LloydMax, self.rate)
         };
-        let plan =
-            QuantPlan { row_scales: !self.scales.is_empty(), ..QuantPlan::new(&options, groups) };
+        let plan = QuantPlan { row_scale: self.row_scale, ..QuantPlan::new(&options, groups) };
         let mut sum = Distortion::default();
         let fitted = (0..tables).map(|table| {
             let first = table * self.rows_per_table;
@@ -170,7 +171,7 @@ impl Tables {
             sum.add(distortion);
             let scales = stored.scales.get(own).unwrap_or(&[]);
             FittedGroup {
-                scales: scales.iter().map(|&scale| f16::from_f32(scale)).collect(),
+                scales: scales.to_vec(),
                 book: GroupCodebook::Table { levels, scale },
                 codes,
                 distortion,
@@ -232,6 +233,7 @@ mod tests {
             rows_per_table: 4,
             levels: vec![0.75, -1.000_1],
             scales: vec![1.0, 2.0, 0.3, 0.0],
+            row_scale: RowScale::F16,
         };
         let tensor = tables.quantize(&weights(), &weights(), &[4, 24]).unwrap();
         let stored = tables.stored();
@@ -251,5 +253,14 @@ mod tests {
                 .is_err()
         );
         assert!(tables.quantize(&[f32::NAN; 96], &weights(), &[4, 24]).is_err());
+        // Bytes of sixteenths of octaves.
+        let tables = Tables { row_scale: RowScale::Log, ..tables };
+        let sixteenths = [192.0, 208.0, 164.0, 0.0];
+        let expected = sixteenths.map(|b| libm::exp2(b / 16.0 - 12.0) as f32);
+        assert_eq!(tables.stored().scales, expected);
+        let tensor = tables.quantize(&weights(), &weights(), &[4, 24]).unwrap();
+        let Storage::Quantized { parts, .. } = tensor.storage() else { panic!() };
+        assert_eq!(parts.scales, sixteenths.map(|b| b as u8));
+        assert_eq!(Tables::of(&tensor).unwrap(), tables.stored());
     }
 }

@@ -2,7 +2,7 @@
 //! inputs that the layers before, already quantized, give it.
 //!
 //! Codebooks and scales are those that the scheme fits; only codes change, and biases that are stored as
-//! floats take the mean of the error. After GPTQ (Frantar et al., arXiv 2210.17323), with the
+//! floats or in 8 bits take the mean of the error. After GPTQ (Frantar et al., arXiv 2210.17323), with the
 //! full-precision net's outputs as the aim (GPTAQ, arXiv 2504.02692).
 
 mod metric;
@@ -13,6 +13,8 @@ mod rounding;
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
+use quant_core::bits::Bits;
+use quant_core::quantize::QuantizeOptions;
 
 use self::moments::Moments;
 use self::patches::PatchRecorder;
@@ -66,7 +68,8 @@ pub fn quantize_with_feedback(
                     .and_then(|layer| nets.place(&format!("{layer}bias")))
                     .filter(|&bias| {
                         let (name, tensor) = &tensors[bias];
-                        !matches!(policy(name, tensor.dims()), TensorPolicy::Quantize(_))
+                        let few = |options: QuantizeOptions| options.rate.code_bits() < Bits::MAX;
+                        !matches!(policy(name, tensor.dims()), TensorPolicy::Quantize(it) if few(it))
                     });
                 (chosen, targets[index]) = nets.reassign(stage, index, chosen, bias)?;
             }
