@@ -42,8 +42,8 @@ pub(crate) struct Args {
     #[command(flatten)]
     features: FeaturesArgs,
     /// Schemes, separated by commas; SCHEME+feedback chooses the codes by the layers' outputs,
-    /// SCHEME+tune also tunes levels, scales, norms and biases (0.7 bits per weight more, where the
-    /// velocity needs them)
+    /// SCHEME+tune also tunes levels, scales, norms and biases (0.7 bits more per weight that the file
+    /// holds, where the velocity needs them)
     #[arg(
         long,
         value_delimiter = ',',
