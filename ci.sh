@@ -183,7 +183,7 @@ workspace() {
     [[ -d ${FMQ_REFERENCE-../shared/reference} ]] ||
         not_run "the reference beyond the committed selection (needs FMQ_REFERENCE)"
     # The examples, which `cargo test` has built.
-    for example in train_ten_steps distance_of_two_sets; do
+    for example in train_ten_steps distance_of_two_sets quantize_and_inspect; do
         step "${CARGO_TARGET_DIR:-target}/debug/examples/$example"
     done
     # Each bench once, untimed: criterion does so when `cargo test` runs it.

@@ -1,7 +1,7 @@
 //! The command line: one line per command.
 
-use std::env;
-use std::io::{self, Write};
+use std::ffi::OsString;
+use std::io::Write;
 
 use anyhow::{Context, Result};
 use clap::{CommandFactory, Parser, Subcommand};
@@ -13,7 +13,7 @@ use crate::cmd;
 /// Train, quantize, judge and ship flow-matching image models.
 #[derive(Parser)]
 #[command(name = "fmq", version, propagate_version = true, max_term_width = 100)]
-struct Cli {
+pub(crate) struct Cli {
     #[command(flatten)]
     common: Common,
     #[command(subcommand)]
@@ -42,34 +42,40 @@ enum Command {
     Man(cmd::shell::Manual),
 }
 
-/// Parses the arguments (wrong usage exits with 2) and runs the command.
-pub(crate) fn run() -> Result<()> {
-    let cli = Cli::parse_from(command_line::with_dashes(env::args_os()));
+/// Parses a command line, the program's name first; what `--help` and `--version` show is an error too.
+pub(crate) fn parse(args: Vec<OsString>) -> Result<Cli, clap::Error> {
+    let given = command_line::as_text(&args);
+    let mut cli = Cli::try_parse_from(command_line::with_dashes(args.into_iter()))?;
+    cli.common.command_line = given;
+    Ok(cli)
+}
+
+/// Runs the command, which prints to `out`.
+pub(crate) fn run(cli: &Cli, out: &mut dyn Write) -> Result<()> {
     if let Some(threads) = cli.common.threads {
         rayon::ThreadPoolBuilder::new()
             .num_threads(threads.into())
             .build_global()
             .context("starting the threads")?;
     }
-    let mut out = io::stdout().lock();
     match &cli.command {
-        Command::Demo(args) => cmd::demo::run(args, &cli.common, &mut out),
+        Command::Demo(args) => cmd::demo::run(args, &cli.common, out),
         Command::Train(args) => cmd::train::run(args, &cli.common),
-        Command::Quantize(args) => cmd::quantize::run(args, &cli.common, &mut out),
-        Command::Tune(args) => cmd::tune::run(args, &cli.common, &mut out),
-        Command::Calibrate(args) => cmd::calibrate::run(args, &cli.common, &mut out),
+        Command::Quantize(args) => cmd::quantize::run(args, &cli.common, out),
+        Command::Tune(args) => cmd::tune::run(args, &cli.common, out),
+        Command::Calibrate(args) => cmd::calibrate::run(args, &cli.common, out),
         Command::Unpack(args) => cmd::unpack::run(args),
-        Command::Inspect(args) => cmd::inspect::run(args, &cli.common, &mut out),
+        Command::Inspect(args) => cmd::inspect::run(args, &cli.common, out),
         Command::Velocity(args) => cmd::velocity::run(args, &cli.common),
         Command::Sample(args) => cmd::sample::run(args, &cli.common),
-        Command::Encode(args) => cmd::encode::run(args, &cli.common, &mut out),
-        Command::Fid(args) => cmd::fid::run(args, &cli.common, &mut out),
-        Command::Sweep(args) => cmd::sweep::run(args, &cli.common, &mut out),
-        Command::Latent(args) => cmd::latent::run(args, &cli.common, &mut out),
-        Command::Export(args) => cmd::export::run(args, &mut out),
+        Command::Encode(args) => cmd::encode::run(args, &cli.common, out),
+        Command::Fid(args) => cmd::fid::run(args, &cli.common, out),
+        Command::Sweep(args) => cmd::sweep::run(args, &cli.common, out),
+        Command::Latent(args) => cmd::latent::run(args, &cli.common, out),
+        Command::Export(args) => cmd::export::run(args, out),
         Command::TrainLenet(args) => cmd::train_lenet::run(args, &cli.common),
-        Command::Data(args) => cmd::data::run(args, &cli.common, &mut out),
-        Command::Completions(args) => cmd::shell::completions(args, Cli::command(), &mut out),
+        Command::Data(args) => cmd::data::run(args, &cli.common, out),
+        Command::Completions(args) => cmd::shell::completions(args, Cli::command(), out),
         Command::Man(args) => cmd::shell::manual(args, Cli::command()),
     }?;
     out.flush().context("writing to stdout")

@@ -4,9 +4,10 @@ use std::path::Path;
 
 use candle_core::Tensor;
 
+use super::entry::TensorInfo;
 use super::identify::order;
 use super::metadata::net;
-use super::source::{Source, TensorInfo};
+use super::source::Source;
 use super::store::FileKind;
 use crate::error::Result;
 use crate::model::UNetConfig;

@@ -1,6 +1,7 @@
-//! A tensor in a file's table of contents.
+//! A tensor in a file's table of contents, as the file has it and as it is read.
 
 use ::safetensors::Dtype;
+use candle_core::DType;
 
 /// A tensor in a file's table of contents.
 #[derive(Debug, Clone)]
@@ -17,6 +18,24 @@ impl TensorEntry {
     /// The keys that lead to the tensor, joined by dots.
     pub(super) fn path(&self) -> String {
         join(&self.group, &self.name)
+    }
+}
+
+/// Name, type and shape of a tensor, known before it is read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TensorInfo {
+    /// Name in the net's state dict.
+    pub name: String,
+    /// Type of the elements once read: an integer or floating type of whole bytes.
+    pub dtype: DType,
+    /// The sizes of its axes; their product fits.
+    pub shape: Vec<usize>,
+}
+
+impl TensorInfo {
+    /// The number of elements.
+    pub fn count(&self) -> usize {
+        self.shape.iter().product()
     }
 }
 

@@ -8,17 +8,19 @@
 //! Dtypes stay as they are in the file, except for the two that candle lacks: bool becomes u8
 //! and i8 becomes i16, which hold the same values.
 
+pub use choice::{Choice, Fits, NetInfo};
 pub use contents::{Checkpoint, load};
 pub use elements::Elements;
-pub use entry::LeftOut;
+pub use entry::{LeftOut, TensorInfo};
 pub use file_weights::FileWeights;
 pub use identify::{identify, order};
 pub(crate) use metadata::METADATA_KEY;
 pub use metadata::NET_KEY;
 pub use packed::tensor_names;
-pub use source::{Choice, Fits, NetInfo, Source, TensorInfo};
+pub use source::Source;
 pub use store::FileKind;
 
+mod choice;
 mod contents;
 mod elements;
 mod entry;

@@ -4,15 +4,16 @@ use core::fmt::Display;
 use std::path::{Path, PathBuf};
 
 use ::safetensors::Dtype;
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 use serde_json::Value as Json;
 
+use super::choice::{Choice, NetInfo, nets, wanted};
 use super::elements::{Elements, dtype_of};
-use super::entry::{LeftOut, TensorEntry, count};
+use super::entry::{LeftOut, TensorEntry, TensorInfo, count};
 use super::metadata::net;
 use super::pth;
 use super::pth::RecordPart;
-use super::select::{self, NetCandidate, Picks, Wanted};
+use super::select::{self, NetCandidate};
 use super::store::{FileKind, Store};
 use crate::error::{Error, Result};
 use crate::mapped::Mapped;
@@ -51,51 +52,6 @@ pub struct Source {
     nets: Vec<NetInfo>,
     left_out: Vec<LeftOut>,
     prefix: String,
-}
-
-/// The choice of a net in a file.
-#[derive(Clone, Copy, Default)]
-pub struct Choice<'a> {
-    /// Not an average.
-    pub raw_weights: bool,
-    /// The one that lies under these keys, joined by dots, such as `ema_model`.
-    pub key: Option<&'a str>,
-    /// A test for tensors whose names and shapes make a known net.
-    pub fits: Option<&'a Fits<'a>>,
-}
-
-/// Tells whether tensors of these names and shapes are those of a net that is known.
-pub type Fits<'a> = dyn Fn(&[TensorInfo]) -> bool + 'a;
-
-/// A net in a file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NetInfo {
-    /// Its keys and the prefix of its names, joined by dots; empty for the whole file.
-    pub key: String,
-    /// True if its weights are averaged over the steps of training.
-    pub average: bool,
-    /// The number of its tensors; `None` where they cannot be used.
-    pub tensors: Option<usize>,
-    /// True for the net that was opened.
-    pub taken: bool,
-}
-
-/// Name, type and shape of a tensor, known before it is read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TensorInfo {
-    /// Name in the net's state dict.
-    pub name: String,
-    /// Type of the elements once read: an integer or floating type of whole bytes.
-    pub dtype: DType,
-    /// The sizes of its axes; their product fits.
-    pub shape: Vec<usize>,
-}
-
-impl TensorInfo {
-    /// The number of elements.
-    pub fn count(&self) -> usize {
-        self.shape.iter().product()
-    }
 }
 
 /// The tensors taken from an opened file, and its nets.
@@ -388,42 +344,10 @@ fn spend(budget: &mut u64, cost: u64) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// The nets in a file.
-fn nets(store: &Store) -> Result<Vec<NetCandidate>, String> {
-    if store.entries().is_empty() && store.left_out().is_empty() {
-        let foreign = store.torch().map(pth::TorchArchive::foreign).unwrap_or_default();
-        return Err(match foreign {
-            [] => "holds no tensors of a net".into(),
-            [name, ..] => format!(
-                "holds no tensors of a net, but objects of Python such as `{name}`, which are not \
-                 opened: load it with the program that made it and save the net's state_dict()"
-            ),
-        });
-    }
-    select::nets(store.entries())
-}
-
-/// The choice, of a file's entries.
-fn wanted<'a>(store: &'a Store, choice: &Choice<'a>) -> Wanted<'a> {
-    let &Choice { raw_weights, key, fits } = choice;
-    let fits = move |picks: &Picks| {
-        let info = |(name, index): &(String, usize)| {
-            let TensorEntry { dtype, shape, .. } = &store.entries()[*index];
-            Some(TensorInfo {
-                name: name.clone(),
-                dtype: dtype_of(*dtype).ok()?,
-                shape: shape.clone(),
-            })
-        };
-        fits.is_some_and(|fits| fits(&picks.iter().filter_map(info).collect::<Vec<_>>()))
-    };
-    Wanted { raw_weights, key, fits: Box::new(fits) }
-}
-
 #[cfg(test)]
 mod tests {
     use ::safetensors::tensor::View;
-    use candle_core::Device;
+    use candle_core::{DType, Device};
     use quant_core::bits::Bits;
     use quant_core::quantize::QuantizeOptions;
     use quant_core::scheme::Scheme;

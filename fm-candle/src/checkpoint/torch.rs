@@ -12,10 +12,11 @@ use std::path::Path;
 use candle_core::{DType, Tensor};
 use half::{bf16, f16};
 
+use super::entry::TensorInfo;
 use super::pth::fresh::Fresh;
 use super::pth::object::{pickle, storage};
 use super::pth::rewrite::{Rewrite, RewriteError};
-use super::source::{Source, TensorInfo};
+use super::source::Source;
 use crate::atomic;
 use crate::error::{Error, Result};
 

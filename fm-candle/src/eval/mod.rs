@@ -36,8 +36,12 @@ pub mod velocity;
 
 use serde::{Deserialize, Deserializer};
 
-/// JSON has no infinity, for which null is written: decibels where there is no error, bounds that
-/// grow beyond `f64`.
-fn null_is_infinite<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+/// A number of JSON, which has no infinity: null is written for decibels where there is no error, and
+/// for bounds that grow beyond `f64`.
+///
+/// # Errors
+///
+/// Those of the deserializer, for what is neither a number nor null.
+pub fn null_is_infinite<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or(f64::INFINITY))
 }

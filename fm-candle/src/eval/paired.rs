@@ -3,6 +3,7 @@
 use candle_core::{DType, Tensor};
 
 use crate::error::{Error, Result};
+use crate::fid::bootstrap::Z95;
 
 /// Side of SSIM's window, and its two constants for pixels in `[0, 1]`.
 const WINDOW: usize = 11;
@@ -48,7 +49,7 @@ pub fn psnr_error(a: &Tensor, b: &Tensor) -> Result<Option<f64>> {
         return Ok(None);
     }
     let variance = each.iter().map(|mse| (mse - mean).powi(2)).sum::<f64>() / (n - 1.0);
-    Ok(Some(1.96 * (variance / n).sqrt() / mean * 10.0 / core::f64::consts::LN_10))
+    Ok(Some(Z95 * (variance / n).sqrt() / mean * 10.0 / core::f64::consts::LN_10))
 }
 
 /// Peak signal to noise ratio of maps that are no images, in dB, for a peak of 1 as the paper's code

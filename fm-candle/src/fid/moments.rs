@@ -132,30 +132,6 @@ impl FeatureMoments {
         Ok(self.scatter.iter().map(|s| s * scale).collect())
     }
 
-    /// The state of statistics of `n` rows; the inverse of [`FeatureMoments::into_parts`].
-    ///
-    /// # Shapes
-    ///
-    /// `mean`: `[d]`; `covariance`: `[d, d]`, unbiased.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Config`] when `n < 2`; [`Error::Tensor`] when `covariance` is not `d × d`.
-    pub fn from_parts(n: u64, mean: Vec<f64>, covariance: Vec<f64>) -> Result<Self> {
-        let d = mean.len();
-        if n < 2 {
-            return Err(Error::Config(format!("a covariance needs at least 2 images, got {n}")));
-        }
-        if d.checked_mul(d) != Some(covariance.len()) {
-            return Err(Error::tensor(
-                "covariance",
-                format!("{} values, but {d} features need {d} x {d}", covariance.len()),
-            ));
-        }
-        let scatter = covariance.into_iter().map(|s| s * count(n - 1)).collect();
-        Ok(Self { n, mean, scatter })
-    }
-
     /// Number of rows, mean `[d]` and unbiased covariance `[d, d]`.
     ///
     /// # Errors
@@ -283,16 +259,6 @@ mod tests {
     }
 
     #[test]
-    fn parts_round_trip() {
-        let mut moments = FeatureMoments::new(3);
-        moments.add(&rows(10)).unwrap();
-        let (n, mean, covariance) = moments.clone().into_parts().unwrap();
-        let back = FeatureMoments::from_parts(n, mean, covariance).unwrap();
-        assert_eq!(back.mean(), moments.mean());
-        assert_close(&back.covariance().unwrap(), &moments.covariance().unwrap(), 1e-15);
-    }
-
-    #[test]
     fn refuses_what_has_no_moments() {
         let mut moments = FeatureMoments::new(2);
         let message = |result: Result<()>| result.unwrap_err().to_string();
@@ -304,7 +270,5 @@ mod tests {
 
         moments.add(&[1.0, 2.0]).unwrap();
         assert!(moments.covariance().unwrap_err().to_string().contains("got 1"));
-        assert!(FeatureMoments::from_parts(1, vec![0.0], vec![0.0]).is_err());
-        assert!(FeatureMoments::from_parts(9, vec![0.0; 2], vec![0.0; 3]).is_err());
     }
 }

@@ -29,7 +29,8 @@ pub struct TensorReport {
 /// Size and error of the whole; errors are over all quantized weights.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
-    /// Weights in all floating tensors.
+    /// Weights in all floating tensors, or those of the net that [`relative_to`](Self::relative_to) was
+    /// given.
     pub parameters: u64,
     /// Weights that were quantized.
     pub quantized_parameters: u64,
@@ -93,20 +94,35 @@ impl Report {
                 shape: entry.shape,
             }
         });
-        let (packed_bytes, dense_bytes) = (file_bytes as u64, 4 * parameters);
         Self {
-            parameters,
+            parameters: 0,
             quantized_parameters: sums.count as u64,
             mse: sums.mse(),
             sqnr_db: sums.sqnr_db(),
             psnr_db: (sums.noise > 0.0).then(|| -10.0 * sums.mse().log10()),
             w2: sums.mse().sqrt(),
             entropy_bits: (sums.count > 0).then(|| sums.entropy_bits()),
-            bits_per_weight: 8.0 * packed_bytes as f64 / parameters.max(1) as f64,
-            packed_bytes,
-            dense_bytes,
-            ratio: dense_bytes as f64 / packed_bytes as f64,
+            bits_per_weight: 0.0,
+            packed_bytes: file_bytes as u64,
+            dense_bytes: 0,
+            ratio: 0.0,
             tensors: tensors.collect(),
+        }
+        .relative_to(parameters)
+    }
+
+    /// The same file beside a net of so many `parameters`, of which it may hold fewer, as with a
+    /// projection of the embedding: `bits_per_weight = 8 packed_bytes / parameters`,
+    /// `dense_bytes = 4 parameters`, `ratio = dense_bytes / packed_bytes`.
+    #[must_use]
+    pub fn relative_to(self, parameters: u64) -> Self {
+        let dense_bytes = 4 * parameters;
+        Self {
+            parameters,
+            bits_per_weight: 8.0 * self.packed_bytes as f64 / parameters.max(1) as f64,
+            dense_bytes,
+            ratio: dense_bytes as f64 / self.packed_bytes as f64,
+            ..self
         }
     }
 }

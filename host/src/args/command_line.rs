@@ -1,6 +1,5 @@
 //! The command line: its options in either spelling, and as text.
 
-use std::env;
 use std::ffi::{OsStr, OsString};
 
 use clap::Arg;
@@ -40,9 +39,9 @@ pub(crate) fn with_dashes_too(option: Arg) -> Arg {
     }
 }
 
-/// The command line as its user wrote it, the program by its bare name.
-pub(crate) fn command_line() -> Vec<String> {
-    let given = env::args_os().skip(1).map(|it| it.to_string_lossy().into_owned());
+/// A command line as its user wrote it, the program by its bare name.
+pub(crate) fn as_text(args: &[OsString]) -> Vec<String> {
+    let given = args.iter().skip(1).map(|it| it.to_string_lossy().into_owned());
     core::iter::once("fmq".to_string()).chain(given).collect()
 }
 

@@ -29,6 +29,9 @@ pub(crate) struct Common {
     /// No progress bars (automatic when stderr is no terminal)
     #[arg(long, global = true)]
     no_progress: bool,
+    /// The whole command line as its user wrote it, for those who look at its results.
+    #[arg(skip)]
+    pub(crate) command_line: Vec<String>,
 }
 
 impl Common {

@@ -13,8 +13,8 @@ pub(crate) struct SizeArgs {
     /// Bits per weight, 1 to 8, or 1.58: three levels, in codes of 2 bits
     #[arg(long)]
     pub(crate) bits: Option<Rate>,
-    /// Bits per weight of the whole packed file, at most; each tensor gets those that the velocity
-    /// needs (1 to 8, or 16)
+    /// Bits of the whole packed file per weight of the net, at most; each tensor gets those that the
+    /// velocity needs (1 to 8, or 16)
     #[arg(long, value_name = "X", value_parser = above_0)]
     bits_per_weight: Option<f64>,
     /// Size of the whole packed file, at most; likewise
@@ -23,7 +23,7 @@ pub(crate) struct SizeArgs {
 }
 
 impl SizeArgs {
-    /// The size that a packed file of these tensors may have; `None` where the bits are given.
+    /// The size that a packed file of a net of these tensors may have; `None` where the bits are given.
     pub(crate) fn budget(&self, tensors: &[(String, Tensor)]) -> Option<Budget> {
         let of_bits = |bits| bytes_at(bits, count(tensors));
         self.budget.or(self.bits_per_weight.map(of_bits)).map(Budget::Bytes)

@@ -10,7 +10,6 @@ use fm_candle::solver::{Method, SolverOptions, uniform_grid};
 use quant_core::bits::Bits;
 use quant_core::scheme::Scheme;
 
-use crate::args::command_line::command_line;
 use crate::args::common::Common;
 use crate::args::method::{QuantizeMethod, Refinement};
 use crate::args::net::NetPrecision;
@@ -78,7 +77,7 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
         found: Vec::new(),
         analyses: false,
         unit_range: false,
-        command: command_line(),
+        command: common.command_line.clone(),
         dir: args.output.clone(),
         replace: true,
         device,

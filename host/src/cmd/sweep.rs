@@ -11,7 +11,6 @@ use fm_candle::model::UNetConfig;
 use fm_candle::sample::{BatchSampler, batch_size};
 use quant_core::rate::Rate;
 
-use crate::args::command_line::command_line;
 use crate::args::common::Common;
 use crate::args::features::FeaturesArgs;
 use crate::args::method::QuantizeMethod;
@@ -42,8 +41,8 @@ pub(crate) struct Args {
     #[command(flatten)]
     features: FeaturesArgs,
     /// Schemes, separated by commas; SCHEME+feedback chooses the codes by the layers' outputs,
-    /// SCHEME+tune also tunes levels, scales, norms and biases (0.7 bits per weight more, where the
-    /// velocity needs them)
+    /// SCHEME+tune also tunes levels, scales, norms and biases (0.7 bits more per weight that the file
+    /// holds, where the velocity needs them)
     #[arg(
         long,
         value_delimiter = ',',
@@ -124,7 +123,7 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
         found,
         analyses: !args.no_analyses,
         unit_range: args.unit_range,
-        command: command_line(),
+        command: common.command_line.clone(),
         dir: args.output.clone(),
         replace: false,
         device,

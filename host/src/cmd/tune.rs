@@ -13,7 +13,7 @@ use fm_candle::device::Device;
 use fm_candle::eval::paired;
 use fm_candle::model::{EmbeddingProjector, UNet, UNetConfig, config};
 use fm_candle::process_group::ProcessGroup;
-use fm_candle::quantize::{PackedNet, Report};
+use fm_candle::quantize::{Budget, PackedNet, Report};
 use fm_candle::sample::{BatchSampler, batch_size, start_noise};
 use fm_candle::tune::{CalibrationPoints, TuneConfig, Tuner};
 use fm_candle::{DType, Tensor, atomic, fingerprint};
@@ -29,7 +29,7 @@ use crate::args::net::{NetArgs, NetPrecision, build, check_images, image_shape};
 use crate::args::numbers::{above_0, at_least_0, at_least_1, finite};
 use crate::args::ode::{self, COARSE_STEP, SolverArgs};
 use crate::args::policy::PolicyArgs;
-use crate::args::size::SizeArgs;
+use crate::args::size::{SizeArgs, count};
 use crate::output::net::OutputKind;
 use crate::processes;
 use crate::progress::Reporter;
@@ -53,7 +53,7 @@ const SAVE: Duration = Duration::from_mins(1);
 ///
 /// Levels, scales, norms, biases and codes are moved until the velocity along the net's own
 /// trajectories is that of full precision. Without --keep no tensor has fewer bits than --bits says, and
-/// the file spends 0.7 bits per weight beyond those where the velocity needs them.
+/// the file spends 0.7 bits beyond those per weight that it holds, where the velocity needs them.
 #[derive(clap::Args)]
 #[command(
     mut_arg("granularity", |arg| arg.default_value("auto")),
@@ -158,6 +158,7 @@ fn run_as(
     let points = args.points(&full, &sampler, common, &device)?;
     let held_out = HeldOut::of(&full, &sampler, common.seed, &device).with_context(context)?;
     drop(full);
+    let (parameters, budget) = (count(&tensors) as u64, args.size.budget(&tensors));
     let (net, tensors) = args.project(net, tensors, common.seed)?;
 
     let settings = TuneConfig {
@@ -167,7 +168,7 @@ fn run_as(
         code_lr: args.code_lr,
         seed: common.seed,
     };
-    let policies = args.policies(&net, &tensors, common)?;
+    let policies = args.policies(budget, &net, &tensors, common)?;
     let policy = |name: &str, _: &[usize]| policies[name];
     let quantized =
         tuning_start(&net, &tensors, args.steps, args.scheme, policy, common.seed, progress)
@@ -212,6 +213,7 @@ fn run_as(
         return Ok(());
     }
     let report = kind.write(&args.output, &tuned, &net, args.golden.form())?;
+    let report = report.relative_to(parameters);
     if state.exists() {
         fs::remove_file(&state).with_context(|| format!("removing `{}`", state.display()))?;
     }
@@ -371,6 +373,7 @@ impl Args {
     /// The policies of the tensors, by the file's size or the bits that are asked for.
     fn policies(
         &self,
+        budget: Option<Budget>,
         net: &UNetConfig,
         tensors: &[(String, Tensor)],
         common: &Common,
@@ -378,7 +381,7 @@ impl Args {
         let net = PackedNet { config: net, self_test: self.golden.form() };
         let (scheme, policy) = (self.scheme, &self.policy);
         let (seed, progress) = (common.seed, common.progress());
-        match (self.size.budget(tensors), self.size.bits) {
+        match (budget, self.size.bits) {
             (None, Some(bits)) => {
                 tuned_policies(bits, scheme, policy, net, tensors, seed, progress)
             }

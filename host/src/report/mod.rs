@@ -6,9 +6,10 @@ use anyhow::Result;
 use fm_candle::eval::bounds::{Bounds, Lipschitz};
 use fm_candle::eval::inversion::Inversion;
 use fm_candle::eval::latent::Latent;
+use fm_candle::eval::null_is_infinite;
 use quant_core::bits::Bits;
 use quant_core::rate::Rate;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 
 use crate::args::method::QuantizeMethod;
 
@@ -179,12 +180,6 @@ pub(crate) struct Levels {
 
 /// Version of what `results.json` holds.
 pub(crate) const SCHEMA: u32 = 2;
-
-/// JSON has no infinity and `serde_json` writes null for it; decibels are infinite where there is
-/// no error at all.
-fn null_is_infinite<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
-    Ok(Option::deserialize(deserializer)?.unwrap_or(f64::INFINITY))
-}
 
 /// `text` with the characters that XML gives a meaning written as entities, and control characters,
 /// which XML has no way to write, as U+FFFD.

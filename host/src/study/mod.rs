@@ -36,6 +36,7 @@ pub(crate) use self::reference::Reference;
 use crate::args::method::QuantizeMethod;
 use crate::args::net::NetPrecision;
 use crate::args::policy::PolicyArgs;
+use crate::args::size::count;
 
 /// Images in a sample grid of the report, and its columns.
 const SHOWN: (usize, usize) = (16, 4);
@@ -93,6 +94,13 @@ pub(crate) struct Study {
     pub(crate) device: Device,
     /// The type that the nets compute in.
     pub(crate) dtype: NetPrecision,
+}
+
+impl Study {
+    /// Weights of the net, which the size of every row is counted over.
+    fn parameters(&self) -> u64 {
+        count(&self.tensors) as u64
+    }
 }
 
 /// The indices of at most `n` images whose classes come in turn, as those of the samples do: with

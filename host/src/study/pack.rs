@@ -25,7 +25,7 @@ use crate::quantization::projection::project;
 
 /// Note on the settings of tuned rows, for people.
 pub(super) const TUNED_ROWS: &str = "Rows +tune keep vectors at 16 bits and, unless --keep says otherwise, \
-    have more bits where the velocity needs them, 0.7 per weight in all; their blocks read a projection of the \
+    have more bits where the velocity needs them, 0.7 per stored weight in all; their blocks read a projection of the \
     embedding; their codebooks are those of \
     --granularity auto.";
 
@@ -35,7 +35,7 @@ const STEPS: usize = 10;
 const TRAJECTORIES: u64 = 1024;
 
 impl Study {
-    /// Quantizes the net and writes the row's packed file; what it holds.
+    /// Quantizes the net and writes the row's packed file; what it holds, beside the net as it was.
     pub(super) fn pack(
         &self,
         method: QuantizeMethod,
@@ -58,7 +58,7 @@ impl Study {
                 return Ok(report);
             }
         };
-        Ok(net.write(&path, None)?)
+        Ok(net.write(&path, None)?.relative_to(self.parameters()))
     }
 
     /// The parameters in full precision of the net that a packed file holds.

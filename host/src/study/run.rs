@@ -198,7 +198,7 @@ impl Study {
     }
 
     fn summary(&self, full: &Full<'_>) -> Result<Summary> {
-        let parameters = self.tensors.iter().map(|(_, t)| t.elem_count() as u64).sum::<u64>();
+        let parameters = self.parameters();
         let real = classes_in_turn(&self.real, self.n);
         let fid_full = self.fid(&full.samples)?;
         let features = self.features.rows(&self.real.subset(&real)?)?;

@@ -85,6 +85,22 @@ fn weights(dir: &Path, name: &str) -> Vec<(String, Vec<f32>)> {
     tensors.into_iter().map(flat).collect()
 }
 
+/// Weights in a file, as `fmq inspect` counts them.
+fn parameters(dir: &Path, name: &str) -> u64 {
+    let json: Value = serde_json::from_str(&ok(dir, &["inspect", name, "--json"])).unwrap();
+    json["parameters"].as_u64().unwrap()
+}
+
+/// Expects bits per weight and the ratio of a packed file to be over so many weights in f32.
+fn assert_sizes_are_over(parameters: u64, json: &Value) {
+    let (weights, bytes) = (parameters as f64, json["packed_bytes"].as_f64().unwrap());
+    assert_eq!(json["bits_per_weight"].as_f64(), Some(8.0 * bytes / weights), "{json}");
+    assert_eq!(json["ratio"].as_f64(), Some(4.0 * weights / bytes), "{json}");
+    for (key, right) in [("parameters", parameters), ("dense_bytes", 4 * parameters)] {
+        assert!(json.get(key).is_none_or(|value| *value == right), "{key}: {json}");
+    }
+}
+
 fn names(dir: &Path) -> Vec<PathBuf> {
     let mut names: Vec<_> = fs::read_dir(dir).unwrap().map(|e| e.unwrap().path()).collect();
     names.sort();

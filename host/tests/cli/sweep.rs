@@ -227,6 +227,12 @@ fn refined_rows_stand_beside_their_scheme() {
         assert_eq!(row["packed_bytes"].as_u64(), Some(bytes));
         assert!(number(row, "mean_psnr_db") > 0.0 && row["bits"] == 1.58);
     }
+    let original = parameters(dir, "net.safetensors");
+    assert_eq!(found["summary"]["parameters"], original);
+    assert!(parameters(dir, "out/packed/lloyd-max+tune_1.58.fmq") < original);
+    for row in rows {
+        assert_sizes_are_over(original, row);
+    }
     let notes = found["summary"]["notes"].to_string();
     assert!(notes.contains("Rows +tune keep vectors at 16 bits"), "{notes}");
     // The same again is there already; other steps are another study.

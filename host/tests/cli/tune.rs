@@ -25,6 +25,9 @@ fn tuning_brings_images_nearer_and_the_file_holds_what_was_tuned() {
     let bytes = fs::metadata(dir.join("t.fmq")).unwrap().len();
     assert_eq!(json["packed_bytes"].as_u64(), Some(bytes));
     assert!(number("bits_per_weight") <= 2.7, "{json}");
+    let original = parameters(dir, "net.safetensors");
+    assert!(parameters(dir, "t.fmq") < original, "no projection of the embedding");
+    assert_sizes_are_over(original, &json);
     let mut widths = Vec::new();
     for row in json["tensors"].as_array().unwrap() {
         let bits = row["bits"].as_u64().unwrap();
@@ -123,6 +126,12 @@ fn files_have_the_size_that_is_asked_for() {
     ok(dir, &[&tune[..], &["--budget", "60000", "--golden", "-o", "t.fmq"]].concat());
     let size = fs::metadata(dir.join("t.fmq")).unwrap().len();
     assert!(size <= 60_000 && size > 59_000, "{size}");
+    // Over the weights that the net has, of which the file holds fewer.
+    let args = ["--bits-per-weight", "3", "--json", "-o", "t.fmq"];
+    let json: Value = serde_json::from_str(&ok(dir, &[&tune[..], &args].concat())).unwrap();
+    assert!(parameters(dir, "t.fmq") < parameters(dir, "net.safetensors"));
+    let bits = json["bits_per_weight"].as_f64().unwrap();
+    assert!(bits <= 3.0 && bits > 2.97, "{bits}");
 }
 
 #[test]
