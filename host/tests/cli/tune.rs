@@ -20,7 +20,7 @@ fn tuning_brings_images_nearer_and_the_file_holds_what_was_tuned() {
     let steps = ["--steps", "240", "--json", "-o", "t.fmq"];
     let json: Value = serde_json::from_str(&tune(dir, &steps)).unwrap();
     let number = |key: &str| json[key].as_f64().unwrap();
-    assert!(number("paired_psnr_db") > number("paired_psnr_before_db") + 0.5, "{json}");
+    assert!(number("paired_psnr_db") > number("paired_psnr_before_db") + 0.2, "{json}");
     assert_eq!((&json["scheme"], &json["steps"]), (&"lloyd-max+tune".into(), &240.into()));
     let bytes = fs::metadata(dir.join("t.fmq")).unwrap().len();
     assert_eq!(json["packed_bytes"].as_u64(), Some(bytes));
@@ -28,16 +28,20 @@ fn tuning_brings_images_nearer_and_the_file_holds_what_was_tuned() {
     let original = parameters(dir, "net.safetensors");
     assert!(parameters(dir, "t.fmq") < original, "no projection of the embedding");
     assert_sizes_are_over(original, &json);
-    let mut widths = Vec::new();
+    let (mut widths, mut vectors) = (Vec::new(), Vec::new());
     for row in json["tensors"].as_array().unwrap() {
         let bits = row["bits"].as_u64().unwrap();
         match row["shape"].as_array().unwrap().len() {
-            1 => assert_eq!(bits, 16, "{row}"),
+            1 => vectors.push(bits),
             _ => widths.push(bits),
         }
     }
     let (least, most) = (widths.iter().min().unwrap(), widths.iter().max().unwrap());
     assert!(*least == 2 && *most > 2, "{widths:?}");
+    assert!(
+        vectors.contains(&8) && vectors.iter().all(|bits| [8, 16].contains(bits)),
+        "{vectors:?}"
+    );
 
     // The same weights in every kind of output, on any number of threads.
     tune(dir, &["--steps", "240", "-o", "t.safetensors", "--threads", "1"]);

@@ -18,7 +18,7 @@ pub(super) fn describe(
     plan: &QuantPlan,
 ) -> Result<(Storage, Distortion)> {
     let (count, len) = (weights.count(), plan.groups.group_len());
-    let fit = if plan.row_scale != RowScale::None { fit_scaled } else { fit_group };
+    let fit = if plan.row_scale == RowScale::None { fit_group } else { fit_scaled };
     let groups = map.map(count.div_ceil(len), |group| {
         let first = group * len;
         let range = first..count.min(first + len);
