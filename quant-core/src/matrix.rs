@@ -441,7 +441,7 @@ mod tests {
     #[test]
     fn bytes_are_sixteenths_of_octaves() {
         for byte in 0..=u8::MAX {
-            let expected = libm::exp2(f64::from(byte) / 16.0 - 12.0) as f32;
+            let expected = crate::num::f32_of(libm::exp2(f64::from(byte) / 16.0 - 12.0));
             assert_eq!(RowScale::Log.read(&[byte]), Some(expected), "{byte}");
         }
         assert_eq!(RowScale::Log.read(&[]), None);

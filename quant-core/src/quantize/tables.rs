@@ -255,12 +255,13 @@ mod tests {
         assert!(tables.quantize(&[f32::NAN; 96], &weights(), &[4, 24]).is_err());
         // Bytes of sixteenths of octaves.
         let tables = Tables { row_scale: RowScale::Log, ..tables };
-        let sixteenths = [192.0, 208.0, 164.0, 0.0];
-        let expected = sixteenths.map(|b| libm::exp2(b / 16.0 - 12.0) as f32);
+        let sixteenths = [192_u8, 208, 164, 0];
+        let expected =
+            sixteenths.map(|b| crate::num::f32_of(libm::exp2(f64::from(b) / 16.0 - 12.0)));
         assert_eq!(tables.stored().scales, expected);
         let tensor = tables.quantize(&weights(), &weights(), &[4, 24]).unwrap();
         let Storage::Quantized { parts, .. } = tensor.storage() else { panic!() };
-        assert_eq!(parts.scales, sixteenths.map(|b| b as u8));
+        assert_eq!(parts.scales, sixteenths);
         assert_eq!(Tables::of(&tensor).unwrap(), tables.stored());
     }
 }
