@@ -71,10 +71,10 @@ fn psnr(a: &[f32], b: &[f32]) -> f64 {
 #[test]
 fn images_stay_those_of_floats() {
     for (preset, bits, measured) in [
-        ("mnist-micro", 2, 49.6),
-        ("mnist-micro", 3, 39.8),
-        ("mnist-micro", 4, 44.8),
-        ("mnist-micro", 8, 40.4),
+        ("mnist-micro", 2, 46.3),
+        ("mnist-micro", 3, 44.9),
+        ("mnist-micro", 4, 36.3),
+        ("mnist-micro", 8, 36.8),
         ("mnist-small", 4, 42.8),
     ] {
         let file = embedded(preset, bits, None);
