@@ -50,8 +50,8 @@ use std::process::ExitCode;
 ///
 /// # Errors
 ///
-/// What makes the program exit with 1 or 2; its line is `{error:#}`. Arguments that the parser refuses
-/// are a [`clap::Error`].
+/// Any failure of the command: unreadable or damaged input, values that make no sense, output that cannot
+/// be written; `{error:#}` is its message in one line. Wrong usage is a [`clap::Error`].
 pub fn run<A>(args: A, out: &mut dyn Write) -> anyhow::Result<()>
 where
     A: IntoIterator<Item: Into<OsString>>,

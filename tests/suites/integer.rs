@@ -71,23 +71,27 @@ fn psnr(a: &[f32], b: &[f32]) -> f64 {
 #[test]
 fn images_stay_those_of_floats() {
     for (preset, bits, measured) in [
-        ("mnist-micro", 2, 46.3),
-        ("mnist-micro", 3, 44.9),
-        ("mnist-micro", 4, 36.3),
-        ("mnist-micro", 8, 36.8),
-        ("mnist-small", 4, 42.8),
+        ("mnist-micro", 2, 51.6),
+        ("mnist-micro", 3, 49.5),
+        ("mnist-micro", 4, 48.4),
+        ("mnist-micro", 8, 47.7),
+        ("mnist-small", 4, 49.8),
     ] {
         let file = embedded(preset, bits, None);
-        let mut worst = f64::INFINITY;
-        for label in [0, 3, 7] {
-            let (floats, most) = draw(&file, Precision::Float, 42, label);
-            let (bytes, least) = draw(&file, Precision::Integer, 42, label);
-            worst = worst.min(psnr(&floats, &bytes));
+        // One image in some tens strays far, and images of one noise stray together.
+        let mut each = [0.0; 11];
+        for (label, psnr_db) in (0..).zip(&mut each) {
+            let seed = 42 + u64::from(label);
+            let (floats, most) = draw(&file, Precision::Float, seed, label);
+            let (bytes, least) = draw(&file, Precision::Integer, seed, label);
+            *psnr_db = psnr(&floats, &bytes);
             assert!(2 * least < most, "{least} of {most} floats");
             assert!(4 * least < 512 << 10);
         }
-        println!("{preset}, {bits} bits: {worst:.1} dB");
-        assert!(worst > measured - MARGIN_DB, "{preset}, {bits} bits: {worst:.1} dB");
+        each.sort_unstable_by(f64::total_cmp);
+        let median = each[each.len() / 2];
+        println!("{preset}, {bits} bits: {median:.1} dB");
+        assert!(median > measured - MARGIN_DB, "{preset}, {bits} bits: {median:.1} dB");
     }
 }
 

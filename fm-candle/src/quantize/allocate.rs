@@ -120,6 +120,13 @@ pub fn allocate(
     Ok(Allocation { policies: chosen.iter().map(|choice| choice.policy).collect(), bytes })
 }
 
+/// The most steps that [`allocate`] reports to `done` for lists of so many choices: one for each place in the
+/// longest list, one for each choice whose error of the velocity is measured.
+pub fn allocation_steps(lens: &[usize]) -> usize {
+    let measured = lens.iter().filter(|&&len| len > 1).map(|&len| len.min(MEASURED));
+    lens.iter().max().unwrap_or(&0) + measured.sum::<usize>()
+}
+
 /// Turns the errors of weights into those of the velocity, where there is a choice.
 fn measure(
     config: &UNetConfig,
@@ -243,6 +250,12 @@ mod tests {
             (1..9).map(of).collect()
         };
         vec![choices(800.0, 1.0), choices(80.0, 50.0), choices(8000.0, 0.01), choices(8.0, 1.0)]
+    }
+
+    #[test]
+    fn steps_are_those_of_lists_and_of_what_is_measured() {
+        assert_eq!(allocation_steps(&[1, 2, 9]), 9 + 2 + MEASURED);
+        assert_eq!(allocation_steps(&[]), 0);
     }
 
     #[test]

@@ -15,7 +15,7 @@ mod stream;
 mod tensor;
 mod torch;
 
-pub use allocate::{Allocation, Budget, allocate, widths};
+pub use allocate::{Allocation, Budget, allocate, allocation_steps, widths};
 pub use calibrate::{Calibration, calibrate};
 pub use device::{PackedNet, SelfTestForm};
 pub use feedback::quantize_with_feedback;

@@ -29,8 +29,8 @@ pub struct TensorReport {
 /// Size and error of the whole; errors are over all quantized weights.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
-    /// Weights in all floating tensors, or those of the net that [`relative_to`](Self::relative_to) was
-    /// given.
+    /// Weights in all floating tensors of the file, or of the original net after
+    /// [`relative_to`](Self::relative_to).
     pub parameters: u64,
     /// Weights that were quantized.
     pub quantized_parameters: u64,
@@ -111,8 +111,8 @@ impl Report {
         .relative_to(parameters)
     }
 
-    /// The same file beside a net of so many `parameters`, of which it may hold fewer, as with a
-    /// projection of the embedding: `bits_per_weight = 8 packed_bytes / parameters`,
+    /// Counts sizes over the `parameters` of the original net, of which a file with a projection of the
+    /// embedding holds fewer: `bits_per_weight = 8 packed_bytes / parameters`,
     /// `dense_bytes = 4 parameters`, `ratio = dense_bytes / packed_bytes`.
     #[must_use]
     pub fn relative_to(self, parameters: u64) -> Self {

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use candle_core::{Device, Tensor};
 use half::f16;
 use quant_core::bits::Bits;
+use quant_core::codebook::CodebookFormat;
 use quant_core::quantize::{
     Distortion, Granularity, ParallelMap, QuantizeOptions, QuantizedTensor, Storage, WeightSlices,
     quantize_on,
@@ -29,7 +30,8 @@ pub enum TensorPolicy {
 }
 
 impl TensorPolicy {
-    /// Codes of evenly spaced levels from the least weight to the largest, for vectors.
+    /// Codes of `bits` bits by the scheme `uniform`, with one codebook of 8 bytes for the whole tensor: how
+    /// norms and biases are quantized.
     pub fn uniform(bits: Bits) -> Self {
         Self::Quantize(QuantizeOptions {
             granularity: Granularity::Tensor,
@@ -68,6 +70,21 @@ impl PackedTensor {
 }
 
 impl PackedTensor {
+    /// The policy of a tensor that is tuned value by value: floats, and vectors of 8-bit uniform codes;
+    /// `None` for other codes, which are tuned with their codebooks.
+    pub(crate) fn value_encoding(&self) -> Option<TensorPolicy> {
+        match self {
+            Self::F16(_) => Some(TensorPolicy::F16),
+            Self::Quantized(tensor) => {
+                let Storage::Quantized { layout, .. } = tensor.storage() else { return None };
+                let is_uniform = layout.codebook == CodebookFormat::Affine;
+                (is_uniform && layout.bits == Bits::MAX && tensor.shape().len() < 2)
+                    .then(|| TensorPolicy::uniform(layout.bits))
+            }
+            _ => Some(TensorPolicy::F32),
+        }
+    }
+
     /// The facts of the tensor, whose codes are called after `scheme`; `kept` is the error of floats.
     pub(super) fn report(
         &self,
@@ -75,6 +92,10 @@ impl PackedTensor {
         scheme: &'static str,
         kept: Option<Distortion>,
     ) -> report::PendingReport {
+        let scheme = match self.value_encoding() {
+            Some(TensorPolicy::Quantize(options)) => options.scheme.name(),
+            _ => scheme,
+        };
         let (scheme, bits, coded) = match self {
             Self::Quantized(tensor) => match tensor.storage() {
                 Storage::Quantized { layout, .. } => {

@@ -5,8 +5,6 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor, Var};
 use half::f16;
-use quant_core::codebook::CodebookFormat;
-use quant_core::quantize::Storage;
 use serde::{Deserialize, Serialize};
 
 use super::matrix::TunedMatrix;
@@ -49,8 +47,8 @@ impl Default for TuneConfig {
 /// A parameter that is tuned as it is: a norm, a bias, a weight that is kept.
 struct TunedFloats {
     index: usize,
-    /// How the file holds them.
-    form: TensorPolicy,
+    /// Encoding of the values in the packed file: f32, f16 or uniform codes of 8 bits.
+    encoding: TensorPolicy,
     /// Root mean square of the values, their unit.
     unit: f32,
     values: Var,
@@ -107,8 +105,8 @@ impl Tuner {
         for (index, (packed, targets)) in start.tensors().enumerate() {
             let (_, original) = &originals[index];
             let original = original.flatten_all()?.to_dtype(DType::F32)?.to_vec1::<f32>()?;
-            let form = form(packed);
-            if form.is_none()
+            let encoding = packed.value_encoding();
+            if encoding.is_none()
                 && let PackedTensor::Quantized(packed) = packed
                 && let Some(matrix) = TunedMatrix::new(index, original, targets, packed)?
             {
@@ -122,7 +120,7 @@ impl Tuner {
             let scaled: Vec<f32> = values.iter().map(|value| value / unit).collect();
             floats.push(TunedFloats {
                 index,
-                form: form.unwrap_or(TensorPolicy::F32),
+                encoding: encoding.unwrap_or(TensorPolicy::F32),
                 unit,
                 values: Var::from_vec(scaled, values.len(), &Device::Cpu)?,
             });
@@ -270,7 +268,8 @@ impl Tuner {
         }
         for floats in &self.floats {
             let var = &self.regression.vars[floats.index].1;
-            var.set(&floats.packed()?.tensor(var.dims())?.to_device(var.device())?)?;
+            let packed = floats.packed(&self.originals[floats.index].0)?;
+            var.set(&packed.tensor(var.dims())?.to_device(var.device())?)?;
         }
         Ok(())
     }
@@ -285,7 +284,7 @@ impl Tuner {
             packed[matrix.index] = Some(PackedTensor::Quantized(matrix.packed()?));
         }
         for floats in &self.floats {
-            packed[floats.index] = Some(floats.packed()?);
+            packed[floats.index] = Some(floats.packed(&self.originals[floats.index].0)?);
         }
         let packed = packed.into_iter().flatten().collect();
         let none = vec![None; self.originals.len()];
@@ -301,27 +300,14 @@ impl Tuner {
 }
 
 impl TunedFloats {
-    /// The values as the file holds them; their gradient goes straight through the rounding.
-    fn packed(&self) -> Result<PackedTensor> {
+    /// The values of the tensor of this name as the packed file holds them; their gradient goes straight
+    /// through the rounding.
+    fn packed(&self, name: &str) -> Result<PackedTensor> {
         let mut values = (&*self.values * f64::from(self.unit))?;
-        if self.form == TensorPolicy::F16 {
+        if self.encoding == TensorPolicy::F16 {
             values = values.clamp(f16::MIN.to_f32(), f16::MAX.to_f32())?;
         }
-        pack_tensor(&values, "values", self.form)
-    }
-}
-
-/// The form of a tensor that is tuned as floats: kept ones, and vectors of evenly spaced levels.
-fn form(packed: &PackedTensor) -> Option<TensorPolicy> {
-    match packed {
-        PackedTensor::F16(_) => Some(TensorPolicy::F16),
-        PackedTensor::Quantized(tensor) if tensor.shape().len() < 2 => {
-            let Storage::Quantized { layout, .. } = tensor.storage() else { return None };
-            let even = layout.codebook == CodebookFormat::Affine;
-            even.then(|| TensorPolicy::uniform(layout.bits))
-        }
-        PackedTensor::Quantized(_) => None,
-        _ => Some(TensorPolicy::F32),
+        pack_tensor(&values, name, self.encoding)
     }
 }
 

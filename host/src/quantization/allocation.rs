@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use anyhow::Result;
 use fm_candle::Tensor;
-use fm_candle::quantize::{Budget, PackedNet, TensorPolicy, allocate};
+use fm_candle::quantize::{Budget, PackedNet, TensorPolicy, allocate, allocation_steps};
 use quant_core::rate::Rate;
 use quant_core::scheme::Scheme;
 
@@ -32,8 +32,10 @@ pub(crate) fn policies_within(
     progress: Reporter,
 ) -> Result<Policies> {
     let points = own_points(net.config, tensors, TRAJECTORIES, POINTS, seed)?;
-    let matrices = tensors.iter().filter(|(_, tensor)| tensor.rank() > 1).count();
-    let bar = progress.bar("errors of the velocity", 4 * matrices as u64 + 9, "tensors");
+    let lens: Vec<usize> =
+        tensors.iter().map(|(name, tensor)| choices(name, tensor.dims()).len()).collect();
+    let steps = allocation_steps(&lens) as u64;
+    let bar = progress.bar("errors of the velocity", steps, "choices");
     let allocation = allocate(net, tensors, &points, budget, choices, || bar.inc(1))?;
     bar.finish_and_clear();
     let names = tensors.iter().map(|(name, _)| name.clone());

@@ -24,7 +24,7 @@ use crate::quantization::feedback::{self, tuning_start};
 use crate::quantization::projection::project;
 
 /// Note on the settings of tuned rows, for people.
-pub(super) const TUNED_ROWS: &str = "Rows +tune keep vectors at 16 bits and, unless --keep says otherwise, \
+pub(super) const TUNED_ROWS: &str = "Rows +tune have vectors in 8 or 16 bits and, unless --keep says otherwise, \
     have more bits where the velocity needs them, 0.7 per stored weight in all; their blocks read a projection of the \
     embedding; their codebooks are those of \
     --granularity auto.";

@@ -234,7 +234,7 @@ fn refined_rows_stand_beside_their_scheme() {
         assert_sizes_are_over(original, row);
     }
     let notes = found["summary"]["notes"].to_string();
-    assert!(notes.contains("Rows +tune keep vectors at 16 bits"), "{notes}");
+    assert!(notes.contains("Rows +tune have vectors in 8 or 16 bits"), "{notes}");
     // The same again is there already; other steps are another study.
     let again: Value = serde_json::from_str(&ok(dir, &args("5"))).unwrap();
     assert_eq!(again["rows"], found["rows"]);

@@ -38,6 +38,8 @@ pub(super) fn parse(record: &[u8; RECORD_LEN], end: usize, file_len: usize) -> R
     .map(|at| byte(record, at));
     let rows_per_codebook = word(record, field::ROWS_PER_CODEBOOK);
     let tags = Tags { encoding, bits, order, codebook, scales, rows_per_codebook };
+    // Logarithmic scales came with 1.1.
+    check_range("row scales", scales.into(), 0, 2)?;
     check_range("rank", rank.into(), 0, u64_of(MAX_RANK))?;
     let dims = record.get(field::SHAPE).unwrap_or(&[]);
     let (dims, unused) = dims.split_at_checked(4 * usize::from(rank)).unwrap_or((&[], &[]));
@@ -111,7 +113,7 @@ mod tests {
         ] {
             assert!(with(dense, at, byte).is_err(), "dense, byte {at} = {byte}");
         }
-        for (at, byte) in [(18, 0), (18, 9), (19, 1), (20, 6), (21, 4), (24, 0), (32, 0), (8, 33)] {
+        for (at, byte) in [(18, 0), (18, 9), (19, 1), (20, 6), (21, 3), (24, 0), (32, 0), (8, 33)] {
             assert!(with(quantized, at, byte).is_err(), "quantized, byte {at} = {byte}");
         }
         assert!(matches!(parse(&dense(), 64, 87), Err(Error::Truncated { .. })));

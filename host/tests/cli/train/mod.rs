@@ -16,7 +16,7 @@ fn images(n: u32) -> Images {
     Images::new([1, 8, 8], pixels, (0..n).map(|i| i % 10).collect()).unwrap()
 }
 
-/// The same as IDX files in the folder `name`.
+/// Writes `n` images as the two IDX files of a training set into the folder `name`.
 fn set(dir: &Path, name: &str, n: u32) {
     let [images, labels] = mnist::encode(&images(n)).unwrap();
     fs::create_dir(dir.join(name)).unwrap();
@@ -50,7 +50,7 @@ pub(super) const TRAIN: [&str; 16] = [
     "--decay_lr",
 ];
 
-/// What a run with these flags more says on stderr; it must be a success.
+/// Runs `fmq train` with further flags, expects success, and returns its stderr.
 fn told(dir: &Path, more: &[&str]) -> String {
     let output = fmq(dir, &[&TRAIN[..], more].concat());
     let stderr = String::from_utf8(output.stderr).unwrap();

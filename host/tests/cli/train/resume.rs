@@ -132,7 +132,7 @@ fn start(dir: &Path, output: &str, epochs: &str) -> Child {
     command.spawn().unwrap()
 }
 
-/// What a finished run has left.
+/// Weights, checkpoint tensors and losses that a finished training run wrote.
 #[derive(PartialEq)]
 struct Outcome {
     weights: Vec<u8>,
