@@ -19,7 +19,7 @@ class=3 seed=42 steps=16
 # A Cortex-M0+ has less memory in QEMU; an M3 has all of its instructions.
 m4=(mps2-an386 thumbv7em-none-eabihf) m0=(mps2-an385 thumbv6m-none-eabi)
 
-cargo build --quiet --release --locked --manifest-path "$root/Cargo.toml" -p fmq -p fmq-benches --bins
+cargo build --quiet --release --locked --manifest-path "$root/Cargo.toml" -p fmq-cli -p fmq-benches --bins
 for target in "${m4[1]}" "${m0[1]}"; do
     cargo build --quiet --release --locked --manifest-path "$firmware/Cargo.toml" --target "$target" \
         --target-dir "$firmware/target"

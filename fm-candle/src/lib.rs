@@ -10,7 +10,7 @@
 //! | [`checkpoint`] | one door for every kind of weight file |
 //! | [`quantize`] | state dict to packed file, and the error made |
 //! | [`path`] | the straight path and the training objective |
-//! | [`process_group`] | processes that train together |
+//! | [`process_group`] | processes that work together |
 //! | [`tune`] | a quantized net fitted to its full-precision self |
 //! | [`train`] | the loop's state: batches, AdamW with EMA, resuming |
 //! | [`solver`] | ODE methods and time grids; they know no net |

@@ -46,9 +46,23 @@ impl<W: Write + Seek> ZipOutput<W> {
         options: SimpleFileOptions,
         parts: &[&[u8]],
     ) -> io::Result<()> {
+        self.record_from(name, options, parts.iter().copied().map(Ok))
+    }
+
+    /// Writes a record made of parts that come one by one.
+    ///
+    /// # Errors
+    /// Those of writing, and those of the parts.
+    pub(crate) fn record_from<B: AsRef<[u8]>>(
+        &mut self,
+        name: &str,
+        options: SimpleFileOptions,
+        parts: impl IntoIterator<Item = io::Result<B>>,
+    ) -> io::Result<()> {
         let started = self.zip.start_file(name, options).map_err(io::Error::from);
-        let written =
-            started.and_then(|()| parts.iter().try_for_each(|part| self.zip.write_all(part)));
+        let written = started.and_then(|()| {
+            parts.into_iter().try_for_each(|part| self.zip.write_all(part?.as_ref()))
+        });
         self.failed.take().map_or(written, Err)
     }
 

@@ -8,15 +8,13 @@ use fm_candle::data::Images;
 use fm_candle::device::Device;
 use fm_candle::fid::npz::Provenance;
 use fm_candle::fid::resize::Resize;
-use fm_candle::fid::{FeatureAccumulator, FeatureNet, Statistics};
+use fm_candle::fid::{FeatureAccumulator, FeatureNet, Statistics, distributed};
 use fm_candle::fingerprint;
+use fm_candle::process_group::ProcessGroup;
 use indicatif::ProgressBar;
 
 use crate::args::features::FeaturesArgs;
 use crate::embedded;
-
-/// Images read and turned into features at a time.
-const CHUNK: usize = 64;
 
 /// A net that gives images their features.
 pub(crate) struct NamedFeatureNet {
@@ -55,29 +53,36 @@ impl NamedFeatureNet {
     }
 
     /// Statistics of the features of `n` images, which `read` gives by number, in groups of one size;
-    /// `take` is given the features of each group, `[images, features]`.
+    /// `take` is given their features in order, `[images, features]`. The processes of `group` share the
+    /// images out, and each has all features.
     ///
     /// # Errors
     ///
-    /// Those of `read`, the net and `take`.
+    /// Those of `read`, the net, `take` and the group.
     pub(crate) fn statistics(
         &self,
+        group: &dyn ProcessGroup,
         n: usize,
         read: impl Fn(Range<usize>) -> Result<Vec<Images>>,
         bar: &ProgressBar,
-        mut take: impl FnMut(Vec<f32>) -> Result<()>,
+        mut take: impl FnMut(&[f32]) -> Result<()>,
     ) -> Result<Statistics> {
-        let mut gathering = FeatureAccumulator::new(&*self.net);
-        for first in (0..n).step_by(CHUNK) {
-            let range = first..(first + CHUNK).min(n);
-            bar.inc(range.len() as u64);
+        let d = self.net.dim();
+        let mut gathering = FeatureAccumulator::new(d);
+        let features = |range: Range<usize>| {
+            let mut rows = Vec::with_capacity(range.len() * d);
             for images in read(range)? {
-                let features = self.net.rows(&images)?;
-                gathering.add_rows(&features)?;
-                take(features)?;
+                rows.extend(self.net.rows(&images)?);
             }
-        }
+            anyhow::Ok(rows)
+        };
+        let take = |rows: &[f32]| {
+            bar.inc((rows.len() / d.max(1)) as u64);
+            gathering.add(rows)?;
+            take(rows)
+        };
+        distributed::rows(group, (n, d), features, take, || false)?;
         bar.finish_and_clear();
-        Ok(gathering.finish()?.try_into()?)
+        Ok(gathering.finish()?)
     }
 }

@@ -20,6 +20,7 @@
 mod args;
 mod cli;
 mod cmd;
+mod drawing;
 mod embedded;
 mod error;
 mod export;
@@ -33,6 +34,8 @@ mod rate;
 mod report;
 #[cfg(unix)]
 mod restart;
+mod sample_parts;
+mod settings;
 mod signals;
 mod study;
 

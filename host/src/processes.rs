@@ -1,5 +1,5 @@
-//! The processes that `mpirun` or `srun` has started to train or tune together; those of other launchers,
-//! which would each do it alone, and all into the same files.
+//! The processes that `mpirun` or `srun` has started to work together; those of other launchers, which
+//! would each do it alone, and all into the same files.
 
 use std::env;
 use std::sync::Arc;
@@ -30,8 +30,8 @@ fn join() -> Result<Arc<dyn ProcessGroup>> {
         0 | 1 => match strangers(number) {
             None => Ok(Arc::new(SingleProcess)),
             Some(launcher) => bail!(
-                "this is one of several processes of {launcher}, and each would train alone: fmq's \
-                 train together where mpirun or srun --mpi=pmix starts them and it is built with \
+                "this is one of several processes of {launcher}, and each would work alone: fmq's \
+                 work together where mpirun or srun --mpi=pmix starts them and it is built with \
                  --features mpi; else start one"
             ),
         },
@@ -41,7 +41,7 @@ fn join() -> Result<Arc<dyn ProcessGroup>> {
         _ => Ok(Arc::new(fm_candle::process_group::Mpi::start()?)),
         #[cfg(not(feature = "mpi"))]
         size => bail!(
-            "this is one of {size} processes that were started to train together, which needs fmq \
+            "this is one of {size} processes that were started to work together, which needs fmq \
              built with --features mpi; start one"
         ),
     }
@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn processes_that_would_train_alone_are_found() {
+    fn processes_that_would_work_alone_are_found() {
         let of = |set: &[(&str, usize)]| {
             strangers(|name| set.iter().find(|(key, _)| *key == name).map(|(_, n)| *n))
         };

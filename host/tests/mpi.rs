@@ -1,4 +1,4 @@
-//! Training in several processes, under Open MPI's `mpirun`.
+//! Commands in several processes, under Open MPI's `mpirun`.
 //!
 //! Compiled as a test of the package `fmq`, with its feature `mpi`.
 
@@ -117,6 +117,13 @@ impl Job {
         let one = ["-n", "1", FMQ];
         let parts = [&mpirun[..], &patience, &one, &TRAIN, first, &[":"], &one, &TRAIN, second];
         Self::start("mpirun", dir, &parts.concat())
+    }
+
+    /// `count` processes of a command other than `train`.
+    fn several(dir: &Path, count: &str, args: &[&str]) -> Self {
+        let mpirun =
+            ["--allow-run-as-root", "--oversubscribe", "--bind-to", "none", "-n", count, FMQ];
+        Self::start("mpirun", dir, &[&mpirun[..], args].concat())
     }
 
     /// Two processes with the same arguments.
@@ -328,12 +335,8 @@ fn a_signal_saves_and_the_run_goes_on_bit_for_bit() {
     assert!(rest("cut") == rest("whole"), "a cut run and an unbroken one differ");
 }
 
-#[test]
-fn a_killed_process_ends_the_others() {
-    let dir = folder();
-    let dir = dir.path();
-    let job = Job::pair(dir, &["--output_dir=run", "--batch_size=5", "--epochs=100000"]);
-    wait_for_epochs(&dir.join("run"), 1);
+/// The second process of a job.
+fn second(job: &Job) -> u32 {
     let second = fs::read_dir("/proc").unwrap().find_map(|entry| {
         let process = entry.unwrap().path();
         let parent = format!("PPid:\t{}\n", job.child.id());
@@ -343,7 +346,16 @@ fn a_killed_process_ends_the_others() {
         let found = ours && text("environ").windows(rank.len()).any(|part| part == rank);
         found.then(|| process.file_name()?.to_str()?.parse().ok())?
     });
-    signal("KILL", second.unwrap());
+    second.unwrap()
+}
+
+#[test]
+fn a_killed_process_ends_the_others() {
+    let dir = folder();
+    let dir = dir.path();
+    let job = Job::pair(dir, &["--output_dir=run", "--batch_size=5", "--epochs=100000"]);
+    wait_for_epochs(&dir.join("run"), 1);
+    signal("KILL", second(&job));
     job.fails();
 }
 
@@ -370,8 +382,7 @@ fn two_processes_tune_as_one_does() {
         --threads=1 --device=cpu -o";
     let tune: Vec<&str> = tune.split_whitespace().collect();
     Job::start(FMQ, dir, &[&tune[..], &["alone.fmq"]].concat()).ok();
-    let mpirun = ["--allow-run-as-root", "--oversubscribe", "--bind-to", "none", "-n", "2", FMQ];
-    let said = Job::start("mpirun", dir, &[&mpirun[..], &tune, &["two.fmq"]].concat()).ok();
+    let said = Job::several(dir, "2", &[&tune[..], &["two.fmq"]].concat()).ok();
     // The first alone speaks and writes.
     assert_eq!(said.matches("wrote `two.fmq`").count(), 1, "{said}");
     let load = |name: &str| checkpoint::load(&dir.join(name), true).unwrap().tensors;
@@ -385,4 +396,120 @@ fn two_processes_tune_as_one_does() {
     let said = Job::start("mpirun", dir, &parts.concat()).fails();
     assert!(said.contains("do not all tune the same run"), "{said}");
     assert!(!dir.join("x.fmq").exists());
+}
+
+#[test]
+fn any_number_of_processes_draws_the_same_images() {
+    let dir = folder();
+    let dir = dir.path();
+    save_net(dir);
+    // Steps of the solver's own choice depend on the images that are drawn together.
+    let draw = [
+        "sample",
+        "net.safetensors",
+        "-n=75",
+        "--ode-method=dopri5",
+        "--ode-options={\"atol\": 1e-3, \"rtol\": 1e-3}",
+        "--threads=1",
+        "--device=cpu",
+        "-o",
+    ];
+    let bytes = |name: &str| fs::read(dir.join(name)).unwrap();
+    for out in ["x.npz", "x.safetensors", "x/"] {
+        let name = |count: &str| format!("{count}{out}");
+        Job::start(FMQ, dir, &[&draw[..], &[&name("1")]].concat()).ok();
+        for count in ["2", "3"] {
+            let said = Job::several(dir, count, &[&draw[..], &[&name(count)]].concat()).ok();
+            assert_eq!(said.matches("75 images").count(), 1, "the first alone tells: {said}");
+            if out == "x/" {
+                let pictures = files(&dir.join(name("1")));
+                assert_eq!((pictures.len(), &pictures), (75, &files(&dir.join(name(count)))));
+                for picture in pictures {
+                    assert!(bytes(&(name("1") + &picture)) == bytes(&(name(count) + &picture)));
+                }
+            } else {
+                assert!(bytes(&name("1")) == bytes(&name(count)), "{}", name(count));
+            }
+        }
+    }
+    let left = files(dir).into_iter().filter(|name| name.ends_with(".parts")).count();
+    assert_eq!(left, 0, "parts that nobody needs");
+    let mixed = [&["-n", "1", FMQ][..], &draw, &["m.npz", ":", "-n", "1", FMQ], &draw, &["m.npz"]];
+    let mpirun = ["--allow-run-as-root", "--oversubscribe", "--bind-to", "none"];
+    let args = [&mpirun[..], &mixed.concat(), &["--seed=1"]].concat();
+    let said = Job::start("mpirun", dir, &args).fails();
+    assert!(said.contains("not started with the same arguments"), "{said}");
+}
+
+#[test]
+fn any_number_of_processes_measures_and_sweeps_the_same() {
+    let dir = folder();
+    let dir = dir.path();
+    save_net(dir);
+    inception(dir);
+    for half in ["images-idx3-ubyte", "labels-idx1-ubyte"] {
+        let path = |name: &str| dir.join(format!("mnist/{name}-{half}"));
+        fs::copy(path("train"), path("t10k")).unwrap();
+    }
+    let features = "--data-path=mnist --features=inception --weights=inception.safetensors --threads=1 \
+                    --device=cpu";
+    let with = |args: &str, more: &str| {
+        let all = format!("{args} {features} {more}");
+        all.split_whitespace().map(str::to_string).collect::<Vec<_>>()
+    };
+    let run = |count: &str, args: Vec<String>| {
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        if count == "1" { Job::start(FMQ, dir, &args) } else { Job::several(dir, count, &args) }
+    };
+    let fid = "fid net.safetensors mnist:train -n 20 --kid --kid-subset-size 5 --cache cache --save-stats";
+    let sweep =
+        "sweep net.safetensors --data=mnist --schemes=ot,lloyd-max --bits=2,3 -n 20 --steps=2 -o";
+    let bytes = |name: String| fs::read(dir.join(name)).unwrap();
+    for count in ["1", "2", "3"] {
+        run(count, with(fid, &format!("{count}.npz"))).ok();
+        assert!(bytes("1.npz".into()) == bytes(format!("{count}.npz")), "fid, {count}");
+        run(count, with(sweep, count)).ok();
+        let rows = |count: &str| {
+            let results: Value =
+                serde_json::from_slice(&bytes(format!("{count}/results.json"))).unwrap();
+            let mut rows = results["rows"].as_array().unwrap().clone();
+            rows.iter_mut().for_each(|row| row["seconds"] = Value::Null);
+            (rows, results["fid_full"].as_f64().unwrap().to_bits())
+        };
+        assert_eq!(rows("1").0.len(), 4);
+        assert!(rows("1") == rows(count), "sweep, {count}");
+        assert!(!dir.join(count).join("rows").exists());
+    }
+}
+
+#[test]
+fn a_sweep_whose_process_was_killed_goes_on() {
+    let dir = folder();
+    let dir = dir.path();
+    save_net(dir);
+    inception(dir);
+    for half in ["images-idx3-ubyte", "labels-idx1-ubyte"] {
+        let path = |name: &str| dir.join(format!("mnist/{name}-{half}"));
+        fs::copy(path("train"), path("t10k")).unwrap();
+    }
+    let sweep = "sweep net.safetensors --data=mnist --data-path=mnist --features=inception --no-analyses \
+                 --weights=inception.safetensors --threads=1 --device=cpu --bits=2,3,4,5,6,7,8 -n 20 -o out";
+    let sweep: Vec<&str> = sweep.split_whitespace().collect();
+    let job = Job::several(dir, "2", &sweep);
+    let rows = || files(&dir.join("out/rows")).into_iter().filter(|name| name.ends_with(".json"));
+    within(120, || (dir.join("out/rows").is_dir() && rows().count() > 2).then_some(()));
+    signal("KILL", second(&job));
+    job.fails();
+    let before: Vec<(String, Vec<u8>)> = rows()
+        .map(|name| (name.clone(), fs::read(dir.join("out/rows").join(name)).unwrap()))
+        .collect();
+    Job::several(dir, "3", &sweep).ok();
+    let results: Value =
+        serde_json::from_slice(&fs::read(dir.join("out/results.json")).unwrap()).unwrap();
+    let all = results["rows"].as_array().unwrap();
+    assert_eq!(all.len(), 7 * 7);
+    for (name, row) in before {
+        let row: Value = serde_json::from_slice(&row).unwrap();
+        assert!(all.contains(&row["row"]), "{name}: computed again");
+    }
 }

@@ -1,66 +1,70 @@
-//! Moments of one set of images, gathered by several processes.
-//!
-//! The set is cut by its size alone, never by the number of processes, and the parts are joined in
-//! their order. So the moments are the same bits for any number of processes.
+//! Features of one set of images, computed by several processes.
 //!
 //! ```text
-//! parts        0   1   2   3   4
-//! process 0    *       *       *      each gathers its part of a round,
-//! process 1        *       *          then all join the round's parts in order
+//! chunks       0   1   2   3   4
+//! process 0    *       *       *      each computes its chunk of a round,
+//! process 1        *       *          then all take in the round's chunks in order
 //! ```
+//!
+//! All processes see all features in the order of the images, so what they make of them is the same bits
+//! for any number of processes.
 
 use core::ops::Range;
 
-use super::moments::{BLOCK, FeatureMoments};
 use crate::error::Error;
-use crate::process_group::{ProcessGroup, Rank};
+use crate::process_group::{Parts, ProcessGroup, Rank};
 
-/// Parts of a set that is no larger than so many blocks: as many processes can gather it.
-const PARTS: usize = 64;
+/// Images that a process turns into features at a time, at most.
+const CHUNK: usize = 64;
 
-/// Parts begin at multiples of so many images. A solver with steps of its own choice chooses them for as
-/// many images together, which must be the same ones in any process.
+/// Chunks begin at multiples of so many images.
 const TOGETHER: usize = 8;
 
-/// The moments of `n` images with `d` features each, the same in all processes; none where any process
-/// stops.
+/// Gives `take` the features of `n` images, `d` each, in order and in all processes; false where any
+/// process stops.
 ///
-/// `part` gathers the moments of a part of the images, by number; `stop` is asked after each round
-/// of parts.
+/// `features` computes those of a range of images; `stop` is asked after each round.
+///
+/// # Shapes
+///
+/// `features`: `[images of the range, d]`, row-major.
 ///
 /// # Errors
 ///
-/// That of `part`; as [`ProcessGroup::broadcast`].
-pub fn moments<E: From<Error>>(
+/// Those of `features` and `take`; as [`ProcessGroup::broadcast`].
+pub fn rows<E: From<Error>>(
     group: &dyn ProcessGroup,
     (n, d): (usize, usize),
-    mut part: impl FnMut(Range<usize>) -> Result<FeatureMoments, E>,
+    mut features: impl FnMut(Range<usize>) -> Result<Vec<f32>, E>,
+    mut take: impl FnMut(&[f32]) -> Result<(), E>,
     stop: impl Fn() -> bool,
-) -> Result<Option<FeatureMoments>, E> {
+) -> Result<bool, E> {
     let Rank { index, size } = group.rank();
-    let step = part_of(n);
-    let range = |number: usize| number * step..n.min((number + 1) * step);
-    let parts = n.div_ceil(step);
-    let (mut whole, mut other) = (FeatureMoments::new(d), FeatureMoments::new(d));
-    for first in (0..parts).step_by(size) {
-        let count = size.min(parts - first);
-        let mut own =
-            if index < count { part(range(first + index))? } else { FeatureMoments::new(d) };
-        for from in 0..count {
-            let moments = if from == index { &mut own } else { &mut other };
-            moments.broadcast(group, from)?;
-            whole.merge(moments)?;
+    let chunks = Parts::of_size(n, n.div_ceil(size).min(CHUNK), TOGETHER);
+    for first in (0..chunks.count()).step_by(size) {
+        let range = chunks.range(first + index);
+        let own = if range.is_empty() { Vec::new() } else { features(range)? };
+        for from in 0..size {
+            let range = chunks.range(first + from);
+            if range.is_empty() || size == 1 {
+                continue;
+            }
+            let mut rows: Vec<f64> = match from == index {
+                true => own.iter().copied().map(f64::from).collect(),
+                false => vec![0.0; range.len() * d],
+            };
+            group.broadcast(from, &mut rows)?;
+            #[expect(clippy::cast_possible_truncation, reason = "sent as f32")]
+            take(&rows.iter().map(|&value| value as f32).collect::<Vec<_>>())?;
+        }
+        if size == 1 {
+            take(&own)?;
         }
         if group.any(stop())? {
-            return Ok(None);
+            return Ok(false);
         }
     }
-    Ok(Some(whole))
-}
-
-/// Images of a part, in a set of `n`.
-fn part_of(n: usize) -> usize {
-    n.div_ceil(PARTS).next_multiple_of(TOGETHER).clamp(TOGETHER, BLOCK)
+    Ok(true)
 }
 
 #[cfg(test)]
@@ -69,58 +73,37 @@ mod tests {
 
     use super::*;
     use crate::error::Result;
-    use crate::fid::Statistics;
     use crate::process_group::threads;
 
-    /// Rows of two features far from the origin.
-    fn rows(range: Range<usize>) -> Vec<f32> {
-        range.flat_map(|i| [1000.0 + (i as f32 * 0.7).sin(), (i % 13) as f32 / 7.0]).collect()
-    }
-
-    fn of_rows(range: Range<usize>) -> Result<FeatureMoments> {
-        let mut moments = FeatureMoments::new(2);
-        moments.add(&rows(range))?;
-        Ok(moments)
+    /// Two features of each image, which tell its number.
+    fn of_images(range: Range<usize>) -> Vec<f32> {
+        range.flat_map(|i| [i as f32 + 0.1, (i % 13) as f32 / 7.0]).collect()
     }
 
     #[test]
-    fn moments_are_the_same_bits_for_any_number_of_processes() {
-        for n in [2, 47, 700, 64 * BLOCK + 5] {
-            let gathered = |size| {
-                threads::run(size, |group| {
-                    moments(&*group, (n, 2), of_rows, || false).unwrap().unwrap()
-                })
-            };
-            let alone = gathered(1).remove(0);
-            assert_eq!(alone.n(), n as u64);
-            for size in [2, 3, 7] {
-                assert!(gathered(size).iter().all(|moments| *moments == alone), "{n}, {size}");
+    fn all_see_the_features_in_order() {
+        for n in [2, 47, 700] {
+            for size in [1, 2, 3, 7] {
+                let seen = threads::run(size, |group| {
+                    let (mut seen, mut own) = (Vec::new(), 0);
+                    let features = |range: Range<usize>| {
+                        assert!(range.start.is_multiple_of(TOGETHER) && range.len() <= CHUNK);
+                        own += range.len();
+                        Ok(of_images(range))
+                    };
+                    let take = |rows: &[f32]| {
+                        seen.extend_from_slice(rows);
+                        Ok(())
+                    };
+                    let whole: Result<bool> = rows(&*group, (n, 2), features, take, || false);
+                    assert!(whole.unwrap());
+                    (seen, own)
+                });
+                assert!(seen.iter().all(|(rows, _)| *rows == of_images(0..n)), "{n}, {size}");
+                assert_eq!(seen.iter().map(|(_, own)| own).sum::<usize>(), n);
+                let most = seen.iter().map(|(_, own)| own).max().unwrap();
+                assert!(*most <= n.div_ceil(size) + CHUNK, "{n}, {size}: {most}");
             }
-            let expected = Statistics::of_rows(&rows(0..n), 2).unwrap();
-            let found = Statistics::try_from(alone).unwrap();
-            let pairs = found.mean.iter().zip(&expected.mean);
-            for (a, b) in pairs.chain(found.covariance.iter().zip(&expected.covariance)) {
-                assert!((a - b).abs() < 1e-12 * b.abs().max(1e-3), "{n}: {a}, {b}");
-            }
-        }
-    }
-
-    #[test]
-    fn each_image_is_taken_once_and_by_every_process_its_part() {
-        for (n, size) in [(47, 2), (5000, 16), (50_000, 8)] {
-            let counts = threads::run(size, |group| {
-                let count = AtomicUsize::new(0);
-                let part = |range: Range<usize>| {
-                    assert!(range.start.is_multiple_of(TOGETHER) && range.len() <= BLOCK);
-                    count.fetch_add(range.len(), Ordering::Relaxed);
-                    of_rows(range)
-                };
-                moments(&*group, (n, 2), part, || false).unwrap();
-                count.into_inner()
-            });
-            assert_eq!(counts.iter().sum::<usize>(), n);
-            let (least, most) = (counts.iter().min().unwrap(), counts.iter().max().unwrap());
-            assert!(most - least <= part_of(n), "{counts:?}");
         }
     }
 
@@ -128,12 +111,13 @@ mod tests {
     fn all_stop_after_the_round_in_which_one_is_asked_to() {
         let rounds = threads::run(3, |group| {
             let rounds = AtomicUsize::new(0);
-            let part = |range| {
+            let features = |range| {
                 rounds.fetch_add(1, Ordering::Relaxed);
-                of_rows(range)
+                Ok(of_images(range))
             };
             let stop = || group.rank().index == 1 && rounds.load(Ordering::Relaxed) == 2;
-            assert!(moments(&*group, (1000, 2), part, stop).unwrap().is_none());
+            let whole: Result<bool> = rows(&*group, (1000, 2), features, |_| Ok(()), stop);
+            assert!(!whole.unwrap());
             rounds.into_inner()
         });
         assert_eq!(rounds, [2, 2, 2]);

@@ -23,14 +23,12 @@
 //! on others it says which ones, and compares with nothing but itself.
 
 use core::fmt;
-use core::ops::Range;
 use core::str::FromStr;
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 
 use crate::checkpoint;
-use crate::data::{ImageSet, Images};
 use crate::error::{Error, Result};
 
 pub mod bootstrap;
@@ -136,63 +134,42 @@ impl FromStr for Features {
     }
 }
 
-/// Statistics in the making: images come in batches of any size and are kept as sums only, which do
+/// Statistics in the making: features come in batches of any size and are kept as sums only, which do
 /// not depend on how they were cut into batches.
-pub struct FeatureAccumulator<'a> {
-    net: &'a dyn FeatureNet,
+pub struct FeatureAccumulator {
     moments: FeatureMoments,
     /// Features that do not fill a block yet.
     rows: Vec<f32>,
 }
 
-impl<'a> FeatureAccumulator<'a> {
-    /// No images yet.
-    pub fn new(net: &'a dyn FeatureNet) -> Self {
-        Self { net, moments: FeatureMoments::new(net.dim()), rows: Vec::new() }
+impl FeatureAccumulator {
+    /// No images yet, of `d` features each.
+    pub fn new(d: usize) -> Self {
+        Self { moments: FeatureMoments::new(d), rows: Vec::new() }
     }
 
-    /// Takes in further images.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`FeatureNet::rows`]; [`Error::Tensor`] for features that are not finite.
-    pub fn add(&mut self, images: &Images) -> Result<()> {
-        self.add_rows(&self.net.rows(images)?)
-    }
-
-    /// Takes in the features of further images, `[n, dim]`.
+    /// Takes in the features of further images, `[n, d]`.
     ///
     /// # Errors
     ///
     /// [`Error::Tensor`] for features that are not finite.
-    pub fn add_rows(&mut self, rows: &[f32]) -> Result<()> {
+    pub fn add(&mut self, rows: &[f32]) -> Result<()> {
         self.rows.extend(rows);
-        let full = self.rows.len() / (BLOCK * self.net.dim()) * BLOCK * self.net.dim();
+        let block = (BLOCK * self.moments.dim()).max(1);
+        let full = self.rows.len() / block * block;
         self.moments.add(&self.rows[..full])?;
         self.rows.drain(..full);
         Ok(())
     }
 
-    /// Takes in images of a set by number, as many at a time as make little of the memory.
+    /// The statistics of all images.
     ///
     /// # Errors
     ///
-    /// As [`add`](Self::add); that of an image that cannot be read.
-    pub fn add_set(&mut self, set: &dyn ImageSet, range: Range<usize>) -> Result<()> {
-        for first in range.clone().step_by(BLOCK) {
-            self.add(&Images::read(set, first..(first + BLOCK).min(range.end))?)?;
-        }
-        Ok(())
-    }
-
-    /// The sums over all images, which may be merged with those of others, or become [`Statistics`].
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Tensor`] for features that are not finite.
-    pub fn finish(mut self) -> Result<FeatureMoments> {
+    /// [`Error::Tensor`] for features that are not finite; those of fewer than two images.
+    pub fn finish(mut self) -> Result<Statistics> {
         self.moments.add(&self.rows)?;
-        Ok(self.moments)
+        self.moments.try_into()
     }
 }
 
@@ -236,6 +213,7 @@ mod tests {
     use candle_core::Device;
 
     use super::*;
+    use crate::data::Images;
 
     #[test]
     fn identical_sets_are_at_distance_0_and_shifted_ones_at_the_square() {
@@ -289,17 +267,18 @@ mod tests {
         let pixels: Vec<u8> = (0..4 * n).map(|i| (i * i % 251) as u8).collect();
         let images = Images::new([1, 2, 2], pixels, vec![0; n]).unwrap();
         let gathered = |batch: usize| {
-            let mut gathering = FeatureAccumulator::new(&Sums);
+            let mut gathering = FeatureAccumulator::new(4);
             for first in (0..n).step_by(batch) {
-                gathering.add_set(&images, first..(first + batch).min(n)).unwrap();
+                let images = Images::read(&images, first..(first + batch).min(n)).unwrap();
+                gathering.add(&Sums.rows(&images).unwrap()).unwrap();
             }
-            Statistics::try_from(gathering.finish().unwrap()).unwrap()
+            gathering.finish().unwrap()
         };
         let whole = Statistics::of_rows(&Sums.rows(&images).unwrap(), 4).unwrap();
         for batch in [1, 100, BLOCK, n] {
             assert_eq!(gathered(batch), whole);
         }
-        assert!(Statistics::try_from(FeatureAccumulator::new(&Sums).finish().unwrap()).is_err());
+        assert!(FeatureAccumulator::new(4).finish().is_err());
     }
 
     #[test]

@@ -14,7 +14,6 @@
 
 use crate::error::{Error, Result};
 use crate::ops::gemm::{Mat, gemm};
-use crate::process_group::ProcessGroup;
 
 /// Rows that are centred and multiplied together: enough to keep the matrix product busy, and 4 MiB
 /// of `f64` at 2048 features.
@@ -91,24 +90,6 @@ impl FeatureMoments {
         }
         self.join(other);
         Ok(())
-    }
-
-    /// Replaces these moments by those of the process of number `from`, bit for bit.
-    ///
-    /// # Errors
-    ///
-    /// A process of the group that cannot be reached.
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "a count, which was sent as it is"
-    )]
-    pub(super) fn broadcast(&mut self, group: &dyn ProcessGroup, from: usize) -> Result<()> {
-        let mut n = [count(self.n)];
-        group.broadcast(from, &mut n)?;
-        self.n = n[0] as u64;
-        group.broadcast(from, &mut self.mean)?;
-        group.broadcast(from, &mut self.scatter)
     }
 
     /// Mean of the rows, `[d]`; zero before the first.

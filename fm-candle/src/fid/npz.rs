@@ -7,7 +7,8 @@
 //! | statistics | `mu` f8 `[d]`, `sigma` f8 `[d, d]`, or of any other numbers; ours also `n` i8 `[]`, the number of images, and `about` u1 `[any]`, [`Provenance`] as JSON |
 //! | images | `arr_0` u1 `[n, h, w, c]` |
 
-use std::io::Cursor;
+use std::borrow::Cow;
+use std::io::{self, Cursor};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -194,8 +195,37 @@ pub fn read(path: &Path) -> Result<Content> {
 ///
 /// [`Error::Tensor`] when `pixels` does not have that shape; those of [`atomic::write_with`].
 pub fn write_images(path: &Path, pixels: &[u8], shape: [usize; 4]) -> Result<()> {
-    let array = Array { shape: shape.to_vec(), values: NpyValues::U8(pixels.to_vec()) };
-    write(path, &[("arr_0", array)])
+    write_image_chunks(path, shape, [Ok(pixels)])
+}
+
+/// Writes pixels as [`write_images`] does, which come in chunks.
+///
+/// # Errors
+///
+/// [`Error::Tensor`] when the chunks together do not have that shape; those of [`atomic::write_with`],
+/// and those of the chunks.
+pub fn write_image_chunks<'a, B: Into<Cow<'a, [u8]>>>(
+    path: &Path,
+    shape: [usize; 4],
+    chunks: impl IntoIterator<Item = Result<B>>,
+) -> Result<()> {
+    let wanted = elements(&shape).unwrap_or(u64::MAX);
+    atomic::write_through(path, |out| {
+        let io = |error| Error::io(path, error);
+        let (mut zip, mut found) = (ZipOutput::new(out), 0);
+        let header = Cow::from(header("|u1", &shape));
+        let pixels = chunks.into_iter().map(|chunk| {
+            let chunk: Cow<'_, [u8]> = chunk.map_err(io::Error::other)?.into();
+            found += chunk.len() as u64;
+            Ok(chunk)
+        });
+        let parts = core::iter::once(Ok(header)).chain(pixels);
+        zip.record_from("arr_0.npy", stored(wanted), parts).map_err(io)?;
+        if found != wanted {
+            return Err(Error::tensor("arr_0", format!("{found} values do not fill {shape:?}")));
+        }
+        zip.finish().map_err(io)
+    })
 }
 
 /// Writes named arrays, uncompressed as `numpy.savez` does, whole or not at all.
@@ -217,16 +247,18 @@ pub fn write(path: &Path, arrays: &[(&str, Array)]) -> Result<()> {
         let mut zip = ZipOutput::new(out);
         for (name, array) in arrays {
             let bytes = array.values.bytes();
-            // Room for the header beside the elements.
-            let large = bytes.len() as u64 + MAX_HEADER > u64::from(u32::MAX);
-            let options = SimpleFileOptions::default()
-                .compression_method(CompressionMethod::Stored)
-                .large_file(large);
             let header = header(array.values.descr(), &array.shape);
-            zip.record(&format!("{name}.npy"), options, &[&header, &bytes])?;
+            zip.record(&format!("{name}.npy"), stored(bytes.len() as u64), &[&header, &bytes])?;
         }
         zip.finish()
     })
+}
+
+/// A record that is not compressed, with so many bytes of elements behind its header.
+fn stored(bytes: u64) -> SimpleFileOptions {
+    SimpleFileOptions::default()
+        .compression_method(CompressionMethod::Stored)
+        .large_file(bytes.saturating_add(MAX_HEADER) > u64::from(u32::MAX))
 }
 
 /// An array of this dtype and shape, from its bytes.

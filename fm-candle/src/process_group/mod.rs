@@ -1,9 +1,10 @@
-//! Training one net in several processes, each on its own images.
+//! Processes that work together, each on its own images.
 
 #[cfg(feature = "mpi")]
 mod mpi;
 #[cfg(feature = "nccl")]
 mod nccl;
+mod parts;
 #[cfg(test)]
 pub(crate) mod threads;
 
@@ -19,11 +20,12 @@ use crate::error::Result;
 pub use mpi::Mpi;
 #[cfg(feature = "nccl")]
 pub use nccl::Nccl;
+pub use parts::Parts;
 
 /// Elements of a message: gradients are averaged many at a time, as each message costs a wait.
 const BUCKET: usize = 1 << 21;
 
-/// One process among those that train together.
+/// One process among those that work together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rank {
     /// Its number, below `size`.
@@ -33,7 +35,7 @@ pub struct Rank {
 }
 
 impl Default for Rank {
-    /// A process that trains alone.
+    /// A process that works alone.
     fn default() -> Self {
         Self { index: 0, size: 1 }
     }
@@ -46,7 +48,7 @@ impl Rank {
     }
 }
 
-/// The processes that train together, as one of them sees them. Each of them must make the same calls
+/// The processes that work together, as one of them sees them. Each of them must make the same calls
 /// in the same order.
 pub trait ProcessGroup: Send + Sync {
     /// This process.
@@ -111,7 +113,7 @@ pub trait ProcessGroup: Send + Sync {
     }
 }
 
-/// A process that trains alone.
+/// A process that works alone.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SingleProcess;
 

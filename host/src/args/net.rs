@@ -8,6 +8,7 @@ use fm_candle::DType;
 use fm_candle::checkpoint::{FileWeights, Source, identify, order};
 use fm_candle::data::Dataset;
 use fm_candle::device::{self, Device};
+use fm_candle::fingerprint;
 use fm_candle::model::{StateDict, UNet, UNetConfig, config};
 use fm_candle::ops::ConvArithmetic;
 
@@ -88,6 +89,14 @@ impl NetArgs {
     /// The file's name without its folder and extension, for people.
     pub(crate) fn name(&self) -> String {
         self.path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
+    /// A name of the weights: that of the file's contents, and which of its nets is taken.
+    pub(crate) fn fingerprint(&self) -> Result<String> {
+        let WeightsArgs { raw_weights, checkpoint_key, .. } = &self.weights;
+        let raw = if *raw_weights { ", raw weights" } else { "" };
+        let key = checkpoint_key.as_ref().map(|key| format!(", {key}")).unwrap_or_default();
+        Ok(format!("{}{raw}{key}", fingerprint::of_file(&self.path)?))
     }
 
     /// The file, and the configuration of its net.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use fm_candle::fid::Features;
+use fm_candle::process_group::SingleProcess;
 use fm_candle::sample::{BatchSampler, batch_size};
 use fm_candle::solver::{Method, SolverOptions, uniform_grid};
 use quant_core::bits::Bits;
@@ -83,7 +84,7 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
         device,
         dtype: NetPrecision::F32,
     };
-    let (summary, rows) = study.run(progress)?;
+    let Some((summary, rows)) = study.run(progress, &SingleProcess)? else { return Ok(()) };
     write!(out, "{}", tables::text(&summary, &rows))?;
     let report = args.output.join("report.html");
     let report = report.canonicalize().unwrap_or(report);

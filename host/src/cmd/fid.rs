@@ -9,34 +9,49 @@ use fm_candle::fid::inception_score::{inception_score, order};
 use fm_candle::fid::kid::{MeanStd, Subsets, kid};
 use fm_candle::fid::prdc::prdc;
 use fm_candle::fid::{self, Features, npz};
+use fm_candle::process_group::ProcessGroup;
 use serde_json::{Map, Value, json};
 
 pub(crate) use self::args::Args;
 use self::image_set_stats::{FeatureExtractor, ImageSetStats, KeptValues, Origin};
 use crate::args::common::Common;
+use crate::processes;
 
 mod args;
-mod drawing;
 mod image_set_stats;
 mod image_source;
 
 pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<()> {
+    processes::together(|group| run_as(args, common, &**group, out))
+}
+
+/// The run of one process among those that share the images out; the first alone writes.
+fn run_as(
+    args: &Args,
+    common: &Common,
+    group: &dyn ProcessGroup,
+    out: &mut dyn Write,
+) -> Result<()> {
     if let Some(path) = &args.save_stats {
         atomic::check_target(path)?;
     }
-    let judge = FeatureExtractor::new(args, common)?;
+    let (is_first, progress) = (group.rank().index == 0, common.progress_of(group.rank()));
+    let judge = FeatureExtractor::new(args, common, group)?;
     let both = args.kid.then_some("--kid").or(args.prdc.then_some("--prdc"));
     let rows = both.or(args.bootstrap.is_some().then_some("--bootstrap"));
     let a = judge.side(&args.a, KeptValues { rows, logits: args.is }).context("A")?;
-    if let Some(path) = &args.save_stats {
+    if let Some(path) = args.save_stats.as_ref().filter(|_| is_first) {
         npz::write_statistics_about(path, &a.statistics, &a.about)?;
-        common.progress().line(&format!("wrote `{}`", path.display()));
+        progress.line(&format!("wrote `{}`", path.display()));
     }
     let b = args.b.as_ref().map(|name| {
         let side = judge.side(name, KeptValues { rows: both, logits: false }).context("B")?;
         Ok::<_, anyhow::Error>((name.as_str(), side))
     });
     let b = b.transpose()?;
+    if !is_first {
+        return Ok(());
+    }
     let mut report = FidReport::new(args, &a, b.as_ref());
     if b.is_some() || args.save_stats.is_some() {
         report.warnings.extend(a.warning("A"));
@@ -50,12 +65,12 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
         report.score(args, common.seed, &a)?;
     }
     for warning in &report.warnings {
-        common.progress().line(&format!("warning: {warning}"));
+        progress.line(&format!("warning: {warning}"));
     }
     if let Some((name, ImageSetStats { origin: origin @ (Origin::BuiltIn | Origin::Cached), .. })) =
         &b
     {
-        common.progress().line(&format!("B: the statistics of {name} are {}", origin.name()));
+        progress.line(&format!("B: the statistics of {name} are {}", origin.name()));
     }
     if args.json {
         writeln!(out, "{}", report.json())?;

@@ -6,18 +6,23 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use clap::builder::{PathBufValueParser, TypedValueParser};
-use fm_candle::device::Device;
-use fm_candle::model::UNetConfig;
+use fm_candle::model::{UNetConfig, config};
 use fm_candle::ops::is_finite;
-use fm_candle::sample::{BatchSampler, batch_size, start_noise};
-use fm_candle::{Tensor, checkpoint};
+use fm_candle::process_group::{Parts, ProcessGroup};
+use fm_candle::sample::{BatchSampler, batch_size};
+use fm_candle::{Tensor, checkpoint, fingerprint};
+use serde_json::{Map, Value, json};
 
 use crate::args::common::Common;
 use crate::args::label::{self, Label};
-use crate::args::net::{NetArgs, image_shape};
+use crate::args::net::NetArgs;
 use crate::args::numbers::{at_least_1, finite};
 use crate::args::ode::{OdeArgs, STEP};
+use crate::drawing::{Drawing, StartNoise};
 use crate::output::samples::OutputFile;
+use crate::processes;
+use crate::progress::Reporter;
+use crate::sample_parts::SampleParts;
 
 /// Draw images from a net, packed or not
 #[derive(clap::Args)]
@@ -73,9 +78,15 @@ pub(crate) fn run(args: &Args, common: &Common) -> Result<()> {
                       states, .png or a folder for pictures of them\n";
         clap::Error::raw(kind, reason).exit();
     }
+    processes::together(|group| run_as(args, common, &**group))
+}
+
+/// The run of one process among those that draw together.
+fn run_as(args: &Args, common: &Common, group: &dyn ProcessGroup) -> Result<()> {
     args.output.check()?;
     let (grid, options) = args.ode.steps(STEP)?;
-    let device = common.device()?;
+    let device = common.device_for(processes::local())?;
+    let progress = common.progress_of(group.rank());
     let sampler = BatchSampler {
         method: args.ode.solver.ode_method,
         grid,
@@ -83,30 +94,103 @@ pub(crate) fn run(args: &Args, common: &Common) -> Result<()> {
         cfg_scale: args.cfg_scale,
         batch_size: args.batch_size.unwrap_or_else(|| batch_size(&device)),
     };
-    let net = args.net.build(&device, common.progress())?;
-    let (x0, labels) = if let Some(path) = &args.x0 {
-        given_noise(path, args, common.seed, net.config(), &device)?
+    let net = args.net.build(&device, progress)?;
+    let (noise, labels, n) = if let Some(path) = &args.x0 {
+        let (x0, labels) = given_noise(path, args, common.seed, net.config())?;
+        let n = x0.dim(0)?;
+        (StartNoise::Given(x0), labels, n)
     } else {
         let n = args.n.unwrap_or(64);
-        let x0 = start_noise(common.seed, 0, n, image_shape(net.config())?, &device)?;
-        (x0, label::labels(args.label, n, common.seed, net.config())?)
+        let labels = label::labels(args.label, n, common.seed, net.config())?;
+        (StartNoise::Seed(common.seed), labels, n)
     };
-    let bar = common.progress().bar("sampling", x0.dim(0)? as u64, "img");
+    let drawing = Drawing { net, sampler, noise, labels, device };
     let start = Instant::now();
-    let samples =
-        sampler.run(&net, &x0, labels.as_deref(), args.trajectory, |n| bar.inc(n as u64))?;
-    let rate = x0.dim(0)? as f64 / start.elapsed().as_secs_f64();
-    bar.finish_and_clear();
-    args.output.write(&samples, labels.as_deref(), &sampler.grid)?;
-    if let Some(warning) = &samples.warning {
-        common.progress().line(&format!("warning: {warning}"));
-    }
-    let (n, nfe) = (x0.dim(0)?, samples.nfe);
+    let (drawn, nfe) = if group.rank().size == 1 && (args.trajectory || n <= Parts::LARGEST) {
+        (n, args.draw_at_once(&drawing, n, progress)?)
+    } else if args.trajectory {
+        bail!("--trajectory: is drawn by one process");
+    } else {
+        args.draw_in_parts(&drawing, n, common, group)?
+    };
+    let rate = drawn as f64 / start.elapsed().as_secs_f64();
     let memory = peak_memory().map(|mb| format!(", {mb} MB of memory at most")).unwrap_or_default();
-    let text =
-        format!("{n} images, {nfe} evaluations each, {rate:.3} img/s{memory}: {}", args.output);
-    common.progress().line(&text);
+    progress.line(&format!(
+        "{n} images, {nfe} evaluations each, {rate:.3} img/s{memory}: {}",
+        args.output
+    ));
     Ok(())
+}
+
+impl Args {
+    /// Draws all images and writes them; the evaluations of each.
+    fn draw_at_once(&self, drawing: &Drawing, n: usize, progress: Reporter) -> Result<usize> {
+        let bar = progress.bar("sampling", n as u64, "img");
+        let samples = drawing.samples(0..n, self.trajectory, |n| bar.inc(n as u64))?;
+        bar.finish_and_clear();
+        self.output.write(&samples, drawing.labels.as_deref(), &drawing.sampler.grid)?;
+        if let Some(warning) = &samples.warning {
+            progress.line(&format!("warning: {warning}"));
+        }
+        Ok(samples.nfe)
+    }
+
+    /// Draws the images in parts, each to disk, then writes them; the number of those that were not
+    /// there yet, and the evaluations of each.
+    fn draw_in_parts(
+        &self,
+        drawing: &Drawing,
+        n: usize,
+        common: &Common,
+        group: &dyn ProcessGroup,
+    ) -> Result<(usize, usize)> {
+        let progress = common.progress_of(group.rank());
+        let settings = self.settings(drawing, n, common.seed)?;
+        let together = (n, drawing.sampler.batch_size);
+        let parts = SampleParts::open(self.output.path(), &settings, together, group)?;
+        let missing = parts.missing();
+        if missing < n {
+            progress.line(&format!("{} of {n} images were drawn before", n - missing));
+        }
+        let bar = progress.bar("sampling", n as u64, "img");
+        bar.set_position((n - missing) as u64);
+        bar.reset_eta();
+        let size = group.rank().size;
+        parts.draw(|range| {
+            let samples = drawing.samples(range, false, |n| bar.inc((n * size) as u64))?;
+            if let Some(warning) = &samples.warning {
+                bar.suspend(|| common.progress().line(&format!("warning: {warning}")));
+            }
+            Ok(samples)
+        })?;
+        bar.finish_and_clear();
+        let nfe = self.output.write_parts(&parts, drawing.labels.as_deref())?;
+        if parts.is_first() {
+            parts.remove()?;
+        }
+        Ok((missing, nfe))
+    }
+
+    /// All that the images depend on.
+    fn settings(&self, drawing: &Drawing, n: usize, seed: u64) -> Result<Map<String, Value>> {
+        let x0 = self.x0.as_deref().map(fingerprint::of_file).transpose()?;
+        let settings = json!({
+            "fmq": env!("CARGO_PKG_VERSION"),
+            "net": serde_json::from_str::<Value>(&config::to_json(drawing.net.config()))?,
+            "weights": self.net.fingerprint()?,
+            "dtype": self.net.dtype.name(),
+            "device": if drawing.device.is_cpu() { "cpu" } else { "cuda" },
+            "n": n,
+            "seed": seed,
+            "noise": x0,
+            "label": self.label.map(|label| label.to_string()),
+            "sampler": format!("{:?}", drawing.sampler),
+        });
+        match settings {
+            Value::Object(settings) => Ok(settings),
+            _ => Ok(Map::new()),
+        }
+    }
 }
 
 /// The most memory that the process has held, in MB; what is mapped of files counts.
@@ -124,7 +208,6 @@ fn given_noise(
     args: &Args,
     seed: u64,
     config: &UNetConfig,
-    device: &Device,
 ) -> Result<(Tensor, Option<Vec<u32>>)> {
     let file = checkpoint::load(path, true)?;
     let named = || format!("`{}`", path.display());
@@ -149,5 +232,5 @@ fn given_noise(
         }
         (None, label) => label::labels(label, n, seed, config)?,
     };
-    Ok((x0.narrow(0, 0, n)?.to_device(device)?, labels))
+    Ok((x0.narrow(0, 0, n)?, labels))
 }

@@ -8,6 +8,7 @@ use fm_candle::data::{Dataset, ImageSet, Images, Split};
 use fm_candle::fid::{Features, lenet};
 use fm_candle::fingerprint;
 use fm_candle::model::UNetConfig;
+use fm_candle::process_group::ProcessGroup;
 use fm_candle::sample::{BatchSampler, batch_size};
 use quant_core::rate::Rate;
 
@@ -22,6 +23,8 @@ use crate::embedded;
 use crate::features::NamedFeatureNet;
 use crate::images;
 use crate::output::folder;
+use crate::processes;
+use crate::progress::Reporter;
 use crate::report::{distinct, tables};
 use crate::study::{Reference, Study};
 
@@ -86,16 +89,27 @@ pub(crate) struct Args {
 const REAL: usize = 10_000;
 
 pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<()> {
+    processes::together(|group| run_as(args, common, &**group, out))
+}
+
+/// The run of one process among those that share the rows out; the first prints.
+fn run_as(
+    args: &Args,
+    common: &Common,
+    group: &dyn ProcessGroup,
+    out: &mut dyn Write,
+) -> Result<()> {
+    let progress = common.progress_of(group.rank());
     folder::check_place(&args.output)?;
     let (grid, options) = args.ode.steps(COARSE_STEP)?;
     let dir = args.data_path.as_deref();
-    let (source, config) = args.net.open(common.progress())?;
-    let device = common.device()?;
+    let (source, config) = args.net.open(progress)?;
+    let device = common.device_for(processes::local())?;
     let features = NamedFeatureNet::open(&args.features, dir, &device)?;
     let (real, summary) = images::test_half(args.data, dir, REAL)?;
     check(args, &config, &real)?;
     let mut found = vec![summary];
-    let reference = reference(args, &features, common, &mut found)?;
+    let reference = reference(args, &features, progress, group, &mut found)?;
     let study = Study {
         model: args.net.name(),
         tensors: source.parameters(&config)?,
@@ -129,13 +143,13 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
         device,
         dtype: args.net.dtype,
     };
-    let (summary, rows) = study.run(common.progress())?;
+    let Some((summary, rows)) = study.run(progress, group)? else { return Ok(()) };
     if args.json {
         writeln!(out, "{}", serde_json::json!({ "summary": summary, "rows": rows }))?;
     } else {
         write!(out, "{}", tables::text(&summary, &rows))?;
     }
-    common.progress().line(&format!("report: `{}`", args.output.join("report.html").display()));
+    progress.line(&format!("report: `{}`", args.output.join("report.html").display()));
     Ok(())
 }
 
@@ -164,7 +178,8 @@ fn check(args: &Args, config: &UNetConfig, real: &Images) -> Result<()> {
 fn reference(
     args: &Args,
     features: &NamedFeatureNet,
-    common: &Common,
+    progress: Reporter,
+    group: &dyn ProcessGroup,
     found: &mut Vec<String>,
 ) -> Result<Reference> {
     let built_in = args.features.are_built_in() && args.data == Dataset::Mnist;
@@ -183,10 +198,10 @@ fn reference(
     };
     let name = format!("{}:{}", args.data, Split::Train);
     found.push(images::summary(&*set, &name));
-    let bar = common.progress().bar("training half", set.len() as u64, "img");
+    let bar = progress.bar("training half", set.len() as u64, "img");
     let read = |range| Ok(vec![Images::read(&*set, range)?]);
     Ok(Reference {
-        statistics: features.statistics(set.len(), read, &bar, |_| Ok(()))?,
+        statistics: features.statistics(group, set.len(), read, &bar, |_| Ok(()))?,
         name: format!("the {} images of {} train in `{}`", set.len(), args.data, dir.display()),
         images: fingerprint::of_images(&*set, set.len(), |_| {})?,
     })

@@ -70,22 +70,38 @@ pub(crate) fn write(
     dir: &Path,
     files: impl Iterator<Item = Result<(PathBuf, Vec<u8>)>>,
 ) -> Result<()> {
+    let written = add(dir, files)?;
+    remove_others(dir, &written)
+}
+
+/// Writes `files` into the folder `dir`, made where it is not there; their names.
+pub(crate) fn add(
+    dir: &Path,
+    files: impl Iterator<Item = Result<(PathBuf, Vec<u8>)>>,
+) -> Result<BTreeSet<PathBuf>> {
     let make = |dir: &Path| {
         fs::create_dir_all(dir).with_context(|| format!("creating `{}`", dir.display()))
     };
     make(dir)?;
-    let mut old: BTreeSet<PathBuf> = scan(dir)?.ours.into_iter().collect();
+    let mut written = BTreeSet::new();
     for file in files {
         let (name, bytes) = file?;
-        let path = dir.join(name);
+        let path = dir.join(&name);
         if let Some(parent) = path.parent().filter(|parent| parent != &dir) {
             make(parent)?;
         }
         atomic::write(&path, &bytes)?;
-        old.remove(&path);
+        written.insert(name);
     }
-    for path in old {
-        fs::remove_file(&path).with_context(|| format!("removing `{}`", path.display()))?;
+    Ok(written)
+}
+
+/// Removes what earlier runs left in the folder `dir` beside the files of these names.
+pub(crate) fn remove_others(dir: &Path, names: &BTreeSet<PathBuf>) -> Result<()> {
+    for path in scan(dir)?.ours {
+        if !path.strip_prefix(dir).is_ok_and(|name| names.contains(name)) {
+            fs::remove_file(&path).with_context(|| format!("removing `{}`", path.display()))?;
+        }
     }
     // Fails where frames are left in it, and then it shall stay.
     let _ = fs::remove_dir(dir.join(FRAMES));

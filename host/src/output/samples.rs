@@ -2,7 +2,7 @@
 //! name.
 
 use core::fmt;
-use std::path::{PathBuf, is_separator};
+use std::path::{Path, PathBuf, is_separator};
 
 use anyhow::{Context, Result};
 use fm_candle::fid::npz;
@@ -12,6 +12,7 @@ use fm_candle::{Tensor, atomic, checkpoint};
 use super::{extension, folder};
 use crate::report::grid;
 use crate::report::picture::{self, Picture};
+use crate::sample_parts::SampleParts;
 
 /// Most frames that show a trajectory.
 const FRAMES: usize = 50;
@@ -55,6 +56,10 @@ impl OutputFile {
         Ok(Self { path, kind })
     }
 
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     pub(crate) fn is_npz(&self) -> bool {
         self.kind == SampleFormat::Npz
     }
@@ -92,12 +97,7 @@ impl OutputFile {
                 }
             }
             SampleFormat::Folder => {
-                let pixels = to_pixels(images)?;
-                let one = |(i, image)| {
-                    let png = grid::draw(image, [1, h, w, c], 1, 1)?.rgb().png()?;
-                    Ok((folder::image(i), png))
-                };
-                let images = pixels.chunks_exact((h * w * c).max(1)).enumerate().map(one);
+                let images = pictures(images, 0)?;
                 let steps = frames.iter().flat_map(|frames| {
                     let frame = move |i| Ok((folder::frame(i), frames.draw(i)?.png()?));
                     (0..frames.count()).map(frame)
@@ -109,6 +109,63 @@ impl OutputFile {
         }
         Ok(())
     }
+
+    /// Writes samples that are on disk in parts, and their labels; the evaluations of the velocity per
+    /// image, of all that this process has read. All processes make this call together: each writes its
+    /// share of a folder's pictures, the first all else.
+    pub(crate) fn write_parts(
+        &self,
+        parts: &SampleParts<'_>,
+        labels: Option<&[u32]>,
+    ) -> Result<usize> {
+        let (path, n, mut nfe) = (&self.path, parts.n(), 0);
+        match self.kind {
+            SampleFormat::Folder => {
+                for part in parts.shared() {
+                    let (range, samples) = part?;
+                    nfe = nfe.max(samples.nfe);
+                    folder::add(path, pictures(&samples.images, range.start)?)?;
+                }
+                parts.wait()?;
+                if parts.is_first() {
+                    folder::remove_others(path, &(0..n).map(folder::image).collect())?;
+                }
+            }
+            _ if !parts.is_first() => {}
+            SampleFormat::Npz => {
+                let [c, h, w] = parts.shape()?;
+                let chunks = parts.all().map(|samples| {
+                    let samples = samples?;
+                    nfe = nfe.max(samples.nfe);
+                    to_pixels(&samples.images)
+                });
+                npz::write_image_chunks(path, [n, h, w, c], chunks)?;
+            }
+            SampleFormat::Grid | SampleFormat::Safetensors => {
+                let all = parts.all().collect::<fm_candle::Result<Vec<_>>>()?;
+                nfe = all.iter().map(|samples| samples.nfe).max().unwrap_or(0);
+                let images: Vec<&Tensor> = all.iter().map(|samples| &samples.images).collect();
+                let images = Tensor::cat(&images, 0)?;
+                let samples = Samples { images, trajectory: None, nfe, warning: None };
+                self.write(&samples, labels, &[])?;
+            }
+        }
+        Ok(nfe)
+    }
+}
+
+/// The pictures of images, whose numbers begin at `first`, with their names.
+fn pictures(
+    images: &Tensor,
+    first: usize,
+) -> Result<impl Iterator<Item = Result<(PathBuf, Vec<u8>)>>> {
+    let (_, c, h, w) = images.dims4()?;
+    let pixels = to_pixels(images)?;
+    let size = (h * w * c).max(1);
+    Ok((0..pixels.len() / size).map(move |i| {
+        let image = &pixels[i * size..(i + 1) * size];
+        Ok((folder::image(first + i), grid::draw(image, [1, h, w, c], 1, 1)?.rgb().png()?))
+    }))
 }
 
 impl fmt::Display for OutputFile {

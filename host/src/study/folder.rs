@@ -12,11 +12,17 @@ use quant_core::rate::Rate;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{SHOWN, Study, channel_levels, classes_in_turn, settings};
+use super::{SHOWN, Study, channel_levels, classes_in_turn};
 use crate::args::method::{QuantizeMethod, Refinement};
 use crate::args::net::NetArgs;
 use crate::progress::Reporter;
 use crate::report::{Row, Summary, grid, html, plots, tables};
+use crate::sample_parts;
+use crate::settings::difference;
+
+/// Folder in the folder of a study for what its processes have done so far: `SCHEME_BITS.json` for a row,
+/// and parts of samples. A study that is done has none.
+pub(super) const ROWS: &str = "rows";
 
 /// The contents of `results.json`.
 #[derive(Serialize, Deserialize)]
@@ -28,9 +34,87 @@ struct Results {
     rows: Vec<Row>,
 }
 
+/// A row that is not in `results.json` yet.
+#[derive(Serialize, Deserialize)]
+struct RowResult {
+    settings: Map<String, Value>,
+    row: Row,
+}
+
 impl Study {
-    /// Rows of an earlier run of the same study in the same folder.
+    /// Rows of the same study that are in the folder.
     pub(super) fn known(&self, settings: &Map<String, Value>) -> Result<Vec<Row>> {
+        let mut rows = self.results(settings)?;
+        let is_new = |rows: &[Row], new: &Row| {
+            !rows.iter().any(|r| (&r.scheme, r.bits) == (&new.scheme, new.bits))
+        };
+        for row in self.single_rows(settings)? {
+            if is_new(&rows, &row) {
+                rows.push(row);
+            }
+        }
+        rows.retain(|row| self.has_files(row));
+        Ok(rows)
+    }
+
+    /// Rows that stand in files of their own, in the order of their names.
+    fn single_rows(&self, settings: &Map<String, Value>) -> Result<Vec<Row>> {
+        let dir = self.dir.join(ROWS);
+        if !dir.is_dir() {
+            return Ok(Vec::new());
+        }
+        let reading = |path: &Path| format!("reading `{}`", path.display());
+        let entries = fs::read_dir(&dir).with_context(|| reading(&dir))?;
+        let mut paths = entries
+            .map(|entry| Ok(entry?.path()))
+            .filter(|path| {
+                path.as_ref().map_or(true, |p| p.extension().is_some_and(|e| e == "json"))
+            })
+            .collect::<Result<Vec<_>>>()?;
+        paths.sort();
+        let mut rows = Vec::new();
+        for path in paths {
+            let json = fs::read(&path).with_context(|| reading(&path))?;
+            // What is of another study or version is drawn again, and written over.
+            if let Ok(found) = serde_json::from_slice::<RowResult>(&json)
+                && difference(&found.settings, settings).is_none()
+                && self.tuned_otherwise(core::slice::from_ref(&found.row)).is_none()
+            {
+                rows.push(found.row);
+            }
+        }
+        Ok(rows)
+    }
+
+    /// Writes a row into a file of its own.
+    pub(super) fn save_row(&self, settings: &Map<String, Value>, row: &Row) -> Result<()> {
+        let path = self.dir.join(ROWS).join(format!("{}_{}.json", row.scheme, row.bits));
+        let result = RowResult { settings: settings.clone(), row: row.clone() };
+        atomic::write(&path, &serde_json::to_vec(&result)?)?;
+        for set in 0..self.seeds {
+            let parts =
+                sample_parts::folder_of(&self.parts(&format!("{}_{}", row.scheme, row.bits), set));
+            if parts.exists() {
+                fs::remove_dir_all(&parts)
+                    .with_context(|| format!("removing `{}`", parts.display()))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The name that the parts of a set of samples go by.
+    pub(super) fn parts(&self, name: &str, set: usize) -> PathBuf {
+        self.dir.join(ROWS).join(format!("{name}_{set}"))
+    }
+
+    /// Removes what is not needed once all rows are in `results.json`.
+    pub(super) fn remove_parts(&self) -> Result<()> {
+        let dir = self.dir.join(ROWS);
+        fs::remove_dir_all(&dir).with_context(|| format!("removing `{}`", dir.display()))
+    }
+
+    /// The rows of `results.json`.
+    fn results(&self, settings: &Map<String, Value>) -> Result<Vec<Row>> {
         let path = self.dir.join("results.json");
         let json = match fs::read(&path) {
             Ok(json) => json,
@@ -38,12 +122,9 @@ impl Study {
             Err(error) => return Err(error).context(format!("reading `{}`", path.display())),
         };
         let there = match serde_json::from_slice::<Results>(&json) {
-            Ok(results) => match settings::difference(&results.settings, settings) {
+            Ok(results) => match difference(&results.settings, settings) {
                 None => match self.tuned_otherwise(&results.rows) {
-                    None => {
-                        let rows = results.rows.into_iter();
-                        return Ok(rows.filter(|row| self.has_files(row)).collect());
-                    }
+                    None => return Ok(results.rows),
                     Some(steps) => {
                         let wanted = self.tune_steps;
                         format!("holds rows tuned in {steps} steps, not {wanted}")
@@ -117,19 +198,15 @@ impl Study {
         Ok(())
     }
 
-    /// Writes `results.json`: the rows so far, and those of earlier runs that are not among them.
+    /// Writes `results.json`.
     pub(super) fn save(
         &self,
         settings: &Map<String, Value>,
         summary: &Summary,
         rows: &[Row],
-        known: &[Row],
     ) -> Result<()> {
-        let is_new =
-            |old: &&Row| !rows.iter().any(|r| (&r.scheme, r.bits) == (&old.scheme, old.bits));
-        let rows = rows.iter().chain(known.iter().filter(is_new)).cloned().collect();
-        let results = Results { settings: settings.clone(), summary: summary.clone(), rows };
-        let json = serde_json::to_vec_pretty(&results)?;
+        let (settings, summary, rows) = (settings.clone(), summary.clone(), rows.to_vec());
+        let json = serde_json::to_vec_pretty(&Results { settings, summary, rows })?;
         Ok(atomic::write(&self.dir.join("results.json"), &json)?)
     }
 }

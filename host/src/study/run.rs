@@ -1,19 +1,23 @@
 //! From a study to its rows, one after another.
 
+use core::ops::Range;
 use std::fs;
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use fm_candle::eval::comparison::FullPrecision;
 use fm_candle::eval::estimate::Estimate;
 use fm_candle::eval::sample_sets::{PairedScores, SampleSet, frechet};
 use fm_candle::fid::{Statistics, fid};
 use fm_candle::model::UNet;
-use fm_candle::sample::{BatchSampler, start_noise, to_pixels};
-use fm_candle::{Tensor, atomic};
+use fm_candle::process_group::{Parts, ProcessGroup, Rank, SingleProcess};
+use fm_candle::sample::{BatchSampler, Samples, start_noise, to_pixels};
+use fm_candle::{Tensor, atomic, fingerprint};
 use indicatif::ProgressBar;
 use quant_core::rate::Rate;
+use serde_json::Value;
 
+use super::folder::ROWS;
 use super::{SHOWN, Study, classes_in_turn, pack, settings};
 use crate::args::label::class_cycle;
 use crate::args::method::{QuantizeMethod, Refinement};
@@ -21,21 +25,32 @@ use crate::args::net::{build, image_shape};
 use crate::images;
 use crate::progress::Reporter;
 use crate::report::{Row, SCHEMA, Summary, grid};
+use crate::sample_parts::SampleParts;
 
 /// Images in a line of the picture that compares bits.
 const LINE: usize = 10;
 
 impl Study {
-    /// Runs what is not in the folder yet and writes tables, plots, grids and the report.
-    pub(crate) fn run(&self, progress: Reporter) -> Result<(Summary, Vec<Row>)> {
+    /// Runs what is not in the folder yet and writes tables, plots, grids and the report; the results, in
+    /// the first process alone. The processes of `group` share out the images of full precision, and then
+    /// the rows.
+    pub(crate) fn run(
+        &self,
+        progress: Reporter,
+        group: &dyn ProcessGroup,
+    ) -> Result<Option<(Summary, Vec<Row>)>> {
         let tensors = self.tensors.iter().map(|(name, tensor)| (name.as_str(), tensor.dims()));
         let note = self.policy.check(&tensors.collect::<Vec<_>>())?;
         let settings = settings::of(self)?;
+        ensure!(
+            group.all_equal(&Value::from(settings.clone()).to_string())?,
+            "the processes were not started with the same arguments"
+        );
         let known = self.known(&settings)?;
         for line in self.found.iter().map(String::as_str).chain(note) {
             progress.line(line);
         }
-        for folder in ["packed", "grids"] {
+        for folder in ["packed", "grids", ROWS] {
             let path = self.dir.join(folder);
             fs::create_dir_all(&path).with_context(|| format!("creating `{}`", path.display()))?;
         }
@@ -44,40 +59,56 @@ impl Study {
             .iter()
             .flat_map(|&method| self.bits.iter().map(move |&bits| (method, bits)))
             .collect();
-        let known_row = |(method, bits): (QuantizeMethod, Rate)| {
-            let name = method.to_string();
-            known.iter().find(|row| row.scheme == name && row.bits == bits)
-        };
-        let missing = cells.iter().filter(|&&cell| known_row(cell).is_none()).count();
-        let total = (missing + 1) * self.n * self.seeds;
+        let missing: Vec<(QuantizeMethod, Rate)> =
+            cells.iter().copied().filter(|&cell| row_of(&known, cell).is_none()).collect();
+        // Nobody adds a row before all have looked.
+        group.any(false)?;
+        let Rank { index, size } = group.rank();
+        let own: Vec<(QuantizeMethod, Rate)> =
+            missing.into_iter().skip(index).step_by(size).collect();
+        let total = (own.len() + 1) * self.n * self.seeds;
         let bar = progress.bar("full precision", total as u64, "img");
 
         let noise = self.noise()?;
         let dtype = self.dtype.on(&self.device)?;
         let net = build(&self.config, self.tensors.clone(), &self.device, dtype)?;
-        let samples = self.sample_all(&net, &noise, &bar, progress)?;
-        atomic::write(&self.dir.join("grids/full.png"), &shown(&samples[0].images)?)?;
+        let weights = &settings["weights"];
+        let samples = self.sample_all(&net, ("full", weights), &noise, &bar, progress, group)?;
+        if index == 0 {
+            atomic::write(&self.dir.join("grids/full.png"), &shown(&samples[0].images)?)?;
+        }
         let inputs = self.analyses.then(|| self.comparison_inputs(&noise[0])).transpose()?;
         let analyses = inputs.map(|inputs| FullPrecision::new(inputs, &net, &self.tensors));
         let analyses = analyses.transpose().context("analyses")?;
         let full = Full { noise, samples, analyses };
         let summary = self.summary(&full)?;
-
-        let mut rows = Vec::with_capacity(cells.len());
-        for (method, bits) in cells {
+        if index == 0 {
+            self.save(&settings, &summary, &known)?;
+        }
+        for (method, bits) in own {
             bar.set_message(format!("{method}, {bits} bits"));
-            rows.push(match known_row((method, bits)) {
-                Some(row) => row.clone(),
-                None => self.row(method, bits, &full, &bar, progress)?,
-            });
-            self.save(&settings, &summary, &rows, &known)?;
+            let row = self.row(method, bits, &full, &bar, progress)?;
+            self.save_row(&settings, &row)?;
+            if index == 0 {
+                self.save(&settings, &summary, &self.known(&settings)?)?;
+            }
         }
         bar.finish_and_clear();
+        group.any(false)?;
+        if index > 0 {
+            return Ok(None);
+        }
+        let mut others = self.known(&settings)?;
+        let rows: Vec<Row> =
+            cells.iter().filter_map(|&cell| row_of(&others, cell).cloned()).collect();
+        others.retain(|row| !row.method().is_ok_and(|method| cells.contains(&(method, row.bits))));
+        self.save(&settings, &summary, &[&rows[..], &others].concat())?;
         for &method in &self.methods {
             self.compare_bits(method, &full, progress)?;
         }
         self.write_report(&summary, &rows)?;
-        Ok((summary, rows))
+        self.remove_parts()?;
+        Ok(Some((summary, rows)))
     }
 
     /// A picture with a line of samples at full precision, then one for each number of bits.
@@ -94,7 +125,7 @@ impl Study {
         let mut lines = vec![full.samples[0].images.narrow(0, 0, count)?];
         for bits in bits {
             let net = self.packed_net(method, bits)?;
-            lines.push(self.sample(&net, &noise, &ProgressBar::hidden(), progress)?);
+            lines.push(self.sample(&net, &noise, 0, &ProgressBar::hidden(), progress)?.images);
         }
         let all = Tensor::cat(&lines, 0)?;
         let (n, c, h, w) = all.dims4()?;
@@ -114,7 +145,9 @@ impl Study {
         let start = Instant::now();
         let report = self.pack(method, bits, bar)?;
         let net = self.packed_net(method, bits)?;
-        let samples = self.sample_all(&net, &full.noise, bar, progress)?;
+        let weights = fingerprint::of_file(&self.packed_path(method, bits))?.into();
+        let of = (&*format!("{method}_{bits}"), &weights);
+        let samples = self.sample_all(&net, of, &full.noise, bar, progress, &SingleProcess)?;
         atomic::write(&self.grid_path(method, bits), &shown(&samples[0].images)?)?;
         let weights = self.weight_change(&self.packed_path(method, bits))?;
         let analyses = full.analyses.as_ref();
@@ -156,38 +189,63 @@ impl Study {
         seeds.map(|seed| Ok(start_noise(seed, 0, self.n, shape, &self.device)?)).collect()
     }
 
-    /// A set of samples from each set of noise.
+    /// A set of samples from each set of noise, by the net of a name with these weights. Large sets are
+    /// drawn in parts, which a run that is cut leaves on disk; the processes of `group` share them out.
     fn sample_all(
         &self,
         net: &UNet,
+        (name, weights): (&str, &Value),
         noise: &[Tensor],
         bar: &ProgressBar,
         progress: Reporter,
+        group: &dyn ProcessGroup,
     ) -> Result<Vec<SampleSet>> {
-        let set = |noise| {
-            let samples = self.sample(net, noise, bar, progress)?;
-            let features = self.features.rows(&images::of_samples(&samples)?)?;
-            Ok(SampleSet { images: samples, features })
+        let set = |(number, noise): (usize, &Tensor)| {
+            let images = if self.n <= Parts::LARGEST && group.rank().size == 1 {
+                self.sample(net, noise, 0, bar, progress)?.images
+            } else {
+                let settings = [
+                    ("weights".to_string(), weights.clone()),
+                    ("n".into(), self.n.into()),
+                    ("seed".into(), self.seed.wrapping_add(number as u64).into()),
+                    ("sampler".into(), format!("{:?}", self.sampler).into()),
+                    ("dtype".into(), self.dtype.name().into()),
+                ];
+                let (output, together) = (self.parts(name, number), self.sampler.batch_size);
+                let settings = settings.into_iter().collect();
+                let parts = SampleParts::open(&output, &settings, (self.n, together), group)?;
+                bar.inc((self.n - parts.missing()) as u64);
+                parts.draw(|Range { start, end }| {
+                    let noise = noise.narrow(0, start, end - start)?;
+                    self.sample(net, &noise, start, bar, progress)
+                })?;
+                let all = parts.all().map(|part| Ok(part?.images));
+                Tensor::cat(&all.collect::<Result<Vec<_>>>()?, 0)?.to_device(&self.device)?
+            };
+            let features = self.features.rows(&images::of_samples(&images)?)?;
+            Ok(SampleSet { images, features })
         };
-        noise.iter().map(set).collect()
+        noise.iter().enumerate().map(set).collect()
     }
 
-    /// Samples with classes in turn: the same for every row, and each as often as the others.
+    /// Samples with classes in turn, the first of which has the number `first`: the same for every row,
+    /// and each class as often as the others.
     fn sample(
         &self,
         net: &UNet,
         noise: &Tensor,
+        first: usize,
         bar: &ProgressBar,
         progress: Reporter,
-    ) -> Result<Tensor> {
-        let n = noise.dim(0)?;
-        let labels = class_cycle(&self.config, n)?;
+    ) -> Result<Samples> {
+        let labels = class_cycle(&self.config, first + noise.dim(0)?)?;
+        let labels = labels.as_ref().map(|labels| &labels[first..]);
         let done = |n: usize| bar.inc(n as u64);
-        let samples = self.sampler.run(net, noise, labels.as_deref(), false, done)?;
+        let samples = self.sampler.run(net, noise, labels, false, done)?;
         if let Some(warning) = &samples.warning {
             bar.suspend(|| progress.line(&format!("warning: {warning}")));
         }
-        Ok(samples.images)
+        Ok(samples)
     }
 
     /// The distance of sets of samples to the reference.
@@ -244,6 +302,12 @@ struct Full<'a> {
     /// The samples from it.
     samples: Vec<SampleSet>,
     analyses: Option<FullPrecision<'a>>,
+}
+
+/// The row of a scheme at some bits among these.
+fn row_of(rows: &[Row], (method, bits): (QuantizeMethod, Rate)) -> Option<&Row> {
+    let name = method.to_string();
+    rows.iter().find(|row| row.scheme == name && row.bits == bits)
 }
 
 /// The grid of the first samples.

@@ -173,3 +173,55 @@ fn a_folder_is_written_again_without_leftovers() {
     let args = ["sample", "net.safetensors", "-n", "1", "-o", "file"];
     assert!(fails(dir, &args).contains("file"));
 }
+
+#[test]
+fn a_run_that_was_killed_goes_on_with_the_parts_that_are_there() {
+    let dir = folder();
+    let dir = dir.path();
+    let draw = |seed: &'static str, out: &'static str| {
+        let args =
+            ["sample", "net.safetensors", "-n", "4000", "--steps", "2", "--seed", seed, "-o"];
+        [&args[..], &[out]].concat()
+    };
+    let mut fmq = Command::new(env!("CARGO_BIN_EXE_fmq"));
+    let mut child = fmq.args(draw("0", "cut.npz")).current_dir(dir).spawn().unwrap();
+    let parts = dir.join("cut.npz.parts");
+    while !parts.join("000000-000256.safetensors").exists() {
+        assert!(child.try_wait().unwrap().is_none(), "done without parts");
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(!dir.join("cut.npz").exists());
+    let error = fails(dir, &draw("1", "cut.npz"));
+    assert!(error.contains("its seed is 0, not 1"), "{error}");
+
+    let again = fmq_with(dir, &draw("0", "cut.npz"));
+    assert!(again.contains("of 4000 images were drawn before"), "{again}");
+    assert!(!parts.exists());
+    ok(dir, &draw("0", "whole.npz"));
+    assert!(fs::read(dir.join("cut.npz")).unwrap() == fs::read(dir.join("whole.npz")).unwrap());
+
+    // The same images as in one part.
+    ok(dir, &["sample", "net.safetensors", "-n", "8", "--steps", "2", "-o", "few.safetensors"]);
+    ok(dir, &["sample", "net.safetensors", "-n", "300", "--steps", "2", "-o", "many.safetensors"]);
+    let samples = |name: &str| {
+        let file = checkpoint::load(&dir.join(name), true).unwrap();
+        file.tensor("samples").unwrap().narrow(0, 0, 8).unwrap().flatten_all().unwrap()
+    };
+    let values = |name| samples(name).to_vec1::<f32>().unwrap();
+    assert_eq!(values("few.safetensors"), values("many.safetensors"));
+
+    // A folder holds a picture for each image, and none of an earlier run.
+    ok(dir, &["sample", "net.safetensors", "-n", "302", "--steps", "2", "-o", "images/"]);
+    ok(dir, &["sample", "net.safetensors", "-n", "300", "--steps", "2", "-o", "images/"]);
+    let pictures = files(&dir.join("images"));
+    assert_eq!((pictures.len(), &*pictures[299]), (300, "000299.png"));
+}
+
+/// Runs `fmq`, which must succeed, and returns what it wrote to stderr.
+fn fmq_with(dir: &Path, args: &[&str]) -> String {
+    let output = fmq(dir, args);
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "fmq {args:?}: {stderr}");
+    stderr
+}

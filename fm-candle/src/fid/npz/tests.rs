@@ -80,6 +80,14 @@ fn images_round_trip_to_planes() {
     };
     assert_eq!(planes(), [1, 4, 2, 5, 3, 6, 7, 10, 8, 11, 9, 12]);
     assert!(write_images(&path, &[0; 3], [1, 2, 2, 1]).is_err());
+    let whole = std::fs::read(&path).unwrap();
+    let chunks = [vec![1, 2, 3, 4, 5, 6, 7], vec![8, 9, 10, 11, 12]].map(Ok);
+    write_image_chunks(&path, [2, 1, 2, 3], chunks).unwrap();
+    assert!(std::fs::read(&path).unwrap() == whole, "other bytes than in one");
+    let failing = [Ok(vec![0; 8]), Err(Error::Config("no more".into()))];
+    let error = write_image_chunks(&path, [2, 1, 2, 3], failing).unwrap_err().to_string();
+    assert!(error.contains("no more"), "{error}");
+    assert!(std::fs::read(&path).unwrap() == whole, "a file that was lost");
     // As numpy.savez_compressed writes them.
     let array = [header("|u1", &[2, 1, 2, 3]), (1..13).collect()].concat();
     std::fs::write(&path, zipped(&[("arr_0.npy", &array)], CompressionMethod::Deflated)).unwrap();

@@ -8,18 +8,21 @@ use anyhow::{Context, Result, bail, ensure};
 use fm_candle::checkpoint;
 use fm_candle::data::folder::{self, Hidden};
 use fm_candle::data::{Dataset, ImageSet, Split};
+use fm_candle::device::Device;
 use fm_candle::fid::npz::Provenance;
 use fm_candle::fid::{self, Features, Statistics, npz, pickled};
 use fm_candle::fingerprint;
+use fm_candle::process_group::ProcessGroup;
 
 use super::args::Args;
-use super::drawing::Drawing;
 use super::image_source::{ImageSource, SampleSource};
 use crate::args::common::Common;
 use crate::args::net::NetArgs;
+use crate::drawing::Drawing;
 use crate::embedded;
 use crate::features::NamedFeatureNet;
 use crate::images::{self, PathKind};
+use crate::processes;
 use crate::progress::Reporter;
 
 /// The kinds of input that may stand for a set.
@@ -109,14 +112,27 @@ impl ImageSetStats {
 pub(super) struct FeatureExtractor<'a> {
     args: &'a Args,
     common: &'a Common,
+    progress: Reporter,
+    /// The processes that share the images out.
+    group: &'a dyn ProcessGroup,
     /// The features' net, once it is needed.
     net: OnceCell<NamedFeatureNet>,
 }
 
 impl<'a> FeatureExtractor<'a> {
-    pub(super) fn new(args: &'a Args, common: &'a Common) -> Result<Self> {
+    pub(super) fn new(
+        args: &'a Args,
+        common: &'a Common,
+        group: &'a dyn ProcessGroup,
+    ) -> Result<Self> {
         args.features.resize()?;
-        Ok(Self { args, common, net: OnceCell::new() })
+        let progress = common.progress_of(group.rank());
+        Ok(Self { args, common, progress, group, net: OnceCell::new() })
+    }
+
+    /// The device of this process.
+    fn device(&self) -> Result<Device> {
+        self.common.device_for(processes::local())
     }
 
     /// The features' net.
@@ -124,7 +140,7 @@ impl<'a> FeatureExtractor<'a> {
         if let Some(net) = self.net.get() {
             return Ok(net);
         }
-        let (args, device) = (self.args, self.common.device()?);
+        let (args, device) = (self.args, self.device()?);
         let net = NamedFeatureNet::open(&args.features, args.data_path.as_deref(), &device)?;
         Ok(self.net.get_or_init(|| net))
     }
@@ -142,7 +158,7 @@ impl<'a> FeatureExtractor<'a> {
             }
             PathKind::Folder => {
                 let (files, hidden) = files(path)?;
-                images::tell_hidden(&hidden, self.common.progress());
+                images::tell_hidden(&hidden, self.progress);
                 ImageSource::Files(files)
             }
             PathKind::Npz => match npz::read(path)? {
@@ -191,7 +207,7 @@ impl<'a> FeatureExtractor<'a> {
             );
         }
         if let Some(set) = images::data_set(dataset, split, dir, args.n, size)? {
-            images::tell_hidden(&set.hidden(), self.common.progress());
+            images::tell_hidden(&set.hidden(), self.progress);
             let name = match size {
                 Some(size) => format!("{name} at {size} x {size}"),
                 None => name.into(),
@@ -228,7 +244,7 @@ impl<'a> FeatureExtractor<'a> {
             return self.judge(&ImageSource::Set(set), name, wanted);
         };
         let n = set.len().min(self.args.n.unwrap_or(usize::MAX));
-        let bar = self.common.progress().bar("fingerprint", n as u64, "img");
+        let bar = self.progress.bar("fingerprint", n as u64, "img");
         let images = fingerprint::of_images(&*set, n, |n| bar.inc(n as u64))?;
         bar.finish_and_clear();
         let about = Provenance { fingerprint: Some(images), ..self.net()?.about(name) };
@@ -237,14 +253,20 @@ impl<'a> FeatureExtractor<'a> {
         let key = words.flatten().collect::<Vec<_>>().join("-");
         let key = key.replace(|c: char| !c.is_ascii_alphanumeric() && c != '-', "_");
         let path = dir.join(format!("{key}-{n}.npz"));
-        if path.is_file() && npz::read_about(&path)? == about {
+        // What the first process sees counts.
+        let is_first = self.group.rank().index == 0;
+        let is_there = is_first && path.is_file() && npz::read_about(&path)? == about;
+        if self.group.any(is_there)? {
             let statistics = npz::read_statistics(&path)?;
             return Ok(ImageSetStats::there(Origin::Cached, statistics, about, Vec::new()));
         }
         let side = ImageSetStats { about, ..self.judge(&ImageSource::Set(set), name, wanted)? };
+        if !is_first {
+            return Ok(side);
+        }
         std::fs::create_dir_all(dir).with_context(|| format!("creating `{}`", dir.display()))?;
         npz::write_statistics_about(&path, &side.statistics, &side.about)?;
-        self.common.progress().line(&format!("wrote `{}`", path.display()));
+        self.progress.line(&format!("wrote `{}`", path.display()));
         Ok(side)
     }
 
@@ -295,7 +317,9 @@ impl<'a> FeatureExtractor<'a> {
         let Some(n) = self.args.n else {
             bail!("-n N is needed to sample from a checkpoint");
         };
-        Ok(ImageSource::Net(Box::new(Drawing::open(path, n, self.common)?), n))
+        let drawing =
+            Drawing::by_default(path, n, self.common.seed, self.device()?, self.progress)?;
+        Ok(ImageSource::Net(Box::new(drawing), n))
     }
 
     /// The net's features of the images, or of the first `-n` of them.
@@ -303,11 +327,11 @@ impl<'a> FeatureExtractor<'a> {
         let n = source.len().min(self.args.n.unwrap_or(usize::MAX));
         ensure!(n >= 2, "at least 2 images are needed, but there is {n}");
         let features = self.net()?;
-        let bar = self.common.progress().bar("features", n as u64, "img");
+        let bar = self.progress.bar("features", n as u64, "img");
         let (mut rows, mut logits) = (Vec::new(), (Vec::new(), 0));
-        let take = |more: Vec<f32>| {
+        let take = |more: &[f32]| {
             if wanted.logits {
-                let (more, classes) = features.net.logits(&more).context("--is")?;
+                let (more, classes) = features.net.logits(more).context("--is")?;
                 logits.0.extend(more);
                 logits.1 = classes;
             }
@@ -316,7 +340,8 @@ impl<'a> FeatureExtractor<'a> {
             }
             Ok(())
         };
-        let statistics = features.statistics(n, |range| source.read(range), &bar, take)?;
+        let statistics =
+            features.statistics(self.group, n, |range| source.read(range), &bar, take)?;
         let (origin, about) = (Origin::Computed, features.about(name));
         Ok(ImageSetStats { statistics, origin, about, rows, logits })
     }

@@ -9,7 +9,7 @@ use fm_candle::checkpoint;
 use fm_candle::data::{ImageSet, Images};
 use fm_candle::device::Device;
 
-use super::drawing::Drawing;
+use crate::drawing::Drawing;
 use crate::images;
 
 /// Images, by number.

@@ -7,9 +7,9 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use fm_candle::atomic;
+use fm_candle::data::Images;
 use fm_candle::device::Device;
 use fm_candle::fid::inception::FeatureLayer;
-use fm_candle::fid::moments::FeatureMoments;
 use fm_candle::fid::npz::Provenance;
 use fm_candle::fid::resize::Resize;
 use fm_candle::fid::{
@@ -26,9 +26,6 @@ use super::setup::Setup;
 use crate::args::features::inception_in;
 use crate::images;
 use crate::report::grid;
-
-/// Images sampled, resized and turned into features at a time.
-const CHUNK: usize = 64;
 
 /// Inception, and where the training set's statistics are kept from one evaluation to the next.
 pub(super) struct Fid {
@@ -72,13 +69,17 @@ impl Fid {
         let real = if setup.group.any(first && self.is_kept(setup)?)? {
             first.then(|| npz::read_statistics(&self.reference)).transpose()?
         } else {
-            let Some(moments) = self.training_set(setup)? else { return Ok(None) };
-            first.then(|| self.keep(setup, moments)).transpose()?
+            let Some(statistics) = self.training_set(setup)? else { return Ok(None) };
+            if first && !setup.args.test_run {
+                let about = self.about(setup)?;
+                npz::write_statistics_about(&self.reference, &statistics, &about)?;
+            }
+            first.then_some(statistics)
         };
         let Some(made) = self.samples(setup, net)? else { return Ok(None) };
         let mut score = [0.0];
         if let Some(real) = real {
-            score = [fid::fid(&made.try_into()?, &real)?];
+            score = [fid::fid(&made, &real)?];
         }
         setup.group.broadcast(0, &mut score)?;
         Ok(Some(score[0]))
@@ -99,15 +100,6 @@ impl Fid {
         Ok(kept)
     }
 
-    /// Statistics of the training set, written for the run's next evaluation.
-    fn keep(&self, setup: &Setup<'_>, moments: FeatureMoments) -> Result<Statistics> {
-        let statistics = moments.try_into()?;
-        if !setup.args.test_run {
-            npz::write_statistics_about(&self.reference, &statistics, &self.about(setup)?)?;
-        }
-        Ok(statistics)
-    }
-
     /// The origin of the training set's statistics. Its images are read once to find out, as a
     /// resumed run may have others.
     fn about(&self, setup: &Setup<'_>) -> Result<Provenance> {
@@ -121,16 +113,16 @@ impl Fid {
         Ok(Provenance { fingerprint: self.images.get().cloned(), ..self.about.clone() })
     }
 
-    /// Moments of the training set.
-    fn training_set(&self, setup: &Setup<'_>) -> Result<Option<FeatureMoments>> {
+    /// Statistics of the training set.
+    fn training_set(&self, setup: &Setup<'_>) -> Result<Option<Statistics>> {
         let n = if setup.args.test_run { setup.args.batch_size } else { setup.data.len() };
-        self.moments(setup, n, "training set", |gathering, range| {
-            Ok(gathering.add_set(&*setup.data, range)?)
+        self.statistics(setup, n, "training set", |range| {
+            Ok(self.features.rows(&Images::read(&*setup.data, range)?)?)
         })
     }
 
-    /// Moments of samples, as many as asked for, at most one for each training image.
-    fn samples(&self, setup: &Setup<'_>, net: &UNet) -> Result<Option<FeatureMoments>> {
+    /// Statistics of samples, as many as asked for, at most one for each training image.
+    fn samples(&self, setup: &Setup<'_>, net: &UNet) -> Result<Option<Statistics>> {
         let args = setup.args;
         let most = if args.test_run { args.batch_size } else { setup.data.len() };
         let n = args.fid_samples.min(most);
@@ -147,7 +139,7 @@ impl Fid {
             }
         }
         let [channels, height, width] = setup.data.shape();
-        self.moments(setup, n, "samples", |gathering, range| {
+        self.statistics(setup, n, "samples", |range| {
             let shape = (channels, height, width);
             let x0 = start_noise(seed, range.start as u64, range.len(), shape, &setup.device)?;
             let of = &order.images()[range.clone()];
@@ -163,32 +155,29 @@ impl Fid {
                     atomic::write(&folder.join(format!("{image}.png")), &png)?;
                 }
             }
-            Ok(gathering.add(&images::of_samples(&drawn.images)?)?)
+            Ok(self.features.rows(&images::of_samples(&drawn.images)?)?)
         })
     }
 
-    /// Moments of `n` images, of which `add` takes in those of a range; none where a signal has come.
-    fn moments(
+    /// Statistics of `n` images, of which `features` computes those of a range; none where a signal has
+    /// come.
+    fn statistics(
         &self,
         setup: &Setup<'_>,
         n: usize,
         what: &str,
-        add: impl Fn(&mut FeatureAccumulator<'_>, Range<usize>) -> Result<()>,
-    ) -> Result<Option<FeatureMoments>> {
+        features: impl Fn(Range<usize>) -> Result<Vec<f32>>,
+    ) -> Result<Option<Statistics>> {
         let bar = setup.progress.bar(what, n as u64, "img");
-        let part = |range: Range<usize>| -> Result<FeatureMoments> {
-            let mut gathering = FeatureAccumulator::new(&*self.features);
-            for first in range.clone().step_by(CHUNK) {
-                let chunk = first..range.end.min(first + CHUNK);
-                let everywhere = chunk.len() * setup.group.rank().size;
-                add(&mut gathering, chunk)?;
-                bar.inc(everywhere as u64);
-            }
-            Ok(gathering.finish()?)
+        let d = self.features.dim();
+        let mut gathering = FeatureAccumulator::new(d);
+        let take = |rows: &[f32]| {
+            bar.inc((rows.len() / d.max(1)) as u64);
+            Ok(gathering.add(rows)?)
         };
-        let size = (n, self.features.dim());
-        let moments = distributed::moments(&*setup.group, size, part, || setup.signals.asked());
+        let stop = || setup.signals.asked();
+        let whole = distributed::rows(&*setup.group, (n, d), features, take, stop)?;
         bar.finish_and_clear();
-        moments
+        whole.then(|| Ok(gathering.finish()?)).transpose()
     }
 }
