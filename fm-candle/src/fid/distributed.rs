@@ -46,19 +46,17 @@ pub fn rows<E: From<Error>>(
         let own = if range.is_empty() { Vec::new() } else { features(range)? };
         for from in 0..size {
             let range = chunks.range(first + from);
-            if range.is_empty() || size == 1 {
-                continue;
+            if range.is_empty() {
+                break;
             }
-            let mut rows: Vec<f64> = match from == index {
-                true => own.iter().copied().map(f64::from).collect(),
-                false => vec![0.0; range.len() * d],
+            let mut rows: Vec<f64> = if from == index {
+                own.iter().copied().map(f64::from).collect()
+            } else {
+                vec![0.0; range.len() * d]
             };
             group.broadcast(from, &mut rows)?;
             #[expect(clippy::cast_possible_truncation, reason = "sent as f32")]
             take(&rows.iter().map(|&value| value as f32).collect::<Vec<_>>())?;
-        }
-        if size == 1 {
-            take(&own)?;
         }
         if group.any(stop())? {
             return Ok(false);

@@ -7,11 +7,19 @@ use heapless::Vec;
 
 impl UNetConfig {
     /// Names that [`preset`](Self::preset) knows.
-    pub const PRESETS: [&'static str; 7] =
-        ["imagenet", "celeba", "cifar10", "fashionmnist", "mnist", "mnist-small", "mnist-micro"];
+    pub const PRESETS: [&'static str; 8] = [
+        "imagenet",
+        "celeba",
+        "cifar10",
+        "fashionmnist",
+        "mnist",
+        "mnist-small",
+        "fashion-small",
+        "mnist-micro",
+    ];
 
     /// A named configuration: upstream's for its data sets, the paper's for the digits, ours for
-    /// `mnist-small` and, for microcontrollers, `mnist-micro`.
+    /// `mnist-small`, `fashion-small` (the same net) and, for microcontrollers, `mnist-micro`.
     ///
     /// # Errors
     /// Another name.
@@ -46,7 +54,7 @@ impl UNetConfig {
             },
             "cifar10" => upstream,
             "mnist" | "fashionmnist" => digits,
-            "mnist-small" => Self {
+            "mnist-small" | "fashion-small" => Self {
                 model_channels: 32,
                 num_res_blocks: 1,
                 attention_resolutions: [4].into(),
