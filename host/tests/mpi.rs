@@ -47,12 +47,8 @@ const TRAIN: [&str; 12] = [
 fn folder() -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path();
-    let pixels = (0..47 * 64u32).map(|i| (i * 31 % 251) as u8).collect();
-    let images = Images::new([1, 8, 8], pixels, (0..47).map(|i| i % 10).collect()).unwrap();
-    let [images, labels] = mnist::encode(&images).unwrap();
     fs::create_dir(path.join("mnist")).unwrap();
-    fs::write(path.join("mnist/train-images-idx3-ubyte"), images).unwrap();
-    fs::write(path.join("mnist/train-labels-idx1-ubyte"), labels).unwrap();
+    save_images(path, "train", 47);
     let net = UNetConfig {
         in_channels: 1,
         out_channels: 1,
@@ -68,6 +64,15 @@ fn folder() -> TempDir {
     };
     fs::write(path.join("tiny.json"), config::to_json(&net)).unwrap();
     dir
+}
+
+/// Writes `n` images of 8x8 pixels as a half of MNIST.
+fn save_images(dir: &Path, half: &str, n: u32) {
+    let pixels = (0..n * 64).map(|i| (i * 31 % 251) as u8).collect();
+    let images = Images::new([1, 8, 8], pixels, (0..n).map(|i| i % 10).collect()).unwrap();
+    let [images, labels] = mnist::encode(&images).unwrap();
+    fs::write(dir.join(format!("mnist/{half}-images-idx3-ubyte")), images).unwrap();
+    fs::write(dir.join(format!("mnist/{half}-labels-idx1-ubyte")), labels).unwrap();
 }
 
 /// Adds a net of `tiny.json` that does something, `net.safetensors`.
@@ -447,9 +452,8 @@ fn any_number_of_processes_measures_and_sweeps_the_same() {
     let dir = dir.path();
     save_net(dir);
     inception(dir);
-    for half in ["images-idx3-ubyte", "labels-idx1-ubyte"] {
-        let path = |name: &str| dir.join(format!("mnist/{name}-{half}"));
-        fs::copy(path("train"), path("t10k")).unwrap();
+    for half in ["train", "t10k"] {
+        save_images(dir, half, 8);
     }
     let features = "--data-path=mnist --features=inception --weights=inception.safetensors --threads=1 \
                     --device=cpu";
@@ -461,9 +465,9 @@ fn any_number_of_processes_measures_and_sweeps_the_same() {
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
         if count == "1" { Job::start(FMQ, dir, &args) } else { Job::several(dir, count, &args) }
     };
-    let fid = "fid net.safetensors mnist:train -n 20 --kid --kid-subset-size 5 --cache cache";
+    let fid = "fid net.safetensors mnist:train -n 8 --kid --kid-subset-size 5 --cache cache";
     let sweep =
-        "sweep net.safetensors --data=mnist --schemes=ot,lloyd-max --bits=2,3 -n 20 --steps=2";
+        "sweep net.safetensors --data=mnist --schemes=ot,lloyd-max --bits=2,3 -n 6 --steps=2";
     let bytes = |name: String| fs::read(dir.join(name)).unwrap();
     for count in ["1", "2", "3"] {
         run(count, with(fid, &format!("--save-stats={count}.npz"))).ok();
@@ -488,9 +492,8 @@ fn a_sweep_whose_process_was_killed_goes_on() {
     let dir = dir.path();
     save_net(dir);
     inception(dir);
-    for half in ["images-idx3-ubyte", "labels-idx1-ubyte"] {
-        let path = |name: &str| dir.join(format!("mnist/{name}-{half}"));
-        fs::copy(path("train"), path("t10k")).unwrap();
+    for half in ["train", "t10k"] {
+        save_images(dir, half, 8);
     }
     let sweep = "sweep net.safetensors --data=mnist --data-path=mnist --features=inception --no-analyses \
                  --weights=inception.safetensors --threads=1 --device=cpu --schemes=ot,uniform,pwl --bits=2,3,4,5 -n 2 -o out";
