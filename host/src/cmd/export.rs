@@ -14,6 +14,7 @@ use crate::export::board::Board;
 use crate::export::facts::Facts;
 use crate::export::project::{self, EngineSource, Language};
 use crate::export::source_code;
+use crate::output::new_folder;
 
 /// Turn a packed file into what a microcontroller's program is built with
 #[derive(clap::Args)]
@@ -93,7 +94,7 @@ pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
         atomic::check_target(&output.path)?;
     }
     if let Some(dir) = &args.firmware {
-        project::check_folder(dir)?;
+        new_folder::check(dir)?;
     }
     let named = || format!("`{}`", args.input.display());
     let file = packed::read(&args.input)?;
