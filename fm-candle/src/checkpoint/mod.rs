@@ -5,6 +5,9 @@
 //! opened by reading its table of contents alone; tensors that are not asked for, such as the
 //! optimizer's state or the raw weights of an EMA, are never read.
 //!
+//! A folder as model hubs lay it out is a checkpoint too: its `model.safetensors`, with the net of its
+//! `config.json` where that says none.
+//!
 //! Dtypes stay as they are in the file, except for the two that candle lacks: bool becomes u8
 //! and i8 becomes i16, which hold the same values.
 
@@ -25,6 +28,7 @@ mod contents;
 mod elements;
 mod entry;
 mod file_weights;
+pub mod folder;
 mod identify;
 mod keys;
 mod metadata;

@@ -25,7 +25,7 @@ use crate::export::drawing_cost::DrawingCost;
 /// Show what a checkpoint or a packed file holds, and check it
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Any checkpoint or packed file
+    /// Any checkpoint or packed file, or a folder with model.safetensors
     #[arg(value_name = "FILE")]
     file: PathBuf,
     /// Print JSON
@@ -139,7 +139,7 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
     args.weights.say_unused(&source, &args.file, common.progress());
     let checkpoint = source.load()?;
     let named = || format!("`{}`", args.file.display());
-    let bytes = fs::read(&args.file).with_context(named)?;
+    let bytes = fs::read(source.path()).with_context(named)?;
     let net = match stated(&source, args.weights.arch.as_deref()).with_context(named)? {
         Some(net) => Some(net),
         None => identify(source.tensors()).ok(),
