@@ -11,6 +11,7 @@
 //! Dtypes stay as they are in the file, except for the two that candle lacks: bool becomes u8
 //! and i8 becomes i16, which hold the same values.
 
+pub use catalogue::{Catalogue, Fid};
 pub use choice::{Choice, Fits, NetInfo};
 pub use contents::{Checkpoint, load};
 pub use elements::Elements;
@@ -23,6 +24,7 @@ pub use packed::tensor_names;
 pub use source::Source;
 pub use store::FileKind;
 
+mod catalogue;
 mod choice;
 mod contents;
 mod elements;
