@@ -84,7 +84,7 @@ impl OutputFile {
             }
             SampleFormat::Npz => npz::write_images(path, &to_pixels(images)?, [n, h, w, c])?,
             SampleFormat::Grid => {
-                let grid = square(images)?.png()?;
+                let grid = grid_png(images)?;
                 let animation = frames.map(|frames| frames.animation()).transpose()?;
                 atomic::write(path, &grid)?;
                 if let Some(animation) = animation {
@@ -140,6 +140,11 @@ fn tensors(
 pub(crate) fn label_tensor(labels: &[u32]) -> Result<Tensor> {
     let labels: Vec<i64> = labels.iter().map(|&label| label.into()).collect();
     Ok(Tensor::new(labels, &fm_candle::device::Device::Cpu)?)
+}
+
+/// The PNG of all images in a grid.
+pub(crate) fn grid_png(images: &Tensor) -> Result<Vec<u8>> {
+    square(images)?.png()
 }
 
 /// A grid of all images, as many rows as columns, in RGB.
