@@ -72,7 +72,7 @@ pub(crate) fn run(cli: &Cli, out: &mut dyn Write) -> Result<()> {
         Command::Fid(args) => cmd::fid::run(args, &cli.common, out),
         Command::Sweep(args) => cmd::sweep::run(args, &cli.common, out),
         Command::Latent(args) => cmd::latent::run(args, &cli.common, out),
-        Command::Export(args) => cmd::export::run(args, out),
+        Command::Export(args) => cmd::export::run(args, &cli.common, out),
         Command::TrainLenet(args) => cmd::train_lenet::run(args, &cli.common),
         Command::Data(args) => cmd::data::run(args, &cli.common, out),
         Command::Completions(args) => cmd::shell::completions(args, Cli::command(), out),

@@ -10,7 +10,8 @@ use serde_json::Value as Json;
 use super::choice::{Choice, NetInfo, nets, wanted};
 use super::elements::{Elements, dtype_of};
 use super::entry::{LeftOut, TensorEntry, TensorInfo, count};
-use super::metadata::net;
+use super::folder;
+use super::metadata::{NET_KEY, net};
 use super::pth;
 use super::pth::RecordPart;
 use super::select::{self, NetCandidate};
@@ -43,6 +44,7 @@ const MIN_BUDGET: u64 = 64 << 20;
 pub struct Source {
     path: PathBuf,
     store: Store,
+    metadata: Vec<(String, String)>,
     tensors: Vec<TensorInfo>,
     /// The net's name of each of `tensors`.
     net_names: Vec<String>,
@@ -84,7 +86,7 @@ impl Source {
         Self::open_net(path, &Choice { raw_weights, ..Choice::default() })
     }
 
-    /// Opens the file at `path` for the weights of one net.
+    /// Opens the file at `path`, or that in a folder ([`folder`]), for the weights of one net.
     ///
     /// Training programs keep several in a file, under keys such as `model` and `ema_model` or as
     /// prefixes of the names. The chosen one is taken; else the first that is known, averages first
@@ -175,16 +177,23 @@ impl Source {
         part: RecordPart,
         take: impl FnOnce(FileKind, &Store) -> Result<Taken, String>,
     ) -> Result<Self> {
+        let given = path;
+        let path = &*folder::weights(given)?;
         let file = Mapped::open(path)?;
         let budget = (file.len() as u64).saturating_mul(MAX_UNFOLDING).max(MIN_BUDGET);
         let bad = |reason| Error::file(path, reason);
         let store = Store::open(file, part).map_err(bad)?;
         let kind = store.kind();
         let Taken { picks, ema, nets, prefix } = take(kind, &store).map_err(bad)?;
+        let mut metadata = store.metadata().to_vec();
+        if net(&metadata).is_none() {
+            metadata.extend(folder::config(given)?.map(|json| (NET_KEY.into(), json)));
+        }
         let (tensors, left_out) = (Vec::with_capacity(picks.len()), store.left_out().to_vec());
         let mut source = Self {
             path: path.to_path_buf(),
             store,
+            metadata,
             tensors,
             net_names: Vec::new(),
             picks: Vec::new(),
@@ -227,6 +236,11 @@ impl Source {
         }
     }
 
+    /// The file that is read: of a folder its weights.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The format of the file.
     pub const fn kind(&self) -> FileKind {
         self.store.kind()
@@ -259,9 +273,10 @@ impl Source {
         self.ema
     }
 
-    /// The file's metadata, in its order; of torch files only those of our training have any.
+    /// The file's metadata, in its order; of torch files only those of our training have any. In a
+    /// folder the configuration beside the weights counts among them, where they say none themselves.
     pub fn metadata(&self) -> &[(String, String)] {
-        self.store.metadata()
+        &self.metadata
     }
 
     /// The net's configuration, as JSON, if the file carries it.

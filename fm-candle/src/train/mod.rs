@@ -250,8 +250,9 @@ impl Trainer {
     pub fn end_epoch(&mut self) {
         self.regression.pending.fill(None);
         let TrainProgress { epoch, batches, examples, .. } = self.progress;
+        let (epoch, loss) = (epoch + 1, Some(self.progress.mean_loss()));
         self.progress =
-            TrainProgress { epoch: epoch + 1, batches, examples, ..TrainProgress::default() };
+            TrainProgress { epoch, batches, examples, loss, ..TrainProgress::default() };
     }
 
     /// Adds the gradients of one batch, as [`Regression::accumulate`] does; returns its loss.

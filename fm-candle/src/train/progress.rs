@@ -16,6 +16,9 @@ pub struct TrainProgress {
     pub examples: u64,
     /// Sum of the losses of the batches done in the epoch under way.
     pub loss_sum: f64,
+    /// Mean loss of the last finished epoch; none before, and in files that do not say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub loss: Option<f64>,
 }
 
 impl TrainProgress {

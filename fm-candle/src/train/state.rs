@@ -10,7 +10,7 @@ use serde_json::{Map, Value as Json};
 use super::layout::{CheckpointHeader, FoundCheckpoint, finished};
 use super::{AdamMoments, TrainConfig, TrainProgress, Trainer};
 use crate::checkpoint::torch::save_object;
-use crate::checkpoint::{NET_KEY, Source};
+use crate::checkpoint::{Catalogue, NET_KEY, Source};
 use crate::error::{Error, Result};
 use crate::model::{UNetConfig, config};
 
@@ -32,11 +32,12 @@ impl Trainer {
         let (adam, ema) = (&self.optimizer, self.config.use_ema);
         let json = |value| serde_json::to_string(value).unwrap_or_default();
         let progress = serde_json::to_string(&self.progress).unwrap_or_default();
-        let metadata = [
+        let mut metadata = vec![
             (NET_KEY, config::to_json(self.regression.net.config())),
             (CONFIG_KEY, json(&self.config)),
             (PROGRESS_KEY, progress),
         ];
+        metadata.extend(self.catalogue(args.get("dataset").and_then(Json::as_str)).metadata());
         let layout = CheckpointHeader {
             parameters: self
                 .regression
@@ -73,6 +74,16 @@ impl Trainer {
             &layout.object(),
             counter.into_iter().chain(weights).chain(shadows).chain(moments),
         )
+    }
+
+    /// The facts about the weights as they are now, trained on the set of this name.
+    pub fn catalogue(&self, dataset: Option<&str>) -> Catalogue {
+        Catalogue {
+            dataset: dataset.map(Into::into),
+            epochs: Some(self.progress.epoch),
+            loss: self.progress.loss,
+            ..Catalogue::default()
+        }
     }
 
     /// A run as it stands in the checkpoint at `path`, to go on under `config`: one of our own

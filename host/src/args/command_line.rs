@@ -45,6 +45,15 @@ pub(crate) fn as_text(args: &[OsString]) -> Vec<String> {
     core::iter::once("fmq".to_string()).chain(given).collect()
 }
 
+/// A word of a command line as a shell reads it: in single quotes where it is not plain.
+pub(crate) fn shell_word(text: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "._-/+:=,@%".contains(c);
+    if !text.is_empty() && text.chars().all(is_plain) {
+        return text.to_string();
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -61,6 +70,19 @@ mod tests {
         ] {
             let folded: Vec<_> = with_dashes(given.split(' ').map(OsString::from)).collect();
             assert_eq!(folded, expected.split(' ').collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn words_are_quoted_where_a_shell_would_change_them() {
+        for (text, expected) in [
+            ("run/net-4.fmq", "run/net-4.fmq"),
+            ("", "''"),
+            ("a b", "'a b'"),
+            (r#"{"nfe":5}"#, r#"'{"nfe":5}'"#),
+            ("it's", r"'it'\''s'"),
+        ] {
+            assert_eq!(shell_word(text), expected);
         }
     }
 

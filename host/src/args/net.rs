@@ -1,5 +1,6 @@
 //! From a file to a net: the CHECKPOINT argument and its options.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -18,7 +19,7 @@ use crate::progress::Reporter;
 /// A file with weights, and how to read it.
 #[derive(clap::Args)]
 pub(crate) struct NetArgs {
-    /// Checkpoint: .pth, .safetensors or packed .fmq
+    /// Checkpoint: .pth, .safetensors, packed .fmq, or a folder with model.safetensors
     #[arg(value_name = "CKPT")]
     pub(crate) path: PathBuf,
     #[command(flatten)]
@@ -73,12 +74,12 @@ impl NetPrecision {
 impl NetArgs {
     /// A checkpoint that says itself which net it is of.
     pub(crate) fn plain(path: &Path) -> Self {
-        Self {
-            path: path.to_path_buf(),
-            weights: WeightsArgs::default(),
-            image_size: None,
-            dtype: NetPrecision::F32,
-        }
+        Self::new(path, WeightsArgs::default(), None)
+    }
+
+    /// A checkpoint, and how to read it.
+    pub(crate) fn new(path: &Path, weights: WeightsArgs, image_size: Option<u16>) -> Self {
+        Self { path: path.to_path_buf(), weights, image_size, dtype: NetPrecision::F32 }
     }
 
     /// These arguments with another type to compute in.
@@ -86,9 +87,13 @@ impl NetArgs {
         Self { dtype, ..self }
     }
 
-    /// The file's name without its folder and extension, for people.
+    /// The file's name without its folder and extension, or the name of a folder, for people.
     pub(crate) fn name(&self) -> String {
-        self.path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
+        match self.path.canonicalize() {
+            Ok(path) if path.is_dir() => path.file_name().map(Into::into),
+            _ => self.path.file_stem().map(Into::into),
+        }
+        .map_or_else(String::new, |name: OsString| name.to_string_lossy().into_owned())
     }
 
     /// A name of the weights: that of the file's contents, and which of its nets is taken.
@@ -96,7 +101,8 @@ impl NetArgs {
         let WeightsArgs { raw_weights, checkpoint_key, .. } = &self.weights;
         let raw = if *raw_weights { ", raw weights" } else { "" };
         let key = checkpoint_key.as_ref().map(|key| format!(", {key}")).unwrap_or_default();
-        Ok(format!("{}{raw}{key}", fingerprint::of_file(&self.path)?))
+        let file = Source::open(&self.path, true)?;
+        Ok(format!("{}{raw}{key}", fingerprint::of_file(file.path())?))
     }
 
     /// The file, and the configuration of its net.

@@ -98,6 +98,11 @@ pub(crate) struct Steps {
 }
 
 impl Steps {
+    /// The number that was given.
+    pub(crate) const fn given(self) -> Option<u32> {
+        self.steps
+    }
+
     /// The time grid of so many steps; `otherwise` where no number is given.
     pub(crate) fn grid(self, method: Method, edm: bool, otherwise: Vec<f64>) -> Result<Vec<f64>> {
         let Some(steps) = self.steps else { return Ok(otherwise) };

@@ -13,7 +13,7 @@ use crate::progress::Reporter;
 const MAX_NAMED: usize = 3;
 
 /// Which weights of a file are taken, and for which net.
-#[derive(clap::Args, Default)]
+#[derive(clap::Args, Clone, Default)]
 pub(crate) struct WeightsArgs {
     /// The net, where the file does not say: a preset or a JSON file with upstream's fields
     #[arg(long, value_name = "NAME|FILE.json")]

@@ -187,7 +187,10 @@ impl EncodedSet {
                 images::tell_hidden(&set.hidden(), progress);
                 Self::of(data::Images::gather(&*set, n.unwrap_or(usize::MAX))?, n, config)?
             }
-            PathKind::Folder => Self::of(images::folder(path, n, progress)?, n, config)?,
+            // Weights that lie among the pictures are none.
+            PathKind::Folder | PathKind::Checkpoint if path.is_dir() => {
+                Self::of(images::folder(path, n, progress)?, n, config)?
+            }
             PathKind::Npz => match npz::read(path)? {
                 npz::Content::Images(images) => {
                     Self::of(data::Images::gather(&images, n.unwrap_or(usize::MAX))?, n, config)?
@@ -195,7 +198,7 @@ impl EncodedSet {
                 npz::Content::Statistics(_) => bail!("holds statistics; images are needed"),
             },
             PathKind::Safetensors => Self::given(path, n, config)?,
-            PathKind::Checkpoint | PathKind::Pickle => bail!("is {NO_IMAGES}"),
+            PathKind::Folder | PathKind::Checkpoint | PathKind::Pickle => bail!("is {NO_IMAGES}"),
             PathKind::Foreign(what) => bail!("{what}, {NO_IMAGES}"),
         };
         let (n, c, h, w) = set.images.dims4()?;

@@ -1,4 +1,5 @@
-//! `fmq export`: a packed file for a microcontroller, as source, as bytes, or in a project of its own.
+//! `fmq export`: a packed file for a microcontroller, as source, as bytes, or in a project of its own; a
+//! net as a folder for a model hub.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -9,17 +10,21 @@ use fm_candle::atomic;
 use quant_core::format::Model;
 use quant_core::method::Method;
 
+use crate::args::common::Common;
 use crate::args::packed;
 use crate::export::board::Board;
 use crate::export::facts::Facts;
+use crate::export::hub::{self, HubArgs};
 use crate::export::project::{self, EngineSource, Language};
 use crate::export::source_code;
+use crate::output::new_folder;
 
-/// Turn a packed file into what a microcontroller's program is built with
+/// Turn a packed file into what a microcontroller's program is built with, or a net into a folder for a
+/// model hub
 #[derive(clap::Args)]
-#[command(group = ArgGroup::new("what").required(true).args(["output", "firmware"]))]
+#[command(group = ArgGroup::new("what").required(true).args(["output", "firmware", "hub"]))]
 pub(crate) struct Args {
-    /// Packed file
+    /// Packed file; with --hub any checkpoint
     #[arg(value_name = "IN.fmq")]
     input: PathBuf,
     /// Output: .h (C), .rs (Rust), .bin (the bytes for a flash address), or .py (a reader of packed files in
@@ -29,22 +34,34 @@ pub(crate) struct Args {
     /// Write a project that draws an image, ready to build, into this new or empty folder
     #[arg(long, value_name = "DIR")]
     firmware: Option<PathBuf>,
+    /// Write a folder as model hubs lay it out into this new or empty folder: model.safetensors,
+    /// config.json, packed files, a model card (README.md) and samples
+    #[arg(long, value_name = "DIR")]
+    hub: Option<PathBuf>,
     /// Language of the project
-    #[arg(long, value_enum, default_value_t = Language::Rust, conflicts_with = "output")]
+    #[arg(long, value_enum, default_value_t = Language::Rust, conflicts_with_all = ["output", "hub"])]
     lang: Language,
     /// Board of the project, as QEMU emulates it: Cortex-M4 or M7
-    #[arg(long, value_enum, default_value_t = Board::Mps2An386, conflicts_with = "output")]
+    #[arg(long, value_enum, default_value_t = Board::Mps2An386, conflicts_with_all = ["output", "hub"])]
     board: Board,
     /// Solver of the project's program, whose arena the output tells
-    #[arg(long, value_parser = on_device, default_value = "euler")]
+    #[arg(long, value_parser = on_device, default_value = "euler", conflicts_with = "hub")]
     ode_method: Method,
     /// Steps of the solver
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1 << 24), default_value_t = 16)]
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = clap::value_parser!(u32).range(1..=1 << 24),
+        default_value_t = 16,
+        conflicts_with = "hub"
+    )]
     steps: u32,
     /// Where the project has quant-core from: a folder, a git address, or a version
     /// [default: the folder that fmq was built from]
-    #[arg(long, value_name = "SOURCE", conflicts_with = "output")]
+    #[arg(long, value_name = "SOURCE", conflicts_with_all = ["output", "hub"])]
     quant_core: Option<String>,
+    #[command(flatten)]
+    of_hub: HubArgs,
 }
 
 /// An output file and what it becomes.
@@ -88,12 +105,17 @@ fn on_device(name: &str) -> Result<Method> {
     Ok(method)
 }
 
-pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
+pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<()> {
+    if let Some(dir) = &args.hub {
+        let lines = hub::export(dir, &args.input, &args.of_hub, common)?;
+        lines.iter().try_for_each(|line| writeln!(out, "{line}"))?;
+        return Ok(());
+    }
     if let Some(output) = &args.output {
         atomic::check_target(&output.path)?;
     }
     if let Some(dir) = &args.firmware {
-        project::check_folder(dir)?;
+        new_folder::check(dir)?;
     }
     let named = || format!("`{}`", args.input.display());
     let file = packed::read(&args.input)?;

@@ -2,11 +2,11 @@
 
 use std::fs;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
 use fm_candle::checkpoint::{
-    Checkpoint, FileKind, LeftOut, Source, identify, tensor_names as packed_names,
+    Catalogue, Checkpoint, FileKind, LeftOut, Source, identify, tensor_names as packed_names,
 };
 use fm_candle::model::{UNetConfig, config};
 use fm_candle::ops::is_finite;
@@ -21,11 +21,12 @@ use crate::args::common::Common;
 use crate::args::net::stated;
 use crate::args::weights::{Scope, WeightsArgs, named_net};
 use crate::export::drawing_cost::DrawingCost;
+use crate::export::packed_size::PackedSize;
 
 /// Show what a checkpoint or a packed file holds, and check it
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Any checkpoint or packed file
+    /// Any checkpoint or packed file, or a folder with model.safetensors
     #[arg(value_name = "FILE")]
     file: PathBuf,
     /// Print JSON
@@ -47,6 +48,8 @@ struct InspectJson {
     /// The preset with the same shapes or the configuration in the file.
     net: Option<UNetConfig>,
     parameters: u64,
+    /// What a catalogue of models lists.
+    catalogue: CatalogueJson,
     /// Tensors with NaN or infinite weights.
     not_finite: Vec<String>,
     /// Tensors of the file that cannot be weights.
@@ -54,6 +57,46 @@ struct InspectJson {
     #[serde(skip_serializing_if = "Option::is_none")]
     packed: Option<PackedJson>,
     tensors: Vec<TensorJson>,
+}
+
+/// The facts in the file's metadata, and the packed files: that file, or those of that folder.
+#[derive(Serialize)]
+struct CatalogueJson {
+    #[serde(flatten)]
+    facts: Catalogue,
+    packed: Vec<PackedSize>,
+}
+
+impl CatalogueJson {
+    fn of(path: &Path, source: &Source, file: &[u8]) -> Result<Self> {
+        let packed = match source.kind() {
+            _ if path.is_dir() => PackedSize::in_folder(path)?,
+            FileKind::Packed => vec![PackedSize::of(path, file)?],
+            _ => Vec::new(),
+        };
+        Ok(Self { facts: Catalogue::of(source.metadata()), packed })
+    }
+
+    /// A line for each fact that is known; the size of a packed file alone is told elsewhere.
+    fn lines(&self, is_folder: bool) -> Vec<String> {
+        let Catalogue { dataset, epochs, loss, fid, license } = &self.facts;
+        let training = [
+            dataset.as_ref().map(|name| format!("data set {name}")),
+            epochs.map(|epochs| format!("{epochs} epochs")),
+            loss.map(|loss| format!("loss {loss:.5}")),
+        ];
+        let training = training.into_iter().flatten().collect::<Vec<_>>().join(", ");
+        let known = [
+            (!training.is_empty()).then(|| format!("training: {training}")),
+            fid.as_ref().map(ToString::to_string),
+            license.as_ref().map(|id| format!("licence: {id}")),
+        ];
+        let packed = self.packed.iter().filter(|_| is_folder);
+        let packed = packed.map(|PackedSize { file, bytes, bits_per_weight }| {
+            format!("packed: {file}, {bytes} bytes, {bits_per_weight:.3} bits per weight")
+        });
+        known.into_iter().flatten().chain(packed).collect()
+    }
 }
 
 /// A net in the file.
@@ -139,7 +182,7 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
     args.weights.say_unused(&source, &args.file, common.progress());
     let checkpoint = source.load()?;
     let named = || format!("`{}`", args.file.display());
-    let bytes = fs::read(&args.file).with_context(named)?;
+    let bytes = fs::read(source.path()).with_context(named)?;
     let net = match stated(&source, args.weights.arch.as_deref()).with_context(named)? {
         Some(net) => Some(net),
         None => identify(source.tensors()).ok(),
@@ -172,6 +215,7 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
         prefix: source.prefix().to_string(),
         net,
         parameters,
+        catalogue: CatalogueJson::of(&args.file, &source, &bytes)?,
         not_finite: not_finite(&checkpoint)?,
         left_out: left_out.collect(),
         packed: None,
@@ -196,7 +240,7 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
     if args.json {
         writeln!(out, "{}", serde_json::to_string(&output)?)?;
     } else {
-        print(&output, &source, out)?;
+        print(&output, &source, args.file.is_dir(), out)?;
     }
     Ok(())
 }
@@ -275,7 +319,12 @@ fn dense_rows(checkpoint: &Checkpoint) -> Vec<TensorJson> {
     checkpoint.tensors.iter().map(row).collect()
 }
 
-fn print(output: &InspectJson, source: &Source, out: &mut dyn Write) -> Result<()> {
+fn print(
+    output: &InspectJson,
+    source: &Source,
+    is_folder: bool,
+    out: &mut dyn Write,
+) -> Result<()> {
     let ema = if output.ema { ", EMA weights" } else { "" };
     writeln!(out, "{} file, {} bytes{ema}", output.kind, output.file_bytes)?;
     if let nets @ [_, _, ..] = source.nets() {
@@ -293,6 +342,9 @@ fn print(output: &InspectJson, source: &Source, out: &mut dyn Write) -> Result<(
         None => writeln!(out, "net: none known")?,
     }
     writeln!(out, "{} weights in {} tensors", output.parameters, output.tensors.len())?;
+    for line in output.catalogue.lines(is_folder) {
+        writeln!(out, "{line}")?;
+    }
     match output.not_finite.as_slice() {
         [] => writeln!(out, "all weights are finite")?,
         names => writeln!(out, "NaN or infinite weights in: {}", names.join(", "))?,

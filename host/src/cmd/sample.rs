@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use clap::builder::{PathBufValueParser, TypedValueParser};
 use fm_candle::model::{UNetConfig, config};
 use fm_candle::ops::is_finite;
@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 
 use crate::args::common::Common;
 use crate::args::label::{self, Label};
-use crate::args::net::NetArgs;
+use crate::args::net::{NetArgs, image_shape};
 use crate::args::numbers::{at_least_1, finite};
 use crate::args::ode::{OdeArgs, STEP};
 use crate::drawing::{Drawing, StartNoise};
@@ -101,6 +101,7 @@ fn run_as(args: &Args, common: &Common, group: &dyn ProcessGroup) -> Result<()> 
         (StartNoise::Given(x0), labels, n)
     } else {
         let n = args.n.unwrap_or(64);
+        args.check_room(n, image_shape(net.config())?)?;
         let labels = label::labels(args.label, n, common.seed, net.config())?;
         (StartNoise::Seed(common.seed), labels, n)
     };
@@ -123,6 +124,16 @@ fn run_as(args: &Args, common: &Common, group: &dyn ProcessGroup) -> Result<()> 
 }
 
 impl Args {
+    /// Refuses more images than the memory can hold: their labels alone where they go to disk part by
+    /// part.
+    fn check_room(&self, n: usize, (c, h, w): (usize, usize, usize)) -> Result<()> {
+        let values =
+            if self.output.is_written_in_parts() { Some(n) } else { n.checked_mul(c * h * w) };
+        let room = values.is_some_and(|n| Vec::<f32>::new().try_reserve_exact(n).is_ok());
+        ensure!(room, "{n} images of {c} x {h} x {w} do not fit into memory");
+        Ok(())
+    }
+
     /// Draws all images and writes them; the evaluations of each.
     fn draw_at_once(&self, drawing: &Drawing, n: usize, progress: Reporter) -> Result<usize> {
         let bar = progress.bar("sampling", n as u64, "img");

@@ -97,7 +97,9 @@ fn run_as(args: &Args, common: &Common, group: &Arc<dyn ProcessGroup>) -> Result
         progress,
         signals,
     };
-    let mut run = TrainRun { setup, trainer, namespace, journal, fid, skipped: BTreeSet::new() };
+    let evaluated = saved.filter(|_| args.eval_only).map(|path| resume::catalogue(&path));
+    let (evaluated, skipped) = (evaluated.transpose()?, BTreeSet::new());
+    let mut run = TrainRun { setup, trainer, namespace, journal, fid, evaluated, skipped };
     if args.eval_only { run.evaluate().map(drop) } else { run.train() }
 }
 

@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
-use fm_candle::atomic;
 use quant_core::infer::STACK_BYTES;
 
 use crate::error::Usage;
 use crate::export::board::{self, Board};
 use crate::export::facts::Facts;
 use crate::export::source_code;
+use crate::output::new_folder;
 
 /// The language of a project.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -112,35 +112,14 @@ pub(crate) struct Project {
 
 impl Project {
     /// Writes the project for a packed file that was [checked](Self::check) into the folder `dir`, which
-    /// was [checked](check_folder), too.
+    /// was [checked](new_folder::check), too.
     pub(crate) fn write(&self, dir: &Path, facts: &Facts, file: &[u8]) -> Result<()> {
-        let named = || format!("`{}`", dir.display());
-        let there = dir.exists();
-        // In a folder that is there, which may be a shell's own or a mount; else beside its place, so
-        // that it appears there whole.
-        let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());
-        let place = if there { dir } else { parent.unwrap_or(Path::new(".")) };
-        let mut builder = tempfile::Builder::new();
-        builder.prefix(".fmq-");
-        // Readable by whom the umask allows, as any other folder.
-        #[cfg(unix)]
-        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777));
-        let made = builder.tempdir_in(place).with_context(named)?;
-        for (name, contents) in self.files(facts)? {
-            write(&made.path().join(name), contents.as_bytes())?;
-        }
-        write(&made.path().join("model.fmq"), file)?;
-        if there {
-            for entry in fs::read_dir(made.path()).with_context(named)? {
-                let entry = entry.with_context(named)?;
-                fs::rename(entry.path(), dir.join(entry.file_name())).with_context(named)?;
+        new_folder::write(dir, |made| {
+            for (name, contents) in self.files(facts)? {
+                write(&made.join(name), contents.as_bytes())?;
             }
-        } else {
-            fs::rename(made.path(), dir).with_context(named)?;
-            // It has moved: there is nothing to remove.
-            let _ = made.keep();
-        }
-        Ok(())
+            write(&made.join("model.fmq"), file)
+        })
     }
 
     /// Refuses a file of `bytes` bytes that does not draw, or that the board has no room for.
@@ -203,17 +182,6 @@ impl Project {
         let files = templates.iter().map(|&(name, text)| (name, fill(text)));
         Ok(files.chain([plan]).collect())
     }
-}
-
-/// Refuses, before any work, a folder for a project that is neither new nor empty.
-pub(crate) fn check_folder(dir: &Path) -> Result<()> {
-    if !dir.exists() {
-        return Ok(atomic::check_target(dir)?);
-    }
-    if fs::read_dir(dir).ok().is_none_or(|mut it| it.next().is_some()) {
-        bail!("`{}`: must be a new or empty folder", dir.display());
-    }
-    Ok(())
 }
 
 /// Writes a file, and the folder that it lies in.

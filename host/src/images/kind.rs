@@ -13,12 +13,13 @@ use fm_candle::fid::{npz, pickled};
 pub(crate) enum PathKind {
     /// Half of a data set, such as `mnist:test`.
     DataSet(Dataset, Split),
+    /// A folder of images.
     Folder,
     Npz,
     Safetensors,
     /// A pickle that is no checkpoint.
     Pickle,
-    /// A checkpoint of torch, or a packed file.
+    /// A checkpoint of torch, a packed file, or a folder with a net's weights.
     Checkpoint,
     /// A file of another kind, in words: `is a text file`.
     Foreign(&'static str),
@@ -61,6 +62,9 @@ impl PathKind {
             return Ok(Self::DataSet(dataset, split.parse()?));
         }
         let path = Path::new(name);
+        if checkpoint::folder::is_checkpoint(path) {
+            return Ok(Self::Checkpoint);
+        }
         if path.is_dir() {
             return Ok(Self::Folder);
         }
@@ -129,6 +133,16 @@ mod tests {
         assert_eq!(kind("c:\\images"), None);
         let error = PathKind::of("mnist:half").unwrap_err().to_string();
         assert_eq!(error, "unknown split `half`; known are train, test");
+    }
+
+    #[test]
+    fn folders_are_of_images_unless_they_hold_weights() {
+        let dir = tempfile::tempdir().unwrap();
+        let kind = || PathKind::of(dir.path().to_str().unwrap()).unwrap();
+        fs::write(dir.path().join("0.png"), "").unwrap();
+        assert_eq!(kind(), PathKind::Folder);
+        fs::write(dir.path().join("model.safetensors"), "").unwrap();
+        assert_eq!(kind(), PathKind::Checkpoint);
     }
 
     #[test]

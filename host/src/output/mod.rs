@@ -2,6 +2,7 @@
 
 pub(crate) mod folder;
 pub(crate) mod net;
+pub(crate) mod new_folder;
 pub(crate) mod samples;
 
 use std::path::{Path, PathBuf};

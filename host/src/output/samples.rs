@@ -64,6 +64,11 @@ impl OutputFile {
         self.kind == SampleFormat::Npz
     }
 
+    /// Returns true if many images are never held in memory together.
+    pub(crate) fn is_written_in_parts(&self) -> bool {
+        matches!(self.kind, SampleFormat::Npz | SampleFormat::Folder)
+    }
+
     /// Refuses, before any work, an output that cannot be written.
     pub(crate) fn check(&self) -> Result<()> {
         match self.kind {
@@ -89,7 +94,7 @@ impl OutputFile {
             }
             SampleFormat::Npz => npz::write_images(path, &to_pixels(images)?, [n, h, w, c])?,
             SampleFormat::Grid => {
-                let grid = square(images)?.png()?;
+                let grid = grid_png(images)?;
                 let animation = frames.map(|frames| frames.animation()).transpose()?;
                 atomic::write(path, &grid)?;
                 if let Some(animation) = animation {
@@ -197,6 +202,11 @@ fn tensors(
 pub(crate) fn label_tensor(labels: &[u32]) -> Result<Tensor> {
     let labels: Vec<i64> = labels.iter().map(|&label| label.into()).collect();
     Ok(Tensor::new(labels, &fm_candle::device::Device::Cpu)?)
+}
+
+/// The PNG of all images in a grid.
+pub(crate) fn grid_png(images: &Tensor) -> Result<Vec<u8>> {
+    square(images)?.png()
 }
 
 /// A grid of all images, as many rows as columns, in RGB.

@@ -26,12 +26,17 @@ pub(super) const ROWS: &str = "rows";
 
 /// The contents of `results.json`.
 #[derive(Serialize, Deserialize)]
-struct Results {
+pub(crate) struct Results {
     /// The settings that the rows were made with.
-    settings: Map<String, Value>,
+    pub(crate) settings: Map<String, Value>,
     #[serde(flatten)]
-    summary: Summary,
-    rows: Vec<Row>,
+    pub(crate) summary: Summary,
+    pub(crate) rows: Vec<Row>,
+}
+
+/// The packed file of a row in the folder of a study.
+pub(crate) fn packed_path(dir: &Path, method: QuantizeMethod, bits: Rate) -> PathBuf {
+    dir.join(format!("packed/{method}_{bits}.fmq"))
 }
 
 /// A row that is not in `results.json` yet.
@@ -157,7 +162,7 @@ impl Study {
 
     /// The packed file of a row.
     pub(super) fn packed_path(&self, method: QuantizeMethod, bits: Rate) -> PathBuf {
-        self.dir.join(format!("packed/{method}_{bits}.fmq"))
+        packed_path(&self.dir, method, bits)
     }
 
     /// The net in it.

@@ -32,6 +32,7 @@ use fm_candle::model::UNetConfig;
 use fm_candle::sample::BatchSampler;
 use quant_core::rate::Rate;
 
+pub(crate) use self::folder::{Results, packed_path};
 pub(crate) use self::reference::Reference;
 use crate::args::method::QuantizeMethod;
 use crate::args::net::NetPrecision;

@@ -317,15 +317,19 @@ fn shown(samples: &Tensor) -> Result<Vec<u8>> {
     grid::png(&to_pixels(&samples)?, [n, h, w, c], SHOWN.1, 2)
 }
 
-/// A sampler in words: its method, and its cost or what that follows from.
+/// A sampler in words: its method, its cost or what that follows from, and its guidance if it has one.
 fn described(sampler: &BatchSampler) -> String {
     let (method, control) = (sampler.method, &sampler.options.control);
     let steps = sampler.grid.len() - 1;
-    match sampler.nfe() {
+    let solver = match sampler.nfe() {
         Some(nfe) => format!("{method}, {steps} steps, {nfe} evaluations"),
         None if method.is_adaptive() => {
             format!("{method}, atol {}, rtol {}", control.atol, control.rtol)
         }
         None => format!("{method}, {steps} steps"),
+    };
+    match sampler.cfg_scale {
+        0.0 => solver,
+        scale => format!("{solver}, guidance {scale}"),
     }
 }

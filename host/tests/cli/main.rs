@@ -17,6 +17,7 @@ mod errors;
 mod export;
 mod fid;
 mod folders;
+mod hub;
 mod misfits;
 mod paper;
 mod quantize;

@@ -27,6 +27,13 @@ use crate::args::features::inception_in;
 use crate::images;
 use crate::report::grid;
 
+/// Number of samples: as many as asked for, at most one for each training image.
+pub(super) fn samples(setup: &Setup<'_>) -> usize {
+    let args = setup.args;
+    let most = if args.test_run { args.batch_size } else { setup.data.len() };
+    args.fid_samples.min(most)
+}
+
 /// Inception, and where the training set's statistics are kept from one evaluation to the next.
 pub(super) struct Fid {
     features: Box<dyn FeatureNet>,
@@ -121,11 +128,10 @@ impl Fid {
         })
     }
 
-    /// Statistics of samples, as many as asked for, at most one for each training image.
+    /// Statistics of [`samples`].
     fn samples(&self, setup: &Setup<'_>, net: &UNet) -> Result<Option<Statistics>> {
         let args = setup.args;
-        let most = if args.test_run { args.batch_size } else { setup.data.len() };
-        let n = args.fid_samples.min(most);
+        let n = samples(setup);
         let seed = setup.seed;
         let order = EpochOrder::new(setup.data.len(), seed, 0, Rank::default());
         let folder = args.output_dir.join("fid_samples");

@@ -30,6 +30,9 @@ pub(super) struct EpochLog {
     /// FID after it, where it was measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) eval_fid: Option<f64>,
+    /// Number of samples that it was measured on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) eval_fid_samples: Option<usize>,
 }
 
 /// The files of a run that grow.
@@ -96,9 +99,14 @@ impl Journal {
         Ok(atomic::write(&self.curve, plots::loss(&points).as_bytes())?)
     }
 
-    /// The FID measured after an epoch, which its line in the log is told; a log without one, as of a
+    /// The FID measured after an epoch and its number of samples, which its line in the log is told; a log without one, as of a
     /// folder that a run of another is evaluated in, gets upstream's line of an evaluation.
-    pub(super) fn evaluated(&mut self, step: u64, epoch: u64, fid: f64) -> Result<()> {
+    pub(super) fn evaluated(
+        &mut self,
+        step: u64,
+        epoch: u64,
+        (fid, samples): (f64, usize),
+    ) -> Result<()> {
         let text = match fs::read_to_string(&self.log) {
             Err(error) if error.kind() == ErrorKind::NotFound => String::new(),
             read => read.with_context(|| format!("reading `{}`", self.log.display()))?,
@@ -107,7 +115,8 @@ impl Journal {
         for line in text.lines() {
             match serde_json::from_str::<EpochLog>(line) {
                 Ok(entry) if entry.epoch == epoch => {
-                    let entry = EpochLog { eval_fid: Some(fid), ..entry };
+                    let entry =
+                        EpochLog { eval_fid: Some(fid), eval_fid_samples: Some(samples), ..entry };
                     lines.push_str(&serde_json::to_string(&entry)?);
                     told = true;
                 }
@@ -116,7 +125,8 @@ impl Journal {
             lines.push('\n');
         }
         if !told {
-            lines.push_str(&json!({ "epoch": epoch, "eval_fid": fid }).to_string());
+            let entry = json!({ "epoch": epoch, "eval_fid": fid, "eval_fid_samples": samples });
+            lines.push_str(&entry.to_string());
             lines.push('\n');
         }
         atomic::write(&self.log, lines.as_bytes())?;
@@ -167,6 +177,7 @@ mod tests {
             lr: 1e-4,
             grad_norm: 3.0,
             eval_fid: None,
+            eval_fid_samples: None,
         }
     }
 
@@ -174,9 +185,9 @@ mod tests {
     fn an_evaluation_in_another_folder_has_a_line_of_its_own() {
         let dir = tempfile::tempdir().unwrap();
         let mut journal = Journal::open(dir.path(), None).unwrap();
-        journal.evaluated(30, 4, 9.5).unwrap();
+        journal.evaluated(30, 4, (9.5, 7)).unwrap();
         let text = fs::read_to_string(dir.path().join("log.txt")).unwrap();
-        assert_eq!(text, "{\"epoch\":4,\"eval_fid\":9.5}\n");
+        assert_eq!(text, "{\"epoch\":4,\"eval_fid\":9.5,\"eval_fid_samples\":7}\n");
     }
 
     #[test]
@@ -192,11 +203,11 @@ mod tests {
         drop(journal);
         let mut journal = Journal::open(dir.path(), Some((2, 20))).unwrap();
         journal.epoch(30, &entry(2)).unwrap();
-        journal.evaluated(30, 1, 9.5).unwrap();
+        journal.evaluated(30, 1, (9.5, 7)).unwrap();
         let text = fs::read_to_string(&log).unwrap();
         let entries: Vec<EpochLog> =
             text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-        let judged = EpochLog { eval_fid: Some(9.5), ..entry(1) };
+        let judged = EpochLog { eval_fid: Some(9.5), eval_fid_samples: Some(7), ..entry(1) };
         assert_eq!(entries, [entry(0), judged, entry(2)]);
         assert!(text.starts_with(r#"{"train_loss":0.5,"epoch":0"#), "{text}");
         assert!(fs::read_to_string(dir.path().join("loss.svg")).unwrap().contains("<polyline"));

@@ -53,6 +53,7 @@ pub(super) fn namespace(
         "no_flip": args.no_flip,
         "precision": args.precision,
         "gradient_checkpointing": args.gradient_checkpointing,
+        "steps": args.count.given(),
         "net": net,
     });
     let launcher = Value::Object(args.launcher.attributes());

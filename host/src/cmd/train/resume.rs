@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
-use fm_candle::checkpoint::{Source, identify, order};
+use fm_candle::checkpoint::{Catalogue, Source, identify, order};
 use fm_candle::data::ImageSet;
 use fm_candle::device::Device;
 use fm_candle::model::{UNetConfig, config};
@@ -91,6 +91,11 @@ pub(super) fn take_up(
     }
     let lines = told(&trainer, args);
     Ok((trainer, lines))
+}
+
+/// What the file at `path` says of its weights.
+pub(super) fn catalogue(path: &Path) -> Result<Catalogue> {
+    Ok(Catalogue::of(Source::open(path, false)?.metadata()))
 }
 
 /// Refuses to go on with a run of ours on another data set; upstream's own runs call every folder

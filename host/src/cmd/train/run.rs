@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Result, bail};
+use fm_candle::checkpoint::Catalogue;
 use fm_candle::device::Device;
 use fm_candle::model::{UNet, config};
 use fm_candle::sample::{start_noise, to_pixels};
@@ -14,7 +15,7 @@ use fm_candle::{DType, Tensor, atomic, checkpoint};
 use serde_json::{Map, Value};
 
 use super::args::{MODEL, RUN};
-use super::fid::Fid;
+use super::fid::{self, Fid};
 use super::journal::{EpochLog, Journal};
 use super::setup::Setup;
 use crate::args::net;
@@ -30,6 +31,8 @@ pub(super) struct TrainRun<'a> {
     pub(super) journal: Option<Journal>,
     /// With `--compute_fid`.
     pub(super) fid: Option<Fid>,
+    /// With `--eval_only`: what the file says of its weights.
+    pub(super) evaluated: Option<Catalogue>,
     /// Bad files that have been named.
     pub(super) skipped: BTreeSet<PathBuf>,
 }
@@ -60,6 +63,12 @@ impl TrainRun<'_> {
             }
             evaluate = self.setup.args.test_run || at + 1 >= last || self.is_milestone();
         }
+    }
+
+    /// The facts about the weights that are evaluated.
+    fn catalogue(&self) -> Catalogue {
+        let own = || self.trainer.catalogue(Some(self.setup.args.dataset.name()));
+        self.evaluated.clone().unwrap_or_else(own)
     }
 
     /// Names the bad files that were passed over since the last time.
@@ -170,6 +179,7 @@ impl TrainRun<'_> {
             lr,
             grad_norm: self.trainer.grad_norm(),
             eval_fid: None,
+            eval_fid_samples: None,
         };
         self.trainer.end_epoch();
         if let Some(journal) = &mut self.journal {
@@ -219,8 +229,9 @@ impl TrainRun<'_> {
         let dir = &self.setup.args.output_dir;
         let config = self.trainer.net().config();
         let weights = self.trainer.evaluation_weights()?;
-        let json = config::to_json(config);
-        let metadata = [(checkpoint::NET_KEY, json.as_str())];
+        let mut metadata = vec![(checkpoint::NET_KEY, config::to_json(config))];
+        metadata.extend(self.catalogue().metadata());
+        let metadata: Vec<_> = metadata.iter().map(|(key, text)| (*key, text.as_str())).collect();
         if self.journal.is_some() {
             checkpoint::safetensors::save(&dir.join(MODEL), &weights, &metadata)?;
         }
@@ -231,15 +242,15 @@ impl TrainRun<'_> {
         let snapshot = dir.join(self.snapshot());
         let score = match &self.fid {
             Some(fid) => match self.cut_if_alone(|| fid.score(&self.setup, &net))? {
-                Some(score) => Some(score),
+                Some(score) => Some((score, fid::samples(&self.setup))),
                 None => return Ok(false),
             },
             None => None,
         };
         let Some(journal) = &mut self.journal else { return Ok(true) };
-        if let Some(score) = score {
+        if let Some((score, samples)) = score {
             let epoch = self.trainer.progress().epoch.saturating_sub(1);
-            journal.evaluated(self.trainer.optimizer().updates, epoch, score)?;
+            journal.evaluated(self.trainer.optimizer().updates, epoch, (score, samples))?;
             self.setup
                 .progress
                 .line(&format!("epoch {epoch}: FID {score:.3} (resize: torchmetrics)"));
