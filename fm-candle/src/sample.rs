@@ -47,6 +47,13 @@ pub fn batch_size(device: &Device) -> usize {
 }
 
 impl BatchSampler {
+    /// A method on these times, with the solver's defaults, without guidance, in batches that a device
+    /// takes well.
+    pub fn new(method: Method, grid: Vec<f64>, device: &Device) -> Self {
+        let options = SolverOptions::default();
+        Self { method, grid, options, cfg_scale: 0.0, batch_size: batch_size(device) }
+    }
+
     /// Evaluations of the velocity per image, where they are known beforehand: not of an adaptive
     /// method, nor of Adams, nor where the options hold a step size or interpolate by cubics.
     pub fn nfe(&self) -> Option<usize> {

@@ -9,6 +9,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use crate::args::command_line;
 use crate::args::common::Common;
 use crate::cmd;
+use crate::processes::together;
 
 /// Train, quantize, judge and ship flow-matching image models.
 #[derive(Parser)]
@@ -58,23 +59,24 @@ pub(crate) fn run(cli: &Cli, out: &mut dyn Write) -> Result<()> {
             .build_global()
             .context("starting the threads")?;
     }
+    let common = &cli.common;
     match &cli.command {
-        Command::Demo(args) => cmd::demo::run(args, &cli.common, out),
-        Command::Train(args) => cmd::train::run(args, &cli.common),
-        Command::Quantize(args) => cmd::quantize::run(args, &cli.common, out),
-        Command::Tune(args) => cmd::tune::run(args, &cli.common, out),
-        Command::Calibrate(args) => cmd::calibrate::run(args, &cli.common, out),
+        Command::Demo(args) => cmd::demo::run(args, common, out),
+        Command::Train(args) => together(|group| cmd::train::run(args, common, group)),
+        Command::Quantize(args) => cmd::quantize::run(args, common, out),
+        Command::Tune(args) => together(|group| cmd::tune::run(args, common, group, out)),
+        Command::Calibrate(args) => cmd::calibrate::run(args, common, out),
         Command::Unpack(args) => cmd::unpack::run(args),
-        Command::Inspect(args) => cmd::inspect::run(args, &cli.common, out),
-        Command::Velocity(args) => cmd::velocity::run(args, &cli.common),
-        Command::Sample(args) => cmd::sample::run(args, &cli.common),
-        Command::Encode(args) => cmd::encode::run(args, &cli.common, out),
-        Command::Fid(args) => cmd::fid::run(args, &cli.common, out),
-        Command::Sweep(args) => cmd::sweep::run(args, &cli.common, out),
-        Command::Latent(args) => cmd::latent::run(args, &cli.common, out),
-        Command::Export(args) => cmd::export::run(args, &cli.common, out),
-        Command::TrainLenet(args) => cmd::train_lenet::run(args, &cli.common),
-        Command::Data(args) => cmd::data::run(args, &cli.common, out),
+        Command::Inspect(args) => cmd::inspect::run(args, common, out),
+        Command::Velocity(args) => cmd::velocity::run(args, common),
+        Command::Sample(args) => together(|group| cmd::sample::run(args, common, &**group)),
+        Command::Encode(args) => cmd::encode::run(args, common, out),
+        Command::Fid(args) => together(|group| cmd::fid::run(args, common, &**group, out)),
+        Command::Sweep(args) => together(|group| cmd::sweep::run(args, common, &**group, out)),
+        Command::Latent(args) => cmd::latent::run(args, common, out),
+        Command::Export(args) => cmd::export::run(args, common, out),
+        Command::TrainLenet(args) => cmd::train_lenet::run(args, common),
+        Command::Data(args) => cmd::data::run(args, common, out),
         Command::Completions(args) => cmd::shell::completions(args, Cli::command(), out),
         Command::Man(args) => cmd::shell::manual(args, Cli::command()),
     }?;

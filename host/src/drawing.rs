@@ -8,8 +8,8 @@ use fm_candle::Tensor;
 use fm_candle::data::Images;
 use fm_candle::device::Device;
 use fm_candle::model::UNet;
-use fm_candle::sample::{BatchSampler, Samples, batch_size, start_noise};
-use fm_candle::solver::{Method, SolverOptions, uniform_grid};
+use fm_candle::sample::{BatchSampler, Samples, start_noise};
+use fm_candle::solver::{Method, uniform_grid};
 
 use crate::args::label;
 use crate::args::net::{NetArgs, image_shape};
@@ -45,10 +45,7 @@ impl Drawing {
         progress: Reporter,
     ) -> Result<Self> {
         let net = NetArgs::plain(path).build(&device, progress)?;
-        let grid = uniform_grid(STEP)?;
-        let (method, options) = (Method::Midpoint, SolverOptions::default());
-        let sampler =
-            BatchSampler { method, grid, options, cfg_scale: 0.0, batch_size: batch_size(&device) };
+        let sampler = BatchSampler::new(Method::Midpoint, uniform_grid(STEP)?, &device);
         let labels = label::labels(None, n, seed, net.config())?;
         Ok(Self { net, sampler, noise: StartNoise::Seed(seed), labels, device })
     }
@@ -74,7 +71,7 @@ impl Drawing {
         Ok(self.sampler.run(&self.net, &x0, labels, trajectory, done)?)
     }
 
-    /// The same as pixels.
+    /// The same samples as 8-bit images, clamped to the net's range.
     pub(crate) fn images(&self, range: Range<usize>) -> Result<Images> {
         images::of_samples(&self.samples(range, false, |_| {})?.images)
     }

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use fm_candle::device::Device;
-use fm_candle::process_group::{Parts, ProcessGroup, Rank};
+use fm_candle::process_group::{ImageParts, ProcessGroup, Rank};
 use fm_candle::sample::Samples;
 use fm_candle::{Error, Tensor, atomic, checkpoint};
 use serde::{Deserialize, Serialize};
@@ -27,7 +27,7 @@ const SETTINGS: &str = "settings.json";
 
 /// The contents of that file.
 #[derive(Serialize, Deserialize)]
-struct Contents {
+struct PartsSettings {
     /// Images of a part.
     size: usize,
     settings: Map<String, Value>,
@@ -36,7 +36,7 @@ struct Contents {
 /// The parts of one set of samples.
 pub(crate) struct SampleParts<'a> {
     dir: PathBuf,
-    parts: Parts,
+    parts: ImageParts,
     /// The numbers of the parts that were not there at the start.
     missing: Vec<usize>,
     group: &'a dyn ProcessGroup,
@@ -61,8 +61,8 @@ impl<'a> SampleParts<'a> {
             "the processes were not started with the same arguments"
         );
         let parts = match size {
-            1 => Parts::of_size(n, Parts::LARGEST, together),
-            _ => Parts::of(n, together),
+            1 => ImageParts::of_size(n, ImageParts::LARGEST, together),
+            _ => ImageParts::of(n, together),
         };
         let mut part_size = [0.0];
         if index == 0 {
@@ -70,7 +70,7 @@ impl<'a> SampleParts<'a> {
         }
         group.broadcast(0, &mut part_size)?;
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a size")]
-        let parts = Parts::of_size(n, part_size[0] as usize, together);
+        let parts = ImageParts::of_size(n, part_size[0] as usize, together);
         let mut all = Self { dir, parts, missing: Vec::new(), group };
         all.missing =
             (0..parts.count()).filter(|&number| !all.path(parts.range(number)).is_file()).collect();
@@ -169,7 +169,7 @@ fn prepare(dir: &Path, settings: &Map<String, Value>, size: usize) -> Result<usi
     let path = dir.join(SETTINGS);
     match fs::read(&path) {
         Ok(json) => {
-            let there: Contents = serde_json::from_slice(&json)
+            let there: PartsSettings = serde_json::from_slice(&json)
                 .with_context(|| format!("`{}`: remove its folder", path.display()))?;
             if let Some(difference) = difference(&there.settings, settings) {
                 bail!(
@@ -182,7 +182,7 @@ fn prepare(dir: &Path, settings: &Map<String, Value>, size: usize) -> Result<usi
         }
         Err(error) if error.kind() == ErrorKind::NotFound => {
             fs::create_dir_all(dir).with_context(|| format!("creating `{}`", dir.display()))?;
-            let contents = Contents { size, settings: settings.clone() };
+            let contents = PartsSettings { size, settings: settings.clone() };
             atomic::write(&path, &serde_json::to_vec_pretty(&contents)?)?;
             Ok(size)
         }

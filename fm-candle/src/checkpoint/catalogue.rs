@@ -5,7 +5,7 @@
 //! | `fmq.dataset` | name of the training data set |
 //! | `fmq.epochs` | finished epochs of training |
 //! | `fmq.loss` | mean loss of the last of them |
-//! | `fmq.fid` | JSON of [`Fid`] |
+//! | `fmq.fid` | JSON of [`MeasuredFid`] |
 //! | `fmq.license` | identifier of the licence |
 
 use core::fmt;
@@ -18,7 +18,8 @@ const LOSS: &str = "fmq.loss";
 const FID: &str = "fmq.fid";
 const LICENSE: &str = "fmq.license";
 
-/// What a catalogue of models says of a net; what is not known is left out.
+/// The facts about a trained net that model catalogues list: data set, training, measured FID, licence. A
+/// fact that is not known is `None`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Catalogue {
     /// Name of the training data set.
@@ -28,14 +29,14 @@ pub struct Catalogue {
     /// Mean loss of the last of them.
     pub loss: Option<f64>,
     /// The distance of its samples to real images.
-    pub fid: Option<Fid>,
+    pub fid: Option<MeasuredFid>,
     /// Identifier of the licence, such as `mit`.
     pub license: Option<String>,
 }
 
 /// A Fréchet distance, and how it was measured.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Fid {
+pub struct MeasuredFid {
     /// Its name with the kind of features, such as `FID (LeNet features)`.
     pub name: String,
     /// The distance.
@@ -81,7 +82,7 @@ impl Catalogue {
     }
 }
 
-impl fmt::Display for Fid {
+impl fmt::Display for MeasuredFid {
     /// The distance, then how it was measured, in parentheses.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { name, value, features, reference, sampler, .. } = self;
@@ -104,7 +105,7 @@ mod tests {
             dataset: Some("mnist".into()),
             epochs: Some(12),
             loss: Some(0.1 + 0.2),
-            fid: Some(Fid {
+            fid: Some(MeasuredFid {
                 name: "FID (LeNet features)".into(),
                 value: 6.02,
                 error: None,
@@ -124,7 +125,7 @@ mod tests {
 
     #[test]
     fn a_distance_says_how_it_was_measured() {
-        let fid = Fid {
+        let fid = MeasuredFid {
             name: "FID".into(),
             value: 6.0204,
             error: Some(0.25),
@@ -135,7 +136,7 @@ mod tests {
         };
         let how = "samples by midpoint, 20 steps; against cifar10 train; features: inception)";
         assert_eq!(fid.to_string(), format!("FID 6.020 ± 0.250 (1000 {how}"));
-        let less = Fid { error: None, samples: None, ..fid };
+        let less = MeasuredFid { error: None, samples: None, ..fid };
         assert_eq!(less.to_string(), format!("FID 6.020 ({how}"));
     }
 

@@ -11,7 +11,7 @@
 //! Dtypes stay as they are in the file, except for the two that candle lacks: bool becomes u8
 //! and i8 becomes i16, which hold the same values.
 
-pub use catalogue::{Catalogue, Fid};
+pub use catalogue::{Catalogue, MeasuredFid};
 pub use choice::{Choice, Fits, NetInfo};
 pub use contents::{Checkpoint, load};
 pub use elements::Elements;

@@ -12,7 +12,7 @@
 use core::ops::Range;
 
 use crate::error::Error;
-use crate::process_group::{Parts, ProcessGroup, Rank};
+use crate::process_group::{ImageParts, ProcessGroup, Rank};
 
 /// Images that a process turns into features at a time, at most.
 const CHUNK: usize = 64;
@@ -40,7 +40,7 @@ pub fn rows<E: From<Error>>(
     stop: impl Fn() -> bool,
 ) -> Result<bool, E> {
     let Rank { index, size } = group.rank();
-    let chunks = Parts::of_size(n, n.div_ceil(size).min(CHUNK), TOGETHER);
+    let chunks = ImageParts::of_size(n, n.div_ceil(size).min(CHUNK), TOGETHER);
     for first in (0..chunks.count()).step_by(size) {
         let range = chunks.range(first + index);
         let own = if range.is_empty() { Vec::new() } else { features(range)? };

@@ -20,7 +20,7 @@ use crate::error::Result;
 pub use mpi::Mpi;
 #[cfg(feature = "nccl")]
 pub use nccl::Nccl;
-pub use parts::Parts;
+pub use parts::ImageParts;
 
 /// Elements of a message: gradients are averaged many at a time, as each message costs a wait.
 const BUCKET: usize = 1 << 21;

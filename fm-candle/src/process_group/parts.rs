@@ -2,28 +2,29 @@
 
 use core::ops::Range;
 
-/// Parts of a set that is no larger than so many of the largest: as many processes can take one.
+/// Most parts of a set of at most `PARTS * LARGEST` images.
 const PARTS: usize = 64;
 
-/// The parts of a set, cut by its size alone, never by the number of processes.
+/// Consecutive parts of a set of images, all of one size but the last. Each begins at a multiple of a given
+/// number: an adaptive solver chooses its steps for so many images together, which must be the same ones in any
+/// process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Parts {
+pub struct ImageParts {
     n: usize,
     step: usize,
 }
 
-impl Parts {
-    /// Most images of a part, but for `together` beyond it.
+impl ImageParts {
+    /// Images of a part, at most, before rounding up.
     pub const LARGEST: usize = 256;
 
-    /// `n` images in about 64 parts or in parts of 256. Each begins at a multiple of `together`: a solver
-    /// with steps of its own choice chooses them for as many images together, which must be the same ones
-    /// in any process.
+    /// `n` images in at most 64 parts, or in parts of 256 where that makes more: `ceil(n / 64)`, at most 256,
+    /// rounded up to a multiple of `together`.
     pub fn of(n: usize, together: usize) -> Self {
         Self::of_size(n, n.div_ceil(PARTS).min(Self::LARGEST), together)
     }
 
-    /// `n` images in parts of `size`, or of the next multiple of `together`.
+    /// `n` images in parts of `size`, rounded up to a multiple of `together`.
     pub fn of_size(n: usize, size: usize, together: usize) -> Self {
         Self { n, step: size.max(1).next_multiple_of(together.max(1)) }
     }
@@ -57,17 +58,17 @@ mod tests {
     #[test]
     fn parts_cover_everything_once() {
         for (n, together) in [(0, 8), (1, 8), (64, 8), (50_000, 8), (50_000, 256), (1000, 20)] {
-            let parts = Parts::of(n, together);
+            let parts = ImageParts::of(n, together);
             let end = parts.ranges().fold(0, |end, range| {
                 assert!(range.start == end && range.start.is_multiple_of(together));
-                assert!(!range.is_empty() && range.len() <= Parts::LARGEST);
+                assert!(!range.is_empty() && range.len() <= ImageParts::LARGEST);
                 range.end
             });
             assert_eq!(end, n);
             assert!(parts.range(parts.count()).is_empty());
         }
-        assert_eq!(Parts::of(64, 8).count(), 8);
-        assert_eq!(Parts::of(50_000, 8).count(), 196);
-        assert_eq!(Parts::of_size(300, 256, 20).range(0), 0..260);
+        assert_eq!(ImageParts::of(64, 8).count(), 8);
+        assert_eq!(ImageParts::of(50_000, 8).count(), 196);
+        assert_eq!(ImageParts::of_size(300, 256, 20).range(0), 0..260);
     }
 }

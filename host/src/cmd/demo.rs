@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use anyhow::Result;
 use fm_candle::fid::Features;
 use fm_candle::process_group::SingleProcess;
-use fm_candle::sample::{BatchSampler, batch_size};
-use fm_candle::solver::{Method, SolverOptions, uniform_grid};
+use fm_candle::sample::BatchSampler;
+use fm_candle::solver::{Method, uniform_grid};
 use quant_core::bits::Bits;
 use quant_core::scheme::Scheme;
 
@@ -62,13 +62,7 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<(
         policy: PolicyArgs::default(),
         n: 256,
         seeds: 1,
-        sampler: BatchSampler {
-            method: Method::Midpoint,
-            grid: uniform_grid(COARSE_STEP)?,
-            options: SolverOptions::default(),
-            cfg_scale: 0.0,
-            batch_size: batch_size(&device),
-        },
+        sampler: BatchSampler::new(Method::Midpoint, uniform_grid(COARSE_STEP)?, &device),
         seed: common.seed,
         features: Box::new(embedded::lenet()?),
         features_name: embedded::LENET.into(),

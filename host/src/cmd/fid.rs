@@ -15,18 +15,13 @@ use serde_json::{Map, Value, json};
 pub(crate) use self::args::Args;
 use self::image_set_stats::{FeatureExtractor, ImageSetStats, KeptValues, Origin};
 use crate::args::common::Common;
-use crate::processes;
 
 mod args;
 mod image_set_stats;
 mod image_source;
 
-pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<()> {
-    processes::together(|group| run_as(args, common, &**group, out))
-}
-
 /// The run of one process among those that share the images out; the first alone writes.
-fn run_as(
+pub(crate) fn run(
     args: &Args,
     common: &Common,
     group: &dyn ProcessGroup,

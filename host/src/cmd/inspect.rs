@@ -48,7 +48,7 @@ struct InspectJson {
     /// The preset with the same shapes or the configuration in the file.
     net: Option<UNetConfig>,
     parameters: u64,
-    /// What a catalogue of models lists.
+    /// Data set, training, measured FID, licence and packed files, as far as they are known.
     catalogue: CatalogueJson,
     /// Tensors with NaN or infinite weights.
     not_finite: Vec<String>,

@@ -8,8 +8,8 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::builder::{PathBufValueParser, TypedValueParser};
 use fm_candle::model::{UNetConfig, config};
 use fm_candle::ops::is_finite;
-use fm_candle::process_group::{Parts, ProcessGroup};
-use fm_candle::sample::{BatchSampler, batch_size};
+use fm_candle::process_group::{ImageParts, ProcessGroup};
+use fm_candle::sample::BatchSampler;
 use fm_candle::{Tensor, checkpoint, fingerprint};
 use serde_json::{Map, Value, json};
 
@@ -71,29 +71,21 @@ pub(crate) struct Args {
     trajectory: bool,
 }
 
-pub(crate) fn run(args: &Args, common: &Common) -> Result<()> {
+/// The run of one process among those that draw together; the first tells.
+pub(crate) fn run(args: &Args, common: &Common, group: &dyn ProcessGroup) -> Result<()> {
     if args.trajectory && args.output.is_npz() {
         let kind = clap::error::ErrorKind::ArgumentConflict;
         let reason = "--trajectory: .npz holds finished images alone; take .safetensors for the \
                       states, .png or a folder for pictures of them\n";
         clap::Error::raw(kind, reason).exit();
     }
-    processes::together(|group| run_as(args, common, &**group))
-}
-
-/// The run of one process among those that draw together.
-fn run_as(args: &Args, common: &Common, group: &dyn ProcessGroup) -> Result<()> {
     args.output.check()?;
     let (grid, options) = args.ode.steps(STEP)?;
     let device = common.device_for(processes::local())?;
     let progress = common.progress_of(group.rank());
-    let sampler = BatchSampler {
-        method: args.ode.solver.ode_method,
-        grid,
-        options,
-        cfg_scale: args.cfg_scale,
-        batch_size: args.batch_size.unwrap_or_else(|| batch_size(&device)),
-    };
+    let default = BatchSampler::new(args.ode.solver.ode_method, grid, &device);
+    let batch_size = args.batch_size.unwrap_or(default.batch_size);
+    let sampler = BatchSampler { options, cfg_scale: args.cfg_scale, batch_size, ..default };
     let net = args.net.build(&device, progress)?;
     let (noise, labels, n) = if let Some(path) = &args.x0 {
         let (x0, labels) = given_noise(path, args, common.seed, net.config())?;
@@ -107,7 +99,7 @@ fn run_as(args: &Args, common: &Common, group: &dyn ProcessGroup) -> Result<()> 
     };
     let drawing = Drawing { net, sampler, noise, labels, device };
     let start = Instant::now();
-    let (drawn, nfe) = if group.rank().size == 1 && (args.trajectory || n <= Parts::LARGEST) {
+    let (drawn, nfe) = if group.rank().size == 1 && (args.trajectory || n <= ImageParts::LARGEST) {
         (n, args.draw_at_once(&drawing, n, progress)?)
     } else if args.trajectory {
         bail!("--trajectory: is drawn by one process");

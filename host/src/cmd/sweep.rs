@@ -9,7 +9,7 @@ use fm_candle::fid::{Features, lenet};
 use fm_candle::fingerprint;
 use fm_candle::model::UNetConfig;
 use fm_candle::process_group::ProcessGroup;
-use fm_candle::sample::{BatchSampler, batch_size};
+use fm_candle::sample::BatchSampler;
 use quant_core::rate::Rate;
 
 use crate::args::common::Common;
@@ -88,12 +88,8 @@ pub(crate) struct Args {
 /// Test images of the data set that are looked at, at most.
 const REAL: usize = 10_000;
 
-pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<()> {
-    processes::together(|group| run_as(args, common, &**group, out))
-}
-
 /// The run of one process among those that share the rows out; the first prints.
-fn run_as(
+pub(crate) fn run(
     args: &Args,
     common: &Common,
     group: &dyn ProcessGroup,
@@ -122,11 +118,9 @@ fn run_as(
         n: args.n,
         seeds: args.seeds,
         sampler: BatchSampler {
-            method: args.ode.solver.ode_method,
-            grid,
             options,
             cfg_scale: args.cfg_scale,
-            batch_size: batch_size(&device),
+            ..BatchSampler::new(args.ode.solver.ode_method, grid, &device)
         },
         seed: common.seed,
         features: features.net,

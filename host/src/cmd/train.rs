@@ -11,7 +11,7 @@ use fm_candle::data::{Dataset, ImageSet, Split};
 use fm_candle::device::{self, Device};
 use fm_candle::model::UNetConfig;
 use fm_candle::process_group::{ProcessGroup, Rank};
-use fm_candle::sample::{BatchSampler, batch_size};
+use fm_candle::sample::BatchSampler;
 use fm_candle::train::{TrainConfig, TrainPrecision, Trainer};
 use serde_json::{Map, Value};
 
@@ -36,12 +36,8 @@ use self::setup::Setup;
 use crate::processes;
 use crate::signals::Signals;
 
-pub(crate) fn run(args: &Args, common: &Common) -> Result<()> {
-    processes::together(|group| run_as(args, common, group))
-}
-
 /// The run of one process among those that train together.
-fn run_as(args: &Args, common: &Common, group: &Arc<dyn ProcessGroup>) -> Result<()> {
+pub(crate) fn run(args: &Args, common: &Common, group: &Arc<dyn ProcessGroup>) -> Result<()> {
     let rank = group.rank();
     let device = common.device_for(processes::local())?;
     let progress = common.progress_of(rank);
@@ -224,13 +220,8 @@ fn sampler(args: &Args, device: &Device) -> Result<BatchSampler> {
     let method = args.ode_method;
     let (grid, options) = args.ode_options.steps(method, args.edm_schedule, 0.01)?;
     let grid = args.count.grid(method, args.edm_schedule, grid)?;
-    Ok(BatchSampler {
-        method,
-        grid,
-        options,
-        cfg_scale: args.cfg_scale,
-        batch_size: batch_size(device),
-    })
+    let cfg_scale = args.cfg_scale;
+    Ok(BatchSampler { options, cfg_scale, ..BatchSampler::new(method, grid, device) })
 }
 
 /// Refuses a net that cannot take the images, and too few of them.

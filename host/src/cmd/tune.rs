@@ -14,7 +14,7 @@ use fm_candle::eval::paired;
 use fm_candle::model::{EmbeddingProjector, UNet, UNetConfig, config};
 use fm_candle::process_group::ProcessGroup;
 use fm_candle::quantize::{Budget, PackedNet, Report};
-use fm_candle::sample::{BatchSampler, batch_size, start_noise};
+use fm_candle::sample::{BatchSampler, start_noise};
 use fm_candle::tune::{CalibrationPoints, TuneConfig, Tuner};
 use fm_candle::{DType, Tensor, atomic, fingerprint};
 use quant_core::bits::Bits;
@@ -130,12 +130,8 @@ struct TuneJson<'a> {
     report: &'a Report,
 }
 
-pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> Result<()> {
-    processes::together(|group| run_as(args, common, group, out))
-}
-
 /// The run of one process among those that tune together; the first alone writes.
-fn run_as(
+pub(crate) fn run(
     args: &Args,
     common: &Common,
     group: &Arc<dyn ProcessGroup>,
@@ -263,7 +259,7 @@ impl Args {
     fn sampler(&self, device: &Device) -> Result<BatchSampler> {
         let (grid, options) = self.solver.steps(COARSE_STEP)?;
         let (method, cfg_scale) = (self.solver.ode_method, self.cfg_scale);
-        Ok(BatchSampler { method, grid, options, cfg_scale, batch_size: batch_size(device) })
+        Ok(BatchSampler { options, cfg_scale, ..BatchSampler::new(method, grid, device) })
     }
 
     /// The calibration set of the full-precision net.

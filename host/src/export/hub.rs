@@ -12,11 +12,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use fm_candle::checkpoint::folder::{CONFIG, WEIGHTS};
-use fm_candle::checkpoint::{self, Catalogue, Fid, FileKind, NET_KEY, Source};
+use fm_candle::checkpoint::{self, Catalogue, FileKind, MeasuredFid, NET_KEY, Source};
 use fm_candle::device::Device;
 use fm_candle::model::{UNetConfig, config, expand_embedding};
-use fm_candle::sample::{BatchSampler, batch_size, start_noise};
-use fm_candle::solver::{Method, SolverOptions, steps_grid};
+use fm_candle::sample::BatchSampler;
+use fm_candle::solver::{Method, steps_grid};
 use fm_candle::{DType, Tensor, atomic, fingerprint};
 use quant_core::format::Model;
 
@@ -27,10 +27,11 @@ use super::sweep_results::SweepResults;
 use super::training_run::TrainingRun;
 use crate::args::common::Common;
 use crate::args::label::class_cycle;
-use crate::args::net::{NetArgs, build, image_shape};
+use crate::args::net::{NetArgs, build};
 use crate::args::packed;
 use crate::args::size::count;
 use crate::args::weights::WeightsArgs;
+use crate::drawing::{Drawing, StartNoise};
 use crate::output::{new_folder, samples};
 use crate::progress::Reporter;
 
@@ -77,8 +78,8 @@ fn license(id: &str) -> Result<String, &'static str> {
     }
 }
 
-/// A packed file to be copied.
-struct PackedFile {
+/// A packed file to be copied into the folder.
+struct PackedCopy {
     size: PackedSize,
     bytes: Vec<u8>,
 }
@@ -107,7 +108,7 @@ pub(crate) fn export(
     let facts = net.facts(args, run.as_ref(), results.as_ref()).with_context(named)?;
     let picture = net.draw(&common.device()?, common.seed).with_context(named)?;
 
-    let packed_facts: Vec<(PackedSize, Option<Fid>)> = packed
+    let packed_facts: Vec<(PackedSize, Option<MeasuredFid>)> = packed
         .iter()
         .map(|it| (it.size.clone(), results.as_ref().and_then(|all| all.of_packed(&it.bytes))))
         .collect();
@@ -121,7 +122,7 @@ pub(crate) fn export(
         let bytes = made.join(WEIGHTS).metadata().with_context(named)?.len();
         let config = serde_json::to_string_pretty(&net.config)? + "\n";
         atomic::write(&made.join(CONFIG), config.as_bytes())?;
-        for PackedFile { size, bytes } in &packed {
+        for PackedCopy { size, bytes } in &packed {
             atomic::write(&made.join(&size.file), bytes)?;
         }
         atomic::write(&made.join(SAMPLES), &picture)?;
@@ -164,9 +165,9 @@ impl ExportedNet {
     }
 
     /// The packed files: the checkpoint itself where it is one, and those at `paths`.
-    fn packed(&self, paths: &[PathBuf]) -> Result<Vec<PackedFile>> {
+    fn packed(&self, paths: &[PathBuf]) -> Result<Vec<PackedCopy>> {
         let own = self.is_packed().then(|| self.source.path());
-        let mut files: Vec<PackedFile> = Vec::new();
+        let mut files: Vec<PackedCopy> = Vec::new();
         for path in own.into_iter().chain(paths.iter().map(PathBuf::as_path)) {
             let bytes = packed::read(path)?;
             let size = PackedSize::of(path, &bytes)?;
@@ -183,7 +184,7 @@ impl ExportedNet {
             if files.iter().any(|other| other.size.file == size.file) {
                 bail!("`{at}`: the folder has a file `{}` already; rename one", size.file);
             }
-            files.push(PackedFile { size, bytes });
+            files.push(PackedCopy { size, bytes });
         }
         Ok(files)
     }
@@ -237,19 +238,14 @@ impl ExportedNet {
     /// The picture of samples, as `fmq sample` draws it from the folder.
     fn draw(&self, device: &Device, seed: u64) -> Result<Vec<u8>> {
         let net = build(&self.config, self.weights.clone(), device, DType::F32)?;
-        let sampler = BatchSampler {
-            method: Method::Midpoint,
-            grid: steps_grid(STEPS)?,
-            options: SolverOptions::default(),
-            cfg_scale: 0.0,
-            batch_size: batch_size(device),
-        };
-        let noise = start_noise(seed, 0, SHOWN, image_shape(&self.config)?, device)?;
-        let labels = class_cycle(&self.config, SHOWN)?;
-        samples::grid_png(&sampler.run(&net, &noise, labels.as_deref(), false, |_| {})?.images)
+        let sampler = BatchSampler::new(Method::Midpoint, steps_grid(STEPS)?, device);
+        let (noise, labels) = (StartNoise::Seed(seed), class_cycle(&self.config, SHOWN)?);
+        let drawing = Drawing { net, sampler, noise, labels, device: device.clone() };
+        samples::grid_png(&drawing.samples(0..SHOWN, false, |_| {})?.images)
     }
 
-    /// Where the weights come from, in words; none where they are those of training as they are.
+    /// A sentence for the card on how the weights were made from the checkpoint (dequantized, averaged); none
+    /// where they are the trained weights unchanged.
     fn origin(&self, run: Option<&TrainingRun>) -> Option<String> {
         let file = self.source.path().file_name().unwrap_or_default().to_string_lossy();
         let averaged = file == WEIGHTS && run.is_some_and(TrainingRun::averages);

@@ -1,8 +1,8 @@
 //! The card of a model: the `README.md` that model hubs show, from facts to text.
 //!
-//! What is not known is left out. Source of the head's fields: the Hub's "Model Cards" and "model-index".
+//! A fact that is not known has no line in the card. Source of the head's fields: the Hub's "Model Cards" and "model-index".
 
-use fm_candle::checkpoint::{Catalogue, Fid};
+use fm_candle::checkpoint::{Catalogue, MeasuredFid};
 use fm_candle::model::UNetConfig;
 
 use super::packed_size::PackedSize;
@@ -31,7 +31,7 @@ pub(crate) struct ModelCard<'a> {
     pub(crate) net: &'a UNetConfig,
     /// Number of weights.
     pub(crate) parameters: u64,
-    /// Where the weights come from, in words.
+    /// A sentence on how the weights were made from the checkpoint, if they were changed.
     pub(crate) origin: Option<String>,
     pub(crate) facts: &'a Catalogue,
     /// The run that trained it.
@@ -41,7 +41,7 @@ pub(crate) struct ModelCard<'a> {
     /// Name of the configuration's file.
     pub(crate) config: &'a str,
     /// The packed files, with their distances where they are known.
-    pub(crate) packed: &'a [(PackedSize, Option<Fid>)],
+    pub(crate) packed: &'a [(PackedSize, Option<MeasuredFid>)],
     /// Seed of the samples.
     pub(crate) seed: u64,
 }
@@ -202,7 +202,7 @@ impl ModelCard<'_> {
     }
 
     /// The distances that are known, by file.
-    fn measured(&self) -> Vec<(&str, &Fid)> {
+    fn measured(&self) -> Vec<(&str, &MeasuredFid)> {
         let full = self.facts.fid.iter().map(|fid| (self.weights.0, fid));
         let packed =
             self.packed.iter().filter_map(|(size, fid)| Some((&*size.file, fid.as_ref()?)));
@@ -219,8 +219,8 @@ fn quoted(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn fid(value: f64) -> Fid {
-        Fid {
+    fn fid(value: f64) -> MeasuredFid {
+        MeasuredFid {
             name: "FID (LeNet features)".into(),
             value,
             error: None,
@@ -234,7 +234,7 @@ mod tests {
     fn card<'a>(
         net: &'a UNetConfig,
         facts: &'a Catalogue,
-        packed: &'a [(PackedSize, Option<Fid>)],
+        packed: &'a [(PackedSize, Option<MeasuredFid>)],
     ) -> ModelCard<'a> {
         ModelCard {
             name: "my digits",

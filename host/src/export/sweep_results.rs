@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use fm_candle::checkpoint::Fid;
+use fm_candle::checkpoint::MeasuredFid;
 use fm_candle::json;
 
 use crate::report::Summary;
@@ -29,7 +29,7 @@ impl SweepResults {
     ///
     /// # Errors
     /// A sweep of other weights.
-    pub(crate) fn of_weights(&self, fingerprint: &str) -> Result<Fid> {
+    pub(crate) fn of_weights(&self, fingerprint: &str) -> Result<MeasuredFid> {
         let own = self.setting("weights");
         if own != fingerprint {
             bail!(
@@ -42,7 +42,7 @@ impl SweepResults {
     }
 
     /// The distance of a packed file: that of the row whose own file has the same bytes, if there is one.
-    pub(crate) fn of_packed(&self, file: &[u8]) -> Option<Fid> {
+    pub(crate) fn of_packed(&self, file: &[u8]) -> Option<MeasuredFid> {
         let dir = self.path.parent()?;
         let mut rows = self.results.rows.iter();
         let row = rows.find(|row| {
@@ -53,7 +53,7 @@ impl SweepResults {
         Some(self.fid(row.fid, row.fid_error))
     }
 
-    fn fid(&self, value: f64, error: Option<f64>) -> Fid {
+    fn fid(&self, value: f64, error: Option<f64>) -> MeasuredFid {
         let Summary { fid_label, fid_reference, n, seeds, sampler, .. } = &self.results.summary;
         // The label ends with the filter, which is the features'; the reference with a folder of its user.
         let (name, resize) = fid_label.split_once(", ").unwrap_or((fid_label, ""));
@@ -64,7 +64,7 @@ impl SweepResults {
             1 => sampler.clone(),
             seeds => format!("{sampler}, mean over {seeds} seeds"),
         };
-        Fid {
+        MeasuredFid {
             name: name.into(),
             value,
             error,

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use fm_candle::checkpoint::{Catalogue, Fid};
+use fm_candle::checkpoint::{Catalogue, MeasuredFid};
 use fm_candle::json;
 use fm_candle::model::{UNetConfig, config};
 use serde::Deserialize;
@@ -110,8 +110,8 @@ impl TrainingRun {
     }
 
     /// The FID after an epoch, where it was measured.
-    fn fid(&self, entry: &Epoch) -> Option<Fid> {
-        Some(Fid {
+    fn fid(&self, entry: &Epoch) -> Option<MeasuredFid> {
+        Some(MeasuredFid {
             name: "FID".into(),
             value: entry.fid?,
             error: None,

@@ -3,8 +3,8 @@
 use anyhow::Result;
 use fm_candle::device::Device;
 use fm_candle::model::UNetConfig;
-use fm_candle::sample::{BatchSampler, batch_size};
-use fm_candle::solver::{Method, SolverOptions, steps_grid};
+use fm_candle::sample::BatchSampler;
+use fm_candle::solver::{Method, steps_grid};
 use fm_candle::train::Points;
 use fm_candle::tune::CalibrationPoints;
 use fm_candle::{DType, Tensor};
@@ -24,13 +24,7 @@ pub(crate) fn own_points(
 ) -> Result<Points> {
     let device = Device::Cpu;
     let full = build(config, tensors.to_vec(), &device, DType::F32)?;
-    let sampler = BatchSampler {
-        method: Method::Euler,
-        grid: steps_grid(STEPS)?,
-        options: SolverOptions::default(),
-        cfg_scale: 0.0,
-        batch_size: batch_size(&device),
-    };
+    let sampler = BatchSampler::new(Method::Euler, steps_grid(STEPS)?, &device);
     let (c, h, w) = image_shape(config)?;
     let all =
         CalibrationPoints::draw(&full, &sampler, [c, h, w], trajectories, seed, &device, |_| {})?;

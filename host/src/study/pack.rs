@@ -6,8 +6,8 @@ use anyhow::Result;
 use fm_candle::checkpoint::Source;
 use fm_candle::model::{EmbeddingProjector, expand_embedding};
 use fm_candle::quantize::{QuantizedNet, Report, TensorPolicy, quantize_in_memory};
-use fm_candle::sample::{BatchSampler, batch_size};
-use fm_candle::solver::{Method, SolverOptions, steps_grid};
+use fm_candle::sample::BatchSampler;
+use fm_candle::solver::{Method, steps_grid};
 use fm_candle::tune::{CalibrationPoints, TuneConfig, Tuner};
 use fm_candle::{DType, Tensor, atomic};
 use indicatif::ProgressBar;
@@ -111,13 +111,7 @@ impl Study {
         let policy = |name: &str, _: &[usize]| policies[name];
         let start = tuning_start(net, tensors, steps, scheme, policy, seed, silent)?;
         let config = TuneConfig { steps, seed, ..TuneConfig::default() };
-        let sampler = BatchSampler {
-            method: Method::Midpoint,
-            grid: steps_grid(STEPS)?,
-            options: SolverOptions::default(),
-            cfg_scale: 0.0,
-            batch_size: batch_size(device),
-        };
+        let sampler = BatchSampler::new(Method::Midpoint, steps_grid(STEPS)?, device);
         let points = steps.saturating_mul(config.batch_size as u64);
         let trajectories = points.div_ceil(2 * STEPS as u64).min(TRAJECTORIES);
         let trajectories = usize::try_from(trajectories)?;

@@ -10,7 +10,7 @@ use fm_candle::eval::estimate::Estimate;
 use fm_candle::eval::sample_sets::{PairedScores, SampleSet, frechet};
 use fm_candle::fid::{Statistics, fid};
 use fm_candle::model::UNet;
-use fm_candle::process_group::{Parts, ProcessGroup, Rank, SingleProcess};
+use fm_candle::process_group::{ImageParts, ProcessGroup, Rank, SingleProcess};
 use fm_candle::sample::{BatchSampler, Samples, start_noise, to_pixels};
 use fm_candle::{Tensor, atomic, fingerprint};
 use indicatif::ProgressBar;
@@ -81,23 +81,21 @@ impl Study {
         let analyses = inputs.map(|inputs| FullPrecision::new(inputs, &net, &self.tensors));
         let analyses = analyses.transpose().context("analyses")?;
         let full = Full { noise, samples, analyses };
-        let summary = self.summary(&full)?;
-        if index == 0 {
-            self.save(&settings, &summary, &known)?;
-        }
+        // The first process alone writes results.
+        let summary = (index == 0).then(|| self.summary(&full)).transpose()?;
+        let save = |rows: &[Row]| -> Result<()> {
+            summary.as_ref().map_or(Ok(()), |summary| self.save(&settings, summary, rows))
+        };
+        save(&known)?;
         for (method, bits) in own {
             bar.set_message(format!("{method}, {bits} bits"));
             let row = self.row(method, bits, &full, &bar, progress)?;
             self.save_row(&settings, &row)?;
-            if index == 0 {
-                self.save(&settings, &summary, &self.known(&settings)?)?;
-            }
+            save(&self.known(&settings)?)?;
         }
         bar.finish_and_clear();
         group.any(false)?;
-        if index > 0 {
-            return Ok(None);
-        }
+        let Some(summary) = summary else { return Ok(None) };
         let mut others = self.known(&settings)?;
         let rows: Vec<Row> =
             cells.iter().filter_map(|&cell| row_of(&others, cell).cloned()).collect();
@@ -201,7 +199,7 @@ impl Study {
         group: &dyn ProcessGroup,
     ) -> Result<Vec<SampleSet>> {
         let set = |(number, noise): (usize, &Tensor)| {
-            let images = if self.n <= Parts::LARGEST && group.rank().size == 1 {
+            let images = if self.n <= ImageParts::LARGEST && group.rank().size == 1 {
                 self.sample(net, noise, 0, bar, progress)?.images
             } else {
                 let settings = [

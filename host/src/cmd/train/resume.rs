@@ -93,7 +93,7 @@ pub(super) fn take_up(
     Ok((trainer, lines))
 }
 
-/// What the file at `path` says of its weights.
+/// The facts about the weights (data set, epochs, loss, FID) in the metadata of the checkpoint at `path`.
 pub(super) fn catalogue(path: &Path) -> Result<Catalogue> {
     Ok(Catalogue::of(Source::open(path, false)?.metadata()))
 }
